@@ -1,0 +1,46 @@
+# Every target sets up its environment first: a Python 3.12 (PATH, pyenv or uv) is all that a fresh machine needs.
+
+SHELL := /bin/bash
+VENV := .venv
+WORKERS ?= 2
+SMOKE := tasks/smoke-libero-object
+
+# A pyenv shim may exist and not run, so a candidate counts only when it runs and says 3.12.
+define FIND_PYTHON
+for candidate in "$$PYTHON" python3.12 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.12*/bin/python3.12 python3 \
+    "$$(uv python find --system 3.12 2>/dev/null)"; do
+  if "$$candidate" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' >/dev/null 2>&1; then
+    echo "$$candidate"
+    exit 0
+  fi
+done
+echo "error: Python 3.12 was not found in PATH, pyenv or uv. Install it (apt-get install python3.12 python3.12-venv," \
+  "pyenv install 3.12, or uv python install 3.12), or name one: make PYTHON=/path/to/python3.12" >&2
+exit 3
+endef
+export FIND_PYTHON PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: accept test setup lock clean-artifacts help
+
+accept: setup ## run the acceptance gates on the embedded campaign (JUnit in reports/accept.xml)
+	$(VENV)/bin/python -m pytest acceptance -n $(WORKERS) --junitxml=reports/accept.xml
+
+test: setup ## run the linter, the type checker and the harness's own tests (JUnit in reports/test.xml)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m pytest tests -n $(WORKERS) --junitxml=reports/test.xml
+
+setup: ## make or refresh the virtual environment, the GL libraries and LIBERO's files
+	@python="$$(eval "$$FIND_PYTHON")" && "$$python" -m tracka.provision --venv $(VENV)
+
+lock: ## resolve pyproject.toml anew into requirements.lock (UPGRADE=--upgrade takes newer versions)
+	@uv="$$(command -v $(VENV)/bin/uv || command -v uv)" || { echo "error: no uv; run make setup first" >&2; exit 3; }; \
+	"$$uv" pip compile pyproject.toml --extra dev --extra bootstrap --generate-hashes --no-header --quiet \
+	  --python-version 3.12 --python-platform x86_64-manylinux_2_28 $(UPGRADE) --output-file requirements.lock
+
+clean-artifacts: ## remove what a run of the smoke campaign generated
+	rm -rf $(addprefix $(SMOKE)/,artifacts checkpoints todo plan.md runbook.md results.md)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

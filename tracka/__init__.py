@@ -1,0 +1,7 @@
+"""Track A: a pytest-driven acceptance harness for robot policies.
+
+`pytest acceptance` takes a campaign (a matrix of evaluation runs and its settings) through five gates; the `tracka`
+command calls the same functions. See docs/architecture.md for the way of one row from the matrix to the report.
+"""
+
+__version__ = "0.1.0"

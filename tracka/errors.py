@@ -1,0 +1,63 @@
+"""Every error that Track A raises on purpose, in one tree, each with the exit code that the plan gives it.
+
+    TrackaError                 1   a run or a check failed
+    ├── UsageError              2   bad input: arguments, matrix, settings; carries all its findings at once
+    │   ├── RunExists           2   the run folder is taken and overwriting was not allowed
+    │   └── ChangedRun          2   a passed run was made with other inputs than today's
+    ├── ToolMissing             3   a program or package that must be there is not
+    ├── InstallFailed           4   an installation step ended with an error
+    └── Busy                    5   another process holds the row or the GPU
+
+A `Finding` says what is wrong, where, and the remedy; the spec, preflight and the validator all speak in findings.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """One thing that is wrong. `where` names the file, and the line, row or key in it."""
+
+    where: str
+    what: str
+    remedy: str
+    warning: bool = False
+
+    def __str__(self) -> str:
+        kind = "warning: " if self.warning else ""
+        return f"{kind}{self.where}: {self.what}. {self.remedy}"
+
+
+class TrackaError(Exception):
+    """The root of the tree; `findings` is never empty."""
+
+    exit_code = 1
+
+    def __init__(self, findings: Finding | Sequence[Finding]) -> None:
+        self.findings = (findings,) if isinstance(findings, Finding) else tuple(findings)
+        super().__init__("\n".join(str(finding) for finding in self.findings))
+
+
+class UsageError(TrackaError):
+    exit_code = 2
+
+
+class RunExists(UsageError):
+    pass
+
+
+class ChangedRun(UsageError):
+    pass
+
+
+class ToolMissing(TrackaError):
+    exit_code = 3
+
+
+class InstallFailed(TrackaError):
+    exit_code = 4
+
+
+class Busy(TrackaError):
+    exit_code = 5

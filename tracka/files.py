@@ -1,0 +1,113 @@
+"""Files that survive a crash: written whole or not at all, private to the user, read with errors that name the file.
+
+Guarantees: a reader sees the old content or the new, never a part; a failed write leaves the old file and no litter;
+JSON has sorted keys, so identical content gives identical bytes.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .errors import Finding, UsageError
+
+Json = dict[str, Any]
+
+
+def utc_now() -> str:
+    """The time as the plan writes it, YYYY-MM-DDTHH:MM:SSZ."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Puts `data` at `path`, mode 0600, making the folders it needs (mode 0700)."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_atomic(path, text.encode())
+
+
+def write_json(path: Path, value: Json) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Json:
+    """The object in `path`; UsageError where it is missing, cut, or no JSON object."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes it")) from None
+    except (OSError, ValueError, RecursionError) as error:
+        remedy = "Move it away; the step that writes it makes a new one"
+        raise UsageError(Finding(str(path), f"this is not readable JSON ({error})", remedy)) from None
+    if not isinstance(value, dict):
+        raise UsageError(Finding(str(path), f"a JSON object is needed, not a {type(value).__name__}", "Move it away"))
+    return value
+
+
+def canonical(value: Any) -> bytes:
+    """One byte string for one value, whatever the order of its keys: what hashes are taken of."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def copy_atomic(source: Path, target: Path) -> None:
+    """Makes `target` a copy of `source` at once: a hard link where the file system has them, bytes elsewhere."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    try:
+        os.link(source, temporary)
+    except OSError:
+        write_atomic(target, source.read_bytes())
+        return
+    os.replace(temporary, target)
+
+
+def tail(path: Path, limit: int = 65536) -> str:
+    """The last `limit` bytes of a log as text; empty where there is none. Broken UTF-8 is replaced."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - limit))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """The regular files below `folder`, links followed, in the order of their relative paths."""
+    yield from sorted(path for path in folder.rglob("*") if path.is_file())
