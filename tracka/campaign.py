@@ -1,0 +1,184 @@
+"""A campaign: the folder that holds a matrix, a `campaign.toml` and, later, the artifacts.
+
+Guarantees: loading a campaign is a pure function of its `configs/` folder, imports nothing heavy and starts nothing;
+everything wrong with its files is said at once.
+"""
+
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from . import matrix, schema
+from .errors import Finding, UsageError
+from .layout import Layout
+from .matrix import SUITES, Row
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """What lerobot-eval is told beyond the matrix. None leaves lerobot's own default in force."""
+
+    policy_type: str | None = None
+    n_action_steps: int | None = None
+    episode_length: int | None = None  # control steps
+    task_ids: tuple[int, ...] | None = None  # of the suite; None is all
+    rename_map: Mapping[str, str] = field(default_factory=dict)
+    observation_height: int | None = None  # pixels
+    observation_width: int | None = None  # pixels
+    use_async_envs: bool | None = None
+    timeout_secs: int | None = None
+    flags: Mapping[str, str | float | bool] = field(default_factory=dict)  # further flags of lerobot-eval
+
+    def updated(self, table: Mapping[str, Any]) -> "EvalSettings":
+        """These settings with the keys of a row's own table put over them."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
+        }
+        return replace(self, **values)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A loaded campaign. `rows` holds the disabled ones too."""
+
+    layout: Layout
+    rows: tuple[Row, ...]
+    baseline: str
+    expected_gpus: int
+    engine: str = "lerobot-eval"
+    defaults: EvalSettings = field(default_factory=EvalSettings)
+    row_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    row_secs: int = 10800
+    grace_secs: int = 10
+    probe_secs: int = 600
+    min_success_rate: float = 0.0
+    row_success_rates: Mapping[str, float] = field(default_factory=dict)
+    build: Mapping[str, str] = field(default_factory=dict)
+    cuda_to_egl: Mapping[int, int] = field(default_factory=dict)
+    executable: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.layout.root.name
+
+    @property
+    def enabled(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.enabled)
+
+    def row(self, run_id: str) -> Row:
+        """The row called `run_id`; UsageError where the matrix has none."""
+        for row in self.rows:
+            if row.run_id == run_id:
+                return row
+        known = ", ".join(row.run_id for row in self.rows)
+        raise UsageError(Finding(str(self.layout.matrix), f"there is no row {run_id!r}", f"Name one of {known}"))
+
+    def settings(self, row: Row) -> EvalSettings:
+        return self.defaults.updated(self.row_tables.get(row.run_id, {}))
+
+    def task_ids(self, row: Row) -> tuple[int, ...]:
+        """The LIBERO tasks that the row evaluates, in order."""
+        return tuple(sorted(self.settings(row).task_ids or range(SUITES[row.task_suite])))
+
+    def threshold(self, row: Row) -> float:
+        """The least success rate, from 0 to 1, with which the row is accepted."""
+        return self.row_success_rates.get(row.run_id, self.min_success_rate)
+
+    def timeout(self, row: Row) -> int:
+        return self.settings(row).timeout_secs or self.row_secs
+
+    def cost(self, row: Row) -> int:
+        """A row's expected length, in episodes one after the other: what the longest-first order goes by."""
+        return -(-row.n_episodes // row.batch_size) * len(self.task_ids(row))
+
+
+def load(root: Path) -> Campaign:
+    """The campaign in the folder `root`.
+
+    Raises UsageError with all findings in its matrix, its settings, and between the two.
+    """
+    layout = Layout(root.resolve())
+    if not layout.settings.parent.is_dir():
+        remedy = "Name a campaign's folder, or make one with `tracka init NAME`"
+        raise UsageError(Finding(str(root), "this is no campaign: it has no configs folder", remedy))
+    findings: list[Finding] = []
+    rows = _collect(findings, lambda: matrix.load(layout.matrix))
+    table = _collect(findings, lambda: _read_toml(layout.settings))
+    if table is not None:
+        findings += schema.findings("campaign", table, str(layout.settings))
+    if findings or rows is None or table is None:
+        raise UsageError(findings)
+    campaign = _campaign(layout, rows, table)
+    if crossed := [*_cross_findings(campaign)]:
+        raise UsageError(crossed)
+    return campaign
+
+
+def _collect[T](findings: list[Finding], step: Callable[[], T]) -> T | None:
+    try:
+        return step()
+    except UsageError as error:
+        findings += error.findings
+        return None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        remedy = "Write it, or make a campaign with `tracka init NAME`"
+        raise UsageError(Finding(str(path), "the settings do not exist", remedy)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(Finding(str(path), f"this is not TOML ({error})", "Mend that line")) from None
+
+
+def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> Campaign:
+    timeouts, thresholds = table.get("timeouts", {}), table.get("thresholds", {})
+    given: dict[str, Any] = {key: table[key] for key in ("engine", "build") if key in table}
+    given |= timeouts
+    if "min_success_rate" in thresholds:
+        given["min_success_rate"] = thresholds["min_success_rate"]
+    return Campaign(
+        layout,
+        rows,
+        baseline=table["baseline"],
+        expected_gpus=table["expected_gpus"],
+        defaults=EvalSettings().updated(table.get("lerobot_eval", {})),
+        row_tables=table.get("rows", {}),
+        row_success_rates=thresholds.get("rows", {}),
+        cuda_to_egl={int(cuda): egl for cuda, egl in table.get("egl", {}).get("cuda_to_egl", {}).items()},
+        executable=tuple(table.get("executable", ())),
+        **given,
+    )
+
+
+def _cross_findings(campaign: Campaign) -> Iterator[Finding]:
+    """What only shows when matrix and settings are seen together."""
+    where, known = str(campaign.layout.settings), {row.run_id: row for row in campaign.rows}
+    for run_id in [*campaign.row_tables, *campaign.row_success_rates]:
+        if run_id not in known:
+            yield Finding(f"{where}, row {run_id}", "the matrix has no such row", "Name a run id of the matrix")
+    baseline = known.get(campaign.baseline)
+    if baseline is None or not baseline.enabled:
+        what = f"the baseline {campaign.baseline!r} is no enabled row of the matrix"
+        yield Finding(f"{where}, key baseline", what, "Name an enabled row: phase 3 runs it")
+    elif len(campaign.task_ids(baseline)) != 1:
+        remedy = f"Pin one, such as task_ids = [0] under [rows.{baseline.run_id}]"
+        yield Finding(f"{where}, row {baseline.run_id}", "the baseline runs several LIBERO tasks", remedy)
+    for row in campaign.rows:
+        if beyond := [task for task in campaign.task_ids(row) if task >= SUITES[row.task_suite]]:
+            what = f"{row.task_suite} has no task {beyond}"
+            yield Finding(f"{where}, row {row.run_id}, key task_ids", what, f"Use 0 to {SUITES[row.task_suite] - 1}")
+
+
+def effective(settings: EvalSettings) -> dict[str, Any]:
+    """The settings that are set, as plain data for manifests and hashes."""
+    values = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items() if _is_set(value)}
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None and value != {}

@@ -1,0 +1,105 @@
+"""A new campaign: `tasks/NAME/configs/` with a matrix, its settings and the run schema, ready to be edited."""
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import campaign, checkpoint, files, schema
+from .campaign import Campaign
+from .errors import Finding, RunExists, UsageError
+from .layout import Layout
+from .matrix import COLUMNS, RUN_ID, SUITES
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a new campaign is to evaluate."""
+
+    policy_path: str
+    suite: str = "libero_object"
+    policy_type: str | None = None  # asked of the checkpoint where it is a folder
+    gpus: int = 1  # 0 is the CPU
+    batch_size: int = 10
+    n_episodes: int = 50  # of each LIBERO task
+    seed: int = 7
+
+
+def create(root: Path, wanted: Wanted) -> Campaign:
+    """Writes the campaign's folder `root` and returns it loaded.
+
+    Raises UsageError for a bad name or suite, and RunExists where the folder has a configs folder already.
+    """
+    layout = Layout(root.absolute())
+    if re.fullmatch(RUN_ID, root.name) is None:
+        raise UsageError(Finding(root.name, "this is no plain folder name", "Use letters, digits, '.', '_' and '-'"))
+    if wanted.suite not in SUITES:
+        raise UsageError(Finding("--suite", f"LIBERO has no suite {wanted.suite!r}", f"Use one of {', '.join(SUITES)}"))
+    if layout.settings.parent.exists():
+        raise RunExists(Finding(str(layout.settings.parent), "the campaign exists", "Choose another name"))
+    files.write_text(layout.matrix, _matrix(wanted))
+    files.write_text(layout.settings, _settings(root, wanted))
+    write_schema(layout)
+    for path in (layout.matrix, layout.settings, layout.run_schema):
+        path.chmod(0o644)  # a definition is shared with the team, unlike artifacts
+    return campaign.load(root)
+
+
+def write_schema(layout: Layout) -> None:
+    """Writes configs/run_schema.json as this Track A has it."""
+    files.write_json(layout.run_schema, schema.run_schema())
+
+
+def _rows(wanted: Wanted) -> dict[str, tuple[int, int, int]]:
+    """Run id -> LIBERO task, batch size, episodes: the baseline, then one row a task, so that GPUs share a suite."""
+    name = wanted.suite.removeprefix("libero_")
+    scaled = {
+        f"{name}_t{task}_b{wanted.batch_size}_e{wanted.n_episodes}": (task, wanted.batch_size, wanted.n_episodes)
+        for task in range(SUITES[wanted.suite])
+    }
+    return {"baseline_b1_e2": (0, 1, 2), **scaled}
+
+
+def _matrix(wanted: Wanted) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    gpu = "auto" if wanted.gpus else "cpu"
+    for run_id, (_, batch_size, episodes) in _rows(wanted).items():
+        writer.writerow([run_id, wanted.suite, batch_size, episodes, gpu, wanted.seed, "egl", wanted.policy_path, 1])
+    return text.getvalue()
+
+
+def _settings(root: Path, wanted: Wanted) -> str:
+    kind = wanted.policy_type or _policy_type(root, wanted.policy_path)
+    lines = [
+        "schema_version = 1",
+        'baseline = "baseline_b1_e2"',
+        f"expected_gpus = {wanted.gpus}",
+        "",
+        "[lerobot_eval]",
+        f'policy_type = "{kind}"'
+        if kind
+        else '# policy_type = "pi0"   # so that phase 1 knows the flags of the policy',
+        "# n_action_steps = 10   # steps of a chunk that are played before the policy is asked again",
+        "# episode_length = 280   # control steps; the suite's own where it is not set",
+        "# rename_map = {}   # observation key of the environment = key that the policy was trained with",
+        "",
+        "[thresholds]",
+        "min_success_rate = 0.0   # from 0 to 1, of each row",
+        "",
+        "[timeouts]",
+        "row_secs = 10800",
+        "",
+        "# The episodes of one LIBERO task must stay in one row: every process starts at init state 0.",
+    ]
+    for run_id, (task, _, _) in _rows(wanted).items():
+        lines += [f"[rows.{run_id}]", f"task_ids = [{task}]", ""]
+    return "\n".join(lines)
+
+
+def _policy_type(root: Path, policy_path: str) -> str | None:
+    """The type of a checkpoint that is a folder here; hub repositories are left alone."""
+    config = root / Path(policy_path).expanduser() / "config.json"
+    return checkpoint.policy_type(config) if config.is_file() else None

@@ -1,0 +1,133 @@
+"""Where a campaign's files lie. Every path of an artifact is made here, and every path in an artifact is relative
+to the campaign's folder, so that a campaign can be moved or read on another machine."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PHASES = ("phase1", "phase2", "phase3", "phase4", "phase5")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of the campaign in `root`."""
+
+    root: Path
+
+    @classmethod
+    def beside(cls, folder: Path) -> "Layout":
+        """The layout whose artifacts folder holds `folder`: `<root>/artifacts/runs` belongs to `<root>`."""
+        return cls(folder.resolve().parent.parent)
+
+    @property
+    def matrix(self) -> Path:
+        return self.root / "configs" / "eval_matrix.csv"
+
+    @property
+    def settings(self) -> Path:
+        return self.root / "configs" / "campaign.toml"
+
+    @property
+    def run_schema(self) -> Path:
+        return self.root / "configs" / "run_schema.json"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root / "artifacts"
+
+    @property
+    def state(self) -> Path:
+        return self.artifacts / "state"
+
+    @property
+    def preflight(self) -> Path:
+        return self.artifacts / "preflight"
+
+    @property
+    def preflight_report(self) -> Path:
+        return self.preflight / "preflight.json"
+
+    @property
+    def capabilities(self) -> Path:
+        return self.state / "cli_capabilities.json"
+
+    @property
+    def rows(self) -> Path:
+        return self.state / "rows"
+
+    @property
+    def locks(self) -> Path:
+        return self.state / "locks"
+
+    @property
+    def runs(self) -> Path:
+        return self.artifacts / "runs"
+
+    @property
+    def summary(self) -> Path:
+        return self.artifacts / "summary"
+
+    @property
+    def runbook(self) -> Path:
+        return self.root / "runbook.md"
+
+    @property
+    def results(self) -> Path:
+        return self.root / "results.md"
+
+    def handoff(self, phase: str) -> Path:
+        return self.state / f"{phase}_handoff.json"
+
+    def marker(self, run_id: str) -> Path:
+        return self.rows / f"{run_id}.json"
+
+    def run(self, run_id: str) -> "RunFolder":
+        return RunFolder(self.runs / run_id)
+
+    def relative(self, path: Path) -> str:
+        """`path` as artifacts write it; a path outside the campaign stays absolute."""
+        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The plan's files of one run, or of one of its attempts, which have the same names one level down."""
+
+    path: Path
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "run_manifest.json"
+
+    @property
+    def result(self) -> Path:
+        return self.path / "result.json"
+
+    @property
+    def stdout(self) -> Path:
+        return self.path / "stdout.log"
+
+    @property
+    def stderr(self) -> Path:
+        return self.path / "stderr.log"
+
+    @property
+    def episodes(self) -> Path:
+        return self.path / "episodes.jsonl"
+
+    @property
+    def output(self) -> Path:
+        """What the engine itself writes: eval_info.json and videos."""
+        return self.path / "eval"
+
+    @property
+    def attempts(self) -> Path:
+        return self.path / "attempts"
+
+    def attempt(self, number: int) -> "RunFolder":
+        return RunFolder(self.attempts / str(number))
+
+    def numbers(self) -> list[int]:
+        """The attempts made so far, oldest first."""
+        if not self.attempts.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.attempts.iterdir() if path.name.isdigit())

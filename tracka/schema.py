@@ -1,0 +1,33 @@
+"""The JSON schemas of the artifacts, `schemas/<name>.v1.json`, and the findings of holding a value against one."""
+
+import json
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from .errors import Finding
+
+VERSION = 1
+
+
+@cache
+def load(name: str) -> dict[str, Any]:
+    """The schema called `name`, as shipped in the package."""
+    text = resources.files(__package__).joinpath("schemas", f"{name}.v{VERSION}.json").read_text()
+    schema: dict[str, Any] = json.loads(text)
+    return schema
+
+
+def findings(name: str, value: Any, where: str) -> list[Finding]:
+    """One finding for each key of `value` that breaks the schema `name`."""
+    errors = Draft202012Validator(load(name)).iter_errors(value)
+    remedy = f"See the schema {name}.v{VERSION}.json"
+    ordered = sorted(errors, key=lambda error: error.json_path)
+    return [Finding(f"{where}, key {error.json_path}", error.message, remedy) for error in ordered]
+
+
+def run_schema() -> dict[str, Any]:
+    """The content of a campaign's configs/run_schema.json: the plan's two sections."""
+    return {"schema_version": VERSION, "run_manifest": load("run_manifest"), "result": load("result")}
