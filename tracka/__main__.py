@@ -1,0 +1,5 @@
+"""`python -m tracka` is the `tracka` command."""
+
+from .cli import main
+
+main()

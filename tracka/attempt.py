@@ -1,0 +1,166 @@
+"""One attempt of a row: its folder, written once, and the copies of its files at the top of the run folder.
+
+Guarantees: the manifest is on disk before the launch; a result is on disk after every end that this process survives;
+the folder of an attempt is made exclusively and never moves, so no attempt's evidence is lost.
+"""
+
+import json
+import os
+import time
+
+from . import engine, environment, failure, files, marker, process, schema
+from .engine import Metrics
+from .errors import TrackaError
+from .failure import Failure
+from .files import Json
+from .gpu import Device
+from .layout import Layout, RunFolder
+from .plan import Plan
+from .process import Exit
+
+
+def run(plan: Plan, device: Device) -> Json:
+    """Runs the plan once on `device` and returns its result, whether it passed or failed."""
+    layout, run_id = plan.campaign.layout, plan.row.run_id
+    number = max(layout.run(run_id).numbers(), default=0) + 1
+    folder = layout.run(run_id).attempt(number)
+    environ = environment.for_row(plan.campaign, device, plan.host.backend)
+    manifest = plan.manifest(folder, device, environ, number)
+    folder.path.mkdir(parents=True, mode=0o700)
+    files.write_json(folder.manifest, manifest)
+    for log in (folder.stdout, folder.stderr):
+        log.touch(mode=0o600)  # linked to the top before the launch, so that they can be followed there
+    _publish(layout.run(run_id), folder, starting=True)
+    marker.advance(layout, run_id, "running", number, retry_index=plan.retry_index, gpu_id=device.gpu_id)
+    result = _execute(plan, folder, manifest, environ, device)
+    return close(layout, folder, result)
+
+
+def _execute(plan: Plan, folder: RunFolder, manifest: Json, environ: dict[str, str], device: Device) -> Json:
+    start = time.monotonic()
+    try:
+        ended = process.run(
+            manifest["command"],
+            cwd=plan.campaign.layout.root,
+            env=environ,
+            stdout=folder.stdout,
+            stderr=folder.stderr,
+            timeout=plan.timeout_secs,
+            grace=plan.campaign.grace_secs,
+            pass_fds=() if device.lock is None else (device.lock,),
+        )
+    except OSError as error:
+        return _result(plan.campaign.layout, folder, manifest, Failure("not_started", str(error)))
+    except BaseException as error:
+        failed = Failure("interrupted", f"the harness was interrupted ({type(error).__name__})")
+        seconds = time.monotonic() - start
+        close(plan.campaign.layout, folder, _result(plan.campaign.layout, folder, manifest, failed, seconds=seconds))
+        raise
+    return _judge(plan, folder, manifest, ended)
+
+
+def _judge(plan: Plan, folder: RunFolder, manifest: Json, ended: Exit) -> Json:
+    logs = (folder.stdout, folder.stderr)
+    metrics = engine.read_metrics(folder.output, logs)
+    failed = failure.diagnose(ended, metrics, plan.expected, logs)
+    records = engine.episode_records(metrics, plan.batch_size, plan.row.n_episodes, plan.row.seed)
+    files.write_text(folder.episodes, "".join(json.dumps(record) + "\n" for record in records))
+    layout = plan.campaign.layout
+    return _result(layout, folder, manifest, failed, metrics, code=ended.code, seconds=ended.seconds)
+
+
+def _result(
+    layout: Layout,
+    folder: RunFolder,
+    manifest: Json,
+    failed: Failure | None,
+    metrics: Metrics | None = None,
+    *,
+    code: int | None = None,
+    seconds: float = 0.0,
+) -> Json:
+    found = metrics or Metrics()
+    videos = sorted(folder.output.rglob("*.mp4"))
+    top = layout.run(manifest["run_id"])
+    return {
+        "schema_version": schema.VERSION,
+        "run_id": manifest["run_id"],
+        "attempt": manifest["attempt"],
+        "row_hash": manifest["row_hash"],
+        "dry_run": False,
+        "status": "fail" if failed else "pass",
+        "reason": failed.reason if failed else None,
+        "error_message": failed.message if failed else None,
+        "exit_code": code,
+        "end_time_utc": files.utc_now(),
+        "duration_sec": round(seconds, 3),
+        "episodes": found.episodes,
+        "successes": found.successes,
+        "success_rate": found.success_rate,
+        "per_task": [
+            {
+                "suite": task.suite,
+                "task_id": task.task_id,
+                "successes": sum(task.successes),
+                "episodes": len(task.successes),
+            }
+            for task in found.tasks
+            if task.successes
+        ],
+        "metrics_source": found.source,
+        "parser_warnings": list(found.warnings),
+        "video_path": layout.relative(folder.output / "videos") if videos else None,
+        "video_paths": [layout.relative(video) for video in videos],
+        "stdout_log": layout.relative(top.stdout),
+        "stderr_log": layout.relative(top.stderr),
+    }
+
+
+def close(layout: Layout, folder: RunFolder, result: Json) -> Json:
+    """Writes an attempt's result, shows the attempt at the top of the run folder, and ends the row's marker."""
+    top, run_id = layout.run(result["run_id"]), result["run_id"]
+    files.write_json(folder.result, result)
+    _publish(top, folder)
+    marker.advance(
+        layout,
+        run_id,
+        result["status"],
+        result["attempt"],
+        result_path=layout.relative(top.result),
+        reason=result["reason"],
+        notes=result["error_message"] or "",
+    )
+    return result
+
+
+def close_interrupted(layout: Layout, run_id: str) -> None:
+    """Gives the attempt that a dead process left without a result one that says so. Call it with the row's lock."""
+    numbers = layout.run(run_id).numbers()
+    if not numbers:
+        return
+    folder = layout.run(run_id).attempt(numbers[-1])
+    if folder.result.exists():
+        return
+    lost = Failure("interrupted", "the process that ran this attempt ended without writing a result")
+    try:
+        manifest = files.read_json(folder.manifest)
+        close(layout, folder, _result(layout, folder, manifest, lost))
+    except (TrackaError, KeyError):
+        # Without a manifest nothing was launched: the folder is kept as it is under a name that no attempt has.
+        os.replace(folder.path, folder.path.with_name(f"{folder.path.name}.unstarted"))
+
+
+def _publish(top: RunFolder, folder: RunFolder, starting: bool = False) -> None:
+    """Copies the attempt's files to the top, the result last; a starting attempt first takes the old ones away."""
+    if starting:
+        for old in (top.result, top.stdout, top.stderr, top.episodes):
+            old.unlink(missing_ok=True)
+    for source, target in (
+        (folder.manifest, top.manifest),
+        (folder.stdout, top.stdout),
+        (folder.stderr, top.stderr),
+        (folder.episodes, top.episodes),
+        (folder.result, top.result),
+    ):
+        if source.exists():
+            files.copy_atomic(source, target)

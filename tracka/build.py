@@ -1,0 +1,62 @@
+"""Checkpoints that a campaign builds for itself: `[build]` in campaign.toml names a folder and a builder.
+
+A builder is a program in `fixtures/` with one argument, the folder to fill. It runs in a process of its own, since it
+imports torch, and its folder appears whole or not at all.
+"""
+
+import os
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from . import environment, files, lock, process
+from .campaign import Campaign
+from .errors import Finding, TrackaError
+from .gpu import Device
+from .matrix import CPU
+
+BUILD_SECS = 600
+
+
+def ensure(campaign: Campaign, policy_path: str) -> None:
+    """Builds the checkpoint `policy_path` if the campaign has a builder for it and its folder is not there.
+
+    Raises TrackaError with the builder's last words where it fails.
+    """
+    builder = campaign.build.get(policy_path)
+    target = campaign.layout.root / policy_path
+    if builder is None or target.is_dir():
+        return
+    with lock.hold(target.parent / f".{target.name}.lock", f"building {policy_path}", wait=True):
+        if not target.is_dir():
+            _build(campaign, builder, target)
+
+
+def _build(campaign: Campaign, builder: str, target: Path) -> None:
+    partial, log = target.with_name(f".{target.name}.partial"), target.with_name(f"{target.name}.log")
+    shutil.rmtree(partial, ignore_errors=True)
+    ended = process.run(
+        [sys.executable, str(program(builder)), str(partial)],
+        cwd=target.parent,
+        env=environment.for_row(campaign, Device(CPU, ""), "egl"),
+        stdout=log.with_suffix(".out"),
+        stderr=log,
+        timeout=BUILD_SECS,
+    )
+    if ended.code != 0 or not partial.is_dir():
+        last = files.tail(log).strip().rsplit("\n", 1)[-1][:300]
+        what = f"the builder {builder} ended with exit code {ended.code}: {last}"
+        raise TrackaError(Finding(str(log), what, "Read this log and mend the builder"))
+    os.replace(partial, target)
+
+
+def program(builder: str) -> Path:
+    """The file of a builder, in the repository's `fixtures/` or in the installed `tracka.fixtures`."""
+    spec = find_spec("tracka.fixtures")
+    folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    beside = Path(__file__).resolve().parent.parent / "fixtures"
+    for folder in [beside, *folders]:
+        if (folder / f"{builder}.py").is_file():
+            return folder / f"{builder}.py"
+    raise TrackaError(Finding(f"builder {builder}", "fixtures/ has no such builder", "Mend [build] in campaign.toml"))

@@ -1,0 +1,155 @@
+"""A policy's checkpoint: from the matrix's `policy_path` to a local folder with a content hash.
+
+A policy_path is a folder (relative to the campaign, or absolute), or a hub repository, `repo` or `repo@revision`. A
+repository becomes a local snapshot first, because lerobot-eval's own `pretrained_revision` pins neither the config
+nor the processors: with a folder, everything that runs is what was hashed.
+"""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import files
+from .errors import Finding, TrackaError
+
+REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+REQUIRED = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint on this machine. `tree_sha256` covers every file below `folder` by path and content."""
+
+    source: str
+    revision: str | None  # the commit, for a repository
+    folder: Path
+    policy_type: str
+    tree_sha256: str
+
+
+def resolve(policy_path: str, root: Path) -> Checkpoint:
+    """The checkpoint that `policy_path` names, downloaded if need be; `root` is the campaign's folder.
+
+    Raises TrackaError naming what is missing and what to do.
+    """
+    folder = (root / Path(policy_path).expanduser()).resolve()
+    if folder.is_dir():
+        return _inspect(policy_path, None, folder)
+    match = REPO.fullmatch(policy_path)
+    if match is None or policy_path.startswith(("./", "../", "checkpoints/")):
+        remedy = "Build or copy the checkpoint there; tracka preflight builds those of [build] in campaign.toml"
+        raise TrackaError(Finding(policy_path, f"there is no folder {folder}", remedy))
+    snapshot = _download(match["repo"], match["revision"])
+    return _inspect(policy_path, snapshot.name, snapshot)
+
+
+def _download(repo: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        return Path(snapshot_download(repo, revision=revision))
+    except Exception as error:  # the client raises its own, requests' and the system's errors
+        raise TrackaError(hub_finding(repo, revision, error)) from error
+
+
+def hub_finding(repo: str, revision: str | None, error: Exception) -> Finding:
+    """What a failed call to the hub means for the user, by the kind of `error`."""
+    from huggingface_hub import errors
+
+    kinds: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str], ...] = (
+        (errors.GatedRepoError, "access is gated", "Ask for access on its page and log in with `hf auth login`"),
+        (errors.RevisionNotFoundError, f"there is no revision {revision!r}", "Name a commit, tag or branch of it"),
+        (
+            errors.RepositoryNotFoundError,
+            "the hub knows no such repository",
+            "Mend the name, or log in if it is private",
+        ),
+        (
+            (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError),
+            "it is not in the cache and the hub cannot be reached",
+            f"With a network, run `hf download {repo}`; or copy it here and give its folder as policy_path",
+        ),
+    )
+    for kind, what, remedy in kinds:
+        if isinstance(error, kind):
+            return Finding(f"hub repository {repo}", what, remedy)
+    return Finding(f"hub repository {repo}", f"{type(error).__name__}: {error}", "See the message of the hub's client")
+
+
+def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
+    missing = [name for name in REQUIRED if not (folder / name).is_file()]
+    if missing:
+        remedy = "Save it with save_pretrained of lerobot 0.6, policy and processors"
+        raise TrackaError([Finding(str(folder / name), "the checkpoint lacks this file", remedy) for name in missing])
+    return Checkpoint(source, revision, folder, policy_type(folder / "config.json"), tree_sha256(folder))
+
+
+def policy_type(config: Path) -> str:
+    """The type that a checkpoint's config.json names, such as pi0."""
+    kind = files.read_json(config).get("type")
+    if not isinstance(kind, str):
+        raise TrackaError(Finding(f"{config}, key type", "the policy's type is missing", "Save it with lerobot 0.6"))
+    return kind
+
+
+def tokenizers(checkpoint: Checkpoint) -> list[str]:
+    """The tokenizers that the checkpoint's processors load by name: repositories or folders."""
+    steps: list[Any] = files.read_json(checkpoint.folder / "policy_preprocessor.json").get("steps", [])
+    configs = [step.get("config", {}) for step in steps if isinstance(step, dict)]
+    return sorted({str(config["tokenizer_name"]) for config in configs if config.get("tokenizer_name")})
+
+
+def find_tokenizer(name: str) -> Path:
+    """The local folder of a tokenizer, without loading it. Raises TrackaError naming what is missing."""
+    if Path(name).is_dir():
+        return Path(name)
+    from huggingface_hub import snapshot_download
+
+    patterns = ["tokenizer*", "*.model", "special_tokens_map.json", "added_tokens.json", "config.json"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
+    except Exception:
+        pass
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:
+        raise TrackaError(hub_finding(name, None, error)) from error
+
+
+def tree_sha256(folder: Path) -> str:
+    """One hash for the paths and contents of all files below `folder`.
+
+    Contents are read again only where size, time of change or inode differ from the last time: a pi0 is 9 GB.
+    """
+    store = cache_folder() / "trees" / f"{files.sha256(str(folder).encode())}.json"
+    known = _known(store)
+    found: dict[str, Any] = {}
+    for path in files.walk_files(folder):
+        status, name = path.stat(), str(path.relative_to(folder))
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
+        last = known.get(name, {})
+        digest = last["sha256"] if last.get("stamp") == stamp else files.sha256_file(path)
+        found[name] = {"stamp": stamp, "sha256": digest}
+    if found != known:
+        files.write_json(store, found)
+    return files.sha256(files.canonical({name: entry["sha256"] for name, entry in found.items()}))
+
+
+def _known(store: Path) -> dict[str, Any]:
+    try:
+        return files.read_json(store)
+    except TrackaError:
+        return {}
+
+
+def cache_folder() -> Path:
+    """The user's cache of what is dear to find out again; safe to delete."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "tracka"

@@ -1,0 +1,191 @@
+"""The `tracka` command: the plan's scripts as subcommands over the functions that the gates call.
+
+Exit codes: 0 done, 1 a run or a check failed, 2 bad input, 3 a tool is missing, 4 an installation failed, 5 busy.
+"""
+
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import campaign, collect, discover, files, init, matrix, preflight, run, validate
+from .campaign import Campaign
+from .errors import Finding, ToolMissing, TrackaError, UsageError
+from .layout import PHASES, Layout
+from .matrix import Row
+from .plan import Host
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+
+
+def main() -> None:
+    """The entry point: findings go to stderr, one a line, and their error's exit code to the shell."""
+    try:
+        app()
+    except TrackaError as error:
+        for finding in error.findings:
+            print(f"error: {finding}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+@app.command("init")
+def init_command(
+    name: Annotated[str, typer.Argument(help="The new campaign: a name below tasks/, or a folder.")],
+    policy_path: Annotated[str, typer.Option(help="repo, repo@revision, or a folder.")],
+    suite: Annotated[str, typer.Option(help="LIBERO suite.")] = "libero_object",
+    policy_type: Annotated[str | None, typer.Option(help="Such as pi0; asked of the checkpoint if it is here.")] = None,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs that the host must have; 0 runs on the CPU.")] = 1,
+    batch_size: Annotated[int, typer.Option(min=1)] = 10,
+    n_episodes: Annotated[int, typer.Option(min=1, help="Episodes of each LIBERO task.")] = 50,
+    seed: Annotated[int, typer.Option(min=0)] = 7,
+) -> None:
+    """Make a campaign: a matrix with a baseline and one row a LIBERO task, and its settings."""
+    root = Path(name) if "/" in name else Path("tasks") / name
+    made = init.create(root, init.Wanted(policy_path, suite, policy_type, gpus, batch_size, n_episodes, seed))
+    print(f"{root}: {len(made.enabled)} rows. Edit {root}/configs, then: pytest acceptance --campaign {root}")
+
+
+@app.command("schema")
+def schema_command(root: Annotated[Path, typer.Option(help="The campaign's folder.")]) -> None:
+    """Write the campaign's configs/run_schema.json as this Track A has it."""
+    init.write_schema(campaign.load(root).layout)
+
+
+@app.command("discover")
+def discover_command(
+    artifacts_dir: Annotated[Path, typer.Option(help="Where cli_capabilities.json goes: artifacts/state.")],
+    python_bin: Annotated[str, typer.Option(help="The Python whose lerobot-eval is asked.")] = "python",
+    dry_run: DryRun = False,
+) -> None:
+    """Find out which flags the installed lerobot-eval has."""
+    python = shutil.which(python_bin)
+    if python is None:
+        raise ToolMissing(Finding("--python-bin", f"there is no program {python_bin!r}", "Name a Python that runs"))
+    spec = _campaign_beside(artifacts_dir)
+    own, types = (discover.executable(spec), discover.policy_types(spec)) if spec else ((), [])
+    if dry_run:
+        print(f"would ask {' '.join(discover.find(own, Path(python)))} and write {artifacts_dir}/cli_capabilities.json")
+        return
+    found = discover.discover(artifacts_dir, own, types, Path(python))
+    print(f"{found['version_text']}: {len(found['supported_flags'])} flags, in {artifacts_dir}/cli_capabilities.json")
+
+
+@app.command("preflight")
+def preflight_command(
+    task_suite: Annotated[str, typer.Option()],
+    policy_path: Annotated[str, typer.Option()],
+    mujoco_gl: Annotated[str, typer.Option(help="egl, glx or osmesa.")],
+    artifacts_dir: Annotated[Path, typer.Option(help="Where preflight.json goes: artifacts/preflight.")],
+    gpu_ids: Annotated[str, typer.Option(help="Comma-separated; empty for the CPU.")] = "",
+) -> None:
+    """Check this host: GPUs, rendering, software, checkpoints. Exits with 1 if a required check fails."""
+    words = {"--task-suite": (task_suite, tuple(matrix.SUITES)), "--mujoco-gl": (mujoco_gl, matrix.BACKENDS)}
+    bad = [
+        Finding(flag, f"{word!r} is unknown", f"Use one of {', '.join(known)}")
+        for flag, (word, known) in words.items()
+        if word not in known
+    ]
+    numbers = [word for word in gpu_ids.split(",") if word]
+    bad += [
+        Finding("--gpu-ids", f"{word!r} is no GPU's index", "Write 0,1,2") for word in numbers if not word.isdigit()
+    ]
+    if bad:
+        raise UsageError(bad)
+    cfg = preflight.PreflightConfig(task_suite, policy_path, mujoco_gl, [int(word) for word in numbers], artifacts_dir)
+    report = preflight.run_preflight(cfg)
+    preflight.write_preflight_report(report, artifacts_dir / "preflight.json")
+    for check in report["checks"]:
+        print(f"{check['status']:5} {check['name']}: {check['evidence']}")
+        if check["status"] != "pass" and check["remedy"]:
+            print(f"      {check['remedy']}")
+    raise typer.Exit(0 if report["status"] == "pass" else 1)
+
+
+@app.command("run")
+def run_command(
+    run_id: Annotated[str, typer.Option()],
+    policy_path: Annotated[str, typer.Option(help="repo, repo@revision, or a folder.")],
+    task_suite: Annotated[str, typer.Option()],
+    batch_size: Annotated[int, typer.Option(min=1)],
+    n_episodes: Annotated[int, typer.Option(min=1, help="Episodes of each LIBERO task.")],
+    gpu_id: Annotated[str, typer.Option(help="A GPU's index, auto or cpu.")],
+    mujoco_gl: Annotated[str, typer.Option(help="egl, glx or osmesa: the backend that preflight chose.")],
+    artifacts_root: Annotated[Path, typer.Option(help="The runs folder: artifacts/runs.")],
+    seed: Annotated[int, typer.Option(min=0)] = 7,
+    timeout_secs: Annotated[int, typer.Option(min=1)] = 10800,
+    retry_index: Annotated[int, typer.Option(min=0, max=1)] = 0,
+    allow_overwrite: Annotated[bool, typer.Option("--allow-overwrite")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Run one evaluation and leave its evidence in the runs folder."""
+    words = [run_id, task_suite, str(batch_size), str(n_episodes), gpu_id, str(seed), mujoco_gl, policy_path, "1"]
+    row = matrix.parse(words, "command line")
+    spec = _campaign_of_runs(artifacts_root, row, timeout_secs)
+    host = _host(spec, row)
+    policy = run.Policy(allow_overwrite=allow_overwrite)
+    if dry_run:
+        print(" ".join(run.dry_run(spec, row, host, policy)["command"]))
+        return
+    result = run.run_row(spec, row, host, policy, retry_index)
+    print(f"{run_id}: {result['status']}, {result['successes']} of {result['episodes']} episodes succeeded")
+    raise typer.Exit(0 if result["status"] == "pass" else 1)
+
+
+def _campaign_beside(folder: Path) -> Campaign | None:
+    layout = Layout.beside(folder)
+    return campaign.load(layout.root) if layout.settings.is_file() else None
+
+
+def _campaign_of_runs(artifacts_root: Path, row: Row, timeout_secs: int) -> Campaign:
+    """The campaign beside the runs folder with `row` in the place of its namesake; a bare one where there is none."""
+    layout = Layout.beside(artifacts_root)
+    spec = _campaign_beside(artifacts_root) or Campaign(layout, (), row.run_id, 0)
+    others = tuple(other for other in spec.rows if other.run_id != row.run_id)
+    return replace(spec, rows=(*others, row), row_secs=timeout_secs)
+
+
+def _host(spec: Campaign, row: Row) -> Host:
+    """The host as told on the command line: the backend by flag, lerobot-eval's flags as discovered or asked now."""
+    layout = spec.layout
+    known = layout.capabilities.is_file()
+    capabilities = files.read_json(layout.capabilities) if known else discover.discover_for(spec)
+    prefix = run.load_host(layout).render_prefix if layout.preflight_report.is_file() else ()
+    return Host(row.mujoco_gl, tuple(capabilities["executable"]), capabilities, prefix)
+
+
+@app.command("collect")
+def collect_command(
+    runs_root: Annotated[Path, typer.Option()],
+    summary_csv: Annotated[Path, typer.Option()],
+    summary_md: Annotated[Path, typer.Option()],
+    failures_csv: Annotated[Path | None, typer.Option()] = None,
+) -> None:
+    """Make tables of all runs: CSV, Markdown, and the rows that are not accepted."""
+    results = collect.collect_results(runs_root)
+    collect.write_csv(results, summary_csv)
+    collect.write_markdown(results, summary_md)
+    spec = _campaign_beside(runs_root)
+    if failures_csv and spec:
+        collect.write_failures(spec, collect.failure_reasons(spec, results), failures_csv)
+    print(f"{len(results)} runs in {summary_csv}")
+
+
+@app.command("validate")
+def validate_command(
+    phase: Annotated[str, typer.Option(help="phase1 to phase5, or all.")],
+    root: Annotated[Path, typer.Option(help="The campaign's folder.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
+) -> None:
+    """Hold the artifacts and handoffs of a phase, and the handoffs before it, against the contracts."""
+    if phase not in (*PHASES, "all"):
+        raise UsageError(Finding("--phase", f"{phase!r} is unknown", f"Use one of {', '.join(PHASES)}, all"))
+    findings = validate.validate(campaign.load(root), PHASES if phase == "all" else (phase,), strict)
+    for finding in findings:
+        print(finding, file=sys.stderr)
+    print(f"{phase}: {'valid' if not findings else f'{len(findings)} findings'}")
+    raise typer.Exit(1 if findings else 0)

@@ -1,0 +1,249 @@
+"""From run folders to tables: `all_runs.csv` and `.md`, `baseline_summary.*`, `failures.csv`.
+
+Guarantees: every enabled row of the campaign is in the table, run or not; dry runs are not; a table is written whole
+or not at all; no success rate stands without its episode count and its interval.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from . import campaign, engine, files, marker, matrix, run, schema
+from .campaign import Campaign
+from .errors import UsageError
+from .layout import Layout, RunFolder
+from .matrix import Row
+
+NO_EXIT = 125  # stands for the exit code of an evaluation that never ended or never began
+
+
+@dataclass
+class EvalRunResult:
+    """The plan's own dataclass, and after `video_path` what a reader of a table asks next."""
+
+    run_id: str
+    task_suite: str
+    batch_size: int
+    n_episodes: int  # of each LIBERO task
+    gpu_id: int
+    success_rate: float | None  # 0 to 1
+    successes: int | None
+    failures: int | None
+    exit_code: int
+    status: str  # the marker's: pending, running, pass or fail
+    stdout_log: str
+    stderr_log: str
+    video_path: str | None
+    episodes: int | None = None  # that really ran
+    reason: str | None = None
+    policy_path: str = ""
+    mujoco_gl: str = ""
+    seed: int = 0
+    comparable: bool = True
+    duration_sec: float | None = None
+
+
+def load_run_manifest(path: Path) -> dict[str, Any]:
+    """The manifest in the file `path`. Raises UsageError naming every key that is missing or wrong."""
+    return _load("run_manifest", path)
+
+
+def load_result(path: Path) -> dict[str, Any]:
+    """The result in the file `path`. Raises UsageError naming every key that is missing or wrong."""
+    return _load("result", path)
+
+
+def _load(name: str, path: Path) -> dict[str, Any]:
+    value = files.read_json(path)
+    if findings := schema.findings(name, value, str(path)):
+        raise UsageError(findings)
+    return value
+
+
+def parse_success_metrics(stdout_log: Path) -> tuple[int | None, int | None, float | None]:
+    """(successes, episodes, success rate from 0 to 1) of lerobot-eval's overall metrics; None for what is missing.
+
+    lerobot 0.6 logs its metrics on stderr, so the `stderr.log` beside `stdout_log` is read where that has none.
+    """
+    for log in (stdout_log, stdout_log.with_name("stderr.log")):
+        if metrics := engine.parse_log(log):
+            return metrics
+    return None, None, None
+
+
+def collect_results(runs_root: Path) -> list[EvalRunResult]:
+    """The runs below `runs_root`, in the order of the campaign's matrix, then by name.
+
+    Rows of the campaign beside `runs_root` that have no run are there with their marker's status.
+    """
+    layout = Layout.beside(runs_root)
+    spec = campaign.load(layout.root) if layout.settings.is_file() else None
+    rows = {row.run_id: row for row in spec.enabled} if spec else {}
+    found = sorted(path.name for path in runs_root.iterdir() if path.is_dir()) if runs_root.is_dir() else []
+    others = [run_id for run_id in found if run_id not in rows]
+    table = [_row_result(layout, row) for row in rows.values()]
+    return table + [result for run_id in others if (result := _other_result(layout, run_id))]
+
+
+def _row_result(layout: Layout, row: Row) -> EvalRunResult:
+    result = _other_result(layout, row.run_id)
+    if result is not None:
+        return result
+    state = marker.read(layout, row.run_id)
+    folder = layout.run(row.run_id)
+    return EvalRunResult(
+        run_id=row.run_id,
+        task_suite=row.task_suite,
+        batch_size=row.batch_size,
+        n_episodes=row.n_episodes,
+        gpu_id=row.gpu_id,
+        success_rate=None,
+        successes=None,
+        failures=None,
+        exit_code=NO_EXIT,
+        status=state["status"] if state else "pending",
+        stdout_log=layout.relative(folder.stdout),
+        stderr_log=layout.relative(folder.stderr),
+        video_path=None,
+        reason="not_run" if state is None or state["status"] == "pending" else "interrupted",
+        policy_path=row.policy_path,
+        mujoco_gl=row.mujoco_gl,
+        seed=row.seed,
+    )
+
+
+def _other_result(layout: Layout, run_id: str) -> EvalRunResult | None:
+    """The table's line for a run folder; None for a dry run, or without a readable manifest and result."""
+    folder: RunFolder = layout.run(run_id)
+    result = run.read_result(layout, run_id)
+    if result is None:
+        return None
+    try:
+        manifest = load_run_manifest(folder.manifest)
+    except UsageError:
+        return None
+    return None if manifest["dry_run"] else _line(manifest, result)
+
+
+def _line(manifest: dict[str, Any], result: dict[str, Any]) -> EvalRunResult:
+    episodes, successes = result["episodes"], result["successes"]
+    return EvalRunResult(
+        **{key: manifest[key] for key in ("run_id", "task_suite", "batch_size", "n_episodes", "gpu_id")},
+        success_rate=result["success_rate"],
+        successes=successes,
+        failures=None if episodes is None or successes is None else episodes - successes,
+        exit_code=NO_EXIT if result["exit_code"] is None else result["exit_code"],
+        **{key: result[key] for key in ("status", "stdout_log", "stderr_log", "video_path", "episodes", "reason")},
+        **{key: manifest[key] for key in ("policy_path", "mujoco_gl", "seed", "comparable")},
+        duration_sec=result["duration_sec"],
+    )
+
+
+def write_csv(results: list[EvalRunResult], out_path: Path) -> None:
+    """One line a run, the fields of `EvalRunResult` as columns."""
+    names = [item.name for item in fields(EvalRunResult)]
+    _write_table(out_path, names, (asdict(result) for result in results))
+
+
+def _write_table(path: Path, columns: Sequence[str], records: Iterable[dict[str, Any]]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        writer.writerow({key: _cell(value) for key, value in record.items()})
+    files.write_text(path, text.getvalue())
+
+
+def _cell(value: Any) -> Any:
+    """Spreadsheets run a text that starts like a formula, so such a text gets an apostrophe before it."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t")) else value
+
+
+def write_markdown(results: list[EvalRunResult], out_path: Path) -> None:
+    """A table for people: one line a run."""
+    files.write_text(out_path, markdown(results))
+
+
+def markdown(results: Sequence[EvalRunResult]) -> str:
+    head = (
+        "run",
+        "suite",
+        "status",
+        "episodes",
+        "successes",
+        "success rate (95% interval)",
+        "backend",
+        "device",
+        "logs",
+    )
+    lines = [head, tuple("---" for _ in head)]
+    lines += [tuple(map(_escape, _cells(result))) for result in results]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _cells(result: EvalRunResult) -> tuple[str, ...]:
+    status = result.status if result.reason is None else f"{result.status} ({result.reason})"
+    counts = tuple("" if count is None else str(count) for count in (result.episodes, result.successes))
+    logs = str(Path(result.stdout_log).parent)
+    return (result.run_id, result.task_suite, status, *counts, rate(result), result.mujoco_gl, device(result), logs)
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+
+
+def device(result: EvalRunResult) -> str:
+    return {matrix.CPU: "cpu", matrix.AUTO: "any GPU"}.get(result.gpu_id, f"GPU {result.gpu_id}")
+
+
+def rate(result: EvalRunResult) -> str:
+    """The success rate in percent with its Wilson interval; empty where there were no episodes."""
+    if not result.episodes or result.successes is None:
+        return ""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(result.successes, result.episodes, method="wilson")
+    return f"{100 * result.successes / result.episodes:.1f}% ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def write_failures(spec: Campaign, reasons: dict[str, str], out_path: Path) -> None:
+    """`failures.csv`: the enabled rows named in `reasons`, as in the matrix, and why. A header alone if none."""
+    with spec.layout.matrix.open(newline="", encoding="utf-8") as file:
+        records = [
+            record | {"reason": reasons[record["run_id"]]}
+            for record in csv.DictReader(file)
+            if record["run_id"] in reasons
+        ]
+    _write_table(out_path, [*matrix.COLUMNS, "reason"], records)
+
+
+def failure_reasons(spec: Campaign, results: Sequence[EvalRunResult]) -> dict[str, str]:
+    """Why each enabled row that is not accepted is not: its failure, or `below_threshold` for one that passed."""
+    enabled = {row.run_id: row for row in spec.enabled}
+    reasons: dict[str, str] = {}
+    for result in results:
+        if result.run_id not in enabled:
+            continue
+        if result.status != "pass":
+            reasons[result.run_id] = result.reason or result.status
+        elif result.success_rate is None or result.success_rate < spec.threshold(enabled[result.run_id]):
+            reasons[result.run_id] = "below_threshold"
+    return reasons
+
+
+def summarize_baseline(spec: Campaign) -> None:
+    """Writes the two summaries of phase 3: the baseline's line alone."""
+    results = [result for result in collect_results(spec.layout.runs) if result.run_id == spec.baseline]
+    write_csv(results, spec.layout.summary / "baseline_summary.csv")
+    write_markdown(results, spec.layout.summary / "baseline_summary.md")
+
+
+def summarize(spec: Campaign) -> None:
+    """Writes the three summaries of phase 4."""
+    results = collect_results(spec.layout.runs)
+    write_csv(results, spec.layout.summary / "all_runs.csv")
+    write_markdown(results, spec.layout.summary / "all_runs.md")
+    write_failures(spec, failure_reasons(spec, results), spec.layout.summary / "failures.csv")

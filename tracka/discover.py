@@ -1,0 +1,133 @@
+"""What the installed lerobot-eval understands: `cli_capabilities.json` and the raw help beside it.
+
+Measured on lerobot 0.6.1: `--version` is refused, a bare `--help` hides every flag of an environment or a policy
+type, and the path flags are never listed. So the help is asked for one environment and one policy type at a time and
+merged, the version comes from the package's metadata, and `PATH_FLAGS` are added. One help costs about 18 s, so
+answers are kept by lerobot's version, its plug-ins and the program itself.
+"""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+
+from . import checkpoint, files, schema
+from .campaign import Campaign
+from .errors import Finding, ToolMissing
+from .files import Json
+
+PROGRAM = "lerobot-eval"
+PATH_FLAGS = ("--policy.path",)
+PLUGIN_PREFIXES = ("lerobot_robot_", "lerobot_camera_", "lerobot_teleoperator_", "lerobot_policy_", "lerobot_env_")
+HELP_SECS = 300
+
+
+def discover(
+    state: Path, executable: Sequence[str] = (), policy_types: Sequence[str] = (), python: Path | None = None
+) -> Json:
+    """Writes `cli_capabilities.json` and `lerobot_eval_help.txt` into the folder `state` and returns the former.
+
+    `executable` is a lerobot-eval of the campaign's own; otherwise the one beside `python` is asked.
+    Raises ToolMissing where lerobot-eval is not found or cannot be invoked.
+    """
+    command = find(executable, python)
+    texts = [help_text(command, kind) for kind in policy_types or ("",)]
+    help_file = state / "lerobot_eval_help.txt"
+    files.write_text(help_file, "\n".join(texts))
+    capabilities: Json = {
+        "schema_version": schema.VERSION,
+        "lerobot_eval_help_text_path": help_file.name,
+        "supported_flags": flags("\n".join(texts)),
+        "version_text": version_text(),
+        "generated_at_utc": files.utc_now(),
+        "executable": list(command),
+        "plugins": plugins(),
+        "policy_types": list(policy_types),
+    }
+    files.write_json(state / "cli_capabilities.json", capabilities)
+    return capabilities
+
+
+def find(executable: Sequence[str] = (), python: Path | None = None) -> tuple[str, ...]:
+    """The argv that starts lerobot-eval."""
+    if executable:
+        return tuple(executable)
+    beside = (python or Path(sys.executable)).absolute().parent
+    found = shutil.which(PROGRAM, path=str(beside)) or shutil.which(PROGRAM)
+    if found is None:
+        remedy = "Run `make setup`, or name the Python that has lerobot with --python-bin"
+        raise ToolMissing(Finding(str(beside / PROGRAM), "lerobot-eval is not installed", remedy))
+    return (found,)
+
+
+def help_text(command: Sequence[str], policy_type: str = "") -> str:
+    """What `command --help` prints for LIBERO and the policy type; from the cache where nothing has changed."""
+    scope = ["--env.type=libero", *([f"--policy.type={policy_type}"] if policy_type else [])]
+    kept = checkpoint.cache_folder() / "help" / f"{_key(command, scope)}.txt"
+    if kept.is_file():
+        return kept.read_text()
+    text = _ask([*command, *scope, "--help"])
+    files.write_text(kept, text)
+    return text
+
+
+def _key(command: Sequence[str], scope: Sequence[str]) -> str:
+    program = shutil.which(command[0]) or command[0]
+    content = [files.sha256_file(Path(word)) for word in (program, *command[1:]) if Path(word).is_file()]
+    return files.sha256(files.canonical([version_text(), plugins(), list(command), content, list(scope)]))
+
+
+def _ask(command: Sequence[str]) -> str:
+    remedy = f"Run `{' '.join(command)}` by hand and mend what it says"
+    try:
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=HELP_SECS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ToolMissing(Finding(command[0], f"lerobot-eval cannot be invoked ({error})", remedy)) from None
+    if ended.returncode != 0 or not flags(ended.stdout):
+        last = ended.stderr.strip().rsplit("\n", 1)[-1]
+        what = f"lerobot-eval --help ended with exit code {ended.returncode} ({last[:200]})"
+        raise ToolMissing(Finding(command[0], what, remedy))
+    return ended.stdout
+
+
+def flags(text: str) -> list[str]:
+    """The long flags that a help text names, and those that lerobot takes without naming them."""
+    named = set(re.findall(r"(?<![\w-])--[A-Za-z][\w.]*", text))
+    return sorted(named | set(PATH_FLAGS)) if named else []
+
+
+def version_text() -> str:
+    try:
+        return f"lerobot {metadata.version('lerobot')}"
+    except metadata.PackageNotFoundError:
+        return "lerobot (not installed here)"
+
+
+def plugins() -> list[str]:
+    """The installed distributions that lerobot imports by the prefix of their name, with version."""
+    found = {(item.metadata["Name"] or "", item.version) for item in metadata.distributions()}
+    return sorted(f"{name} {version}" for name, version in found if name.startswith(PLUGIN_PREFIXES))
+
+
+def discover_for(campaign: Campaign) -> Json:
+    """Discovers for a campaign: its own executable if it has one, and the policy types that its rows name."""
+    return discover(campaign.layout.state, executable(campaign), policy_types(campaign))
+
+
+def policy_types(campaign: Campaign) -> list[str]:
+    """The policy types that the campaign's rows name, each once."""
+    named = [campaign.settings(row).policy_type for row in campaign.enabled]
+    return [kind for kind in dict.fromkeys(named) if kind]
+
+
+def executable(campaign: Campaign) -> tuple[str, ...]:
+    """The campaign's own lerobot-eval with its first word as a path; empty where it has none."""
+    if not campaign.executable:
+        return ()
+    first = campaign.layout.root / campaign.executable[0]
+    return (str(first) if first.is_file() else campaign.executable[0], *campaign.executable[1:])

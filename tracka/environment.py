@@ -1,0 +1,64 @@
+"""The environment of a row's process: what is passed on, what is set, and what a manifest may show of it."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from .campaign import Campaign
+from .gpu import Device
+from .matrix import CPU
+
+# Allow-listed, because a CI job's environment holds secrets that an evaluated policy has no business to read.
+PASSED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|PYTHONPATH|PYTHONHASHSEED|SSL_CERT_\w+"
+    r"|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(?:https?|no)_proxy|(?:HTTPS?|NO)_PROXY|XDG_\w+|DISPLAY|XAUTHORITY|HF_\w+"
+    r"|HUGGINGFACE_\w+|TRANSFORMERS_\w+|TORCH\w*|PYTORCH_\w+|CUDA_\w+|NVIDIA_\w+|NCCL_\w+|OMP_\w+|MKL_\w+|OPENBLAS_\w+"
+    r"|NUMBA_\w+|MUJOCO_\w+|LIBERO_\w+|PYOPENGL_\w+|MESA_\w+|LIBGL_\w+|GALLIUM_\w+|LP_\w+|EGL_\w+|__EGL_\w+|__GLX_\w+"
+    r"|VK_\w+|SLURM_\w+|TRACKA_\w+"
+)
+SECRET = re.compile(r".*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY).*|.*_proxy|.*_PROXY", re.IGNORECASE)
+
+
+def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
+    """The environment of a process that renders with `backend` and computes on `device`."""
+    passed = {name: value for name, value in os.environ.items() if PASSED.fullmatch(name)}
+    fixed = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{passed.get('PATH', os.defpath)}",
+        "HF_HOME": passed.get("HF_HOME", str(Path.home() / ".cache" / "huggingface")),
+        "LIBERO_CONFIG_PATH": libero_config_path(),
+        "MUJOCO_GL": backend,
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TZ": "UTC",
+    }
+    return passed | fixed | devices(campaign, device, backend)
+
+
+def libero_config_path() -> str:
+    """The folder of LIBERO's config.yaml: the caller's, else the one that set-up wrote into this environment."""
+    return os.environ.get("LIBERO_CONFIG_PATH") or str(Path(sys.prefix) / "etc" / "libero")
+
+
+def devices(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
+    """CUDA_VISIBLE_DEVICES and, for EGL, MUJOCO_EGL_DEVICE_ID, in the form that robosuite 1.4 accepts.
+
+    robosuite takes CUDA_VISIBLE_DEVICES for an EGL index where the EGL id is unset, and asserts that the EGL id is
+    part of that string. A CPU row hides all GPUs (an empty string) and names an EGL device, or it would crash.
+    """
+    if backend != "egl":
+        return {"CUDA_VISIBLE_DEVICES": device.visible}
+    if device.gpu_id == CPU:
+        return {"CUDA_VISIBLE_DEVICES": "", "MUJOCO_EGL_DEVICE_ID": os.environ.get("MUJOCO_EGL_DEVICE_ID", "0")}
+    if not device.visible.isdigit():
+        return {"CUDA_VISIBLE_DEVICES": device.visible}
+    egl = str(campaign.cuda_to_egl.get(int(device.visible), int(device.visible)))
+    # CUDA reads the list up to the first bad index, so -1 hides what follows and the assertion still finds the id.
+    visible = device.visible if egl in device.visible else f"{device.visible},-1,{egl}"
+    return {"CUDA_VISIBLE_DEVICES": visible, "MUJOCO_EGL_DEVICE_ID": egl}
+
+
+def shown(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of an environment that a manifest may hold: no value that could be a secret."""
+    return {name: value for name, value in sorted(environment.items()) if not SECRET.fullmatch(name)}

@@ -1,0 +1,79 @@
+"""Why an evaluation failed, in one word that programs can act on, and what the row may try next."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import files
+from .engine import Metrics
+from .process import Exit
+
+_SIGNS = (
+    (
+        "oom",
+        r"CUDA out of memory|OutOfMemoryError|^MemoryError|Cannot allocate memory|std::bad_alloc|can't allocate memory",
+    ),
+    (
+        "rendering",
+        r"\bEGL\w*(?:Error|_BAD|_NOT)|eglInitialize|Cannot initialize a EGL|GLFWError|OSMesa\w* failed|gladLoadGL",
+    ),
+    ("hub", r"GatedRepoError|RepositoryNotFoundError|LocalEntryNotFoundError|OfflineModeIsEnabled|Cannot access gated"),
+    ("import", r"^(?:ModuleNotFoundError|ImportError)"),
+)
+SHRINKS_THE_BATCH = ("oom", "timeout")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """`reason` is one of timeout, oom, rendering, hub, import, killed, crash, no_result, invalid_result, interrupted,
+    not_started; `message` is the line that says it."""
+
+    reason: str
+    message: str
+
+
+def diagnose(ended: Exit, metrics: Metrics, expected: dict[int, int], logs: Sequence[Path]) -> Failure | None:
+    """The failure of an ended evaluation; None only for exit 0 with exactly the expected episodes of each task."""
+    if ended.timed_out:
+        return Failure("timeout", f"not done after {ended.seconds:.0f} s, so it was ended")
+    if ended.code != 0:
+        return _crash(ended, "\n".join(files.tail(log) for log in logs))
+    if metrics.source != "eval_info.json":
+        return Failure("no_result", f"exit code 0, but {'; '.join(metrics.warnings)}")
+    counted = {task.task_id: len(task.successes) for task in metrics.tasks}
+    if counted != expected or len(counted) != len(metrics.tasks):
+        return Failure("invalid_result", f"episodes by task are {counted}, expected {expected}")
+    if metrics.warnings:
+        return Failure("invalid_result", "; ".join(metrics.warnings))
+    return None
+
+
+def _crash(ended: Exit, text: str) -> Failure:
+    for reason, pattern in _SIGNS:
+        if found := re.search(pattern, text, re.MULTILINE):
+            return Failure(reason, _line(text, found.start()))
+    if ended.code < 0:
+        return Failure("killed", f"ended by signal {-ended.code}; the kernel's out-of-memory killer sends 9")
+    return Failure("crash", f"exit code {ended.code}: {last_line(text)}")
+
+
+def _line(text: str, position: int) -> str:
+    start = text.rfind("\n", 0, position) + 1
+    end = text.find("\n", position)
+    return text[start : end if end >= 0 else None].strip()[:500]
+
+
+def last_line(text: str) -> str:
+    """The last line with words in it: of a Python traceback, the exception."""
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    return lines[-1][:500] if lines else "nothing was printed"
+
+
+def next_batch(reason: str, batch_size: int) -> int | None:
+    """The batch size of the one retry, or None where there is none: out of memory at batch 1 stays so."""
+    if reason not in SHRINKS_THE_BATCH:
+        return batch_size
+    if batch_size == 1:
+        return None if reason == "oom" else 1
+    return batch_size // 2

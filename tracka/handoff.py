@@ -1,0 +1,146 @@
+"""The end of a phase: its summaries and its handoff, written by one process from what is on disk.
+
+A handoff's status is what the contracts say about the disk. Phases 1 to 3 pass or are blocked; phase 4 is partial
+when rows failed; phase 5 is partial when phase 4 was.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import collect, files, inventory, run, schema, validate
+from .campaign import Campaign
+from .errors import TrackaError
+from .files import Json
+from .layout import PHASES, Layout
+
+MAY_BE_PARTIAL = ("phase4", "phase5")
+
+
+def hand_over(campaign: Campaign, phase: str) -> Json:
+    """Writes the phase's summaries, then its handoff, and returns the handoff."""
+    if phase in _SUMMARIES:
+        _SUMMARIES[phase](campaign)
+    status, notes = _status(campaign, phase)
+    handoff: Json = {
+        "schema_version": schema.VERSION,
+        "phase": phase,
+        "status": status,
+        "generated_at_utc": files.utc_now(),
+        "git_commit": inventory.git_commit(campaign.layout.root),
+        "inputs": _inputs(campaign, phase),
+        "outputs": _outputs(campaign, phase),
+        "notes": notes,
+        "details": _DETAILS[phase](campaign),
+    }
+    files.write_json(campaign.layout.handoff(phase), handoff)
+    return handoff
+
+
+def _status(campaign: Campaign, phase: str) -> tuple[str, list[str]]:
+    before = _before(campaign, phase)
+    if before is not None and not (before[0] == "partial" and phase == "phase5"):
+        return "blocked", before[1]
+    findings = [str(finding) for finding in validate.check(campaign, phase)]
+    if before is not None or (findings and phase in MAY_BE_PARTIAL):
+        return "partial", [*(before[1] if before else ()), *findings]
+    return ("blocked", findings) if findings else ("pass", [])
+
+
+def _before(campaign: Campaign, phase: str) -> tuple[str, list[str]] | None:
+    """The status and findings of the handoff before `phase` if that does not let the phase pass."""
+    if phase == PHASES[0]:
+        return None
+    previous = PHASES[PHASES.index(phase) - 1]
+    findings = [str(finding) for finding in validate.handoff(campaign, previous)]
+    if not findings:
+        return None
+    try:
+        return str(validate.read_handoff(campaign, previous)["status"]), findings
+    except TrackaError:
+        return "missing", findings
+
+
+def _inputs(campaign: Campaign, phase: str) -> dict[str, str | None]:
+    """The campaign's definition by content, and the handoff before by name: it is written anew in every session."""
+    layout = campaign.layout
+    given = {layout.relative(path): _digest(path) for path in (layout.matrix, layout.settings, layout.run_schema)}
+    if phase != PHASES[0]:
+        given[layout.relative(layout.handoff(PHASES[PHASES.index(phase) - 1]))] = None
+    return given
+
+
+def _digest(path: Path) -> str | None:
+    return files.sha256_file(path) if path.is_file() else None
+
+
+def _outputs(campaign: Campaign, phase: str) -> list[str]:
+    paths = [path for path in _OUTPUTS[phase](campaign, campaign.layout) if path.is_file()]
+    return [campaign.layout.relative(path) for path in paths]
+
+
+def _of_phase3(campaign: Campaign, layout: Layout) -> list[Path]:
+    run = layout.run(campaign.baseline)
+    files = [run.manifest, run.stdout, run.stderr, run.result, run.episodes, layout.marker(campaign.baseline)]
+    return [*files, *sorted(layout.summary.glob("baseline_summary.*"))]
+
+
+def _of_phase4(campaign: Campaign, layout: Layout) -> list[Path]:
+    rows = [row.run_id for row in campaign.enabled]
+    files = [path for run_id in rows for path in (layout.run(run_id).result, layout.marker(run_id))]
+    return [*files, *(layout.summary / name for name in ("all_runs.csv", "all_runs.md", "failures.csv"))]
+
+
+def _host(campaign: Campaign) -> Json:
+    path = campaign.layout.preflight_report
+    report = files.read_json(path) if path.is_file() else {}
+    checks = {check["name"]: check["status"] for check in report.get("checks", [])}
+    return {
+        "mujoco_gl_effective": report.get("mujoco_gl_effective"),
+        "checks": checks,
+        "blocker": report.get("blocker"),
+    }
+
+
+def _capabilities(campaign: Campaign) -> Json:
+    path = campaign.layout.capabilities
+    known = files.read_json(path) if path.is_file() else {}
+    return {"version_text": known.get("version_text"), "flags": len(known.get("supported_flags", []))}
+
+
+def _baseline(campaign: Campaign) -> Json:
+    result = run.read_result(campaign.layout, campaign.baseline) or {}
+    keys = ("exit_code", "status", "reason", "episodes", "successes", "success_rate")
+    return {"run_id": campaign.baseline, **{key: result.get(key) for key in keys}}
+
+
+def _counts(campaign: Campaign) -> Json:
+    results = collect.collect_results(campaign.layout.runs)
+    reasons = collect.failure_reasons(campaign, results)
+    enabled = len(campaign.enabled)
+    return {
+        "enabled_rows": enabled,
+        "completed_rows": enabled - len(reasons),
+        "failed_rows": len(reasons),
+        "failures": reasons,
+    }
+
+
+_SUMMARIES: dict[str, Callable[[Campaign], Any]] = {
+    "phase3": collect.summarize_baseline,
+    "phase4": collect.summarize,
+}
+_OUTPUTS: dict[str, Callable[[Campaign, Layout], list[Path]]] = {
+    "phase1": lambda _, layout: [layout.capabilities, layout.state / "lerobot_eval_help.txt"],
+    "phase2": lambda _, layout: sorted(layout.preflight.glob("*")),
+    "phase3": _of_phase3,
+    "phase4": _of_phase4,
+    "phase5": lambda _, layout: [layout.runbook, layout.results],
+}
+_DETAILS: dict[str, Callable[[Campaign], Json]] = {
+    "phase1": _capabilities,
+    "phase2": _host,
+    "phase3": _baseline,
+    "phase4": _counts,
+    "phase5": _counts,
+}

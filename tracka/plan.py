@@ -1,0 +1,160 @@
+"""What one attempt will do, decided before anything starts: argv, environment, hash and manifest.
+
+Guarantees: a plan touches no file but the checkpoint it hashes; two plans with the same `row_hash` ask for the same
+episodes of the same policy in the same software, wherever they run.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+
+from . import __version__, campaign, engine, environment, files, gpu, schema
+from .campaign import Campaign, EvalSettings
+from .checkpoint import Checkpoint
+from .files import Json
+from .gpu import Device
+from .layout import RunFolder
+from .matrix import CPU, Row
+
+HASH_VERSION = 1
+PACKAGES = ("lerobot", "mujoco", "robosuite", "hf-libero")
+
+
+@dataclass(frozen=True)
+class Host:
+    """What preflight and discover decided for this host."""
+
+    backend: str
+    executable: tuple[str, ...]
+    capabilities: Json
+    render_prefix: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One attempt of one row. `batch_size` and `retry_index` differ from the row's own only in a retry."""
+
+    campaign: Campaign
+    row: Row
+    host: Host
+    checkpoint: Checkpoint
+    batch_size: int
+    retry_index: int = 0
+    timeout_secs: int = 10800
+
+    @property
+    def settings(self) -> EvalSettings:
+        return self.campaign.settings(self.row)
+
+    @property
+    def task_ids(self) -> tuple[int, ...]:
+        return self.campaign.task_ids(self.row)
+
+    @property
+    def expected(self) -> dict[int, int]:
+        """The episodes that each LIBERO task must bring."""
+        return dict.fromkeys(self.task_ids, self.row.n_episodes)
+
+    @property
+    def comparable(self) -> bool:
+        """Batch size changes results, so a retry with another one cannot be compared with the row's other runs."""
+        return self.batch_size == self.row.batch_size
+
+    @property
+    def row_hash(self) -> str:
+        """The identity of what the row asks for: no GPU number, no path, nothing that leaves outcomes as they are."""
+        settings = {key: value for key, value in campaign.effective(self.settings).items() if key != "timeout_secs"}
+        identity = {
+            "hash_version": HASH_VERSION,
+            "engine": self.campaign.engine,
+            "checkpoint": self.checkpoint.tree_sha256,
+            "suite": self.row.task_suite,
+            "task_ids": list(self.task_ids),
+            "batch_size": self.row.batch_size,
+            "n_episodes": self.row.n_episodes,
+            "seed": self.row.seed,
+            "backend": self.host.backend,
+            "device": "cpu" if self.row.gpu_id == CPU else "cuda",
+            "settings": settings,
+            "versions": versions(),
+        }
+        return files.sha256(files.canonical(identity))
+
+    def retry(self, batch_size: int) -> "Plan":
+        return replace(self, batch_size=batch_size, retry_index=1)
+
+    def command(self, folder: RunFolder, device: str) -> list[str]:
+        """The argv, its paths relative to the campaign's folder, where the process runs."""
+        root = self.campaign.layout.root
+        policy = self.checkpoint.folder
+        argv = engine.command(
+            self.host.executable,
+            self.row,
+            self.settings,
+            policy=policy.relative_to(root) if policy.is_relative_to(root) else policy,
+            device=device,
+            batch_size=self.batch_size,
+            output=folder.output.relative_to(root),
+        )
+        engine.check_flags(argv, self.host.capabilities)
+        return [*self.host.render_prefix, *argv]
+
+    def manifest(
+        self, folder: RunFolder, device: Device, environ: dict[str, str], attempt: int, dry_run: bool = False
+    ) -> Json:
+        """run_manifest.json, with the plan's keys and what a rerun or a comparison needs beside them."""
+        row = self.row
+        return {
+            "schema_version": schema.VERSION,
+            "tracka_version": __version__,
+            "run_id": row.run_id,
+            "attempt": attempt,
+            "retry_index": self.retry_index,
+            "dry_run": dry_run,
+            "engine": self.campaign.engine,
+            "command": self.command(folder, device.torch_name),
+            "cwd": str(self.campaign.layout.root),
+            "env": environment.shown(environ),
+            "start_time_utc": files.utc_now(),
+            "policy_path": row.policy_path,
+            "checkpoint": self._checkpoint(),
+            "task_suite": row.task_suite,
+            "task_ids": list(self.task_ids),
+            "batch_size": self.batch_size,
+            "batch_size_requested": row.batch_size,
+            "comparable": self.comparable,
+            "n_episodes": row.n_episodes,
+            "expected_episodes": sum(self.expected.values()),
+            "gpu_id": device.gpu_id,
+            "worker": f"gw{gpu.worker_number()}",
+            "seed": row.seed,
+            "mujoco_gl": self.host.backend,
+            "mujoco_gl_requested": row.mujoco_gl,
+            "timeout_secs": self.timeout_secs,
+            "settings": campaign.effective(self.settings),
+            "versions": versions(),
+            "row_hash": self.row_hash,
+        }
+
+    def _checkpoint(self) -> Json:
+        folder = self.campaign.layout.relative(self.checkpoint.folder)
+        point = self.checkpoint
+        return {
+            "source": point.source,
+            "revision": point.revision,
+            "folder": folder,
+            "tree_sha256": point.tree_sha256,
+            "policy_type": point.policy_type,
+        }
+
+
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """The installed versions of what decides an episode's outcome, read without importing any of it."""
+    return {name: _version(name) for name in packages}
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"

@@ -1,0 +1,173 @@
+"""The pytest plug-in: options, the order of the phases, handoffs and summaries by the controller, the final verdict.
+
+conftest.py names it; from another repository: `pytest -p tracka.plugin -p tracka.fixtures.gates --pyargs
+tracka.acceptance --campaign DIR`. Handoffs are written once a phase, by the controller, from what is on disk; after
+phase 5 the strict validation of all phases decides the exit status.
+"""
+
+import os
+import uuid
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import campaign as campaigns
+from . import handoff, run, validate
+from .campaign import Campaign
+from .errors import Finding, UsageError
+from .layout import PHASES
+from .matrix import Row
+from .schedule import PhasedScheduling, RowLoop, phase_of
+
+SMOKE = "smoke-libero-object"
+CAMPAIGN = pytest.StashKey[Campaign]()
+TOKEN = pytest.StashKey[str]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("Track A")
+    group.addoption("--campaign", help="the campaign: a folder, or a name below tasks/")
+    group.addoption(
+        "--allow-overwrite", action="store_true", help="run rows again that passed with other inputs than today's"
+    )
+    parser.addini("campaign", f"the campaign where neither --campaign nor TRACKA_CAMPAIGN names one (default {SMOKE})")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for phase in PHASES:
+        config.addinivalue_line("markers", f"{phase}: the gate of {phase}")
+    if config.option.help or config.option.version:
+        return
+    try:
+        config.stash[CAMPAIGN] = campaigns.load(_folder(config))
+    except UsageError as error:
+        raise pytest.UsageError(*(str(finding) for finding in error.findings)) from None
+    if is_controller(config):
+        config.stash[TOKEN] = uuid.uuid4().hex
+        config.pluginmanager.register(Controller(config), "tracka-controller")
+    else:
+        config.stash[TOKEN] = config.workerinput["testrunuid"]  # type: ignore[attr-defined]
+        config.pluginmanager.register(RowLoop(), "tracka-row-loop")
+
+
+def is_controller(config: pytest.Config) -> bool:
+    return not hasattr(config, "workerinput")
+
+
+def _folder(config: pytest.Config) -> Path:
+    named = config.getoption("campaign") or os.environ.get("TRACKA_CAMPAIGN") or config.getini("campaign") or SMOKE
+    given = config.invocation_params.dir / named
+    return given if given.is_dir() else config.rootpath / "tasks" / named
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `row` is one test an enabled row, called by its run id."""
+    if "row" in metafunc.fixturenames:
+        rows = metafunc.config.stash[CAMPAIGN].enabled
+        metafunc.parametrize("row", rows, ids=[row.run_id for row in rows])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Phases in order, and for each row a time-out beyond its own: a backstop, should the harness itself hang."""
+    items.sort(key=lambda item: phase_of(item.nodeid))
+    spec = config.stash[CAMPAIGN]
+    for item in items:
+        row = getattr(getattr(item, "callspec", None), "params", {}).get("row")
+        if isinstance(row, Row):
+            item.add_marker(pytest.mark.timeout(2 * spec.timeout(row) + 600, func_only=True))
+
+
+class Controller:
+    """The hooks of the process that owns the session; at -n0 it runs the tests too."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config, self.spec = config, config.stash[CAMPAIGN]
+        self.open: str | None = None
+        self.ended: list[str] = []
+        self.findings: list[Finding] = []
+
+    def pytest_report_header(self) -> str:
+        spec = self.spec
+        folder = os.path.relpath(spec.layout.root, self.config.invocation_params.dir)
+        return f"campaign: {folder}, {len(spec.enabled)} of {len(spec.rows)} rows enabled, {spec.expected_gpus} GPUs"
+
+    def phase_end(self, phase: str) -> None:
+        """Hands over, once: after the phase's last test, or at the end of a session that was cut short."""
+        self.open = None
+        if phase in PHASES:
+            handoff.hand_over(self.spec, phase)
+            self.ended.append(phase)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
+        self.open = phase_of(item.nodeid)
+        result = yield
+        if nextitem is None or phase_of(nextitem.nodeid) != self.open:
+            self.phase_end(self.open)
+        return result
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> PhasedScheduling:
+        costs = {row.run_id: float(self.spec.cost(row)) for row in self.spec.enabled}
+        return PhasedScheduling(config, log, lambda nodeid: costs.get(_parameter(nodeid), 0.0), self.phase_end)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self.open = phase_of(nodeid) or self.open
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if self.open:
+            self.phase_end(self.open)
+        if PHASES[-1] in self.ended:
+            self.findings = validate.validate(self.spec, PHASES, strict=True)
+            if self.findings and exitstatus == pytest.ExitCode.OK:
+                session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if not self.ended:
+            return
+        terminalreporter.section(f"campaign {self.spec.name}")
+        for line in self._summary():
+            terminalreporter.write_line(line)
+
+    def _summary(self) -> Iterator[str]:
+        yield from row_table(self.spec)
+        for phase in PHASES:
+            path = self.spec.layout.handoff(phase)
+            if path.exists():
+                value = validate.read_handoff(self.spec, phase)
+                yield f"{phase}: {value['status']}  {self.spec.layout.relative(path)}"
+                yield from (f"    {note}" for note in value["notes"][:5])
+        if PHASES[-1] in self.ended:
+            yield f"verdict: {'not accepted' if self.findings else 'accepted'} (strict validation of all phases)"
+
+
+def _parameter(nodeid: str) -> str:
+    return nodeid.rsplit("[", 1)[-1].rstrip("]")
+
+
+def row_table(spec: Campaign) -> list[str]:
+    """The enabled rows as aligned lines of text: run, status, episodes, successes, device, seconds, folder."""
+    head = ("run", "status", "episodes", "successes", "device", "seconds", "artifacts")
+    cells = [head, *(_row_cells(spec, row) for row in spec.enabled)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+
+
+def _row_cells(spec: Campaign, row: Row) -> tuple[str, ...]:
+    folder = spec.layout.relative(spec.layout.run(row.run_id).path)
+    result = run.read_result(spec.layout, row.run_id)
+    if result is None:
+        return (row.run_id, "not run", "", "", "", "", folder)
+    status = result["status"] if result["reason"] is None else f"{result['status']} ({result['reason']})"
+    counts = ("" if result[key] is None else str(result[key]) for key in ("episodes", "successes"))
+    return (
+        row.run_id,
+        status,
+        *counts,
+        run.device_name(spec.layout, row.run_id),
+        f"{result['duration_sec']:.0f}",
+        folder,
+    )

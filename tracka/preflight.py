@@ -1,0 +1,221 @@
+"""Phase 2: can this host run the campaign? Every answer is a check with its evidence and its remedy.
+
+Rendering is proven, not assumed: a LIBERO frame is rendered in a process with a row's own environment, with the
+backend asked for and, where EGL fails, once with GLX (under Xvfb where there is no display). OSMesa is only ever
+used when it is asked for.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from . import build, campaign, checkpoint, discover, environment, files, gpu, inventory, plan, rendering, schema
+from .campaign import Campaign
+from .errors import Finding, TrackaError
+from .layout import Layout
+from .rendering import Backend
+
+MUJOCO = "3.3.7"
+LEROBOT = "0.6.1"
+
+
+@dataclass
+class PreflightConfig:
+    """The plan's own dataclass. `artifacts_dir` is the campaign's `artifacts/preflight`."""
+
+    task_suite: str
+    policy_path: str
+    mujoco_gl: str
+    gpu_ids: list[int]
+    artifacts_dir: Path
+
+
+@dataclass(frozen=True)
+class Check:
+    """One answer. `status` is pass, fail or warn; a required check that fails blocks the campaign."""
+
+    name: str
+    status: str
+    evidence: str
+    remedy: str | None = None
+    required: bool = True
+    seconds: float = 0.0
+
+
+def config_of(spec: Campaign) -> PreflightConfig:
+    """The preflight that the campaign's baseline asks for, over all GPUs that the campaign expects."""
+    row = spec.row(spec.baseline)
+    gpus = list(range(spec.expected_gpus))
+    return PreflightConfig(row.task_suite, row.policy_path, row.mujoco_gl, gpus, spec.layout.preflight)
+
+
+def run_preflight(cfg: PreflightConfig) -> dict[str, Any]:
+    """Runs every check and returns the report, which `write_preflight_report` puts on disk.
+
+    Never raises for what it finds: a missing GPU, package or checkpoint is a failed check.
+    """
+    start = time.monotonic()
+    spec = _campaign(cfg)
+    cfg.artifacts_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    inventory.write(cfg.artifacts_dir)
+    gpus = gpu.inventory()
+    backends = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
+    checks = [_gpus(cfg, gpus), *_versions(), _assets(), _lerobot(backends), *_rendering(cfg, backends)]
+    checks += [_help(spec, cfg), *_policies(cfg, spec)]
+    return _report(cfg, checks, gpus, backends, time.monotonic() - start)
+
+
+def _campaign(cfg: PreflightConfig) -> Campaign:
+    layout = Layout.beside(cfg.artifacts_dir)
+    if layout.settings.is_file():
+        return campaign.load(layout.root)
+    return Campaign(layout, (), "", len(cfg.gpu_ids))
+
+
+def _report(
+    cfg: PreflightConfig, checks: list[Check], gpus: Sequence[gpu.Gpu], backends: list[Backend], seconds: float
+) -> dict[str, Any]:
+    failed = [check for check in checks if check.required and check.status == "fail"]
+    good = next((backend for backend in backends if backend.ok), None)
+    return {
+        "schema_version": schema.VERSION,
+        "generated_at_utc": files.utc_now(),
+        "status": "blocked" if failed else "pass",
+        "blocker": "; ".join(f"{check.name}: {check.evidence}" for check in failed) or None,
+        "checks": [vars(check) for check in checks],
+        "gpu_count": len(gpus),
+        "gpu_names": [item.name for item in gpus],
+        "display_env": os.environ.get("DISPLAY"),
+        "mujoco_gl_requested": cfg.mujoco_gl,
+        "mujoco_gl_effective": good.name if good else None,
+        "render_prefix": list(good.prefix) if good else [],
+        "backend_attempts": [
+            {"backend": item.name, "ok": item.ok, "evidence": item.evidence, "seconds": item.seconds}
+            for item in backends
+        ],
+        "python_version": platform.python_version(),
+        "lerobot_import_ok": _passed(checks, "lerobot_import"),
+        "lerobot_eval_help_ok": _passed(checks, "lerobot_eval_help"),
+        "policy_resolve_ok": _passed(checks, "policy_resolve"),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _passed(checks: Sequence[Check], name: str) -> bool:
+    return all(check.status == "pass" for check in checks if check.name.split(":")[0] == name)
+
+
+def write_preflight_report(report: dict[str, Any], out_path: Path) -> None:
+    """Writes `preflight.json`, atomically."""
+    files.write_json(out_path, report)
+
+
+def _gpus(cfg: PreflightConfig, gpus: Sequence[gpu.Gpu]) -> Check:
+    missing = [str(number) for number in cfg.gpu_ids if number >= len(gpus)]
+    evidence = f"{len(gpus)} visible, {len(cfg.gpu_ids)} expected"
+    if not missing:
+        return Check("gpus", "pass", evidence)
+    remedy = "Run on a host with them, free them in CUDA_VISIBLE_DEVICES, or lower expected_gpus in campaign.toml"
+    return Check("gpus", "fail", f"{evidence}; missing: {', '.join(missing)}", remedy)
+
+
+def _versions() -> list[Check]:
+    found = plan.versions()
+    wanted = {"lerobot": LEROBOT, "mujoco": MUJOCO}
+    remedy = (
+        "Run `make setup`: other versions of MuJoCo change the benchmark, other versions of lerobot its command line"
+    )
+    return [
+        Check(
+            f"version:{name}", "pass" if found[name] == version else "fail", f"{found[name]}, pinned {version}", remedy
+        )
+        for name, version in wanted.items()
+    ]
+
+
+def _assets() -> Check:
+    config = Path(environment.libero_config_path()) / "config.yaml"
+    if config.is_file():
+        return Check("libero_config", "pass", str(config))
+    return Check("libero_config", "fail", f"{config} does not exist", "Run `make setup`: LIBERO would ask on stdin")
+
+
+def _lerobot(backends: Sequence[Backend]) -> Check:
+    version = next((item.lerobot for item in backends if item.lerobot), None)
+    if version:
+        return Check("lerobot_import", "pass", f"lerobot {version} and LIBERO import")
+    return Check("lerobot_import", "fail", backends[-1].evidence, "Run `make setup`, then read preflight/render_*.err")
+
+
+def _rendering(cfg: PreflightConfig, backends: Sequence[Backend]) -> list[Check]:
+    good = any(item.ok for item in backends)
+    remedy = "Install libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libopengl0 (or NVIDIA's driver), or xvfb for GLX"
+    return [
+        Check(
+            f"rendering:{item.name}",
+            "pass" if item.ok else "warn" if good else "fail",
+            item.evidence,
+            None if item.ok else remedy,
+            seconds=item.seconds,
+        )
+        for item in backends
+    ]
+
+
+def _help(spec: Campaign, cfg: PreflightConfig) -> Check:
+    def ask() -> str:
+        command = discover.find(discover.executable(spec))
+        kind = spec.defaults.policy_type or ""
+        return f"{len(discover.flags(discover.help_text(command, kind)))} flags, {discover.version_text()}"
+
+    return _guarded("lerobot_eval_help", ask)
+
+
+def _policies(cfg: PreflightConfig, spec: Campaign) -> list[Check]:
+    """A check for each checkpoint of the campaign, and one for each tokenizer that it loads by name."""
+    wanted = dict.fromkeys([cfg.policy_path, *(row.policy_path for row in spec.enabled)])
+    return [check for policy_path in wanted for check in _policy(policy_path, spec)]
+
+
+def _policy(policy_path: str, spec: Campaign) -> list[Check]:
+    found: list[checkpoint.Checkpoint] = []
+
+    def resolve() -> str:
+        build.ensure(spec, policy_path)
+        found.append(checkpoint.resolve(policy_path, spec.layout.root))
+        point = found[0]
+        return f"{point.policy_type}, revision {point.revision or 'none (a folder)'}, tree {point.tree_sha256[:12]}"
+
+    checks = [_guarded(f"policy_resolve:{policy_path}", resolve)]
+    for point in found:
+        for name in checkpoint.tokenizers(point):
+            checks.append(_guarded(f"tokenizer:{name}", partial(_tokenizer, name)))
+    return checks
+
+
+def _tokenizer(name: str) -> str:
+    return str(checkpoint.find_tokenizer(name))
+
+
+def _guarded(name: str, step: Callable[[], str]) -> Check:
+    start = time.monotonic()
+    try:
+        return Check(name, "pass", step(), seconds=round(time.monotonic() - start, 3))
+    except TrackaError as error:
+        what = "; ".join(f"{finding.where}: {finding.what}" for finding in error.findings)
+        remedy = "; ".join(dict.fromkeys(finding.remedy for finding in error.findings))
+        return Check(name, "fail", what, remedy, seconds=round(time.monotonic() - start, 3))
+
+
+def findings(report: dict[str, Any], where: str) -> list[Finding]:
+    """The required checks that failed, as findings."""
+    return [
+        Finding(f"{where}, check {check['name']}", check["evidence"], check["remedy"] or "See its evidence")
+        for check in report["checks"]
+        if check["required"] and check["status"] == "fail"
+    ]

@@ -1,0 +1,91 @@
+"""A bounded child process: its own session, its output in files, its whole tree ended when time is up or we are.
+
+Guarantees: `run` returns within timeout + grace + a few seconds; when it returns or raises, no descendant that it can
+see is alive. A pipe held open by a grandchild delays nothing, because output goes to files.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a child ended. `code` is minus the signal's number after a signal, as in subprocess."""
+
+    code: int
+    timed_out: bool
+    seconds: float
+
+
+def run(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdout: Path,
+    stderr: Path,
+    timeout: float,
+    grace: float = 10,
+    pass_fds: Sequence[int] = (),
+) -> Exit:
+    """Runs `command` to its end, or for `timeout` seconds; then TERM, and KILL after `grace` seconds more.
+
+    Raises OSError where the command cannot be started.
+    """
+    start = time.monotonic()
+    with stdout.open("wb") as out, stderr.open("wb") as err:
+        child = subprocess.Popen(
+            list(command),
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            start_new_session=True,
+            pass_fds=pass_fds,
+        )
+    tree: set[psutil.Process] = set()
+    try:
+        timed_out = not _ends_within(child, timeout, tree)
+        if timed_out:
+            _signal_group(child, signal.SIGTERM)
+            _ends_within(child, grace, tree)
+    finally:
+        _kill(child, tree)
+    return Exit(child.wait(), timed_out, time.monotonic() - start)
+
+
+def _ends_within(child: subprocess.Popen[bytes], seconds: float, tree: set[psutil.Process]) -> bool:
+    """Waits, noting descendants on the way: one that left the session is an orphan once the child has ended."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            tree.update(psutil.Process(child.pid).children(recursive=True))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(min(1.0, left))
+            return True
+    return child.poll() is not None
+
+
+def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, number)
+
+
+def _kill(child: subprocess.Popen[bytes], tree: set[psutil.Process]) -> None:
+    if child.poll() is None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            tree.update(psutil.Process(child.pid).children(recursive=True))
+    _signal_group(child, signal.SIGKILL)
+    for process in tree:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(tree, timeout=3)

@@ -1,0 +1,66 @@
+"""Closure: `runbook.md`, the commands that ran, and `results.md`, what came out, made from artifacts alone."""
+
+import shlex
+from importlib import resources
+from typing import Any
+
+from . import collect, files
+from .campaign import Campaign
+from .errors import UsageError
+from .files import Json
+
+
+def write(campaign: Campaign) -> None:
+    """Writes both pages of the campaign."""
+    facts = _facts(campaign)
+    files.write_text(campaign.layout.runbook, _render("runbook.md.j2", facts))
+    files.write_text(campaign.layout.results, _render("results.md.j2", facts))
+
+
+def _render(name: str, facts: dict[str, Any]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    text = resources.files(__package__).joinpath("templates", name).read_text()
+    page = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    page.filters["argv"] = shlex.join
+    return page.from_string(text).render(facts)
+
+
+def _facts(campaign: Campaign) -> dict[str, Any]:
+    results = collect.collect_results(campaign.layout.runs)
+    enabled = {row.run_id for row in campaign.enabled}
+    manifests = [_manifest(campaign, row.run_id) for row in campaign.enabled]
+    return {
+        "campaign": campaign,
+        "folder": _folder(campaign),
+        "preflight": _read(campaign.layout.preflight_report),
+        "manifests": [manifest for manifest in manifests if manifest],
+        "results": [result for result in results if result.run_id in enabled],
+        "table": collect.markdown([result for result in results if result.run_id in enabled]),
+        "failures": collect.failure_reasons(campaign, results),
+        "checkpoints": _checkpoints(manifests),
+        "generated_at_utc": files.utc_now(),
+    }
+
+
+def _folder(campaign: Campaign) -> str:
+    """The campaign as a command names it: `tasks/NAME` in a repository, else its whole path."""
+    root = campaign.layout.root
+    return f"tasks/{root.name}" if root.parent.name == "tasks" else str(root)
+
+
+def _manifest(campaign: Campaign, run_id: str) -> Json:
+    return _read(campaign.layout.run(run_id).manifest)
+
+
+def _read(path: Any) -> Json:
+    try:
+        return files.read_json(path)
+    except UsageError:
+        return {}
+
+
+def _checkpoints(manifests: list[Json]) -> list[Json]:
+    """The different checkpoints that ran, each once."""
+    found = [manifest["checkpoint"] for manifest in manifests if manifest]
+    return list({point["tree_sha256"]: point for point in found}.values())

@@ -1,0 +1,139 @@
+"""A row's run: the one function that the gates, `tracka run` and `tracka sweep` share.
+
+Guarantees: one process at a time runs a row; a passed run with today's inputs is returned, never run again; a passed
+run with other inputs is refused, never mixed; a failed attempt is followed by at most one more; a crash leaves an
+attempt that the next call closes as interrupted.
+"""
+
+from dataclasses import dataclass, replace
+
+from . import attempt, checkpoint, environment, failure, files, gpu, marker, schema
+from .campaign import Campaign
+from .errors import ChangedRun, Finding, RunExists, UsageError
+from .files import Json
+from .gpu import Device
+from .layout import Layout
+from .matrix import CPU, Row
+from .plan import Host, Plan
+
+
+def load_host(layout: Layout) -> Host:
+    """What phases 1 and 2 found out. Raises UsageError where they have not run or found no backend."""
+    capabilities = files.read_json(layout.capabilities)
+    report = files.read_json(layout.preflight_report)
+    for name, value in (("cli_capabilities", capabilities), ("preflight", report)):
+        if broken := schema.findings(name, value, f"{name}.json"):
+            raise UsageError(broken)
+    if report["mujoco_gl_effective"] is None:
+        what = f"preflight found no rendering backend ({report['blocker']})"
+        raise UsageError(Finding(str(layout.preflight_report), what, "Mend it and run preflight again"))
+    backend, prefix = report["mujoco_gl_effective"], tuple(report["render_prefix"])
+    return Host(backend, tuple(capabilities["executable"]), capabilities, prefix)
+
+
+def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
+    """The row's first attempt. Resolves and hashes the checkpoint. Raises TrackaError where it is not to be had."""
+    point = checkpoint.resolve(row.policy_path, campaign.layout.root)
+    return Plan(campaign, row, host, point, row.batch_size, timeout_secs=campaign.timeout(row))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What to do with a run folder that exists."""
+
+    resume: bool = False  # judge a passed run again, and give a failed one a further attempt
+    allow_overwrite: bool = False  # run again what is there; with resume, only what passed with other inputs
+
+
+def run_row(
+    campaign: Campaign, row: Row, host: Host, policy: Policy = Policy(resume=True), retry_index: int = 0
+) -> Json:
+    """Runs `row`, or finds that it has passed already, and returns its result as in result.json.
+
+    Raises RunExists or ChangedRun where the run folder is in the way, Busy where another process runs the row, and
+    TrackaError where the checkpoint or the GPU is missing. A failed evaluation is a result, not an error. With
+    `retry_index` 1 this is somebody's retry already, and no other follows.
+    """
+    layout = campaign.layout
+    plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
+    with marker.lock(layout, row.run_id):
+        attempt.close_interrupted(layout, row.run_id)
+        passed = _passed(plan, policy)
+        if passed is not None:
+            return passed
+        marker.ensure_pending_held(layout, row.run_id)
+        with gpu.lease(row.gpu_id, gpu.worker_number()) as device:
+            return _attempts(plan, device)
+
+
+def _attempts(plan: Plan, device: Device) -> Json:
+    result = attempt.run(plan, device)
+    if result["status"] == "pass" or plan.retry_index:
+        return result
+    batch_size = failure.next_batch(result["reason"], plan.batch_size)
+    return result if batch_size is None else attempt.run(plan.retry(batch_size), device)
+
+
+def _passed(plan: Plan, policy: Policy) -> Json | None:
+    """The passed result that stands for this plan; None where the row has to run."""
+    layout, run_id = plan.campaign.layout, plan.row.run_id
+    folder = layout.run(run_id)
+    if not folder.path.exists() or is_dry(layout, run_id):
+        return None
+    if not policy.resume and not policy.allow_overwrite:
+        remedy = "Choose another run id, or pass --allow-overwrite to run it again"
+        raise RunExists(Finding(str(folder.path), "the run folder exists", remedy))
+    result = read_result(layout, run_id) if policy.resume else None
+    if result is None or result["status"] != "pass":
+        return None
+    if result["row_hash"] == plan.row_hash:
+        return result
+    if policy.allow_overwrite:
+        return None
+    what = f"run {run_id} passed with another row, settings, checkpoint or software than today's"
+    remedy = "Give the changed row a run id of its own, or pass --allow-overwrite to run it again"
+    raise ChangedRun(Finding(str(folder.manifest), what, remedy))
+
+
+def read_result(layout: Layout, run_id: str) -> Json | None:
+    """The valid result.json of a run; None where it is missing, damaged, or of another attempt than the manifest."""
+    folder = layout.run(run_id)
+    try:
+        result, manifest = files.read_json(folder.result), files.read_json(folder.manifest)
+    except UsageError:
+        return None
+    if schema.findings("result", result, "") or result["run_id"] != run_id:
+        return None
+    return result if result["attempt"] == manifest.get("attempt") else None
+
+
+def device_name(layout: Layout, run_id: str) -> str:
+    """What the run ran on, `cpu` or `GPU 3`, by its manifest."""
+    gpu_id = files.read_json(layout.run(run_id).manifest)["gpu_id"]
+    return "cpu" if gpu_id == CPU else f"GPU {gpu_id}"
+
+
+def is_dry(layout: Layout, run_id: str) -> bool:
+    """Whether the run folder holds nothing but a dry run."""
+    folder = layout.run(run_id)
+    if folder.numbers():
+        return False
+    try:
+        return files.read_json(folder.manifest).get("dry_run") is True
+    except UsageError:
+        return False
+
+
+def dry_run(campaign: Campaign, row: Row, host: Host, policy: Policy = Policy()) -> Json:
+    """Writes the manifest of a run that does not start, flagged as such, and returns it. Leases no GPU."""
+    layout = campaign.layout
+    folder = layout.run(row.run_id)
+    if folder.path.exists() and not is_dry(layout, row.run_id) and not policy.allow_overwrite:
+        raise RunExists(Finding(str(folder.path), "the run folder exists", "Choose another run id for a dry run"))
+    device = Device(CPU, "") if row.gpu_id == CPU else Device(max(row.gpu_id, 0), str(max(row.gpu_id, 0)))
+    plan = plan_row(campaign, row, host)
+    environ = environment.for_row(campaign, device, host.backend)
+    manifest = plan.manifest(folder.attempt(1), device, environ, 1, dry_run=True)
+    if is_dry(layout, row.run_id) or not folder.path.exists():
+        files.write_json(folder.manifest, manifest)
+    return manifest

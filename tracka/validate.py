@@ -1,0 +1,86 @@
+"""Holds the disk against the contracts: one phase, one contract, or everything up to a phase with its handoffs.
+
+Gates, handoffs and `tracka validate` all come here, so they cannot disagree.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from . import files, schema
+from .campaign import Campaign
+from .contracts import CONTRACTS, ROW_CONTRACTS
+from .errors import Finding, TrackaError, UsageError
+from .files import Json
+from .layout import PHASES
+from .matrix import Row
+
+
+def check(campaign: Campaign, phase: str) -> list[Finding]:
+    """All findings in the artifacts of one phase, its handoff aside."""
+    return [finding for name in CONTRACTS[phase] for finding in holds(campaign, phase, name)]
+
+
+def holds(campaign: Campaign, phase: str, name: str) -> list[Finding]:
+    """The findings of one contract; empty if it holds."""
+    try:
+        return list(CONTRACTS[phase][name](campaign))
+    except TrackaError as error:
+        return list(error.findings)
+
+
+def row_holds(campaign: Campaign, row: Row, name: str) -> list[Finding]:
+    """The findings of one contract of a row: evidence, backend, result or verdict."""
+    try:
+        return list(ROW_CONTRACTS[name](campaign, row))
+    except TrackaError as error:
+        return list(error.findings)
+
+
+def validate(campaign: Campaign, phases: Sequence[str] = PHASES, strict: bool = False) -> list[Finding]:
+    """What breaks the contracts of `phases`, the handoffs of the phases before them included.
+
+    Warnings are left out unless `strict`.
+    """
+    last = max(PHASES.index(phase) for phase in phases)
+    findings = [finding for phase in PHASES[: last + 1] for finding in handoff(campaign, phase)]
+    findings += [finding for phase in phases for finding in check(campaign, phase)]
+    return [finding for finding in dict.fromkeys(findings) if strict or not finding.warning]
+
+
+def read_handoff(campaign: Campaign, phase: str) -> Json:
+    """The phase's handoff. Raises UsageError where it is missing or broken."""
+    path = campaign.layout.handoff(phase)
+    remedy = f"Run {phase}: pytest acceptance -m {phase}"
+    if not path.exists():
+        raise UsageError(Finding(str(path), f"{phase} has handed nothing over", remedy))
+    value = files.read_json(path)
+    if findings := schema.findings("handoff", value, str(path)):
+        raise UsageError(findings)
+    if value["phase"] != phase:
+        raise UsageError(Finding(f"{path}, key phase", f"this is the handoff of {value['phase']}", remedy))
+    return value
+
+
+def handoff(campaign: Campaign, phase: str) -> list[Finding]:
+    """Why the phase after `phase` may not start: no valid handoff, one that does not say pass, or an outdated one."""
+    try:
+        value = read_handoff(campaign, phase)
+    except UsageError as error:
+        return list(error.findings)
+    where, remedy = str(campaign.layout.handoff(phase)), f"Mend it, then run {phase} again: pytest acceptance"
+    if value["status"] != "pass":
+        return [Finding(where, f"{phase} is {value['status']}: {'; '.join(value['notes'])}", remedy)]
+    return [*_outdated(campaign, value, where), *_lost(campaign, value, where)]
+
+
+def _outdated(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
+    for name, digest in value["inputs"].items():
+        path = campaign.layout.root / name
+        if digest and (not path.is_file() or files.sha256_file(path) != digest):
+            what = f"{name} has changed since {value['phase']} was accepted"
+            yield Finding(where, what, f"Run {value['phase']} again: pytest acceptance")
+
+
+def _lost(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
+    for name in value["outputs"]:
+        if not (campaign.layout.root / name).exists():
+            yield Finding(where, f"the output {name} is gone", f"Run {value['phase']} again: pytest acceptance")
