@@ -1,0 +1,35 @@
+"""Phase 3, baseline: one small run goes the whole way from command to parsed summary.
+
+Handed over: the run folder of the baseline, its row marker, and artifacts/summary/baseline_summary.csv and .md.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from tracka.campaign import Campaign
+from tracka.files import Json
+from tracka.matrix import Row
+
+pytestmark = pytest.mark.phase3
+
+
+def test_phase_2_has_passed(handed_over: Callable[[str], None]) -> None:
+    handed_over("phase2")
+
+
+def test_the_baseline_runs_and_leaves_valid_evidence(
+    campaign: Campaign,
+    evaluate: Callable[[Row], Json],
+    contract: Callable[[str], None],
+    record_row: Callable[[Row, Json], None],
+) -> None:
+    baseline = campaign.row(campaign.baseline)
+    result = evaluate(baseline)
+    record_row(baseline, result)
+    contract("baseline_result")
+    contract("baseline_evidence")
+    contract("baseline_backend")
+    contract("baseline_videos")
+    contract("baseline_verdict")
+    assert result["episodes"] == baseline.n_episodes

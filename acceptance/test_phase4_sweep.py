@@ -1,0 +1,32 @@
+"""Phase 4, sweep: every enabled row of the matrix, one test a row, the longest first, each on a device of its own.
+
+A row that has passed with the same inputs is judged again, not run again. Handed over: a run folder and a marker a
+row, and artifacts/summary/all_runs.csv, all_runs.md and failures.csv.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from tracka.files import Json
+from tracka.matrix import Row
+
+pytestmark = pytest.mark.phase4
+
+
+def test_phase_3_has_passed(handed_over: Callable[[str], None]) -> None:
+    handed_over("phase3")
+
+
+def test_row(
+    row: Row,
+    evaluate: Callable[[Row], Json],
+    row_contract: Callable[[Row, str], None],
+    record_row: Callable[[Row, Json], None],
+) -> None:
+    record_row(row, evaluate(row))
+    row_contract(row, "result")
+    row_contract(row, "evidence")
+    row_contract(row, "backend")
+    row_contract(row, "videos")
+    row_contract(row, "verdict")
