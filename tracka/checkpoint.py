@@ -15,6 +15,10 @@ from . import files
 from .errors import Finding, TrackaError
 
 REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+# What a policy's processors load where its checkpoint names nothing else (lerobot/policies/pi0/processor_pi0.py).
+DEFAULT_TOKENIZERS = dict.fromkeys(("pi0", "pi05", "pi0_fast"), "google/paligemma-3b-pt-224")
+AS_FOLDER = "copy it here and give its folder as policy_path"
+AS_TOKENIZER = "give a folder with its files as tokenizer_name in the checkpoint's policy_preprocessor.json"
 REQUIRED = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json")
 
 
@@ -59,12 +63,16 @@ def _download(repo: str, revision: str | None) -> Path:
         raise TrackaError(hub_finding(repo, revision, error)) from error
 
 
-def hub_finding(repo: str, revision: str | None, error: Exception) -> Finding:
-    """What a failed call to the hub means for the user, by the kind of `error`."""
+def hub_finding(repo: str, revision: str | None, error: Exception, instead: str = AS_FOLDER) -> Finding:
+    """What a failed call to the hub means for the user, by the kind of `error`; `instead` is the way without it."""
     from huggingface_hub import errors
 
     kinds: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str], ...] = (
-        (errors.GatedRepoError, "access is gated", "Ask for access on its page and log in with `hf auth login`"),
+        (
+            errors.GatedRepoError,
+            "access is gated",
+            f"Ask for access on its page and log in with `hf auth login`; or {instead}",
+        ),
         (errors.RevisionNotFoundError, f"there is no revision {revision!r}", "Name a commit, tag or branch of it"),
         (
             errors.RepositoryNotFoundError,
@@ -74,7 +82,7 @@ def hub_finding(repo: str, revision: str | None, error: Exception) -> Finding:
         (
             (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError),
             "it is not in the cache and the hub cannot be reached",
-            f"With a network, run `hf download {repo}`; or copy it here and give its folder as policy_path",
+            f"With a network, run `hf download {repo}`; or {instead}",
         ),
     )
     for kind, what, remedy in kinds:
@@ -120,7 +128,7 @@ def find_tokenizer(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
-        raise TrackaError(hub_finding(name, None, error)) from error
+        raise TrackaError(hub_finding(name, None, error, AS_TOKENIZER)) from error
 
 
 def tree_sha256(folder: Path) -> str:

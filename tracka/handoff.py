@@ -30,7 +30,7 @@ def hand_over(campaign: Campaign, phase: str) -> Json:
         "git_commit": inventory.git_commit(campaign.layout.root),
         "inputs": _inputs(campaign, phase),
         "outputs": _outputs(campaign, phase),
-        "notes": notes,
+        "notes": [note.replace(f"{campaign.layout.root}/", "") for note in notes],
         "details": _DETAILS[phase](campaign),
     }
     files.write_json(campaign.layout.handoff(phase), handoff)
@@ -48,7 +48,10 @@ def _status(campaign: Campaign, phase: str) -> tuple[str, list[str]]:
 
 
 def _before(campaign: Campaign, phase: str) -> tuple[str, list[str]] | None:
-    """The status and findings of the handoff before `phase` if that does not let the phase pass."""
+    """The status of the handoff before `phase` and why it does not let the phase pass; None if it does.
+
+    Reasons are handed on as they are, so that phase 5 names what stopped phase 2.
+    """
     if phase == PHASES[0]:
         return None
     previous = PHASES[PHASES.index(phase) - 1]
@@ -56,9 +59,10 @@ def _before(campaign: Campaign, phase: str) -> tuple[str, list[str]] | None:
     if not findings:
         return None
     try:
-        return str(validate.read_handoff(campaign, previous)["status"]), findings
+        value = validate.read_handoff(campaign, previous)
     except TrackaError:
         return "missing", findings
+    return ("outdated", findings) if value["status"] == "pass" else (value["status"], value["notes"])
 
 
 def _inputs(campaign: Campaign, phase: str) -> dict[str, str | None]:

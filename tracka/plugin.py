@@ -6,6 +6,7 @@ phase 5 the strict validation of all phases decides the exit status.
 """
 
 import os
+import signal
 import uuid
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[CAMPAIGN] = campaigns.load(_folder(config))
     except UsageError as error:
         raise pytest.UsageError(*(str(finding) for finding in error.findings)) from None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that TERM, too, ends rows and writes JUnit
     if is_controller(config):
         config.stash[TOKEN] = uuid.uuid4().hex
         config.pluginmanager.register(Controller(config), "tracka-controller")
@@ -77,6 +79,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         row = getattr(getattr(item, "callspec", None), "params", {}).get("row")
         if isinstance(row, Row):
             item.add_marker(pytest.mark.timeout(2 * spec.timeout(row) + 600, func_only=True))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """A gate that a fixture refused has failed; pytest would call it an error, as if the harness were broken."""
+    report = yield
+    if call.when == "setup" and call.excinfo is not None and call.excinfo.errisinstance(pytest.fail.Exception):
+        report.when = "call"
+    return report
 
 
 class Controller:
@@ -126,6 +137,8 @@ class Controller:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        if self.config.option.lf and not terminalreporter.stats:
+            terminalreporter.write_line("no test that failed in the last session is among those selected")
         if not self.ended:
             return
         terminalreporter.section(f"campaign {self.spec.name}")
@@ -134,12 +147,14 @@ class Controller:
 
     def _summary(self) -> Iterator[str]:
         yield from row_table(self.spec)
+        shown: list[str] = []
         for phase in PHASES:
             path = self.spec.layout.handoff(phase)
             if path.exists():
                 value = validate.read_handoff(self.spec, phase)
                 yield f"{phase}: {value['status']}  {self.spec.layout.relative(path)}"
-                yield from (f"    {note}" for note in value["notes"][:5])
+                yield from (f"    {note}" for note in value["notes"] if note not in shown)
+                shown += value["notes"]
         if PHASES[-1] in self.ended:
             yield f"verdict: {'not accepted' if self.findings else 'accepted'} (strict validation of all phases)"
 

@@ -7,6 +7,7 @@ used when it is asked for.
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import build, campaign, checkpoint, discover, environment, files, gpu, inventory, plan, rendering, schema
+from . import assets, build, campaign, checkpoint, discover, environment, files, gpu, inventory, plan, rendering, schema
 from .campaign import Campaign
 from .errors import Finding, TrackaError
 from .layout import Layout
@@ -65,7 +66,7 @@ def run_preflight(cfg: PreflightConfig) -> dict[str, Any]:
     inventory.write(cfg.artifacts_dir)
     gpus = gpu.inventory()
     backends = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
-    checks = [_gpus(cfg, gpus), *_versions(), _assets(), _lerobot(backends), *_rendering(cfg, backends)]
+    checks = [_gpus(cfg, gpus), *_versions(), *_libero(), _lerobot(backends), *_rendering(cfg, backends)]
     checks += [_help(spec, cfg), *_policies(cfg, spec)]
     return _report(cfg, checks, gpus, backends, time.monotonic() - start)
 
@@ -115,41 +116,43 @@ def write_preflight_report(report: dict[str, Any], out_path: Path) -> None:
     files.write_json(out_path, report)
 
 
+def _answer(name: str, good: bool, evidence: str, remedy: str) -> Check:
+    return Check(name, "pass" if good else "fail", evidence, None if good else remedy)
+
+
 def _gpus(cfg: PreflightConfig, gpus: Sequence[gpu.Gpu]) -> Check:
     missing = [str(number) for number in cfg.gpu_ids if number >= len(gpus)]
-    evidence = f"{len(gpus)} visible, {len(cfg.gpu_ids)} expected"
-    if not missing:
-        return Check("gpus", "pass", evidence)
+    evidence = f"{len(gpus)} visible, {len(cfg.gpu_ids)} expected{'; missing: ' * bool(missing)}{', '.join(missing)}"
     remedy = "Run on a host with them, free them in CUDA_VISIBLE_DEVICES, or lower expected_gpus in campaign.toml"
-    return Check("gpus", "fail", f"{evidence}; missing: {', '.join(missing)}", remedy)
+    return _answer("gpus", not missing, evidence, remedy)
 
 
 def _versions() -> list[Check]:
-    found = plan.versions()
-    wanted = {"lerobot": LEROBOT, "mujoco": MUJOCO}
-    remedy = (
-        "Run `make setup`: other versions of MuJoCo change the benchmark, other versions of lerobot its command line"
-    )
+    found, wanted = plan.versions(), {"lerobot": LEROBOT, "mujoco": MUJOCO}
+    remedy = "Run `make setup`: another MuJoCo changes the benchmark, another lerobot its command line"
     return [
-        Check(
-            f"version:{name}", "pass" if found[name] == version else "fail", f"{found[name]}, pinned {version}", remedy
-        )
+        _answer(f"version:{name}", found[name] == version, f"{found[name]}, pinned {version}", remedy)
         for name, version in wanted.items()
     ]
 
 
-def _assets() -> Check:
+def _libero() -> list[Check]:
+    """LIBERO's files, which set-up put in place and checked by hash: without them it asks on stdin, or downloads."""
     config = Path(environment.libero_config_path()) / "config.yaml"
-    if config.is_file():
-        return Check("libero_config", "pass", str(config))
-    return Check("libero_config", "fail", f"{config} does not exist", "Run `make setup`: LIBERO would ask on stdin")
+    folder = assets.site_packages(Path(sys.prefix)) / "libero" / "libero" / "assets"
+    remedy = "Run `make setup`"
+    return [
+        _answer("libero_config", config.is_file(), str(config), remedy),
+        _answer("libero_assets", folder.is_dir(), str(folder), remedy),
+    ]
 
 
 def _lerobot(backends: Sequence[Backend]) -> Check:
     version = next((item.lerobot for item in backends if item.lerobot), None)
-    if version:
-        return Check("lerobot_import", "pass", f"lerobot {version} and LIBERO import")
-    return Check("lerobot_import", "fail", backends[-1].evidence, "Run `make setup`, then read preflight/render_*.err")
+    evidence = f"lerobot {version} and LIBERO import" if version else backends[-1].evidence
+    return _answer(
+        "lerobot_import", version is not None, evidence, "Run `make setup`, then read preflight/render_*.err"
+    )
 
 
 def _rendering(cfg: PreflightConfig, backends: Sequence[Backend]) -> list[Check]:
@@ -177,25 +180,24 @@ def _help(spec: Campaign, cfg: PreflightConfig) -> Check:
 
 
 def _policies(cfg: PreflightConfig, spec: Campaign) -> list[Check]:
-    """A check for each checkpoint of the campaign, and one for each tokenizer that it loads by name."""
+    """A check for each checkpoint of the campaign, and one for each tokenizer that those load by name."""
     wanted = dict.fromkeys([cfg.policy_path, *(row.policy_path for row in spec.enabled)])
-    return [check for policy_path in wanted for check in _policy(policy_path, spec)]
+    tokenizers: dict[str, None] = {}
+    checks = [_guarded(f"policy_resolve:{path}", partial(_resolve, spec, path, tokenizers)) for path in wanted]
+    return checks + [_guarded(f"tokenizer:{name}", partial(_tokenizer, name)) for name in tokenizers]
 
 
-def _policy(policy_path: str, spec: Campaign) -> list[Check]:
-    found: list[checkpoint.Checkpoint] = []
-
-    def resolve() -> str:
+def _resolve(spec: Campaign, policy_path: str, tokenizers: dict[str, None]) -> str:
+    """Brings the checkpoint here and adds the tokenizers it needs to `tokenizers`, even where it does not come."""
+    default = checkpoint.DEFAULT_TOKENIZERS.get(spec.defaults.policy_type or "")
+    try:
         build.ensure(spec, policy_path)
-        found.append(checkpoint.resolve(policy_path, spec.layout.root))
-        point = found[0]
-        return f"{point.policy_type}, revision {point.revision or 'none (a folder)'}, tree {point.tree_sha256[:12]}"
-
-    checks = [_guarded(f"policy_resolve:{policy_path}", resolve)]
-    for point in found:
-        for name in checkpoint.tokenizers(point):
-            checks.append(_guarded(f"tokenizer:{name}", partial(_tokenizer, name)))
-    return checks
+        point = checkpoint.resolve(policy_path, spec.layout.root)
+    except TrackaError:
+        tokenizers.update(dict.fromkeys([default] if default else []))
+        raise
+    tokenizers.update(dict.fromkeys(checkpoint.tokenizers(point)))
+    return f"{point.policy_type}, revision {point.revision or 'none (a folder)'}, tree {point.tree_sha256[:12]}"
 
 
 def _tokenizer(name: str) -> str:

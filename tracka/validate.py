@@ -68,8 +68,13 @@ def handoff(campaign: Campaign, phase: str) -> list[Finding]:
         return list(error.findings)
     where, remedy = str(campaign.layout.handoff(phase)), f"Mend it, then run {phase} again: pytest acceptance"
     if value["status"] != "pass":
-        return [Finding(where, f"{phase} is {value['status']}: {'; '.join(value['notes'])}", remedy)]
+        return [Finding(where, f"{phase} is {value['status']}: {_in_short(value['notes'])}", remedy)]
     return [*_outdated(campaign, value, where), *_lost(campaign, value, where)]
+
+
+def _in_short(notes: Sequence[str], most: int = 3) -> str:
+    rest = f"; and {len(notes) - most} more" if len(notes) > most else ""
+    return "; ".join(note.rstrip(".") for note in notes[:most]) + rest
 
 
 def _outdated(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:

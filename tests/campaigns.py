@@ -1,0 +1,118 @@
+"""Campaigns for tests: real folders whose lerobot-eval, renderer and checkpoint are stand-ins."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracka import campaign, discover, files, handoff, init, preflight
+from tracka.campaign import Campaign
+from tracka.layout import Layout
+from tracka.matrix import COLUMNS
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+STANDIN = REPOSITORY / "fixtures" / "standin"
+ROWS = (
+    "baseline_b1_e2,libero_object,1,2,cpu,7,egl,checkpoints/fake,1",
+    "long_b1_e6,libero_object,1,6,cpu,7,egl,checkpoints/fake,1",
+    "wide_b4_e4,libero_object,4,4,cpu,7,egl,checkpoints/fake,1",
+    "off_b1_e1,libero_object,1,1,cpu,7,egl,checkpoints/fake,0",
+)
+SETTINGS = f"""
+schema_version = 1
+baseline = "baseline_b1_e2"
+expected_gpus = 0
+executable = [{json.dumps(sys.executable)}, {json.dumps(str(STANDIN / "lerobot_eval.py"))}]
+
+[lerobot_eval]
+policy_type = "act"
+task_ids = [0]
+
+[timeouts]
+row_secs = 60
+grace_secs = 1
+"""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A campaign's folder and the environment in which its stand-ins are found."""
+
+    root: Path
+    environ: Mapping[str, str]
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.root)
+
+    @property
+    def spec(self) -> Campaign:
+        return campaign.load(self.root)
+
+    def behave(self, **words: Sequence[str]) -> None:
+        """Says what the stand-in does: run id = one word an attempt."""
+        Path(self.environ["TRACKA_STANDIN"]).write_text(json.dumps(words))
+
+    def journal(self) -> list[str]:
+        """The evaluations started and ended so far, as `run_id attempt start|end`."""
+        log = Path(self.environ["TRACKA_STANDIN"]).with_suffix(".log")
+        lines = log.read_text().splitlines() if log.exists() else []
+        return [" ".join(line.split()[1:4]) for line in lines]
+
+    def started(self) -> list[str]:
+        return [line.split()[0] for line in self.journal() if line.endswith("start")]
+
+    def pytest(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Runs the gates on this campaign as a user would."""
+        return self.command("-m", "pytest", "acceptance", "--campaign", str(self.root), *words)
+
+    def tracka(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.command("-m", "tracka", *words)
+
+    def command(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Runs Python on `words` in the repository; its cache and temporary files stay in the campaign's folder."""
+        cache = ("-o", f"cache_dir={self.root / '.cache'}") if "pytest" in words else ()
+        return subprocess.run(
+            [sys.executable, *words, *cache],
+            cwd=REPOSITORY,
+            env={**os.environ, **self.environ},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+
+
+def make(root: Path, rows: Sequence[str] = ROWS, settings: str = SETTINGS) -> Made:
+    """A campaign in `root` with a checkpoint that is one in name only."""
+    layout = Layout(root)
+    files.write_text(layout.matrix, "\n".join([",".join(COLUMNS), *rows, ""]))
+    files.write_text(layout.settings, settings)
+    init.write_schema(layout)
+    fake_checkpoint(root / "checkpoints" / "fake")
+    environ = {
+        "TRACKA_STANDIN": str(root / "standin.json"),
+        "PYTHONPATH": f"{STANDIN}{os.pathsep}{REPOSITORY}",
+        "XDG_CACHE_HOME": str(root / "cache"),
+    }
+    made = Made(root, environ)
+    made.behave()
+    return made
+
+
+def fake_checkpoint(folder: Path) -> None:
+    files.write_json(folder / "config.json", {"type": "act"})
+    files.write_json(folder / "policy_preprocessor.json", {"steps": []})
+    files.write_json(folder / "policy_postprocessor.json", {"steps": []})
+    files.write_atomic(folder / "model.safetensors", b"no weights")
+
+
+def pass_preflight(made: Made) -> None:
+    """Takes the campaign through phases 1 and 2, with the stand-ins."""
+    spec = made.spec
+    discover.discover_for(spec)
+    handoff.hand_over(spec, "phase1")
+    preflight.write_preflight_report(preflight.run_preflight(preflight.config_of(spec)), spec.layout.preflight_report)
+    handoff.hand_over(spec, "phase2")
