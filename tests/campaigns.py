@@ -92,14 +92,18 @@ def make(root: Path, rows: Sequence[str] = ROWS, settings: str = SETTINGS) -> Ma
     files.write_text(layout.settings, settings)
     init.write_schema(layout)
     fake_checkpoint(root / "checkpoints" / "fake")
-    environ = {
+    made = Made(root, environment(root))
+    made.behave()
+    return made
+
+
+def environment(root: Path) -> dict[str, str]:
+    """What makes the harness find the stand-ins, and keeps its cache in the campaign's folder."""
+    return {
         "TRACKA_STANDIN": str(root / "standin.json"),
         "PYTHONPATH": f"{STANDIN}{os.pathsep}{REPOSITORY}",
         "XDG_CACHE_HOME": str(root / "cache"),
     }
-    made = Made(root, environ)
-    made.behave()
-    return made
 
 
 def fake_checkpoint(folder: Path) -> None:

@@ -36,7 +36,7 @@ def main() -> None:
 @app.command("init")
 def init_command(
     name: Annotated[str, typer.Argument(help="The new campaign: a name below tasks/, or a folder.")],
-    policy_path: Annotated[str, typer.Option(help="repo, repo@revision, or a folder.")],
+    policy_path: Annotated[str, typer.Option(help="repo, repo@revision, or a folder.")] = init.Wanted.policy_path,
     suite: Annotated[str, typer.Option(help="LIBERO suite.")] = "libero_object",
     policy_type: Annotated[str | None, typer.Option(help="Such as pi0; asked of the checkpoint if it is here.")] = None,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs that the host must have; 0 runs on the CPU.")] = 1,
@@ -46,7 +46,7 @@ def init_command(
 ) -> None:
     """Make a campaign: a matrix with a baseline and one row a LIBERO task, and its settings."""
     root = Path(name) if "/" in name else Path("tasks") / name
-    made = init.create(root, init.Wanted(policy_path, suite, policy_type, gpus, batch_size, n_episodes, seed))
+    made = init.create(root, init.Wanted(_policy(policy_path), suite, policy_type, gpus, batch_size, n_episodes, seed))
     print(f"{root}: {len(made.enabled)} rows. Edit {root}/configs, then: pytest acceptance --campaign {root}")
 
 
@@ -123,8 +123,9 @@ def run_command(
     dry_run: DryRun = False,
 ) -> None:
     """Run one evaluation and leave its evidence in the runs folder."""
+    policy_path = _policy(policy_path)
     words = [run_id, task_suite, str(batch_size), str(n_episodes), gpu_id, str(seed), mujoco_gl, policy_path, "1"]
-    row = matrix.parse(words, "command line")
+    row = matrix.parse(words, "command line")  # which checks what typer cannot
     spec = _campaign_of_runs(artifacts_root, row, timeout_secs)
     host = _host(spec, row)
     policy = run.Policy(allow_overwrite=allow_overwrite)
@@ -134,6 +135,11 @@ def run_command(
     result = run.run_row(spec, row, host, policy, retry_index)
     print(f"{run_id}: {result['status']}, {result['successes']} of {result['episodes']} episodes succeeded")
     raise typer.Exit(0 if result["status"] == "pass" else 1)
+
+
+def _policy(policy_path: str) -> str:
+    """A folder on the command line is meant from where the user stands, in a matrix from the campaign."""
+    return str(Path(policy_path).absolute()) if Path(policy_path).is_dir() else policy_path
 
 
 def _campaign_beside(folder: Path) -> Campaign | None:

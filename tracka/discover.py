@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
-from . import checkpoint, files, schema
+from . import checkpoint, environment, files, schema
 from .campaign import Campaign
 from .errors import Finding, ToolMissing
 from .files import Json
@@ -84,7 +84,13 @@ def _ask(command: Sequence[str]) -> str:
     remedy = f"Run `{' '.join(command)}` by hand and mend what it says"
     try:
         ended = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=HELP_SECS
+            command,
+            env=environment.base(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=HELP_SECS,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ToolMissing(Finding(command[0], f"lerobot-eval cannot be invoked ({error})", remedy)) from None

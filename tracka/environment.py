@@ -23,17 +23,21 @@ SECRET = re.compile(r".*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY).*|.
 
 def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
     """The environment of a process that renders with `backend` and computes on `device`."""
+    return base() | {"MUJOCO_GL": backend} | devices(campaign, device, backend)
+
+
+def base() -> dict[str, str]:
+    """What every child gets: the allow-listed part of ours, and the paths and switches that lerobot needs."""
     passed = {name: value for name, value in os.environ.items() if PASSED.fullmatch(name)}
     fixed = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{passed.get('PATH', os.defpath)}",
         "HF_HOME": passed.get("HF_HOME", str(Path.home() / ".cache" / "huggingface")),
         "LIBERO_CONFIG_PATH": libero_config_path(),
-        "MUJOCO_GL": backend,
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TZ": "UTC",
     }
-    return passed | fixed | devices(campaign, device, backend)
+    return passed | fixed
 
 
 def libero_config_path() -> str:

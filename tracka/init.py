@@ -17,7 +17,7 @@ from .matrix import COLUMNS, RUN_ID, SUITES
 class Wanted:
     """What a new campaign is to evaluate."""
 
-    policy_path: str
+    policy_path: str = "lerobot/pi0_libero_finetuned"
     suite: str = "libero_object"
     policy_type: str | None = None  # asked of the checkpoint where it is a folder
     gpus: int = 1  # 0 is the CPU
@@ -100,6 +100,8 @@ def _settings(root: Path, wanted: Wanted) -> str:
 
 
 def _policy_type(root: Path, policy_path: str) -> str | None:
-    """The type of a checkpoint that is a folder here; hub repositories are left alone."""
+    """The type of a checkpoint that is a folder here, and of the one that campaigns start with; else unknown."""
+    if policy_path == Wanted.policy_path:
+        return "pi0"
     config = root / Path(policy_path).expanduser() / "config.json"
     return checkpoint.policy_type(config) if config.is_file() else None

@@ -1,0 +1,87 @@
+"""The documentation: every command in it runs, as written, in a copy of the repository with stand-ins for lerobot."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import campaigns
+import pytest
+from campaigns import REPOSITORY, SETTINGS, STANDIN
+
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+BY_CI = {"make accept", "make test"}  # .ci/run runs these two
+BY_SHELL = {"source .venv/bin/activate"}
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of the page's bash blocks."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A copy of the tracked files; its smoke campaign is one of stand-ins, and the reader has a checkpoint."""
+    copy = tmp_path / "repository"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (REPOSITORY / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, copy / name)
+    campaigns.fake_checkpoint(copy / "outputs" / "my_policy")
+    shutil.rmtree(copy / "tasks" / "smoke-libero-object")
+    campaigns.make(copy / "tasks" / "smoke-libero-object")
+    return copy
+
+
+def run(line: str, repository: Path, made: campaigns.Made) -> subprocess.CompletedProcess[str]:
+    program, *words = line.split()
+    module = {"pytest": "pytest", "tracka": "tracka"}[program]
+    environ = {**os.environ, **made.environ, "PYTHONPATH": f"{STANDIN}{os.pathsep}{repository}"}
+    environ |= {"TRACKA_PRETEND_GPUS": "8", "TMPDIR": str(repository.parent)}
+    return subprocess.run(
+        [sys.executable, "-m", module, *words], cwd=repository, env=environ, capture_output=True, text=True
+    )
+
+
+def use_standin(settings: Path) -> None:
+    """Gives a campaign that the documentation made the stand-in for lerobot-eval."""
+    (line,) = [line for line in SETTINGS.splitlines() if line.startswith("executable")]
+    text = settings.read_text()
+    if "executable" not in text:
+        settings.write_text(text.replace("[lerobot_eval]", f"{line}\n\n[lerobot_eval]", 1))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_succeeds(page: Path, repository: Path) -> None:
+    made = campaigns.Made(
+        repository / "tasks" / "smoke-libero-object",
+        campaigns.environment(repository / "tasks" / "smoke-libero-object"),
+    )
+    assert made.pytest("-n2").returncode == 0  # what `make accept` leaves
+    for line in commands(page):
+        if line in BY_CI | BY_SHELL:
+            continue
+        ended = run(line, repository, made)
+        assert ended.returncode == 0, f"{line}\n{ended.stdout}{ended.stderr}"
+        for settings in (repository / "tasks" / "my-policy" / "configs").glob("campaign.toml"):
+            use_standin(settings)
+
+
+def test_what_the_tests_of_the_pages_leave_to_ci_is_what_ci_runs() -> None:
+    script = (REPOSITORY / ".ci" / "run").read_text()
+    assert [line for line in script.splitlines() if line.startswith("make ")] == ["make test", "make accept"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
