@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracka import campaign, discover, files, handoff, init, preflight
+from tracka import campaign, discover, files, handoff, init, preflight, run
 from tracka.campaign import Campaign
+from tracka.files import Json
 from tracka.layout import Layout
 from tracka.matrix import COLUMNS
+from tracka.run import Policy
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STANDIN = REPOSITORY / "fixtures" / "standin"
@@ -34,6 +36,16 @@ task_ids = [0]
 [timeouts]
 row_secs = 60
 grace_secs = 1
+"""
+
+RESUME = Policy(resume=True)
+RUN_ROW = """
+import signal, sys
+from pathlib import Path
+from tracka import campaign, run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell would ignore it
+spec = campaign.load(Path(sys.argv[1]))
+print(run.run_row(spec, spec.row(sys.argv[2]), run.load_host(spec.layout))["status"])
 """
 
 
@@ -64,6 +76,38 @@ class Made:
 
     def started(self) -> list[str]:
         return [line.split()[0] for line in self.journal() if line.endswith("start")]
+
+    def pids(self) -> list[int]:
+        """The process ids of the evaluations started so far."""
+        log = Path(self.environ["TRACKA_STANDIN"]).with_suffix(".log")
+        lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+        return [int(words[4]) for words in lines if words[3] == "start"]
+
+    def configure(self, text: str) -> None:
+        """Adds lines to the settings."""
+        with self.layout.settings.open("a") as settings:
+            settings.write(f"\n{text}\n")
+
+    def pass_preflight(self) -> None:
+        """Takes the campaign through phases 1 and 2, with the stand-ins."""
+        pass_preflight(self)
+
+    def run_row(self, run_id: str, policy: Policy = RESUME, retry_index: int = 0) -> Json:
+        """Runs a row in this process."""
+        spec = self.spec
+        return run.run_row(spec, spec.row(run_id), run.load_host(spec.layout), policy, retry_index)
+
+    def start_row(self, run_id: str) -> subprocess.Popen[str]:
+        """Runs a row in a process of its own, which a test may interrupt or kill."""
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN_ROW, str(self.root), run_id],
+            cwd=REPOSITORY,
+            env={**os.environ, **self.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def pytest(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Runs the gates on this campaign as a user would."""

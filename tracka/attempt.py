@@ -26,7 +26,8 @@ def run(plan: Plan, device: Device) -> Json:
     folder = layout.run(run_id).attempt(number)
     environ = environment.for_row(plan.campaign, device, plan.host.backend)
     manifest = plan.manifest(folder, device, environ, number)
-    folder.path.mkdir(parents=True, mode=0o700)
+    files.make_folder(folder.path.parent)
+    folder.path.mkdir(mode=0o700)  # exclusively: an attempt is made once
     files.write_json(folder.manifest, manifest)
     for log in (folder.stdout, folder.stderr):
         log.touch(mode=0o600)  # linked to the top before the launch, so that they can be followed there

@@ -5,7 +5,7 @@ everything wrong with its files is said at once.
 """
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -106,13 +106,16 @@ def load(root: Path) -> Campaign:
     findings: list[Finding] = []
     rows = _collect(findings, lambda: matrix.load(layout.matrix))
     table = _collect(findings, lambda: _read_toml(layout.settings))
-    if table is not None:
-        findings += schema.findings("campaign", table, str(layout.settings))
-    if findings or rows is None or table is None:
+    if rows is None or table is None:
+        raise UsageError([*findings, *(schema.findings("campaign", table, str(layout.settings)) if table else ())])
+    broken = schema.findings("campaign", table, str(layout.settings))
+    findings += [*broken, *_unknown_names(str(layout.settings), rows, table)]
+    if broken:
         raise UsageError(findings)
     campaign = _campaign(layout, rows, table)
-    if crossed := [*_cross_findings(campaign)]:
-        raise UsageError(crossed)
+    findings += _wrong_tasks(campaign)
+    if findings:
+        raise UsageError(findings)
     return campaign
 
 
@@ -130,7 +133,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         remedy = "Write it, or make a campaign with `tracka init NAME`"
         raise UsageError(Finding(str(path), "the settings do not exist", remedy)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise UsageError(Finding(str(path), f"this is not TOML ({error})", "Mend that line")) from None
 
 
@@ -154,20 +157,26 @@ def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> C
     )
 
 
-def _cross_findings(campaign: Campaign) -> Iterator[Finding]:
-    """What only shows when matrix and settings are seen together."""
-    where, known = str(campaign.layout.settings), {row.run_id: row for row in campaign.rows}
-    for run_id in [*campaign.row_tables, *campaign.row_success_rates]:
+def _unknown_names(where: str, rows: Sequence[Row], table: Mapping[str, Any]) -> Iterator[Finding]:
+    """Run ids in the settings that the matrix does not have; nothing is taken for granted about the settings' form."""
+    known = {row.run_id: row for row in rows}
+    thresholds = table.get("thresholds")
+    tables = [table.get("rows"), thresholds.get("rows") if isinstance(thresholds, dict) else None]
+    for run_id in dict.fromkeys(name for named in tables if isinstance(named, dict) for name in named):
         if run_id not in known:
             yield Finding(f"{where}, row {run_id}", "the matrix has no such row", "Name a run id of the matrix")
-    baseline = known.get(campaign.baseline)
-    if baseline is None or not baseline.enabled:
-        what = f"the baseline {campaign.baseline!r} is no enabled row of the matrix"
+    baseline = table.get("baseline")
+    if isinstance(baseline, str) and not (baseline in known and known[baseline].enabled):
+        what = f"the baseline {baseline!r} is no enabled row of the matrix"
         yield Finding(f"{where}, key baseline", what, "Name an enabled row: phase 3 runs it")
-    elif len(campaign.task_ids(baseline)) != 1:
-        remedy = f"Pin one, such as task_ids = [0] under [rows.{baseline.run_id}]"
-        yield Finding(f"{where}, row {baseline.run_id}", "the baseline runs several LIBERO tasks", remedy)
+
+
+def _wrong_tasks(campaign: Campaign) -> Iterator[Finding]:
+    where = str(campaign.layout.settings)
     for row in campaign.rows:
+        if row.run_id == campaign.baseline and len(campaign.task_ids(row)) != 1:
+            remedy = f"Pin one, such as task_ids = [0] under [rows.{row.run_id}]"
+            yield Finding(f"{where}, row {row.run_id}", "the baseline runs several LIBERO tasks", remedy)
         if beyond := [task for task in campaign.task_ids(row) if task >= SUITES[row.task_suite]]:
             what = f"{row.task_suite} has no task {beyond}"
             yield Finding(f"{where}, row {row.run_id}, key task_ids", what, f"Use 0 to {SUITES[row.task_suite] - 1}")

@@ -5,6 +5,7 @@ repository becomes a local snapshot first, because lerobot-eval's own `pretraine
 nor the processors: with a folder, everything that runs is what was hashed.
 """
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ def resolve(policy_path: str, root: Path) -> Checkpoint:
 
     Raises TrackaError naming what is missing and what to do.
     """
-    folder = (root / Path(policy_path).expanduser()).resolve()
+    folder = in_campaign(policy_path, root)
     if folder.is_dir():
         return _inspect(policy_path, None, folder)
     match = REPO.fullmatch(policy_path)
@@ -49,16 +50,28 @@ def resolve(policy_path: str, root: Path) -> Checkpoint:
     return _inspect(policy_path, snapshot.name, snapshot)
 
 
+def in_campaign(policy_path: str, root: Path) -> Path:
+    """The folder that `policy_path` means if it means one: from the campaign's folder, a home folder, or absolute."""
+    try:
+        return (root / Path(policy_path).expanduser()).resolve()
+    except RuntimeError:  # ~nobody-by-that-name
+        return (root / policy_path).resolve()
+
+
 def _download(repo: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
+    """The snapshot from the cache if it is whole there, else from the hub."""
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    with contextlib.suppress(LocalEntryNotFoundError):
+        cached = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+        if all((cached / name).is_file() for name in REQUIRED):
+            return cached
     try:
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
-    try:
-        return Path(snapshot_download(repo, revision=revision))
+        found = Path(snapshot_download(repo, revision=revision))
+        if constants.HF_HUB_OFFLINE:
+            raise LocalEntryNotFoundError(f"only a part of it is cached, in {found}")
+        return found
     except Exception as error:  # the client raises its own, requests' and the system's errors
         raise TrackaError(hub_finding(repo, revision, error)) from error
 
@@ -67,6 +80,7 @@ def hub_finding(repo: str, revision: str | None, error: Exception, instead: str 
     """What a failed call to the hub means for the user, by the kind of `error`; `instead` is the way without it."""
     from huggingface_hub import errors
 
+    download = f"hf download {repo}" + (f" --revision {revision}" if revision else "")
     kinds: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str], ...] = (
         (
             errors.GatedRepoError,
@@ -82,7 +96,7 @@ def hub_finding(repo: str, revision: str | None, error: Exception, instead: str 
         (
             (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError),
             "it is not in the cache and the hub cannot be reached",
-            f"With a network, run `hf download {repo}`; or {instead}",
+            f"With a network, run `{download}`; or {instead}",
         ),
     )
     for kind, what, remedy in kinds:

@@ -152,7 +152,8 @@ def _campaign_of_runs(artifacts_root: Path, row: Row, timeout_secs: int) -> Camp
     layout = Layout.beside(artifacts_root)
     spec = _campaign_beside(artifacts_root) or Campaign(layout, (), row.run_id, 0)
     others = tuple(other for other in spec.rows if other.run_id != row.run_id)
-    return replace(spec, rows=(*others, row), row_secs=timeout_secs)
+    table = {**spec.row_tables.get(row.run_id, {}), "timeout_secs": timeout_secs}
+    return replace(spec, rows=(*others, row), row_tables={**spec.row_tables, row.run_id: table})
 
 
 def _host(spec: Campaign, row: Row) -> Host:
@@ -172,10 +173,15 @@ def collect_command(
     failures_csv: Annotated[Path | None, typer.Option()] = None,
 ) -> None:
     """Make tables of all runs: CSV, Markdown, and the rows that are not accepted."""
+    spec = _campaign_beside(runs_root)
+    if failures_csv and spec is None:
+        what = f"there is no campaign beside {runs_root}, so nothing says which rows were asked for"
+        raise UsageError(
+            Finding("--failures-csv", what, "Name the runs folder of a campaign: tasks/NAME/artifacts/runs")
+        )
     results = collect.collect_results(runs_root)
     collect.write_csv(results, summary_csv)
     collect.write_markdown(results, summary_md)
-    spec = _campaign_beside(runs_root)
     if failures_csv and spec:
         collect.write_failures(spec, collect.failure_reasons(spec, results), failures_csv)
     print(f"{len(results)} runs in {summary_csv}")

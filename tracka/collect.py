@@ -6,6 +6,7 @@ or not at all; no success rate stands without its episode count and its interval
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -158,8 +159,11 @@ def _write_table(path: Path, columns: Sequence[str], records: Iterable[dict[str,
 
 
 def _cell(value: Any) -> Any:
-    """Spreadsheets run a text that starts like a formula, so such a text gets an apostrophe before it."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t")) else value
+    """Spreadsheets run a text that starts like a formula, so such a text gets an apostrophe; -1 stays a number."""
+    if not isinstance(value, str) or re.fullmatch(r"-?[0-9]+", value):
+        return value
+    plain = value.replace("\r", " ")  # csv does not quote it, and readers take it for the end of a line
+    return f"'{plain}" if plain.startswith(("=", "+", "-", "@", "\t")) else plain
 
 
 def write_markdown(results: list[EvalRunResult], out_path: Path) -> None:

@@ -21,7 +21,12 @@ Contract = Callable[[Campaign], Iterator[Finding]]
 
 
 def _capabilities(campaign: Campaign) -> Iterator[Finding]:
-    path = campaign.layout.capabilities
+    path, raw = campaign.layout.capabilities, campaign.layout.state / "lerobot_eval_help.txt"
+    if not path.exists() and raw.exists():
+        yield Finding(
+            str(path), f"lerobot-eval was not understood: {files.tail(raw).strip()}", "Mend that, run phase 1"
+        )
+        return
     value = files.read_json(path)
     yield from schema.findings("cli_capabilities", value, str(path))
     yield from _exists(path.parent / str(value.get("lerobot_eval_help_text_path")), "lerobot_eval_help_text_path")
@@ -34,6 +39,8 @@ def _run_schema(campaign: Campaign) -> Iterator[Finding]:
 
 
 def _commands(campaign: Campaign) -> Iterator[Finding]:
+    if not campaign.layout.capabilities.exists():
+        return  # said by the contract before
     capabilities = files.read_json(campaign.layout.capabilities)
     for row in campaign.enabled:
         argv = engine.command(
@@ -134,12 +141,12 @@ def _today(campaign: Campaign, row: Row) -> str:
 
 
 def row_videos(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """The row's videos are there and play to their end."""
+    """The videos of a row that passed are there and play to their end."""
     path = campaign.layout.run(row.run_id).result
-    videos = collect.load_result(path)["video_paths"]
-    if not videos:
+    result = collect.load_result(path)
+    if result["status"] == "pass" and not result["video_paths"]:
         yield Finding(str(path), "the run has no videos", "Look for video errors in its stderr.log")
-    for name in videos:
+    for name in result["video_paths"] if result["status"] == "pass" else ():
         if not video.frame_count(campaign.layout.root / name):
             yield Finding(str(campaign.layout.root / name), "the video does not play", "Run the row again")
 

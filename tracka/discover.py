@@ -31,11 +31,17 @@ def discover(
     """Writes `cli_capabilities.json` and `lerobot_eval_help.txt` into the folder `state` and returns the former.
 
     `executable` is a lerobot-eval of the campaign's own; otherwise the one beside `python` is asked.
-    Raises ToolMissing where lerobot-eval is not found or cannot be invoked.
+    Raises ToolMissing where lerobot-eval is not found or cannot be invoked; the reason then stands in the raw help,
+    and no capabilities of an earlier time are left to be believed.
     """
-    command = find(executable, python)
-    texts = [help_text(command, kind) for kind in policy_types or ("",)]
     help_file = state / "lerobot_eval_help.txt"
+    try:
+        command = find(executable, python)
+        texts = [help_text(command, kind) for kind in policy_types or ("",)]
+    except ToolMissing as error:
+        files.write_text(help_file, f"{error}\n")
+        (state / "cli_capabilities.json").unlink(missing_ok=True)
+        raise
     files.write_text(help_file, "\n".join(texts))
     capabilities: Json = {
         "schema_version": schema.VERSION,
@@ -103,7 +109,7 @@ def _ask(command: Sequence[str]) -> str:
 
 def flags(text: str) -> list[str]:
     """The long flags that a help text names, and those that lerobot takes without naming them."""
-    named = set(re.findall(r"(?<![\w-])--[A-Za-z][\w.]*", text))
+    named = set(re.findall(r"(?<![\w`-])--[A-Za-z][\w.]*", text))
     return sorted(named | set(PATH_FLAGS)) if named else []
 
 

@@ -93,7 +93,7 @@ def read_metrics(output: Path, logs: Sequence[Path]) -> Metrics:
         return _from_eval_info(files.read_json(output / "eval_info.json"))
     except UsageError as error:
         warning = f"eval_info.json: {error.findings[0].what}"
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         warning = f"eval_info.json: unexpected content ({type(error).__name__}: {error})"
     found = [parsed for log in logs if (parsed := parse_log(log))]
     if not found:
@@ -129,9 +129,10 @@ def _disagreements(info: Mapping[str, Any], outcomes: Sequence[bool]) -> Iterato
         yield f"overall.pc_success is {percent}, and {sum(outcomes)} of {len(outcomes)} listed episodes succeeded"
 
 
-_NUMBER = r"(?:np\.float\d+\()?([-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf))"
+# Each number up to what follows it in a dict's repr, so that a log cut inside a number gives none.
+_NUMBER = r"(?:np\.float\d+\()?([-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf))(?=[,)}])"
 _SUCCESS = re.compile(rf"'pc_success': {_NUMBER}")
-_EPISODES = re.compile(r"'n_episodes': (\d+)")
+_EPISODES = re.compile(r"'n_episodes': (\d+)(?=[,}])")
 
 
 def parse_log(log: Path) -> tuple[int | None, int | None, float | None] | None:

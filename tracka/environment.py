@@ -18,12 +18,16 @@ PASSED = re.compile(
     r"|NUMBA_\w+|MUJOCO_\w+|LIBERO_\w+|PYOPENGL_\w+|MESA_\w+|LIBGL_\w+|GALLIUM_\w+|LP_\w+|EGL_\w+|__EGL_\w+|__GLX_\w+"
     r"|VK_\w+|SLURM_\w+|TRACKA_\w+"
 )
-SECRET = re.compile(r".*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY).*|.*_proxy|.*_PROXY", re.IGNORECASE)
+# Never inherited as they are: robosuite refuses an EGL id that does not fit the leased device.
+DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")
+SECRET = re.compile(r"(?!TOKENIZERS_).*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY|JWT).*", re.IGNORECASE)
+URL_SECRET = re.compile(r"(?<=://)[^/\s@]+@")
 
 
 def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
     """The environment of a process that renders with `backend` and computes on `device`."""
-    return base() | {"MUJOCO_GL": backend} | devices(campaign, device, backend)
+    inherited = {name: value for name, value in base().items() if name not in DEVICE_VARIABLES}
+    return inherited | {"MUJOCO_GL": backend} | devices(campaign, device, backend)
 
 
 def base() -> dict[str, str]:
@@ -64,5 +68,11 @@ def devices(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
 
 
 def shown(environment: Mapping[str, str]) -> dict[str, str]:
-    """The part of an environment that a manifest may hold: no value that could be a secret."""
-    return {name: value for name, value in sorted(environment.items()) if not SECRET.fullmatch(name)}
+    """The part of an environment that a manifest may hold: no value that could be a secret, no password in a URL."""
+    names = sorted(name for name in environment if not SECRET.fullmatch(name))
+    return {name: without_password(environment[name]) for name in names}
+
+
+def without_password(text: str) -> str:
+    """`text` with the user:password@ of every URL taken out."""
+    return URL_SECRET.sub("", text)

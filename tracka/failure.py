@@ -21,6 +21,11 @@ _SIGNS = (
     ("hub", r"GatedRepoError|RepositoryNotFoundError|LocalEntryNotFoundError|OfflineModeIsEnabled|Cannot access gated"),
     ("import", r"^(?:ModuleNotFoundError|ImportError)"),
 )
+_EXCEPTION = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?::|$)")
+# "Exception ignored in: ..." and the traceback below it: indented lines, then the exception's own.
+_IGNORED = re.compile(
+    r"^Exception ignored in:.*\n(?:Traceback .*\n(?:[ \t^~].*\n)*(?:\S.*(?:\n|$)(?:[ \t].*\n)*)?)?", re.MULTILINE
+)
 SHRINKS_THE_BATCH = ("oom", "timeout")
 
 
@@ -38,7 +43,7 @@ def diagnose(ended: Exit, metrics: Metrics, expected: dict[int, int], logs: Sequ
     if ended.timed_out:
         return Failure("timeout", f"not done after {ended.seconds:.0f} s, so it was ended")
     if ended.code != 0:
-        return _crash(ended, "\n".join(files.tail(log) for log in logs))
+        return _crash(ended, without_ignored("\n".join(files.tail(log) for log in logs)))
     if metrics.source != "eval_info.json":
         return Failure("no_result", f"exit code 0, but {'; '.join(metrics.warnings)}")
     counted = {task.task_id: len(task.successes) for task in metrics.tasks}
@@ -58,6 +63,15 @@ def _crash(ended: Exit, text: str) -> Failure:
     return Failure("crash", f"exit code {ended.code}: {last_line(text)}")
 
 
+def without_ignored(text: str) -> str:
+    """`text` on plain lines, without what Python says of exceptions in destructors.
+
+    After any error robosuite's EGL context fails once more at exit, which says nothing about the cause.
+    """
+    plain = re.sub(r"\r\n?", "\n", text)
+    return _IGNORED.sub("", plain)
+
+
 def _line(text: str, position: int) -> str:
     start = text.rfind("\n", 0, position) + 1
     end = text.find("\n", position)
@@ -65,9 +79,10 @@ def _line(text: str, position: int) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line with words in it: of a Python traceback, the exception."""
+    """The last exception that a traceback ends with, else the last line with words in it."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
-    return lines[-1][:500] if lines else "nothing was printed"
+    exceptions = [line for line in lines if _EXCEPTION.match(line)]
+    return (exceptions or lines or ["nothing was printed"])[-1][:500]
 
 
 def next_batch(reason: str, batch_size: int) -> int | None:

@@ -26,7 +26,7 @@ def utc_now() -> str:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Puts `data` at `path`, mode 0600, making the folders it needs (mode 0700)."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -39,6 +39,13 @@ def write_atomic(path: Path, data: bytes) -> None:
             os.unlink(name)
         raise
     _sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Makes `folder` and the missing folders above it, mode 0700 each; mkdir would leave those above it open."""
+    missing = [folder, *folder.parents]
+    for item in reversed(missing[: next(i for i, path in enumerate(missing) if path.is_dir())]):
+        item.mkdir(mode=0o700, exist_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -54,7 +61,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Json) -> None:
-    write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    write_atomic(path, pretty(value))
+
+
+def pretty(value: Json) -> bytes:
+    """JSON for people and diffs: indented, keys sorted. Raises ValueError for NaN and infinity."""
+    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Json:
@@ -88,14 +100,16 @@ def sha256_file(path: Path) -> str:
 def copy_atomic(source: Path, target: Path) -> None:
     """Makes `target` a copy of `source` at once: a hard link where the file system has them, bytes elsewhere."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        temporary.unlink()
+    temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)
     except OSError:
         write_atomic(target, source.read_bytes())
         return
-    os.replace(temporary, target)
+    try:
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)  # it stays where both are links to one file already
 
 
 def tail(path: Path, limit: int = 65536) -> str:
@@ -109,5 +123,6 @@ def tail(path: Path, limit: int = 65536) -> str:
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """The regular files below `folder`, links followed, in the order of their relative paths."""
-    yield from sorted(path for path in folder.rglob("*") if path.is_file())
+    """The regular files below `folder`, links to files and folders followed, in the order of their paths."""
+    found = (Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names)
+    yield from sorted(path for path in found if path.is_file())

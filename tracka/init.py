@@ -2,11 +2,12 @@
 
 import csv
 import io
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import campaign, checkpoint, files, schema
+from . import campaign, checkpoint, files, matrix, schema
 from .campaign import Campaign
 from .errors import Finding, RunExists, UsageError
 from .layout import Layout
@@ -38,17 +39,17 @@ def create(root: Path, wanted: Wanted) -> Campaign:
         raise UsageError(Finding("--suite", f"LIBERO has no suite {wanted.suite!r}", f"Use one of {', '.join(SUITES)}"))
     if layout.settings.parent.exists():
         raise RunExists(Finding(str(layout.settings.parent), "the campaign exists", "Choose another name"))
-    files.write_text(layout.matrix, _matrix(wanted))
-    files.write_text(layout.settings, _settings(root, wanted))
+    texts = {layout.matrix: _matrix(wanted), layout.settings: _settings(root, wanted)}
+    layout.settings.parent.mkdir(parents=True)  # as the user's umask says: a definition is shared, unlike artifacts
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
     write_schema(layout)
-    for path in (layout.matrix, layout.settings, layout.run_schema):
-        path.chmod(0o644)  # a definition is shared with the team, unlike artifacts
     return campaign.load(root)
 
 
 def write_schema(layout: Layout) -> None:
     """Writes configs/run_schema.json as this Track A has it."""
-    files.write_json(layout.run_schema, schema.run_schema())
+    layout.run_schema.write_bytes(files.pretty(schema.run_schema()))
 
 
 def _rows(wanted: Wanted) -> dict[str, tuple[int, int, int]]:
@@ -62,12 +63,15 @@ def _rows(wanted: Wanted) -> dict[str, tuple[int, int, int]]:
 
 
 def _matrix(wanted: Wanted) -> str:
+    """The matrix as text. Raises UsageError where a row would not be read back."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     gpu = "auto" if wanted.gpus else "cpu"
     for run_id, (_, batch_size, episodes) in _rows(wanted).items():
-        writer.writerow([run_id, wanted.suite, batch_size, episodes, gpu, wanted.seed, "egl", wanted.policy_path, 1])
+        cells = [run_id, wanted.suite, batch_size, episodes, gpu, wanted.seed, "egl", wanted.policy_path, 1]
+        matrix.parse([str(cell) for cell in cells], f"row {run_id}")
+        writer.writerow(cells)
     return text.getvalue()
 
 
@@ -79,7 +83,7 @@ def _settings(root: Path, wanted: Wanted) -> str:
         f"expected_gpus = {wanted.gpus}",
         "",
         "[lerobot_eval]",
-        f'policy_type = "{kind}"'
+        f"policy_type = {json.dumps(kind)}"
         if kind
         else '# policy_type = "pi0"   # so that phase 1 knows the flags of the policy',
         "# n_action_steps = 10   # steps of a chunk that are played before the policy is asked again",
@@ -103,5 +107,5 @@ def _policy_type(root: Path, policy_path: str) -> str | None:
     """The type of a checkpoint that is a folder here, and of the one that campaigns start with; else unknown."""
     if policy_path == Wanted.policy_path:
         return "pi0"
-    config = root / Path(policy_path).expanduser() / "config.json"
+    config = checkpoint.in_campaign(policy_path, root) / "config.json"
     return checkpoint.policy_type(config) if config.is_file() else None

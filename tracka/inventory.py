@@ -2,7 +2,6 @@
 
 import os
 import platform
-import re
 import shutil
 import subprocess
 import sys
@@ -11,8 +10,6 @@ from pathlib import Path
 
 from . import __version__, environment, files, plan, schema
 from .files import Json
-
-URL_SECRET = re.compile(r"(?<=://)[^/\s@]+@")
 
 
 def write(folder: Path) -> None:
@@ -63,7 +60,7 @@ def git_state(folder: Path) -> Json:
     return {
         "commit": git_commit(folder),
         "dirty": None if status is None else bool(status),
-        "remote": URL_SECRET.sub("", remote) if remote else None,
+        "remote": environment.without_password(remote) if remote else None,
     }
 
 

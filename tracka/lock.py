@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from . import files
 from .errors import Busy, Finding
 
 
@@ -17,7 +18,7 @@ def hold(path: Path, what: str, wait: bool = False) -> Iterator[IO[str]]:
 
     Raises Busy at once where another process holds it, unless told to `wait`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files.make_folder(path.parent)
     number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(number, "r+") as file:
         try:

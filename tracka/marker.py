@@ -77,7 +77,7 @@ def _write(layout: Layout, run_id: str, last: Json, status: str, attempt: int, *
     }
     marker["history"] = [*last["history"], {"status": status, "at_utc": now, "attempt": attempt}]
     if status == "running":
-        marker |= {"started_at_utc": now, "ended_at_utc": None, "result_path": None, "reason": None}
+        marker |= {"started_at_utc": now, "ended_at_utc": None, "result_path": None, "reason": None, "notes": ""}
     elif status in ("pass", "fail"):
         marker["ended_at_utc"] = now
     files.write_json(layout.marker(run_id), marker)

@@ -40,10 +40,12 @@ def load(path: Path) -> tuple[Row, ...]:
 
     Raises UsageError with every finding: unknown or missing columns, duplicate run ids, bad values.
     """
-    table = list(_lines(path))
-    findings = [finding for line, record in table for finding in _faults(f"{path}, line {line}", record)]
+    lines = list(_lines(path))
+    findings = [_miscounted(path, line, cells) for line, cells in lines if len(cells) != len(COLUMNS)]
+    table = [(line, dict(zip(COLUMNS, cells, strict=True))) for line, cells in lines if len(cells) == len(COLUMNS)]
+    findings += [finding for line, record in table for finding in _faults(f"{path}, line {line}", record)]
     findings += _duplicates(path, table)
-    if not table:
+    if not lines:
         findings.append(Finding(str(path), "the matrix has no rows", "Add one line a run"))
     if findings:
         raise UsageError(findings)
@@ -58,18 +60,16 @@ def parse(cells: Sequence[str], where: str) -> Row:
     return _row(0, record)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a mark before UTF-8
             reader = csv.reader(file, strict=True)
             _check_header(path, next(reader, []))
-            for cells in reader:
-                if cells:
-                    yield reader.line_num, _record(path, reader.line_num, cells)
+            yield from ((reader.line_num, cells) for cells in reader if cells)
     except FileNotFoundError:
         remedy = "Write it, or make a campaign with `tracka init NAME`"
         raise UsageError(Finding(str(path), "the matrix does not exist", remedy)) from None
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise UsageError(Finding(str(path), f"this is no CSV in UTF-8 ({error})", "Save it as UTF-8 CSV")) from None
 
 
@@ -78,15 +78,16 @@ def _check_header(path: Path, header: list[str]) -> None:
         return
     missing = [name for name in COLUMNS if name not in header]
     unknown = [name for name in header if name not in COLUMNS]
-    what = f"the columns are not the plan's (missing: {missing or 'none'}, unknown: {unknown or 'none'})"
+    wrong = (
+        f"missing: {missing or 'none'}, unknown: {unknown or 'none'}" if missing or unknown else "their order differs"
+    )
+    what = f"the columns are not the plan's ({wrong})"
     raise UsageError(Finding(f"{path}, line 1", what, f"Write the header as {','.join(COLUMNS)}"))
 
 
-def _record(path: Path, line: int, cells: list[str]) -> dict[str, str]:
-    if len(cells) != len(COLUMNS):
-        what = f"{len(cells)} cells where {len(COLUMNS)} are needed"
-        raise UsageError(Finding(f"{path}, line {line}", what, "Give each column a cell"))
-    return dict(zip(COLUMNS, cells, strict=True))
+def _miscounted(path: Path, line: int, cells: list[str]) -> Finding:
+    what = f"{len(cells)} cells where {len(COLUMNS)} are needed"
+    return Finding(f"{path}, line {line}", what, "Give each column a cell")
 
 
 def _faults(where: str, record: dict[str, str]) -> Iterator[Finding]:
@@ -104,7 +105,10 @@ _CELLS = {
     "gpu_id": (r"0|-1|[1-9][0-9]{0,3}|auto|cpu", "a GPU's index, auto, or cpu (also -1)"),
     "seed": (r"0|" + _NUMBER, "a whole number from 0 up"),
     "mujoco_gl": ("|".join(BACKENDS), f"one of {', '.join(BACKENDS)}"),
-    "policy_path": (r"\S(?:[^\r\n]*\S)?", "a checkpoint: repo, repo@revision or a folder"),
+    "policy_path": (
+        r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?",
+        "a checkpoint: repo, repo@revision or a folder",
+    ),
     "enabled": ("0|1", "0 or 1"),
 }
 

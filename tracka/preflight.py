@@ -7,15 +7,15 @@ used when it is asked for.
 
 import os
 import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from . import assets, build, campaign, checkpoint, discover, environment, files, gpu, inventory, plan, rendering, schema
+from . import build, campaign, checkpoint, discover, environment, files, gpu, inventory, plan, rendering, schema
 from .campaign import Campaign
 from .errors import Finding, TrackaError
 from .layout import Layout
@@ -139,11 +139,14 @@ def _versions() -> list[Check]:
 def _libero() -> list[Check]:
     """LIBERO's files, which set-up put in place and checked by hash: without them it asks on stdin, or downloads."""
     config = Path(environment.libero_config_path()) / "config.yaml"
-    folder = assets.site_packages(Path(sys.prefix)) / "libero" / "libero" / "assets"
-    remedy = "Run `make setup`"
+    package = find_spec("libero")
+    folders = (
+        [Path(place) / "libero" / "assets" for place in (package.submodule_search_locations or ())] if package else []
+    )
+    evidence = ", ".join(map(str, folders)) or "LIBERO is not installed"
     return [
-        _answer("libero_config", config.is_file(), str(config), remedy),
-        _answer("libero_assets", folder.is_dir(), str(folder), remedy),
+        _answer("libero_config", config.is_file(), str(config), "Run `make setup`"),
+        _answer("libero_assets", any(folder.is_dir() for folder in folders), evidence, "Run `make setup`"),
     ]
 
 
@@ -197,6 +200,11 @@ def _resolve(spec: Campaign, policy_path: str, tokenizers: dict[str, None]) -> s
         tokenizers.update(dict.fromkeys([default] if default else []))
         raise
     tokenizers.update(dict.fromkeys(checkpoint.tokenizers(point)))
+    for row in spec.enabled:
+        named = spec.settings(row).policy_type
+        if row.policy_path == policy_path and named not in (None, point.policy_type):
+            what = f"row {row.run_id} says policy_type {named}, the checkpoint is a {point.policy_type}"
+            raise TrackaError(Finding(str(spec.layout.settings), what, "Mend policy_type, then run phase 1 again"))
     return f"{point.policy_type}, revision {point.revision or 'none (a folder)'}, tree {point.tree_sha256[:12]}"
 
 

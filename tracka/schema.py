@@ -1,15 +1,30 @@
 """The JSON schemas of the artifacts, `schemas/<name>.v1.json`, and the findings of holding a value against one."""
 
 import json
+import math
 from functools import cache
 from importlib import resources
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 
 from .errors import Finding
 
 VERSION = 1
+
+
+def _is_integer(_: Any, value: Any) -> bool:
+    """JSON's integers include 40.0, which a flag of lerobot-eval does not take."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(_: Any, value: Any) -> bool:
+    """No threshold may be NaN: every comparison with it fails, so it would accept anything."""
+    return _is_integer(_, value) or (isinstance(value, float) and math.isfinite(value))
+
+
+_TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": _is_integer, "number": _is_number})
+_Validator: type[Draft202012Validator] = validators.extend(Draft202012Validator, type_checker=_TYPES)  # type: ignore[no-untyped-call]
 
 
 @cache
@@ -22,7 +37,7 @@ def load(name: str) -> dict[str, Any]:
 
 def findings(name: str, value: Any, where: str) -> list[Finding]:
     """One finding for each key of `value` that breaks the schema `name`."""
-    errors = Draft202012Validator(load(name)).iter_errors(value)
+    errors = _Validator(load(name)).iter_errors(value)
     remedy = f"See the schema {name}.v{VERSION}.json"
     ordered = sorted(errors, key=lambda error: error.json_path)
     return [Finding(f"{where}, key {error.json_path}", error.message, remedy) for error in ordered]
