@@ -1,5 +1,6 @@
 """Fixtures of the harness's own tests."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,8 +28,19 @@ def made(make_campaign: Callable[..., Made]) -> Made:
     return make_campaign()
 
 
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the usual campaign after phases 1 and 2, for copies."""
+    made = campaigns.make(tmp_path_factory.mktemp("prepared") / "campaign")
+    with pytest.MonkeyPatch.context() as environ:
+        for name, value in made.environ.items():
+            environ.setenv(name, value)
+        campaigns.pass_preflight(made)
+    return made.root
+
+
 @pytest.fixture
-def ready(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+def ready(prepared: Path, make_campaign: Callable[..., Made], tmp_path: Path) -> Made:
     """The usual campaign after phases 1 and 2."""
-    campaigns.pass_preflight(made)
-    return made
+    shutil.copytree(prepared, tmp_path / "campaign")
+    return make_campaign()

@@ -265,8 +265,7 @@ def test_failures_can_be_read_back_as_rows(make_campaign: Callable[..., Made], r
 def test_the_summaries_of_a_campaign_are_written_where_the_plan_wants_them(made: Made) -> None:
     made.behave(baseline_b1_e2=["ok:1"])
     run_rows(made, "baseline_b1_e2")
-    collect.summarize_baseline(made.spec)
-    collect.summarize(made.spec)
+    collect.write_tables(made.spec, collect.baseline_tables(made.spec) | collect.tables(made.spec))
     names = ["all_runs.csv", "all_runs.md", "baseline_summary.csv", "baseline_summary.md", "failures.csv"]
     assert sorted(path.name for path in made.layout.summary.iterdir()) == names
     lines: list[dict[str, Any]] = table(made.layout.summary / "baseline_summary.csv")

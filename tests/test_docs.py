@@ -46,7 +46,7 @@ def run(line: str, repository: Path, made: campaigns.Made) -> subprocess.Complet
     program, *words = line.split()
     module = {"pytest": "pytest", "tracka": "tracka"}[program]
     environ = {**os.environ, **made.environ, "PYTHONPATH": f"{STANDIN}{os.pathsep}{repository}"}
-    environ |= {"TRACKA_PRETEND_GPUS": "8", "TMPDIR": str(repository.parent)}
+    environ |= {"TRACKA_PRETEND_GPUS": "8", "TRACKA_GPU_LOCKS": str(repository.parent / "locks")}
     return subprocess.run(
         [sys.executable, "-m", module, *words], cwd=repository, env=environ, capture_output=True, text=True
     )

@@ -95,21 +95,7 @@ def _result(
         "exit_code": code,
         "end_time_utc": files.utc_now(),
         "duration_sec": round(seconds, 3),
-        "episodes": found.episodes,
-        "successes": found.successes,
-        "success_rate": found.success_rate,
-        "per_task": [
-            {
-                "suite": task.suite,
-                "task_id": task.task_id,
-                "successes": sum(task.successes),
-                "episodes": len(task.successes),
-            }
-            for task in found.tasks
-            if task.successes
-        ],
-        "metrics_source": found.source,
-        "parser_warnings": list(found.warnings),
+        **engine.reported(found),
         "video_path": layout.relative(folder.output / "videos") if videos else None,
         "video_paths": [layout.relative(video) for video in videos],
         "stdout_log": layout.relative(top.stdout),
@@ -119,18 +105,9 @@ def _result(
 
 def close(layout: Layout, folder: RunFolder, result: Json) -> Json:
     """Writes an attempt's result, shows the attempt at the top of the run folder, and ends the row's marker."""
-    top, run_id = layout.run(result["run_id"]), result["run_id"]
     files.write_json(folder.result, result)
-    _publish(top, folder)
-    marker.advance(
-        layout,
-        run_id,
-        result["status"],
-        result["attempt"],
-        result_path=layout.relative(top.result),
-        reason=result["reason"],
-        notes=result["error_message"] or "",
-    )
+    _publish(layout.run(result["run_id"]), folder)
+    _end_marker(layout, result, notes=result["error_message"] or "")
     return result
 
 
@@ -140,7 +117,10 @@ def close_interrupted(layout: Layout, run_id: str) -> None:
     if not numbers:
         return
     folder = layout.run(run_id).attempt(numbers[-1])
+    state = marker.read(layout, run_id)
     if folder.result.exists():
+        if state is not None and state["status"] == "running":
+            close(layout, folder, files.read_json(folder.result))  # it ended between the result and the marker
         return
     lost = Failure("interrupted", "the process that ran this attempt ended without writing a result")
     try:
@@ -148,7 +128,26 @@ def close_interrupted(layout: Layout, run_id: str) -> None:
         close(layout, folder, _result(layout, folder, manifest, lost))
     except (TrackaError, KeyError):
         # Without a manifest nothing was launched: the folder is kept as it is under a name that no attempt has.
-        os.replace(folder.path, folder.path.with_name(f"{folder.path.name}.unstarted"))
+        os.replace(folder.path, folder.path.with_name(f"{folder.path.name}.unstarted.{time.time_ns()}"))
+
+
+def restore_marker(layout: Layout, result: Json) -> None:
+    """Gives a finished run whose marker was lost or damaged the marker that its own files tell."""
+    run_id, attempt = result["run_id"], result["attempt"]
+    state = marker.read(layout, run_id)
+    if state is not None and state["status"] == result["status"]:
+        return
+    manifest = files.read_json(layout.run(run_id).manifest)
+    values = {"retry_index": manifest["retry_index"], "gpu_id": manifest["gpu_id"]}
+    marker.ensure_pending_held(layout, run_id)
+    marker.advance(layout, run_id, "running", attempt, **values)
+    _end_marker(layout, result, notes="restored from the run's own files")
+
+
+def _end_marker(layout: Layout, result: Json, notes: str) -> None:
+    path = layout.relative(layout.run(result["run_id"]).result)
+    ended = {"result_path": path, "reason": result["reason"], "notes": notes}
+    marker.advance(layout, result["run_id"], result["status"], result["attempt"], **ended)
 
 
 def _publish(top: RunFolder, folder: RunFolder, starting: bool = False) -> None:

@@ -145,17 +145,21 @@ def _line(manifest: dict[str, Any], result: dict[str, Any]) -> EvalRunResult:
 
 def write_csv(results: list[EvalRunResult], out_path: Path) -> None:
     """One line a run, the fields of `EvalRunResult` as columns."""
+    files.write_text(out_path, csv_text(results))
+
+
+def csv_text(results: Sequence[EvalRunResult]) -> str:
     names = [item.name for item in fields(EvalRunResult)]
-    _write_table(out_path, names, (asdict(result) for result in results))
+    return _table(names, (asdict(result) for result in results))
 
 
-def _write_table(path: Path, columns: Sequence[str], records: Iterable[dict[str, Any]]) -> None:
+def _table(columns: Sequence[str], records: Iterable[dict[str, Any]]) -> str:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     for record in records:
         writer.writerow({key: _cell(value) for key, value in record.items()})
-    files.write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def _cell(value: Any) -> Any:
@@ -215,13 +219,13 @@ def rate(result: EvalRunResult) -> str:
 
 def write_failures(spec: Campaign, reasons: dict[str, str], out_path: Path) -> None:
     """`failures.csv`: the enabled rows named in `reasons`, as in the matrix, and why. A header alone if none."""
-    with spec.layout.matrix.open(newline="", encoding="utf-8") as file:
-        records = [
-            record | {"reason": reasons[record["run_id"]]}
-            for record in csv.DictReader(file)
-            if record["run_id"] in reasons
-        ]
-    _write_table(out_path, [*matrix.COLUMNS, "reason"], records)
+    files.write_text(out_path, _failures(spec, reasons))
+
+
+def _failures(spec: Campaign, reasons: dict[str, str]) -> str:
+    with spec.layout.matrix.open(newline="", encoding="utf-8-sig") as file:
+        asked = [record for record in csv.DictReader(file) if record["run_id"] in reasons]
+    return _table([*matrix.COLUMNS, "reason"], (record | {"reason": reasons[record["run_id"]]} for record in asked))
 
 
 def failure_reasons(spec: Campaign, results: Sequence[EvalRunResult]) -> dict[str, str]:
@@ -238,16 +242,20 @@ def failure_reasons(spec: Campaign, results: Sequence[EvalRunResult]) -> dict[st
     return reasons
 
 
-def summarize_baseline(spec: Campaign) -> None:
-    """Writes the two summaries of phase 3: the baseline's line alone."""
+def baseline_tables(spec: Campaign) -> dict[str, str]:
+    """The summaries of phase 3, name -> text: the baseline's line alone."""
     results = [result for result in collect_results(spec.layout.runs) if result.run_id == spec.baseline]
-    write_csv(results, spec.layout.summary / "baseline_summary.csv")
-    write_markdown(results, spec.layout.summary / "baseline_summary.md")
+    return {"baseline_summary.csv": csv_text(results), "baseline_summary.md": markdown(results)}
 
 
-def summarize(spec: Campaign) -> None:
-    """Writes the three summaries of phase 4."""
+def tables(spec: Campaign) -> dict[str, str]:
+    """The summaries of phase 4, name -> text."""
     results = collect_results(spec.layout.runs)
-    write_csv(results, spec.layout.summary / "all_runs.csv")
-    write_markdown(results, spec.layout.summary / "all_runs.md")
-    write_failures(spec, failure_reasons(spec, results), spec.layout.summary / "failures.csv")
+    failures = _failures(spec, failure_reasons(spec, results))
+    return {"all_runs.csv": csv_text(results), "all_runs.md": markdown(results), "failures.csv": failures}
+
+
+def write_tables(spec: Campaign, texts: dict[str, str]) -> None:
+    """Puts summaries into the campaign's summary folder."""
+    for name, text in texts.items():
+        files.write_text(spec.layout.summary / name, text)

@@ -5,14 +5,15 @@ looks at which tests ran: the disk is held against the spec.
 """
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from . import collect, engine, files, marker, preflight, run, schema, video
+from . import collect, engine, files, preflight, schema
 from .campaign import Campaign
 from .errors import Finding, TrackaError, UsageError
+from .evidence import ROW_CONTRACTS
 from .files import Json
-from .matrix import Row
 
 Contract = Callable[[Campaign], Iterator[Finding]]
 
@@ -41,7 +42,7 @@ def _run_schema(campaign: Campaign) -> Iterator[Finding]:
 def _commands(campaign: Campaign) -> Iterator[Finding]:
     if not campaign.layout.capabilities.exists():
         return  # said by the contract before
-    capabilities = files.read_json(campaign.layout.capabilities)
+    capabilities = _valid("cli_capabilities", campaign.layout.capabilities)
     for row in campaign.enabled:
         argv = engine.command(
             capabilities["executable"],
@@ -68,7 +69,11 @@ def _preflight_report(campaign: Campaign) -> Iterator[Finding]:
 
 def _preflight_checks(campaign: Campaign) -> Iterator[Finding]:
     path = campaign.layout.preflight_report
-    yield from preflight.findings(files.read_json(path), str(path))
+    report = _valid("preflight", path)
+    failed = preflight.findings(report, str(path))
+    yield from failed
+    if report["status"] != "pass" and not failed:
+        yield Finding(str(path), f"preflight is {report['status']} ({report['blocker']})", "Run preflight again")
 
 
 def _snapshots(campaign: Campaign) -> Iterator[Finding]:
@@ -77,96 +82,6 @@ def _snapshots(campaign: Campaign) -> Iterator[Finding]:
 
 
 # ---- phases 3 and 4: runs
-
-
-def row_evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """The files of one row: there, of the right form, agreeing with each other."""
-    folder = campaign.layout.run(row.run_id)
-    for path in (folder.stdout, folder.stderr):
-        yield from _exists(path, f"row {row.run_id}")
-    manifest, result = collect.load_run_manifest(folder.manifest), collect.load_result(folder.result)
-    state = marker.read(campaign.layout, row.run_id)
-    if state is None:
-        yield Finding(str(campaign.layout.marker(row.run_id)), "the row's marker is missing or damaged", "Run the row")
-        return
-    yield from _agreement(campaign, row, manifest, result, state)
-
-
-def _agreement(campaign: Campaign, row: Row, manifest: Json, result: Json, state: Json) -> Iterator[Finding]:
-    where = str(campaign.layout.run(row.run_id).path)
-    for broken in marker.broken_steps(state):
-        yield Finding(str(campaign.layout.marker(row.run_id)), f"an impossible step: {broken}", "Run the row again")
-    facts = {
-        "run_id": {manifest["run_id"], result["run_id"], state["run_id"], row.run_id},
-        "status": {result["status"], state["status"]},
-        "attempt": {manifest["attempt"], result["attempt"]},
-        "row_hash": {manifest["row_hash"], result["row_hash"]},
-        "retry_index": {manifest["retry_index"], state["retry_index"]},
-    }
-    for key, values in facts.items():
-        if len(values) > 1:
-            yield Finding(
-                where, f"manifest, result and marker disagree on {key}: {sorted(map(str, values))}", "Run the row"
-            )
-    lines = [line for line in files.tail(campaign.layout.run(row.run_id).episodes, 1 << 28).splitlines() if line]
-    if result["status"] == "pass" and len(lines) != result["episodes"]:
-        yield Finding(where, f"episodes.jsonl has {len(lines)} lines for {result['episodes']} episodes", "Run the row")
-
-
-def row_backend(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """The row ran with the backend that preflight chose."""
-    manifest = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)
-    chosen = files.read_json(campaign.layout.preflight_report).get("mujoco_gl_effective")
-    if manifest["mujoco_gl"] != chosen:
-        what = f"the run used {manifest['mujoco_gl']}, preflight chose {chosen}"
-        yield Finding(str(campaign.layout.run(row.run_id).manifest), what, "Run the row again with --allow-overwrite")
-
-
-def row_result(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """The row passed, with inputs that are still today's."""
-    path = campaign.layout.run(row.run_id).result
-    result = collect.load_result(path)
-    if result["status"] != "pass":
-        remedy = f"Read {result['stderr_log']}, mend it, and rerun: pytest acceptance --lf"
-        yield Finding(str(path), f"the run failed ({result['reason']}): {result['error_message']}", remedy)
-    elif result["row_hash"] != _today(campaign, row):
-        what = "it passed with another row, settings, checkpoint or software than today's"
-        yield Finding(
-            str(path), what, "Run it again with --allow-overwrite, or give the changed row a run id of its own"
-        )
-
-
-def _today(campaign: Campaign, row: Row) -> str:
-    return run.plan_row(campaign, row, run.load_host(campaign.layout)).row_hash
-
-
-def row_videos(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """The videos of a row that passed are there and play to their end."""
-    path = campaign.layout.run(row.run_id).result
-    result = collect.load_result(path)
-    if result["status"] == "pass" and not result["video_paths"]:
-        yield Finding(str(path), "the run has no videos", "Look for video errors in its stderr.log")
-    for name in result["video_paths"] if result["status"] == "pass" else ():
-        if not video.frame_count(campaign.layout.root / name):
-            yield Finding(str(campaign.layout.root / name), "the video does not play", "Run the row again")
-
-
-def row_verdict(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """The policy succeeded often enough."""
-    path = campaign.layout.run(row.run_id).result
-    rate, least = collect.load_result(path)["success_rate"], campaign.threshold(row)
-    if rate is not None and rate < least:
-        what = f"the success rate is {rate:.3f}, at least {least:.3f} is asked for"
-        yield Finding(str(path), what, "Look at the videos; the threshold stands in campaign.toml")
-
-
-ROW_CONTRACTS = {
-    "evidence": row_evidence,
-    "backend": row_backend,
-    "result": row_result,
-    "videos": row_videos,
-    "verdict": row_verdict,
-}
 
 
 def _baseline(name: str) -> Contract:
@@ -187,23 +102,24 @@ def _all_rows(name: str) -> Contract:
 
 
 def _baseline_summary(campaign: Campaign) -> Iterator[Finding]:
-    yield from _exists(campaign.layout.summary / "baseline_summary.md", "phase3")
-    yield from _listed(campaign.layout.summary / "baseline_summary.csv", {campaign.baseline})
+    yield from _up_to_date(campaign.layout.summary, collect.baseline_tables(campaign))
 
 
 def _summaries(campaign: Campaign) -> Iterator[Finding]:
-    folder = campaign.layout.summary
-    yield from _exists(folder / "all_runs.md", "phase4")
-    yield from _listed(folder / "all_runs.csv", {row.run_id for row in campaign.enabled})
-    reasons = collect.failure_reasons(campaign, collect.collect_results(campaign.layout.runs))
-    if (listed := set(_run_ids(folder / "failures.csv"))) != set(reasons):
-        what = f"it lists {sorted(listed)}, not accepted are {sorted(reasons)}"
-        yield Finding(str(folder / "failures.csv"), what, "Write it anew: tracka collect")
+    yield from _up_to_date(campaign.layout.summary, collect.tables(campaign))
 
 
-def _listed(path: Path, wanted: set[str]) -> Iterator[Finding]:
-    for run_id in sorted(wanted - set(_run_ids(path))):
-        yield Finding(str(path), f"the row {run_id} is missing", "Write it anew: tracka collect")
+def _up_to_date(folder: Path, wanted: Mapping[str, str]) -> Iterator[Finding]:
+    """The tables in `folder` say what the run folders say now, to the letter."""
+    for name, text in wanted.items():
+        path = folder / name
+        if not path.is_file():
+            yield Finding(str(path), "the file does not exist", "Write it: tracka collect")
+        elif (found := path.read_text(encoding="utf-8")) != text:
+            wrong = set(text.splitlines()) ^ set(found.splitlines())
+            rows = sorted({re.split(r"[,|]", line.strip("| "))[0].strip() for line in wrong})
+            what = f"the run folders say otherwise of {', '.join(rows) or 'the order of its rows'}"
+            yield Finding(str(path), what, "Write it anew: tracka collect")
 
 
 def _run_ids(path: Path) -> list[str]:
@@ -246,6 +162,14 @@ def _mentions(path: Path, words: Sequence[str]) -> Iterator[Finding]:
     for word in words:
         if word not in text:
             yield Finding(str(path), f"it does not mention {word!r}", "Run phase 5: pytest acceptance -m phase5")
+
+
+def _valid(name: str, path: Path) -> Json:
+    """The JSON in `path`. Raises UsageError with what is wrong with it, so that its keys can be relied on."""
+    value = files.read_json(path)
+    if findings := schema.findings(name, value, str(path)):
+        raise UsageError(findings)
+    return value
 
 
 def _exists(path: Path, what: str) -> Iterator[Finding]:

@@ -151,6 +151,27 @@ def parse_log(log: Path) -> tuple[int | None, int | None, float | None] | None:
     return successes, episodes, rate
 
 
+def reported(metrics: Metrics) -> files.Json:
+    """The part of result.json that an evaluation's own files decide."""
+    return {
+        "episodes": metrics.episodes,
+        "successes": metrics.successes,
+        "success_rate": metrics.success_rate,
+        "per_task": [
+            {
+                "suite": task.suite,
+                "task_id": task.task_id,
+                "successes": sum(task.successes),
+                "episodes": len(task.successes),
+            }
+            for task in metrics.tasks
+            if task.successes
+        ],
+        "metrics_source": metrics.source,
+        "parser_warnings": list(metrics.warnings),
+    }
+
+
 def episode_records(metrics: Metrics, batch_size: int, n_episodes: int, seed: int) -> list[files.Json]:
     """A record an episode. lerobot-eval reports neither steps nor actions, so those are null.
 

@@ -21,7 +21,7 @@ PASSED = re.compile(
 # Never inherited as they are: robosuite refuses an EGL id that does not fit the leased device.
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")
 SECRET = re.compile(r"(?!TOKENIZERS_).*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY|JWT).*", re.IGNORECASE)
-URL_SECRET = re.compile(r"(?<=://)[^/\s@]+@")
+URL_SECRET = re.compile(r"(?<=://)[^/\s]+@")
 
 
 def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
@@ -35,6 +35,7 @@ def base() -> dict[str, str]:
     passed = {name: value for name, value in os.environ.items() if PASSED.fullmatch(name)}
     fixed = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{passed.get('PATH', os.defpath)}",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA's own order is by speed, NVML's is by bus
         "HF_HOME": passed.get("HF_HOME", str(Path.home() / ".cache" / "huggingface")),
         "LIBERO_CONFIG_PATH": libero_config_path(),
         "PYTHONUNBUFFERED": "1",

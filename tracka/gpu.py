@@ -7,16 +7,17 @@ numbered within the caller's own CUDA_VISIBLE_DEVICES.
 
 import contextlib
 import os
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from . import lock
 from .errors import Busy, Finding, TrackaError
 from .matrix import AUTO, CPU
 
+LOCKS = "TRACKA_GPU_LOCKS"  # the folder of the locks, one for the whole host; TMPDIR may differ from job to job
 PRETEND = "TRACKA_PRETEND_GPUS"  # for tests: that many GPUs that do not exist
 
 
@@ -52,7 +53,8 @@ def inventory() -> tuple[Gpu, ...]:
     if wanted is None:
         return installed
     by_word = {word: gpu for gpu in installed for word in (gpu.visible, gpu.uuid)}
-    found = [by_word[word] for word in wanted.split(",") if word in by_word]
+    words = takewhile(by_word.__contains__, wanted.split(","))  # as CUDA does: what follows a bad word is hidden
+    found = [by_word[word] for word in words]
     return tuple(Gpu(i, gpu.visible, gpu.uuid, gpu.name) for i, gpu in enumerate(found))
 
 
@@ -98,7 +100,7 @@ def _first_free(candidates: Sequence[Gpu], held: contextlib.ExitStack) -> Device
 
 
 def _lock_file(gpu: Gpu) -> Path:
-    return Path(tempfile.gettempdir()) / f"tracka-gpus-{os.getuid()}" / f"{gpu.uuid}.lock"
+    return Path(os.environ.get(LOCKS, f"/tmp/tracka-gpus-{os.getuid()}")) / f"{gpu.uuid}.lock"
 
 
 def _candidates(request: int, preferred: int) -> Sequence[Gpu]:

@@ -6,7 +6,6 @@ when rows failed; phase 5 is partial when phase 4 was.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from . import collect, files, inventory, run, schema, validate
 from .campaign import Campaign
@@ -20,7 +19,7 @@ MAY_BE_PARTIAL = ("phase4", "phase5")
 def hand_over(campaign: Campaign, phase: str) -> Json:
     """Writes the phase's summaries, then its handoff, and returns the handoff."""
     if phase in _SUMMARIES:
-        _SUMMARIES[phase](campaign)
+        collect.write_tables(campaign, _SUMMARIES[phase](campaign))
     status, notes = _status(campaign, phase)
     handoff: Json = {
         "schema_version": schema.VERSION,
@@ -130,9 +129,9 @@ def _counts(campaign: Campaign) -> Json:
     }
 
 
-_SUMMARIES: dict[str, Callable[[Campaign], Any]] = {
-    "phase3": collect.summarize_baseline,
-    "phase4": collect.summarize,
+_SUMMARIES: dict[str, Callable[[Campaign], dict[str, str]]] = {
+    "phase3": collect.baseline_tables,
+    "phase4": collect.tables,
 }
 _OUTPUTS: dict[str, Callable[[Campaign, Layout], list[Path]]] = {
     "phase1": lambda _, layout: [layout.capabilities, layout.state / "lerobot_eval_help.txt"],

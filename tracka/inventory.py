@@ -20,11 +20,14 @@ def write(folder: Path) -> None:
 
 
 def nvidia_smi() -> str:
-    """One line a GPU, as `nvidia-smi -L` prints them; empty where there is no driver."""
+    """One line a GPU, as `nvidia-smi -L` prints them; empty where there is no driver that answers."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""
-    ended = subprocess.run([program, "-L"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    try:
+        ended = subprocess.run([program, "-L"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
     return ended.stdout if ended.returncode == 0 else ""
 
 

@@ -137,7 +137,7 @@ class Controller:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        if self.config.option.lf and not terminalreporter.stats:
+        if self.config.getoption("lf", False) and not terminalreporter.stats:
             terminalreporter.write_line("no test that failed in the last session is among those selected")
         if not self.ended:
             return

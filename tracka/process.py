@@ -1,10 +1,12 @@
 """A bounded child process: its own session, its output in files, its whole tree ended when time is up or we are.
 
 Guarantees: `run` returns within timeout + grace + a few seconds; when it returns or raises, no descendant that it can
-see is alive. A pipe held open by a grandchild delays nothing, because output goes to files.
+see is alive; if we are killed, the kernel kills the child. A pipe held open by a grandchild delays nothing, because
+output goes to files.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
@@ -14,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+_LIBC = ctypes.CDLL(None)  # loaded here, since a child between fork and exec had better load nothing
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -51,11 +56,13 @@ def run(
             stderr=err,
             start_new_session=True,
             pass_fds=pass_fds,
+            preexec_fn=_end_with_parent,
         )
     tree: set[psutil.Process] = set()
     try:
         timed_out = not _ends_within(child, timeout, tree)
         if timed_out:
+            _note(child, tree)
             _signal_group(child, signal.SIGTERM)
             _ends_within(child, grace, tree)
     finally:
@@ -63,16 +70,25 @@ def run(
     return Exit(child.wait(), timed_out, time.monotonic() - start)
 
 
+def _end_with_parent() -> None:
+    """In the child, before it becomes the command: the kernel shall kill it when we die, even by KILL."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _ends_within(child: subprocess.Popen[bytes], seconds: float, tree: set[psutil.Process]) -> bool:
     """Waits, noting descendants on the way: one that left the session is an orphan once the child has ended."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            tree.update(psutil.Process(child.pid).children(recursive=True))
+        _note(child, tree)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(min(1.0, left))
             return True
     return child.poll() is not None
+
+
+def _note(child: subprocess.Popen[bytes], tree: set[psutil.Process]) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        tree.update(psutil.Process(child.pid).children(recursive=True))
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:
@@ -82,8 +98,7 @@ def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:
 
 def _kill(child: subprocess.Popen[bytes], tree: set[psutil.Process]) -> None:
     if child.poll() is None:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            tree.update(psutil.Process(child.pid).children(recursive=True))
+        _note(child, tree)
     _signal_group(child, signal.SIGKILL)
     for process in tree:
         with contextlib.suppress(psutil.NoSuchProcess):

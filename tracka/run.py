@@ -60,6 +60,7 @@ def run_row(
         attempt.close_interrupted(layout, row.run_id)
         passed = _passed(plan, policy)
         if passed is not None:
+            attempt.restore_marker(layout, passed)
             return passed
         marker.ensure_pending_held(layout, row.run_id)
         with gpu.lease(row.gpu_id, gpu.worker_number()) as device:
@@ -96,7 +97,8 @@ def _passed(plan: Plan, policy: Policy) -> Json | None:
 
 
 def read_result(layout: Layout, run_id: str) -> Json | None:
-    """The valid result.json of a run; None where it is missing, damaged, or of another attempt than the manifest."""
+    """The valid result.json of a run; None where it is missing, damaged, of another attempt than the manifest, or where
+    the attempt that it is a copy of is lost."""
     folder = layout.run(run_id)
     try:
         result, manifest = files.read_json(folder.result), files.read_json(folder.manifest)
@@ -104,7 +106,8 @@ def read_result(layout: Layout, run_id: str) -> Json | None:
         return None
     if schema.findings("result", result, "") or result["run_id"] != run_id:
         return None
-    return result if result["attempt"] == manifest.get("attempt") else None
+    same = result["attempt"] == manifest.get("attempt") and folder.attempt(result["attempt"]).result.is_file()
+    return result if same else None
 
 
 def device_name(layout: Layout, run_id: str) -> str:

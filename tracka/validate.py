@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from . import files, schema
 from .campaign import Campaign
-from .contracts import CONTRACTS, ROW_CONTRACTS
+from .contracts import CONTRACTS
 from .errors import Finding, TrackaError, UsageError
+from .evidence import ROW_CONTRACTS
 from .files import Json
 from .layout import PHASES
 from .matrix import Row

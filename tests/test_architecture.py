@@ -1,0 +1,174 @@
+"""The shape of the code: who imports whom, what collecting the gates costs, what the repository gives away."""
+
+import ast
+import graphlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from campaigns import REPOSITORY
+
+PACKAGE = REPOSITORY / "tracka"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text())
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+SIMULATION = {"torch", "lerobot", "libero", "robosuite", "mujoco"}
+LATE = {"pandas", "statsmodels", "jinja2", "av", "huggingface_hub"}
+TABLE = re.findall(
+    r"`([a-z_]+)(?:\.py|/)`",
+    "".join(re.findall(r"^\| (`.*?) \|", (REPOSITORY / "docs" / "architecture.md").read_text(), re.M)),
+)
+COLLECT = ("-m", "pytest", "acceptance", "--collect-only", "-q", "-s")
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """The names that a module or a part of it imports: `.files` and `..run` from tracka, `json` from elsewhere."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield "." * node.level + node.module
+        elif isinstance(node, ast.ImportFrom):
+            yield from ("." * node.level + alias.name for alias in node.names)
+
+
+def siblings(module: str) -> set[str]:
+    """The modules of tracka that `module` imports, in functions too."""
+    named = {
+        name.removeprefix("tracka").lstrip(".")
+        for name in imports(MODULES[module])
+        if name[0] == "." or "tracka." in name
+    }
+    return named & MODULES.keys()
+
+
+def packages(tree: ast.AST) -> set[str]:
+    """The packages from elsewhere that are imported."""
+    return {name.split(".")[0] for name in imports(tree) if not name.startswith(".")}
+
+
+def at_import(tree: ast.Module) -> ast.Module:
+    """The module without its functions: what runs when it is imported."""
+    kept = [node for node in tree.body if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+    return ast.Module(body=kept, type_ignores=[])
+
+
+def tracked() -> list[Path]:
+    """The files that are, or are about to be, in the repository."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return [REPOSITORY / name for name in listed.stdout.splitlines() if (REPOSITORY / name).is_file()]
+
+
+# imports
+
+
+def test_imports_make_no_circle() -> None:
+    graph = {module: siblings(module) for module in MODULES}
+    assert graph["run"] >= {"attempt", "gpu", "marker"}  # they are seen at all
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_imports_go_up_the_list_in_the_documentation() -> None:
+    wrong = [
+        (module, other)
+        for module in MODULES
+        for other in siblings(module)
+        if module in TABLE and TABLE.index(other) > TABLE.index(module)
+    ]
+    assert wrong == []
+
+
+def test_every_module_is_named_in_the_documentation() -> None:
+    named = {module.split(".")[0] for module in MODULES if "__" not in module}
+    assert named <= set(TABLE)
+    assert {name for name in TABLE if not (PACKAGE / name).is_dir()} <= named
+
+
+def test_the_plugin_and_the_scheduler_alone_import_pytest() -> None:
+    assert {module for module, tree in MODULES.items() if packages(tree) & {"pytest", "_pytest", "xdist"}} == {
+        "plugin",
+        "schedule",
+    }
+
+
+def test_the_probes_alone_import_the_simulation() -> None:
+    users = {module for module, tree in MODULES.items() if packages(tree) & SIMULATION}
+    assert users and all(module.startswith("probes.") for module in users)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_what_is_dear_to_import_is_imported_in_functions(module: str) -> None:
+    assert not packages(at_import(MODULES[module])) & (SIMULATION | LATE)
+
+
+# what collecting costs
+
+
+def collect(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Has Python collect the gates, its own cache in `folder`; `words` come first."""
+    command = [sys.executable, *words, *COLLECT, "-o", f"cache_dir={folder}"]
+    return subprocess.run(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+
+
+def test_collecting_the_gates_imports_nothing_heavy(tmp_path: Path) -> None:
+    ended = collect(tmp_path, "-X", "importtime")
+    assert ended.returncode == 0, ended.stdout
+    loaded = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in ended.stderr.splitlines()}
+    assert {"tracka", "pytest", "jsonschema"} <= loaded
+    assert not loaded & (SIMULATION | LATE | {"anyio", "hydra", "numpy", "transformers", "matplotlib", "PIL"})
+
+
+def test_collecting_the_gates_takes_less_than_two_seconds(tmp_path: Path) -> None:
+    def seconds() -> float:
+        start = time.monotonic()
+        assert collect(tmp_path).returncode == 0
+        return time.monotonic() - start
+
+    assert min(seconds() for _ in range(3)) < 2
+
+
+def test_the_gates_can_be_collected_where_no_cache_may_be_written() -> None:
+    command = [sys.executable, *COLLECT, "-p", "no:cacheprovider"]
+    ended = subprocess.run(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+# what the repository gives away
+
+
+WORDS = {
+    "path": "|".join(f"/{name}/" for name in ("root", "work", "home")),
+    "registry": "|".join(
+        rf"\b{name}\.{end}\b"
+        for name, end in (
+            ("pypi", "org"),
+            ("pythonhosted", "org"),
+            ("download.pytorch", "org"),
+            ("anaconda", "(?:org|com)"),
+            ("npmjs", "(?:org|com)"),
+            ("docker", "io"),
+            ("ghcr", "io"),
+            ("quay", "io"),
+            ("gcr", "io"),
+            ("crates", "io"),
+        )
+    ),
+    "index": "--(?:extra-)?index-url" + r"[ =]\S",
+}
+
+
+@pytest.mark.parametrize("pattern", WORDS.values(), ids=WORDS)
+def test_no_file_names_the_build_machine_or_a_registry(pattern: str) -> None:
+    found = [
+        f"{path.relative_to(REPOSITORY)}:{number}: {line.strip()}"
+        for path in tracked()
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if re.search(pattern, line)
+    ]
+    assert found == []

@@ -1,0 +1,422 @@
+"""The contracts against a disk that somebody has meddled with: what is lost, cut or edited is found."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import campaigns
+import pytest
+from campaigns import REPOSITORY
+
+from tracka import campaign, errors, files, lock, schema, validate
+from tracka.errors import Finding
+from tracka.files import Json
+from tracka.layout import PHASES, Layout
+
+BASELINE, FAILED = "baseline_b1_e2", "long_b1_e6"
+STATE, PREFLIGHT, SUMMARY = "artifacts/state", "artifacts/preflight", "artifacts/summary"
+RUN, MARKER = f"artifacts/runs/{BASELINE}", f"{STATE}/rows/{BASELINE}.json"
+RESULT, MANIFEST, EPISODES = f"{RUN}/result.json", f"{RUN}/run_manifest.json", f"{RUN}/episodes.jsonl"
+ATTEMPT = f"{RUN}/attempts/1"
+VIDEO = f"{ATTEMPT}/eval/videos/libero_object_0/eval_episode_0.mp4"
+HANDOFFS = [f"{STATE}/{phase}_handoff.json" for phase in PHASES]
+FILES = [
+    "configs/eval_matrix.csv",
+    "configs/campaign.toml",
+    "configs/run_schema.json",
+    f"{STATE}/cli_capabilities.json",
+    f"{STATE}/lerobot_eval_help.txt",
+    *HANDOFFS,
+    f"{PREFLIGHT}/preflight.json",
+    f"{PREFLIGHT}/nvidia_smi.txt",
+    f"{PREFLIGHT}/pip_freeze.txt",
+    f"{PREFLIGHT}/env_snapshot.json",
+    MARKER,
+    *(f"{STATE}/rows/{run_id}.json" for run_id in ("long_b1_e6", "wide_b4_e4")),
+    *(f"{RUN}/{name}" for name in ("run_manifest.json", "result.json", "stdout.log", "stderr.log", "episodes.jsonl")),
+    *(f"artifacts/runs/wide_b4_e4/{name}" for name in ("run_manifest.json", "result.json", "stdout.log", "stderr.log")),
+    VIDEO,
+    *(f"{SUMMARY}/{name}" for name in ("baseline_summary.csv", "baseline_summary.md", "all_runs.csv", "all_runs.md")),
+    f"{SUMMARY}/failures.csv",
+    "runbook.md",
+    "results.md",
+]
+SCHEMAS = {
+    MANIFEST: "run_manifest",
+    RESULT: "result",
+    MARKER: "row_marker",
+    f"{PREFLIGHT}/preflight.json": "preflight",
+    f"{STATE}/cli_capabilities.json": "cli_capabilities",
+    **dict.fromkeys(HANDOFFS, "handoff"),
+}
+KEYS = [(name, key) for name, kind in SCHEMAS.items() for key in schema.load(kind)["required"]]
+
+
+def finished(temporary: Path, name: str, **words: list[str]) -> Path:
+    """A campaign after all five gates, made by the first xdist worker that asks and shared by all."""
+    shared = temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary
+    root = shared / name / "campaign"
+    with lock.hold(shared / f"{name}.lock", name, wait=True):
+        if not root.exists():
+            made = campaigns.make(root)
+            made.behave(**words)
+            made.pytest("-n0")
+    return root
+
+
+@pytest.fixture(scope="module")
+def passed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A campaign that was accepted."""
+    return finished(tmp_path_factory.getbasetemp(), "passed")
+
+
+@pytest.fixture(scope="module")
+def partial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A campaign one of whose rows failed twice."""
+    return finished(tmp_path_factory.getbasetemp(), "partial", **{FAILED: ["crash"]})
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
+    """Copies a campaign, so that a test may meddle with it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return lambda original: Path(shutil.copytree(original, tmp_path / "campaign"))
+
+
+@pytest.fixture
+def root(passed: Path, copy: Callable[[Path], Path]) -> Path:
+    """A copy of the accepted campaign."""
+    return copy(passed)
+
+
+@pytest.fixture
+def partial_root(partial: Path, copy: Callable[[Path], Path]) -> Path:
+    """A copy of the campaign with the failed row."""
+    return copy(partial)
+
+
+def found(root: Path) -> list[Finding]:
+    """What the strict validation of all phases finds."""
+    try:
+        return validate.validate(campaign.load(root), strict=True)
+    except errors.UsageError as error:
+        return list(error.findings)
+
+
+def edit(path: Path, **values: object) -> None:
+    files.write_json(path, files.read_json(path) | values)
+
+
+def tracka(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tracka", "validate", *words]
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=os.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+
+
+# the untouched campaigns
+
+
+def test_an_untouched_copy_is_valid(root: Path) -> None:
+    assert found(root) == []
+
+
+def test_a_failed_row_is_found_in_its_own_phase_and_at_the_end(partial_root: Path) -> None:
+    spec = campaign.load(partial_root)
+    assert [phase for phase in PHASES if validate.check(spec, phase)] == ["phase4", "phase5"]
+
+
+@pytest.mark.parametrize(("name", "kind"), SCHEMAS.items())
+def test_every_key_that_is_written_is_required(passed: Path, name: str, kind: str) -> None:
+    assert set(files.read_json(passed / name)) == set(schema.load(kind)["required"])
+
+
+# what is lost
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_lost_file_is_found(root: Path, name: str) -> None:
+    (root / name).unlink()
+    assert found(root)
+
+
+@pytest.mark.parametrize("name", ["run_manifest.json", "result.json", "stderr.log", "eval/eval_info.json"])
+def test_a_lost_file_of_the_attempt_that_passed_is_found(root: Path, name: str) -> None:
+    (root / ATTEMPT / name).unlink()
+    assert found(root)
+
+
+@pytest.mark.parametrize(("name", "key"), KEYS)
+def test_a_lost_key_is_found_and_named(root: Path, name: str, key: str) -> None:
+    value = files.read_json(root / name)
+    del value[key]
+    files.write_json(root / name, value)
+    if name == MARKER:  # a damaged marker is set aside and counts as none
+        assert any("marker is missing or damaged" in finding.what for finding in found(root))
+    else:
+        assert any(f"'{key}' is a required property" in finding.what for finding in found(root))
+
+
+@pytest.mark.parametrize("name", [*SCHEMAS, "configs/campaign.toml", "configs/eval_matrix.csv"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe"], ids=["empty", "cut", "no_text"])
+def test_a_file_that_cannot_be_read_is_found(root: Path, name: str, content: bytes) -> None:
+    (root / name).write_bytes(content)
+    assert found(root)
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.8])
+def test_a_truncated_video_is_found(root: Path, share: float) -> None:
+    whole = (root / VIDEO).read_bytes()
+    (root / VIDEO).write_bytes(whole[: int(share * len(whole))])
+    assert any("does not play" in finding.what for finding in found(root))
+
+
+# what is edited
+
+
+HISTORIES = {
+    "no_run": ["pending", "pass"],
+    "never_pending": ["running", "pass"],
+    "passed_twice": ["pending", "running", "pass", "pass"],
+    "failure_turned_pass": ["pending", "running", "fail", "pass"],
+    "pass_turned_failure": ["pending", "running", "pass", "fail", "running", "fail", "pass"],
+    "two_at_once": ["pending", "running", "running", "pass"],
+    "given_back": ["pending", "running", "pending", "running", "pass"],
+    "not_its_end": ["pending", "running", "fail"],
+    "still_running": ["pending", "running"],
+}
+
+
+@pytest.mark.parametrize("statuses", HISTORIES.values(), ids=HISTORIES)
+def test_an_impossible_history_is_found(root: Path, statuses: list[str]) -> None:
+    steps = [{"status": status, "at_utc": "2026-01-01T00:00:00Z", "attempt": 1} for status in statuses]
+    edit(root / MARKER, history=steps)
+    assert found(root)
+
+
+MARKERS: dict[str, Json] = {
+    "status": {"status": "fail"},
+    "running": {"status": "running"},
+    "run_id": {"run_id": "wide_b4_e4"},
+    "retry_index": {"retry_index": 1},
+    "reason": {"reason": "crash"},
+    "result_path": {"result_path": "artifacts/runs/wide_b4_e4/result.json"},
+}
+
+
+@pytest.mark.parametrize("values", MARKERS.values(), ids=MARKERS)
+def test_a_marker_that_disagrees_with_its_run_is_found(root: Path, values: Json) -> None:
+    edit(root / MARKER, **values)
+    assert found(root)
+
+
+def test_a_marker_that_tells_of_another_attempt_is_found(root: Path) -> None:
+    steps = files.read_json(root / MARKER)["history"]
+    edit(root / MARKER, history=[*steps[:-1], steps[-1] | {"attempt": 7}])
+    assert found(root)
+
+
+RESULTS: dict[str, Json] = {
+    "rate": {"success_rate": 1.0},
+    "successes": {"successes": 2},
+    "rate_and_successes": {"success_rate": 1.0, "successes": 2},
+    "tasks": {"per_task": [{"suite": "libero_object", "task_id": 0, "successes": 2, "episodes": 2}]},
+    "another_task": {"per_task": [{"suite": "libero_object", "task_id": 5, "successes": 0, "episodes": 2}]},
+    "no_tasks": {"per_task": []},
+    "fewer_episodes": {"episodes": 1},
+    "status": {"status": "fail", "reason": "crash", "error_message": "no"},
+    "reason": {"reason": "crash"},
+    "exit_code": {"exit_code": 1},
+    "attempt": {"attempt": 2},
+    "run_id": {"run_id": "wide_b4_e4"},
+    "row_hash": {"row_hash": "0" * 64},
+    "videos": {"video_paths": []},
+    "dry_run": {"dry_run": True},
+    "source": {"metrics_source": "log"},
+}
+
+
+@pytest.mark.parametrize("values", RESULTS.values(), ids=RESULTS)
+def test_a_result_edited_by_hand_is_found(root: Path, values: Json) -> None:
+    edit(root / RESULT, **values)
+    assert found(root)
+
+
+MANIFESTS: dict[str, Json] = {
+    "backend": {"mujoco_gl": "glx"},
+    "attempt": {"attempt": 2},
+    "retry_index": {"retry_index": 1},
+    "run_id": {"run_id": "wide_b4_e4"},
+    "row_hash": {"row_hash": "0" * 64},
+    "dry_run": {"dry_run": True},
+    "seed": {"seed": 8},
+    "n_episodes": {"n_episodes": 50},
+    "not_comparable": {"batch_size": 4},
+}
+
+
+@pytest.mark.parametrize("values", MANIFESTS.values(), ids=MANIFESTS)
+def test_a_manifest_edited_by_hand_is_found(root: Path, values: Json) -> None:
+    edit(root / MANIFEST, **values)
+    assert found(root)
+
+
+def flipped(lines: list[Json]) -> list[Json]:
+    return [lines[0] | {"success": not lines[0]["success"]}, *lines[1:]]
+
+
+def without_one(lines: list[Json]) -> list[Json]:
+    return lines[1:]
+
+
+def one_twice(lines: list[Json]) -> list[Json]:
+    return [lines[1], *lines[1:]]
+
+
+@pytest.mark.parametrize("change", [flipped, without_one, one_twice], ids=lambda change: change.__name__)
+def test_an_edited_list_of_episodes_is_found(root: Path, change: Callable[[list[Json]], list[Json]]) -> None:
+    lines = [json.loads(line) for line in (root / EPISODES).read_text().splitlines()]
+    (root / EPISODES).write_text("".join(json.dumps(line) + "\n" for line in change(lines)))
+    assert found(root)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("notes", [[], ["somebody says so"]], ids=["silent", "noted"])
+@pytest.mark.parametrize("status", ["blocked", "partial", "accepted"])
+def test_a_handoff_that_does_not_say_pass_is_found(root: Path, phase: str, status: str, notes: list[str]) -> None:
+    edit(Layout(root).handoff(phase), status=status, notes=notes)
+    assert found(root)
+
+
+@pytest.mark.parametrize("phases", [["phase4"], ["phase5"], ["phase4", "phase5"]], ids="+".join)
+def test_handoffs_that_hide_a_failed_row_are_found(partial_root: Path, phases: list[str]) -> None:
+    for phase in phases:
+        edit(Layout(partial_root).handoff(phase), status="pass", notes=[])
+    assert any(FAILED in str(finding) for finding in found(partial_root))
+
+
+def rewrite(path: Path, change: Callable[[dict[str, str]], dict[str, str] | None]) -> None:
+    """Edits a table line by line; None drops the line."""
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        lines = [line for record in reader if (line := change(record)) is not None]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, reader.fieldnames or [])
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+@pytest.mark.parametrize("run_id", [BASELINE, "long_b1_e6", "wide_b4_e4"])
+def test_a_row_that_is_not_in_the_table_is_found(root: Path, run_id: str) -> None:
+    rewrite(root / SUMMARY / "all_runs.csv", lambda line: None if line["run_id"] == run_id else line)
+    assert any(run_id in finding.what for finding in found(root))
+
+
+@pytest.mark.parametrize("name", ["all_runs.csv", "baseline_summary.csv"])
+@pytest.mark.parametrize(("column", "value"), [("success_rate", "1.0"), ("status", "fail")])
+def test_a_table_that_disagrees_with_the_results_is_found(root: Path, name: str, column: str, value: str) -> None:
+    rewrite(root / SUMMARY / name, lambda line: line | {column: value})
+    assert found(root)
+
+
+def test_a_failure_that_is_not_listed_is_found(partial_root: Path) -> None:
+    path = partial_root / SUMMARY / "failures.csv"
+    rewrite(path, lambda line: None)
+    assert any(finding.where == str(path) for finding in found(partial_root))
+
+
+def test_a_failure_hidden_from_handoffs_and_table_is_found(partial_root: Path) -> None:
+    rewrite(partial_root / SUMMARY / "failures.csv", lambda line: None)
+    for phase in ("phase4", "phase5"):
+        edit(Layout(partial_root).handoff(phase), status="pass", notes=[])
+    assert found(partial_root)
+
+
+def test_a_listed_failure_that_did_not_happen_is_found(partial_root: Path, passed: Path) -> None:
+    shutil.copy(partial_root / SUMMARY / "failures.csv", partial_root.with_name("failures.csv"))
+    shutil.rmtree(partial_root)
+    shutil.copytree(passed, partial_root)
+    shutil.copy(partial_root.with_name("failures.csv"), partial_root / SUMMARY / "failures.csv")
+    assert found(partial_root)
+
+
+REPORTS: dict[str, Json] = {
+    "status": {"status": "blocked", "blocker": "gpus: 0 visible"},
+    "backend": {"mujoco_gl_effective": "glx"},
+    "no_backend": {"mujoco_gl_effective": None},
+    "no_checks": {"checks": []},
+}
+
+
+@pytest.mark.parametrize("values", REPORTS.values(), ids=REPORTS)
+def test_a_preflight_report_edited_by_hand_is_found(root: Path, values: Json) -> None:
+    edit(root / PREFLIGHT / "preflight.json", **values)
+    assert found(root)
+
+
+def test_a_failed_check_is_found_with_its_remedy(root: Path) -> None:
+    path = root / PREFLIGHT / "preflight.json"
+    checks = files.read_json(path)["checks"]
+    edit(path, checks=[checks[0] | {"status": "fail", "remedy": "Buy a GPU"}, *checks[1:]])
+    assert any(finding.remedy == "Buy a GPU" for finding in found(root))
+
+
+def test_a_flag_that_lerobot_eval_does_not_have_is_found(root: Path) -> None:
+    path = root / STATE / "cli_capabilities.json"
+    edit(path, supported_flags=[flag for flag in files.read_json(path)["supported_flags"] if flag != "--seed"])
+    assert any("--seed" in finding.where for finding in found(root))
+
+
+@pytest.mark.parametrize("name", ["configs/eval_matrix.csv", "configs/campaign.toml", "configs/run_schema.json"])
+def test_a_definition_that_changed_after_acceptance_is_found(root: Path, name: str) -> None:
+    (root / name).write_text((root / name).read_text().replace("episode", "episode ", 1) + "\n")
+    assert found(root)
+
+
+@pytest.mark.parametrize("word", ["lerobot-eval", "success rate", "artifacts", "MUJOCO_GL", "rerun", "libero_object"])
+def test_a_runbook_without_what_it_must_say_is_found(root: Path, word: str) -> None:
+    (root / "runbook.md").write_text((root / "runbook.md").read_text().replace(word, "..."))
+    assert any(repr(word) in finding.what for finding in found(root))
+
+
+@pytest.mark.parametrize("word", ["success rate", "artifacts", "wide_b4_e4", "checkpoints/fake", "libero_object"])
+def test_results_without_what_they_must_say_are_found(root: Path, word: str) -> None:
+    (root / "results.md").write_text((root / "results.md").read_text().replace(word, "..."))
+    assert any(repr(word) in finding.what for finding in found(root))
+
+
+# the command
+
+
+def test_the_command_calls_an_accepted_campaign_valid(root: Path) -> None:
+    ended = tracka("--phase", "all", "--root", str(root), "--strict")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "all: valid\n", "")
+
+
+def test_the_command_prints_each_finding_on_a_line_and_fails(root: Path) -> None:
+    (root / "results.md").unlink()
+    ended = tracka("--phase", "all", "--root", str(root), "--strict")
+    assert ended.returncode == 1
+    assert ended.stdout == f"all: {len(ended.stderr.splitlines())} findings\n"
+    assert f"{root / 'results.md'}: the file does not exist" in ended.stderr
+
+
+def test_the_command_looks_at_a_phase_and_the_handoffs_before_it_alone(root: Path) -> None:
+    (root / "results.md").unlink()
+    assert tracka("--phase", "phase4", "--root", str(root)).returncode == 0
+    (root / HANDOFFS[1]).unlink()
+    ended = tracka("--phase", "phase4", "--root", str(root))
+    assert (ended.returncode, ended.stdout) == (1, "phase4: 1 findings\n")
+
+
+@pytest.mark.parametrize("words", [("--phase", "phase6"), ("--phase", "all", "--root", "nowhere")], ids="_".join)
+def test_the_command_refuses_what_it_does_not_know(root: Path, words: tuple[str, ...]) -> None:
+    ended = tracka("--root", str(root), *words)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: ")
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,175 @@
+"""Bounded children: how they end, and that nothing of them is left. Every process here ends by itself in 20 s."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from processes import is_alive, wait_until
+
+from tracka import process
+from tracka.process import Exit
+
+SPAWN = """
+import os, signal, subprocess, sys, time
+print(os.getpid(), flush=True)
+print(subprocess.Popen(["sleep", "20"], start_new_session={session}).pid, flush=True)
+{then}
+"""
+ENDS = {
+    "passes": "time.sleep(1.5)",
+    "is_killed": "time.sleep(1.5); os.kill(os.getpid(), signal.SIGKILL)",
+    "times_out": "time.sleep(20)",
+    "ignores_term": "signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(20)",
+}
+
+
+def run_command(
+    folder: Path,
+    command: list[str],
+    *,
+    env: dict[str, str] | None = None,
+    timeout: float = 10,
+    grace: float = 1,
+    pass_fds: tuple[int, ...] = (),
+) -> Exit:
+    """Runs a command with its output in `folder`."""
+    return process.run(
+        command,
+        cwd=folder,
+        env=dict(os.environ) if env is None else env,
+        stdout=folder / "out",
+        stderr=folder / "err",
+        timeout=timeout,
+        grace=grace,
+        pass_fds=pass_fds,
+    )
+
+
+def run(folder: Path, code: str, timeout: float = 10, grace: float = 1, pass_fds: tuple[int, ...] = ()) -> Exit:
+    """Runs Python on `code`."""
+    return run_command(folder, [sys.executable, "-c", code], timeout=timeout, grace=grace, pass_fds=pass_fds)
+
+
+def printed_pids(folder: Path) -> list[int]:
+    path = folder / "out"
+    return [int(word) for word in path.read_text().split()] if path.exists() else []
+
+
+def are_gone(pids: list[int]) -> bool:
+    return not any(is_alive(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 125])
+def test_an_exit_code_is_handed_on(tmp_path: Path, code: int) -> None:
+    ended = run(tmp_path, f"raise SystemExit({code})")
+    assert (ended.code, ended.timed_out) == (code, False)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT, signal.SIGSEGV])
+def test_a_signal_is_a_negative_exit_code(tmp_path: Path, number: signal.Signals) -> None:
+    ended = run(tmp_path, f"import os; os.kill(os.getpid(), {number.value})")
+    assert (ended.code, ended.timed_out) == (-number, False)
+
+
+def test_output_goes_to_its_two_files(tmp_path: Path) -> None:
+    run(tmp_path, "import sys; print('said'); print('complained', file=sys.stderr)")
+    assert ((tmp_path / "out").read_text(), (tmp_path / "err").read_text()) == ("said\n", "complained\n")
+
+
+def test_the_child_reads_nothing_from_the_callers_terminal(tmp_path: Path) -> None:
+    run(tmp_path, "import sys; print(repr(sys.stdin.read()))")
+    assert (tmp_path / "out").read_text() == "''\n"
+
+
+def test_the_child_gets_the_given_environment_and_folder_alone(tmp_path: Path) -> None:
+    run_command(tmp_path, ["/bin/sh", "-c", "env; pwd"], env={"ONLY": "this"})
+    lines = (tmp_path / "out").read_text().splitlines()
+    assert "ONLY=this" in lines and lines[-1] == str(tmp_path)
+    assert not [line for line in lines if line.startswith(("HOME=", "PATH="))]
+
+
+def test_a_child_that_takes_too_long_is_asked_to_end(tmp_path: Path) -> None:
+    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); time.sleep(20)"
+    ended = run(tmp_path, code, timeout=1, grace=5)
+    assert (ended.code, ended.timed_out) == (7, True)
+    assert 1 <= ended.seconds < 4
+
+
+def test_a_child_that_ignores_term_is_killed_after_the_grace(tmp_path: Path) -> None:
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(20)"
+    ended = run(tmp_path, code, timeout=1, grace=1)
+    assert (ended.code, ended.timed_out) == (-signal.SIGKILL, True)
+    assert 2 <= ended.seconds < 5
+
+
+@pytest.mark.parametrize("session", [False, True], ids=["same_session", "own_session"])
+@pytest.mark.parametrize("end", ENDS)
+def test_a_grandchild_is_gone_however_the_child_ends(tmp_path: Path, session: bool, end: str) -> None:
+    run(tmp_path, SPAWN.format(session=session, then=ENDS[end]), timeout=2.2)
+    assert len(printed_pids(tmp_path)) == 2
+    wait_until(lambda: are_gone(printed_pids(tmp_path)), 2)
+
+
+def test_a_grandchild_born_in_the_last_second_is_gone_too(tmp_path: Path) -> None:
+    command = ["/bin/sh", "-c", "setsid sleep 20 & echo $!; exec sleep 20"]
+    for _ in range(3):
+        run_command(tmp_path, command, timeout=0.5)
+        assert len(printed_pids(tmp_path)) == 1
+        wait_until(lambda: are_gone(printed_pids(tmp_path)), 2)
+
+
+def test_a_great_grandchild_is_gone_after_a_timeout(tmp_path: Path) -> None:
+    code = SPAWN.format(session=True, then=ENDS["times_out"])
+    run(tmp_path, f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])", timeout=2)
+    assert len(printed_pids(tmp_path)) == 2
+    wait_until(lambda: are_gone(printed_pids(tmp_path)), 2)
+
+
+def test_a_pipe_held_open_by_a_grandchild_delays_nothing(tmp_path: Path) -> None:
+    ended = run(tmp_path, SPAWN.format(session=False, then=""))
+    assert ended.code == 0
+    assert ended.seconds < 2
+
+
+INTERRUPTED = f"""
+import signal, sys
+from pathlib import Path
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]!r}
+import test_process
+signal.signal(signal.SIGINT, signal.default_int_handler)
+test_process.run(Path(sys.argv[1]), test_process.SPAWN.format(session=sys.argv[2] == "True", then="time.sleep(20)"), 20)
+"""
+
+
+@pytest.mark.parametrize("session", [False, True], ids=["same_session", "own_session"])
+def test_an_interrupt_leaves_no_process(tmp_path: Path, session: bool) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, tmp_path, str(session)], stderr=subprocess.PIPE
+    ) as caller:
+        wait_until(lambda: len(printed_pids(tmp_path)) == 2)
+        time.sleep(0.1)
+        caller.send_signal(signal.SIGINT)
+        errors = caller.communicate(timeout=10)[1]
+    assert b"KeyboardInterrupt" in errors
+    wait_until(lambda: are_gone(printed_pids(tmp_path)), 2)
+
+
+def test_a_program_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="nowhere"):
+        run_command(tmp_path, [str(tmp_path / "nowhere")])
+
+
+def test_named_descriptors_are_inherited_and_others_are_not(tmp_path: Path) -> None:
+    first, second = os.pipe(), os.pipe()
+    code = f"import os; os.write({first[1]}, b'here'); os.fstat({second[1]})"
+    try:
+        ended = run(tmp_path, code, pass_fds=(first[1],))
+        assert os.read(first[0], 4) == b"here"
+    finally:
+        for descriptor in (*first, *second):
+            os.close(descriptor)
+    assert ended.code == 1 and "Bad file descriptor" in (tmp_path / "err").read_text()

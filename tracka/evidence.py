@@ -1,0 +1,170 @@
+"""The contracts of one row: what its run folder and its marker must be.
+
+A run folder is held against itself: its top files against the attempt they are copies of, its result against what
+lerobot-eval left, its manifest against the matrix. So an edited number is found, whichever file it stands in.
+"""
+
+import filecmp
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from . import collect, engine, files, marker, run, video
+from .campaign import Campaign
+from .errors import Finding
+from .files import Json
+from .layout import RunFolder
+from .matrix import Row
+
+RowContract = Callable[[Campaign, Row], Iterator[Finding]]
+AGAIN = "Run the row again: move its run folder away, then pytest acceptance"
+
+
+def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """The files of one row: there, of the right form, agreeing with each other and with the matrix."""
+    top = campaign.layout.run(row.run_id)
+    manifest, result = collect.load_run_manifest(top.manifest), collect.load_result(top.result)
+    yield from _marker(campaign, row, manifest, result)
+    yield from _differing(str(top.manifest), manifest, _asked(campaign, row, manifest))
+    yield from _copies(top, top.attempt(manifest["attempt"]), result)
+    if result["status"] == "pass":
+        yield from _outcome(top, manifest, result)
+
+
+def _marker(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Iterator[Finding]:
+    path = campaign.layout.marker(row.run_id)
+    state = marker.read(campaign.layout, row.run_id)
+    if state is None:
+        yield Finding(str(path), "the row's marker is missing or damaged", "Run pytest acceptance: it is restored")
+        return
+    for broken in marker.broken_steps(state):
+        yield Finding(str(path), f"an impossible step: {broken}", AGAIN)
+    wanted = {
+        "run_id": row.run_id,
+        "status": result["status"],
+        "reason": result["reason"],
+        "retry_index": manifest["retry_index"],
+        "gpu_id": manifest["gpu_id"],
+        "result_path": campaign.layout.relative(campaign.layout.run(row.run_id).result),
+    }
+    yield from _differing(str(path), state, wanted)
+    yield from _differing(f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
+
+
+def _asked(campaign: Campaign, row: Row, manifest: Json) -> Json:
+    """What the manifest must say for the row as the matrix has it; a retry may have run with a smaller batch."""
+    return {
+        "run_id": row.run_id,
+        "dry_run": False,
+        "task_suite": row.task_suite,
+        "task_ids": list(campaign.task_ids(row)),
+        "n_episodes": row.n_episodes,
+        "expected_episodes": row.n_episodes * len(campaign.task_ids(row)),
+        "seed": row.seed,
+        "batch_size_requested": row.batch_size,
+        "batch_size": min(manifest["batch_size"], row.batch_size),
+        "comparable": manifest["batch_size"] == row.batch_size,
+    }
+
+
+def _differing(where: str, found: Json, wanted: Json) -> Iterator[Finding]:
+    for key, value in wanted.items():
+        if found.get(key) != value:
+            yield Finding(f"{where}, key {key}", f"it is {found.get(key)!r}, and {value!r} by the other files", AGAIN)
+
+
+def _copies(top: RunFolder, attempt: RunFolder, result: Json) -> Iterator[Finding]:
+    """The files at the top are those of the last attempt, byte for byte."""
+    pairs = [
+        (top.manifest, attempt.manifest),
+        (top.result, attempt.result),
+        (top.stdout, attempt.stdout),
+        (top.stderr, attempt.stderr),
+    ]
+    if result["status"] == "pass":
+        pairs.append((top.episodes, attempt.episodes))
+    for copy, original in pairs:
+        if lost := [path for path in (copy, original) if not path.is_file()]:
+            yield from (Finding(str(path), "the file does not exist", AGAIN) for path in lost)
+        elif not copy.samefile(original) and not filecmp.cmp(copy, original, shallow=False):
+            yield Finding(str(copy), f"it differs from {original}", AGAIN)
+
+
+def _outcome(top: RunFolder, manifest: Json, result: Json) -> Iterator[Finding]:
+    """The result and the episodes are what lerobot-eval's own files say."""
+    attempt = top.attempt(manifest["attempt"])
+    metrics = engine.read_metrics(attempt.output, (attempt.stdout, attempt.stderr))
+    wanted = engine.reported(metrics) | {
+        "run_id": manifest["run_id"],
+        "attempt": manifest["attempt"],
+        "row_hash": manifest["row_hash"],
+        "dry_run": False,
+    }
+    yield from _differing(str(top.result), result, wanted)
+    records = engine.episode_records(metrics, manifest["batch_size"], manifest["n_episodes"], manifest["seed"])
+    if _lines(top.episodes) != records:
+        yield Finding(str(top.episodes), "its lines are not the episodes of eval_info.json", AGAIN)
+
+
+def _lines(path: Path) -> list[Any]:
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):
+        return []
+
+
+def backend(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """The row ran with the backend that preflight chose."""
+    manifest = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)
+    chosen = files.read_json(campaign.layout.preflight_report).get("mujoco_gl_effective")
+    if manifest["mujoco_gl"] != chosen:
+        what = f"the run used {manifest['mujoco_gl']}, preflight chose {chosen}"
+        yield Finding(str(campaign.layout.run(row.run_id).manifest), what, "Run the row again with --allow-overwrite")
+
+
+def result_stands(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """The row passed, with inputs that are still today's."""
+    path = campaign.layout.run(row.run_id).result
+    result = collect.load_result(path)
+    if result["status"] != "pass":
+        remedy = f"Read {result['stderr_log']}, mend it, and rerun: pytest acceptance --lf"
+        yield Finding(str(path), f"the run failed ({result['reason']}): {result['error_message']}", remedy)
+    elif result["row_hash"] != _today(campaign, row):
+        what = "it passed with another row, settings, checkpoint or software than today's"
+        yield Finding(
+            str(path), what, "Run it again with --allow-overwrite, or give the changed row a run id of its own"
+        )
+
+
+def _today(campaign: Campaign, row: Row) -> str:
+    return run.plan_row(campaign, row, run.load_host(campaign.layout)).row_hash
+
+
+def videos(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """The videos of a row that passed are there and play to their end."""
+    path = campaign.layout.run(row.run_id).result
+    result = collect.load_result(path)
+    if result["status"] == "pass" and not result["video_paths"]:
+        yield Finding(str(path), "the run has no videos", "Look for video errors in its stderr.log")
+    for name in result["video_paths"] if result["status"] == "pass" else ():
+        if not video.frame_count(campaign.layout.root / name):
+            yield Finding(str(campaign.layout.root / name), "the video does not play", "Run the row again")
+
+
+def verdict(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """The policy succeeded often enough."""
+    path = campaign.layout.run(row.run_id).result
+    rate, least = collect.load_result(path)["success_rate"], campaign.threshold(row)
+    if rate is not None and rate < least:
+        what = f"the success rate is {rate:.3f}, at least {least:.3f} is asked for"
+        yield Finding(str(path), what, "Look at the videos; the threshold stands in campaign.toml")
+
+
+ROW_CONTRACTS: dict[str, RowContract] = {
+    "evidence": evidence,
+    "backend": backend,
+    "result": result_stands,
+    "videos": videos,
+    "verdict": verdict,
+}
