@@ -29,7 +29,7 @@ accept: setup ## run the acceptance gates on the embedded campaign (JUnit in rep
 test: setup ## run the linter, the type checker and the harness's own tests (JUnit in reports/test.xml)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest tests -n $(WORKERS) --junitxml=reports/test.xml
+	$(VENV)/bin/python -m pytest tests -n $(WORKERS) --dist worksteal --junitxml=reports/test.xml
 
 setup: ## make or refresh the virtual environment, the GL libraries and LIBERO's files
 	@python="$$(eval "$$FIND_PYTHON")" && "$$python" -m tracka.provision --venv $(VENV)

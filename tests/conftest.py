@@ -1,4 +1,4 @@
-"""Fixtures of the harness's own tests."""
+"""Fixtures of the harness's own tests, and their order."""
 
 import shutil
 from collections.abc import Callable
@@ -7,6 +7,11 @@ from pathlib import Path
 import campaigns
 import pytest
 from campaigns import Made
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Those with the simulator first, so that none of them is left running alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("simulator") is None)
 
 
 @pytest.fixture

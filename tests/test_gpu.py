@@ -1,7 +1,5 @@
 """GPUs: which are visible, and that a lease holds one against every other process of the host."""
 
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -227,7 +225,7 @@ def test_without_a_driver_there_are_no_gpus(driver: SimpleNamespace) -> None:
 # rows
 
 
-def test_a_row_runs_on_its_leased_gpu_and_its_process_keeps_the_lease(make_campaign: Callable[..., Made]) -> None:
+def test_a_row_holds_its_leased_gpu_until_it_and_its_harness_are_gone(make_campaign: Callable[..., Made]) -> None:
     made = make_campaign([*ROWS, "gpu_b1_e1,libero_object,1,1,auto,7,egl,checkpoints/fake,1"])
     made.behave(gpu_b1_e1=["slow:20"])
     made.pass_preflight()
@@ -235,10 +233,9 @@ def test_a_row_runs_on_its_leased_gpu_and_its_process_keeps_the_lease(make_campa
     wait_until(lambda: bool(made.started()))
     manifest = files.read_json(made.layout.run("gpu_b1_e1").manifest)
     assert (manifest["gpu_id"], manifest["env"]["CUDA_VISIBLE_DEVICES"]) == (0, "0")
+    assert free() == 1
     harness.kill()
     harness.wait()
-    assert free() == 1
-    os.kill(made.pids()[0], signal.SIGKILL)
     wait_until(lambda: free() == 0)
 
 

@@ -1,7 +1,6 @@
 """A row's run, from its plan to its evidence: every end, the retry, what is there already, and what was cut short."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -353,13 +352,14 @@ def test_a_passed_row_whose_marker_is_lost_has_sound_evidence_after_the_next_cal
 # cut short
 
 
-def test_a_killed_harness_leaves_an_attempt_that_the_next_call_closes(ready: Made) -> None:
+def test_a_killed_harness_takes_its_row_with_it_and_leaves_an_attempt_that_the_next_call_closes(ready: Made) -> None:
     ready.behave(**{ROW: ["slow:20", "ok"]})
     harness = ready.start_row(ROW)
     wait_until(lambda: bool(ready.pids()))
+    (evaluation,) = ready.pids()
     harness.kill()
     harness.communicate()
-    os.kill(ready.pids()[0], signal.SIGKILL)
+    wait_until(lambda: not is_alive(evaluation))
     assert not ready.layout.run(ROW).attempt(1).result.exists()
     assert ready.run_row(ROW)["attempt"] == 2
     assert results(ready, ROW) == [("fail", "interrupted"), ("pass", None)]
