@@ -88,6 +88,7 @@ def test_last_failed_runs_that_row_alone_and_then_closes(made: Made) -> None:
     ended = made.pytest("-n2", "--lf")
     assert ended.returncode == 0, ended.stdout
     assert made.started()[before:] == ["long_b1_e6"]
+    assert "| long_b1_e6 | libero_object | pass |" in made.layout.results.read_text()
     assert statuses(made) == ["pass"] * 5
 
 

@@ -151,7 +151,7 @@ def tree_sha256(folder: Path) -> str:
     Contents are read again only where size, time of change or inode differ from the last time: a pi0 is 9 GB.
     """
     store = cache_folder() / "trees" / f"{files.sha256(str(folder).encode())}.json"
-    known = _known(store)
+    known = files.read_or_empty(store)
     found: dict[str, Any] = {}
     for path in files.walk_files(folder):
         status, name = path.stat(), str(path.relative_to(folder))
@@ -162,13 +162,6 @@ def tree_sha256(folder: Path) -> str:
     if found != known:
         files.write_json(store, found)
     return files.sha256(files.canonical({name: entry["sha256"] for name, entry in found.items()}))
-
-
-def _known(store: Path) -> dict[str, Any]:
-    try:
-        return files.read_json(store)
-    except TrackaError:
-        return {}
 
 
 def cache_folder() -> Path:

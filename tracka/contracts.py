@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from . import collect, engine, files, preflight, schema
+from . import collect, engine, files, preflight, report, schema
 from .campaign import Campaign
 from .errors import Finding, TrackaError, UsageError
 from .evidence import ROW_CONTRACTS
@@ -152,6 +152,9 @@ def _results(campaign: Campaign) -> Iterator[Finding]:
     rows = campaign.enabled
     wanted = [*RESULTS_WORDS, *(row.run_id for row in rows), *(row.policy_path for row in rows)]
     yield from _mentions(campaign.layout.results, tuple(dict.fromkeys([*wanted, *(row.task_suite for row in rows)])))
+    path, table = campaign.layout.results, collect.markdown(report.enabled_results(campaign))
+    if path.is_file() and table not in path.read_text(encoding="utf-8"):
+        yield Finding(str(path), "its table is not what the run folders say", "Run phase 5: pytest acceptance")
 
 
 def _mentions(path: Path, words: Sequence[str]) -> Iterator[Finding]:

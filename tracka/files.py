@@ -83,6 +83,14 @@ def read_json(path: Path) -> Json:
     return value
 
 
+def read_or_empty(path: Path) -> Json:
+    """The object in `path`, or an empty one where `read_json` would refuse."""
+    try:
+        return read_json(path)
+    except UsageError:
+        return {}
+
+
 def canonical(value: Any) -> bytes:
     """One byte string for one value, whatever the order of its keys: what hashes are taken of."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

@@ -5,9 +5,10 @@ when rows failed; phase 5 is partial when phase 4 was.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from . import collect, files, inventory, run, schema, validate
+from . import collect, files, inventory, report, run, schema, validate
 from .campaign import Campaign
 from .errors import TrackaError
 from .files import Json
@@ -17,10 +18,10 @@ MAY_BE_PARTIAL = ("phase4", "phase5")
 
 
 def hand_over(campaign: Campaign, phase: str) -> Json:
-    """Writes the phase's summaries, then its handoff, and returns the handoff."""
-    if phase in _SUMMARIES:
-        collect.write_tables(campaign, _SUMMARIES[phase](campaign))
-    status, notes = _status(campaign, phase)
+    """Writes the phase's summaries or pages, then its handoff, and returns the handoff."""
+    before = _before(campaign, phase)
+    _write_tables_and_pages(campaign, phase, before)
+    status, notes = _status(campaign, phase, before)
     handoff: Json = {
         "schema_version": schema.VERSION,
         "phase": phase,
@@ -36,32 +37,47 @@ def hand_over(campaign: Campaign, phase: str) -> Json:
     return handoff
 
 
-def _status(campaign: Campaign, phase: str) -> tuple[str, list[str]]:
-    before = _before(campaign, phase)
-    if before is not None and not (before[0] == "partial" and phase == "phase5"):
-        return "blocked", before[1]
-    findings = [str(finding) for finding in validate.check(campaign, phase)]
-    if before is not None or (findings and phase in MAY_BE_PARTIAL):
-        return "partial", [*(before[1] if before else ()), *findings]
-    return ("blocked", findings) if findings else ("pass", [])
+@dataclass(frozen=True)
+class Before:
+    """Why the phase before does not let this one pass. Reasons are handed on as they are: phase 5 names what stopped
+    phase 2."""
+
+    blocks: bool
+    notes: tuple[str, ...]
 
 
-def _before(campaign: Campaign, phase: str) -> tuple[str, list[str]] | None:
-    """The status of the handoff before `phase` and why it does not let the phase pass; None if it does.
-
-    Reasons are handed on as they are, so that phase 5 names what stopped phase 2.
-    """
+def _before(campaign: Campaign, phase: str) -> Before | None:
     if phase == PHASES[0]:
         return None
     previous = PHASES[PHASES.index(phase) - 1]
-    findings = [str(finding) for finding in validate.handoff(campaign, previous)]
+    findings = tuple(str(finding) for finding in validate.handoff(campaign, previous))
     if not findings:
         return None
     try:
         value = validate.read_handoff(campaign, previous)
     except TrackaError:
-        return "missing", findings
-    return ("outdated", findings) if value["status"] == "pass" else (value["status"], value["notes"])
+        return Before(True, findings)
+    if value["status"] == "pass":  # and yet refused: it is outdated
+        return Before(True, findings)
+    return Before(phase != "phase5" or value["status"] != "partial", tuple(value["notes"]))
+
+
+def _write_tables_and_pages(campaign: Campaign, phase: str, before: Before | None) -> None:
+    if phase in _SUMMARIES:
+        collect.write_tables(campaign, _SUMMARIES[phase](campaign))
+    if phase == "phase5" and not (before and before.blocks):
+        report.write(campaign)  # here too, since --lf leaves out the tests that wrote the pages
+
+
+def _status(campaign: Campaign, phase: str, before: Before | None) -> tuple[str, list[str]]:
+    if before and before.blocks:
+        return "blocked", list(before.notes)
+    findings = [str(finding) for finding in validate.check(campaign, phase)]
+    if before:
+        return "partial", [*before.notes, *findings]
+    if not findings:
+        return "pass", []
+    return ("partial" if phase in MAY_BE_PARTIAL else "blocked"), findings
 
 
 def _inputs(campaign: Campaign, phase: str) -> dict[str, str | None]:
@@ -95,19 +111,17 @@ def _of_phase4(campaign: Campaign, layout: Layout) -> list[Path]:
 
 
 def _host(campaign: Campaign) -> Json:
-    path = campaign.layout.preflight_report
-    report = files.read_json(path) if path.is_file() else {}
-    checks = {check["name"]: check["status"] for check in report.get("checks", [])}
+    found = files.read_or_empty(campaign.layout.preflight_report)
+    checks = {check["name"]: check["status"] for check in found.get("checks", [])}
     return {
-        "mujoco_gl_effective": report.get("mujoco_gl_effective"),
+        "mujoco_gl_effective": found.get("mujoco_gl_effective"),
         "checks": checks,
-        "blocker": report.get("blocker"),
+        "blocker": found.get("blocker"),
     }
 
 
 def _capabilities(campaign: Campaign) -> Json:
-    path = campaign.layout.capabilities
-    known = files.read_json(path) if path.is_file() else {}
+    known = files.read_or_empty(campaign.layout.capabilities)
     return {"version_text": known.get("version_text"), "flags": len(known.get("supported_flags", []))}
 
 

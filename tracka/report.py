@@ -6,7 +6,7 @@ from typing import Any
 
 from . import collect, files
 from .campaign import Campaign
-from .errors import UsageError
+from .collect import EvalRunResult
 from .files import Json
 
 
@@ -27,20 +27,24 @@ def _render(name: str, facts: dict[str, Any]) -> str:
 
 
 def _facts(campaign: Campaign) -> dict[str, Any]:
-    results = collect.collect_results(campaign.layout.runs)
-    enabled = {row.run_id for row in campaign.enabled}
+    results = enabled_results(campaign)
     manifests = [_manifest(campaign, row.run_id) for row in campaign.enabled]
     return {
         "campaign": campaign,
         "folder": _folder(campaign),
-        "preflight": _read(campaign.layout.preflight_report),
+        "preflight": files.read_or_empty(campaign.layout.preflight_report),
         "manifests": [manifest for manifest in manifests if manifest],
-        "results": [result for result in results if result.run_id in enabled],
-        "table": collect.markdown([result for result in results if result.run_id in enabled]),
+        "table": collect.markdown(results),
         "failures": collect.failure_reasons(campaign, results),
         "checkpoints": _checkpoints(manifests),
         "generated_at_utc": files.utc_now(),
     }
+
+
+def enabled_results(campaign: Campaign) -> list[EvalRunResult]:
+    """The results of the enabled rows, in the matrix's order: what the pages show."""
+    enabled = {row.run_id for row in campaign.enabled}
+    return [result for result in collect.collect_results(campaign.layout.runs) if result.run_id in enabled]
 
 
 def _folder(campaign: Campaign) -> str:
@@ -50,14 +54,7 @@ def _folder(campaign: Campaign) -> str:
 
 
 def _manifest(campaign: Campaign, run_id: str) -> Json:
-    return _read(campaign.layout.run(run_id).manifest)
-
-
-def _read(path: Any) -> Json:
-    try:
-        return files.read_json(path)
-    except UsageError:
-        return {}
+    return files.read_or_empty(campaign.layout.run(run_id).manifest)
 
 
 def _checkpoints(manifests: list[Json]) -> list[Json]:
