@@ -113,6 +113,17 @@ class Made:
         """Runs the gates on this campaign as a user would."""
         return self.command("-m", "pytest", "acceptance", "--campaign", str(self.root), *words)
 
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Starts the gates in the background, as `pytest` does to their end."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "pytest", "acceptance", "--campaign", str(self.root), *words],
+            cwd=REPOSITORY,
+            env={**os.environ, **self.environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
     def tracka(self, *words: str) -> subprocess.CompletedProcess[str]:
         return self.command("-m", "tracka", *words)
 

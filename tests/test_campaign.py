@@ -176,3 +176,9 @@ print(sorted({heavy!r} & set(sys.modules)))
 """
     ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout.strip()) == (0, "[]"), ended.stderr
+
+
+@pytest.mark.parametrize("name", ["policy.path", "seed", "eval.batch_size", "output_dir", "env.task_ids"])
+def test_a_flag_that_the_matrix_decides_cannot_be_set_beside_it(make_campaign: Callable[..., Made], name: str) -> None:
+    found = refusal(make_campaign(settings=ONE_TASK + f'[lerobot_eval.flags]\n"{name}" = "x"').root)
+    assert any("flags" in text and name in text for text in found)

@@ -47,7 +47,6 @@ HIDDEN = {
     "HF_TOKEN": "hf_secret",
     "HUGGINGFACE_HUB_TOKEN": "secret",
     "NVIDIA_API_KEY": "secret",
-    "SLURM_JWT": "secret",
     "HTTPS_PROXY": "http://user:secret@proxy",
     "https_proxy": "http://user:secret@proxy",
     "HF_ENDPOINT": "https://user:secret@mirror",
@@ -94,7 +93,9 @@ def test_robosuite_would_not_take_an_egl_device_that_cuda_does_not_see(monkeypat
     assert "MUJOCO_EGL_DEVICE_ID needs to be set" in import_robosuite(made).stderr
 
 
-@pytest.mark.parametrize("name", ["MY_SECRET", "AWS_ACCESS_KEY_ID", "GITHUB_TOKEN", "PYTEST_CURRENT_TEST", "SSH_AGENT"])
+@pytest.mark.parametrize(
+    "name", ["MY_SECRET", "AWS_ACCESS_KEY_ID", "GITHUB_TOKEN", "PYTEST_CURRENT_TEST", "SSH_AGENT", "SLURM_JWT"]
+)
 def test_a_variable_that_is_not_listed_is_not_passed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     assert name not in made_on_cpu(monkeypatch, {name: "x"})
 

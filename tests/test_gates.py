@@ -1,11 +1,16 @@
 """The gates as a user runs them: `pytest acceptance` on a campaign whose lerobot-eval is a stand-in."""
 
 import json
+import os
+import re
+import shutil
+import signal
 import subprocess
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 from campaigns import Made
+from processes import wait_until
 
 from tracka import files, validate
 
@@ -216,3 +221,85 @@ def test_handoffs_say_what_was_given_made_and_found(made: Made) -> None:
     assert (three["details"]["run_id"], three["details"]["exit_code"]) == ("baseline_b1_e2", 0)
     assert (four["details"]["completed_rows"], four["details"]["failed_rows"]) == (2, 1)
     assert json.dumps(four["notes"]).count("long_b1_e6") >= 1
+
+
+def test_a_matrix_edited_while_the_gates_run_is_not_accepted(made: Made) -> None:
+    made.behave(baseline_b1_e2=["slow:3"])
+    gates = made.start("-n2")
+    wait_until(lambda: "baseline_b1_e2" in made.started())
+    with made.layout.matrix.open("a") as matrix:
+        matrix.write("late_b1_e1,libero_object,1,1,cpu,9,egl,checkpoints/fake,1\n")
+    assert gates.wait() == 1
+    assert "late_b1_e1" not in made.started()
+    assert made.pytest("-n2").returncode == 0
+    assert "late_b1_e1" in made.started()
+
+
+def test_a_second_session_on_a_campaign_is_refused_and_names_the_first(made: Made) -> None:
+    made.behave(baseline_b1_e2=["slow:5"])
+    gates = made.start("-n2")
+    wait_until(lambda: "baseline_b1_e2" in made.started())
+    second = made.pytest("-n0")
+    assert second.returncode == 4
+    assert f"held by process {gates.pid}" in second.stderr
+    assert gates.wait() == 0
+
+
+def test_a_phase_that_fails_takes_back_the_handoffs_that_stood_on_it(made: Made) -> None:
+    made.pytest("-n2")
+    shutil.rmtree(made.layout.run("wide_b4_e4").path)
+    made.behave(wide_b4_e4=["crash"])
+    made.pytest("-n2", "-m", "phase4")
+    assert status(made, "phase4") == "partial"
+    assert not made.layout.handoff("phase5").exists()
+
+
+def test_phase_4_never_runs_the_baseline(made: Made) -> None:
+    made.pytest("-n2")
+    (made.root / "checkpoints" / "fake" / "model.safetensors").write_bytes(b"other weights")
+    before = len(made.started())
+    ended = made.pytest("-n2", "-m", "phase4", "--allow-overwrite")
+    assert ended.returncode == 1
+    assert "baseline_b1_e2" not in made.started()[before:]
+
+
+def test_a_killed_workers_row_is_closed_before_the_session_ends(made: Made) -> None:
+    made.behave(wide_b4_e4=["kill_parent"])
+    made.pytest("-n2")
+    result = files.read_json(made.layout.run("wide_b4_e4").result)
+    assert (result["status"], result["reason"]) == ("fail", "interrupted")
+    assert "interrupted" in (made.layout.summary / "failures.csv").read_text()
+
+
+@pytest.mark.parametrize("workers", WORKERS)
+def test_an_interrupt_closes_its_rows_before_it_hands_over(made: Made, workers: str) -> None:
+    made.behave(wide_b4_e4=["slow:60"], long_b1_e6=["slow:60"])
+    gates = made.start(workers)
+    wait_until(lambda: len(made.started()) > 1)
+    gates.send_signal(signal.SIGTERM)
+    gates.wait()
+    assert status(made, "phase4") == "partial"
+    row = made.started()[1]
+    result = files.read_json(made.layout.run(row).result)
+    assert (result["status"], result["reason"]) == ("fail", "interrupted")
+    assert validate.holds(made.spec, "phase4", "summaries") == []
+
+
+def test_the_runbooks_commands_run_as_they_stand(made: Made) -> None:
+    made.pytest("-n2")
+    blocks = re.findall(r"^```bash\n(cd .*?)^```", made.layout.runbook.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 3
+    for block in blocks:
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ["HOME"],
+            "TRACKA_STANDIN": made.environ["TRACKA_STANDIN"],
+        }
+        subprocess.run(["bash", "-euc", block], env=environ, check=True, capture_output=True)
+    assert (made.root / "replays" / "wide_b4_e4" / "eval_info.json").is_file()
+    assert validate.validate(made.spec, strict=True) == []
+
+
+def test_a_cache_that_cannot_be_written_stops_nothing(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(made.environ, "XDG_CACHE_HOME", str(made.layout.matrix))  # type: ignore[arg-type]
+    assert made.pytest("-n2").returncode == 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from . import matrix, schema
+from . import files, matrix, schema
 from .errors import Finding, UsageError
 from .layout import Layout
 from .matrix import SUITES, Row
@@ -58,6 +58,7 @@ class Campaign:
     build: Mapping[str, str] = field(default_factory=dict)
     cuda_to_egl: Mapping[int, int] = field(default_factory=dict)
     executable: tuple[str, ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)  # of the files it was read from, by path in the campaign
 
     @property
     def name(self) -> str:
@@ -100,6 +101,7 @@ def load(root: Path) -> Campaign:
     Raises UsageError with all findings in its matrix, its settings, and between the two.
     """
     layout = Layout(root.resolve())
+    digests = _digests(layout)  # before reading, so that a change in between counts as one
     if not layout.settings.parent.is_dir():
         remedy = "Name a campaign's folder, or make one with `tracka init NAME`"
         raise UsageError(Finding(str(root), "this is no campaign: it has no configs folder", remedy))
@@ -112,11 +114,16 @@ def load(root: Path) -> Campaign:
     findings += [*broken, *_unknown_names(str(layout.settings), rows, table)]
     if broken:
         raise UsageError(findings)
-    campaign = _campaign(layout, rows, table)
+    campaign = replace(_campaign(layout, rows, table), digests=digests)
     findings += _wrong_tasks(campaign)
     if findings:
         raise UsageError(findings)
     return campaign
+
+
+def _digests(layout: Layout) -> dict[str, str]:
+    paths = [path for path in (layout.matrix, layout.settings, layout.run_schema) if path.is_file()]
+    return {layout.relative(path): files.sha256_file(path) for path in paths}
 
 
 def _collect[T](findings: list[Finding], step: Callable[[], T]) -> T | None:

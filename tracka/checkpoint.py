@@ -50,6 +50,14 @@ def resolve(policy_path: str, root: Path) -> Checkpoint:
     return _inspect(policy_path, snapshot.name, snapshot)
 
 
+def without_download(policy_path: str, root: Path) -> Checkpoint:
+    """The checkpoint if it is a folder here, else one in name only, with a hash of zeros: for dry runs."""
+    try:
+        return _inspect(policy_path, None, in_campaign(policy_path, root))
+    except TrackaError:
+        return Checkpoint(policy_path, None, Path(policy_path), "unknown", "0" * 64)
+
+
 def in_campaign(policy_path: str, root: Path) -> Path:
     """The folder that `policy_path` means if it means one: from the campaign's folder, a home folder, or absolute."""
     try:
@@ -160,7 +168,8 @@ def tree_sha256(folder: Path) -> str:
         digest = last["sha256"] if last.get("stamp") == stamp else files.sha256_file(path)
         found[name] = {"stamp": stamp, "sha256": digest}
     if found != known:
-        files.write_json(store, found)
+        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+            files.write_json(store, found)
     return files.sha256(files.canonical({name: entry["sha256"] for name, entry in found.items()}))
 
 

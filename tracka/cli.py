@@ -31,6 +31,11 @@ def main() -> None:
         for finding in error.findings:
             print(f"error: {finding}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        print(
+            f"error: {error.filename or 'the system'}: {error.strerror}. Mend its permissions or space", file=sys.stderr
+        )
+        sys.exit(1)
 
 
 @app.command("init")
@@ -174,6 +179,8 @@ def collect_command(
 ) -> None:
     """Make tables of all runs: CSV, Markdown, and the rows that are not accepted."""
     spec = _campaign_beside(runs_root)
+    if spec is None and not runs_root.is_dir():
+        raise UsageError(Finding("--runs-root", f"there is no folder {runs_root}", "Name a folder of runs"))
     if failures_csv and spec is None:
         what = f"there is no campaign beside {runs_root}, so nothing says which rows were asked for"
         raise UsageError(

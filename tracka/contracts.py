@@ -16,6 +16,7 @@ from .evidence import ROW_CONTRACTS
 from .files import Json
 
 Contract = Callable[[Campaign], Iterator[Finding]]
+REWRITE = "Run pytest acceptance again: what has passed is not run again, and the tables are written anew"
 
 
 # ---- phase 1: contracts before anything expensive
@@ -36,7 +37,11 @@ def _capabilities(campaign: Campaign) -> Iterator[Finding]:
 def _run_schema(campaign: Campaign) -> Iterator[Finding]:
     path = campaign.layout.run_schema
     if files.read_json(path) != schema.run_schema():
-        yield Finding(str(path), "it is not the schema of this Track A", "Write it anew: tracka init --schema")
+        yield Finding(
+            str(path),
+            "it is not the schema of this Track A",
+            f"Write it anew: tracka schema --root {campaign.layout.root}",
+        )
 
 
 def _commands(campaign: Campaign) -> Iterator[Finding]:
@@ -114,17 +119,17 @@ def _up_to_date(folder: Path, wanted: Mapping[str, str]) -> Iterator[Finding]:
     for name, text in wanted.items():
         path = folder / name
         if not path.is_file():
-            yield Finding(str(path), "the file does not exist", "Write it: tracka collect")
+            yield Finding(str(path), "the file does not exist", REWRITE)
         elif (found := path.read_text(encoding="utf-8")) != text:
             wrong = set(text.splitlines()) ^ set(found.splitlines())
             rows = sorted({re.split(r"[,|]", line.strip("| "))[0].strip() for line in wrong})
             what = f"the run folders say otherwise of {', '.join(rows) or 'the order of its rows'}"
-            yield Finding(str(path), what, "Write it anew: tracka collect")
+            yield Finding(str(path), what, REWRITE)
 
 
 def _run_ids(path: Path) -> list[str]:
     if not path.is_file():
-        raise UsageError(Finding(str(path), "the file does not exist", "Write it: tracka collect"))
+        raise UsageError(Finding(str(path), "the file does not exist", REWRITE))
     with path.open(newline="", encoding="utf-8") as file:
         return [str(record.get("run_id")) for record in csv.DictReader(file)]
 

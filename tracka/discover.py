@@ -6,6 +6,7 @@ merged, the version comes from the package's metadata, and `PATH_FLAGS` are adde
 answers are kept by lerobot's version, its plug-ins and the program itself.
 """
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -76,7 +77,8 @@ def help_text(command: Sequence[str], policy_type: str = "") -> str:
     if kept.is_file():
         return kept.read_text()
     text = _ask([*command, *scope, "--help"])
-    files.write_text(kept, text)
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+        files.write_text(kept, text)
     return text
 
 

@@ -10,13 +10,27 @@ from .campaign import Campaign
 from .gpu import Device
 from .matrix import CPU
 
-# Allow-listed, because a CI job's environment holds secrets that an evaluated policy has no business to read.
+# Allow-listed, because a CI job's environment holds secrets that an evaluated policy has no business to read. The
+# hub's token is among what passes: gated tokenizers need it.
 PASSED = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|PYTHONPATH|PYTHONHASHSEED|SSL_CERT_\w+"
     r"|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(?:https?|no)_proxy|(?:HTTPS?|NO)_PROXY|XDG_\w+|DISPLAY|XAUTHORITY|HF_\w+"
     r"|HUGGINGFACE_\w+|TRANSFORMERS_\w+|TORCH\w*|PYTORCH_\w+|CUDA_\w+|NVIDIA_\w+|NCCL_\w+|OMP_\w+|MKL_\w+|OPENBLAS_\w+"
     r"|NUMBA_\w+|MUJOCO_\w+|LIBERO_\w+|PYOPENGL_\w+|MESA_\w+|LIBGL_\w+|GALLIUM_\w+|LP_\w+|EGL_\w+|__EGL_\w+|__GLX_\w+"
-    r"|VK_\w+|SLURM_\w+|TRACKA_\w+"
+    r"|VK_\w+|SLURM_(?!JWT)\w+|TRACKA_\w+"
+)
+# What an evaluation cannot do without, and a reader who runs it again must set.
+NEEDED = (
+    "CUDA_DEVICE_ORDER",
+    "CUDA_VISIBLE_DEVICES",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "LIBERO_CONFIG_PATH",
+    "MUJOCO_EGL_DEVICE_ID",
+    "MUJOCO_GL",
+    "PYTHONPATH",
+    "PYTHONUNBUFFERED",
+    "TZ",
 )
 # Never inherited as they are: robosuite refuses an EGL id that does not fit the leased device.
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")

@@ -149,7 +149,7 @@ def videos(campaign: Campaign, row: Row) -> Iterator[Finding]:
         yield Finding(str(path), "the run has no videos", "Look for video errors in its stderr.log")
     for name in result["video_paths"] if result["status"] == "pass" else ():
         if not video.frame_count(campaign.layout.root / name):
-            yield Finding(str(campaign.layout.root / name), "the video does not play", "Run the row again")
+            yield Finding(str(campaign.layout.root / name), "the video does not play", AGAIN)
 
 
 def verdict(campaign: Campaign, row: Row) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
 """The GPUs that this process may use, and the right to one of them.
 
 A lease is a file lock whose descriptor the row's process inherits, so it lives exactly as long as that process, even
-if the harness is killed. Locks lie in one folder for the whole host, so two campaigns never meet on one GPU. GPUs are
+if the harness is killed. Locks lie in one folder a user, so two campaigns of a user never meet on one GPU. GPUs are
 numbered within the caller's own CUDA_VISIBLE_DEVICES.
 """
 

@@ -34,6 +34,9 @@ def hand_over(campaign: Campaign, phase: str) -> Json:
         "details": _DETAILS[phase](campaign),
     }
     files.write_json(campaign.layout.handoff(phase), handoff)
+    if status != "pass":
+        for later in PHASES[PHASES.index(phase) + 1 :]:
+            campaign.layout.handoff(later).unlink(missing_ok=True)  # it stood on what no longer holds
     return handoff
 
 
@@ -64,6 +67,8 @@ def _before(campaign: Campaign, phase: str) -> Before | None:
 
 def _write_tables_and_pages(campaign: Campaign, phase: str, before: Before | None) -> None:
     if phase in _SUMMARIES:
+        for row in campaign.enabled:
+            run.close_left_behind(campaign.layout, row.run_id)
         collect.write_tables(campaign, _SUMMARIES[phase](campaign))
     if phase == "phase5" and not (before and before.blocks):
         report.write(campaign)  # here too, since --lf leaves out the tests that wrote the pages
@@ -81,16 +86,13 @@ def _status(campaign: Campaign, phase: str, before: Before | None) -> tuple[str,
 
 
 def _inputs(campaign: Campaign, phase: str) -> dict[str, str | None]:
-    """The campaign's definition by content, and the handoff before by name: it is written anew in every session."""
+    """The campaign's definition as it was read, by content: a file edited meanwhile outdates the handoff. And the
+    handoff before by name, since that is written anew in every session."""
     layout = campaign.layout
-    given = {layout.relative(path): _digest(path) for path in (layout.matrix, layout.settings, layout.run_schema)}
+    given: dict[str, str | None] = {**campaign.digests}
     if phase != PHASES[0]:
         given[layout.relative(layout.handoff(PHASES[PHASES.index(phase) - 1]))] = None
     return given
-
-
-def _digest(path: Path) -> str | None:
-    return files.sha256_file(path) if path.is_file() else None
 
 
 def _outputs(campaign: Campaign, phase: str) -> list[str]:

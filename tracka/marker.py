@@ -34,13 +34,16 @@ def ensure_pending(layout: Layout, rows: Iterable[Row]) -> None:
 
 
 def ensure_pending_held(layout: Layout, run_id: str) -> None:
-    """The same for one row whose lock the caller holds."""
+    """The same for one row whose lock the caller holds. A damaged marker is set aside."""
     if read(layout, run_id) is None:
+        path = layout.marker(run_id)
+        if path.exists():
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
         _write(layout, run_id, {"history": []}, "pending", 0)
 
 
 def read(layout: Layout, run_id: str) -> Json | None:
-    """The row's marker; None where there is none. A damaged one is renamed and counts as none."""
+    """The row's marker; None where there is none that can be trusted."""
     path = layout.marker(run_id)
     if not path.exists():
         return None
@@ -48,10 +51,8 @@ def read(layout: Layout, run_id: str) -> Json | None:
         marker = files.read_json(path)
     except UsageError:
         marker = {}
-    if schema.findings("row_marker", marker, str(path)) or marker["run_id"] != run_id:
-        os.replace(path, path.with_name(f"{path.name}.damaged"))
-        return None
-    return marker
+    damaged = schema.findings("row_marker", marker, str(path)) or marker["run_id"] != run_id
+    return None if damaged else marker
 
 
 def advance(layout: Layout, run_id: str, status: str, attempt: int = 0, **values: object) -> None:

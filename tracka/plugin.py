@@ -5,6 +5,7 @@ tracka.acceptance --campaign DIR`. Handoffs are written once a phase, by the con
 phase 5 the strict validation of all phases decides the exit status.
 """
 
+import contextlib
 import os
 import signal
 import uuid
@@ -15,9 +16,9 @@ from typing import Any
 import pytest
 
 from . import campaign as campaigns
-from . import handoff, run, validate
+from . import files, handoff, lock, run, validate
 from .campaign import Campaign
-from .errors import Finding, UsageError
+from .errors import Busy, Finding, UsageError
 from .layout import PHASES
 from .matrix import Row
 from .schedule import PhasedScheduling, RowLoop, phase_of
@@ -48,10 +49,25 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that TERM, too, ends rows and writes JUnit
     if is_controller(config):
         config.stash[TOKEN] = uuid.uuid4().hex
+        if not config.option.collectonly:
+            _claim(config)
         config.pluginmanager.register(Controller(config), "tracka-controller")
     else:
         config.stash[TOKEN] = config.workerinput["testrunuid"]  # type: ignore[attr-defined]
         config.pluginmanager.register(RowLoop(), "tracka-row-loop")
+
+
+def _claim(config: pytest.Config) -> None:
+    """Holds the campaign for this session: two sessions would judge each other's half-done phases."""
+    layout, held = config.stash[CAMPAIGN].layout, contextlib.ExitStack()
+    try:
+        file = held.enter_context(lock.hold(layout.locks / ".session.lock", f"campaign {layout.root.name}"))
+        lock.sign(file, f"process {os.getpid()}")
+    except Busy as error:
+        raise pytest.UsageError(str(error)) from None
+    except OSError as error:
+        raise pytest.UsageError(f"{error.filename}: {error.strerror}. The campaign's folder must be writable") from None
+    config.add_cleanup(held.close)
 
 
 def is_controller(config: pytest.Config) -> bool:
@@ -72,13 +88,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Phases in order, and for each row a time-out beyond its own: a backstop, should the harness itself hang."""
+    """Phases in order, and for rows a time-out beyond all of theirs: a backstop, should the harness itself hang."""
     items.sort(key=lambda item: phase_of(item.nodeid))
     spec = config.stash[CAMPAIGN]
+    # A row may have to wait for its GPU until every other row is done with it.
+    backstop = sum(2 * (spec.timeout(row) + spec.grace_secs) + 600 for row in spec.enabled)
     for item in items:
         row = getattr(getattr(item, "callspec", None), "params", {}).get("row")
         if isinstance(row, Row):
-            item.add_marker(pytest.mark.timeout(2 * spec.timeout(row) + 600, func_only=True))
+            item.add_marker(pytest.mark.timeout(backstop, func_only=True))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -127,7 +145,7 @@ class Controller:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.open = phase_of(nodeid) or self.open
 
-    @pytest.hookimpl(tryfirst=True)
+    @pytest.hookimpl(trylast=True)  # after xdist has ended its workers, who close their rows first
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self.open:
             self.phase_end(self.open)
@@ -150,11 +168,11 @@ class Controller:
         shown: list[str] = []
         for phase in PHASES:
             path = self.spec.layout.handoff(phase)
-            if path.exists():
-                value = validate.read_handoff(self.spec, phase)
-                yield f"{phase}: {value['status']}  {self.spec.layout.relative(path)}"
-                yield from (f"    {note}" for note in value["notes"] if note not in shown)
-                shown += value["notes"]
+            value = files.read_or_empty(path)
+            if value:
+                yield f"{phase}: {value.get('status')}  {self.spec.layout.relative(path)}"
+                yield from (f"    {note}" for note in value.get("notes", []) if note not in shown)
+                shown += value.get("notes", [])
         if PHASES[-1] in self.ended:
             yield f"verdict: {'not accepted' if self.findings else 'accepted'} (strict validation of all phases)"
 

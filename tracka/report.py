@@ -2,9 +2,10 @@
 
 import shlex
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from . import collect, files
+from . import collect, environment, files
 from .campaign import Campaign
 from .collect import EvalRunResult
 from .files import Json
@@ -22,7 +23,7 @@ def _render(name: str, facts: dict[str, Any]) -> str:
 
     text = resources.files(__package__).joinpath("templates", name).read_text()
     page = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    page.filters["argv"] = shlex.join
+    page.filters |= {"replay": replay, "quote": shlex.quote}
     return page.from_string(text).render(facts)
 
 
@@ -47,10 +48,18 @@ def enabled_results(campaign: Campaign) -> list[EvalRunResult]:
     return [result for result in collect.collect_results(campaign.layout.runs) if result.run_id in enabled]
 
 
+def replay(manifest: Json) -> str:
+    """One shell line that runs what ran, but into a folder of its own: evidence stays as it is."""
+    environ = [f"{name}={value}" for name, value in manifest["env"].items() if name in environment.NEEDED]
+    elsewhere = f"--output_dir=replays/{manifest['run_id']}"
+    argv = [elsewhere if word.startswith("--output_dir=") else word for word in manifest["command"]]
+    return shlex.join(["env", *environ, *argv])
+
+
 def _folder(campaign: Campaign) -> str:
-    """The campaign as a command names it: `tasks/NAME` in a repository, else its whole path."""
+    """The campaign as a command names it: from where we are if it lies below, else its whole path."""
     root = campaign.layout.root
-    return f"tasks/{root.name}" if root.parent.name == "tasks" else str(root)
+    return str(root.relative_to(Path.cwd())) if root.is_relative_to(Path.cwd()) else str(root)
 
 
 def _manifest(campaign: Campaign, run_id: str) -> Json:

@@ -5,11 +5,12 @@ run with other inputs is refused, never mixed; a failed attempt is followed by a
 attempt that the next call closes as interrupted.
 """
 
+import contextlib
 from dataclasses import dataclass, replace
 
 from . import attempt, checkpoint, environment, failure, files, gpu, marker, schema
 from .campaign import Campaign
-from .errors import ChangedRun, Finding, RunExists, UsageError
+from .errors import Busy, ChangedRun, Finding, RunExists, UsageError
 from .files import Json
 from .gpu import Device
 from .layout import Layout
@@ -96,6 +97,24 @@ def _passed(plan: Plan, policy: Policy) -> Json | None:
     raise ChangedRun(Finding(str(folder.manifest), what, remedy))
 
 
+def standing(campaign: Campaign, row: Row, host: Host) -> Json:
+    """The passed result of a row, without running it. Raises TrackaError where none with today's inputs is there."""
+    result = _passed(plan_row(campaign, row, host), Policy(resume=True))
+    if result is None:
+        where = str(campaign.layout.run(row.run_id).path)
+        raise UsageError(
+            Finding(where, f"the row {row.run_id} has not passed", "Run its phase first: pytest acceptance")
+        )
+    return result
+
+
+def close_left_behind(layout: Layout, run_id: str) -> None:
+    """Closes the attempt that a killed process left open, unless another process is running the row."""
+    if layout.run(run_id).attempts.is_dir():
+        with contextlib.suppress(Busy), marker.lock(layout, run_id):
+            attempt.close_interrupted(layout, run_id)
+
+
 def read_result(layout: Layout, run_id: str) -> Json | None:
     """The valid result.json of a run; None where it is missing, damaged, of another attempt than the manifest, or where
     the attempt that it is a copy of is lost."""
@@ -128,13 +147,14 @@ def is_dry(layout: Layout, run_id: str) -> bool:
 
 
 def dry_run(campaign: Campaign, row: Row, host: Host, policy: Policy = Policy()) -> Json:
-    """Writes the manifest of a run that does not start, flagged as such, and returns it. Leases no GPU."""
+    """Writes the manifest of a run that does not start, flagged as such. Leases no GPU and downloads nothing."""
     layout = campaign.layout
     folder = layout.run(row.run_id)
     if folder.path.exists() and not is_dry(layout, row.run_id) and not policy.allow_overwrite:
         raise RunExists(Finding(str(folder.path), "the run folder exists", "Choose another run id for a dry run"))
     device = Device(CPU, "") if row.gpu_id == CPU else Device(max(row.gpu_id, 0), str(max(row.gpu_id, 0)))
-    plan = plan_row(campaign, row, host)
+    point = checkpoint.without_download(row.policy_path, layout.root)
+    plan = Plan(campaign, row, host, point, row.batch_size, timeout_secs=campaign.timeout(row))
     environ = environment.for_row(campaign, device, host.backend)
     manifest = plan.manifest(folder.attempt(1), device, environ, 1, dry_run=True)
     if is_dry(layout, row.run_id) or not folder.path.exists():

@@ -17,7 +17,8 @@ from .matrix import Row
 
 def check(campaign: Campaign, phase: str) -> list[Finding]:
     """All findings in the artifacts of one phase, its handoff aside."""
-    return [finding for name in CONTRACTS[phase] for finding in holds(campaign, phase, name)]
+    found = (finding for name in CONTRACTS[phase] for finding in holds(campaign, phase, name))
+    return list(dict.fromkeys(found))
 
 
 def holds(campaign: Campaign, phase: str, name: str) -> list[Finding]:
