@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from campaigns import ROWS, Made
 
-from tracka import collect, discover, files, marker, matrix, run
+from tracka import collect, discover, files, gpu, marker, matrix, run
 from tracka.collect import EvalRunResult
 from tracka.errors import UsageError
 from tracka.plan import Host
@@ -216,7 +216,7 @@ def test_a_rate_stands_with_its_wilson_interval(successes: int | None, episodes:
 
 @pytest.mark.parametrize(("gpu_id", "word"), [(-1, "cpu"), (-2, "any GPU"), (0, "GPU 0"), (7, "GPU 7")])
 def test_the_device_is_named(gpu_id: int, word: str) -> None:
-    assert collect.device(replace(RESULT, gpu_id=gpu_id)) == word
+    assert gpu.device_name(gpu_id) == word
 
 
 # failures.csv

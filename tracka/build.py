@@ -10,11 +10,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from . import environment, files, lock, process
+from . import environment, files, gpu, lock, process
 from .campaign import Campaign
 from .errors import Finding, TrackaError
-from .gpu import Device
-from .matrix import CPU
 
 BUILD_SECS = 600
 
@@ -39,7 +37,7 @@ def _build(campaign: Campaign, builder: str, target: Path) -> None:
     ended = process.run(
         [sys.executable, str(program(builder)), str(partial)],
         cwd=target.parent,
-        env=environment.for_row(campaign, Device(CPU, ""), "egl"),
+        env=environment.for_row(campaign, gpu.CPU_DEVICE, "egl"),
         stdout=log.with_suffix(".out"),
         stderr=log,
         timeout=BUILD_SECS,

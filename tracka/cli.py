@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import campaign, collect, discover, files, init, matrix, preflight, run, validate
+from . import campaign, collect, discover, init, matrix, preflight, run, schema, validate
 from .campaign import Campaign
 from .errors import Finding, ToolMissing, TrackaError, UsageError
 from .layout import PHASES, Layout
@@ -165,7 +165,7 @@ def _host(spec: Campaign, row: Row) -> Host:
     """The host as told on the command line: the backend by flag, lerobot-eval's flags as discovered or asked now."""
     layout = spec.layout
     known = layout.capabilities.is_file()
-    capabilities = files.read_json(layout.capabilities) if known else discover.discover_for(spec)
+    capabilities = schema.read("cli_capabilities", layout.capabilities) if known else discover.discover_for(spec)
     prefix = run.load_host(layout).render_prefix if layout.preflight_report.is_file() else ()
     return Host(row.mujoco_gl, tuple(capabilities["executable"]), capabilities, prefix)
 

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from . import campaign, engine, files, marker, matrix, run, schema
+from . import campaign, engine, files, gpu, marker, matrix, run, schema
 from .campaign import Campaign
 from .errors import UsageError
-from .layout import Layout, RunFolder
+from .layout import Layout
 from .matrix import Row
 
 NO_EXIT = 125  # stands for the exit code of an evaluation that never ended or never began
@@ -49,19 +49,12 @@ class EvalRunResult:
 
 def load_run_manifest(path: Path) -> dict[str, Any]:
     """The manifest in the file `path`. Raises UsageError naming every key that is missing or wrong."""
-    return _load("run_manifest", path)
+    return schema.read("run_manifest", path)
 
 
 def load_result(path: Path) -> dict[str, Any]:
     """The result in the file `path`. Raises UsageError naming every key that is missing or wrong."""
-    return _load("result", path)
-
-
-def _load(name: str, path: Path) -> dict[str, Any]:
-    value = files.read_json(path)
-    if findings := schema.findings(name, value, str(path)):
-        raise UsageError(findings)
-    return value
+    return schema.read("result", path)
 
 
 def parse_success_metrics(stdout_log: Path) -> tuple[int | None, int | None, float | None]:
@@ -81,12 +74,19 @@ def collect_results(runs_root: Path) -> list[EvalRunResult]:
     Rows of the campaign beside `runs_root` that have no run are there with their marker's status.
     """
     layout = Layout.beside(runs_root)
-    spec = campaign.load(layout.root) if layout.settings.is_file() else None
-    rows = {row.run_id: row for row in spec.enabled} if spec else {}
+    return _results(layout, campaign.load(layout.root).enabled if layout.settings.is_file() else (), runs_root)
+
+
+def campaign_results(spec: Campaign) -> list[EvalRunResult]:
+    """The same for a campaign that is loaded, so that a file edited meanwhile does not mix in."""
+    return _results(spec.layout, spec.enabled, spec.layout.runs)
+
+
+def _results(layout: Layout, rows: Sequence[Row], runs_root: Path) -> list[EvalRunResult]:
+    known = {row.run_id for row in rows}
     found = sorted(path.name for path in runs_root.iterdir() if path.is_dir()) if runs_root.is_dir() else []
-    others = [run_id for run_id in found if run_id not in rows]
-    table = [_row_result(layout, row) for row in rows.values()]
-    return table + [result for run_id in others if (result := _other_result(layout, run_id))]
+    others = [_other_result(layout, run_id) for run_id in found if run_id not in known]
+    return [*(_row_result(layout, row) for row in rows), *(result for result in others if result)]
 
 
 def _row_result(layout: Layout, row: Row) -> EvalRunResult:
@@ -118,12 +118,11 @@ def _row_result(layout: Layout, row: Row) -> EvalRunResult:
 
 def _other_result(layout: Layout, run_id: str) -> EvalRunResult | None:
     """The table's line for a run folder; None for a dry run, or without a readable manifest and result."""
-    folder: RunFolder = layout.run(run_id)
     result = run.read_result(layout, run_id)
     if result is None:
         return None
     try:
-        manifest = load_run_manifest(folder.manifest)
+        manifest = load_run_manifest(layout.run(run_id).manifest)
     except UsageError:
         return None
     return None if manifest["dry_run"] else _line(manifest, result)
@@ -193,18 +192,19 @@ def markdown(results: Sequence[EvalRunResult]) -> str:
 
 
 def _cells(result: EvalRunResult) -> tuple[str, ...]:
-    status = result.status if result.reason is None else f"{result.status} ({result.reason})"
+    status = status_text(result.status, result.reason)
     counts = tuple("" if count is None else str(count) for count in (result.episodes, result.successes))
     logs = str(Path(result.stdout_log).parent)
-    return (result.run_id, result.task_suite, status, *counts, rate(result), result.mujoco_gl, device(result), logs)
+    device = gpu.device_name(result.gpu_id)
+    return (result.run_id, result.task_suite, status, *counts, rate(result), result.mujoco_gl, device, logs)
+
+
+def status_text(status: str, reason: str | None) -> str:
+    return status if reason is None else f"{status} ({reason})"
 
 
 def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
-
-
-def device(result: EvalRunResult) -> str:
-    return {matrix.CPU: "cpu", matrix.AUTO: "any GPU"}.get(result.gpu_id, f"GPU {result.gpu_id}")
 
 
 def rate(result: EvalRunResult) -> str:
@@ -244,13 +244,13 @@ def failure_reasons(spec: Campaign, results: Sequence[EvalRunResult]) -> dict[st
 
 def baseline_tables(spec: Campaign) -> dict[str, str]:
     """The summaries of phase 3, name -> text: the baseline's line alone."""
-    results = [result for result in collect_results(spec.layout.runs) if result.run_id == spec.baseline]
+    results = [result for result in campaign_results(spec) if result.run_id == spec.baseline]
     return {"baseline_summary.csv": csv_text(results), "baseline_summary.md": markdown(results)}
 
 
 def tables(spec: Campaign) -> dict[str, str]:
     """The summaries of phase 4, name -> text."""
-    results = collect_results(spec.layout.runs)
+    results = campaign_results(spec)
     failures = _failures(spec, failure_reasons(spec, results))
     return {"all_runs.csv": csv_text(results), "all_runs.md": markdown(results), "failures.csv": failures}
 

@@ -13,7 +13,6 @@ from . import collect, engine, files, preflight, report, schema
 from .campaign import Campaign
 from .errors import Finding, TrackaError, UsageError
 from .evidence import ROW_CONTRACTS
-from .files import Json
 
 Contract = Callable[[Campaign], Iterator[Finding]]
 REWRITE = "Run pytest acceptance again: what has passed is not run again, and the tables are written anew"
@@ -47,7 +46,7 @@ def _run_schema(campaign: Campaign) -> Iterator[Finding]:
 def _commands(campaign: Campaign) -> Iterator[Finding]:
     if not campaign.layout.capabilities.exists():
         return  # said by the contract before
-    capabilities = _valid("cli_capabilities", campaign.layout.capabilities)
+    capabilities = schema.read("cli_capabilities", campaign.layout.capabilities)
     for row in campaign.enabled:
         argv = engine.command(
             capabilities["executable"],
@@ -74,7 +73,7 @@ def _preflight_report(campaign: Campaign) -> Iterator[Finding]:
 
 def _preflight_checks(campaign: Campaign) -> Iterator[Finding]:
     path = campaign.layout.preflight_report
-    report = _valid("preflight", path)
+    report = schema.read("preflight", path)
     failed = preflight.findings(report, str(path))
     yield from failed
     if report["status"] != "pass" and not failed:
@@ -170,14 +169,6 @@ def _mentions(path: Path, words: Sequence[str]) -> Iterator[Finding]:
     for word in words:
         if word not in text:
             yield Finding(str(path), f"it does not mention {word!r}", "Run phase 5: pytest acceptance -m phase5")
-
-
-def _valid(name: str, path: Path) -> Json:
-    """The JSON in `path`. Raises UsageError with what is wrong with it, so that its keys can be relied on."""
-    value = files.read_json(path)
-    if findings := schema.findings(name, value, str(path)):
-        raise UsageError(findings)
-    return value
 
 
 def _exists(path: Path, what: str) -> Iterator[Finding]:

@@ -44,6 +44,14 @@ class Device:
         return "cpu" if self.gpu_id == CPU else "cuda"
 
 
+CPU_DEVICE = Device(CPU, "")
+
+
+def device_name(gpu_id: int) -> str:
+    """A gpu_id as people read it: `cpu`, `any GPU`, `GPU 3`."""
+    return {CPU: "cpu", AUTO: "any GPU"}.get(gpu_id, f"GPU {gpu_id}")
+
+
 def inventory() -> tuple[Gpu, ...]:
     """The visible GPUs, numbered from 0; empty where there is no NVIDIA driver."""
     if pretended := int(os.environ.get(PRETEND, "0")):
@@ -81,7 +89,7 @@ def lease(request: int, preferred: int = 0, poll_secs: float = 0.2) -> Iterator[
     Raises TrackaError where the host has no such GPU.
     """
     if request == CPU:
-        yield Device(CPU, "")
+        yield CPU_DEVICE
         return
     candidates = _candidates(request, preferred)
     with contextlib.ExitStack() as held:

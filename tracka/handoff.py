@@ -10,9 +10,8 @@ from pathlib import Path
 
 from . import collect, files, inventory, report, run, schema, validate
 from .campaign import Campaign
-from .errors import TrackaError
 from .files import Json
-from .layout import PHASES, Layout
+from .layout import PHASES, Layout, phase_before
 
 MAY_BE_PARTIAL = ("phase4", "phase5")
 
@@ -50,19 +49,12 @@ class Before:
 
 
 def _before(campaign: Campaign, phase: str) -> Before | None:
-    if phase == PHASES[0]:
+    previous = phase_before(phase)
+    if previous is None or not (findings := validate.handoff(campaign, previous)):
         return None
-    previous = PHASES[PHASES.index(phase) - 1]
-    findings = tuple(str(finding) for finding in validate.handoff(campaign, previous))
-    if not findings:
-        return None
-    try:
-        value = validate.read_handoff(campaign, previous)
-    except TrackaError:
-        return Before(True, findings)
-    if value["status"] == "pass":  # and yet refused: it is outdated
-        return Before(True, findings)
-    return Before(phase != "phase5" or value["status"] != "partial", tuple(value["notes"]))
+    value = validate.valid_handoff(campaign, previous)
+    own = value.get("notes") if value.get("status") != "pass" else None  # a pass that is refused is outdated
+    return Before(bool(validate.blockers(campaign, phase)), tuple(own or map(str, findings)))
 
 
 def _write_tables_and_pages(campaign: Campaign, phase: str, before: Before | None) -> None:
@@ -90,8 +82,8 @@ def _inputs(campaign: Campaign, phase: str) -> dict[str, str | None]:
     handoff before by name, since that is written anew in every session."""
     layout = campaign.layout
     given: dict[str, str | None] = {**campaign.digests}
-    if phase != PHASES[0]:
-        given[layout.relative(layout.handoff(PHASES[PHASES.index(phase) - 1]))] = None
+    if previous := phase_before(phase):
+        given[layout.relative(layout.handoff(previous))] = None
     return given
 
 
@@ -134,7 +126,7 @@ def _baseline(campaign: Campaign) -> Json:
 
 
 def _counts(campaign: Campaign) -> Json:
-    results = collect.collect_results(campaign.layout.runs)
+    results = collect.campaign_results(campaign)
     reasons = collect.failure_reasons(campaign, results)
     enabled = len(campaign.enabled)
     return {

@@ -7,6 +7,11 @@ from pathlib import Path
 PHASES = ("phase1", "phase2", "phase3", "phase4", "phase5")
 
 
+def phase_before(phase: str) -> str | None:
+    """The phase whose handoff `phase` stands on; None for the first."""
+    return None if phase == PHASES[0] else PHASES[PHASES.index(phase) - 1]
+
+
 @dataclass(frozen=True)
 class Layout:
     """The files of the campaign in `root`."""

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from . import files, schema
 from . import lock as locks
-from .errors import Busy, UsageError
+from .errors import Busy
 from .files import Json
 from .layout import Layout
 from .matrix import Row
@@ -44,14 +44,8 @@ def ensure_pending_held(layout: Layout, run_id: str) -> None:
 
 def read(layout: Layout, run_id: str) -> Json | None:
     """The row's marker; None where there is none that can be trusted."""
-    path = layout.marker(run_id)
-    if not path.exists():
-        return None
-    try:
-        marker = files.read_json(path)
-    except UsageError:
-        marker = {}
-    damaged = schema.findings("row_marker", marker, str(path)) or marker["run_id"] != run_id
+    marker = files.read_or_empty(layout.marker(run_id))
+    damaged = not marker or schema.findings("row_marker", marker, "") or marker["run_id"] != run_id
     return None if damaged else marker
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from . import campaign as campaigns
-from . import files, handoff, lock, run, validate
+from . import collect, files, handoff, lock, run, validate
 from .campaign import Campaign
 from .errors import Busy, Finding, UsageError
 from .layout import PHASES
@@ -194,7 +194,7 @@ def _row_cells(spec: Campaign, row: Row) -> tuple[str, ...]:
     result = run.read_result(spec.layout, row.run_id)
     if result is None:
         return (row.run_id, "not run", "", "", "", "", folder)
-    status = result["status"] if result["reason"] is None else f"{result['status']} ({result['reason']})"
+    status = collect.status_text(result["status"], result["reason"])
     counts = ("" if result[key] is None else str(result[key]) for key in ("episodes", "successes"))
     return (
         row.run_id,

@@ -62,12 +62,12 @@ def run_preflight(cfg: PreflightConfig) -> dict[str, Any]:
     """
     start = time.monotonic()
     spec = _campaign(cfg)
-    cfg.artifacts_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files.make_folder(cfg.artifacts_dir)
     inventory.write(cfg.artifacts_dir)
     gpus = gpu.inventory()
     backends = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
-    checks = [_gpus(cfg, gpus), *_versions(), *_libero(), _lerobot(backends), *_rendering(cfg, backends)]
-    checks += [_help(spec, cfg), *_policies(cfg, spec)]
+    checks = [_gpus(cfg, gpus), *_versions(), *_libero(), _lerobot(backends), *_rendering(backends)]
+    checks += [_help(spec), *_policies(cfg, spec)]
     return _report(cfg, checks, gpus, backends, time.monotonic() - start)
 
 
@@ -158,7 +158,7 @@ def _lerobot(backends: Sequence[Backend]) -> Check:
     )
 
 
-def _rendering(cfg: PreflightConfig, backends: Sequence[Backend]) -> list[Check]:
+def _rendering(backends: Sequence[Backend]) -> list[Check]:
     good = any(item.ok for item in backends)
     remedy = "Install libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libopengl0 (or NVIDIA's driver), or xvfb for GLX"
     return [
@@ -173,7 +173,7 @@ def _rendering(cfg: PreflightConfig, backends: Sequence[Backend]) -> list[Check]
     ]
 
 
-def _help(spec: Campaign, cfg: PreflightConfig) -> Check:
+def _help(spec: Campaign) -> Check:
     def ask() -> str:
         command = discover.find(discover.executable(spec))
         kind = spec.defaults.policy_type or ""

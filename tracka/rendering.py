@@ -11,7 +11,6 @@ from typing import Any
 from . import environment, files, gpu, process
 from .campaign import Campaign
 from .gpu import Device
-from .matrix import CPU
 
 PICTURE_STD = 5.0  # of pixel values; a black or plain frame has less
 
@@ -52,7 +51,7 @@ def _device(gpu_ids: list[int]) -> Device:
     """The first GPU asked for that is there, else the CPU."""
     visible = {item.gpu_id: item for item in gpu.inventory()}
     usable = [visible[number] for number in gpu_ids if number in visible]
-    return Device(usable[0].gpu_id, usable[0].visible) if usable else Device(CPU, "")
+    return Device(usable[0].gpu_id, usable[0].visible) if usable else gpu.CPU_DEVICE
 
 
 def _display(backend: str) -> tuple[str, ...]:

@@ -45,7 +45,7 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
 def enabled_results(campaign: Campaign) -> list[EvalRunResult]:
     """The results of the enabled rows, in the matrix's order: what the pages show."""
     enabled = {row.run_id for row in campaign.enabled}
-    return [result for result in collect.collect_results(campaign.layout.runs) if result.run_id in enabled]
+    return [result for result in collect.campaign_results(campaign) if result.run_id in enabled]
 
 
 def replay(manifest: Json) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from . import attempt, checkpoint, environment, failure, files, gpu, marker, schema
 from .campaign import Campaign
+from .checkpoint import Checkpoint
 from .errors import Busy, ChangedRun, Finding, RunExists, UsageError
 from .files import Json
 from .gpu import Device
@@ -20,11 +21,8 @@ from .plan import Host, Plan
 
 def load_host(layout: Layout) -> Host:
     """What phases 1 and 2 found out. Raises UsageError where they have not run or found no backend."""
-    capabilities = files.read_json(layout.capabilities)
-    report = files.read_json(layout.preflight_report)
-    for name, value in (("cli_capabilities", capabilities), ("preflight", report)):
-        if broken := schema.findings(name, value, f"{name}.json"):
-            raise UsageError(broken)
+    capabilities = schema.read("cli_capabilities", layout.capabilities)
+    report = schema.read("preflight", layout.preflight_report)
     if report["mujoco_gl_effective"] is None:
         what = f"preflight found no rendering backend ({report['blocker']})"
         raise UsageError(Finding(str(layout.preflight_report), what, "Mend it and run preflight again"))
@@ -34,7 +32,10 @@ def load_host(layout: Layout) -> Host:
 
 def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
     """The row's first attempt. Resolves and hashes the checkpoint. Raises TrackaError where it is not to be had."""
-    point = checkpoint.resolve(row.policy_path, campaign.layout.root)
+    return _first_attempt(campaign, row, host, checkpoint.resolve(row.policy_path, campaign.layout.root))
+
+
+def _first_attempt(campaign: Campaign, row: Row, host: Host, point: Checkpoint) -> Plan:
     return Plan(campaign, row, host, point, row.batch_size, timeout_secs=campaign.timeout(row))
 
 
@@ -119,10 +120,7 @@ def read_result(layout: Layout, run_id: str) -> Json | None:
     """The valid result.json of a run; None where it is missing, damaged, of another attempt than the manifest, or where
     the attempt that it is a copy of is lost."""
     folder = layout.run(run_id)
-    try:
-        result, manifest = files.read_json(folder.result), files.read_json(folder.manifest)
-    except UsageError:
-        return None
+    result, manifest = files.read_or_empty(folder.result), files.read_or_empty(folder.manifest)
     if schema.findings("result", result, "") or result["run_id"] != run_id:
         return None
     same = result["attempt"] == manifest.get("attempt") and folder.attempt(result["attempt"]).result.is_file()
@@ -131,19 +129,13 @@ def read_result(layout: Layout, run_id: str) -> Json | None:
 
 def device_name(layout: Layout, run_id: str) -> str:
     """What the run ran on, `cpu` or `GPU 3`, by its manifest."""
-    gpu_id = files.read_json(layout.run(run_id).manifest)["gpu_id"]
-    return "cpu" if gpu_id == CPU else f"GPU {gpu_id}"
+    return gpu.device_name(files.read_json(layout.run(run_id).manifest)["gpu_id"])
 
 
 def is_dry(layout: Layout, run_id: str) -> bool:
     """Whether the run folder holds nothing but a dry run."""
     folder = layout.run(run_id)
-    if folder.numbers():
-        return False
-    try:
-        return files.read_json(folder.manifest).get("dry_run") is True
-    except UsageError:
-        return False
+    return not folder.numbers() and files.read_or_empty(folder.manifest).get("dry_run") is True
 
 
 def dry_run(campaign: Campaign, row: Row, host: Host, policy: Policy = Policy()) -> Json:
@@ -152,9 +144,8 @@ def dry_run(campaign: Campaign, row: Row, host: Host, policy: Policy = Policy())
     folder = layout.run(row.run_id)
     if folder.path.exists() and not is_dry(layout, row.run_id) and not policy.allow_overwrite:
         raise RunExists(Finding(str(folder.path), "the run folder exists", "Choose another run id for a dry run"))
-    device = Device(CPU, "") if row.gpu_id == CPU else Device(max(row.gpu_id, 0), str(max(row.gpu_id, 0)))
-    point = checkpoint.without_download(row.policy_path, layout.root)
-    plan = Plan(campaign, row, host, point, row.batch_size, timeout_secs=campaign.timeout(row))
+    device = gpu.CPU_DEVICE if row.gpu_id == CPU else Device(max(row.gpu_id, 0), str(max(row.gpu_id, 0)))
+    plan = _first_attempt(campaign, row, host, checkpoint.without_download(row.policy_path, layout.root))
     environ = environment.for_row(campaign, device, host.backend)
     manifest = plan.manifest(folder.attempt(1), device, environ, 1, dry_run=True)
     if is_dry(layout, row.run_id) or not folder.path.exists():

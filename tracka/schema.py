@@ -4,11 +4,13 @@ import json
 import math
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator, validators
 
-from .errors import Finding
+from . import files
+from .errors import Finding, UsageError
 
 VERSION = 1
 
@@ -41,6 +43,14 @@ def findings(name: str, value: Any, where: str) -> list[Finding]:
     remedy = f"See the schema {name}.v{VERSION}.json"
     ordered = sorted(errors, key=lambda error: error.json_path)
     return [Finding(f"{where}, key {error.json_path}", error.message, remedy) for error in ordered]
+
+
+def read(name: str, path: Path) -> files.Json:
+    """The JSON in `path`, whose keys can be relied on. Raises UsageError with everything that breaks the schema."""
+    value = files.read_json(path)
+    if broken := findings(name, value, str(path)):
+        raise UsageError(broken)
+    return value
 
 
 def run_schema() -> dict[str, Any]:

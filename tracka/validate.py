@@ -11,7 +11,7 @@ from .contracts import CONTRACTS
 from .errors import Finding, TrackaError, UsageError
 from .evidence import ROW_CONTRACTS
 from .files import Json
-from .layout import PHASES
+from .layout import PHASES, phase_before
 from .matrix import Row
 
 
@@ -54,9 +54,7 @@ def read_handoff(campaign: Campaign, phase: str) -> Json:
     remedy = f"Run {phase}: pytest acceptance -m {phase}"
     if not path.exists():
         raise UsageError(Finding(str(path), f"{phase} has handed nothing over", remedy))
-    value = files.read_json(path)
-    if findings := schema.findings("handoff", value, str(path)):
-        raise UsageError(findings)
+    value = schema.read("handoff", path)
     if value["phase"] != phase:
         raise UsageError(Finding(f"{path}, key phase", f"this is the handoff of {value['phase']}", remedy))
     return value
@@ -72,6 +70,23 @@ def handoff(campaign: Campaign, phase: str) -> list[Finding]:
     if value["status"] != "pass":
         return [Finding(where, f"{phase} is {value['status']}: {_in_short(value['notes'])}", remedy)]
     return [*_outdated(campaign, value, where), *_lost(campaign, value, where)]
+
+
+def blockers(campaign: Campaign, phase: str) -> list[Finding]:
+    """Why `phase` may not start, by the handoff before it. Phase 5 may close a partial phase 4."""
+    before = phase_before(phase)
+    if before is None:
+        return []
+    closes = phase == PHASES[-1] and valid_handoff(campaign, before).get("status") == "partial"
+    return [] if closes else handoff(campaign, before)
+
+
+def valid_handoff(campaign: Campaign, phase: str) -> Json:
+    """The phase's handoff, or an empty one where `read_handoff` would refuse."""
+    try:
+        return read_handoff(campaign, phase)
+    except UsageError:
+        return {}
 
 
 def _in_short(notes: Sequence[str], most: int = 3) -> str:
