@@ -32,7 +32,7 @@ test: setup ## run the linter, the type checker and the harness's own tests (JUn
 	$(VENV)/bin/python -m pytest tests -n $(WORKERS) --dist worksteal --junitxml=reports/test.xml
 
 setup: ## make or refresh the virtual environment, the GL libraries and LIBERO's files
-	@python="$$(eval "$$FIND_PYTHON")" && "$$python" -m tracka.provision --venv $(VENV)
+	@python="$$(eval "$$FIND_PYTHON")" && "$$python" -m tracka setup --artifacts-dir reports/setup
 
 lock: ## resolve pyproject.toml anew into requirements.lock (UPGRADE=--upgrade takes newer versions)
 	@uv="$$(command -v $(VENV)/bin/uv || command -v uv)" || { echo "error: no uv; run make setup first" >&2; exit 3; }; \

@@ -1,5 +1,15 @@
-"""`python -m tracka` is the `tracka` command."""
+"""`python -m tracka` is the `tracka` command. `setup` alone runs before anything is installed."""
 
-from .cli import main
+import sys
 
-main()
+if sys.version_info < (3, 12):  # noqa: UP036  a checkout is run before pip could have refused this Python
+    print("error: Track A needs Python 3.12, and this is " + sys.version.split()[0], file=sys.stderr)
+    sys.exit(3)
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["setup"]:
+        from .setup import main as setup
+
+        sys.exit(setup(sys.argv[2:]))
+    from .cli import main
+
+    main()

@@ -3,20 +3,18 @@
 Exit codes: 0 done, 1 a run or a check failed, 2 bad input, 3 a tool is missing, 4 an installation failed, 5 busy.
 """
 
+import os
+import shlex
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from . import campaign, collect, discover, init, matrix, preflight, run, schema, validate
-from .campaign import Campaign
+from . import campaign, collect, discover, environment, init, matrix, preflight, request, run, setup, sweep, validate
 from .errors import Finding, ToolMissing, TrackaError, UsageError
 from .layout import PHASES, Layout
-from .matrix import Row
-from .plan import Host
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -25,6 +23,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 
 def main() -> None:
     """The entry point: findings go to stderr, one a line, and their error's exit code to the shell."""
+    os.environ["HF_HOME"] = environment.hf_home()  # before anything imports the hub's client
     try:
         app()
     except TrackaError as error:
@@ -51,7 +50,9 @@ def init_command(
 ) -> None:
     """Make a campaign: a matrix with a baseline and one row a LIBERO task, and its settings."""
     root = Path(name) if "/" in name else Path("tasks") / name
-    made = init.create(root, init.Wanted(_policy(policy_path), suite, policy_type, gpus, batch_size, n_episodes, seed))
+    made = init.create(
+        root, init.Wanted(request.policy(policy_path), suite, policy_type, gpus, batch_size, n_episodes, seed)
+    )
     print(f"{root}: {len(made.enabled)} rows. Edit {root}/configs, then: pytest acceptance --campaign {root}")
 
 
@@ -68,16 +69,27 @@ def discover_command(
     dry_run: DryRun = False,
 ) -> None:
     """Find out which flags the installed lerobot-eval has."""
-    python = shutil.which(python_bin)
+    # Our own environment first, so that `python` means it where nobody has activated it.
+    python = shutil.which(python_bin, path=environment.base()["PATH"])
     if python is None:
         raise ToolMissing(Finding("--python-bin", f"there is no program {python_bin!r}", "Name a Python that runs"))
-    spec = _campaign_beside(artifacts_dir)
+    spec = request.campaign_beside(Layout.beside(artifacts_dir))
     own, types = (discover.executable(spec), discover.policy_types(spec)) if spec else ((), [])
     if dry_run:
         print(f"would ask {' '.join(discover.find(own, Path(python)))} and write {artifacts_dir}/cli_capabilities.json")
         return
     found = discover.discover(artifacts_dir, own, types, Path(python))
     print(f"{found['version_text']}: {len(found['supported_flags'])} flags, in {artifacts_dir}/cli_capabilities.json")
+
+
+@app.command(
+    "setup",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)
+def setup_command(context: typer.Context) -> None:
+    """Make or refresh the environment of a campaign. On a fresh machine: python3.12 -m tracka setup."""
+    raise typer.Exit(setup.main(context.args))
 
 
 @app.command("preflight")
@@ -128,46 +140,41 @@ def run_command(
     dry_run: DryRun = False,
 ) -> None:
     """Run one evaluation and leave its evidence in the runs folder."""
-    policy_path = _policy(policy_path)
+    policy_path = request.policy(policy_path)
     words = [run_id, task_suite, str(batch_size), str(n_episodes), gpu_id, str(seed), mujoco_gl, policy_path, "1"]
     row = matrix.parse(words, "command line")  # which checks what typer cannot
-    spec = _campaign_of_runs(artifacts_root, row, timeout_secs)
-    host = _host(spec, row)
+    spec = request.one_row(artifacts_root, row, timeout_secs)
+    host = request.host(spec, row)
     policy = run.Policy(allow_overwrite=allow_overwrite)
     if dry_run:
         print(" ".join(run.dry_run(spec, row, host, policy)["command"]))
         return
-    result = run.run_row(spec, row, host, policy, retry_index)
-    print(f"{run_id}: {result['status']}, {result['successes']} of {result['episodes']} episodes succeeded")
-    raise typer.Exit(0 if result["status"] == "pass" else 1)
+    raise typer.Exit(sweep.execute(spec, row, host, policy, retry_index))
 
 
-def _policy(policy_path: str) -> str:
-    """A folder on the command line is meant from where the user stands, in a matrix from the campaign."""
-    return str(Path(policy_path).absolute()) if Path(policy_path).is_dir() else policy_path
-
-
-def _campaign_beside(folder: Path) -> Campaign | None:
-    layout = Layout.beside(folder)
-    return campaign.load(layout.root) if layout.settings.is_file() else None
-
-
-def _campaign_of_runs(artifacts_root: Path, row: Row, timeout_secs: int) -> Campaign:
-    """The campaign beside the runs folder with `row` in the place of its namesake; a bare one where there is none."""
-    layout = Layout.beside(artifacts_root)
-    spec = _campaign_beside(artifacts_root) or Campaign(layout, (), row.run_id, 0)
-    others = tuple(other for other in spec.rows if other.run_id != row.run_id)
-    table = {**spec.row_tables.get(row.run_id, {}), "timeout_secs": timeout_secs}
-    return replace(spec, rows=(*others, row), row_tables={**spec.row_tables, row.run_id: table})
-
-
-def _host(spec: Campaign, row: Row) -> Host:
-    """The host as told on the command line: the backend by flag, lerobot-eval's flags as discovered or asked now."""
-    layout = spec.layout
-    known = layout.capabilities.is_file()
-    capabilities = schema.read("cli_capabilities", layout.capabilities) if known else discover.discover_for(spec)
-    prefix = run.load_host(layout).render_prefix if layout.preflight_report.is_file() else ()
-    return Host(row.mujoco_gl, tuple(capabilities["executable"]), capabilities, prefix)
+@app.command("sweep")
+def sweep_command(
+    matrix: Annotated[Path, typer.Option(help="The matrix: configs/eval_matrix.csv.")],
+    artifacts_root: Annotated[Path, typer.Option(help="The runs folder: artifacts/runs.")],
+    status_dir: Annotated[Path, typer.Option(help="The folder of the row markers: artifacts/state/rows.")],
+    max_parallel: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 8,
+    rows: Annotated[str, typer.Option(help="A shard: comma-separated run ids. All enabled rows without it.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Run only what has not passed.")] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Run the rows of a matrix, several at a time. Exits with 1 if one of them fails; writes no summary."""
+    spec = request.many_rows(matrix, artifacts_root, status_dir)
+    chosen, host = request.shard(spec, rows), run.load_host(spec.layout)
+    if dry_run:
+        for row in chosen:
+            print(f"{row.run_id}: {shlex.join(run.dry_manifest(spec, row, host)['command'])}")
+        return
+    codes = sweep.sweep(spec, chosen, host, run.Policy(resume=resume), max_parallel)
+    asked = [row.run_id for row in chosen]
+    failed = [run_id for run_id in asked if codes[run_id]]
+    print(f"{len(asked) - len(failed)} of {len(asked)} rows passed")
+    print("replay:", sweep.replay(matrix, artifacts_root, status_dir, max_parallel, failed or asked))
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command("collect")
@@ -178,7 +185,7 @@ def collect_command(
     failures_csv: Annotated[Path | None, typer.Option()] = None,
 ) -> None:
     """Make tables of all runs: CSV, Markdown, and the rows that are not accepted."""
-    spec = _campaign_beside(runs_root)
+    spec = request.campaign_beside(Layout.of_runs(runs_root))
     if spec is None and not runs_root.is_dir():
         raise UsageError(Finding("--runs-root", f"there is no folder {runs_root}", "Name a folder of runs"))
     if failures_csv and spec is None:

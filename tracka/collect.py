@@ -73,18 +73,18 @@ def collect_results(runs_root: Path) -> list[EvalRunResult]:
 
     Rows of the campaign beside `runs_root` that have no run are there with their marker's status.
     """
-    layout = Layout.beside(runs_root)
-    return _results(layout, campaign.load(layout.root).enabled if layout.settings.is_file() else (), runs_root)
+    layout = Layout.of_runs(runs_root)
+    return _results(layout, campaign.load(layout.root).enabled if layout.settings.is_file() else ())
 
 
 def campaign_results(spec: Campaign) -> list[EvalRunResult]:
     """The same for a campaign that is loaded, so that a file edited meanwhile does not mix in."""
-    return _results(spec.layout, spec.enabled, spec.layout.runs)
+    return _results(spec.layout, spec.enabled)
 
 
-def _results(layout: Layout, rows: Sequence[Row], runs_root: Path) -> list[EvalRunResult]:
+def _results(layout: Layout, rows: Sequence[Row]) -> list[EvalRunResult]:
     known = {row.run_id for row in rows}
-    found = sorted(path.name for path in runs_root.iterdir() if path.is_dir()) if runs_root.is_dir() else []
+    found = sorted(path.name for path in layout.runs.iterdir() if path.is_dir()) if layout.runs.is_dir() else []
     others = [_other_result(layout, run_id) for run_id in found if run_id not in known]
     return [*(_row_result(layout, row) for row in rows), *(result for result in others if result)]
 

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import astuple, dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -24,21 +25,30 @@ PROGRAM = "lerobot-eval"
 PATH_FLAGS = ("--policy.path",)
 PLUGIN_PREFIXES = ("lerobot_robot_", "lerobot_camera_", "lerobot_teleoperator_", "lerobot_policy_", "lerobot_env_")
 HELP_SECS = 300
+OWN = Path(sys.executable).absolute()
 
 
-def discover(
-    state: Path, executable: Sequence[str] = (), policy_types: Sequence[str] = (), python: Path | None = None
-) -> Json:
+@dataclass(frozen=True)
+class Software:
+    """The lerobot of one Python. `plugins` are the distributions that lerobot imports by their prefix, with version."""
+
+    version_text: str
+    plugins: tuple[str, ...]
+
+
+def discover(state: Path, executable: Sequence[str] = (), policy_types: Sequence[str] = (), python: Path = OWN) -> Json:
     """Writes `cli_capabilities.json` and `lerobot_eval_help.txt` into the folder `state` and returns the former.
 
-    `executable` is a lerobot-eval of the campaign's own; otherwise the one beside `python` is asked.
+    `executable` is a lerobot-eval of the campaign's own; otherwise the one of `python` is asked. Version and plug-ins
+    are those of `python`.
     Raises ToolMissing where lerobot-eval is not found or cannot be invoked; the reason then stands in the raw help,
     and no capabilities of an earlier time are left to be believed.
     """
     help_file = state / "lerobot_eval_help.txt"
     try:
         command = find(executable, python)
-        texts = [help_text(command, kind) for kind in policy_types or ("",)]
+        software = installed(python)
+        texts = [help_text(command, kind, software) for kind in policy_types or ("",)]
     except ToolMissing as error:
         files.write_text(help_file, f"{error}\n")
         (state / "cli_capabilities.json").unlink(missing_ok=True)
@@ -48,32 +58,32 @@ def discover(
         "schema_version": schema.VERSION,
         "lerobot_eval_help_text_path": help_file.name,
         "supported_flags": flags("\n".join(texts)),
-        "version_text": version_text(),
+        "version_text": software.version_text,
         "generated_at_utc": files.utc_now(),
         "executable": list(command),
-        "plugins": plugins(),
+        "plugins": list(software.plugins),
         "policy_types": list(policy_types),
     }
     files.write_json(state / "cli_capabilities.json", capabilities)
     return capabilities
 
 
-def find(executable: Sequence[str] = (), python: Path | None = None) -> tuple[str, ...]:
-    """The argv that starts lerobot-eval."""
+def find(executable: Sequence[str] = (), python: Path = OWN) -> tuple[str, ...]:
+    """The argv that starts lerobot-eval: the one beside `python`, and where that is our own, also one in PATH."""
     if executable:
         return tuple(executable)
-    beside = (python or Path(sys.executable)).absolute().parent
-    found = shutil.which(PROGRAM, path=str(beside)) or shutil.which(PROGRAM)
+    beside = python.absolute().parent
+    found = shutil.which(PROGRAM, path=str(beside)) or (shutil.which(PROGRAM) if _is_own(python) else None)
     if found is None:
         remedy = "Run `make setup`, or name the Python that has lerobot with --python-bin"
         raise ToolMissing(Finding(str(beside / PROGRAM), "lerobot-eval is not installed", remedy))
     return (found,)
 
 
-def help_text(command: Sequence[str], policy_type: str = "") -> str:
+def help_text(command: Sequence[str], policy_type: str = "", software: Software | None = None) -> str:
     """What `command --help` prints for LIBERO and the policy type; from the cache where nothing has changed."""
     scope = ["--env.type=libero", *([f"--policy.type={policy_type}"] if policy_type else [])]
-    kept = checkpoint.cache_folder() / "help" / f"{_key(command, scope)}.txt"
+    kept = checkpoint.cache_folder() / "help" / f"{_key(command, scope, software or installed())}.txt"
     if kept.is_file():
         return kept.read_text()
     text = _ask([*command, *scope, "--help"])
@@ -82,10 +92,10 @@ def help_text(command: Sequence[str], policy_type: str = "") -> str:
     return text
 
 
-def _key(command: Sequence[str], scope: Sequence[str]) -> str:
+def _key(command: Sequence[str], scope: Sequence[str], software: Software) -> str:
     program = shutil.which(command[0]) or command[0]
     content = [files.sha256_file(Path(word)) for word in (program, *command[1:]) if Path(word).is_file()]
-    return files.sha256(files.canonical([version_text(), plugins(), list(command), content, list(scope)]))
+    return files.sha256(files.canonical([*astuple(software), list(command), content, list(scope)]))
 
 
 def _ask(command: Sequence[str]) -> str:
@@ -115,17 +125,30 @@ def flags(text: str) -> list[str]:
     return sorted(named | set(PATH_FLAGS)) if named else []
 
 
-def version_text() -> str:
+def installed(python: Path = OWN) -> Software:
+    """What is installed where `python` runs. Raises ToolMissing where it does not run."""
+    found = _distributions() if _is_own(python) else _ask_for_distributions(python)
+    version = next((version for name, version in found if name == "lerobot"), "(not installed here)")
+    names = sorted(f"{name} {version}" for name, version in found if name.startswith(PLUGIN_PREFIXES))
+    return Software(f"lerobot {version}", tuple(names))
+
+
+def _is_own(python: Path) -> bool:
+    return python.absolute().parent == OWN.parent
+
+
+def _distributions() -> list[tuple[str, str]]:
+    return [(item.metadata["Name"] or "", item.version) for item in metadata.distributions()]
+
+
+def _ask_for_distributions(python: Path) -> list[tuple[str, str]]:
+    code = "from importlib.metadata import *; [print(d.metadata['Name'], d.version) for d in distributions()]"
     try:
-        return f"lerobot {metadata.version('lerobot')}"
-    except metadata.PackageNotFoundError:
-        return "lerobot (not installed here)"
-
-
-def plugins() -> list[str]:
-    """The installed distributions that lerobot imports by the prefix of their name, with version."""
-    found = {(item.metadata["Name"] or "", item.version) for item in metadata.distributions()}
-    return sorted(f"{name} {version}" for name, version in found if name.startswith(PLUGIN_PREFIXES))
+        ended = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ToolMissing(Finding(str(python), f"it does not run ({error})", "Name a Python that does")) from None
+    lines = [line.split() for line in ended.stdout.splitlines()]
+    return [(words[0], words[1]) for words in lines if len(words) == 2]
 
 
 def discover_for(campaign: Campaign) -> Json:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from . import files, setup
 from .campaign import Campaign
 from .gpu import Device
 from .matrix import CPU
@@ -35,7 +36,6 @@ NEEDED = (
 # Never inherited as they are: robosuite refuses an EGL id that does not fit the leased device.
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")
 SECRET = re.compile(r"(?!TOKENIZERS_).*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY|JWT).*", re.IGNORECASE)
-URL_SECRET = re.compile(r"(?<=://)[^/\s]+@")
 
 
 def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
@@ -50,13 +50,20 @@ def base() -> dict[str, str]:
     fixed = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{passed.get('PATH', os.defpath)}",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA's own order is by speed, NVML's is by bus
-        "HF_HOME": passed.get("HF_HOME", str(Path.home() / ".cache" / "huggingface")),
+        "HF_HOME": hf_home(),
         "LIBERO_CONFIG_PATH": libero_config_path(),
         "PYTHONUNBUFFERED": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "TZ": "UTC",
     }
     return passed | fixed
+
+
+def hf_home() -> str:
+    """The hub's cache: the caller's, else the one that set-up was told for this environment, else the client's own."""
+    told = setup.hub_cache_file(Path(sys.prefix))
+    default = told.read_text().strip() if told.is_file() else str(Path.home() / ".cache" / "huggingface")
+    return os.environ.get("HF_HOME") or default
 
 
 def libero_config_path() -> str:
@@ -85,9 +92,4 @@ def devices(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
 def shown(environment: Mapping[str, str]) -> dict[str, str]:
     """The part of an environment that a manifest may hold: no value that could be a secret, no password in a URL."""
     names = sorted(name for name in environment if not SECRET.fullmatch(name))
-    return {name: without_password(environment[name]) for name in names}
-
-
-def without_password(text: str) -> str:
-    """`text` with the user:password@ of every URL taken out."""
-    return URL_SECRET.sub("", text)
+    return {name: files.without_password(environment[name]) for name in names}

@@ -11,7 +11,7 @@
 A `Finding` says what is wrong, where, and the remedy; the spec, preflight and the validator all speak in findings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -27,6 +27,11 @@ class Finding:
     def __str__(self) -> str:
         kind = "warning: " if self.warning else ""
         return f"{kind}{self.where}: {self.what}. {self.remedy}"
+
+
+def errors(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings that are more than warnings."""
+    return [finding for finding in findings if not finding.warning]
 
 
 class TrackaError(Exception):

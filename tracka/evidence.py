@@ -103,6 +103,8 @@ def _outcome(top: RunFolder, manifest: Json, result: Json) -> Iterator[Finding]:
     }
     yield from _differing(str(top.result), result, wanted)
     records = engine.episode_records(metrics, manifest["batch_size"], manifest["n_episodes"], manifest["seed"])
+    for warning in metrics.warnings:
+        yield Finding(str(attempt.output), warning, "Look at eval_info.json and the logs", warning=True)
     if _lines(top.episodes) != records:
         yield Finding(str(top.episodes), "its lines are not the episodes of eval_info.json", AGAIN)
 

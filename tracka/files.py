@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from typing import Any
 from .errors import Finding, UsageError
 
 Json = dict[str, Any]
+URL_SECRET = re.compile(r"(?<=://)[^/\s]+@")
 
 
 def utc_now() -> str:
@@ -118,6 +120,11 @@ def copy_atomic(source: Path, target: Path) -> None:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)  # it stays where both are links to one file already
+
+
+def without_password(text: str) -> str:
+    """`text` with the user:password@ of every URL taken out."""
+    return URL_SECRET.sub("", text)
 
 
 def tail(path: Path, limit: int = 65536) -> str:

@@ -4,6 +4,7 @@ Guarantees: nothing is loaded into this process; packages are installed by root 
 no package of this release brings is a warning as long as something can draw.
 """
 
+import logging
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from .errors import Finding, InstallFailed, ToolMissing
 
+LOG = logging.getLogger("tracka.setup")
 PROBE = """
 import ctypes, glob, sys
 def there(name):
@@ -80,7 +82,7 @@ def ensure_gl(install_optional: bool = True) -> None:
     if any(library.needed for library in left):
         raise (InstallFailed if installs else ToolMissing)(_finding(left, log))
     if left:
-        print(f"warning: {_finding(left, '')}", file=sys.stderr, flush=True)
+        LOG.warning("warning: %s", _finding(left, ""))
 
 
 def _finding(missing: list[GlLibrary], log: str) -> Finding:
@@ -95,7 +97,7 @@ def _packages(missing: list[GlLibrary]) -> list[str]:
 
 def _apt_install(packages: list[str]) -> str:
     """Installs `packages`, one by one where not all can be had; returns the last line of the last failure."""
-    print(f"set-up: apt-get install {' '.join(packages)} ...", flush=True)
+    LOG.info("set-up: apt-get install %s ...", " ".join(packages))
     failure = _apt_get("update")
     if not _apt_get("install", "--yes", "--no-install-recommends", *packages):
         return ""

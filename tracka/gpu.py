@@ -18,6 +18,7 @@ from .errors import Busy, Finding, TrackaError
 from .matrix import AUTO, CPU
 
 LOCKS = "TRACKA_GPU_LOCKS"  # the folder of the locks, one for the whole host; TMPDIR may differ from job to job
+WORKER = "TRACKA_WORKER"  # the number of a process that `tracka sweep` started
 PRETEND = "TRACKA_PRETEND_GPUS"  # for tests: that many GPUs that do not exist
 
 
@@ -124,5 +125,5 @@ def _candidates(request: int, preferred: int) -> Sequence[Gpu]:
 
 
 def worker_number() -> int:
-    """The number of this xdist worker (gw3 is 3), 0 elsewhere: the GPU that it asks for first."""
-    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    """The number of this worker of xdist (gw3 is 3) or of a sweep, 0 elsewhere: the GPU that it asks for first."""
+    return int(os.environ.get(WORKER) or os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))

@@ -8,17 +8,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import collect, files, inventory, report, run, schema, validate
+from . import collect, files, git, progress, report, run, schema, validate
 from .campaign import Campaign
+from .errors import errors
 from .files import Json
 from .layout import PHASES, Layout, phase_before
 
 MAY_BE_PARTIAL = ("phase4", "phase5")
+_SUMMARY_FILES = ("all_runs.csv", "all_runs.md", "failures.csv")
 
 
-def hand_over(campaign: Campaign, phase: str) -> Json:
-    """Writes the phase's summaries or pages, then its handoff, and returns the handoff."""
-    before = _before(campaign, phase)
+def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Json:
+    """Writes the phase's summaries or pages, then its handoff, which it returns, and puts it on the campaign's plan.
+
+    `owner` is who the plan's progress line names.
+    """
+    last, before = files.read_or_empty(campaign.layout.handoff(phase)), _before(campaign, phase)
+    progress.ensure(campaign.layout)
     _write_tables_and_pages(campaign, phase, before)
     status, notes = _status(campaign, phase, before)
     handoff: Json = {
@@ -26,17 +32,24 @@ def hand_over(campaign: Campaign, phase: str) -> Json:
         "phase": phase,
         "status": status,
         "generated_at_utc": files.utc_now(),
-        "git_commit": inventory.git_commit(campaign.layout.root),
+        "git_commit": git.commit(campaign.layout.root),
         "inputs": _inputs(campaign, phase),
         "outputs": _outputs(campaign, phase),
         "notes": [note.replace(f"{campaign.layout.root}/", "") for note in notes],
         "details": _DETAILS[phase](campaign),
     }
     files.write_json(campaign.layout.handoff(phase), handoff)
-    if status != "pass":
-        for later in PHASES[PHASES.index(phase) + 1 :]:
-            campaign.layout.handoff(later).unlink(missing_ok=True)  # it stood on what no longer holds
+    voided = [] if status == "pass" else _voided(campaign.layout, phase)
+    progress.record(campaign.layout, handoff, last, voided, owner)
     return handoff
+
+
+def _voided(layout: Layout, phase: str) -> list[str]:
+    """Takes the later handoffs away, which stood on what no longer holds, and returns their phases."""
+    later = [name for name in PHASES[PHASES.index(phase) + 1 :] if layout.handoff(name).exists()]
+    for name in later:
+        layout.handoff(name).unlink()
+    return later
 
 
 @dataclass(frozen=True)
@@ -69,22 +82,22 @@ def _write_tables_and_pages(campaign: Campaign, phase: str, before: Before | Non
 def _status(campaign: Campaign, phase: str, before: Before | None) -> tuple[str, list[str]]:
     if before and before.blocks:
         return "blocked", list(before.notes)
-    findings = [str(finding) for finding in validate.check(campaign, phase)]
+    findings = validate.check(campaign, phase)
+    notes = [str(finding) for finding in findings]
     if before:
-        return "partial", [*before.notes, *findings]
-    if not findings:
-        return "pass", []
-    return ("partial" if phase in MAY_BE_PARTIAL else "blocked"), findings
+        return "partial", [*before.notes, *notes]
+    if not errors(findings):
+        return "pass", notes
+    return ("partial" if phase in MAY_BE_PARTIAL else "blocked"), notes
 
 
 def _inputs(campaign: Campaign, phase: str) -> dict[str, str | None]:
-    """The campaign's definition as it was read, by content: a file edited meanwhile outdates the handoff. And the
-    handoff before by name, since that is written anew in every session."""
+    """The campaign's definition as it was read, by content: a file edited meanwhile outdates the handoff. And what
+    earlier phases left, by name, since that is written anew in every session."""
     layout = campaign.layout
     given: dict[str, str | None] = {**campaign.digests}
-    if previous := phase_before(phase):
-        given[layout.relative(layout.handoff(previous))] = None
-    return given
+    earlier = [layout.handoff(name) for name in PHASES[: PHASES.index(phase)]]
+    return given | {layout.relative(path): None for path in (*earlier, *_INPUTS[phase](campaign, layout))}
 
 
 def _outputs(campaign: Campaign, phase: str) -> list[str]:
@@ -101,7 +114,7 @@ def _of_phase3(campaign: Campaign, layout: Layout) -> list[Path]:
 def _of_phase4(campaign: Campaign, layout: Layout) -> list[Path]:
     rows = [row.run_id for row in campaign.enabled]
     files = [path for run_id in rows for path in (layout.run(run_id).result, layout.marker(run_id))]
-    return [*files, *(layout.summary / name for name in ("all_runs.csv", "all_runs.md", "failures.csv"))]
+    return [*files, *(layout.summary / name for name in _SUMMARY_FILES)]
 
 
 def _host(campaign: Campaign) -> Json:
@@ -141,12 +154,23 @@ _SUMMARIES: dict[str, Callable[[Campaign], dict[str, str]]] = {
     "phase3": collect.baseline_tables,
     "phase4": collect.tables,
 }
+_INPUTS: dict[str, Callable[[Campaign, Layout], list[Path]]] = {
+    "phase1": lambda _, layout: [layout.plan, layout.todo],
+    "phase2": lambda _, layout: [layout.capabilities],
+    "phase3": lambda _, layout: [layout.capabilities, layout.preflight_report],
+    "phase4": lambda _, layout: [layout.preflight_report],
+    "phase5": lambda _, layout: [layout.summary / name for name in _SUMMARY_FILES],
+}
 _OUTPUTS: dict[str, Callable[[Campaign, Layout], list[Path]]] = {
-    "phase1": lambda _, layout: [layout.capabilities, layout.state / "lerobot_eval_help.txt"],
+    "phase1": lambda campaign, layout: [
+        *(layout.root / name for name in campaign.digests),
+        layout.capabilities,
+        layout.state / "lerobot_eval_help.txt",
+    ],
     "phase2": lambda _, layout: sorted(layout.preflight.glob("*")),
     "phase3": _of_phase3,
     "phase4": _of_phase4,
-    "phase5": lambda _, layout: [layout.runbook, layout.results],
+    "phase5": lambda _, layout: [layout.runbook, layout.results, layout.plan, layout.todo, layout.todo_list],
 }
 _DETAILS: dict[str, Callable[[Campaign], Json]] = {
     "phase1": _capabilities,

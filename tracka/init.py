@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import campaign, checkpoint, files, matrix, schema
+from . import campaign, checkpoint, files, matrix, progress, schema
 from .campaign import Campaign
 from .errors import Finding, RunExists, UsageError
 from .layout import Layout
@@ -44,6 +44,7 @@ def create(root: Path, wanted: Wanted) -> Campaign:
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
     write_schema(layout)
+    progress.ensure(layout)
     return campaign.load(root)
 
 

@@ -1,4 +1,5 @@
-"""Snapshots of this host and its software, for the record: `nvidia_smi.txt`, `pip_freeze.txt`, `env_snapshot.json`."""
+"""Snapshots of this host and its software, for the record: `nvidia_smi.txt`, `pip_freeze.txt`, `env_snapshot.json`, and
+the log of the set-up that made this environment."""
 
 import os
 import platform
@@ -8,15 +9,23 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from . import __version__, environment, files, plan, schema
+from . import __version__, environment, files, git, plan, schema, setup
 from .files import Json
 
 
 def write(folder: Path) -> None:
-    """Writes the three snapshots into `folder`."""
+    """Writes the three snapshots into `folder`, and `setup.log` unless the folder has one."""
     files.write_text(folder / "nvidia_smi.txt", nvidia_smi())
     files.write_text(folder / "pip_freeze.txt", pip_freeze())
     files.write_json(folder / "env_snapshot.json", env_snapshot())
+    if not (folder / "setup.log").is_file():
+        files.write_text(folder / "setup.log", setup_log())
+
+
+def setup_log() -> str:
+    """What `tracka setup` said when it made this environment."""
+    log = setup.log_file(Path(sys.prefix))
+    return log.read_text(errors="replace") if log.is_file() else f"{sys.prefix} was not made by tracka setup\n"
 
 
 def nvidia_smi() -> str:
@@ -47,31 +56,6 @@ def env_snapshot() -> Json:
         "platform": platform.platform(),
         "cpu_count": os.cpu_count(),
         "versions": plan.versions(),
-        "git": git_state(Path.cwd()),
+        "git": git.state(Path.cwd()),
         "env": environment.shown(passed),
     }
-
-
-def git_commit(folder: Path) -> str | None:
-    """The commit checked out in `folder`; None outside a repository or before its first commit."""
-    return _git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
-
-
-def git_state(folder: Path) -> Json:
-    status = _git(folder, "status", "--porcelain")
-    remote = _git(folder, "config", "--get", "remote.origin.url")
-    return {
-        "commit": git_commit(folder),
-        "dirty": None if status is None else bool(status),
-        "remote": environment.without_password(remote) if remote else None,
-    }
-
-
-def _git(folder: Path, *words: str) -> str | None:
-    try:
-        ended = subprocess.run(
-            ["git", *words], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return ended.stdout.strip() if ended.returncode == 0 else None

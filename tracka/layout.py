@@ -14,14 +14,27 @@ def phase_before(phase: str) -> str | None:
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of the campaign in `root`."""
+    """The files of the campaign in `root`. The two names differ where a command line says so."""
 
     root: Path
+    artifacts_name: str = "artifacts"
+    runs_name: str = "runs"
 
     @classmethod
     def beside(cls, folder: Path) -> "Layout":
-        """The layout whose artifacts folder holds `folder`: `<root>/artifacts/runs` belongs to `<root>`."""
+        """The layout whose artifacts folder holds `folder`: `<root>/artifacts/preflight` belongs to `<root>`."""
         return cls(folder.resolve().parent.parent)
+
+    @classmethod
+    def of_runs(cls, runs: Path) -> "Layout":
+        """The layout whose runs folder is `runs`, whatever it is called; state and markers are beside it."""
+        runs = runs.resolve()
+        return cls(runs.parent.parent, runs.parent.name, runs.name)
+
+    @property
+    def shown(self) -> str:
+        """The campaign's folder as pages and commands name it: `tasks/NAME` in a repository, else its whole path."""
+        return f"tasks/{self.root.name}" if self.root.parent.name == "tasks" else str(self.root)
 
     @property
     def matrix(self) -> Path:
@@ -37,7 +50,7 @@ class Layout:
 
     @property
     def artifacts(self) -> Path:
-        return self.root / "artifacts"
+        return self.root / self.artifacts_name
 
     @property
     def state(self) -> Path:
@@ -65,7 +78,7 @@ class Layout:
 
     @property
     def runs(self) -> Path:
-        return self.artifacts / "runs"
+        return self.artifacts / self.runs_name
 
     @property
     def summary(self) -> Path:
@@ -78,6 +91,18 @@ class Layout:
     @property
     def results(self) -> Path:
         return self.root / "results.md"
+
+    @property
+    def plan(self) -> Path:
+        return self.root / "plan.md"
+
+    @property
+    def todo(self) -> Path:
+        return self.root / "todo" / f"{self.root.name}.md"
+
+    @property
+    def todo_list(self) -> Path:
+        return self.root / "todo" / "TODO.md"
 
     def handoff(self, phase: str) -> Path:
         return self.state / f"{phase}_handoff.json"

@@ -29,6 +29,14 @@ def hold(path: Path, what: str, wait: bool = False) -> Iterator[IO[str]]:
         yield file
 
 
+@contextlib.contextmanager
+def session(locks: Path, campaign: str) -> Iterator[None]:
+    """Holds a campaign for one session of all its rows; `locks` is its folder of locks. Raises Busy at once."""
+    with hold(locks / ".session.lock", f"campaign {campaign}") as file:
+        sign(file, f"process {os.getpid()}")
+        yield
+
+
 def sign(file: IO[str], text: str) -> None:
     """Writes `text` as the whole content of a lock file that is held."""
     file.seek(0)

@@ -6,6 +6,7 @@ phase 5 the strict validation of all phases decides the exit status.
 """
 
 import contextlib
+import getpass
 import os
 import signal
 import uuid
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 
 from . import campaign as campaigns
-from . import collect, files, handoff, lock, run, validate
+from . import collect, environment, files, handoff, lock, progress, run, validate
 from .campaign import Campaign
 from .errors import Busy, Finding, UsageError
 from .layout import PHASES
@@ -34,7 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--allow-overwrite", action="store_true", help="run rows again that passed with other inputs than today's"
     )
+    group.addoption("--owner", default=_user(), help="whom the plan's progress lines name (default: %(default)s)")
     parser.addini("campaign", f"the campaign where neither --campaign nor TRACKA_CAMPAIGN names one (default {SMOKE})")
+
+
+def _user() -> str:
+    try:
+        return os.environ.get("TRACKA_OWNER") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user need not have a name
+        return "unknown"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -46,6 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[CAMPAIGN] = campaigns.load(_folder(config))
     except UsageError as error:
         raise pytest.UsageError(*(str(finding) for finding in error.findings)) from None
+    os.environ["HF_HOME"] = environment.hf_home()  # before anything imports the hub's client
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that TERM, too, ends rows and writes JUnit
     if is_controller(config):
         config.stash[TOKEN] = uuid.uuid4().hex
@@ -61,8 +71,7 @@ def _claim(config: pytest.Config) -> None:
     """Holds the campaign for this session: two sessions would judge each other's half-done phases."""
     layout, held = config.stash[CAMPAIGN].layout, contextlib.ExitStack()
     try:
-        file = held.enter_context(lock.hold(layout.locks / ".session.lock", f"campaign {layout.root.name}"))
-        lock.sign(file, f"process {os.getpid()}")
+        held.enter_context(lock.session(layout.locks, layout.root.name))
     except Busy as error:
         raise pytest.UsageError(str(error)) from None
     except OSError as error:
@@ -116,6 +125,7 @@ class Controller:
         self.open: str | None = None
         self.ended: list[str] = []
         self.findings: list[Finding] = []
+        self.accepted = False
 
     def pytest_report_header(self) -> str:
         spec = self.spec
@@ -126,7 +136,7 @@ class Controller:
         """Hands over, once: after the phase's last test, or at the end of a session that was cut short."""
         self.open = None
         if phase in PHASES:
-            handoff.hand_over(self.spec, phase)
+            handoff.hand_over(self.spec, phase, self.config.getoption("owner"))
             self.ended.append(phase)
 
     @pytest.hookimpl(wrapper=True)
@@ -153,6 +163,8 @@ class Controller:
             self.findings = validate.validate(self.spec, PHASES, strict=True)
             if self.findings and exitstatus == pytest.ExitCode.OK:
                 session.exitstatus = pytest.ExitCode.TESTS_FAILED
+            self.accepted = session.exitstatus == pytest.ExitCode.OK
+            progress.close(self.spec.layout, self.accepted)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.config.getoption("lf", False) and not terminalreporter.stats:
@@ -174,7 +186,8 @@ class Controller:
                 yield from (f"    {note}" for note in value.get("notes", []) if note not in shown)
                 shown += value.get("notes", [])
         if PHASES[-1] in self.ended:
-            yield f"verdict: {'not accepted' if self.findings else 'accepted'} (strict validation of all phases)"
+            yield from (f"    {finding}" for finding in self.findings if str(finding) not in shown)
+            yield f"verdict: {'accepted' if self.accepted else 'not accepted'} (strict validation of all phases)"
 
 
 def _parameter(nodeid: str) -> str:

@@ -131,7 +131,7 @@ def _versions() -> list[Check]:
     found, wanted = plan.versions(), {"lerobot": LEROBOT, "mujoco": MUJOCO}
     remedy = "Run `make setup`: another MuJoCo changes the benchmark, another lerobot its command line"
     return [
-        _answer(f"version:{name}", found[name] == version, f"{found[name]}, pinned {version}", remedy)
+        _answer(f"version:{name}", found[name].split("+")[0] == version, f"{found[name]}, pinned {version}", remedy)
         for name, version in wanted.items()
     ]
 
@@ -177,7 +177,7 @@ def _help(spec: Campaign) -> Check:
     def ask() -> str:
         command = discover.find(discover.executable(spec))
         kind = spec.defaults.policy_type or ""
-        return f"{len(discover.flags(discover.help_text(command, kind)))} flags, {discover.version_text()}"
+        return f"{len(discover.flags(discover.help_text(command, kind)))} flags, {discover.installed().version_text}"
 
     return _guarded("lerobot_eval_help", ask)
 

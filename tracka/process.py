@@ -56,7 +56,7 @@ def run(
             stderr=err,
             start_new_session=True,
             pass_fds=pass_fds,
-            preexec_fn=_end_with_parent,
+            preexec_fn=end_with_parent,
         )
     tree: set[psutil.Process] = set()
     try:
@@ -70,8 +70,8 @@ def run(
     return Exit(child.wait(), timed_out, time.monotonic() - start)
 
 
-def _end_with_parent() -> None:
-    """In the child, before it becomes the command: the kernel shall kill it when we die, even by KILL."""
+def end_with_parent() -> None:
+    """Called in a child: the kernel shall kill it when its parent dies, even by KILL."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

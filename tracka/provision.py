@@ -1,22 +1,19 @@
 """The set-up: from a Python 3.12 and this repository to a virtual environment in which every gate can run.
 
-    python3.12 -m tracka.provision [--venv .venv]
-
 Guarantees: every package comes from requirements.lock and is checked against its hash, the installer and the build
 tool included; nothing is compiled and nothing asks on standard input; LIBERO's configuration and assets are in place
 before anything imports it; a second call finds its stamp and installs nothing; two calls at once wait for each other;
-a folder that is no virtual environment is never touched. Exit code 3: a tool is missing; 4: an installation failed.
+a folder that is no virtual environment is never touched.
 
-Standard library only: this runs before anything is installed.
+Standard library only: this runs before anything is installed. What it does goes to the logger `tracka.setup`.
 """
 
-import argparse
 import fcntl
 import hashlib
+import logging
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -25,62 +22,69 @@ from pathlib import Path
 
 from .assets import ASSET_LIST, place_libero_assets, write_libero_config
 from .errors import Finding, InstallFailed, ToolMissing, TrackaError
-from .files import Json, read_json, sha256_file, write_json
+from .files import Json, read_json, sha256_file, without_password, write_json
 from .gl import ensure_gl
 
-ROOT = Path(__file__).resolve().parent.parent
+LOG = logging.getLogger("tracka.setup")
 LOCK = "requirements.lock"
 BOOTSTRAP = ("setuptools", "uv")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 TAIL_LINES = 15
 
 
-def provision(root: Path, python: Path, venv: Path) -> None:
-    """Brings `venv` to the state that `root`'s lock asks for, made with `python` where it does not exist yet."""
+def provision(root: Path, python: Path, venv: Path, lerobot: Path | None = None) -> None:
+    """Brings `venv` to the state that `root`'s lock asks for, made with `python` where it does not exist yet.
+
+    `lerobot` is a checkout to install, editable, in the place of the locked lerobot.
+    Raises ToolMissing for a missing tool and InstallFailed for a step that failed.
+    """
     root, venv = root.absolute(), venv.absolute()
     if not (root / LOCK).is_file():
         raise ToolMissing(Finding(str(root / LOCK), "there is no lock to install", "Run this in a checkout of Track A"))
     with _one_at_a_time(root / LOCK):
-        done = is_current(root, venv)
+        done = is_current(root, venv, lerobot)
         ensure_gl(install_optional=not done)
-        if not done:
-            _build(root, python, venv)
+        if done:
+            LOG.debug("%s is up to date: nothing to install", venv)
+        else:
+            _build(root, python, venv, lerobot)
 
 
-def _build(root: Path, python: Path, venv: Path) -> None:
+def _build(root: Path, python: Path, venv: Path, lerobot: Path | None) -> None:
     stamp_path(venv).unlink(missing_ok=True)
     if not _runs(venv / "bin" / "python"):
         _make_venv(python, venv)
     _install_bootstrap(root, venv)
     _install_lock(root, venv)
-    _install_project(root, venv)
+    _install_projects([*_projects(root), *([lerobot] if lerobot else [])], venv)
     with _step("LIBERO's configuration and assets"):
         write_libero_config(venv)
         place_libero_assets(venv)
-    write_json(stamp_path(venv), _state(root, venv))
+    write_json(stamp_path(venv), _state(root, venv, lerobot))
 
 
 def stamp_path(venv: Path) -> Path:
     return venv / "tracka-setup.json"
 
 
-def is_current(root: Path, venv: Path) -> bool:
+def is_current(root: Path, venv: Path, lerobot: Path | None = None) -> bool:
     """Whether the last set-up of `venv` ended well and still fits the files that it was made from."""
     if not (venv / "bin" / "python").exists() or not stamp_path(venv).is_file():
         return False
     try:
-        return read_json(stamp_path(venv)) == _state(root, venv)
+        return read_json(stamp_path(venv)) == _state(root, venv, lerobot)
     except TrackaError:
         return False
 
 
-def _state(root: Path, venv: Path) -> Json:
-    """What the set-up depends on. The two folders belong to it: a moved environment has stale paths inside."""
+def _state(root: Path, venv: Path, lerobot: Path | None = None) -> Json:
+    """What the set-up depends on. The folders belong to it: a moved environment has stale paths inside."""
     package = Path(__file__).parent
     inputs = [root / LOCK, *(package / name for name in ("assets.py", "gl.py", "provision.py"))]
     inputs += [project / "pyproject.toml" for project in _projects(root)]
     digest = hashlib.sha256("".join(sha256_file(path) for path in inputs).encode()).hexdigest()
-    return {"assets": sha256_file(ASSET_LIST), "inputs": digest, "root": str(root), "venv": str(venv)}
+    places = {"root": str(root), "venv": str(venv), "lerobot": str(lerobot) if lerobot else None}
+    return {"assets": sha256_file(ASSET_LIST), "inputs": digest, **places}
 
 
 def _projects(root: Path) -> list[Path]:
@@ -139,10 +143,10 @@ def _install_lock(root: Path, venv: Path) -> None:
         _run(argv, remedy)
 
 
-def _install_project(root: Path, venv: Path) -> None:
-    projects = [word for project in _projects(root) for word in ("--editable", str(project))]
+def _install_projects(projects: Sequence[Path], venv: Path) -> None:
+    words = [word for project in projects for word in ("--editable", str(project))]
     with _step("this project"):
-        _run(_uv(venv, "install", "--no-deps", "--no-build-isolation", *projects), "Check pyproject.toml")
+        _run(_uv(venv, "install", "--no-deps", "--no-build-isolation", *words), "Check pyproject.toml")
 
 
 def _uv(venv: Path, command: str, *words: str) -> list[str]:
@@ -154,6 +158,7 @@ def _environment() -> dict[str, str]:
     unwanted = ("PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "VIRTUAL_ENV")
     environment = {key: value for key, value in os.environ.items() if key not in unwanted}
     environment.setdefault("UV_HTTP_TIMEOUT", "300")
+    environment |= {"PYTHONUNBUFFERED": "1", "TZ": "UTC"}
     if CERTIFICATES.is_file():
         # uv brings its own authorities; behind a proxy with one of its own only the machine's list will do.
         environment.setdefault("UV_SYSTEM_CERTS", "1")
@@ -188,17 +193,18 @@ def _run(argv: Sequence[str], remedy: str) -> None:
         done = _capture(argv)
     except OSError as error:
         raise ToolMissing(Finding(argv[0], f"it does not start ({error.strerror})", remedy)) from None
+    LOG.debug("$ %s\n%sexit code %d", " ".join(argv), without_password(done.stdout), done.returncode)
     if done.returncode:
-        last = "\n".join(done.stdout.strip().splitlines()[-TAIL_LINES:])
+        last = "\n".join(without_password(done.stdout).strip().splitlines()[-TAIL_LINES:])
         raise InstallFailed(Finding(" ".join(argv), f"exit code {done.returncode}, its last lines:\n{last}\n", remedy))
 
 
 @contextmanager
 def _step(title: str) -> Iterator[None]:
     start = time.monotonic()
-    print(f"set-up: {title} ...", flush=True)
+    LOG.info("set-up: %s ...", title)
     yield
-    print(f"set-up: {title}: {time.monotonic() - start:.1f} s", flush=True)
+    LOG.info("set-up: %s: %.1f s", title, time.monotonic() - start)
 
 
 @contextmanager
@@ -209,21 +215,6 @@ def _one_at_a_time(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("set-up: waiting for another set-up of this folder ...", flush=True)
+            LOG.info("set-up: waiting for another set-up of this folder ...")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tracka.provision", description="Set up Track A's environment.")
-    parser.add_argument("--venv", type=Path, default=ROOT / ".venv", help="the virtual environment (default: .venv)")
-    try:
-        provision(ROOT, Path(sys.executable), parser.parse_args(arguments).venv)
-    except TrackaError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,42 +1,40 @@
 """Closure: `runbook.md`, the commands that ran, and `results.md`, what came out, made from artifacts alone."""
 
 import shlex
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import collect, environment, files
+from . import collect, environment, files, page, plan, sweep
 from .campaign import Campaign
 from .collect import EvalRunResult
 from .files import Json
+from .layout import Layout
 
 
 def write(campaign: Campaign) -> None:
     """Writes both pages of the campaign."""
     facts = _facts(campaign)
-    files.write_text(campaign.layout.runbook, _render("runbook.md.j2", facts))
-    files.write_text(campaign.layout.results, _render("results.md.j2", facts))
-
-
-def _render(name: str, facts: dict[str, Any]) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    text = resources.files(__package__).joinpath("templates", name).read_text()
-    page = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    page.filters |= {"replay": replay, "quote": shlex.quote}
-    return page.from_string(text).render(facts)
+    files.write_text(campaign.layout.runbook, page.render("runbook.md.j2", facts, replay=replay))
+    files.write_text(campaign.layout.results, page.render("results.md.j2", facts))
 
 
 def _facts(campaign: Campaign) -> dict[str, Any]:
     results = enabled_results(campaign)
+    failures = collect.failure_reasons(campaign, results)
     manifests = [_manifest(campaign, row.run_id) for row in campaign.enabled]
     return {
         "campaign": campaign,
-        "folder": _folder(campaign),
+        "folder": campaign.layout.shown,
         "preflight": files.read_or_empty(campaign.layout.preflight_report),
         "manifests": [manifest for manifest in manifests if manifest],
         "table": collect.markdown(results),
-        "failures": collect.failure_reasons(campaign, results),
+        "failures": failures,
+        "sweep": _sweep(campaign, [row.run_id for row in campaign.enabled]),
+        "rerun": _sweep(campaign, list(failures)),
+        "megabytes": _megabytes(campaign.layout),
+        "versions": plan.versions(),
+        "hf_home": files.read_or_empty(campaign.layout.preflight / "env_snapshot.json").get("env", {}).get("HF_HOME"),
         "checkpoints": _checkpoints(manifests),
         "generated_at_utc": files.utc_now(),
     }
@@ -56,10 +54,20 @@ def replay(manifest: Json) -> str:
     return shlex.join(["env", *environ, *argv])
 
 
-def _folder(campaign: Campaign) -> str:
-    """The campaign as a command names it: from where we are if it lies below, else its whole path."""
-    root = campaign.layout.root
-    return str(root.relative_to(Path.cwd())) if root.is_relative_to(Path.cwd()) else str(root)
+def _sweep(campaign: Campaign, run_ids: Sequence[str]) -> str:
+    folder = Path(campaign.layout.shown)
+    matrix, runs, rows = (
+        folder / path.relative_to(campaign.layout.root)
+        for path in (campaign.layout.matrix, campaign.layout.runs, campaign.layout.rows)
+    )
+    return sweep.replay(matrix, runs, rows, max(campaign.expected_gpus, 1), run_ids)
+
+
+def _megabytes(layout: Layout) -> dict[str, float]:
+    """What the artifacts take, files with several names counted once, and the videos among them."""
+    sizes = {(path.stat().st_ino, path.suffix): path.stat().st_size for path in files.walk_files(layout.artifacts)}
+    videos = sum(size for (_, suffix), size in sizes.items() if suffix == ".mp4")
+    return {"all": sum(sizes.values()) / 1e6, "videos": videos / 1e6}
 
 
 def _manifest(campaign: Campaign, run_id: str) -> Json:

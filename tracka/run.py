@@ -139,15 +139,20 @@ def is_dry(layout: Layout, run_id: str) -> bool:
 
 
 def dry_run(campaign: Campaign, row: Row, host: Host, policy: Policy = Policy()) -> Json:
-    """Writes the manifest of a run that does not start, flagged as such. Leases no GPU and downloads nothing."""
+    """Writes the manifest of a run that does not start, flagged as such, and returns it."""
     layout = campaign.layout
     folder = layout.run(row.run_id)
     if folder.path.exists() and not is_dry(layout, row.run_id) and not policy.allow_overwrite:
         raise RunExists(Finding(str(folder.path), "the run folder exists", "Choose another run id for a dry run"))
-    device = gpu.CPU_DEVICE if row.gpu_id == CPU else Device(max(row.gpu_id, 0), str(max(row.gpu_id, 0)))
-    plan = _first_attempt(campaign, row, host, checkpoint.without_download(row.policy_path, layout.root))
-    environ = environment.for_row(campaign, device, host.backend)
-    manifest = plan.manifest(folder.attempt(1), device, environ, 1, dry_run=True)
+    manifest = dry_manifest(campaign, row, host)
     if is_dry(layout, row.run_id) or not folder.path.exists():
         files.write_json(folder.manifest, manifest)
     return manifest
+
+
+def dry_manifest(campaign: Campaign, row: Row, host: Host) -> Json:
+    """The manifest of a run that does not start. Leases no GPU, downloads and writes nothing."""
+    device = gpu.CPU_DEVICE if row.gpu_id == CPU else Device(max(row.gpu_id, 0), str(max(row.gpu_id, 0)))
+    plan = _first_attempt(campaign, row, host, checkpoint.without_download(row.policy_path, campaign.layout.root))
+    environ = environment.for_row(campaign, device, host.backend)
+    return plan.manifest(campaign.layout.run(row.run_id).attempt(1), device, environ, 1, dry_run=True)

@@ -5,10 +5,10 @@ Gates, handoffs and `tracka validate` all come here, so they cannot disagree.
 
 from collections.abc import Iterator, Sequence
 
-from . import files, schema
+from . import files, progress, schema
 from .campaign import Campaign
 from .contracts import CONTRACTS
-from .errors import Finding, TrackaError, UsageError
+from .errors import Finding, TrackaError, UsageError, errors
 from .evidence import ROW_CONTRACTS
 from .files import Json
 from .layout import PHASES, phase_before
@@ -22,7 +22,7 @@ def check(campaign: Campaign, phase: str) -> list[Finding]:
 
 
 def holds(campaign: Campaign, phase: str, name: str) -> list[Finding]:
-    """The findings of one contract; empty if it holds."""
+    """The findings of one contract, warnings among them."""
     try:
         return list(CONTRACTS[phase][name](campaign))
     except TrackaError as error:
@@ -45,7 +45,9 @@ def validate(campaign: Campaign, phases: Sequence[str] = PHASES, strict: bool = 
     last = max(PHASES.index(phase) for phase in phases)
     findings = [finding for phase in PHASES[: last + 1] for finding in handoff(campaign, phase)]
     findings += [finding for phase in phases for finding in check(campaign, phase)]
-    return [finding for finding in dict.fromkeys(findings) if strict or not finding.warning]
+    findings += progress.findings(campaign, phases)
+    found = list(dict.fromkeys(findings))
+    return found if strict else errors(found)
 
 
 def read_handoff(campaign: Campaign, phase: str) -> Json:

@@ -1,0 +1,75 @@
+"""What a command line asks to run, as campaign, rows and host: the campaign around it, with explicit flags over it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from . import campaign, discover, matrix, run, schema
+from .campaign import Campaign
+from .errors import Finding, UsageError
+from .layout import Layout
+from .matrix import Row
+from .plan import Host
+
+
+def policy(policy_path: str) -> str:
+    """A folder on the command line is meant from where the user stands, in a matrix from the campaign."""
+    return str(Path(policy_path).absolute()) if Path(policy_path).is_dir() else policy_path
+
+
+def campaign_beside(layout: Layout) -> Campaign | None:
+    """The campaign in the folder of `layout`, with its artifacts where `layout` has them; None where there is none."""
+    return replace(campaign.load(layout.root), layout=layout) if layout.settings.is_file() else None
+
+
+def one_row(artifacts_root: Path, row: Row, timeout_secs: int) -> Campaign:
+    """The campaign beside the runs folder with `row` in the place of its namesake; a bare one where there is none."""
+    layout = Layout.of_runs(artifacts_root)
+    spec = campaign_beside(layout) or Campaign(layout, (), row.run_id, 0)
+    others = tuple(other for other in spec.rows if other.run_id != row.run_id)
+    table = {**spec.row_tables.get(row.run_id, {}), "timeout_secs": timeout_secs}
+    return replace(spec, rows=(*others, row), row_tables={**spec.row_tables, row.run_id: table})
+
+
+def host(spec: Campaign, row: Row) -> Host:
+    """The host as told on the command line: the backend by flag, lerobot-eval's flags as discovered or asked now."""
+    layout = spec.layout
+    known = layout.capabilities.is_file()
+    capabilities = schema.read("cli_capabilities", layout.capabilities) if known else discover.discover_for(spec)
+    prefix = run.load_host(layout).render_prefix if layout.preflight_report.is_file() else ()
+    return Host(row.mujoco_gl, tuple(capabilities["executable"]), capabilities, prefix)
+
+
+def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Campaign:
+    """The campaign beside the runs folder with the rows of the matrix. Raises UsageError where these do not fit."""
+    layout = Layout.of_runs(artifacts_root)
+    findings = []
+    if status_dir.resolve() != layout.rows:
+        what = f"the markers of {artifacts_root} are in {layout.rows}"
+        findings.append(Finding("--status-dir", f"{what}, not in {status_dir}", "Name that folder"))
+    owner = Layout(matrix_path.resolve().parent.parent)
+    if owner.matrix == matrix_path.resolve() and owner.settings.is_file() and owner.root != layout.root:
+        what = f"{matrix_path} belongs to the campaign {owner.root}, whose settings would not apply to {artifacts_root}"
+        findings.append(Finding("--artifacts-root", what, f"Name {owner.runs}"))
+    try:
+        rows = matrix.load(matrix_path)
+    except UsageError as error:
+        raise UsageError([*findings, *error.findings]) from None
+    if findings:
+        raise UsageError(findings)
+    return replace(campaign_beside(layout) or Campaign(layout, rows, rows[0].run_id, 0), rows=rows)
+
+
+def shard(spec: Campaign, named: str) -> tuple[Row, ...]:
+    """The enabled rows, or those that `named` lists, separated by commas. Raises UsageError for every wrong name."""
+    wanted = [word.strip() for word in named.split(",") if word.strip()]
+    known = {row.run_id: row for row in spec.rows}
+    findings = [_unknown(run_id, known) for run_id in wanted if run_id not in known or not known[run_id].enabled]
+    if findings:
+        raise UsageError(findings)
+    return tuple(known[run_id] for run_id in dict.fromkeys(wanted)) if wanted else spec.enabled
+
+
+def _unknown(run_id: str, known: dict[str, Row]) -> Finding:
+    if run_id in known:
+        return Finding("--rows", f"the row {run_id!r} is disabled", "Write 1 in its column enabled")
+    return Finding("--rows", f"the matrix has no row {run_id!r}", f"Name some of {', '.join(known)}")
