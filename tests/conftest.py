@@ -1,12 +1,13 @@
 """Fixtures of the harness's own tests, and their order."""
 
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import campaigns
 import pytest
-from campaigns import Made
+from campaigns import REPOSITORY, Made
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,3 +50,23 @@ def ready(prepared: Path, make_campaign: Callable[..., Made], tmp_path: Path) ->
     """The usual campaign after phases 1 and 2."""
     shutil.copytree(prepared, tmp_path / "campaign")
     return make_campaign()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A copy of the tracked files; its smoke campaign is one of stand-ins, and the reader has a checkpoint."""
+    copy = tmp_path / "repository"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (REPOSITORY / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, copy / name)
+    campaigns.fake_checkpoint(copy / "outputs" / "my_policy")
+    shutil.rmtree(copy / "tasks" / "smoke-libero-object")
+    campaigns.make(copy / "tasks" / "smoke-libero-object")
+    return copy

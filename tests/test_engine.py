@@ -18,7 +18,7 @@ from tracka.matrix import Row
 DATA = Path(__file__).parent / "data" / "lerobot-eval-logs"
 PI0_HELP = (DATA / "help-env-libero-policy-pi0.txt").read_text()
 ROW = Row("r", "libero_object", 10, 50, 0, 7, "egl", "org/policy", True)
-# Synthetic, after lerobot 0.4, which prints its metrics on stdout; NumPy 2 shows its numbers with their type.
+# Synthetic, as lerobot before 0.6.1 prints its metrics; NumPy 2 shows its numbers with their type.
 PRINTED = """Overall Aggregated Metrics:
 {'avg_sum_reward': np.float64(0.5), 'avg_max_reward': np.float64(0.5), 'pc_success': np.float64(37.5), \
 'n_episodes': 8, 'eval_s': 12.5, 'eval_ep_s': 1.56, 'video_paths': ['out/videos/libero_object_0/eval_episode_0.mp4']}

@@ -60,7 +60,8 @@ def load_result(path: Path) -> dict[str, Any]:
 def parse_success_metrics(stdout_log: Path) -> tuple[int | None, int | None, float | None]:
     """(successes, episodes, success rate from 0 to 1) of lerobot-eval's overall metrics; None for what is missing.
 
-    lerobot 0.6 logs its metrics on stderr, so the `stderr.log` beside `stdout_log` is read where that has none.
+    lerobot 0.6.1 logs its metrics on stderr, so the `stderr.log` beside `stdout_log` is read where that has none.
+    lerobot 0.3 does not tell the number of episodes; a rate alone is then all there is.
     """
     for log in (stdout_log, stdout_log.with_name("stderr.log")):
         if metrics := engine.parse_log(log):

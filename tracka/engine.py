@@ -138,7 +138,7 @@ _EPISODES = re.compile(r"'n_episodes': (\d+)(?=[,}])")
 def parse_log(log: Path) -> tuple[int | None, int | None, float | None] | None:
     """(successes, episodes, success rate from 0 to 1) of the last overall metrics in a log; None without any.
 
-    lerobot 0.6 logs them on stderr, 0.4 prints them on stdout; both as the repr of a dict on one line.
+    lerobot up to 0.6.0 prints them on stdout, 0.6.1 logs them on stderr; all as the repr of a dict on one line.
     """
     lines = [line for line in re.split(r"[\r\n]", files.tail(log, 1 << 22)) if "'pc_success'" in line]
     overall = [line for line in lines if "'eval_s'" in line] or lines

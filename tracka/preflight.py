@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,6 +61,7 @@ def run_preflight(cfg: PreflightConfig) -> dict[str, Any]:
     Never raises for what it finds: a missing GPU, package or checkpoint is a failed check.
     """
     start = time.monotonic()
+    cfg = replace(cfg, artifacts_dir=cfg.artifacts_dir.absolute())  # the probe runs in the campaign's folder
     spec = _campaign(cfg)
     files.make_folder(cfg.artifacts_dir)
     inventory.write(cfg.artifacts_dir)
