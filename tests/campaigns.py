@@ -124,6 +124,13 @@ class Made:
             stderr=subprocess.DEVNULL,
         )
 
+    def sweep_words(self, *more: str, **changed: object) -> list[str]:
+        """`tracka sweep` on this campaign, but for the places in `changed`."""
+        layout = self.layout
+        places = {"matrix": layout.matrix, "artifacts_root": layout.runs, "status_dir": layout.rows, **changed}
+        options = (word for name, value in places.items() for word in (f"--{name.replace('_', '-')}", str(value)))
+        return ["sweep", *options, *more]
+
     def tracka(self, *words: str) -> subprocess.CompletedProcess[str]:
         return self.command("-m", "tracka", *words)
 
@@ -159,6 +166,13 @@ def environment(root: Path) -> dict[str, str]:
         "PYTHONPATH": f"{STANDIN}{os.pathsep}{REPOSITORY}",
         "XDG_CACHE_HOME": str(root / "cache"),
     }
+
+
+def contents(folder: Path, *left_out: str) -> dict[str, bytes | None]:
+    """Everything below `folder`, empty folders too, but for caches and what is called like one of `left_out`."""
+    hidden = {"cache", ".cache", *left_out}
+    found = [path for path in sorted(folder.rglob("*")) if hidden.isdisjoint(path.relative_to(folder).parts)]
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in found}
 
 
 def fake_checkpoint(folder: Path) -> None:

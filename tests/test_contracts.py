@@ -12,6 +12,7 @@ from pathlib import Path
 import campaigns
 import pytest
 from campaigns import REPOSITORY
+from contracts_page import table, words
 
 from tracka import campaign, errors, files, lock, schema, validate
 from tracka.errors import Finding
@@ -24,35 +25,26 @@ RUN, MARKER = f"artifacts/runs/{BASELINE}", f"{STATE}/rows/{BASELINE}.json"
 RESULT, MANIFEST, EPISODES = f"{RUN}/result.json", f"{RUN}/run_manifest.json", f"{RUN}/episodes.jsonl"
 ATTEMPT = f"{RUN}/attempts/1"
 VIDEO = f"{ATTEMPT}/eval/videos/libero_object_0/eval_episode_0.mp4"
-HANDOFFS = [f"{STATE}/{phase}_handoff.json" for phase in PHASES]
-FILES = [
-    "configs/eval_matrix.csv",
-    "configs/campaign.toml",
-    "configs/run_schema.json",
-    f"{STATE}/cli_capabilities.json",
-    f"{STATE}/lerobot_eval_help.txt",
-    *HANDOFFS,
-    f"{PREFLIGHT}/preflight.json",
-    f"{PREFLIGHT}/nvidia_smi.txt",
-    f"{PREFLIGHT}/pip_freeze.txt",
-    f"{PREFLIGHT}/env_snapshot.json",
-    MARKER,
-    *(f"{STATE}/rows/{run_id}.json" for run_id in ("long_b1_e6", "wide_b4_e4")),
-    *(f"{RUN}/{name}" for name in ("run_manifest.json", "result.json", "stdout.log", "stderr.log", "episodes.jsonl")),
-    *(f"artifacts/runs/wide_b4_e4/{name}" for name in ("run_manifest.json", "result.json", "stdout.log", "stderr.log")),
-    VIDEO,
-    *(f"{SUMMARY}/{name}" for name in ("baseline_summary.csv", "baseline_summary.md", "all_runs.csv", "all_runs.md")),
-    f"{SUMMARY}/failures.csv",
-    "runbook.md",
-    "results.md",
-]
+RUN_IDS = (BASELINE, "long_b1_e6", "wide_b4_e4")
+
+
+def places(name: str) -> list[str]:
+    """The files that a path of the page stands for, in the campaign of this module."""
+    plain = name.replace("NAME", "campaign").replace("/K/", "/1/")
+    runs = [plain.replace("RUN_ID", run_id) for run_id in RUN_IDS] if "RUN_ID" in plain else [plain]
+    return [path.replace("phaseN", phase) for path in runs for phase in (PHASES if "phaseN" in path else PHASES[:1])]
+
+
+def pathed(heading: str) -> list[str]:
+    return [path for line in table(heading) for word in words(line["file"]) for path in places(word)]
+
+
+FILES = [*pathed("Required files"), VIDEO]
 SCHEMAS = {
-    MANIFEST: "run_manifest",
-    RESULT: "result",
-    MARKER: "row_marker",
-    f"{PREFLIGHT}/preflight.json": "preflight",
-    f"{STATE}/cli_capabilities.json": "cli_capabilities",
-    **dict.fromkeys(HANDOFFS, "handoff"),
+    path: words(line["schema"])[0]
+    for line in table("Required keys")
+    for path in places(words(line["file"])[0])
+    if ("runs/" not in path and "rows/" not in path) or BASELINE in path
 }
 KEYS = [(name, key) for name, kind in SCHEMAS.items() for key in schema.load(kind)["required"]]
 
@@ -117,6 +109,19 @@ def tracka(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=REPOSITORY, env=os.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
+
+
+def test_figures_that_disagree_are_a_warning(root: Path) -> None:
+    """lerobot-eval's own total says otherwise than its list of episodes, in every copy of the evidence."""
+    info = root / ATTEMPT / "eval" / "eval_info.json"
+    value = files.read_json(info)
+    edit(info, overall=value["overall"] | {"n_episodes": 7})
+    said = ["overall.n_episodes is 7, and 2 episodes are listed"]
+    edit(root / ATTEMPT / "result.json", parser_warnings=said)
+    shutil.copy(root / ATTEMPT / "result.json", root / RESULT)
+    assert [(finding.what, finding.warning) for finding in found(root)] == [(said[0], True)]
+    words = ("--phase", "all", "--root", str(root))
+    assert (tracka(*words).returncode, tracka(*words, "--strict").returncode) == (0, 1)
 
 
 # the untouched campaigns
@@ -197,6 +202,28 @@ def test_an_impossible_history_is_found(root: Path, statuses: list[str]) -> None
     steps = [{"status": status, "at_utc": "2026-01-01T00:00:00Z", "attempt": 1} for status in statuses]
     edit(root / MARKER, history=steps)
     assert found(root)
+
+
+STATUSES = ("pending", "running", "pass", "fail")
+POSSIBLE = {(line["from"], line["to"]) for line in table("Row transitions")}
+TO_PASS = {"nothing": ["pending", "running", "pass"], "pending": ["running", "pass"], "running": ["pass"], "pass": []}
+TO_PASS["fail"] = ["running", "pass"]
+
+
+def history(before: str, after: str) -> list[str]:
+    """A way over the step from `before` to `after`, possible but for that step, which ends with pass."""
+    start = {"nothing": [], "pending": ["pending"], "running": ["pending", "running"]}
+    ended = [*start["running"], before] if before in ("pass", "fail") else start[before]
+    return [*ended, after, *TO_PASS[after]]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(before, after) for before in ("nothing", *STATUSES) for after in STATUSES]
+)
+def test_a_step_that_no_run_makes_is_found(root: Path, before: str, after: str) -> None:
+    steps = [{"status": status, "at_utc": "2026-01-01T00:00:00Z", "attempt": 1} for status in history(before, after)]
+    edit(root / MARKER, history=steps)
+    assert bool(found(root)) is ((before, after) not in POSSIBLE)
 
 
 MARKERS: dict[str, Json] = {
@@ -291,6 +318,23 @@ def test_an_edited_list_of_episodes_is_found(root: Path, change: Callable[[list[
 def test_a_handoff_that_does_not_say_pass_is_found(root: Path, phase: str, status: str, notes: list[str]) -> None:
     edit(Layout(root).handoff(phase), status=status, notes=notes)
     assert found(root)
+
+
+@pytest.mark.parametrize("line", table("Phase transitions"), ids=lambda line: line["phase"])
+def test_a_status_that_its_phase_cannot_have_is_found(root: Path, line: dict[str, str]) -> None:
+    path, possible = Layout(root).handoff(line["phase"]), line["statuses"].split(", ")
+    for status in ("pass", "blocked", "partial"):
+        value = files.read_json(path) | {"status": status, "notes": ["a reason"]}
+        assert bool(schema.findings("handoff", value, "")) is (status not in possible)
+
+
+@pytest.mark.parametrize("line", table("Phase transitions")[1:], ids=lambda line: line["phase"])
+@pytest.mark.parametrize("status", ["pass", "blocked", "partial"])
+def test_a_phase_starts_after_the_statuses_on_the_page_alone(root: Path, line: dict[str, str], status: str) -> None:
+    before = PHASES[PHASES.index(line["phase"]) - 1]
+    edit(Layout(root).handoff(before), status=status, notes=["a reason"])
+    blocked = bool(validate.blockers(campaign.load(root), line["phase"]))
+    assert blocked is (status not in line["starts after"].split(", "))
 
 
 @pytest.mark.parametrize("phases", [["phase4"], ["phase5"], ["phase4", "phase5"]], ids="+".join)
@@ -409,7 +453,7 @@ def test_the_command_prints_each_finding_on_a_line_and_fails(root: Path) -> None
 def test_the_command_looks_at_a_phase_and_the_handoffs_before_it_alone(root: Path) -> None:
     (root / "results.md").unlink()
     assert tracka("--phase", "phase4", "--root", str(root)).returncode == 0
-    (root / HANDOFFS[1]).unlink()
+    Layout(root).handoff("phase2").unlink()
     ended = tracka("--phase", "phase4", "--root", str(root))
     assert (ended.returncode, ended.stdout) == (1, "phase4: 1 findings\n")
 

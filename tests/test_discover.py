@@ -1,14 +1,16 @@
 """What the installed lerobot-eval understands: asked once, merged over policy types, refused with what to do."""
 
+import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import pytest
-from campaigns import Made
+from campaigns import REPOSITORY, Made
 
-from tracka import campaign, discover, files, schema
+from tracka import assets, campaign, discover, files, schema
 from tracka.errors import ToolMissing
 
 PI0_HELP = Path(__file__).parent / "data" / "lerobot-eval-logs" / "help-env-libero-policy-pi0.txt"
@@ -190,3 +192,170 @@ def test_a_campaigns_own_program_is_taken_from_its_folder(made: Made) -> None:
     assert discover.executable(made.spec) == (str(program),)
     assert discover.discover_for(made.spec)["executable"] == [str(program)]
     assert subprocess.run([program, "--help"], capture_output=True, check=True)
+
+
+# the lerobot of another Python
+
+
+@dataclass(frozen=True)
+class Other:
+    """A real virtual environment, with a lerobot that is one in name only."""
+
+    prefix: Path
+    fake: Fake
+
+    @property
+    def python(self) -> Path:
+        return self.prefix / "bin" / "python"
+
+    def install(self, name: str, version: str) -> None:
+        for old in assets.site_packages(self.prefix).glob(f"{name}-*.dist-info/METADATA"):
+            old.unlink()
+        folder = assets.site_packages(self.prefix) / f"{name}-{version}.dist-info"
+        files.write_text(folder / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+
+    def discover(self, *policy_types: str) -> files.Json:
+        return discover.discover(self.fake.state, (), policy_types, self.python)
+
+
+@pytest.fixture
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Other:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    prefix = tmp_path / "other"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(prefix)], check=True)
+    made = Other(prefix, Fake(prefix / "bin" / "lerobot-eval", tmp_path / "artifacts" / "state"))
+    made.fake.write(PROGRAM)
+    made.install("lerobot", "0.5.7")
+    made.install("lerobot_policy_x", "1.2")
+    made.install("numpy", "9.9")
+    return made
+
+
+def tracka_discover(state: Path, *words: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Runs `tracka discover` as from a shell whose PATH is `path` and the system's, no environment activated."""
+    found = [str(path)] if path else []
+    return subprocess.run(
+        [sys.executable, "-m", "tracka", "discover", "--artifacts-dir", str(state), *words],
+        cwd=REPOSITORY,
+        env={**os.environ, "PATH": os.pathsep.join([*found, "/usr/bin", "/bin"])},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_version_and_plugins_are_those_of_the_named_python_and_its_own_program_is_asked(
+    other: Other, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(fake.program.parent), prepend=os.pathsep)
+    found = other.discover("pi0")
+    assert found["version_text"] == "lerobot 0.5.7"
+    assert found["plugins"] == ["lerobot_policy_x 1.2"]
+    assert found["executable"] == [str(other.fake.program)]
+    assert "--policy.dtype" in found["supported_flags"]
+    assert (other.fake.calls(), fake.calls()) == (["--env.type=libero --policy.type=pi0 --help"], [])
+
+
+def test_our_own_python_by_another_of_its_names_is_our_own() -> None:
+    assert discover.installed(Path(sys.executable).with_name("python3")) == discover.installed()
+
+
+def test_a_python_without_lerobot_says_so_in_place_of_a_version(other: Other) -> None:
+    for old in assets.site_packages(other.prefix).glob("*/METADATA"):
+        old.unlink()
+    assert discover.installed(other.python) == discover.Software("lerobot (not installed here)", ())
+
+
+def test_what_is_installed_is_read_without_the_callers_own_packages(
+    other: Other, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write_text(tmp_path / "mine" / "lerobot-9.dist-info" / "METADATA", "Name: lerobot\nVersion: 9\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "mine"))
+    monkeypatch.chdir(tmp_path / "mine")
+    assert discover.installed(other.python).version_text == "lerobot 0.5.7"
+
+
+@pytest.mark.parametrize("name", ["lerobot", "lerobot_policy_x"])
+def test_another_version_there_is_asked_again_and_the_same_is_not(other: Other, name: str) -> None:
+    other.discover()
+    other.discover()
+    assert len(other.fake.calls()) == 1
+    other.install(name, "7.7")
+    found = other.discover()
+    assert len(other.fake.calls()) == 2
+    assert f"{name} 7.7" in [found["version_text"], *found["plugins"]]
+
+
+@pytest.mark.parametrize("script", ["#!/bin/sh\nexit 127\n", "#!/none/interpreter\n", "\x7fELF of another machine"])
+def test_a_python_that_does_not_run_is_a_missing_tool_and_nothing_is_asked(other: Other, script: str) -> None:
+    other.python.unlink()
+    other.python.write_text(script)
+    other.python.chmod(0o755)
+    with pytest.raises(ToolMissing, match=f"{other.python}: it does not run"):
+        other.discover()
+    assert other.fake.calls() == []
+    assert not (other.fake.state / "cli_capabilities.json").exists()
+
+
+def test_without_a_program_of_its_own_the_one_in_path_is_not_taken(
+    other: Other, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other.discover()
+    other.fake.program.unlink()
+    monkeypatch.setenv("PATH", str(fake.program.parent), prepend=os.pathsep)
+    with pytest.raises(ToolMissing, match=f"{other.fake.program}: lerobot-eval is not installed"):
+        other.discover()
+    assert fake.calls() == []
+    assert not (other.fake.state / "cli_capabilities.json").exists()
+    assert "lerobot-eval is not installed" in (other.fake.state / "lerobot_eval_help.txt").read_text()
+
+
+def test_our_own_python_takes_the_program_in_path_where_none_is_beside_it(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discover, "OWN", tmp_path / "python")
+    monkeypatch.setenv("PATH", str(fake.program.parent))
+    assert discover.find(python=discover.OWN) == (str(fake.program),)
+
+
+def test_python_bin_names_the_python_by_its_path(other: Other) -> None:
+    ended = tracka_discover(other.fake.state, "--python-bin", str(other.python))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == f"lerobot 0.5.7: 3 flags, in {other.fake.state}/cli_capabilities.json\n"
+    written = files.read_json(other.fake.state / "cli_capabilities.json")
+    assert (written["executable"], written["plugins"]) == ([str(other.fake.program)], ["lerobot_policy_x 1.2"])
+
+
+def test_python_bin_names_a_python_in_path_by_its_name(other: Other) -> None:
+    other.python.with_name("python-of-others").symlink_to("python")
+    ended = tracka_discover(other.fake.state, "--python-bin", "python-of-others", "--dry-run", path=other.python.parent)
+    assert ended.returncode == 0, ended.stderr
+    assert f"would ask {other.fake.program} and write" in ended.stdout
+    assert other.fake.calls() == [] and not other.fake.state.exists()
+
+
+def test_where_the_named_python_has_no_lerobot_the_command_exits_with_3_although_one_is_in_path(
+    other: Other, fake: Fake
+) -> None:
+    other.fake.program.unlink()
+    for words in ((), ("--dry-run",)):
+        ended = tracka_discover(other.fake.state, "--python-bin", str(other.python), *words, path=fake.program.parent)
+        assert (ended.returncode, ended.stdout) == (3, "")
+        where = f"error: {other.fake.program}: lerobot-eval is not installed. "
+        assert ended.stderr.startswith(where) and "--python-bin" in ended.stderr
+    assert fake.calls() == []
+
+
+def test_a_python_that_is_not_there_exits_with_3(tmp_path: Path) -> None:
+    ended = tracka_discover(tmp_path / "state", "--python-bin", str(tmp_path / "python"))
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr.startswith(f"error: --python-bin: there is no program '{tmp_path}/python'. ")
+    assert not (tmp_path / "state").exists()
+
+
+def test_without_python_bin_it_is_the_environments_own_python_whatever_is_in_path(other: Other) -> None:
+    ended = tracka_discover(other.fake.state, "--dry-run", path=other.python.parent)
+    assert ended.returncode == 0, ended.stderr
+    own = Path(sys.executable).with_name("lerobot-eval")
+    assert ended.stdout == f"would ask {own} and write {other.fake.state}/cli_capabilities.json\n"
+    assert other.fake.calls() == [] and not other.fake.state.exists()

@@ -2,7 +2,7 @@
 
 import sys
 
-if sys.version_info < (3, 12):  # noqa: UP036  a checkout is run before pip could have refused this Python
+if sys.version_info[:2] != (3, 12):  # a checkout is run before pip could have refused this Python
     print("error: Track A needs Python 3.12, and this is " + sys.version.split()[0], file=sys.stderr)
     sys.exit(3)
 if __name__ == "__main__":

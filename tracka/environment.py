@@ -62,8 +62,8 @@ def base() -> dict[str, str]:
 def hf_home() -> str:
     """The hub's cache: the caller's, else the one that set-up was told for this environment, else the client's own."""
     told = setup.hub_cache_file(Path(sys.prefix))
-    default = told.read_text().strip() if told.is_file() else str(Path.home() / ".cache" / "huggingface")
-    return os.environ.get("HF_HOME") or default
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return os.environ.get("HF_HOME") or (told.read_text().strip() if told.is_file() else str(cache / "huggingface"))
 
 
 def libero_config_path() -> str:

@@ -1,5 +1,6 @@
 """What git says of a folder: its commit, and whether there are changes beside it. None where git has no answer."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -30,9 +31,12 @@ def revision(folder: Path) -> str:
 
 
 def _git(folder: Path, *words: str) -> str | None:
+    # Inside a hook these variables name another repository than the folder's.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    command = ["git", *words]
     try:
         ended = subprocess.run(
-            ["git", *words], cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+            command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -12,6 +12,7 @@ import sys
 from dataclasses import dataclass
 
 from .errors import Finding, InstallFailed, ToolMissing
+from .files import without_password
 
 LOG = logging.getLogger("tracka.setup")
 PROBE = """
@@ -111,5 +112,6 @@ def _apt_get(*words: str) -> str:
     argv = ["apt-get", "--quiet", "--option", "DPkg::Lock::Timeout=120", *words]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
-    lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+    said = without_password(done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}")
+    lines = said.splitlines()
     return lines[-1] if done.returncode else ""

@@ -14,12 +14,13 @@ from .files import Json
 
 
 def write(folder: Path) -> None:
-    """Writes the three snapshots into `folder`, and `setup.log` unless the folder has one."""
+    """Writes the three snapshots into `folder`, and `setup.log` unless the folder has one that is as new."""
     files.write_text(folder / "nvidia_smi.txt", nvidia_smi())
     files.write_text(folder / "pip_freeze.txt", pip_freeze())
     files.write_json(folder / "env_snapshot.json", env_snapshot())
-    if not (folder / "setup.log").is_file():
-        files.write_text(folder / "setup.log", setup_log())
+    log, made = folder / "setup.log", setup.log_file(Path(sys.prefix))
+    if not log.is_file() or (made.is_file() and made.stat().st_mtime > log.stat().st_mtime):
+        files.write_text(log, setup_log())
 
 
 def setup_log() -> str:

@@ -116,14 +116,14 @@ def _next_action(layout: Layout, handoff: Json) -> str:
     command = f"pytest acceptance --campaign {layout.shown}"
     if handoff["status"] != "pass":
         note = _plain(handoff["notes"][0] if handoff["notes"] else "no reason is on record")
-        return f"Mend what stopped it ({note}), then rerun: {command}"
+        return f"Mend {note}; then rerun: {command}"
     if handoff["phase"] == PHASES[-1]:
         return "None: every phase has passed."
     later = PHASES[PHASES.index(handoff["phase"]) + 1]
     return f"Run phase {later[-1]}: {command} -m {later}"
 
 
-def _plain(text: str, most: int = 300) -> str:
+def _plain(text: str, most: int = 160) -> str:
     """One line without the template's separator."""
     line = re.sub(r"\s+", " ", text).replace("|", "/").strip()
     return line if len(line) <= most else f"{line[:most]}..."
@@ -143,7 +143,7 @@ def findings(campaign: Campaign, phases: Iterable[str]) -> Iterator[Finding]:
         yield Finding(str(layout.todo_list), "it is ticked, and not every phase has passed", _AGAIN, warning=True)
 
 
-_AGAIN = "Run pytest acceptance: it brings the page up to date, and makes it anew where it is missing"
+_AGAIN = "Run pytest acceptance, which brings it up to date; a page that is removed is made anew, with all boxes"
 
 
 def _untold(path: Path, text: str, phase: str, status: str) -> Iterator[Finding]:

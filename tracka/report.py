@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import collect, environment, files, page, plan, sweep
+from . import collect, environment, files, page, plan, setup, sweep
 from .campaign import Campaign
 from .collect import EvalRunResult
 from .files import Json
@@ -30,6 +30,7 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
         "manifests": [manifest for manifest in manifests if manifest],
         "table": collect.markdown(results),
         "failures": failures,
+        "setups": setup.commands(campaign.layout.preflight / "setup.log"),
         "sweep": _sweep(campaign, [row.run_id for row in campaign.enabled]),
         "rerun": _sweep(campaign, list(failures)),
         "megabytes": _megabytes(campaign.layout),

@@ -13,6 +13,7 @@ import argparse
 import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -22,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import Finding, InstallFailed, ToolMissing, TrackaError, UsageError
-from .files import copy_atomic, make_folder, utc_now, write_text
-from .provision import LOCK, lock_block, provision, stamp_path
+from .files import copy_atomic, make_folder, utc_now, without_password, write_text
+from .provision import LOCK, is_current, lock_block, provision
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = logging.getLogger("tracka.setup")
@@ -55,6 +56,15 @@ class Wanted:
         return found.absolute() if self.lerobot_dir or found.is_dir() else None
 
     @property
+    def command(self) -> str:
+        """The command line that asks for it."""
+        given = {"--env-name": self.env_name, "--python-version": self.python_version}
+        given |= {"--lerobot-dir": str(self.lerobot_dir or ""), "--hf-home": str(self.hf_home or "")}
+        given["--artifacts-dir"] = str(self.artifacts_dir)
+        words = [word for flag, value in given.items() if value for word in (flag, value)]
+        return shlex.join([f"python{PYTHON}", "-m", "tracka", "setup", *words])
+
+    @property
     def hub_cache(self) -> Path | None:
         """What HF_HOME shall be wherever this environment runs; None where the user's own default is good."""
         found = self.hf_home or DISK / "huggingface"
@@ -69,13 +79,16 @@ def set_up(wanted: Wanted, python: Path) -> None:
     if findings := list(_faults(wanted)):
         raise UsageError(findings)
     log, kept = wanted.artifacts_dir / "setup.log", log_file(wanted.venv)
-    with _logged(log, earlier=kept):
-        LOG.debug("%s set-up of %s", utc_now(), wanted.env_name)
-        provision(ROOT, python, wanted.venv, wanted.lerobot)
-        _remember_hub_cache(wanted)
-        _snapshots(wanted)
-    if not kept.exists() or kept.stat().st_mtime < stamp_path(wanted.venv).stat().st_mtime:
-        copy_atomic(log, kept)
+    installs = not is_current(ROOT, wanted.venv, wanted.lerobot)
+    try:
+        with _logged(log, earlier=kept):
+            LOG.debug("%s %s", utc_now(), wanted.command)
+            provision(ROOT, python, wanted.venv, wanted.lerobot)
+            _remember_hub_cache(wanted)
+            _snapshots(wanted)
+    finally:
+        if (wanted.venv / "pyvenv.cfg").is_file() and (installs or not kept.is_file()):
+            copy_atomic(log, kept)  # after a failed installation too: the next one is made on what it left
 
 
 def _faults(wanted: Wanted) -> Iterator[Finding]:
@@ -85,19 +98,20 @@ def _faults(wanted: Wanted) -> Iterator[Finding]:
         what = f"lerobot {_locked_lerobot()} needs Python {PYTHON}, not {wanted.python_version}"
         yield Finding("--python-version", what, f"Leave it out, or say {PYTHON}")
     if wanted.lerobot:
-        yield from _checkout_faults(wanted.lerobot)
+        yield from _checkout_faults(wanted.lerobot, wanted.lerobot_dir is not None)
     for flag, folder in {"--artifacts-dir": wanted.artifacts_dir, "--hf-home": wanted.hub_cache}.items():
         if folder and not _can_be_written(folder):
             yield Finding(flag, f"{folder} cannot be written", "Name a folder that is yours")
 
 
-def _checkout_faults(folder: Path) -> Iterator[Finding]:
+def _checkout_faults(folder: Path, named: bool) -> Iterator[Finding]:
     """A checkout of another lerobot would be refused by preflight, after minutes of installing."""
     try:
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
     except (OSError, ValueError):
         project = {}
-    remedy = f"Check out v{_locked_lerobot()} there, or leave the flag out: lerobot then comes from the lock"
+    instead = "leave the flag out" if named else "move it away"
+    remedy = f"Check out v{_locked_lerobot()} there, or {instead}: lerobot then comes from the lock"
     if project.get("name") != "lerobot":
         yield Finding("--lerobot-dir", f"{folder} is no checkout of lerobot", remedy)
     elif project.get("version") != _locked_lerobot():
@@ -147,6 +161,12 @@ def log_file(venv: Path) -> Path:
     return venv / "setup.log"
 
 
+def commands(log: Path) -> list[str]:
+    """The set-ups that a log tells of, as command lines, each once."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    return list(dict.fromkeys(re.findall(rf"^\S+Z (python{PYTHON} -m tracka setup .*)$", text, re.MULTILINE)))
+
+
 def hub_cache_file(venv: Path) -> Path:
     """The file in an environment that holds its HF_HOME."""
     return venv / "etc" / "tracka" / "hf_home"
@@ -157,7 +177,7 @@ def _snapshots(wanted: Wanted) -> None:
     argv = [str(wanted.venv / "bin" / "python"), "-c", SNAPSHOTS, str(wanted.artifacts_dir.absolute())]
     done = subprocess.run(argv, cwd=ROOT, env=_environment(wanted), capture_output=True, text=True)
     if done.returncode:
-        what = f"the new environment cannot describe itself: {done.stderr.strip()[-500:]}"
+        what = f"the new environment cannot describe itself: {without_password(done.stderr).strip()[-500:]}"
         raise InstallFailed(Finding(str(wanted.venv), what, "Remove it and set up again"))
 
 
@@ -197,6 +217,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for finding in error.findings:
             print(f"error: {finding}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        print(f"error: {error.filename or 'the system'}: {error.strerror}. Mend its permissions", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -1,0 +1,33 @@
+"""docs/contracts.md as data: its tables, which tests hold against the code."""
+
+import re
+from functools import cache
+
+from campaigns import REPOSITORY
+
+PAGE = REPOSITORY / "docs" / "contracts.md"
+Line = dict[str, str]
+
+
+@cache
+def tables() -> dict[str, list[list[Line]]]:
+    """The tables of the page under the heading above them, a line as column -> cell."""
+    found: dict[str, list[list[Line]]] = {}
+    for section in re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]:
+        blocks = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
+        found[section.splitlines()[0]] = [_lines(block.splitlines()) for block in blocks]
+    return found
+
+
+def table(heading: str, number: int = 0) -> list[Line]:
+    return tables()[heading][number]
+
+
+def _lines(rows: list[str]) -> list[Line]:
+    head, _, *body = ([cell.strip() for cell in row.strip().strip("|").split("|")] for row in rows)
+    return [dict(zip(head, cells, strict=True)) for cells in body]
+
+
+def words(cell: str) -> list[str]:
+    """What stands between backquotes."""
+    return re.findall(r"`([^`]+)`", cell)
