@@ -13,7 +13,7 @@ from tracka import files, validate
 from tracka.files import Json
 from tracka.matrix import COLUMNS
 
-LONG, WIDE, BASELINE = "long_b1_e6", "wide_b4_e4", "baseline_b1_e2"
+LONG = "long_b1_e6"
 HEADER = ",".join(COLUMNS)
 SCREEN, WIDTH = 24, 400  # lines, and characters a line
 LOCKS = "locks"  # whose files say who was their last holder
@@ -256,7 +256,7 @@ def test_init_says_all_that_is_wrong_together_and_makes_nothing(made: Made) -> N
     words = ["init", str(made.root / "a b"), "--suite", "moon", "--policy-path", "org/pol\nicy", "--seed", str(10**12)]
     said = refusal(made, made.tracka, words)
     assert "error: a b: this is no plain folder name. Use letters" in said
-    assert "error: --suite: LIBERO has no suite 'moon'. Use one of libero_spatial" in said
+    assert "error: --suite: LIBERO has no suite 'moon'. Use one of libero_object" in said
     assert "column policy_path" in said and "column seed" in said
 
 

@@ -5,13 +5,13 @@ everything wrong with its files is said at once.
 """
 
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from . import files, matrix, schema
-from .errors import Finding, UsageError
+from .errors import Finding, UsageError, collected, some
 from .layout import Layout
 from .matrix import SUITES, Row
 
@@ -73,7 +73,7 @@ class Campaign:
         for row in self.rows:
             if row.run_id == run_id:
                 return row
-        known = ", ".join(row.run_id for row in self.rows)
+        known = some([row.run_id for row in self.rows])
         raise UsageError(Finding(str(self.layout.matrix), f"there is no row {run_id!r}", f"Name one of {known}"))
 
     def settings(self, row: Row) -> EvalSettings:
@@ -106,8 +106,8 @@ def load(root: Path) -> Campaign:
         remedy = "Name a campaign's folder, or make one with `tracka init NAME`"
         raise UsageError(Finding(str(root), "this is no campaign: it has no configs folder", remedy))
     findings: list[Finding] = []
-    rows = _collect(findings, lambda: matrix.load(layout.matrix))
-    table = _collect(findings, lambda: _read_toml(layout.settings))
+    rows = collected(findings, lambda: matrix.load(layout.matrix))
+    table = collected(findings, lambda: _read_toml(layout.settings))
     if rows is None or table is None:
         raise UsageError([*findings, *(schema.findings("campaign", table, str(layout.settings)) if table else ())])
     broken = schema.findings("campaign", table, str(layout.settings))
@@ -124,14 +124,6 @@ def load(root: Path) -> Campaign:
 def _digests(layout: Layout) -> dict[str, str]:
     paths = [path for path in (layout.matrix, layout.settings, layout.run_schema) if path.is_file()]
     return {layout.relative(path): files.sha256_file(path) for path in paths}
-
-
-def _collect[T](findings: list[Finding], step: Callable[[], T]) -> T | None:
-    try:
-        return step()
-    except UsageError as error:
-        findings += error.findings
-        return None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from . import campaign, collect, discover, environment, init, matrix, preflight, request, run, setup, sweep, validate
-from .errors import Finding, ToolMissing, TrackaError, UsageError
+from .errors import Finding, ToolMissing, TrackaError, UsageError, screen
 from .layout import PHASES, Layout
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -27,8 +27,7 @@ def main() -> None:
     try:
         app()
     except TrackaError as error:
-        for finding in error.findings:
-            print(f"error: {finding}", file=sys.stderr)
+        print(screen(error.findings), file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
         print(
@@ -174,8 +173,12 @@ def sweep_command(
         for row in chosen:
             print(f"{row.run_id}: {shlex.join(run.dry_manifest(spec, row, host)['command'])}")
         return
-    codes = sweep.sweep(spec, chosen, host, run.Policy(resume=resume), max_parallel)
     asked = [row.run_id for row in chosen]
+    try:
+        codes = sweep.sweep(spec, chosen, host, run.Policy(resume=resume), max_parallel)
+    except KeyboardInterrupt:
+        print("interrupted; replay:", sweep.replay(matrix, artifacts_root, status_dir, max_parallel, asked))
+        raise typer.Exit(130) from None
     failed = [run_id for run_id in asked if codes[run_id]]
     print(f"{len(asked) - len(failed)} of {len(asked)} rows passed")
     print("replay:", sweep.replay(matrix, artifacts_root, status_dir, max_parallel, failed or asked))

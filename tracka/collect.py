@@ -94,7 +94,8 @@ def _row_result(layout: Layout, row: Row) -> EvalRunResult:
     result = _other_result(layout, row.run_id)
     if result is not None:
         return result
-    state = marker.read(layout, row.run_id)
+    state = (marker.read(layout, row.run_id) or {}).get("status", "pending")
+    status = "pending" if state == "pass" else state  # without a result there is no pass
     folder = layout.run(row.run_id)
     return EvalRunResult(
         run_id=row.run_id,
@@ -106,11 +107,11 @@ def _row_result(layout: Layout, row: Row) -> EvalRunResult:
         successes=None,
         failures=None,
         exit_code=NO_EXIT,
-        status=state["status"] if state else "pending",
+        status=status,
         stdout_log=layout.relative(folder.stdout),
         stderr_log=layout.relative(folder.stderr),
         video_path=None,
-        reason="not_run" if state is None or state["status"] == "pending" else "interrupted",
+        reason="not_run" if status == "pending" else "interrupted",
         policy_path=row.policy_path,
         mujoco_gl=row.mujoco_gl,
         seed=row.seed,

@@ -11,7 +11,7 @@
 A `Finding` says what is wrong, where, and the remedy; the spec, preflight and the validator all speak in findings.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -27,6 +27,24 @@ class Finding:
     def __str__(self) -> str:
         kind = "warning: " if self.warning else ""
         return f"{kind}{self.where}: {self.what}. {self.remedy}"
+
+
+def screen(findings: Sequence[Finding], head: str = "error: ", most: int = 20) -> str:
+    """Findings as an error shows them: one a line, `head` before each, and no more than a screen of them."""
+    more = [f"and {len(findings) - most} more"] if len(findings) > most else []
+    return "\n".join(f"{head}{line}" for line in [*map(str, findings[:most]), *more])
+
+
+def short(value: object, most: int = 120) -> str:
+    """A value as an error quotes it: whole if it is short, else its beginning."""
+    text = str(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def some(names: Sequence[str], most: int = 8) -> str:
+    """Names in one line: all of them if they are few."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(short(name) for name in names[:most]) + more
 
 
 def errors(findings: Iterable[Finding]) -> list[Finding]:
@@ -66,3 +84,12 @@ class InstallFailed(TrackaError):
 
 class Busy(TrackaError):
     exit_code = 5
+
+
+def collected[T](findings: list[Finding], step: Callable[[], T]) -> T | None:
+    """The result of `step`; None where it raises UsageError, whose findings are then added to `findings`."""
+    try:
+        return step()
+    except UsageError as error:
+        findings += error.findings
+        return None

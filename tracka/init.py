@@ -4,12 +4,13 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import campaign, checkpoint, files, matrix, progress, schema
 from .campaign import Campaign
-from .errors import Finding, RunExists, UsageError
+from .errors import Finding, RunExists, UsageError, collected, short
 from .layout import Layout
 from .matrix import COLUMNS, RUN_ID, SUITES
 
@@ -33,19 +34,26 @@ def create(root: Path, wanted: Wanted) -> Campaign:
     Raises UsageError for a bad name or suite, and RunExists where the folder has a configs folder already.
     """
     layout = Layout(root.absolute())
-    if re.fullmatch(RUN_ID, root.name) is None:
-        raise UsageError(Finding(root.name, "this is no plain folder name", "Use letters, digits, '.', '_' and '-'"))
-    if wanted.suite not in SUITES:
-        raise UsageError(Finding("--suite", f"LIBERO has no suite {wanted.suite!r}", f"Use one of {', '.join(SUITES)}"))
+    findings = list(_faults(root, wanted))
+    matrix_text = collected(findings, lambda: _matrix(wanted)) if wanted.suite in SUITES else None
+    if findings or matrix_text is None:
+        raise UsageError(findings)
     if layout.settings.parent.exists():
         raise RunExists(Finding(str(layout.settings.parent), "the campaign exists", "Choose another name"))
-    texts = {layout.matrix: _matrix(wanted), layout.settings: _settings(root, wanted)}
+    texts = {layout.matrix: matrix_text, layout.settings: _settings(root, wanted)}
     layout.settings.parent.mkdir(parents=True)  # as the user's umask says: a definition is shared, unlike artifacts
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
     write_schema(layout)
     progress.ensure(layout)
     return campaign.load(root)
+
+
+def _faults(root: Path, wanted: Wanted) -> Iterator[Finding]:
+    if re.fullmatch(RUN_ID, root.name) is None:
+        yield Finding(short(root.name), "this is no plain folder name", "Use letters, digits, '.', '_' and '-'")
+    if wanted.suite not in SUITES:
+        yield Finding("--suite", f"LIBERO has no suite {short(wanted.suite)!r}", f"Use one of {', '.join(SUITES)}")
 
 
 def write_schema(layout: Layout) -> None:

@@ -1,10 +1,16 @@
 """Where a campaign's files lie. Every path of an artifact is made here, and every path in an artifact is relative
 to the campaign's folder, so that a campaign can be moved or read on another machine."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 PHASES = ("phase1", "phase2", "phase3", "phase4", "phase5")
+
+
+def _absolute(folder: Path) -> Path:
+    """`folder` from the root, without following links: artifacts may be a link to a larger disk."""
+    return Path(os.path.abspath(folder))  # noqa: PTH100  resolve() follows links
 
 
 def phase_before(phase: str) -> str | None:
@@ -23,13 +29,13 @@ class Layout:
     @classmethod
     def beside(cls, folder: Path) -> "Layout":
         """The layout whose artifacts folder holds `folder`: `<root>/artifacts/preflight` belongs to `<root>`."""
-        return cls(folder.resolve().parent.parent)
+        return cls(_absolute(folder).parent.parent.resolve())
 
     @classmethod
     def of_runs(cls, runs: Path) -> "Layout":
         """The layout whose runs folder is `runs`, whatever it is called; state and markers are beside it."""
-        runs = runs.resolve()
-        return cls(runs.parent.parent, runs.parent.name, runs.name)
+        runs = _absolute(runs)
+        return cls(runs.parent.parent.resolve(), runs.parent.name, runs.name)
 
     @property
     def shown(self) -> str:

@@ -19,7 +19,7 @@ import pytest
 from . import campaign as campaigns
 from . import collect, environment, files, handoff, lock, progress, run, validate
 from .campaign import Campaign
-from .errors import Busy, Finding, UsageError
+from .errors import Busy, Finding, UsageError, screen
 from .layout import PHASES
 from .matrix import Row
 from .schedule import PhasedScheduling, RowLoop, phase_of
@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[CAMPAIGN] = campaigns.load(_folder(config))
     except UsageError as error:
-        raise pytest.UsageError(*(str(finding) for finding in error.findings)) from None
+        raise pytest.UsageError(screen(error.findings, head="")) from None
     os.environ["HF_HOME"] = environment.hf_home()  # before anything imports the hub's client
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that TERM, too, ends rows and writes JUnit
     if is_controller(config):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from . import campaign, discover, matrix, run, schema
 from .campaign import Campaign
-from .errors import Finding, UsageError
+from .errors import Finding, UsageError, collected, short, some
 from .layout import Layout
 from .matrix import Row
 from .plan import Host
@@ -42,27 +42,27 @@ def host(spec: Campaign, row: Row) -> Host:
 def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Campaign:
     """The campaign beside the runs folder with the rows of the matrix. Raises UsageError where these do not fit."""
     layout = Layout.of_runs(artifacts_root)
-    findings = []
-    if status_dir.resolve() != layout.rows:
+    findings: list[Finding] = []
+    if status_dir.resolve() != layout.rows.resolve():
         what = f"the markers of {artifacts_root} are in {layout.rows}"
         findings.append(Finding("--status-dir", f"{what}, not in {status_dir}", "Name that folder"))
     owner = Layout(matrix_path.resolve().parent.parent)
     if owner.matrix == matrix_path.resolve() and owner.settings.is_file() and owner.root != layout.root:
         what = f"{matrix_path} belongs to the campaign {owner.root}, whose settings would not apply to {artifacts_root}"
         findings.append(Finding("--artifacts-root", what, f"Name {owner.runs}"))
-    try:
-        rows = matrix.load(matrix_path)
-    except UsageError as error:
-        raise UsageError([*findings, *error.findings]) from None
-    if findings:
-        raise UsageError(findings)
-    return replace(campaign_beside(layout) or Campaign(layout, rows, rows[0].run_id, 0), rows=rows)
+    rows = collected(findings, lambda: matrix.load(matrix_path))
+    around = collected(findings, lambda: campaign_beside(layout))
+    if findings or rows is None:
+        raise UsageError(list(dict.fromkeys(findings)))
+    return replace(around or Campaign(layout, rows, rows[0].run_id, 0), rows=rows)
 
 
 def shard(spec: Campaign, named: str) -> tuple[Row, ...]:
     """The enabled rows, or those that `named` lists, separated by commas. Raises UsageError for every wrong name."""
     wanted = [word.strip() for word in named.split(",") if word.strip()]
     known = {row.run_id: row for row in spec.rows}
+    if not wanted and (named or not spec.enabled):
+        raise UsageError(Finding("--rows", "no row is named, and none would run", f"Name some of {some(list(known))}"))
     findings = [_unknown(run_id, known) for run_id in wanted if run_id not in known or not known[run_id].enabled]
     if findings:
         raise UsageError(findings)
@@ -72,4 +72,4 @@ def shard(spec: Campaign, named: str) -> tuple[Row, ...]:
 def _unknown(run_id: str, known: dict[str, Row]) -> Finding:
     if run_id in known:
         return Finding("--rows", f"the row {run_id!r} is disabled", "Write 1 in its column enabled")
-    return Finding("--rows", f"the matrix has no row {run_id!r}", f"Name some of {', '.join(known)}")
+    return Finding("--rows", f"the matrix has no row {short(run_id)!r}", f"Name some of {some(list(known))}")

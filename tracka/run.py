@@ -21,6 +21,10 @@ from .plan import Host, Plan
 
 def load_host(layout: Layout) -> Host:
     """What phases 1 and 2 found out. Raises UsageError where they have not run or found no backend."""
+    missing = [path for path in (layout.capabilities, layout.preflight_report) if not path.is_file()]
+    if missing:
+        remedy = f"Run preflight first: pytest acceptance --campaign {layout.shown} -m 'phase1 or phase2'"
+        raise UsageError([Finding(str(path), "the file does not exist", remedy) for path in missing])
     capabilities = schema.read("cli_capabilities", layout.capabilities)
     report = schema.read("preflight", layout.preflight_report)
     if report["mujoco_gl_effective"] is None:
@@ -94,7 +98,7 @@ def _passed(plan: Plan, policy: Policy) -> Json | None:
     if policy.allow_overwrite:
         return None
     what = f"run {run_id} passed with another row, settings, checkpoint or software than today's"
-    remedy = "Give the changed row a run id of its own, or pass --allow-overwrite to run it again"
+    remedy = "Give the changed row a run id of its own, or run it again: tracka run or pytest, with --allow-overwrite"
     raise ChangedRun(Finding(str(folder.manifest), what, remedy))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from jsonschema import Draft202012Validator, validators
 
 from . import files
-from .errors import Finding, UsageError
+from .errors import Finding, UsageError, short
 
 VERSION = 1
 
@@ -42,7 +42,7 @@ def findings(name: str, value: Any, where: str) -> list[Finding]:
     errors = _Validator(load(name)).iter_errors(value)
     remedy = f"See the schema {name}.v{VERSION}.json"
     ordered = sorted(errors, key=lambda error: error.json_path)
-    return [Finding(f"{where}, key {error.json_path}", error.message, remedy) for error in ordered]
+    return [Finding(f"{where}, key {short(error.json_path)}", short(error.message, 200), remedy) for error in ordered]
 
 
 def read(name: str, path: Path) -> files.Json:

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import Finding, InstallFailed, ToolMissing, TrackaError, UsageError
+from .errors import Finding, InstallFailed, ToolMissing, TrackaError, UsageError, screen
 from .files import copy_atomic, make_folder, utc_now, without_password, write_text
 from .provision import LOCK, is_current, lock_block, provision
 
@@ -214,8 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             set_up(wanted, Path(sys.executable))
     except TrackaError as error:
-        for finding in error.findings:
-            print(f"error: {finding}", file=sys.stderr)
+        print(screen(error.findings), file=sys.stderr)
         return error.exit_code
     except OSError as error:
         print(f"error: {error.filename or 'the system'}: {error.strerror}. Mend its permissions", file=sys.stderr)

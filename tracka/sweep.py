@@ -11,19 +11,22 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from . import collect, gpu, lock, marker, process, run
 from .campaign import Campaign
-from .errors import Finding, RunExists, TrackaError
+from .errors import Finding, RunExists, TrackaError, screen
 from .matrix import Row
 from .plan import Host
 from .run import Policy
 
-Entry = Callable[[Campaign, Row, Host, Policy], int]
+ENDING = (signal.SIGINT, signal.SIGTERM)
+Work = tuple[Campaign, Row, Host, Policy]
+Slots = dict[int, tuple[SpawnProcess, Row]]
 
 
 def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, max_parallel: int) -> dict[str, int]:
@@ -32,15 +35,15 @@ def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, m
     Raises RunExists for all run folders that are in the way, before anything starts, and Busy where another session
     has the whole campaign; a shard of its rows may run beside other shards.
     """
-    if not policy.resume:
-        _refuse_existing(campaign, rows)
     with contextlib.ExitStack() as held:
         if len(rows) == len(campaign.enabled):
             held.enter_context(lock.session(campaign.layout.locks, campaign.name))
+        if not policy.resume:
+            _refuse_existing(campaign, rows)
         marker.ensure_pending(campaign.layout, rows)
         held.enter_context(_interrupted_by_term())
         ordered = sorted(rows, key=campaign.cost, reverse=True)
-        return _run_all([(row, (campaign, row, host, policy)) for row in ordered], max_parallel)
+        return _run_all(campaign, [(row, (campaign, row, host, policy)) for row in ordered], max_parallel)
 
 
 def _refuse_existing(campaign: Campaign, rows: Sequence[Row]) -> None:
@@ -60,30 +63,39 @@ def execute(campaign: Campaign, row: Row, host: Host, policy: Policy, retry_inde
     return 0 if result["status"] == "pass" else 1
 
 
-Work = tuple[Campaign, Row, Host, Policy]
-
-
-def _run_all(waiting: list[tuple[Row, Work]], max_parallel: int) -> dict[str, int]:
-    context = multiprocessing.get_context("spawn")
+def _run_all(campaign: Campaign, waiting: list[tuple[Row, Work]], max_parallel: int) -> dict[str, int]:
+    resource_tracker.ensure_running()  # the first child would start it, and that unblocks signals
     codes: dict[str, int] = {}
-    slots: dict[int, tuple[SpawnProcess, Row]] = {}
+    slots: Slots = {}
     try:
         while waiting or slots:
             for slot in (number for number in range(max_parallel) if waiting and number not in slots):
-                row, work = waiting.pop(0)
-                child = context.Process(target=_child, args=(slot, os.getpid(), *work), name=row.run_id)
-                child.start()
-                slots[slot] = (child, row)
-            ended = wait([child.sentinel for child, _ in slots.values()])
-            for slot, (child, row) in list(slots.items()):
-                if child.sentinel in ended:
-                    codes[row.run_id] = _exit_code(child)
-                    del slots[slot]
+                _start(slots, slot, *waiting.pop(0))
+            codes |= _ended(campaign, slots)
     finally:
         for child, _ in slots.values():
             child.terminate()
         for child, _ in slots.values():
             child.join()
+    return codes
+
+
+def _start(slots: Slots, slot: int, row: Row, work: Work) -> None:
+    context = multiprocessing.get_context("spawn")
+    child = context.Process(target=_child, args=(slot, os.getpid(), *work), name=row.run_id)
+    with _undisturbed():  # or an interrupt leaves a child that nobody knows
+        child.start()
+        slots[slot] = (child, row)
+
+
+def _ended(campaign: Campaign, slots: Slots) -> dict[str, int]:
+    """Waits until a row ends, takes those that have from `slots`, and returns their exit codes."""
+    sentinels = wait([child.sentinel for child, _ in slots.values()])
+    ended = {slot: each for slot, each in slots.items() if each[0].sentinel in sentinels}
+    codes = {row.run_id: _exit_code(child) for child, row in ended.values()}
+    for slot, (_, row) in ended.items():
+        run.close_left_behind(campaign.layout, row.run_id)  # its process may have been killed
+        del slots[slot]
     return codes
 
 
@@ -103,14 +115,27 @@ def _child(slot: int, parent: int, campaign: Campaign, row: Row, host: Host, pol
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ[gpu.WORKER] = str(slot)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         code = execute(campaign, row, host, policy)
     except TrackaError as error:
-        for finding in error.findings:
-            print(f"error: row {row.run_id}: {finding}", file=sys.stderr)
+        print(screen(error.findings, f"error: row {row.run_id}: "), file=sys.stderr)
         code = error.exit_code
+    except OSError as error:
+        print(f"error: row {row.run_id}: {error.filename}: {error.strerror}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Holds the signals that end a session back; a child that is started meanwhile has to let them in."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
