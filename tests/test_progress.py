@@ -181,3 +181,19 @@ def test_the_users_past_lines_stay_as_they_are(pi0: Layout) -> None:
 def test_the_plans_pages_are_in_the_repository_with_their_history(pi0: Layout) -> None:
     assert lines(pi0.plan)[:3] == ["phase1 pass", "phase2 pass", "phase3 blocked"]
     assert [boxes(pi0.plan), boxes(pi0.todo), boxes(pi0.todo_list)] == ["xx   ", "xx   ", " "]
+
+
+def test_a_todo_list_of_ones_own_gets_the_campaigns_line_and_keeps_the_others(made: Made) -> None:
+    files.write_text(made.layout.todo_list, "# Mine\n\n- [ ] my-campaign-2\n- [x] milk\n")
+    progress.close(made.layout, accepted=True)
+    text = made.layout.todo_list.read_text()
+    assert text.startswith("# Mine\n\n- [ ] my-campaign-2\n- [x] milk\n- [x] [campaign](campaign.md)")
+
+
+def test_a_renamed_campaign_is_valid_and_gets_pages_of_its_new_name(made: Made) -> None:
+    assert made.pytest().returncode == 0
+    made.root.rename(made.root.with_name("moved"))
+    moved = Made(made.root.with_name("moved"), made.environ)
+    assert validate.validate(moved.spec, strict=True) == []
+    handoff.hand_over(moved.spec, "phase5")
+    assert boxes(moved.layout.todo) == "    x" and "[x] [campaign]" in moved.layout.todo_list.read_text()

@@ -5,7 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import campaign, checkpoint, files, matrix, progress, schema
@@ -35,7 +35,8 @@ def create(root: Path, wanted: Wanted) -> Campaign:
     """
     layout = Layout(root.absolute())
     findings = list(_faults(root, wanted))
-    matrix_text = collected(findings, lambda: _matrix(wanted)) if wanted.suite in SUITES else None
+    known = wanted if wanted.suite in SUITES else replace(wanted, suite=Wanted.suite)  # to see what else is wrong
+    matrix_text = collected(findings, lambda: _matrix(known))
     if findings or matrix_text is None:
         raise UsageError(findings)
     if layout.settings.parent.exists():

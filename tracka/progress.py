@@ -24,10 +24,18 @@ HEADING = "## Progress"
 def ensure(layout: Layout) -> None:
     """Writes those of the three pages that are missing."""
     facts = {"name": layout.root.name, "folder": layout.shown}
-    pages = {layout.plan: "plan.md.j2", layout.todo: "todo.md.j2", layout.todo_list: "todo_list.md.j2"}
-    for path, template in pages.items():
+    for path, template in {layout.plan: "plan.md.j2", layout.todo: "todo.md.j2"}.items():
         if not path.exists():
             _write(path, page.render(template, facts))
+    listed = layout.todo_list.read_text(encoding="utf-8") if layout.todo_list.exists() else "# TODO\n\n"
+    if _box(listed, _own_box(layout)) is None:
+        _write(layout.todo_list, listed + _entry(layout))
+
+
+def _entry(layout: Layout) -> str:
+    """The campaign's line in TODO.md."""
+    name = layout.root.name
+    return f"- [ ] [{name}]({name}.md): every acceptance criterion of `{layout.shown}/plan.md` holds\n"
 
 
 def _write(path: Path, text: str) -> None:
@@ -65,7 +73,7 @@ def close(layout: Layout, accepted: bool) -> None:
 
 
 def _own_box(layout: Layout) -> str:
-    return rf".*{re.escape(layout.root.name)}"
+    return rf".*(?<![\w-]){re.escape(layout.root.name)}(?![\w-])"
 
 
 def _ticked(text: str, phase: str, done: bool) -> str:
@@ -133,8 +141,9 @@ def findings(campaign: Campaign, phases: Iterable[str]) -> Iterator[Finding]:
     """Where the pages do not tell what the handoffs of `phases` say: warnings, for the pages are people's."""
     layout = campaign.layout
     handoffs = {phase: files.read_or_empty(layout.handoff(phase)) for phase in PHASES}
-    for path in (layout.plan, layout.todo):
-        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    # One that is missing is an error elsewhere; a renamed campaign has its todo under the name it had.
+    for path in filter(Path.is_file, (layout.plan, layout.todo)):
+        text = path.read_text(encoding="utf-8")
         for phase in phases:
             if handoffs[phase]:
                 yield from _untold(path, text, phase, str(handoffs[phase].get("status")))
