@@ -31,8 +31,11 @@ def test_a_backend_renders_a_libero_frame(preflight_report: Json) -> None:
     assert any(attempt["ok"] and attempt["backend"] == backend for attempt in preflight_report["backend_attempts"])
 
 
-def test_the_host_has_the_gpus_that_the_campaign_expects(preflight_report: Json, campaign: Campaign) -> None:
+def test_the_host_has_the_gpus_that_the_campaign_expects(
+    preflight_report: Json, campaign: Campaign, contract: Callable[[str], None]
+) -> None:
     assert preflight_report["gpu_count"] >= campaign.expected_gpus
+    contract("gpu_list")
 
 
 def test_host_and_software_are_on_record(preflight_report: Json, contract: Callable[[str], None]) -> None:

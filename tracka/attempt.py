@@ -81,7 +81,7 @@ def _result(
     seconds: float = 0.0,
 ) -> Json:
     found = metrics or Metrics()
-    videos = sorted(folder.output.rglob("*.mp4"))
+    videos = folder.videos()
     top = layout.run(manifest["run_id"])
     return {
         "schema_version": schema.VERSION,

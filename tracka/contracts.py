@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from . import collect, engine, files, preflight, report, schema
+from . import collect, discover, engine, files, preflight, report, schema
 from .campaign import Campaign
-from .errors import Finding, TrackaError, UsageError
+from .errors import Finding, TrackaError, UsageError, short, some
 from .evidence import ROW_CONTRACTS
 
 Contract = Callable[[Campaign], Iterator[Finding]]
@@ -63,6 +63,19 @@ def _commands(campaign: Campaign) -> Iterator[Finding]:
             yield from (Finding(f"row {row.run_id}, {item.where}", item.what, item.remedy) for item in error.findings)
 
 
+def _scales(campaign: Campaign) -> Iterator[Finding]:
+    if not [row for row in campaign.enabled if row.run_id != campaign.baseline]:
+        yield Finding(str(campaign.layout.matrix), "only the baseline is enabled", "Enable a row that scales it up")
+
+
+def _help_text(campaign: Campaign) -> Iterator[Finding]:
+    """The flags are those of the raw help beside them."""
+    value = schema.read("cli_capabilities", campaign.layout.capabilities)
+    raw = campaign.layout.state / value["lerobot_eval_help_text_path"]
+    if raw.is_file() and discover.flags(files.read_text(raw)) != value["supported_flags"]:
+        yield Finding(str(raw), "it names other flags than cli_capabilities.json", "Run phase 1: pytest acceptance")
+
+
 # ---- phase 2: the host
 
 
@@ -78,11 +91,38 @@ def _preflight_checks(campaign: Campaign) -> Iterator[Finding]:
     yield from failed
     if report["status"] != "pass" and not failed:
         yield Finding(str(path), f"preflight is {report['status']} ({report['blocker']})", "Run preflight again")
+    for key, what in _doubts(campaign, report):
+        yield Finding(f"{path}, key {key}", what, "Run phase 2 again: pytest acceptance -m phase2")
+
+
+def _doubts(campaign: Campaign, report: files.Json) -> Iterator[tuple[str, str]]:
+    """What a report that calls itself passed does not bear out, as key and reason."""
+    for key in ("lerobot_import_ok", "lerobot_eval_help_ok", "policy_resolve_ok"):
+        if report[key] is not True:
+            yield key, "it is not true"
+    if report["gpu_count"] < campaign.expected_gpus:
+        yield "gpu_count", f"{report['gpu_count']} GPUs, and the campaign expects {campaign.expected_gpus}"
+    names = {check["name"] for check in report["checks"]}
+    policies = dict.fromkeys(f"policy_resolve:{row.policy_path}" for row in campaign.enabled)
+    if missing := [name for name in (*preflight.REQUIRED, *policies) if name not in names]:
+        yield "checks", f"these were not made: {some(missing)}"
+    good = [attempt["backend"] for attempt in report["backend_attempts"] if attempt["ok"]]
+    if report["mujoco_gl_effective"] not in good:
+        yield "mujoco_gl_effective", "no attempt rendered with it"
+
+
+def _gpu_list(campaign: Campaign) -> Iterator[Finding]:
+    path = campaign.layout.preflight / "nvidia_smi.txt"
+    count = sum(line.startswith("GPU ") for line in files.read_text(path).splitlines())
+    if count < campaign.expected_gpus:
+        what = f"it lists {count} GPUs, and the campaign expects {campaign.expected_gpus}"
+        yield Finding(str(path), what, "Run phase 2 on a host that has them")
 
 
 def _snapshots(campaign: Campaign) -> Iterator[Finding]:
     for name in ("nvidia_smi.txt", "pip_freeze.txt", "env_snapshot.json", "setup.log"):
         yield from _exists(campaign.layout.preflight / name, "preflight")
+    files.read_json(campaign.layout.preflight / "env_snapshot.json")
 
 
 # ---- phases 3 and 4: runs
@@ -119,7 +159,7 @@ def _up_to_date(folder: Path, wanted: Mapping[str, str]) -> Iterator[Finding]:
         path = folder / name
         if not path.is_file():
             yield Finding(str(path), "the file does not exist", REWRITE)
-        elif (found := path.read_text(encoding="utf-8")) != text:
+        elif (found := files.read_text(path)) != text:
             wrong = set(text.splitlines()) ^ set(found.splitlines())
             rows = sorted({re.split(r"[,|]", line.strip("| "))[0].strip() for line in wrong})
             what = f"the run folders say otherwise of {', '.join(rows) or 'the order of its rows'}"
@@ -150,25 +190,27 @@ RESULTS_WORDS = ("success rate", "artifacts")
 def _runbook(campaign: Campaign) -> Iterator[Finding]:
     words = (*RUNBOOK_WORDS, *dict.fromkeys(row.task_suite for row in campaign.enabled))
     yield from _mentions(campaign.layout.runbook, words)
+    ran = [report.replay(manifest) for manifest in report.manifests(campaign)]
+    yield from _mentions(campaign.layout.runbook, ran)
 
 
 def _results(campaign: Campaign) -> Iterator[Finding]:
     rows = campaign.enabled
     wanted = [*RESULTS_WORDS, *(row.run_id for row in rows), *(row.policy_path for row in rows)]
     yield from _mentions(campaign.layout.results, tuple(dict.fromkeys([*wanted, *(row.task_suite for row in rows)])))
-    path, table = campaign.layout.results, collect.markdown(report.enabled_results(campaign))
-    if path.is_file() and table not in path.read_text(encoding="utf-8"):
-        yield Finding(str(path), "its table is not what the run folders say", "Run phase 5: pytest acceptance")
+    path = campaign.layout.results
+    if path.is_file() and (text := files.read_text(path)) != report.results_as(campaign, text):
+        yield Finding(str(path), "it is not what the run folders say", "Run phase 5: pytest acceptance")
 
 
 def _mentions(path: Path, words: Sequence[str]) -> Iterator[Finding]:
     if not path.is_file():
         yield Finding(str(path), "the file does not exist", "Run phase 5: pytest acceptance -m phase5")
         return
-    text = path.read_text(encoding="utf-8")
+    text = files.read_text(path)
     for word in words:
         if word not in text:
-            yield Finding(str(path), f"it does not mention {word!r}", "Run phase 5: pytest acceptance -m phase5")
+            yield Finding(str(path), f"it does not mention {short(word)!r}", "Run phase 5: pytest acceptance -m phase5")
 
 
 def _exists(path: Path, what: str) -> Iterator[Finding]:
@@ -177,10 +219,17 @@ def _exists(path: Path, what: str) -> Iterator[Finding]:
 
 
 CONTRACTS: dict[str, dict[str, Contract]] = {
-    "phase1": {"cli_capabilities": _capabilities, "run_schema": _run_schema, "commands": _commands},
+    "phase1": {
+        "cli_capabilities": _capabilities,
+        "help_text": _help_text,
+        "run_schema": _run_schema,
+        "commands": _commands,
+        "scales": _scales,
+    },
     "phase2": {
         "preflight_report": _preflight_report,
         "preflight_checks": _preflight_checks,
+        "gpu_list": _gpu_list,
         "snapshots": _snapshots,
     },
     "phase3": {

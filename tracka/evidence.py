@@ -6,7 +6,8 @@ lerobot-eval left, its manifest against the matrix. So an edited number is found
 
 import filecmp
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from . import collect, engine, files, marker, run, video
 from .campaign import Campaign
 from .errors import Finding
 from .files import Json
-from .layout import RunFolder
+from .layout import Layout, RunFolder
 from .matrix import Row
 
 RowContract = Callable[[Campaign, Row], Iterator[Finding]]
@@ -27,9 +28,12 @@ def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
     manifest, result = collect.load_run_manifest(top.manifest), collect.load_result(top.result)
     yield from _marker(campaign, row, manifest, result)
     yield from _differing(str(top.manifest), manifest, _asked(campaign, row, manifest))
+    yield from _planned(campaign, row, manifest)
     yield from _copies(top, top.attempt(manifest["attempt"]), result)
+    if manifest["attempt"] != max(top.numbers(), default=0):
+        yield Finding(str(top.manifest), "it is not of the last attempt", AGAIN)
     if result["status"] == "pass":
-        yield from _outcome(top, manifest, result)
+        yield from _outcome(campaign.layout, top, manifest, result)
 
 
 def _marker(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Iterator[Finding]:
@@ -65,7 +69,31 @@ def _asked(campaign: Campaign, row: Row, manifest: Json) -> Json:
         "batch_size_requested": row.batch_size,
         "batch_size": min(manifest["batch_size"], row.batch_size),
         "comparable": manifest["batch_size"] == row.batch_size,
+        "retry_index": manifest["retry_index"] if manifest["batch_size"] == row.batch_size else 1,
+        "policy_path": row.policy_path,
     }
+
+
+def _planned(campaign: Campaign, row: Row, manifest: Json) -> Iterator[Finding]:
+    """Its record of what ran is what its hash stands for. A hash that is not today's is the result's own contract."""
+    plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
+    if manifest["row_hash"] != plan.row_hash:
+        return
+    attempt = replace(plan, batch_size=manifest["batch_size"], retry_index=manifest["retry_index"])
+    wanted = attempt.record(campaign.layout.run(row.run_id).attempt(manifest["attempt"]), manifest["gpu_id"])
+    places = ("folder",)  # where the checkpoint lies may change, what it is may not
+    found = manifest | {"checkpoint": _without(manifest["checkpoint"], places), "command": _flags(manifest["command"])}
+    wanted |= {"checkpoint": _without(wanted["checkpoint"], places), "command": _flags(wanted["command"])}
+    yield from _differing(str(campaign.layout.run(row.run_id).manifest), found, wanted)
+
+
+def _without(value: Json, keys: Sequence[str]) -> Json:
+    return {key: item for key, item in value.items() if key not in keys}
+
+
+def _flags(command: Sequence[str]) -> list[str]:
+    """The flags of an evaluation that decide what it does, in order: neither the program's place nor the policy's."""
+    return [word for word in command if word.startswith("--") and not word.startswith("--policy.path=")]
 
 
 def _differing(where: str, found: Json, wanted: Json) -> Iterator[Finding]:
@@ -91,17 +119,23 @@ def _copies(top: RunFolder, attempt: RunFolder, result: Json) -> Iterator[Findin
             yield Finding(str(copy), f"it differs from {original}", AGAIN)
 
 
-def _outcome(top: RunFolder, manifest: Json, result: Json) -> Iterator[Finding]:
+def _outcome(layout: Layout, top: RunFolder, manifest: Json, result: Json) -> Iterator[Finding]:
     """The result and the episodes are what lerobot-eval's own files say."""
     attempt = top.attempt(manifest["attempt"])
-    metrics = engine.read_metrics(attempt.output, (attempt.stdout, attempt.stderr))
+    logs = (attempt.stdout, attempt.stderr)
+    metrics = engine.read_metrics(attempt.output, logs)
     wanted = engine.reported(metrics) | {
         "run_id": manifest["run_id"],
         "attempt": manifest["attempt"],
         "row_hash": manifest["row_hash"],
         "dry_run": False,
+        "video_paths": [layout.relative(video) for video in attempt.videos()],
     }
     yield from _differing(str(top.result), result, wanted)
+    for log in logs:
+        told = engine.parse_log(log)
+        if told and told != (metrics.successes, metrics.episodes, metrics.success_rate):
+            yield Finding(str(log), f"it tells of {told[0]} of {told[1]} successes, eval_info.json does not", AGAIN)
     records = engine.episode_records(metrics, manifest["batch_size"], manifest["n_episodes"], manifest["seed"])
     for warning in metrics.warnings:
         yield Finding(str(attempt.output), warning, "Look at eval_info.json and the logs", warning=True)

@@ -85,6 +85,16 @@ def read_json(path: Path) -> Json:
     return value
 
 
+def read_text(path: Path) -> str:
+    """The text in `path`; UsageError where there is none, or not in UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes it")) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(Finding(str(path), f"it cannot be read as UTF-8 ({error})", "Mend or move it away")) from None
+
+
 def read_or_empty(path: Path) -> Json:
     """The object in `path`, or an empty one where `read_json` would refuse."""
     try:

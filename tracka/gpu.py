@@ -42,10 +42,15 @@ class Device:
 
     @property
     def torch_name(self) -> str:
-        return "cpu" if self.gpu_id == CPU else "cuda"
+        return torch_name(self.gpu_id)
 
 
 CPU_DEVICE = Device(CPU, "")
+
+
+def torch_name(gpu_id: int) -> str:
+    """torch's word for a gpu_id: its process sees one GPU alone."""
+    return "cpu" if gpu_id == CPU else "cuda"
 
 
 def device_name(gpu_id: int) -> str:

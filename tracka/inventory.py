@@ -9,7 +9,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from . import __version__, environment, files, git, plan, schema, setup
+from . import __version__, environment, files, git, gpu, plan, schema, setup
 from .files import Json
 
 
@@ -31,6 +31,8 @@ def setup_log() -> str:
 
 def nvidia_smi() -> str:
     """One line a GPU, as `nvidia-smi -L` prints them; empty where there is no driver that answers."""
+    if os.environ.get(gpu.PRETEND):
+        return "".join(f"GPU {item.gpu_id}: {item.name} (UUID: {item.uuid})\n" for item in gpu.inventory())
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""

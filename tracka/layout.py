@@ -40,7 +40,9 @@ class Layout:
     @property
     def shown(self) -> str:
         """The campaign's folder as pages and commands name it: `tasks/NAME` in a repository, else its whole path."""
-        return f"tasks/{self.root.name}" if self.root.parent.name == "tasks" else str(self.root)
+        top = self.root.parent.parent
+        ours = self.root.parent.name == "tasks" and any((top / name).exists() for name in (".git", "pytest.ini"))
+        return f"tasks/{self.root.name}" if ours else str(self.root)
 
     @property
     def matrix(self) -> Path:
@@ -154,6 +156,9 @@ class RunFolder:
     def output(self) -> Path:
         """What the engine itself writes: eval_info.json and videos."""
         return self.path / "eval"
+
+    def videos(self) -> list[Path]:
+        return sorted(self.output.rglob("*.mp4"))
 
     @property
     def attempts(self) -> Path:

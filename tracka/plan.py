@@ -19,7 +19,7 @@ from .gpu import Device
 from .layout import RunFolder
 from .matrix import CPU, Row
 
-HASH_VERSION = 1
+HASH_VERSION = 2
 PACKAGES = ("lerobot", "mujoco", "robosuite", "hf-libero")
 
 
@@ -66,7 +66,7 @@ class Plan:
     @property
     def row_hash(self) -> str:
         """The identity of what the row asks for: no GPU number, no path, nothing that leaves outcomes as they are."""
-        settings = {key: value for key, value in campaign.effective(self.settings).items() if key != "timeout_secs"}
+        settings = self._settings()
         identity = {
             "hash_version": HASH_VERSION,
             "engine": self.campaign.engine,
@@ -80,8 +80,22 @@ class Plan:
             "device": "cpu" if self.row.gpu_id == CPU else "cuda",
             "settings": settings,
             "versions": versions(),
+            "program": self._program(),
         }
         return files.sha256(files.canonical(identity))
+
+    def _settings(self) -> Json:
+        """The settings that decide outcomes: a longer time-out is no other row."""
+        return {key: value for key, value in campaign.effective(self.settings).items() if key != "timeout_secs"}
+
+    def _program(self) -> Json:
+        """What lerobot-eval is: its release, its plug-ins, and the files of one that is the campaign's own."""
+        own = [self.campaign.layout.root / word for word in self.campaign.executable]
+        return {
+            "version": self.host.capabilities["version_text"],
+            "plugins": self.host.capabilities["plugins"],
+            "own": [files.sha256_file(path) for path in own if path.is_file()],
+        }
 
     def retry(self, batch_size: int) -> "Plan":
         return replace(self, batch_size=batch_size, retry_index=1)
@@ -114,13 +128,10 @@ class Plan:
             "attempt": attempt,
             "retry_index": self.retry_index,
             "dry_run": dry_run,
-            "engine": self.campaign.engine,
-            "command": self.command(folder, device.torch_name),
             "cwd": str(self.campaign.layout.root),
             "env": environment.shown(environ),
             "start_time_utc": files.utc_now(),
             "policy_path": row.policy_path,
-            "checkpoint": self._checkpoint(),
             "task_suite": row.task_suite,
             "task_ids": list(self.task_ids),
             "batch_size": self.batch_size,
@@ -134,9 +145,18 @@ class Plan:
             "mujoco_gl": self.host.backend,
             "mujoco_gl_requested": row.mujoco_gl,
             "timeout_secs": self.timeout_secs,
-            "settings": campaign.effective(self.settings),
-            "versions": versions(),
             "row_hash": self.row_hash,
+            **self.record(folder, device.gpu_id),
+        }
+
+    def record(self, folder: RunFolder, gpu_id: int) -> Json:
+        """The part of a manifest that its row hash stands for, written out."""
+        return {
+            "engine": self.campaign.engine,
+            "command": self.command(folder, gpu.torch_name(gpu_id)),
+            "checkpoint": self._checkpoint(),
+            "settings": self._settings(),
+            "versions": versions(),
         }
 
     def _checkpoint(self) -> Json:

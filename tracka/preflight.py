@@ -21,6 +21,9 @@ from .errors import Finding, TrackaError
 from .layout import Layout
 from .rendering import Backend
 
+# The checks that every report has; beside them stand those of backends, checkpoints and tokenizers.
+HOST_CHECKS = ("gpus", "version:lerobot", "version:mujoco", "libero_config", "libero_assets")
+REQUIRED = (*HOST_CHECKS, "lerobot_import", "lerobot_eval_help")
 MUJOCO = "3.3.7"
 LEROBOT = "0.6.1"
 
@@ -67,7 +70,7 @@ def run_preflight(cfg: PreflightConfig) -> dict[str, Any]:
     inventory.write(cfg.artifacts_dir)
     gpus = gpu.inventory()
     backends = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
-    checks = [_gpus(cfg, gpus), *_versions(), *_libero(), _lerobot(backends), *_rendering(backends)]
+    checks = [_gpus(cfg, gpus, spec.expected_gpus), *_versions(), *_libero(), _lerobot(backends), *_rendering(backends)]
     checks += [_help(spec), *_policies(cfg, spec)]
     return _report(cfg, checks, gpus, backends, time.monotonic() - start)
 
@@ -121,9 +124,11 @@ def _answer(name: str, good: bool, evidence: str, remedy: str) -> Check:
     return Check(name, "pass" if good else "fail", evidence, None if good else remedy)
 
 
-def _gpus(cfg: PreflightConfig, gpus: Sequence[gpu.Gpu]) -> Check:
-    missing = [str(number) for number in cfg.gpu_ids if number >= len(gpus)]
-    evidence = f"{len(gpus)} visible, {len(cfg.gpu_ids)} expected{'; missing: ' * bool(missing)}{', '.join(missing)}"
+def _gpus(cfg: PreflightConfig, gpus: Sequence[gpu.Gpu], expected: int) -> Check:
+    """Those asked for by index, and as many as the campaign around needs."""
+    wanted = sorted({*cfg.gpu_ids, *range(expected)})
+    missing = [str(number) for number in wanted if number >= len(gpus)]
+    evidence = f"{len(gpus)} visible, {len(wanted)} expected{'; missing: ' * bool(missing)}{', '.join(missing)}"
     remedy = "Run on a host with them, free them in CUDA_VISIBLE_DEVICES, or lower expected_gpus in campaign.toml"
     return _answer("gpus", not missing, evidence, remedy)
 

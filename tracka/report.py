@@ -1,11 +1,12 @@
 """Closure: `runbook.md`, the commands that ran, and `results.md`, what came out, made from artifacts alone."""
 
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import collect, environment, files, page, plan, setup, sweep
+from . import collect, environment, files, page, plan, schema, setup, sweep
 from .campaign import Campaign
 from .collect import EvalRunResult
 from .files import Json
@@ -14,21 +15,27 @@ from .layout import Layout
 
 def write(campaign: Campaign) -> None:
     """Writes both pages of the campaign."""
-    facts = _facts(campaign)
-    files.write_text(campaign.layout.runbook, page.render("runbook.md.j2", facts, replay=replay))
-    files.write_text(campaign.layout.results, page.render("results.md.j2", facts))
+    now = files.utc_now()
+    files.write_text(campaign.layout.runbook, page.render("runbook.md.j2", _facts(campaign, now), replay=replay))
+    files.write_text(campaign.layout.results, page.render("results.md.j2", _facts(campaign, now)))
 
 
-def _facts(campaign: Campaign) -> dict[str, Any]:
-    results = enabled_results(campaign)
-    failures = collect.failure_reasons(campaign, results)
-    manifests = [_manifest(campaign, row.run_id) for row in campaign.enabled]
+def results_as(campaign: Campaign, text: str) -> str:
+    """results.md as the artifacts have it now, but with the time and the place at which `text` was made."""
+    found = re.search(r"^Made by Track A at (\S+) from `(.*)/artifacts`", text, re.MULTILINE)
+    made = {"generated_at_utc": found[1], "folder": found[2]} if found else {}
+    return page.render("results.md.j2", _facts(campaign, "") | made)
+
+
+def _facts(campaign: Campaign, made_at: str) -> dict[str, Any]:
+    found = enabled_results(campaign)
+    failures = collect.failure_reasons(campaign, found)
     return {
         "campaign": campaign,
         "folder": campaign.layout.shown,
         "preflight": files.read_or_empty(campaign.layout.preflight_report),
-        "manifests": [manifest for manifest in manifests if manifest],
-        "table": collect.markdown(results),
+        "manifests": manifests(campaign),
+        "table": collect.markdown(found),
         "failures": failures,
         "setups": setup.commands(campaign.layout.preflight / "setup.log"),
         "sweep": _sweep(campaign, [row.run_id for row in campaign.enabled]),
@@ -36,8 +43,8 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
         "megabytes": _megabytes(campaign.layout),
         "versions": plan.versions(),
         "hf_home": files.read_or_empty(campaign.layout.preflight / "env_snapshot.json").get("env", {}).get("HF_HOME"),
-        "checkpoints": _checkpoints(manifests),
-        "generated_at_utc": files.utc_now(),
+        "checkpoints": _checkpoints(manifests(campaign)),
+        "generated_at_utc": made_at,
     }
 
 
@@ -71,11 +78,13 @@ def _megabytes(layout: Layout) -> dict[str, float]:
     return {"all": sum(sizes.values()) / 1e6, "videos": videos / 1e6}
 
 
-def _manifest(campaign: Campaign, run_id: str) -> Json:
-    return files.read_or_empty(campaign.layout.run(run_id).manifest)
+def manifests(campaign: Campaign) -> list[Json]:
+    """The sound manifests of the enabled rows that have run, in the matrix's order."""
+    found = [files.read_or_empty(campaign.layout.run(row.run_id).manifest) for row in campaign.enabled]
+    return [manifest for manifest in found if not schema.findings("run_manifest", manifest, "")]
 
 
 def _checkpoints(manifests: list[Json]) -> list[Json]:
     """The different checkpoints that ran, each once."""
-    found = [manifest["checkpoint"] for manifest in manifests if manifest]
+    found = [manifest["checkpoint"] for manifest in manifests]
     return list({point["tree_sha256"]: point for point in found}.values())
