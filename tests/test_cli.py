@@ -307,3 +307,30 @@ def test_no_error_is_a_traceback(made: Made) -> None:
     shutil.rmtree(made.root / "configs")
     for words in (run_words(made), ["validate", "--phase", "all", "--root", str(made.root)]):
         assert "Traceback" not in made.tracka(*words).stderr
+
+
+def test_collect_refuses_one_file_for_two_tables_with_2(made: Made) -> None:
+    target = made.root / "table"
+    words = ("--summary-csv", str(target), "--summary-md", str(target))
+    ended = made.tracka("collect", "--runs-root", str(made.layout.runs), *words)
+    assert ended.returncode == 2 and "two tables would go into one file" in ended.stderr
+    assert not target.exists()
+
+
+def test_preflight_wants_the_gpus_of_the_campaign_around_it(make_campaign: Callable[..., Made]) -> None:
+    made = make_campaign(settings=SETTINGS.replace("expected_gpus = 0", "expected_gpus = 2"))
+    words = ("--task-suite", "libero_object", "--policy-path", "checkpoints/fake", "--mujoco-gl", "egl")
+    ended = made.tracka("preflight", *words, "--artifacts-dir", str(made.layout.preflight))
+    assert ended.returncode == 1
+    assert "fail  gpus: 0 visible, 2 expected; missing: 0, 1" in ended.stdout
+
+
+def test_a_dry_preflight_and_a_dry_collect_write_nothing(made: Made) -> None:
+    before = contents(made.root)
+    words = ("--task-suite", "libero_object", "--policy-path", "checkpoints/fake", "--mujoco-gl", "egl")
+    ended = made.tracka("preflight", *words, "--artifacts-dir", str(made.layout.preflight), "--dry-run")
+    assert ended.returncode == 0 and "preflight.json" in ended.stdout
+    tables = ("--summary-csv", str(made.root / "a.csv"), "--summary-md", str(made.root / "a.md"))
+    ended = made.tracka("collect", "--runs-root", str(made.layout.runs), *tables, "--dry-run")
+    assert ended.returncode == 0 and "would write 3 runs" in ended.stdout
+    assert contents(made.root) == before

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import campaigns
@@ -109,6 +110,91 @@ def tracka(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=REPOSITORY, env=os.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
+
+
+def in_place(path: Path, **values: object) -> None:
+    """Edits a file as an editor might that keeps its inode: the copy at the top and the attempt's are one file."""
+    path.write_bytes(files.pretty(files.read_json(path) | values))
+
+
+RECORDS: dict[str, Json] = {
+    "command": {"command": ["/bin/true"]},
+    "versions": {"versions": {"lerobot": "0.1"}},
+    "settings": {"settings": {"n_action_steps": 50}},
+    "policy_path": {"policy_path": "checkpoints/better"},
+    "retry": {"batch_size": 2, "comparable": False, "retry_index": 0},
+}
+
+
+@pytest.mark.parametrize("values", RECORDS.values(), ids=RECORDS)
+def test_a_record_that_its_hash_does_not_stand_for_is_found(root: Path, values: Json) -> None:
+    manifest = root / "artifacts/runs/wide_b4_e4/run_manifest.json"
+    in_place(manifest, **values)
+    assert any(str(manifest) in finding.where for finding in found(root))
+
+
+def test_another_checkpoint_in_the_manifest_is_found(root: Path) -> None:
+    manifest = files.read_json(root / MANIFEST)
+    in_place(root / MANIFEST, checkpoint=manifest["checkpoint"] | {"tree_sha256": "0" * 64})
+    assert any("checkpoint" in finding.where for finding in found(root))
+
+
+def test_videos_of_another_run_are_found(root: Path) -> None:
+    in_place(root / RESULT, video_paths=files.read_json(root / "artifacts/runs/wide_b4_e4/result.json")["video_paths"])
+    assert any("video_paths" in finding.where for finding in found(root))
+
+
+def test_a_later_attempt_that_the_run_does_not_show_is_found(root: Path) -> None:
+    shutil.copytree(root / ATTEMPT, root / ATTEMPT.replace("/1", "/2"))
+    assert [finding.what for finding in found(root)] == ["it is not of the last attempt"]
+
+
+def test_a_log_that_tells_of_other_successes_is_found(root: Path) -> None:
+    for folder in (RUN, ATTEMPT):
+        with (root / folder / "stderr.log").open("a") as log:
+            log.write("\n{'pc_success': 100.0, 'n_episodes': 2, 'eval_s': 1.0}\n")
+    assert any("it tells of 2 of 2 successes" in finding.what for finding in found(root))
+
+
+def test_a_handoff_that_tells_otherwise_than_the_disk_is_found(root: Path) -> None:
+    for phase in PHASES:
+        path = Layout(root).handoff(phase)
+        before = path.read_bytes()
+        for key, value in {"inputs": {}, "outputs": [], "details": {}}.items():
+            edit(path, **{key: value})
+            assert any(f"{path}, key {key}" in finding.where for finding in found(root))
+            path.write_bytes(before)
+
+
+def test_a_page_whose_commands_or_figures_were_changed_is_found(root: Path) -> None:
+    runbook, results = root / "runbook.md", root / "results.md"
+    runbook.write_text(runbook.read_text().replace("--eval.n_episodes=4", "--eval.n_episodes=40"))
+    tree = files.read_json(root / MANIFEST)["checkpoint"]["tree_sha256"]
+    results.write_text(results.read_text().replace(tree, "0" * 64))
+    assert {Path(finding.where).name for finding in found(root)} == {"runbook.md", "results.md"}
+
+
+@pytest.mark.parametrize("name", ["plan.md", "todo/campaign.md", "todo/TODO.md", "runbook.md", "results.md"])
+def test_a_page_that_is_no_text_is_a_finding_and_no_traceback(root: Path, name: str) -> None:
+    (root / name).write_bytes((root / name).read_bytes() + b"\xe9\xff")
+    assert any("UTF-8" in finding.what for finding in found(root))
+
+
+def test_fewer_gpus_than_the_campaign_expects_are_found(root: Path) -> None:
+    wanting = replace(campaign.load(root), expected_gpus=2)
+    assert [finding.what[:15] for finding in validate.holds(wanting, "phase2", "gpu_list")] == ["it lists 0 GPUs"]
+    assert any("gpu_count" in finding.where for finding in validate.holds(wanting, "phase2", "preflight_checks"))
+
+
+def test_a_campaign_of_its_baseline_alone_is_found(root: Path) -> None:
+    spec = campaign.load(root)
+    assert validate.holds(replace(spec, rows=(spec.row(BASELINE),)), "phase1", "scales")
+    assert not validate.holds(spec, "phase1", "scales")
+
+
+def test_a_help_text_of_other_flags_is_found(root: Path) -> None:
+    (root / STATE / "lerobot_eval_help.txt").write_text("--seed")
+    assert any("other flags" in finding.what for finding in found(root))
 
 
 def test_figures_that_disagree_are_a_warning(root: Path) -> None:
@@ -390,6 +476,10 @@ def test_a_listed_failure_that_did_not_happen_is_found(partial_root: Path, passe
 
 
 REPORTS: dict[str, Json] = {
+    "imports": {"lerobot_import_ok": False},
+    "help": {"lerobot_eval_help_ok": False},
+    "policy": {"policy_resolve_ok": False},
+    "no_attempt": {"backend_attempts": []},
     "status": {"status": "blocked", "blocker": "gpus: 0 visible"},
     "backend": {"mujoco_gl_effective": "glx"},
     "no_backend": {"mujoco_gl_effective": None},

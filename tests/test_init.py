@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from campaigns import REPOSITORY, fake_checkpoint
+from campaigns import REPOSITORY, Made, fake_checkpoint
 
 from tracka import campaign, init, schema
 from tracka.errors import RunExists, UsageError
@@ -147,3 +147,10 @@ def test_a_folder_on_the_command_line_is_meant_from_where_the_user_stands(tmp_pa
     spec = campaign.load(tmp_path / "tasks" / "new")
     assert {row.policy_path for row in spec.rows} == {str(tmp_path / "policy")}
     assert spec.settings(spec.rows[0]).policy_type == "act"
+
+
+@pytest.mark.parametrize("words", [("",), ("nameless", "--policy-path", "")], ids=["name", "policy"])
+def test_empty_words_make_no_campaign(made: Made, words: tuple[str, ...]) -> None:
+    ended = made.tracka("init", *words)
+    assert ended.returncode == 2 and "error: " in ended.stderr
+    assert not (REPOSITORY / "tasks" / "nameless").exists() and not (REPOSITORY / "tasks" / "configs").exists()

@@ -1,9 +1,11 @@
 """plan.md and todo/: boxes follow the handoffs, lines are only added, TODO.md comes last."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
+import campaigns
 import pytest
 from campaigns import REPOSITORY, Made
 
@@ -163,6 +165,7 @@ def test_strict_validation_warns_of_a_tick_that_is_not_earned(ready: Made) -> No
 @pytest.fixture
 def pi0(tmp_path: Path) -> Layout:
     """A copy of the plan's campaign as it is in the repository."""
+    (tmp_path / "pytest.ini").touch()
     shutil.copytree(REPOSITORY / "tasks" / PI0, tmp_path / "tasks" / PI0, ignore=shutil.ignore_patterns("artifacts"))
     return Layout(tmp_path / "tasks" / PI0)
 
@@ -184,10 +187,10 @@ def test_the_plans_pages_are_in_the_repository_with_their_history(pi0: Layout) -
 
 
 def test_a_todo_list_of_ones_own_gets_the_campaigns_line_and_keeps_the_others(made: Made) -> None:
-    files.write_text(made.layout.todo_list, "# Mine\n\n- [ ] my-campaign-2\n- [x] milk\n")
+    mine = "# Mine\n\n- [ ] ask Bob whether campaign needs GPUs\n- [x] milk\n"
+    files.write_text(made.layout.todo_list, mine)
     progress.close(made.layout, accepted=True)
-    text = made.layout.todo_list.read_text()
-    assert text.startswith("# Mine\n\n- [ ] my-campaign-2\n- [x] milk\n- [x] [campaign](campaign.md)")
+    assert made.layout.todo_list.read_text().startswith(f"{mine}- [x] [campaign](campaign.md)")
 
 
 def test_a_renamed_campaign_is_valid_and_gets_pages_of_its_new_name(made: Made) -> None:
@@ -197,3 +200,30 @@ def test_a_renamed_campaign_is_valid_and_gets_pages_of_its_new_name(made: Made) 
     assert validate.validate(moved.spec, strict=True) == []
     handoff.hand_over(moved.spec, "phase5")
     assert boxes(moved.layout.todo) == "    x" and "[x] [campaign]" in moved.layout.todo_list.read_text()
+
+
+def test_a_page_that_cannot_be_read_fails_the_session_in_words(ready: Made) -> None:
+    ready.layout.plan.write_bytes(b"\xe9\xff")
+    ended = ready.pytest("-m", "phase1")
+    assert ended.returncode == 1
+    assert f"error: phase1 could not be handed over: {ready.layout.plan}: it cannot be read as UTF-8" in ended.stdout
+    assert "INTERNALERROR" not in ended.stdout
+
+
+def test_an_owner_without_a_name_is_unknown(made: Made) -> None:
+    handoff.hand_over(made.spec, "phase1", owner="")
+    assert "| owner=unknown |" in made.layout.plan.read_text()
+
+
+def test_commands_on_the_pages_survive_a_folder_with_a_space(tmp_path: Path) -> None:
+    odd = campaigns.make(tmp_path / "my camp's")
+    handoff.hand_over(odd.spec, "phase1")
+    for page in (odd.layout.plan, odd.layout.todo):
+        assert f"--campaign {shlex.quote(str(odd.root))}" in page.read_text()
+
+
+def test_a_campaign_is_called_tasks_name_only_in_a_repository(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "tasks" / "camp")
+    assert layout.shown == str(layout.root)
+    (tmp_path / "pytest.ini").touch()
+    assert layout.shown == "tasks/camp"

@@ -31,9 +31,14 @@ def section(made: Made, heading: str) -> str:
 
 def test_the_runbook_tells_the_set_ups_that_were_run(ready: Made) -> None:
     log = ready.layout.preflight / "setup.log"
-    log.write_text(f"2026-01-01T00:00:00Z {SETUP}\nset-up: installer ...\n2026-01-02T00:00:00Z {SETUP}\n")
+    failed = SETUP.replace("vla_pi0", "broken")
+    log.write_text(f"2026-01-01T00:00:00Z begins: {failed}\nerror: no space\n")
+    with log.open("a") as file:
+        for day in (1, 2):  # the second finds nothing to install
+            file.write(f"2026-01-0{day}T00:00:00Z begins: {SETUP}\n2026-01-0{day}T00:01:00Z made .venv-x: {SETUP}\n")
     report.write(ready.spec)
-    assert section(ready, "Set-up").count(SETUP) == 1
+    text = section(ready, "Set-up")
+    assert text.count(SETUP) == 1 and failed not in text and "source .venv-x/bin/activate" in text
     log.write_text("this environment came from elsewhere\n")
     report.write(ready.spec)
     assert "was not made by `tracka setup`" in section(ready, "Set-up")

@@ -4,6 +4,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import NamedTuple
 
 import psutil
 import pytest
-from campaigns import Made
+from campaigns import STANDIN, Made
 from processes import is_alive, wait_until
 
 from tracka import campaign, errors, files, handoff, report, run, validate
+from tracka.errors import ChangedRun
 from tracka.files import Json
 from tracka.layout import PHASES
 from tracka.run import Policy
@@ -448,3 +450,19 @@ def test_a_moved_campaign_stays_valid_and_runs_nothing_again(ready: Made) -> Non
     moved = campaign.load(ready.root.with_name("moved"))
     assert validate.validate(moved, strict=True) == []
     assert run.run_row(moved, moved.row(ROW), run.load_host(moved.layout))["attempt"] == 1
+
+
+def test_a_row_that_another_program_evaluated_is_refused(ready: Made) -> None:
+    """The campaign's own lerobot-eval has changed since; its place has not."""
+    own = ready.root / "my_eval.py"
+    own.write_text(f"import runpy; runpy.run_path({str(STANDIN / 'lerobot_eval.py')!r}, run_name='__main__')\n")
+    text = ready.layout.settings.read_text()
+    (line,) = [line for line in text.splitlines() if line.startswith("executable")]
+    ready.layout.settings.write_text(
+        text.replace(line, f"executable = [{json.dumps(sys.executable)}, {json.dumps(str(own))}]")
+    )
+    ready.pass_preflight()
+    assert ready.run_row("long_b1_e6")["status"] == "pass"
+    own.write_text(own.read_text() + "# changed\n")
+    with pytest.raises(ChangedRun):
+        ready.run_row("long_b1_e6")

@@ -704,3 +704,20 @@ def test_a_second_set_up_of_this_repository_installs_nothing_and_describes_it(tm
     snapshot = json.loads((wanted.artifacts_dir / "env_snapshot.json").read_text())
     assert snapshot["versions"]["lerobot"].split("+")[0] == preflight.LEROBOT
     assert f"lerobot=={preflight.LEROBOT}\n" in (wanted.artifacts_dir / "pip_freeze.txt").read_text()
+
+
+@pytest.mark.parametrize("words", [["--artifacts-di", "x"], ["--artifacts-dir", ""]], ids=["abbreviated", "empty"])
+def test_a_flag_cut_short_and_a_folder_without_a_name_are_refused_with_2(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        setup.main(words)
+    assert ended.value.code == 2
+
+
+def test_the_log_tells_the_command_of_a_set_up_that_succeeded_alone(tmp_path: Path) -> None:
+    command = setup.Wanted(tmp_path, env_name="other", hf_home=Path("hub cache")).command
+    assert command.endswith(f"--env-name other --python-version 3.12 --hf-home 'hub cache' --artifacts-dir {tmp_path}")
+    log = tmp_path / "setup.log"
+    log.write_text(f"2026-01-01T00:00:00Z begins: {command}\n")
+    assert setup.commands(log) == {}
+    log.write_text(f"{log.read_text()}2026-01-01T00:01:00Z made .venv-other: {command}\n")
+    assert setup.commands(log) == {command: ".venv-other"}

@@ -683,5 +683,5 @@ def test_where_preflight_found_no_backend_nothing_starts_and_its_reason_is_said(
     before = contents(ready.root)
     ended = sweep(ready)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert f"error: {path}: preflight found no rendering backend (no EGL here). Mend it" in ended.stderr
+    assert f"error: {path}: preflight is blocked (no EGL here). Mend it" in ended.stderr
     assert (contents(ready.root), ready.started()) == (before, [])

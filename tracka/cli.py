@@ -30,9 +30,8 @@ def main() -> None:
         print(screen(error.findings), file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        print(
-            f"error: {error.filename or 'the system'}: {error.strerror}. Mend its permissions or space", file=sys.stderr
-        )
+        where = error.filename or "the system"
+        print(f"error: {where}: {error.strerror}. Name a place that can be written", file=sys.stderr)
         sys.exit(1)
 
 
@@ -48,6 +47,8 @@ def init_command(
     seed: Annotated[int, typer.Option(min=0)] = 7,
 ) -> None:
     """Make a campaign: a matrix with a baseline and one row a LIBERO task, and its settings."""
+    if not name.strip("/ "):
+        raise UsageError(Finding("NAME", "the campaign has no name", "Give it one, such as my-policy"))
     root = Path(name) if "/" in name else Path("tasks") / name
     made = init.create(
         root, init.Wanted(request.policy(policy_path), suite, policy_type, gpus, batch_size, n_episodes, seed)
@@ -202,6 +203,9 @@ def collect_command(
         raise UsageError(
             Finding("--failures-csv", what, "Name the runs folder of a campaign: tasks/NAME/artifacts/runs")
         )
+    places = [path.absolute() for path in (summary_csv, summary_md, failures_csv) if path]
+    if len(set(places)) < len(places):
+        raise UsageError(Finding("--summary-md", "two tables would go into one file", "Name a file for each"))
     results = collect.collect_results(runs_root)
     if dry_run:
         wanted = [str(path) for path in (summary_csv, summary_md, failures_csv) if path]

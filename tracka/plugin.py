@@ -19,7 +19,7 @@ import pytest
 from . import campaign as campaigns
 from . import collect, environment, files, handoff, lock, progress, run, validate
 from .campaign import Campaign
-from .errors import Busy, Finding, UsageError, screen
+from .errors import Busy, Finding, TrackaError, UsageError, screen
 from .layout import PHASES
 from .matrix import Row
 from .schedule import PhasedScheduling, RowLoop, phase_of
@@ -126,6 +126,7 @@ class Controller:
         self.ended: list[str] = []
         self.findings: list[Finding] = []
         self.accepted = False
+        self.trouble: list[str] = []  # what kept a handoff or a page from being written
 
     def pytest_report_header(self) -> str:
         spec = self.spec
@@ -135,9 +136,13 @@ class Controller:
     def phase_end(self, phase: str) -> None:
         """Hands over, once: after the phase's last test, or at the end of a session that was cut short."""
         self.open = None
-        if phase in PHASES:
+        if phase not in PHASES:
+            return
+        try:
             handoff.hand_over(self.spec, phase, self.config.getoption("owner"))
-            self.ended.append(phase)
+        except (TrackaError, OSError) as error:
+            self.trouble.append(f"{phase} could not be handed over: {error}")
+        self.ended.append(phase)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
@@ -160,11 +165,21 @@ class Controller:
         if self.open:
             self.phase_end(self.open)
         if PHASES[-1] in self.ended:
-            self.findings = validate.validate(self.spec, PHASES, strict=True)
-            if self.findings and exitstatus == pytest.ExitCode.OK:
-                session.exitstatus = pytest.ExitCode.TESTS_FAILED
-            self.accepted = session.exitstatus == pytest.ExitCode.OK
+            self._close(session)
+        if self.trouble and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def _close(self, session: pytest.Session) -> None:
+        """The verdict, and last of all the campaign's tick."""
+        self.findings = validate.validate(self.spec, PHASES, strict=True)
+        if (self.findings or self.trouble) and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        self.accepted = session.exitstatus == pytest.ExitCode.OK
+        try:
             progress.close(self.spec.layout, self.accepted)
+        except (TrackaError, OSError) as error:
+            self.accepted = False
+            self.trouble.append(f"todo/TODO.md could not be ticked: {error}")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.config.getoption("lf", False) and not terminalreporter.stats:
@@ -187,6 +202,8 @@ class Controller:
                 shown += value.get("notes", [])
         if PHASES[-1] in self.ended:
             yield from (f"    {finding}" for finding in self.findings if str(finding) not in shown)
+        yield from (f"error: {line}" for line in self.trouble)
+        if PHASES[-1] in self.ended:
             yield f"verdict: {'accepted' if self.accepted else 'not accepted'} (strict validation of all phases)"
 
 

@@ -5,6 +5,7 @@ line is ever rewritten; the box in TODO.md is ticked after everything else, and 
 """
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def ensure(layout: Layout) -> None:
     for path, template in {layout.plan: "plan.md.j2", layout.todo: "todo.md.j2"}.items():
         if not path.exists():
             _write(path, page.render(template, facts))
-    listed = layout.todo_list.read_text(encoding="utf-8") if layout.todo_list.exists() else "# TODO\n\n"
+    listed = files.read_text(layout.todo_list) if layout.todo_list.exists() else "# TODO\n\n"
     if _box(listed, _own_box(layout)) is None:
         _write(layout.todo_list, listed + _entry(layout))
 
@@ -53,7 +54,7 @@ def record(layout: Layout, handoff: Json, before: Json, voided: Iterable[str], o
     phase, status = handoff["phase"], handoff["status"]
     action = _next_action(layout, handoff)
     for path in (layout.plan, layout.todo):
-        text = _ticked(path.read_text(encoding="utf-8"), phase, status in COMPLETE[phase])
+        text = _ticked(files.read_text(path), phase, status in COMPLETE[phase])
         for later in voided:
             text = _ticked(text, later, False)
         if before.get("status") != status or _last_status(text, phase) != status:
@@ -68,12 +69,12 @@ def record(layout: Layout, handoff: Json, before: Json, voided: Iterable[str], o
 def close(layout: Layout, accepted: bool) -> None:
     """Ticks the campaign's box in TODO.md, or takes the tick away."""
     ensure(layout)
-    text = layout.todo_list.read_text(encoding="utf-8")
+    text = files.read_text(layout.todo_list)
     _write(layout.todo_list, _set_box(text, _own_box(layout), accepted))
 
 
 def _own_box(layout: Layout) -> str:
-    return rf".*(?<![\w-]){re.escape(layout.root.name)}(?![\w-])"
+    return rf".*\[[^\]]*\]\({re.escape(layout.root.name)}\.md\)"
 
 
 def _ticked(text: str, phase: str, done: bool) -> str:
@@ -121,7 +122,7 @@ def _appended(text: str, line: str) -> str:
 
 
 def _next_action(layout: Layout, handoff: Json) -> str:
-    command = f"pytest acceptance --campaign {layout.shown}"
+    command = f"pytest acceptance --campaign {shlex.quote(layout.shown)}"
     if handoff["status"] != "pass":
         note = _plain(handoff["notes"][0] if handoff["notes"] else "no reason is on record")
         return f"Mend {note}; then rerun: {command}"
@@ -133,7 +134,7 @@ def _next_action(layout: Layout, handoff: Json) -> str:
 
 def _plain(text: str, most: int = 160) -> str:
     """One line without the template's separator."""
-    line = re.sub(r"\s+", " ", text).replace("|", "/").strip()
+    line = re.sub(r"\s+", " ", text).replace("|", "/").strip() or "unknown"
     return line if len(line) <= most else f"{line[:most]}..."
 
 
@@ -142,12 +143,12 @@ def findings(campaign: Campaign, phases: Iterable[str]) -> Iterator[Finding]:
     layout = campaign.layout
     handoffs = {phase: files.read_or_empty(layout.handoff(phase)) for phase in PHASES}
     # One that is missing is an error elsewhere; a renamed campaign has its todo under the name it had.
-    for path in filter(Path.is_file, (layout.plan, layout.todo)):
-        text = path.read_text(encoding="utf-8")
+    for path in filter(Path.exists, (layout.plan, layout.todo)):
+        text = files.read_text(path)
         for phase in phases:
             if handoffs[phase]:
                 yield from _untold(path, text, phase, str(handoffs[phase].get("status")))
-    ticked = layout.todo_list.is_file() and _box(layout.todo_list.read_text(encoding="utf-8"), _own_box(layout))
+    ticked = layout.todo_list.exists() and _box(files.read_text(layout.todo_list), _own_box(layout))
     if ticked and any(handoff.get("status") != "pass" for handoff in handoffs.values()):
         yield Finding(str(layout.todo_list), "it is ticked, and not every phase has passed", _AGAIN, warning=True)
 

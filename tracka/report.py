@@ -22,8 +22,9 @@ def write(campaign: Campaign) -> None:
 
 def results_as(campaign: Campaign, text: str) -> str:
     """results.md as the artifacts have it now, but with the time and the place at which `text` was made."""
-    found = re.search(r"^Made by Track A at (\S+) from `(.*)/artifacts`", text, re.MULTILINE)
-    made = {"generated_at_utc": found[1], "folder": found[2]} if found else {}
+    head = r"# Results of (?P<name>.*)\n\nMade by Track A at (?P<generated_at_utc>\S+) from `(?P<folder>.*)/artifacts`"
+    found = re.match(head, text)
+    made = found.groupdict() if found else {}
     return page.render("results.md.j2", _facts(campaign, "") | made)
 
 
@@ -32,6 +33,7 @@ def _facts(campaign: Campaign, made_at: str) -> dict[str, Any]:
     failures = collect.failure_reasons(campaign, found)
     return {
         "campaign": campaign,
+        "name": campaign.name,
         "folder": campaign.layout.shown,
         "preflight": files.read_or_empty(campaign.layout.preflight_report),
         "manifests": manifests(campaign),

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from . import campaign, discover, matrix, run, schema
+from . import campaign, discover, files, matrix, schema
 from .campaign import Campaign
 from .errors import Finding, UsageError, collected, short, some
 from .layout import Layout
@@ -13,7 +13,7 @@ from .plan import Host
 
 def policy(policy_path: str) -> str:
     """A folder on the command line is meant from where the user stands, in a matrix from the campaign."""
-    return str(Path(policy_path).absolute()) if Path(policy_path).is_dir() else policy_path
+    return str(Path(policy_path).absolute()) if policy_path and Path(policy_path).is_dir() else policy_path
 
 
 def campaign_beside(layout: Layout) -> Campaign | None:
@@ -35,8 +35,8 @@ def host(spec: Campaign, row: Row) -> Host:
     layout = spec.layout
     known = layout.capabilities.is_file()
     capabilities = schema.read("cli_capabilities", layout.capabilities) if known else discover.discover_for(spec)
-    prefix = run.load_host(layout).render_prefix if layout.preflight_report.is_file() else ()
-    return Host(row.mujoco_gl, tuple(capabilities["executable"]), capabilities, prefix)
+    prefix = files.read_or_empty(layout.preflight_report).get("render_prefix", ())
+    return Host(row.mujoco_gl, tuple(capabilities["executable"]), capabilities, tuple(prefix))
 
 
 def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Campaign:

@@ -27,8 +27,8 @@ def load_host(layout: Layout) -> Host:
         raise UsageError([Finding(str(path), "the file does not exist", remedy) for path in missing])
     capabilities = schema.read("cli_capabilities", layout.capabilities)
     report = schema.read("preflight", layout.preflight_report)
-    if report["mujoco_gl_effective"] is None:
-        what = f"preflight found no rendering backend ({report['blocker']})"
+    if report["status"] != "pass" or report["mujoco_gl_effective"] is None:
+        what = f"preflight is {report['status']} ({report['blocker']})"
         raise UsageError(Finding(str(layout.preflight_report), what, "Mend it and run preflight again"))
     backend, prefix = report["mujoco_gl_effective"], tuple(report["render_prefix"])
     return Host(backend, tuple(capabilities["executable"]), capabilities, prefix)

@@ -82,10 +82,11 @@ def set_up(wanted: Wanted, python: Path) -> None:
     installs = not is_current(ROOT, wanted.venv, wanted.lerobot)
     try:
         with _logged(log, earlier=kept):
-            LOG.debug("%s %s", utc_now(), wanted.command)
+            LOG.debug("%s begins: %s", utc_now(), wanted.command)
             provision(ROOT, python, wanted.venv, wanted.lerobot)
             _remember_hub_cache(wanted)
             _snapshots(wanted)
+            LOG.debug("%s made %s: %s", utc_now(), wanted.venv.name, wanted.command)
     finally:
         if (wanted.venv / "pyvenv.cfg").is_file() and (installs or not kept.is_file()):
             copy_atomic(log, kept)  # after a failed installation too: the next one is made on what it left
@@ -161,10 +162,11 @@ def log_file(venv: Path) -> Path:
     return venv / "setup.log"
 
 
-def commands(log: Path) -> list[str]:
-    """The set-ups that a log tells of, as command lines, each once."""
+def commands(log: Path) -> dict[str, str]:
+    """The set-ups that succeeded, as a log tells of them: each command line once, and the environment it made."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    return list(dict.fromkeys(re.findall(rf"^\S+Z (python{PYTHON} -m tracka setup .*)$", text, re.MULTILINE)))
+    made = re.findall(rf"^\S+Z made (\S+): (python{PYTHON} -m tracka setup .*)$", text, re.MULTILINE)
+    return {command: venv for venv, command in made}
 
 
 def hub_cache_file(venv: Path) -> Path:
@@ -186,9 +188,17 @@ def _environment(wanted: Wanted) -> Mapping[str, str]:
     return {**os.environ, **cache, "PYTHONUNBUFFERED": "1", "TZ": "UTC"}
 
 
+def _folder(word: str) -> Path:
+    if not word:
+        raise argparse.ArgumentTypeError("name a folder, such as tasks/NAME/artifacts/preflight")
+    return Path(word)
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line: the plan's flags."""
-    made = argparse.ArgumentParser(prog="tracka setup", description="Make or refresh the environment of a campaign.")
+    made = argparse.ArgumentParser(
+        prog="tracka setup", description="Make or refresh the environment of a campaign.", allow_abbrev=False
+    )
     made.add_argument("--env-name", default=ENVIRONMENT, help=f"its name (default: {ENVIRONMENT}, the folder .venv)")
     made.add_argument("--python-version", default=PYTHON, help=f"its Python (default and only choice: {PYTHON})")
     made.add_argument(
@@ -199,7 +209,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--hf-home", type=Path, help=f"the hub's cache (default: {DISK}/huggingface, else the user's own)"
     )
-    made.add_argument("--artifacts-dir", type=Path, required=True, help="where the log goes: artifacts/preflight")
+    made.add_argument("--artifacts-dir", type=_folder, required=True, help="where the log goes: artifacts/preflight")
     made.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
     return made
 

@@ -36,7 +36,7 @@ def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, m
     has the whole campaign; a shard of its rows may run beside other shards.
     """
     with contextlib.ExitStack() as held:
-        if len(rows) == len(campaign.enabled):
+        if {row.run_id for row in rows} == {row.run_id for row in campaign.enabled}:
             held.enter_context(lock.session(campaign.layout.locks, campaign.name))
         if not policy.resume:
             _refuse_existing(campaign, rows)

@@ -5,10 +5,10 @@ Gates, handoffs and `tracka validate` all come here, so they cannot disagree.
 
 from collections.abc import Iterator, Sequence
 
-from . import files, progress, schema
+from . import delivery, files, progress, schema
 from .campaign import Campaign
 from .contracts import CONTRACTS
-from .errors import Finding, TrackaError, UsageError, errors
+from .errors import Finding, TrackaError, UsageError, collected, errors, some
 from .evidence import ROW_CONTRACTS
 from .files import Json
 from .layout import PHASES, phase_before
@@ -45,7 +45,7 @@ def validate(campaign: Campaign, phases: Sequence[str] = PHASES, strict: bool = 
     last = max(PHASES.index(phase) for phase in phases)
     findings = [finding for phase in PHASES[: last + 1] for finding in handoff(campaign, phase)]
     findings += [finding for phase in phases for finding in check(campaign, phase)]
-    findings += progress.findings(campaign, phases)
+    findings += collected(findings, lambda: list(progress.findings(campaign, phases))) or []
     found = list(dict.fromkeys(findings))
     return found if strict else errors(found)
 
@@ -71,7 +71,7 @@ def handoff(campaign: Campaign, phase: str) -> list[Finding]:
     where, remedy = str(campaign.layout.handoff(phase)), f"Mend it, then run {phase} again: pytest acceptance"
     if value["status"] != "pass":
         return [Finding(where, f"{phase} is {value['status']}: {_in_short(value['notes'])}", remedy)]
-    return [*_outdated(campaign, value, where), *_lost(campaign, value, where)]
+    return [*_outdated(campaign, value, where), *_lost(campaign, value, where), *_untold(campaign, value, where)]
 
 
 def blockers(campaign: Campaign, phase: str) -> list[Finding]:
@@ -102,6 +102,17 @@ def _outdated(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
         if digest and (not path.is_file() or files.sha256_file(path) != digest):
             what = f"{name} has changed since {value['phase']} was accepted"
             yield Finding(where, what, f"Run {value['phase']} again: pytest acceptance")
+
+
+def _untold(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
+    """Files or facts of the phase that its handoff does not hold, or holds otherwise than the disk."""
+    remedy = f"Run {value['phase']} again: pytest acceptance"
+    there = {"inputs": list(campaign.digests), "outputs": delivery.outputs(campaign, value["phase"])}
+    for key, wanted in there.items():
+        if missing := [name for name in wanted if name not in value[key]]:
+            yield Finding(f"{where}, key {key}", f"it does not name {some(missing)}", remedy)
+    if value["details"] != delivery.details(campaign, value["phase"]):
+        yield Finding(f"{where}, key details", "the artifacts say otherwise", remedy)
 
 
 def _lost(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
