@@ -159,6 +159,21 @@ def make(root: Path, rows: Sequence[str] = ROWS, settings: str = SETTINGS) -> Ma
     return made
 
 
+def run_words(made: Made, *more: str, **changed: str) -> list[str]:
+    """`tracka run` on the row long_b1_e6, but for `changed`."""
+    options = {
+        "run-id": "long_b1_e6",
+        "policy-path": "checkpoints/fake",
+        "task-suite": "libero_object",
+        "batch-size": "1",
+        "n-episodes": "6",
+        "gpu-id": "cpu",
+        "mujoco-gl": "egl",
+        "artifacts-root": str(made.layout.runs),
+    } | {name.replace("_", "-"): value for name, value in changed.items()}
+    return ["run", *(word for name, value in options.items() for word in (f"--{name}", value)), *more]
+
+
 def environment(root: Path) -> dict[str, str]:
     """What makes the harness find the stand-ins, and keeps its cache in the campaign's folder."""
     return {

@@ -7,26 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from campaigns import ROWS, SETTINGS, Made
+from campaigns import ROWS, SETTINGS, Made, run_words
 
 from tracka import files, marker, run
-
-OPTIONS = {
-    "run-id": "long_b1_e6",
-    "policy-path": "checkpoints/fake",
-    "task-suite": "libero_object",
-    "batch-size": "1",
-    "n-episodes": "6",
-    "gpu-id": "cpu",
-    "mujoco-gl": "egl",
-}
-
-
-def run_words(made: Made, *more: str, **changed: str) -> list[str]:
-    """`tracka run` on the row long_b1_e6, but for `changed`."""
-    options = {**OPTIONS, "artifacts-root": str(made.layout.runs)}
-    options |= {name.replace("_", "-"): value for name, value in changed.items()}
-    return ["run", *(word for name, value in options.items() for word in (f"--{name}", value)), *more]
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from campaigns import ROWS, SETTINGS, Made, contents
+from campaigns import ROWS, SETTINGS, Made, contents, run_words
 
 from tracka import files, validate
 from tracka.files import Json
@@ -39,20 +39,6 @@ def refusal(
 # each command, on a campaign
 
 
-def words_of_run(made: Made, *more: str, **changed: str) -> list[str]:
-    options = {
-        "run-id": LONG,
-        "policy-path": "checkpoints/fake",
-        "task-suite": "libero_object",
-        "batch-size": "1",
-        "n-episodes": "6",
-        "gpu-id": "cpu",
-        "mujoco-gl": "egl",
-        "artifacts-root": str(made.layout.runs),
-    } | {name.replace("_", "-"): value for name, value in changed.items()}
-    return ["run", *(word for name, value in options.items() for word in (f"--{name}", value)), *more]
-
-
 def words_of_collect(made: Made, *more: str, **changed: str) -> list[str]:
     runs, tables = changed.get("runs_root", str(made.layout.runs)), made.root / "tables"
     return ["collect", "--runs-root", runs, "--summary-csv", f"{tables}/a.csv", "--summary-md", f"{tables}/a.md", *more]
@@ -82,7 +68,7 @@ def words_of_schema(made: Made) -> list[str]:
 
 
 COMMANDS: dict[str, Callable[[Made], list[str]]] = {
-    "run": words_of_run,
+    "run": run_words,
     "sweep": Made.sweep_words,
     "validate": words_of_validate,
     "collect": words_of_collect,
@@ -248,7 +234,7 @@ def test_preflight_says_all_its_bad_options_together(made: Made) -> None:
 
 @pytest.mark.parametrize("run_id", ["/abs", "a/b", ".."])
 def test_no_run_id_on_a_command_line_leaves_the_runs_folder(made: Made, run_id: str) -> None:
-    said = refusal(made, made.tracka, words_of_run(made, run_id=run_id))
+    said = refusal(made, made.tracka, run_words(made, run_id=run_id))
     assert said.startswith(f"error: command line, column run_id: {run_id!r} is not a run id")
 
 
@@ -278,7 +264,7 @@ def test_sweep_refuses_an_option_that_it_cannot_take(ready: Made, option: tuple[
 @pytest.mark.parametrize("command", ["run", "run --dry-run", "discover"])
 def test_without_lerobot_eval_the_exit_code_is_3_and_it_is_said_how_to_get_it(made: Made, command: str) -> None:
     made.layout.settings.write_text(f"executable = ['bin/lerobot-eval']\n{SETTINGS.replace('executable', '# ')}")
-    words = words_of_discover(made) if command == "discover" else words_of_run(made, *command.split()[1:])
+    words = words_of_discover(made) if command == "discover" else run_words(made, *command.split()[1:])
     before = contents(made.root).keys()
     ended = made.tracka(*words)
     assert (ended.returncode, ended.stdout) == (3, "")
@@ -371,7 +357,7 @@ def test_a_cut_marker_without_a_run_is_no_pass_for_a_sweep(ready: Made) -> None:
 def test_a_cut_marker_without_a_run_is_no_pass_for_a_run(ready: Made) -> None:
     pretend_pass(ready, LONG)
     half = cut(ready, LONG)
-    assert ready.tracka(*words_of_run(ready)).returncode == 0
+    assert ready.tracka(*run_words(ready)).returncode == 0
     assert ready.started() == [LONG] * 2
     assert set_aside(ready, LONG).read_bytes() == half
     assert marker(ready, LONG)["status"] == "pass"
@@ -380,7 +366,7 @@ def test_a_cut_marker_without_a_run_is_no_pass_for_a_run(ready: Made) -> None:
 def test_a_passed_run_with_a_cut_marker_is_still_in_the_way_of_a_run(ready: Made) -> None:
     ready.run_row(LONG)
     cut(ready, LONG)
-    said = refusal(ready, ready.tracka, words_of_run(ready))
+    said = refusal(ready, ready.tracka, run_words(ready))
     assert said == (
         "error: ROOT/artifacts/runs/long_b1_e6: the run folder exists. "
         "Choose another run id, or pass --allow-overwrite to run it again"
@@ -390,7 +376,7 @@ def test_a_passed_run_with_a_cut_marker_is_still_in_the_way_of_a_run(ready: Made
 def test_overwriting_sets_a_cut_marker_aside(ready: Made) -> None:
     ready.run_row(LONG)
     half = cut(ready, LONG)
-    assert ready.tracka(*words_of_run(ready, "--allow-overwrite")).returncode == 0
+    assert ready.tracka(*run_words(ready, "--allow-overwrite")).returncode == 0
     assert ready.layout.run(LONG).numbers() == [1, 2]
     assert set_aside(ready, LONG).read_bytes() == half
     assert evidence(ready, LONG) == []

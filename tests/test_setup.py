@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from campaigns import REPOSITORY
+from campaigns import REPOSITORY, contents
 
 from tracka import assets, environment, errors, files, inventory, preflight, provision, setup
 
@@ -43,11 +43,6 @@ def make_venv(folder: Path, case: str = "nothing", then: str = ":") -> None:
 def make_checkout(folder: Path, version: str = preflight.LEROBOT, name: str = "lerobot") -> Path:
     files.write_text(folder / "pyproject.toml", f'[project]\nname = "{name}"\nversion = "{version}"\n')
     return folder
-
-
-def contents(folder: Path) -> dict[str, bytes | None]:
-    """Everything below `folder`: the bytes of a file, None of a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 @dataclass
@@ -270,30 +265,35 @@ def another_project(folder: Path) -> None:
     make_checkout(folder, name="lerobot-fork")
 
 
+@pytest.fixture
+def refusal(place: Place, capsys: pytest.CaptureFixture[str], nothing_starts: None) -> Callable[[Path], str]:
+    """What is said of a lerobot folder that is refused with 2, nothing started and nothing written."""
+
+    def refuse(folder: Path) -> str:
+        before = contents(place.root.parent)
+        assert place.set_up("--lerobot-dir", str(folder)) == 2
+        assert contents(place.root.parent) == before
+        return capsys.readouterr().err
+
+    return refuse
+
+
 @pytest.mark.parametrize("make", [no_folder, empty, a_file, broken, another_project])
-@pytest.mark.usefixtures("nothing_starts")
 def test_a_lerobot_folder_that_is_no_checkout_is_refused_with_2(
-    place: Place, capsys: pytest.CaptureFixture[str], make: Callable[[Path], None]
+    place: Place, refusal: Callable[[Path], str], make: Callable[[Path], None]
 ) -> None:
     folder = place.root.parent / "lerobot"
     make(folder)
-    before = contents(place.root.parent)
-    assert place.set_up("--lerobot-dir", str(folder)) == 2
-    said = capsys.readouterr().err
-    assert f"error: --lerobot-dir: {folder} is no checkout of lerobot. Check out v{preflight.LEROBOT} there" in said
-    assert contents(place.root.parent) == before
+    what = f"{folder} is no checkout of lerobot. Check out v{preflight.LEROBOT} there"
+    assert f"error: --lerobot-dir: {what}" in refusal(folder)
 
 
-@pytest.mark.usefixtures("nothing_starts")
 def test_a_checkout_of_another_lerobot_is_refused_with_2_and_both_versions(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: Place, refusal: Callable[[Path], str]
 ) -> None:
     folder = make_checkout(place.root.parent / "lerobot", "0.4.0")
-    before = contents(place.root.parent)
-    assert place.set_up("--lerobot-dir", str(folder)) == 2
-    said = capsys.readouterr().err
-    assert f"error: --lerobot-dir: {folder} is lerobot 0.4.0. Check out v{preflight.LEROBOT} there" in said
-    assert contents(place.root.parent) == before
+    what = f"{folder} is lerobot 0.4.0. Check out v{preflight.LEROBOT} there"
+    assert f"error: --lerobot-dir: {what}" in refusal(folder)
 
 
 @pytest.mark.usefixtures("nothing_starts")
