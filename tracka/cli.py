@@ -102,21 +102,9 @@ def preflight_command(
     dry_run: DryRun = False,
 ) -> None:
     """Check this host: GPUs, rendering, software, checkpoints. Exits with 1 if a required check fails."""
-    words = {"--task-suite": (task_suite, tuple(matrix.SUITES)), "--mujoco-gl": (mujoco_gl, matrix.BACKENDS)}
-    bad = [
-        Finding(flag, f"{word!r} is unknown", f"Use one of {', '.join(known)}")
-        for flag, (word, known) in words.items()
-        if word not in known
-    ]
-    numbers = [word for word in gpu_ids.split(",") if word]
-    bad += [
-        Finding("--gpu-ids", f"{word!r} is no GPU's index", "Write 0,1,2") for word in numbers if not word.isdigit()
-    ]
-    if bad:
-        raise UsageError(bad)
-    cfg = preflight.PreflightConfig(task_suite, policy_path, mujoco_gl, [int(word) for word in numbers], artifacts_dir)
+    cfg = request.preflight_config(task_suite, policy_path, mujoco_gl, gpu_ids, artifacts_dir)
     if dry_run:
-        print(f"would check {len(numbers)} GPUs, render {task_suite} with {mujoco_gl}, resolve {policy_path}")
+        print(f"would check {len(cfg.gpu_ids)} GPUs, render {task_suite} with {mujoco_gl}, resolve {policy_path}")
         print(f"would write preflight.json and snapshots of host and software into {artifacts_dir}")
         return
     report = preflight.run_preflight(cfg)

@@ -1,5 +1,6 @@
 """What a command line asks to run, as campaign, rows and host: the campaign around it, with explicit flags over it."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,28 @@ from .errors import Finding, UsageError, collected, short, some
 from .layout import Layout
 from .matrix import Row
 from .plan import Host
+from .preflight import PreflightConfig
 
 
 def policy(policy_path: str) -> str:
     """A folder on the command line is meant from where the user stands, in a matrix from the campaign."""
     return str(Path(policy_path).absolute()) if policy_path and Path(policy_path).is_dir() else policy_path
+
+
+def preflight_config(suite: str, policy_path: str, backend: str, gpu_ids: str, artifacts_dir: Path) -> PreflightConfig:
+    """A preflight as the words of the command line ask for it. Raises UsageError with all that are wrong."""
+    known = {"--task-suite": (suite, tuple(matrix.SUITES)), "--mujoco-gl": (backend, matrix.BACKENDS)}
+    findings = [
+        Finding(flag, f"{short(word)!r} is unknown", f"Use one of {', '.join(words)}")
+        for flag, (word, words) in known.items()
+        if word not in words
+    ]
+    numbers = [word for word in gpu_ids.split(",") if word]
+    bad = [word for word in numbers if re.fullmatch("[0-9]{1,4}", word) is None]
+    findings += [Finding("--gpu-ids", f"{short(word)!r} is no GPU's index", "Write 0,1,2") for word in bad]
+    if findings:
+        raise UsageError(findings)
+    return PreflightConfig(suite, policy(policy_path), backend, [int(word) for word in numbers], artifacts_dir)
 
 
 def campaign_beside(layout: Layout) -> Campaign | None:
