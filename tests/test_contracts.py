@@ -180,6 +180,12 @@ def test_a_page_that_is_no_text_is_a_finding_and_no_traceback(root: Path, name: 
     assert any("UTF-8" in finding.what for finding in found(root))
 
 
+@pytest.mark.parametrize("value", [[{}], ["gpus"], None, "all"], ids=str)
+def test_checks_of_another_form_are_a_finding_and_no_traceback(root: Path, value: object) -> None:
+    edit(root / f"{PREFLIGHT}/preflight.json", checks=value)
+    assert any("$.checks" in finding.where for finding in found(root))
+
+
 def test_fewer_gpus_than_the_campaign_expects_are_found(root: Path) -> None:
     wanting = replace(campaign.load(root), expected_gpus=2)
     assert [finding.what[:15] for finding in validate.holds(wanting, "phase2", "gpu_list")] == ["it lists 0 GPUs"]

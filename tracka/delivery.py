@@ -6,7 +6,7 @@ Made here for the handoff and, later, to hold the handoff against the disk again
 from collections.abc import Callable
 from pathlib import Path
 
-from . import collect, files, run
+from . import collect, run, schema
 from .campaign import Campaign
 from .files import Json
 from .layout import PHASES, Layout
@@ -42,7 +42,7 @@ def _of_phase4(campaign: Campaign, layout: Layout) -> list[Path]:
 
 
 def _host(campaign: Campaign) -> Json:
-    found = files.read_or_empty(campaign.layout.preflight_report)
+    found = schema.read_or_empty("preflight", campaign.layout.preflight_report)
     checks = {check["name"]: check["status"] for check in found.get("checks", [])}
     return {
         "mujoco_gl_effective": found.get("mujoco_gl_effective"),
@@ -52,7 +52,7 @@ def _host(campaign: Campaign) -> Json:
 
 
 def _capabilities(campaign: Campaign) -> Json:
-    known = files.read_or_empty(campaign.layout.capabilities)
+    known = schema.read_or_empty("cli_capabilities", campaign.layout.capabilities)
     return {"version_text": known.get("version_text"), "flags": len(known.get("supported_flags", []))}
 
 

@@ -82,8 +82,8 @@ def _megabytes(layout: Layout) -> dict[str, float]:
 
 def manifests(campaign: Campaign) -> list[Json]:
     """The sound manifests of the enabled rows that have run, in the matrix's order."""
-    found = [files.read_or_empty(campaign.layout.run(row.run_id).manifest) for row in campaign.enabled]
-    return [manifest for manifest in found if not schema.findings("run_manifest", manifest, "")]
+    paths = [campaign.layout.run(row.run_id).manifest for row in campaign.enabled]
+    return [manifest for path in paths if (manifest := schema.read_or_empty("run_manifest", path))]
 
 
 def _checkpoints(manifests: list[Json]) -> list[Json]:

@@ -53,6 +53,14 @@ def read(name: str, path: Path) -> files.Json:
     return value
 
 
+def read_or_empty(name: str, path: Path) -> files.Json:
+    """The JSON in `path`, or an empty one where `read` would refuse."""
+    try:
+        return read(name, path)
+    except UsageError:
+        return {}
+
+
 def run_schema() -> dict[str, Any]:
     """The content of a campaign's configs/run_schema.json: the plan's two sections."""
     return {"schema_version": VERSION, "run_manifest": load("run_manifest"), "result": load("result")}
