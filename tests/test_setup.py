@@ -45,8 +45,22 @@ def make_checkout(folder: Path, version: str = preflight.LEROBOT, name: str = "l
     return folder
 
 
+class Asked:
+    """A repository in which a set-up is asked for, and where it leaves its log."""
+
+    root: Path
+
+    @property
+    def artifacts(self) -> Path:
+        return self.root.parent / "artifacts"
+
+    @property
+    def log(self) -> str:
+        return (self.artifacts / "setup.log").read_text()
+
+
 @dataclass
-class Place:
+class Place(Asked):
     """A repository without an environment, and an installer that succeeds unless told what to fail at."""
 
     root: Path
@@ -56,14 +70,6 @@ class Place:
     @property
     def venv(self) -> Path:
         return self.root / ".venv"
-
-    @property
-    def artifacts(self) -> Path:
-        return self.root.parent / "artifacts"
-
-    @property
-    def log(self) -> str:
-        return (self.artifacts / "setup.log").read_text()
 
     def set_up(self, *words: str) -> int:
         return setup.main(["--artifacts-dir", str(self.artifacts), *words])
@@ -108,18 +114,10 @@ def nothing_starts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @dataclass(frozen=True)
-class Copy:
+class Copy(Asked):
     """A copy of what the set-up needs of this repository, on a machine whose package index cannot be reached."""
 
     root: Path
-
-    @property
-    def artifacts(self) -> Path:
-        return self.root.parent / "artifacts"
-
-    @property
-    def log(self) -> str:
-        return (self.artifacts / "setup.log").read_text()
 
     def tracka(self, *words: str, python: str | Path = sys.executable) -> subprocess.CompletedProcess[str]:
         """Runs `python -m tracka` on `words`, as on a fresh machine: with -S Python has its standard library alone."""

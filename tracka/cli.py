@@ -191,13 +191,12 @@ def collect_command(
         raise UsageError(
             Finding("--failures-csv", what, "Name the runs folder of a campaign: tasks/NAME/artifacts/runs")
         )
-    places = [path.absolute() for path in (summary_csv, summary_md, failures_csv) if path]
-    if len(set(places)) < len(places):
+    targets = [path for path in (summary_csv, summary_md, failures_csv) if path]
+    if len({path.absolute() for path in targets}) < len(targets):
         raise UsageError(Finding("--summary-md", "two tables would go into one file", "Name a file for each"))
     results = collect.collect_results(runs_root)
     if dry_run:
-        wanted = [str(path) for path in (summary_csv, summary_md, failures_csv) if path]
-        print(f"would write {len(results)} runs into {', '.join(wanted)}")
+        print(f"would write {len(results)} runs into {', '.join(map(str, targets))}")
         return
     collect.write_csv(results, summary_csv)
     collect.write_markdown(results, summary_md)

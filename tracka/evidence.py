@@ -81,14 +81,13 @@ def _planned(campaign: Campaign, row: Row, manifest: Json) -> Iterator[Finding]:
         return
     attempt = replace(plan, batch_size=manifest["batch_size"], retry_index=manifest["retry_index"])
     wanted = attempt.record(campaign.layout.run(row.run_id).attempt(manifest["attempt"]), manifest["gpu_id"])
-    places = ("folder",)  # where the checkpoint lies may change, what it is may not
-    found = manifest | {"checkpoint": _without(manifest["checkpoint"], places), "command": _flags(manifest["command"])}
-    wanted |= {"checkpoint": _without(wanted["checkpoint"], places), "command": _flags(wanted["command"])}
-    yield from _differing(str(campaign.layout.run(row.run_id).manifest), found, wanted)
+    yield from _differing(str(campaign.layout.run(row.run_id).manifest), _placeless(manifest), _placeless(wanted))
 
 
-def _without(value: Json, keys: Sequence[str]) -> Json:
-    return {key: item for key, item in value.items() if key not in keys}
+def _placeless(record: Json) -> Json:
+    """A record without its places: where the checkpoint and the program lie may change, what they are may not."""
+    checkpoint = {key: value for key, value in record["checkpoint"].items() if key != "folder"}
+    return record | {"checkpoint": checkpoint, "command": _flags(record["command"])}
 
 
 def _flags(command: Sequence[str]) -> list[str]:

@@ -44,9 +44,8 @@ def ensure_pending_held(layout: Layout, run_id: str) -> None:
 
 def read(layout: Layout, run_id: str) -> Json | None:
     """The row's marker; None where there is none that can be trusted."""
-    marker = files.read_or_empty(layout.marker(run_id))
-    damaged = not marker or schema.findings("row_marker", marker, "") or marker["run_id"] != run_id
-    return None if damaged else marker
+    marker = schema.read_or_empty("row_marker", layout.marker(run_id))
+    return marker if marker.get("run_id") == run_id else None
 
 
 def advance(layout: Layout, run_id: str, status: str, attempt: int = 0, **values: object) -> None:

@@ -15,38 +15,45 @@ from .layout import Layout
 
 def write(campaign: Campaign) -> None:
     """Writes both pages of the campaign."""
-    now = files.utc_now()
-    files.write_text(campaign.layout.runbook, page.render("runbook.md.j2", _facts(campaign, now), replay=replay))
-    files.write_text(campaign.layout.results, page.render("results.md.j2", _facts(campaign, now)))
+    facts = _facts(campaign) | {"generated_at_utc": files.utc_now()}
+    runbook = page.render("runbook.md.j2", facts | _commands(campaign, list(facts["failures"])), replay=replay)
+    files.write_text(campaign.layout.runbook, runbook)
+    files.write_text(campaign.layout.results, page.render("results.md.j2", facts))
 
 
 def results_as(campaign: Campaign, text: str) -> str:
     """results.md as the artifacts have it now, but with the time and the place at which `text` was made."""
     head = r"# Results of (?P<name>.*)\n\nMade by Track A at (?P<generated_at_utc>\S+) from `(?P<folder>.*)/artifacts`"
     found = re.match(head, text)
-    made = found.groupdict() if found else {}
-    return page.render("results.md.j2", _facts(campaign, "") | made)
+    made = found.groupdict() if found else {"generated_at_utc": ""}
+    return page.render("results.md.j2", _facts(campaign) | made)
 
 
-def _facts(campaign: Campaign, made_at: str) -> dict[str, Any]:
-    found = enabled_results(campaign)
-    failures = collect.failure_reasons(campaign, found)
+def _facts(campaign: Campaign) -> dict[str, Any]:
+    """What both pages tell, but for the time at which they are made."""
+    found, ran = enabled_results(campaign), manifests(campaign)
     return {
         "campaign": campaign,
         "name": campaign.name,
         "folder": campaign.layout.shown,
-        "preflight": files.read_or_empty(campaign.layout.preflight_report),
-        "manifests": manifests(campaign),
+        "manifests": ran,
         "table": collect.markdown(found),
-        "failures": failures,
-        "setups": setup.commands(campaign.layout.preflight / "setup.log"),
+        "failures": collect.failure_reasons(campaign, found),
+        "checkpoints": _checkpoints(ran),
+    }
+
+
+def _commands(campaign: Campaign, failed: Sequence[str]) -> dict[str, Any]:
+    """What the runbook tells beside: host, commands and disk, for which the whole artifacts are walked."""
+    folder = campaign.layout.preflight
+    return {
+        "preflight": files.read_or_empty(campaign.layout.preflight_report),
+        "setups": setup.commands(folder / "setup.log"),
         "sweep": _sweep(campaign, [row.run_id for row in campaign.enabled]),
-        "rerun": _sweep(campaign, list(failures)),
+        "rerun": _sweep(campaign, failed),
         "megabytes": _megabytes(campaign.layout),
         "versions": plan.versions(),
-        "hf_home": files.read_or_empty(campaign.layout.preflight / "env_snapshot.json").get("env", {}).get("HF_HOME"),
-        "checkpoints": _checkpoints(manifests(campaign)),
-        "generated_at_utc": made_at,
+        "hf_home": files.read_or_empty(folder / "env_snapshot.json").get("env", {}).get("HF_HOME"),
     }
 
 

@@ -124,8 +124,8 @@ def read_result(layout: Layout, run_id: str) -> Json | None:
     """The valid result.json of a run; None where it is missing, damaged, of another attempt than the manifest, or where
     the attempt that it is a copy of is lost."""
     folder = layout.run(run_id)
-    result, manifest = files.read_or_empty(folder.result), files.read_or_empty(folder.manifest)
-    if schema.findings("result", result, "") or result["run_id"] != run_id:
+    result, manifest = schema.read_or_empty("result", folder.result), files.read_or_empty(folder.manifest)
+    if result.get("run_id") != run_id:
         return None
     same = result["attempt"] == manifest.get("attempt") and folder.attempt(result["attempt"]).result.is_file()
     return result if same else None
