@@ -25,6 +25,8 @@ def test_the_wheel_ships_gates_schemas_and_templates(installed: Path) -> None:
     package = installed / "tracka"
     assert len(list((package / "acceptance").glob("test_phase*.py"))) == 5
     assert (package / "fixtures" / "tiny_act.py").is_file()
+    assert (package / "fixtures" / "demonstrations" / "data" / "libero_object.jsonl").is_file()
+    assert (package / "fixtures" / "lerobot_policy_replay" / "pyproject.toml").is_file()
     assert list((package / "schemas").glob("*.json"))
     assert list((package / "templates").glob("*.j2"))
     assert (package / "data" / "libero_assets.sha256").is_file()
