@@ -32,4 +32,5 @@ def test_the_baseline_runs_and_leaves_valid_evidence(
     contract("baseline_backend")
     contract("baseline_videos")
     contract("baseline_verdict")
+    contract("baseline_known_answer")
     assert result["episodes"] == baseline.n_episodes

@@ -93,7 +93,8 @@ def test_a_dry_run_writes_a_flagged_manifest_and_starts_nothing(made: Made) -> N
     assert ended.returncode == 0, ended.stderr
     assert "--env.task=libero_object" in ended.stdout
     assert list(contents(made.layout.runs)) == ["long_b1_e6/run_manifest.json"]
-    assert files.read_json(made.layout.run("long_b1_e6").manifest)["dry_run"] is True
+    manifest = files.read_json(made.layout.run("long_b1_e6").manifest)
+    assert (manifest["dry_run"], manifest["outcome"]) == (True, None)
     assert made.started() == []
     assert not made.layout.marker("long_b1_e6").exists()
 

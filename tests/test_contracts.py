@@ -15,7 +15,7 @@ import pytest
 from campaigns import REPOSITORY
 from contracts_page import table, words
 
-from tracka import campaign, errors, files, lock, schema, validate
+from tracka import campaign, errors, files, schema, validate
 from tracka.errors import Finding
 from tracka.files import Json
 from tracka.layout import PHASES, Layout
@@ -50,28 +50,16 @@ SCHEMAS = {
 KEYS = [(name, key) for name, kind in SCHEMAS.items() for key in schema.load(kind)["required"]]
 
 
-def finished(temporary: Path, name: str, **words: list[str]) -> Path:
-    """A campaign after all five gates, made by the first xdist worker that asks and shared by all."""
-    shared = temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary
-    root = shared / name / "campaign"
-    with lock.hold(shared / f"{name}.lock", name, wait=True):
-        if not root.exists():
-            made = campaigns.make(root)
-            made.behave(**words)
-            made.pytest("-n0")
-    return root
-
-
 @pytest.fixture(scope="module")
 def passed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A campaign that was accepted."""
-    return finished(tmp_path_factory.getbasetemp(), "passed")
+    return campaigns.finished(tmp_path_factory.getbasetemp(), "passed").root
 
 
 @pytest.fixture(scope="module")
 def partial(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A campaign one of whose rows failed twice."""
-    return finished(tmp_path_factory.getbasetemp(), "partial", **{FAILED: ["crash"]})
+    return campaigns.finished(tmp_path_factory.getbasetemp(), "partial", **{FAILED: ["crash"]}).root
 
 
 @pytest.fixture
@@ -131,6 +119,12 @@ def test_a_record_that_its_hash_does_not_stand_for_is_found(root: Path, values: 
     manifest = root / "artifacts/runs/wide_b4_e4/run_manifest.json"
     in_place(manifest, **values)
     assert any(str(manifest) in finding.where for finding in found(root))
+
+
+@pytest.mark.parametrize("outcome", [None, {"status": "fail", "reason": "crash"}, {"status": "pass", "reason": "oom"}])
+def test_an_outcome_that_tells_otherwise_than_the_result_is_found(root: Path, outcome: Json | None) -> None:
+    in_place(root / MANIFEST, outcome=outcome)
+    assert any(finding.where == f"{root / MANIFEST}, key outcome" for finding in found(root))
 
 
 def test_another_checkpoint_in_the_manifest_is_found(root: Path) -> None:

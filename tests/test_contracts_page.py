@@ -10,7 +10,7 @@ import typer
 from campaigns import REPOSITORY
 from contracts_page import PAGE, Line, table, tables, words
 
-from tracka import collect, matrix, preflight, schema, setup
+from tracka import answer, collect, failure, matrix, preflight, schema, setup
 from tracka.cli import app
 
 ALL = [line for group in tables().values() for lines in group for line in lines]
@@ -84,6 +84,13 @@ PLANNED = {
 def test_the_plans_dataclasses_have_the_plans_fields_first(kind: type) -> None:
     wanted = PLANNED[kind].split()
     assert [field.name for field in dataclasses.fields(kind)][: len(wanted)] == wanted
+
+
+def test_the_reasons_are_those_that_the_code_gives() -> None:
+    code = "".join(path.read_text() for path in (REPOSITORY / "tracka").glob("*.py"))
+    given = re.findall(r'Failure\(\s*"(\w+)"|"(not_run)"|"(below_threshold)"', code)
+    reasons = {"".join(found) for found in given} | {reason for reason, _ in failure._SIGNS} | {answer.REASON}
+    assert {words(line["reason"])[0] for line in table("Reasons")} == reasons
 
 
 def resolve(name: str) -> object:

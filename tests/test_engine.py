@@ -61,7 +61,7 @@ def test_the_argv_of_the_pi0_campaign() -> None:
 
 def test_the_argv_of_the_smoke_campaign() -> None:
     words = shipped("smoke-libero-object", "object_t34_b1_s23")
-    assert {"--env.task_ids=[3, 4]", "--env.episode_length=40", "--seed=23", "--eval.batch_size=1"} <= set(words)
+    assert {"--env.task_ids=[3, 4]", "--env.episode_length=120", "--seed=23", "--eval.batch_size=1"} <= set(words)
     assert {"--env.observation_height=128", "--env.observation_width=128"} <= set(words)
 
 

@@ -35,6 +35,7 @@ KEY_ERROR = """Traceback (most recent call last):
   File "lerobot/envs/utils.py", line 1, in preprocess_observation
 KeyError: 'observation.images.image'
 """
+BAD_ACTION = "WARNING: Nan, Inf or huge value in CTRL at ACTUATOR 0. The simulation is unstable. Time = 0.0500.\n"
 # What robosuite's destructors print after any error at all, as the interpreter ends.
 AT_EXIT = (DATA / "cpu-crash-with-egl-exit-noise.log").read_text().split("KeyError: 'observation.images.image'\n")[1]
 
@@ -42,7 +43,7 @@ AT_EXIT = (DATA / "cpu-crash-with-egl-exit-noise.log").read_text().split("KeyErr
 def diagnose(folder: Path, text: str = "", code: int = 1, metrics: Metrics = GOOD) -> Failure | None:
     (folder / "stderr.log").write_text(text)
     logs = (folder / "stdout.log", folder / "stderr.log")
-    return failure.diagnose(Exit(code, False, 3.0), metrics, EXPECTED, logs)
+    return failure.diagnose(Exit(code, "", 3.0), metrics, EXPECTED, logs)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +131,29 @@ def test_a_signal_is_called_killed_where_nothing_says_more(tmp_path: Path) -> No
 
 def test_a_timeout_is_called_so_whatever_was_printed(tmp_path: Path) -> None:
     (tmp_path / "stderr.log").write_text(CUDA_OOM)
-    found = failure.diagnose(Exit(-15, True, 61.2), Metrics(), EXPECTED, [tmp_path / "stderr.log"])
+    found = failure.diagnose(Exit(-15, "timeout", 61.2), Metrics(), EXPECTED, [tmp_path / "stderr.log"])
     assert found == Failure("timeout", "not done after 61 s, so it was ended")
+
+
+def test_a_flood_is_called_so_whatever_was_printed_and_however_it_ended(tmp_path: Path) -> None:
+    (tmp_path / "stderr.log").write_text(CUDA_OOM)
+    for code in (0, 1, -15):
+        found = failure.diagnose(Exit(code, "flood", 3.2), GOOD, EXPECTED, [tmp_path / "stderr.log"])
+        assert found == Failure("flood", "it printed more than a log may hold within 3 s: the rest is cut off")
+
+
+@pytest.mark.parametrize("log", ["stdout.log", "stderr.log"])
+def test_an_action_that_is_no_number_fails_a_run_that_looks_good(tmp_path: Path, log: str) -> None:
+    (tmp_path / log).write_text("a line\n" * 100_000 + BAD_ACTION + "a line\n" * 100_000)
+    found = failure.diagnose(Exit(0, "", 3.0), GOOD, EXPECTED, (tmp_path / "stdout.log", tmp_path / "stderr.log"))
+    assert found is not None
+    assert found.reason == "bad_action"
+
+
+def test_a_crash_after_a_bad_action_is_called_by_the_crash(tmp_path: Path) -> None:
+    assert diagnose(tmp_path, BAD_ACTION + KEY_ERROR) == Failure(
+        "crash", "exit code 1: KeyError: 'observation.images.image'"
+    )
 
 
 def test_a_run_with_the_expected_episodes_has_not_failed(tmp_path: Path) -> None:
@@ -173,7 +195,10 @@ def test_exit_0_without_exactly_the_expected_episodes_is_a_failure(
         ("oom", 1, None),
         ("timeout", 10, 5),
         ("timeout", 1, 1),
-        *((reason, 4, 4) for reason in ("crash", "rendering", "hub", "import", "killed", "no_result")),
+        *(
+            (reason, 4, 4)
+            for reason in ("flood", "bad_action", "crash", "rendering", "hub", "import", "killed", "no_result")
+        ),
         *((reason, 1, 1) for reason in ("crash", "invalid_result", "interrupted", "not_started")),
     ],
 )

@@ -213,6 +213,17 @@ def test_the_tail_of_a_missing_file_is_empty(tmp_path: Path) -> None:
     assert files.tail(tmp_path / "log") == ""
 
 
+@pytest.mark.parametrize("before", [0, 5, (1 << 20) - 3, (1 << 20) - 11, 1 << 20, 3 << 20])
+def test_words_are_found_wherever_they_stand_in_a_long_file(tmp_path: Path, before: int) -> None:
+    (tmp_path / "log").write_bytes(b"x" * before + b"these words" + b"y" * 9)
+    assert files.mentions(tmp_path / "log", b"these words")
+    assert not files.mentions(tmp_path / "log", b"other words")
+
+
+def test_a_missing_file_mentions_nothing(tmp_path: Path) -> None:
+    assert not files.mentions(tmp_path / "log", b"words")
+
+
 def test_times_are_utc_to_the_second() -> None:
     assert time.strptime(files.utc_now(), "%Y-%m-%dT%H:%M:%SZ")
 

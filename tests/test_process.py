@@ -35,6 +35,7 @@ def run_command(
     timeout: float = 10,
     grace: float = 1,
     pass_fds: tuple[int, ...] = (),
+    log_bytes: int = 1 << 20,
 ) -> Exit:
     """Runs a command with its output in `folder`."""
     return process.run(
@@ -46,12 +47,21 @@ def run_command(
         timeout=timeout,
         grace=grace,
         pass_fds=pass_fds,
+        log_bytes=log_bytes,
     )
 
 
-def run(folder: Path, code: str, timeout: float = 10, grace: float = 1, pass_fds: tuple[int, ...] = ()) -> Exit:
+def run(
+    folder: Path,
+    code: str,
+    timeout: float = 10,
+    grace: float = 1,
+    pass_fds: tuple[int, ...] = (),
+    log_bytes: int = 1 << 20,
+) -> Exit:
     """Runs Python on `code`."""
-    return run_command(folder, [sys.executable, "-c", code], timeout=timeout, grace=grace, pass_fds=pass_fds)
+    command = [sys.executable, "-c", code]
+    return run_command(folder, command, timeout=timeout, grace=grace, pass_fds=pass_fds, log_bytes=log_bytes)
 
 
 def printed_pids(folder: Path) -> list[int]:
@@ -66,13 +76,13 @@ def are_gone(pids: list[int]) -> bool:
 @pytest.mark.parametrize("code", [0, 1, 3, 125])
 def test_an_exit_code_is_handed_on(tmp_path: Path, code: int) -> None:
     ended = run(tmp_path, f"raise SystemExit({code})")
-    assert (ended.code, ended.timed_out) == (code, False)
+    assert (ended.code, ended.stopped) == (code, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT, signal.SIGSEGV])
 def test_a_signal_is_a_negative_exit_code(tmp_path: Path, number: signal.Signals) -> None:
     ended = run(tmp_path, f"import os; os.kill(os.getpid(), {number.value})")
-    assert (ended.code, ended.timed_out) == (-number, False)
+    assert (ended.code, ended.stopped) == (-number, "")
 
 
 def test_output_goes_to_its_two_files(tmp_path: Path) -> None:
@@ -95,14 +105,14 @@ def test_the_child_gets_the_given_environment_and_folder_alone(tmp_path: Path) -
 def test_a_child_that_takes_too_long_is_asked_to_end(tmp_path: Path) -> None:
     code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7)); time.sleep(20)"
     ended = run(tmp_path, code, timeout=1, grace=5)
-    assert (ended.code, ended.timed_out) == (7, True)
+    assert (ended.code, ended.stopped) == (7, "timeout")
     assert 1 <= ended.seconds < 4
 
 
 def test_a_child_that_ignores_term_is_killed_after_the_grace(tmp_path: Path) -> None:
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(20)"
     ended = run(tmp_path, code, timeout=1, grace=1)
-    assert (ended.code, ended.timed_out) == (-signal.SIGKILL, True)
+    assert (ended.code, ended.stopped) == (-signal.SIGKILL, "timeout")
     assert 2 <= ended.seconds < 5
 
 
@@ -173,3 +183,44 @@ def test_named_descriptors_are_inherited_and_others_are_not(tmp_path: Path) -> N
         for descriptor in (*first, *second):
             os.close(descriptor)
     assert ended.code == 1 and "Bad file descriptor" in (tmp_path / "err").read_text()
+
+
+# output
+
+
+FLOOD = "import time; print('x' * {size}, end='', flush=True); time.sleep({seconds})"
+
+
+@pytest.mark.parametrize("stream", ["out", "err"])
+def test_a_child_that_prints_too_much_is_ended_within_seconds_and_its_log_is_cut(tmp_path: Path, stream: str) -> None:
+    code = f"import os\nwhile True: os.write({('out', 'err').index(stream) + 1}, b'x' * 1000)"
+    ended = run(tmp_path, code, log_bytes=50_000)
+    assert (ended.code, ended.stopped) == (-signal.SIGTERM, "flood")
+    assert ended.seconds < 5
+    assert (tmp_path / stream).stat().st_size == 50_000
+
+
+def test_a_child_that_prints_on_after_term_is_killed_and_its_log_is_cut(tmp_path: Path) -> None:
+    code = "import signal, os; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nwhile True: os.write(1, b'x' * 1000)"
+    ended = run(tmp_path, code, log_bytes=50_000)
+    assert (ended.code, ended.stopped) == (-signal.SIGKILL, "flood")
+    assert (tmp_path / "out").stat().st_size == 50_000
+
+
+def test_a_child_that_floods_its_log_and_ends_at_once_has_flooded_it_too(tmp_path: Path) -> None:
+    ended = run(tmp_path, FLOOD.format(size=50_001, seconds=0), log_bytes=50_000)
+    assert (ended.code, ended.stopped) == (0, "flood")
+    assert (tmp_path / "out").stat().st_size == 50_000
+
+
+def test_a_child_that_prints_as_much_as_a_log_may_hold_is_left_alone(tmp_path: Path) -> None:
+    ended = run(tmp_path, FLOOD.format(size=50_000, seconds=2), log_bytes=50_000)
+    assert (ended.code, ended.stopped) == (0, "")
+    assert (tmp_path / "out").stat().st_size == 50_000
+
+
+def test_what_a_flooding_child_has_started_is_gone_too(tmp_path: Path) -> None:
+    code = SPAWN.format(session=True, then=f"print('x' * 60_000, file=sys.stderr, flush=True); {ENDS['times_out']}")
+    assert run(tmp_path, code, log_bytes=50_000).stopped == "flood"
+    assert len(printed_pids(tmp_path)) == 2
+    wait_until(lambda: are_gone(printed_pids(tmp_path)), 2)

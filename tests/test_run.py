@@ -153,8 +153,9 @@ def test_the_logs_at_the_top_can_be_followed_while_the_row_runs(ready: Made) -> 
         wait_until(lambda: "waiting for 20 seconds" in out.read())
         wait_until(lambda: f"stand-in {ROW} attempt 1" in err.read())
     assert marker(ready, ROW)["status"] == "running"
-    assert top.manifest.exists() and not top.result.exists()
+    assert files.read_json(top.manifest)["outcome"] is None and not top.result.exists()
     interrupt(harness)
+    assert files.read_json(top.manifest)["outcome"] == {"status": "fail", "reason": "interrupted"}
 
 
 def test_two_processes_never_run_one_row(ready: Made) -> None:

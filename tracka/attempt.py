@@ -49,6 +49,7 @@ def _execute(plan: Plan, folder: RunFolder, manifest: Json, environ: dict[str, s
             timeout=plan.timeout_secs,
             grace=plan.campaign.grace_secs,
             pass_fds=() if device.lock is None else (device.lock,),
+            log_bytes=plan.campaign.log_mib << 20,
         )
     except OSError as error:
         return _result(plan.campaign.layout, folder, manifest, Failure("not_started", str(error)))
@@ -105,6 +106,8 @@ def _result(
 
 def close(layout: Layout, folder: RunFolder, result: Json) -> Json:
     """Writes an attempt's result, shows the attempt at the top of the run folder, and ends the row's marker."""
+    outcome = {"outcome": {"status": result["status"], "reason": result["reason"]}}
+    files.write_json(folder.manifest, files.read_json(folder.manifest) | outcome)
     files.write_json(folder.result, result)
     _publish(layout.run(result["run_id"]), folder)
     _end_marker(layout, result, notes=result["error_message"] or "")

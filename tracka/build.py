@@ -1,7 +1,7 @@
-"""Checkpoints that a campaign builds for itself: `[build]` in campaign.toml names a folder and a builder.
+"""Checkpoints that a campaign builds for itself: `[build]` in campaign.toml names folder, builder and arguments.
 
-A builder is a program in `fixtures/` with one argument, the folder to fill. It runs in a process of its own, since it
-imports torch, and its folder appears whole or not at all.
+A builder is a program in `fixtures/` whose first argument is the folder to fill. It runs in a process of its own, since
+it imports torch, and its folder appears whole or not at all. Beside the folder a file says what built it.
 """
 
 import os
@@ -18,24 +18,35 @@ BUILD_SECS = 600
 
 
 def ensure(campaign: Campaign, policy_path: str) -> None:
-    """Builds the checkpoint `policy_path` if the campaign has a builder for it and its folder is not there.
+    """Builds the checkpoint `policy_path` if the campaign has a builder for it and has not built the same already.
 
     Raises TrackaError with the builder's last words where it fails.
     """
     builder = campaign.build.get(policy_path)
     target = campaign.layout.root / policy_path
-    if builder is None or target.is_dir():
+    if builder is None or not _is_due(builder, target):
         return
     with lock.hold(target.parent / f".{target.name}.lock", f"building {policy_path}", wait=True):
-        if not target.is_dir():
+        if _is_due(builder, target):
             _build(campaign, builder, target)
 
 
+def _note(target: Path) -> Path:
+    return target.with_name(f".{target.name}.built")
+
+
+def _is_due(builder: str, target: Path) -> bool:
+    """Whether the folder is missing or something else built it. One that was not built here is left alone."""
+    note = _note(target)
+    return not target.is_dir() or (note.is_file() and files.read_text(note) != builder)
+
+
 def _build(campaign: Campaign, builder: str, target: Path) -> None:
+    name, *arguments = builder.split()
     partial, log = target.with_name(f".{target.name}.partial"), target.with_name(f"{target.name}.log")
     shutil.rmtree(partial, ignore_errors=True)
     ended = process.run(
-        [sys.executable, str(program(builder)), str(partial)],
+        [sys.executable, str(program(name)), str(partial), *arguments],
         cwd=target.parent,
         env=environment.for_row(campaign, gpu.CPU_DEVICE, "egl"),
         stdout=log.with_suffix(".out"),
@@ -46,6 +57,8 @@ def _build(campaign: Campaign, builder: str, target: Path) -> None:
         last = files.tail(log).strip().rsplit("\n", 1)[-1][:300]
         what = f"the builder {builder} ended with exit code {ended.code}: {last}"
         raise TrackaError(Finding(str(log), what, "Read this log and mend the builder"))
+    shutil.rmtree(target, ignore_errors=True)
+    files.write_text(_note(target), builder)  # while there is no folder: a note never tells of another one
     os.replace(partial, target)
 
 

@@ -55,6 +55,9 @@ class Campaign:
     probe_secs: int = 600
     min_success_rate: float = 0.0
     row_success_rates: Mapping[str, float] = field(default_factory=dict)
+    # row -> LIBERO task -> the episodes that succeed, for policies whose outcome is known beforehand
+    known_answers: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
+    log_mib: int = 256
     build: Mapping[str, str] = field(default_factory=dict)
     cuda_to_egl: Mapping[int, int] = field(default_factory=dict)
     executable: tuple[str, ...] = ()
@@ -115,7 +118,7 @@ def load(root: Path) -> Campaign:
     if broken:
         raise UsageError(findings)
     campaign = replace(_campaign(layout, rows, table), digests=digests)
-    findings += _wrong_tasks(campaign)
+    findings += [*_wrong_tasks(campaign), *_wrong_answers(campaign)]
     if findings:
         raise UsageError(findings)
     return campaign
@@ -139,7 +142,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> Campaign:
     timeouts, thresholds = table.get("timeouts", {}), table.get("thresholds", {})
     given: dict[str, Any] = {key: table[key] for key in ("engine", "build") if key in table}
-    given |= timeouts
+    given |= timeouts | table.get("limits", {})
     if "min_success_rate" in thresholds:
         given["min_success_rate"] = thresholds["min_success_rate"]
     return Campaign(
@@ -150,17 +153,23 @@ def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> C
         defaults=EvalSettings().updated(table.get("lerobot_eval", {})),
         row_tables=table.get("rows", {}),
         row_success_rates=thresholds.get("rows", {}),
+        known_answers={run_id: _answer(tasks) for run_id, tasks in table.get("known_answers", {}).items()},
         cuda_to_egl={int(cuda): egl for cuda, egl in table.get("egl", {}).get("cuda_to_egl", {}).items()},
         executable=tuple(table.get("executable", ())),
         **given,
     )
 
 
+def _answer(tasks: Mapping[str, Sequence[int]]) -> dict[int, tuple[int, ...]]:
+    return {int(task): tuple(sorted(episodes)) for task, episodes in tasks.items()}
+
+
 def _unknown_names(where: str, rows: Sequence[Row], table: Mapping[str, Any]) -> Iterator[Finding]:
     """Run ids in the settings that the matrix does not have; nothing is taken for granted about the settings' form."""
     known = {row.run_id: row for row in rows}
     thresholds = table.get("thresholds")
-    tables = [table.get("rows"), thresholds.get("rows") if isinstance(thresholds, dict) else None]
+    rates = thresholds.get("rows") if isinstance(thresholds, dict) else None
+    tables = [table.get("rows"), rates, table.get("known_answers")]
     for run_id in dict.fromkeys(name for named in tables if isinstance(named, dict) for name in named):
         if run_id not in known:
             yield Finding(f"{where}, row {run_id}", "the matrix has no such row", "Name a run id of the matrix")
@@ -179,6 +188,23 @@ def _wrong_tasks(campaign: Campaign) -> Iterator[Finding]:
         if beyond := [task for task in campaign.task_ids(row) if task >= SUITES[row.task_suite]]:
             what = f"{row.task_suite} has no task {beyond}"
             yield Finding(f"{where}, row {row.run_id}, key task_ids", what, f"Use 0 to {SUITES[row.task_suite] - 1}")
+
+
+def _wrong_answers(campaign: Campaign) -> Iterator[Finding]:
+    """Known answers that the row cannot give: of other tasks than it runs, or of more episodes."""
+    for row in campaign.rows:
+        answer, where = (
+            campaign.known_answers.get(row.run_id),
+            f"{campaign.layout.settings}, known_answers.{row.run_id}",
+        )
+        if answer is None:
+            continue
+        if tuple(sorted(answer)) != campaign.task_ids(row):
+            yield Finding(where, f"it is of tasks {sorted(answer)}", f"The row runs {list(campaign.task_ids(row))}")
+        for task, episodes in answer.items():
+            if beyond := [episode for episode in episodes if episode >= row.n_episodes]:
+                what = f"task {task} has no episode {some([str(episode) for episode in beyond])}"
+                yield Finding(where, what, f"Use 0 to {row.n_episodes - 1}")
 
 
 def effective(settings: EvalSettings) -> dict[str, Any]:

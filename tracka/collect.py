@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from . import campaign, engine, files, gpu, marker, matrix, run, schema
+from . import answer, campaign, engine, files, gpu, marker, matrix, run, schema
 from .campaign import Campaign
 from .errors import UsageError
 from .layout import Layout
@@ -231,7 +231,7 @@ def _failures(spec: Campaign, reasons: dict[str, str]) -> str:
 
 
 def failure_reasons(spec: Campaign, results: Sequence[EvalRunResult]) -> dict[str, str]:
-    """Why each enabled row that is not accepted is not: its failure, or `below_threshold` for one that passed."""
+    """Why enabled rows are not accepted: their failure, or `below_threshold` or `known_answer` if they passed."""
     enabled = {row.run_id: row for row in spec.enabled}
     reasons: dict[str, str] = {}
     for result in results:
@@ -241,6 +241,8 @@ def failure_reasons(spec: Campaign, results: Sequence[EvalRunResult]) -> dict[st
             reasons[result.run_id] = result.reason or result.status
         elif result.success_rate is None or result.success_rate < spec.threshold(enabled[result.run_id]):
             reasons[result.run_id] = "below_threshold"
+        elif answer.differences(spec, enabled[result.run_id]):
+            reasons[result.run_id] = answer.REASON
     return reasons
 
 

@@ -238,6 +238,7 @@ CONTRACTS: dict[str, dict[str, Contract]] = {
         "baseline_result": _baseline("result"),
         "baseline_videos": _baseline("videos"),
         "baseline_verdict": _baseline("verdict"),
+        "baseline_known_answer": _baseline("known_answer"),
         "baseline_summary": _baseline_summary,
     },
     "phase4": {
@@ -246,6 +247,7 @@ CONTRACTS: dict[str, dict[str, Contract]] = {
         "rows_result": _all_rows("result"),
         "rows_videos": _all_rows("videos"),
         "rows_verdict": _all_rows("verdict"),
+        "rows_known_answer": _all_rows("known_answer"),
         "summaries": _summaries,
     },
     "phase5": {"no_failures": _no_failures, "runbook": _runbook, "results": _results},

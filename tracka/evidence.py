@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from . import collect, engine, files, marker, run, video
+from . import answer, collect, engine, files, marker, run, video
 from .campaign import Campaign
 from .errors import Finding
 from .files import Json
@@ -28,6 +28,7 @@ def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
     manifest, result = collect.load_run_manifest(top.manifest), collect.load_result(top.result)
     yield from _marker(campaign, row, manifest, result)
     yield from _differing(str(top.manifest), manifest, _asked(campaign, row, manifest))
+    yield from _differing(str(top.manifest), manifest, {"outcome": {key: result[key] for key in ("status", "reason")}})
     yield from _planned(campaign, row, manifest)
     yield from _copies(top, top.attempt(manifest["attempt"]), result)
     if manifest["attempt"] != max(top.numbers(), default=0):
@@ -196,10 +197,17 @@ def verdict(campaign: Campaign, row: Row) -> Iterator[Finding]:
         yield Finding(str(path), what, "Look at the videos; the threshold stands in campaign.toml")
 
 
+def known_answer(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """Of a policy whose outcome is known beforehand, exactly the known episodes succeeded."""
+    if collect.load_result(campaign.layout.run(row.run_id).result)["status"] == "pass":
+        yield from answer.differences(campaign, row)
+
+
 ROW_CONTRACTS: dict[str, RowContract] = {
     "evidence": evidence,
     "backend": backend,
     "result": result_stands,
     "videos": videos,
     "verdict": verdict,
+    "known_answer": known_answer,
 }

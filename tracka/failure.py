@@ -26,13 +26,15 @@ _EXCEPTION = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?::|$)")
 _IGNORED = re.compile(
     r"^Exception ignored in:.*\n(?:Traceback .*\n(?:[ \t^~].*\n)*(?:\S.*(?:\n|$)(?:[ \t].*\n)*)?)?", re.MULTILINE
 )
+# MuJoCo's warning; LIBERO clips what is too large, so only NaN comes that far, and the rollout goes on without it.
+BAD_ACTION = b"Nan, Inf or huge value in CTRL"
 SHRINKS_THE_BATCH = ("oom", "timeout")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """`reason` is one of timeout, oom, rendering, hub, import, killed, crash, no_result, invalid_result, interrupted,
-    not_started; `message` is the line that says it."""
+    """`reason` is one of timeout, flood, oom, rendering, hub, import, killed, crash, bad_action, no_result,
+    invalid_result, interrupted, not_started; `message` is the line that says it."""
 
     reason: str
     message: str
@@ -40,10 +42,16 @@ class Failure:
 
 def diagnose(ended: Exit, metrics: Metrics, expected: dict[int, int], logs: Sequence[Path]) -> Failure | None:
     """The failure of an ended evaluation; None only for exit 0 with exactly the expected episodes of each task."""
-    if ended.timed_out:
+    if ended.stopped == "timeout":
         return Failure("timeout", f"not done after {ended.seconds:.0f} s, so it was ended")
+    if ended.stopped == "flood":
+        return Failure(
+            "flood", f"it printed more than a log may hold within {ended.seconds:.0f} s: the rest is cut off"
+        )
     if ended.code != 0:
         return _crash(ended, without_ignored("\n".join(files.tail(log) for log in logs)))
+    if any(files.mentions(log, BAD_ACTION) for log in logs):
+        return Failure("bad_action", "MuJoCo was given an action that is no number, and left it out: see stdout.log")
     if metrics.source != "eval_info.json":
         return Failure("no_result", f"exit code 0, but {'; '.join(metrics.warnings)}")
     counted = {task.task_id: len(task.successes) for task in metrics.tasks}

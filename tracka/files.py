@@ -147,6 +147,17 @@ def tail(path: Path, limit: int = 65536) -> str:
         return ""
 
 
+def mentions(path: Path, words: bytes) -> bool:
+    """Whether a file holds these bytes, however long it is; a file that cannot be read holds nothing."""
+    before = b""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        while block := file.read(1 << 20):
+            if words in before + block:
+                return True
+            before = block[-len(words) :]
+    return False
+
+
 def walk_files(folder: Path) -> Iterator[Path]:
     """The regular files below `folder`, links to files and folders followed, in the order of their paths."""
     found = (Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names)

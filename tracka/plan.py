@@ -146,6 +146,7 @@ class Plan:
             "mujoco_gl_requested": row.mujoco_gl,
             "timeout_secs": self.timeout_secs,
             "row_hash": self.row_hash,
+            "outcome": None,
             **self.record(folder, device.gpu_id),
         }
 

@@ -23,10 +23,14 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Exit:
-    """How a child ended. `code` is minus the signal's number after a signal, as in subprocess."""
+    """How a child ended. `code` is minus the signal's number after a signal, as in subprocess.
+
+    `stopped` is `timeout` or `flood`, where it took too long or printed too much, else nothing. A child that floods its
+    log and ends before we look has flooded it all the same.
+    """
 
     code: int
-    timed_out: bool
+    stopped: str
     seconds: float
 
 
@@ -40,10 +44,12 @@ def run(
     timeout: float,
     grace: float = 10,
     pass_fds: Sequence[int] = (),
+    log_bytes: int = 1 << 30,
 ) -> Exit:
-    """Runs `command` to its end, or for `timeout` seconds; then TERM, and KILL after `grace` seconds more.
+    """Runs `command` to its end, for `timeout` seconds, or until a log has `log_bytes`; then TERM, after `grace` KILL.
 
-    Raises OSError where the command cannot be started.
+    Looks at the logs once a second, and cuts off what they have beyond `log_bytes`. Raises OSError where the command
+    cannot be started.
     """
     start = time.monotonic()
     with stdout.open("wb") as out, stderr.open("wb") as err:
@@ -59,15 +65,18 @@ def run(
             preexec_fn=end_with_parent,
         )
     tree: set[psutil.Process] = set()
+    logs = _Logs((stdout, stderr), log_bytes)
     try:
-        timed_out = not _ends_within(child, timeout, tree)
-        if timed_out:
+        done = _ends_within(child, timeout, tree, logs)
+        stopped = "flood" if logs.too_long() else "" if done else "timeout"
+        if not done:
             _note(child, tree)
             _signal_group(child, signal.SIGTERM)
             _ends_within(child, grace, tree)
     finally:
         _kill(child, tree)
-    return Exit(child.wait(), timed_out, time.monotonic() - start)
+        logs.cut()
+    return Exit(child.wait(), stopped, time.monotonic() - start)
 
 
 def end_with_parent() -> None:
@@ -75,14 +84,34 @@ def end_with_parent() -> None:
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _ends_within(child: subprocess.Popen[bytes], seconds: float, tree: set[psutil.Process]) -> bool:
+@dataclass(frozen=True)
+class _Logs:
+    """The files that a child prints into, and how long they may get."""
+
+    paths: Sequence[Path] = ()
+    limit: int = 0
+
+    def too_long(self) -> list[Path]:
+        return [path for path in self.paths if path.is_file() and path.stat().st_size > self.limit]
+
+    def cut(self) -> None:
+        for path in self.too_long():
+            os.truncate(path, self.limit)
+
+
+def _ends_within(
+    child: subprocess.Popen[bytes], seconds: float, tree: set[psutil.Process], logs: _Logs | None = None
+) -> bool:
     """Waits, noting descendants on the way: one that left the session is an orphan once the child has ended."""
+    logs = logs or _Logs()
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         _note(child, tree)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(min(1.0, left))
             return True
+        if logs.too_long():
+            return False
     return child.poll() is not None
 
 

@@ -1,0 +1,96 @@
+"""Policies that misbehave, in the real lerobot-eval and the real LIBERO: each fails under a name of its own."""
+
+import csv
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import campaigns
+import pytest
+from campaigns import Made
+
+from tracka import files
+from tracka.files import Json
+
+pytestmark = pytest.mark.simulator
+
+LOG_MIB = 4
+REASONS = {"nan": "bad_action", "exception": "crash", "sleep": "timeout", "memory": "oom", "flood": "flood"}
+MESSAGES = {
+    "nan": "no number",
+    "exception": "ValueError: this policy fails at control step 3",
+    "sleep": "so it was ended",
+    "memory": "can't allocate memory",
+}
+ROWS = (
+    "baseline_b1_e1,libero_object,1,1,cpu,7,egl,checkpoints/nothing,1",
+    *(f"{fault},libero_object,1,1,cpu,7,egl,checkpoints/{fault},1" for fault in REASONS),
+)
+BUILDERS = "\n".join(f'"checkpoints/{fault}" = "faulty {fault} 3"' for fault in REASONS)
+SETTINGS = f"""
+schema_version = 1
+baseline = "baseline_b1_e1"
+expected_gpus = 0
+
+[build]
+"checkpoints/nothing" = "replay none"
+{BUILDERS}
+
+[lerobot_eval]
+policy_type = "faulty"
+task_ids = [0]
+episode_length = 10
+observation_height = 64
+observation_width = 64
+
+[rows.baseline_b1_e1]
+policy_type = "replay"
+
+[rows.sleep]
+timeout_secs = 60
+
+[timeouts]
+row_secs = 600
+grace_secs = 2
+
+[limits]
+log_mib = {LOG_MIB}
+
+[known_answers.baseline_b1_e1]
+0 = []
+"""
+
+
+@pytest.mark.timeout(1200)
+def test_a_policy_that_misbehaves_fails_by_name_everywhere_and_one_that_does_nothing_passes(tmp_path: Path) -> None:
+    """One test, since the workers of a parallel run share no campaign, and this one takes minutes."""
+    made = Made(campaigns.make(tmp_path / "campaign", ROWS, SETTINGS).root, {})
+    done = made.pytest("-n", "2", f"--junitxml={tmp_path / 'junit.xml'}")
+    assert done.returncode == 1, done.stdout
+    assert outcome(made, "baseline_b1_e1") == {"status": "pass", "reason": None}
+    with (made.layout.summary / "failures.csv").open(newline="") as file:
+        assert {line["run_id"]: line["reason"] for line in csv.DictReader(file)} == REASONS
+    for fault, reason in REASONS.items():
+        assert outcome(made, fault) == {"status": "fail", "reason": reason}
+        assert junit(tmp_path / "junit.xml", fault) == reason
+    assert made.layout.run("flood").stdout.stat().st_size == LOG_MIB << 20
+
+
+def outcome(made: Made, run_id: str) -> Json:
+    """How a run ended by its manifest, which marker and result must repeat, with the message of its fault."""
+    folder, marker = made.layout.run(run_id), files.read_json(made.layout.marker(run_id))
+    told = files.read_json(folder.manifest)["outcome"]
+    result = files.read_json(folder.result)
+    assert [(item["status"], item["reason"]) for item in (marker, result)] == [(told["status"], told["reason"])] * 2
+    message = MESSAGES.get(run_id, "")
+    assert message in marker["notes"] and message in (result["error_message"] or "")
+    return told
+
+
+def junit(path: Path, run_id: str) -> str | None:
+    """The reason that the JUnit report gives for a row, whose test must have failed."""
+    for case in ElementTree.parse(path).iter("testcase"):
+        told = {item.get("name"): item.get("value") for item in case.iter("property")}
+        if told.get("run_id") == run_id:
+            assert case.find("failure") is not None
+            return told["reason"]
+    raise LookupError(run_id)
