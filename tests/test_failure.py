@@ -43,7 +43,7 @@ AT_EXIT = (DATA / "cpu-crash-with-egl-exit-noise.log").read_text().split("KeyErr
 def diagnose(folder: Path, text: str = "", code: int = 1, metrics: Metrics = GOOD) -> Failure | None:
     (folder / "stderr.log").write_text(text)
     logs = (folder / "stdout.log", folder / "stderr.log")
-    return failure.diagnose(Exit(code, "", 3.0), metrics, EXPECTED, logs)
+    return failure.diagnose(Exit(code, "", 3.0), metrics, "libero_object", EXPECTED, logs)
 
 
 @pytest.mark.parametrize(
@@ -131,21 +131,25 @@ def test_a_signal_is_called_killed_where_nothing_says_more(tmp_path: Path) -> No
 
 def test_a_timeout_is_called_so_whatever_was_printed(tmp_path: Path) -> None:
     (tmp_path / "stderr.log").write_text(CUDA_OOM)
-    found = failure.diagnose(Exit(-15, "timeout", 61.2), Metrics(), EXPECTED, [tmp_path / "stderr.log"])
+    found = failure.diagnose(
+        Exit(-15, "timeout", 61.2), Metrics(), "libero_object", EXPECTED, [tmp_path / "stderr.log"]
+    )
     assert found == Failure("timeout", "not done after 61 s, so it was ended")
 
 
 def test_a_flood_is_called_so_whatever_was_printed_and_however_it_ended(tmp_path: Path) -> None:
     (tmp_path / "stderr.log").write_text(CUDA_OOM)
     for code in (0, 1, -15):
-        found = failure.diagnose(Exit(code, "flood", 3.2), GOOD, EXPECTED, [tmp_path / "stderr.log"])
+        found = failure.diagnose(Exit(code, "flood", 3.2), GOOD, "libero_object", EXPECTED, [tmp_path / "stderr.log"])
         assert found == Failure("flood", "it printed more than a log may hold within 3 s: the rest is cut off")
 
 
 @pytest.mark.parametrize("log", ["stdout.log", "stderr.log"])
 def test_an_action_that_is_no_number_fails_a_run_that_looks_good(tmp_path: Path, log: str) -> None:
     (tmp_path / log).write_text("a line\n" * 100_000 + BAD_ACTION + "a line\n" * 100_000)
-    found = failure.diagnose(Exit(0, "", 3.0), GOOD, EXPECTED, (tmp_path / "stdout.log", tmp_path / "stderr.log"))
+    found = failure.diagnose(
+        Exit(0, "", 3.0), GOOD, "libero_object", EXPECTED, (tmp_path / "stdout.log", tmp_path / "stderr.log")
+    )
     assert found is not None
     assert found.reason == "bad_action"
 
@@ -170,10 +174,10 @@ def test_warnings_of_libraries_do_not_fail_a_good_run(tmp_path: Path) -> None:
         (Metrics(warnings=("eval_info.json: the file does not exist", "logs: no metrics found")), "no_result"),
         (Metrics("log", 2, 1, 0.5, warnings=("per-task outcomes are missing",)), "no_result"),
         (Metrics("eval_info.json", 0, 0, None, (), ("eval_info.json holds no episodes",)), "invalid_result"),
-        (Metrics("eval_info.json", 1, 1, 1.0, (TaskOutcome("s", 0, (True,)),)), "invalid_result"),
-        (Metrics("eval_info.json", 3, 3, 1.0, (TaskOutcome("s", 0, (True,) * 3),)), "invalid_result"),
-        (Metrics("eval_info.json", 2, 2, 1.0, (TaskOutcome("s", 1, (True,) * 2),)), "invalid_result"),
-        (Metrics("eval_info.json", 4, 4, 1.0, (TaskOutcome("s", 0, (True,) * 2),) * 2), "invalid_result"),
+        (Metrics("eval_info.json", 1, 1, 1.0, (TaskOutcome("libero_object", 0, (True,)),)), "invalid_result"),
+        (Metrics("eval_info.json", 3, 3, 1.0, (TaskOutcome("libero_object", 0, (True,) * 3),)), "invalid_result"),
+        (Metrics("eval_info.json", 2, 2, 1.0, (TaskOutcome("libero_object", 1, (True,) * 2),)), "invalid_result"),
+        (Metrics("eval_info.json", 4, 4, 1.0, (TaskOutcome("libero_object", 0, (True,) * 2),) * 2), "invalid_result"),
         (Metrics("eval_info.json", 2, 1, 0.5, GOOD.tasks, ("overall.n_episodes is 3",)), "invalid_result"),
     ],
     ids=["nothing", "log alone", "no episodes", "one few", "one more", "other task", "twice", "disagreeing"],

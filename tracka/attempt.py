@@ -64,7 +64,7 @@ def _execute(plan: Plan, folder: RunFolder, manifest: Json, environ: dict[str, s
 def _judge(plan: Plan, folder: RunFolder, manifest: Json, ended: Exit) -> Json:
     logs = (folder.stdout, folder.stderr)
     metrics = engine.read_metrics(folder.output, logs)
-    failed = failure.diagnose(ended, metrics, plan.expected, logs)
+    failed = failure.diagnose(ended, metrics, plan.row.task_suite, plan.expected, logs)
     records = engine.episode_records(metrics, plan.batch_size, plan.row.n_episodes, plan.row.seed)
     files.write_text(folder.episodes, "".join(json.dumps(record) + "\n" for record in records))
     layout = plan.campaign.layout

@@ -136,6 +136,8 @@ def _outcome(layout: Layout, top: RunFolder, manifest: Json, result: Json) -> It
         told = engine.parse_log(log)
         if told and None not in told[:2] and told[:2] != (metrics.successes, metrics.episodes):
             yield Finding(str(log), f"it tells of {told[0]} of {told[1]} successes, eval_info.json does not", AGAIN)
+    suites = sorted({task.suite for task in metrics.tasks})
+    yield from _differing(str(attempt.output), {"task_group": suites}, {"task_group": [manifest["task_suite"]]})
     records = engine.episode_records(metrics, manifest["batch_size"], manifest["n_episodes"], manifest["seed"])
     for warning in metrics.warnings:
         yield Finding(str(attempt.output), warning, "Look at eval_info.json and the logs", warning=True)

@@ -40,8 +40,10 @@ class Failure:
     message: str
 
 
-def diagnose(ended: Exit, metrics: Metrics, expected: dict[int, int], logs: Sequence[Path]) -> Failure | None:
-    """The failure of an ended evaluation; None only for exit 0 with exactly the expected episodes of each task."""
+def diagnose(
+    ended: Exit, metrics: Metrics, suite: str, expected: dict[int, int], logs: Sequence[Path]
+) -> Failure | None:
+    """The failure of an ended evaluation; None only for exit 0 with exactly the episodes expected of the suite."""
     if ended.stopped == "timeout":
         return Failure("timeout", f"not done after {ended.seconds:.0f} s, so it was ended")
     if ended.stopped == "flood":
@@ -57,6 +59,8 @@ def diagnose(ended: Exit, metrics: Metrics, expected: dict[int, int], logs: Sequ
     counted = {task.task_id: len(task.successes) for task in metrics.tasks}
     if counted != expected or len(counted) != len(metrics.tasks):
         return Failure("invalid_result", f"episodes by task are {counted}, expected {expected}")
+    if others := {task.suite for task in metrics.tasks} - {suite}:
+        return Failure("invalid_result", f"the episodes are of {', '.join(sorted(others))}, expected {suite}")
     if metrics.warnings:
         return Failure("invalid_result", "; ".join(metrics.warnings))
     return None

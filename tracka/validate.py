@@ -30,7 +30,7 @@ def holds(campaign: Campaign, phase: str, name: str) -> list[Finding]:
 
 
 def row_holds(campaign: Campaign, row: Row, name: str) -> list[Finding]:
-    """The findings of one contract of a row: evidence, backend, result or verdict."""
+    """The findings of one contract of a row: a name of evidence.ROW_CONTRACTS."""
     try:
         return list(ROW_CONTRACTS[name](campaign, row))
     except TrackaError as error:
