@@ -193,12 +193,10 @@ def _wrong_tasks(campaign: Campaign) -> Iterator[Finding]:
 def _wrong_answers(campaign: Campaign) -> Iterator[Finding]:
     """Known answers that the row cannot give: of other tasks than it runs, or of more episodes."""
     for row in campaign.rows:
-        answer, where = (
-            campaign.known_answers.get(row.run_id),
-            f"{campaign.layout.settings}, known_answers.{row.run_id}",
-        )
+        answer = campaign.known_answers.get(row.run_id)
         if answer is None:
             continue
+        where = f"{campaign.layout.settings}, known_answers.{row.run_id}"
         if tuple(sorted(answer)) != campaign.task_ids(row):
             yield Finding(where, f"it is of tasks {sorted(answer)}", f"The row runs {list(campaign.task_ids(row))}")
         for task, episodes in answer.items():

@@ -72,7 +72,7 @@ def run(
         if not done:
             _note(child, tree)
             _signal_group(child, signal.SIGTERM)
-            _ends_within(child, grace, tree)
+            _ends_within(child, grace, tree, _Logs())  # they may be too long already
     finally:
         _kill(child, tree)
         logs.cut()
@@ -99,11 +99,11 @@ class _Logs:
             os.truncate(path, self.limit)
 
 
-def _ends_within(
-    child: subprocess.Popen[bytes], seconds: float, tree: set[psutil.Process], logs: _Logs | None = None
-) -> bool:
-    """Waits, noting descendants on the way: one that left the session is an orphan once the child has ended."""
-    logs = logs or _Logs()
+def _ends_within(child: subprocess.Popen[bytes], seconds: float, tree: set[psutil.Process], logs: _Logs) -> bool:
+    """Waits, noting descendants on the way: one that left the session is an orphan once the child has ended.
+
+    False if time is up or a log is too long before that.
+    """
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         _note(child, tree)
