@@ -125,7 +125,7 @@ def read_result(layout: Layout, run_id: str) -> Json | None:
     the attempt that it is a copy of is lost."""
     folder = layout.run(run_id)
     result, manifest = schema.read_or_empty("result", folder.result), files.read_or_empty(folder.manifest)
-    if result.get("run_id") != run_id:
+    if result.get("run_id") != run_id or manifest.get("run_id") != run_id:
         return None
     same = result["attempt"] == manifest.get("attempt") and folder.attempt(result["attempt"]).result.is_file()
     return result if same else None
