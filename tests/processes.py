@@ -1,7 +1,9 @@
 """Helpers for tests that look at processes."""
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 
@@ -12,6 +14,18 @@ def is_alive(pid: int) -> bool:
         return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
         return False
+
+
+def of_campaign(root: Path) -> list[int]:
+    """Every process that was started for a campaign of stand-ins, harnesses and supervisors too; but not ourselves."""
+    words, found = f"TRACKA_STANDIN={root / 'standin.json'}\0".encode(), []
+    for pid in psutil.pids():
+        try:
+            if words in Path(f"/proc/{pid}/environ").read_bytes() and pid != os.getpid() and is_alive(pid):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:

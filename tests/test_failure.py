@@ -141,7 +141,7 @@ def test_a_flood_is_called_so_whatever_was_printed_and_however_it_ended(tmp_path
     (tmp_path / "stderr.log").write_text(CUDA_OOM)
     for code in (0, 1, -15):
         found = failure.diagnose(Exit(code, "flood", 3.2), GOOD, "libero_object", EXPECTED, [tmp_path / "stderr.log"])
-        assert found == Failure("flood", "it printed more than a log may hold within 3 s: the rest is cut off")
+        assert found == Failure("flood", "it printed more than a log may take within 3 s, so it was ended")
 
 
 @pytest.mark.parametrize("log", ["stdout.log", "stderr.log"])

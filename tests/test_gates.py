@@ -58,7 +58,7 @@ def test_the_longest_row_starts_first(made: Made) -> None:
 
 
 def test_a_killed_worker_costs_its_row_alone_and_the_next_call_resumes_it(made: Made) -> None:
-    made.behave(wide_b4_e4=["kill_parent", "ok"])
+    made.behave(wide_b4_e4=["kill_harness", "ok"])
     ended = made.pytest("-n2")
     assert ended.returncode == 1
     assert statuses(made) == ["pass", "pass", "pass", "partial", "partial"]
@@ -264,7 +264,7 @@ def test_phase_4_never_runs_the_baseline(made: Made) -> None:
 
 
 def test_a_killed_workers_row_is_closed_before_the_session_ends(made: Made) -> None:
-    made.behave(wide_b4_e4=["kill_parent"])
+    made.behave(wide_b4_e4=["kill_harness"])
     made.pytest("-n2")
     result = files.read_json(made.layout.run("wide_b4_e4").result)
     assert (result["status"], result["reason"]) == ("fail", "interrupted")

@@ -72,7 +72,7 @@ def test_a_policy_that_misbehaves_fails_by_name_everywhere_and_one_that_does_not
     for fault, reason in REASONS.items():
         assert outcome(made, fault) == {"status": "fail", "reason": reason}
         assert junit(tmp_path / "junit.xml", fault) == reason
-    assert made.layout.run("flood").stdout.stat().st_size == LOG_MIB << 20
+    assert made.layout.run("flood").stdout.stat().st_size > LOG_MIB << 20
 
 
 def outcome(made: Made, run_id: str) -> Json:

@@ -353,15 +353,13 @@ build.ensure(campaign.load(Path(sys.argv[1])), "checkpoints/act")
 """
 
 
-def builders(processes: list[subprocess.Popen[bytes]]) -> Iterator[int]:
-    """The process ids of builders seen until `processes` have ended."""
+def builders(processes: list[subprocess.Popen[bytes]], root: Path) -> Iterator[int]:
+    """The process ids of builders for the campaign in `root` seen until `processes` have ended."""
     while any(process.poll() is None for process in processes):
-        for child in psutil.Process().children(recursive=True):
-            try:
-                if any(word.endswith("tiny_act.py") for word in child.cmdline()):
-                    yield child.pid
-            except psutil.NoSuchProcess:
-                continue
+        for process in psutil.process_iter(["cmdline"]):
+            words = " ".join(process.info["cmdline"] or ())
+            if "tiny_act.py" in words and str(root) in words:
+                yield process.pid
         time.sleep(0.05)
 
 
@@ -374,7 +372,7 @@ def test_two_processes_build_a_checkpoint_once_and_another_day_gives_the_same_by
     files.write_text(made.root / "checkpoints" / ".act.partial" / "junk", "of a build that was cut short")
     command = [sys.executable, "-c", BUILD, str(made.root)]
     processes = [subprocess.Popen(command, cwd=REPOSITORY) for _ in range(2)]
-    assert len(set(builders(processes))) == 1
+    assert len(set(builders(processes, made.root))) == 1
     assert [process.returncode for process in processes] == [0, 0]
     first = checkpoint.resolve("checkpoints/act", made.root)
     assert first.policy_type == "act" and not (first.folder / "junk").exists()

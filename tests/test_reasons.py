@@ -10,7 +10,7 @@ from campaigns import Made
 from tracka import files
 
 ENDS = {
-    "flood": ("flood", "it printed more than a log may hold"),
+    "flood": ("flood", "it printed more than a log may take"),
     "bad_action": ("nan_action", "MuJoCo was given an action that is no number"),
     "crash": ("crash:the hand is gone", "exit code 1: RuntimeError: the hand is gone"),
     "timeout": ("hang", "so it was ended"),
@@ -66,6 +66,7 @@ def test_a_row_that_passed_says_so_in_its_manifest(judged: Made) -> None:
     assert manifest["outcome"] == {"status": "pass", "reason": None}
 
 
-def test_a_flooded_log_is_cut_to_its_limit(judged: Made) -> None:
+def test_a_run_that_floods_its_log_is_ended_at_its_limit(judged: Made) -> None:
     folder = judged.layout.run("flood_row")
-    assert [folder.attempt(number).stdout.stat().st_size for number in folder.numbers()] == [1 << 20] * 2
+    sizes = [folder.attempt(number).stdout.stat().st_size for number in folder.numbers()]
+    assert len(sizes) == 2 and all(1 << 20 < size < 3_300_000 for size in sizes)  # the stand-in prints that much

@@ -200,7 +200,7 @@ def test_a_row_that_runs_elsewhere_fails_alone_and_is_left_to_its_owner(ready: M
 
 
 def test_a_row_whose_process_is_killed_costs_itself_alone_and_is_closed(ready: Made) -> None:
-    ready.behave(**{LONG: ["kill_parent"]})
+    ready.behave(**{LONG: ["kill_harness"]})
     ended = sweep(ready, "--max-parallel", "1")
     assert ended.returncode == 1
     assert f"row {LONG}: its process was killed by signal 9" in ended.stderr
@@ -513,11 +513,11 @@ def test_a_killed_sweep_leaves_no_evaluation_and_resume_ends_everything(ready: M
     ready.behave(**{LONG: ["slow:60", "ok"], BASELINE: ["slow:60", "ok"]})
     running = start(ready, "--max-parallel", "2")
     wait_until(lambda: len(ready.started()) == 2)
-    tree = psutil.Process(running.pid).children(recursive=True)
-    assert set(ready.pids()) <= {child.pid for child in tree}
+    tree = [child.pid for child in psutil.Process(running.pid).children(recursive=True)]
+    supervisors = [psutil.Process(pid).ppid() for pid in ready.pids()]
     running.kill()
     running.communicate()
-    wait_until(lambda: not any(is_alive(child.pid) for child in tree))
+    wait_until(lambda: not any(map(is_alive, [*tree, *supervisors, *ready.pids()])), 5)
     assert {status for status, _ in statuses(ready).values()} == {"running", "pending"}
     ended = sweep(ready, "--resume")
     assert ended.returncode == 0, ended.stderr

@@ -8,7 +8,7 @@ import json
 import os
 import time
 
-from . import engine, environment, failure, files, marker, process, schema
+from . import engine, environment, failure, files, leftover, marker, process, schema, secret
 from .engine import Metrics
 from .errors import TrackaError
 from .failure import Failure
@@ -16,7 +16,7 @@ from .files import Json
 from .gpu import Device
 from .layout import Layout, RunFolder
 from .plan import Plan
-from .process import Exit
+from .process import Bounds, Exit
 
 
 def run(plan: Plan, device: Device) -> Json:
@@ -24,7 +24,7 @@ def run(plan: Plan, device: Device) -> Json:
     layout, run_id = plan.campaign.layout, plan.row.run_id
     number = max(layout.run(run_id).numbers(), default=0) + 1
     folder = layout.run(run_id).attempt(number)
-    environ = environment.for_row(plan.campaign, device, plan.host.backend)
+    environ = environment.for_row(plan.campaign, device, plan.host.backend) | _marks(layout.run(run_id), device)
     manifest = plan.manifest(folder, device, environ, number)
     files.make_folder(folder.path.parent)
     folder.path.mkdir(mode=0o700)  # exclusively: an attempt is made once
@@ -37,6 +37,12 @@ def run(plan: Plan, device: Device) -> Json:
     return close(layout, folder, result)
 
 
+def _marks(top: RunFolder, device: Device) -> dict[str, str]:
+    """By which what a killed supervisor leaves behind is found, from the row's side and from the GPU's."""
+    lease = {} if device.lock_file is None else {leftover.LEASE: str(device.lock_file)}
+    return {leftover.ROW: str(top.path), **lease}
+
+
 def _execute(plan: Plan, folder: RunFolder, manifest: Json, environ: dict[str, str], device: Device) -> Json:
     start = time.monotonic()
     try:
@@ -46,10 +52,12 @@ def _execute(plan: Plan, folder: RunFolder, manifest: Json, environ: dict[str, s
             env=environ,
             stdout=folder.stdout,
             stderr=folder.stderr,
-            timeout=plan.timeout_secs,
-            grace=plan.campaign.grace_secs,
-            pass_fds=() if device.lock is None else (device.lock,),
-            log_bytes=plan.campaign.log_mib << 20,
+            bounds=Bounds(plan.timeout_secs, plan.campaign.grace_secs, plan.campaign.log_mib << 20),
+            secrets=secret.known(os.environ | environ),
+            watched=(failure.BAD_ACTION,),
+            lease=device.lock,
+            journal=device.journal,
+            label=manifest["run_id"],
         )
     except OSError as error:
         return _result(plan.campaign.layout, folder, manifest, Failure("not_started", str(error)))
@@ -121,6 +129,8 @@ def close_interrupted(layout: Layout, run_id: str) -> None:
         return
     folder = layout.run(run_id).attempt(numbers[-1])
     state = marker.read(layout, run_id)
+    if not folder.result.exists():
+        leftover.end(leftover.ROW, str(layout.run(run_id).path))  # its supervisor may still be at work, or be dead
     if folder.result.exists():
         if state is not None and state["status"] == "running":
             close(layout, folder, files.read_json(folder.result))  # it ended between the result and the marker

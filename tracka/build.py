@@ -13,6 +13,7 @@ from pathlib import Path
 from . import environment, files, gpu, lock, process
 from .campaign import Campaign
 from .errors import Finding, TrackaError
+from .process import Bounds
 
 BUILD_SECS = 600
 
@@ -51,7 +52,7 @@ def _build(campaign: Campaign, builder: str, target: Path) -> None:
         env=environment.for_row(campaign, gpu.CPU_DEVICE, "egl"),
         stdout=log.with_suffix(".out"),
         stderr=log,
-        timeout=BUILD_SECS,
+        bounds=Bounds(BUILD_SECS),
     )
     if ended.code != 0 or not partial.is_dir():
         last = files.tail(log).strip().rsplit("\n", 1)[-1][:300]

@@ -27,7 +27,7 @@ _IGNORED = re.compile(
     r"^Exception ignored in:.*\n(?:Traceback .*\n(?:[ \t^~].*\n)*(?:\S.*(?:\n|$)(?:[ \t].*\n)*)?)?", re.MULTILINE
 )
 # MuJoCo's warning; LIBERO clips what is too large, so only NaN comes that far, and the rollout goes on without it.
-BAD_ACTION = b"Nan, Inf or huge value in CTRL"
+BAD_ACTION = "Nan, Inf or huge value in CTRL"
 SHRINKS_THE_BATCH = ("oom", "timeout")
 
 
@@ -47,12 +47,13 @@ def diagnose(
     if ended.stopped == "timeout":
         return Failure("timeout", f"not done after {ended.seconds:.0f} s, so it was ended")
     if ended.stopped == "flood":
-        return Failure(
-            "flood", f"it printed more than a log may hold within {ended.seconds:.0f} s: the rest is cut off"
-        )
+        what = f"it printed more than a log may take within {ended.seconds:.0f} s, so it was ended"
+        return Failure("flood", what)
+    if ended.stopped == "lost":
+        return Failure("killed", "the process that supervised the run was killed, so nothing is known of the run's end")
     if ended.code != 0:
         return _crash(ended, without_ignored("\n".join(files.tail(log) for log in logs)))
-    if any(files.mentions(log, BAD_ACTION) for log in logs):
+    if any(files.mentions(log, BAD_ACTION.encode()) for log in logs):
         return Failure("bad_action", "MuJoCo was given an action that is no number, and left it out: see stdout.log")
     if metrics.source != "eval_info.json":
         return Failure("no_result", f"exit code 0, but {'; '.join(metrics.warnings)}")

@@ -74,7 +74,7 @@ def pretty(value: Json) -> bytes:
 def read_json(path: Path) -> Json:
     """The object in `path`; UsageError where it is missing, cut, or no JSON object."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(path.read_bytes(), object_pairs_hook=_once)
     except FileNotFoundError:
         raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes it")) from None
     except (OSError, ValueError, RecursionError) as error:
@@ -82,6 +82,14 @@ def read_json(path: Path) -> Json:
         raise UsageError(Finding(str(path), f"this is not readable JSON ({error})", remedy)) from None
     if not isinstance(value, dict):
         raise UsageError(Finding(str(path), f"a JSON object is needed, not a {type(value).__name__}", "Move it away"))
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Json:
+    """An object whose keys are each there once: of two values readers would take either."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError(f"a key is there twice, one of {sorted(value)[:20]}")
     return value
 
 

@@ -1,44 +1,61 @@
-"""The GPUs that this process may use, and the right to one of them.
-
-A lease is a file lock whose descriptor the row's process inherits, so it lives exactly as long as that process, even
-if the harness is killed. Locks lie in one folder a user, so two campaigns of a user never meet on one GPU. GPUs are
-numbered within the caller's own CUDA_VISIBLE_DEVICES.
-"""
+"""The GPUs that this process may use, by number within the caller's CUDA_VISIBLE_DEVICES, and who computes on them."""
 
 import contextlib
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
-from . import lock
-from .errors import Busy, Finding, TrackaError
+import psutil
+
+from .errors import Finding
 from .matrix import AUTO, CPU
 
-LOCKS = "TRACKA_GPU_LOCKS"  # the folder of the locks, one for the whole host; TMPDIR may differ from job to job
-WORKER = "TRACKA_WORKER"  # the number of a process that `tracka sweep` started
 PRETEND = "TRACKA_PRETEND_GPUS"  # for tests: that many GPUs that do not exist
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One visible GPU. `visible` is its word in CUDA_VISIBLE_DEVICES."""
+    """One visible GPU. `visible` is its word in CUDA_VISIBLE_DEVICES, `sliced` whether it is cut into MIG instances."""
 
     gpu_id: int
     visible: str
     uuid: str
     name: str
+    sliced: bool = False
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that computes on a GPU, by the driver's word; `memory` in MiB, None where the driver does not say."""
+
+    pid: int
+    name: str
+    memory: int | None
+
+    def __str__(self) -> str:
+        size = "unknown memory" if self.memory is None else f"{self.memory} MiB"
+        return f"process {self.pid} ({self.name}, {size})"
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a row runs on: a leased GPU with the lock's descriptor, or the CPU (gpu_id -1, nothing visible)."""
+    """What a row runs on: a leased GPU with the lock's descriptor and file, or the CPU (gpu_id -1, nothing visible).
+
+    The `journal` tells when runs began and ended there; `others` are the processes that computed on the GPU when the
+    lease began; none of them is ours.
+    """
 
     gpu_id: int
     visible: str
+    uuid: str | None = None
     lock: int | None = None
+    lock_file: Path | None = None
+    journal: Path | None = None
+    others: tuple[Process, ...] = ()
 
     @property
     def torch_name(self) -> str:
@@ -59,76 +76,96 @@ def device_name(gpu_id: int) -> str:
 
 
 def inventory() -> tuple[Gpu, ...]:
-    """The visible GPUs, numbered from 0; empty where there is no NVIDIA driver."""
+    """The visible GPUs, numbered from 0; empty where there is no NVIDIA driver.
+
+    As CUDA does: a word is an index, a UUID or the beginning of one, and what follows a bad or repeated word is hidden.
+    """
     if pretended := int(os.environ.get(PRETEND, "0")):
         return tuple(Gpu(i, str(i), f"GPU-pretended-{i}", "pretended GPU") for i in range(pretended))
     installed = _installed()
-    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    wanted = os.environ.get(VISIBLE)
     if wanted is None:
         return installed
-    by_word = {word: gpu for gpu in installed for word in (gpu.visible, gpu.uuid)}
-    words = takewhile(by_word.__contains__, wanted.split(","))  # as CUDA does: what follows a bad word is hidden
-    found = [by_word[word] for word in words]
-    return tuple(Gpu(i, gpu.visible, gpu.uuid, gpu.name) for i, gpu in enumerate(found))
+    found = list(takewhile(bool, (_named(word.strip(), installed) for word in wanted.split(","))))
+    return tuple(Gpu(i, each.visible, each.uuid, each.name, each.sliced) for i, each in enumerate(found) if each)
 
 
-def _installed() -> tuple[Gpu, ...]:
+def _named(word: str, installed: tuple[Gpu, ...]) -> Gpu | None:
+    """The one GPU that a word of CUDA_VISIBLE_DEVICES names."""
+    found = [each for each in installed if word == each.visible or _begins(each.uuid, word)]
+    return found[0] if len(found) == 1 else None
+
+
+def _begins(uuid: str, word: str) -> bool:
+    return word.startswith("GPU-") and uuid.startswith(word)
+
+
+def problem() -> Finding | None:
+    """What keeps the visible GPUs from being leased one by one; nothing in the usual case."""
+    words = os.environ.get(VISIBLE, "").split(",")
+    sliced = [f"GPU {each.gpu_id}" for each in inventory() if each.sliced]
+    remedy = "Lease whole GPUs (nvidia-smi -mig 0), or set gpu_id to cpu"
+    if any(word.strip().startswith("MIG-") for word in words):
+        return Finding(VISIBLE, "it names an instance of MIG, which cannot render: MIG has no graphics", remedy)
+    if sliced:
+        return Finding(", ".join(sliced), "cut into instances of MIG, which cannot render: MIG has no graphics", remedy)
+    return None
+
+
+def processes(uuid: str | None) -> tuple[Process, ...]:
+    """Who computes on a GPU now, by the driver's word; nobody where there is no driver to ask."""
+    if uuid is None or os.environ.get(PRETEND):
+        return ()
+    with _driver() as nvml:
+        if nvml is None:
+            return ()
+        try:
+            running = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByUUID(uuid))
+        except nvml.NVMLError:
+            return ()
+        return tuple(Process(each.pid, _name(each.pid), _mib(each.usedGpuMemory)) for each in running)
+
+
+def _name(pid: int) -> str:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).name()
+    return "unknown"
+
+
+def _mib(size: int | None) -> int | None:
+    return None if size is None else size >> 20
+
+
+@contextlib.contextmanager
+def _driver() -> Iterator[Any]:
+    """NVIDIA's management library while it is open; None without a driver."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return ()
+        yield None
+        return
     try:
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        names = [(pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetName(handle)) for handle in handles]
-        return tuple(Gpu(i, str(i), str(uuid), str(name)) for i, (uuid, name) in enumerate(names))
+        yield pynvml
     finally:
         pynvml.nvmlShutdown()
 
 
-@contextlib.contextmanager
-def lease(request: int, preferred: int = 0, poll_secs: float = 0.2) -> Iterator[Device]:
-    """Holds the device that a row asks for, waiting until it is free.
-
-    `request` is an index, AUTO (any GPU, the one numbered `preferred` first) or CPU (no lock).
-    Raises TrackaError where the host has no such GPU.
-    """
-    if request == CPU:
-        yield CPU_DEVICE
-        return
-    candidates = _candidates(request, preferred)
-    with contextlib.ExitStack() as held:
-        while (device := _first_free(candidates, held)) is None:
-            time.sleep(poll_secs)
-        yield device
+def _installed() -> tuple[Gpu, ...]:
+    with _driver() as nvml:
+        if nvml is None:
+            return ()
+        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+        return tuple(
+            Gpu(i, str(i), str(nvml.nvmlDeviceGetUUID(each)), str(nvml.nvmlDeviceGetName(each)), _sliced(nvml, each))
+            for i, each in enumerate(handles)
+        )
 
 
-def _first_free(candidates: Sequence[Gpu], held: contextlib.ExitStack) -> Device | None:
-    for gpu in candidates:
-        with contextlib.suppress(Busy):
-            file = held.enter_context(lock.hold(_lock_file(gpu), f"GPU {gpu.gpu_id}"))
-            lock.sign(file, f"process {os.getpid()}")
-            return Device(gpu.gpu_id, gpu.visible, file.fileno())
-    return None
-
-
-def _lock_file(gpu: Gpu) -> Path:
-    return Path(os.environ.get(LOCKS, f"/tmp/tracka-gpus-{os.getuid()}")) / f"{gpu.uuid}.lock"
-
-
-def _candidates(request: int, preferred: int) -> Sequence[Gpu]:
-    gpus = inventory()
-    if request == AUTO and gpus:
-        first = preferred % len(gpus)
-        return (*gpus[first:], *gpus[:first])
-    if 0 <= request < len(gpus):
-        return (gpus[request],)
-    wanted = "any GPU" if request == AUTO else f"GPU {request}"
-    what = f"the row asks for {wanted}, and {len(gpus)} are visible here"
-    raise TrackaError(Finding("column gpu_id", what, "Run on a host that has it, or write auto or cpu"))
-
-
-def worker_number() -> int:
-    """The number of this worker of xdist (gw3 is 3) or of a sweep, 0 elsewhere: the GPU that it asks for first."""
-    return int(os.environ.get(WORKER) or os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+def _sliced(nvml: Any, handle: Any) -> bool:
+    """Whether MIG is on; a GPU that does not know MIG has it off."""
+    try:
+        return bool(nvml.nvmlDeviceGetMigMode(handle)[0])
+    except nvml.NVMLError:
+        return False

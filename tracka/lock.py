@@ -13,20 +13,31 @@ from .errors import Busy, Finding
 
 
 @contextlib.contextmanager
-def hold(path: Path, what: str, wait: bool = False) -> Iterator[IO[str]]:
+def hold(path: Path, what: str, wait: bool = False, shared: bool = False) -> Iterator[IO[str]]:
     """Holds the lock file `path` and yields it open, with the last holder's text in it until it is written.
 
-    Raises Busy at once where another process holds it, unless told to `wait`.
+    Raises Busy at once where another process holds it, unless told to `wait`. Users share a `shared` one.
     """
     files.make_folder(path.parent)
-    number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(number, "r+") as file:
+    with opened(path, shared) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             holder = file.read().strip() or "unknown"
             raise Busy(Finding(str(path), f"{what} is held by {holder}", "Wait for it, or end it")) from None
         yield file
+
+
+def opened(path: Path, shared: bool = False) -> IO[str]:
+    """The file, made if there is none, to read and write: for this user alone, or for every one who shares the host."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        number = os.open(path, flags)  # Linux lets nobody "create" what is another user's in a folder such as /tmp
+    except FileNotFoundError:
+        number = os.open(path, flags | os.O_CREAT, 0o600)
+        if shared:
+            os.fchmod(number, 0o666)
+    return os.fdopen(number, "r+")
 
 
 @contextlib.contextmanager

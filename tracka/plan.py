@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from . import __version__, campaign, engine, environment, files, git, gpu, schema
+from . import __version__, campaign, engine, environment, files, git, gpu, lease, schema
 from .campaign import Campaign, EvalSettings
 from .checkpoint import Checkpoint
 from .files import Json
@@ -140,7 +140,9 @@ class Plan:
             "n_episodes": row.n_episodes,
             "expected_episodes": sum(self.expected.values()),
             "gpu_id": device.gpu_id,
-            "worker": f"gw{gpu.worker_number()}",
+            "gpu_uuid": device.uuid,
+            "gpu_others": [vars(each) for each in device.others],
+            "worker": f"gw{lease.worker_number()}",
             "seed": row.seed,
             "mujoco_gl": self.host.backend,
             "mujoco_gl_requested": row.mujoco_gl,

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from . import campaign as campaigns
-from . import collect, environment, files, handoff, lock, progress, run, validate
+from . import collect, environment, files, handoff, lock, progress, run, supervisor, validate
 from .campaign import Campaign
 from .errors import Busy, Finding, TrackaError, UsageError, screen
 from .layout import PHASES
@@ -63,6 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
             _claim(config)
         config.pluginmanager.register(Controller(config), "tracka-controller")
     else:
+        supervisor.end_with_parent()  # a killed controller's workers would go on for seconds, and start rows
         config.stash[TOKEN] = config.workerinput["testrunuid"]  # type: ignore[attr-defined]
         config.pluginmanager.register(RowLoop(), "tracka-row-loop")
 

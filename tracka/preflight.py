@@ -129,8 +129,16 @@ def _gpus(cfg: PreflightConfig, gpus: Sequence[gpu.Gpu], expected: int) -> Check
     wanted = sorted({*cfg.gpu_ids, *range(expected)})
     missing = [str(number) for number in wanted if number >= len(gpus)]
     evidence = f"{len(gpus)} visible, {len(wanted)} expected{'; missing: ' * bool(missing)}{', '.join(missing)}"
+    if problem := gpu.problem():
+        return _answer("gpus", False, f"{evidence}; {problem.where}: {problem.what}", problem.remedy or "")
+    evidence += "".join(f"; in use: {line}" for each in gpus for line in _users(each))
     remedy = "Run on a host with them, free them in CUDA_VISIBLE_DEVICES, or lower expected_gpus in campaign.toml"
     return _answer("gpus", not missing, evidence, remedy)
+
+
+def _users(one: gpu.Gpu) -> list[str]:
+    """Who else computes on a GPU: it is no reason to stop, but one to ask."""
+    return [f"{gpu.device_name(one.gpu_id)} by {each}" for each in gpu.processes(one.uuid)]
 
 
 def _versions() -> list[Check]:

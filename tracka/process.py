@@ -1,37 +1,51 @@
 """A bounded child process: its own session, its output in files, its whole tree ended when time is up or we are.
 
-Guarantees: `run` returns within timeout + grace + a few seconds; when it returns or raises, no descendant that it can
-see is alive; if we are killed, the kernel kills the child. A pipe held open by a grandchild delays nothing, because
-output goes to files.
+The work is done by a supervisor of its own, a process that outlives us for the seconds that it takes to end the tree.
+
+Guarantees: `run` returns within timeout + grace + a few seconds; when it returns or raises, no descendant of the child
+is alive; if we are killed, the supervisor ends them all.
 """
 
 import contextlib
-import ctypes
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-import psutil
+from . import leftover
+from .supervisor import Request
 
-_LIBC = ctypes.CDLL(None)  # loaded here, since a child between fork and exec had better load nothing
-_PR_SET_PDEATHSIG = 1
+_PARENT = str(Path(__file__).resolve().parent.parent)
 
 
 @dataclass(frozen=True)
 class Exit:
     """How a child ended. `code` is minus the signal's number after a signal, as in subprocess.
 
-    `stopped` is `timeout` or `flood`, where it took too long or printed too much, else nothing. A child that floods its
-    log and ends before we look has flooded it all the same.
+    `stopped` is `timeout` or `flood`, where it took too long or printed too much, `lost` where the supervisor was
+    killed and so nothing is known of the end, else nothing.
     """
 
     code: int
     stopped: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How long a child may run and how much it may print; see `supervisor.Request`."""
+
+    timeout: float
+    grace: float = 10
+    flood: int = Request.flood
+    kept: int = Request.kept
 
 
 def run(
@@ -41,95 +55,93 @@ def run(
     env: Mapping[str, str],
     stdout: Path,
     stderr: Path,
-    timeout: float,
-    grace: float = 10,
-    pass_fds: Sequence[int] = (),
-    log_bytes: int = 1 << 30,
+    bounds: Bounds,
+    secrets: Sequence[bytes] = (),
+    watched: Sequence[str] = (),
+    lease: int | None = None,
+    journal: Path | None = None,
+    label: str = "",
 ) -> Exit:
-    """Runs `command` to its end, for `timeout` seconds, or until a log has `log_bytes`; then TERM, after `grace` KILL.
+    """Runs `command` to its end or to its bounds: then TERM, after `grace` KILL.
 
-    Looks at the logs once a second, and cuts off what they have beyond `log_bytes`. Raises OSError where the command
-    cannot be started.
+    `lease` is a descriptor that the supervisor holds as long as anything of the child is alive. Raises OSError where
+    the command cannot be started or a log cannot be written.
     """
+    request = Request(
+        tuple(command),
+        str(cwd.absolute()),
+        {**env, leftover.CHILD: uuid.uuid4().hex},
+        str(stdout.absolute()),
+        str(stderr.absolute()),
+        bounds.timeout,
+        bounds.grace,
+        bounds.flood,
+        bounds.kept,
+        tuple(map(os.fsdecode, secrets)),
+        tuple(watched),
+        journal=None if journal is None else str(journal),
+        label=label,
+    )
     start = time.monotonic()
-    with stdout.open("wb") as out, stderr.open("wb") as err:
-        child = subprocess.Popen(
-            list(command),
-            cwd=cwd,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=err,
-            start_new_session=True,
-            pass_fds=pass_fds,
-            preexec_fn=end_with_parent,
-        )
-    tree: set[psutil.Process] = set()
-    logs = _Logs((stdout, stderr), log_bytes)
-    try:
-        done = _ends_within(child, timeout, tree, logs)
-        stopped = "flood" if logs.too_long() else "" if done else "timeout"
-        if not done:
-            _note(child, tree)
-            _signal_group(child, signal.SIGTERM)
-            _ends_within(child, grace, tree, _Logs())  # they may be too long already
-    finally:
-        _kill(child, tree)
-        logs.cut()
-    return Exit(child.wait(), stopped, time.monotonic() - start)
+    with _supervisor(request, () if lease is None else (lease,)) as status:
+        told = [json.loads(line) for line in status]
+    if not told or "pid" in told[-1]:
+        leftover.end(leftover.CHILD, request.env[leftover.CHILD])
+        return Exit(-signal.SIGKILL, "lost", time.monotonic() - start)
+    return _exit(**told[-1])
 
 
-def end_with_parent() -> None:
-    """Called in a child: the kernel shall kill it when its parent dies, even by KILL."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+@contextlib.contextmanager
+def _supervisor(request: Request, held: Sequence[int]) -> Iterator[IO[bytes]]:
+    """Starts a supervisor for the request and yields what it tells, to be read to the end.
 
-
-@dataclass(frozen=True)
-class _Logs:
-    """The files that a child prints into, and how long they may get."""
-
-    paths: Sequence[Path] = ()
-    limit: int = 0
-
-    def too_long(self) -> list[Path]:
-        return [path for path in self.paths if path.is_file() and path.stat().st_size > self.limit]
-
-    def cut(self) -> None:
-        for path in self.too_long():
-            os.truncate(path, self.limit)
-
-
-def _ends_within(child: subprocess.Popen[bytes], seconds: float, tree: set[psutil.Process], logs: _Logs) -> bool:
-    """Waits, noting descendants on the way: one that left the session is an orphan once the child has ended.
-
-    False if time is up or a log is too long before that.
+    Whatever happens meanwhile, its control pipe is closed, and so the child's tree ended, before this returns.
     """
-    end = time.monotonic() + seconds
-    while (left := end - time.monotonic()) > 0:
-        _note(child, tree)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(min(1.0, left))
-            return True
-        if logs.too_long():
-            return False
-    return child.poll() is not None
+    control, ours = os.pipe()
+    theirs, status = os.pipe()
+    with os.fdopen(ours, "wb", buffering=0) as asked, os.fdopen(theirs, "rb") as told:
+        try:
+            try:
+                _launch(request, (control, status), held)
+            finally:
+                os.close(control)
+                os.close(status)
+            with contextlib.suppress(BrokenPipeError):  # it is gone already: it tells nothing
+                asked.write(request.sent())
+            yield told
+        finally:
+            asked.close()
+            told.read()
 
 
-def _note(child: subprocess.Popen[bytes], tree: set[psutil.Process]) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        tree.update(psutil.Process(child.pid).children(recursive=True))
+def _launch(request: Request, pipes: tuple[int, int], held: Sequence[int]) -> None:
+    """Starts the supervisor, which leaves our process tree at once."""
+    marks = {leftover.SUPERVISES: request.env[leftover.ROW]} if leftover.ROW in request.env else {}
+    path = os.pathsep.join(filter(None, (_PARENT, os.environ.get("PYTHONPATH"))))
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "tracka.supervisor", *map(str, pipes)],
+        cwd="/",
+        env=os.environ | {"PYTHONPATH": path} | marks,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(*pipes, *held),
+    ):
+        pass
 
 
-def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child.pid, number)
-
-
-def _kill(child: subprocess.Popen[bytes], tree: set[psutil.Process]) -> None:
-    if child.poll() is None:
-        _note(child, tree)
-    _signal_group(child, signal.SIGKILL)
-    for process in tree:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(tree, timeout=3)
+def _exit(
+    code: int = 0,
+    stopped: str = "",
+    seconds: float = 0.0,
+    errno: int | None = None,
+    strerror: str = "",
+    filename: str | None = None,
+    trouble: str = "",
+) -> Exit:
+    """What the supervisor's last words mean."""
+    if trouble:
+        raise RuntimeError(f"the supervisor failed: {trouble}")
+    if errno is not None:
+        raise OSError(errno, strerror, filename)
+    return Exit(code, stopped, seconds)

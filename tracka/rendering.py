@@ -11,6 +11,7 @@ from typing import Any
 from . import environment, files, gpu, process
 from .campaign import Campaign
 from .gpu import Device
+from .process import Bounds
 
 PICTURE_STD = 5.0  # of pixel values; a black or plain frame has less
 
@@ -40,7 +41,7 @@ def _try(spec: Campaign, suite: str, name: str, gpu_ids: list[int], folder: Path
     out, err = folder / f"render_{name}.log", folder / f"render_{name}.err"
     command = [*prefix, sys.executable, "-m", "tracka.probes.render", suite, "0", str(folder / f"frame_{name}.png")]
     environ = environment.for_row(spec, _device(gpu_ids), name)
-    ended = process.run(command, cwd=folder, env=environ, stdout=out, stderr=err, timeout=spec.probe_secs)
+    ended = process.run(command, cwd=folder, env=environ, stdout=out, stderr=err, bounds=Bounds(spec.probe_secs))
     stages = _stages(out)
     ok, evidence = _is_picture(stages, ended, err)
     lerobot = stages.get("lerobot_import", {}).get("version")

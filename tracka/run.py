@@ -8,7 +8,7 @@ attempt that the next call closes as interrupted.
 import contextlib
 from dataclasses import dataclass, replace
 
-from . import attempt, checkpoint, environment, failure, files, gpu, marker, schema
+from . import attempt, checkpoint, environment, failure, files, gpu, lease, marker, schema
 from .campaign import Campaign
 from .checkpoint import Checkpoint
 from .errors import Busy, ChangedRun, Finding, RunExists, UsageError
@@ -69,7 +69,7 @@ def run_row(
             attempt.restore_marker(layout, passed)
             return passed
         marker.ensure_pending_held(layout, row.run_id)
-        with gpu.lease(row.gpu_id, gpu.worker_number()) as device:
+        with lease.hold(row.gpu_id, lease.worker_number()) as device:
             return _attempts(plan, device)
 
 
@@ -125,7 +125,7 @@ def read_result(layout: Layout, run_id: str) -> Json | None:
     the attempt that it is a copy of is lost."""
     folder = layout.run(run_id)
     result, manifest = schema.read_or_empty("result", folder.result), files.read_or_empty(folder.manifest)
-    if result.get("run_id") != run_id:
+    if result.get("run_id") != run_id or manifest.get("run_id") != run_id:
         return None
     same = result["attempt"] == manifest.get("attempt") and folder.attempt(result["attempt"]).result.is_file()
     return result if same else None

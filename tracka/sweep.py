@@ -17,7 +17,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from . import collect, gpu, lock, marker, process, run
+from . import collect, lease, lock, marker, run, supervisor
 from .campaign import Campaign
 from .errors import Finding, RunExists, TrackaError, screen
 from .matrix import Row
@@ -108,12 +108,12 @@ def _exit_code(child: SpawnProcess) -> int:
 
 
 def _child(slot: int, parent: int, campaign: Campaign, row: Row, host: Host, policy: Policy) -> None:
-    process.end_with_parent()
+    supervisor.end_with_parent()
     if os.getppid() != parent:
         return  # it was killed before the kernel knew what to do then
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and once is enough: by TERM
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    os.environ[gpu.WORKER] = str(slot)
+    os.environ[lease.WORKER] = str(slot)
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
         code = execute(campaign, row, host, policy)

@@ -1,0 +1,141 @@
+"""Fifty harnesses are killed at random moments, and the table at the end is that of a sweep which nobody disturbed.
+
+After each kill every process is gone within five seconds, and no GPU ever had two rows, by the leases' own journals.
+"""
+
+import csv
+import json
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from campaigns import REPOSITORY, SETTINGS, Made
+from processes import of_campaign, wait_until
+
+from tracka import marker, run
+
+KILLS, GPUS, ROWS = 50, 8, 40
+SEED = 20261124
+WORDS = {"slow:0.3": 24, "slow:1": 8, "crash": 4, "oom": 2, "short": 2}
+Line = dict[str, str]
+
+
+def matrix() -> list[str]:
+    """Forty rows, five pinned to each GPU; which GPU a row had is a column of the table, so none is left to chance."""
+    head = "baseline_b1_e2,libero_object,1,2,0,7,egl,checkpoints/fake,1"
+    return [head, *(f"row{i:02}_b2_e2,libero_object,2,2,{i % GPUS},7,egl,checkpoints/fake,1" for i in range(1, ROWS))]
+
+
+def behaviours() -> dict[str, Sequence[str]]:
+    """What each row does in every attempt, in a fixed mix; the baseline passes."""
+    mixed = [word for word, count in WORDS.items() for _ in range(count)]
+    random.Random(SEED).shuffle(mixed)
+    names = (line.split(",")[0] for line in matrix())
+    return {name: [word] for name, word in zip(names, mixed, strict=True)} | {"baseline_b1_e2": ["ok"]}
+
+
+@pytest.fixture
+def campaign(make_campaign: Callable[..., Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Made]:
+    """Makes the campaign anew, after phases 1 and 2; its locks and their journals are its own."""
+    monkeypatch.setenv("TRACKA_PRETEND_GPUS", str(GPUS))
+    monkeypatch.setenv("TRACKA_GPU_LOCKS", str(tmp_path / "locks"))
+
+    def make() -> Made:
+        made = make_campaign(matrix(), SETTINGS.replace("row_secs = 60", "row_secs = 120"))
+        made.behave(**behaviours())
+        made.pass_preflight()
+        return made
+
+    return make
+
+
+def start(made: Made, chance: random.Random) -> subprocess.Popen[bytes]:
+    """A harness in the background: the command line mostly, now and then the gates under xdist."""
+    words = ["-m", "tracka", *made.sweep_words("--resume", "--max-parallel", str(GPUS))]
+    if chance.random() < 0.15:
+        words = ["-m", "pytest", "acceptance", "--campaign", str(made.root), "-n", str(GPUS), "-m", "phase3 or phase4"]
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, *words], cwd=REPOSITORY, stdout=quiet, stderr=quiet)
+
+
+def ended(made: Made) -> bool:
+    """Whether every row has passed, or failed in the way that it is told to."""
+    states = [marker.read(made.layout, row.run_id) for row in made.spec.enabled]
+    return all(state is not None and state["status"] in ("pass", "fail") for state in states) and not any(
+        (run.read_result(made.layout, row.run_id) or {"reason": "interrupted"})["reason"] in ("interrupted", "killed")
+        for row in made.spec.enabled
+    )
+
+
+def table(made: Made) -> dict[str, Line]:
+    """all_runs.csv by run id, without durations."""
+    collected = ["--runs-root", str(made.layout.runs), "--summary-csv", str(made.layout.summary / "all_runs.csv")]
+    told = made.tracka("collect", *collected, "--summary-md", str(made.layout.summary / "all_runs.md"))
+    assert told.returncode == 0, told.stderr
+    with (made.layout.summary / "all_runs.csv").open(newline="") as file:
+        return {line["run_id"]: line | {"duration_sec": ""} for line in csv.DictReader(file)}
+
+
+def differences(found: dict[str, Line], expected: dict[str, Line]) -> list[tuple[str, str, str, str]]:
+    """The cells that differ: run id, column, found and expected."""
+    assert found.keys() == expected.keys()
+    cells = ((run_id, name) for run_id, line in expected.items() for name in line)
+    pairs = ((run_id, name, found[run_id][name], expected[run_id][name]) for run_id, name in cells)
+    return [pair for pair in pairs if pair[2] != pair[3]]
+
+
+def overlaps(locks: Path) -> list[str]:
+    """What the leases' journals tell of two rows on one GPU. A lease's end is noted when nothing of its row is left."""
+    found = []
+    for journal in locks.glob("*.journal"):
+        holder = None
+        for line in map(json.loads, journal.read_text().splitlines()):
+            if (line["event"] == "start") == (holder is not None) or (holder or line)["supervisor"] != line[
+                "supervisor"
+            ]:
+                found.append(f"{journal.stem}: {holder} and {line}")
+            holder = line if starts else None
+    return found
+
+
+def kill_at_random(made: Made, chance: random.Random, kills: int) -> int:
+    """Starts harnesses and kills each at a random moment, until all rows have ended or `kills` are done; how many."""
+    killed = 0
+    while killed < kills and not ended(made):
+        harness = start(made, chance)
+        time.sleep(chance.uniform(0.2, 4))
+        killed += harness.poll() is None
+        harness.kill()
+        harness.wait()
+        wait_until(lambda: not of_campaign(made.root), 5)
+    return killed
+
+
+def sweep(made: Made) -> None:
+    """To its end, undisturbed: what has not passed runs."""
+    command = [sys.executable, "-m", "tracka", *made.sweep_words("--resume", "--max-parallel", str(GPUS))]
+    subprocess.run(command, cwd=REPOSITORY, capture_output=True)
+
+
+@pytest.mark.timeout(1200)
+def test_a_sweep_killed_fifty_times_ends_in_the_table_of_one_that_nobody_disturbed(
+    campaign: Callable[[], Made], tmp_path: Path
+) -> None:
+    made = campaign()
+    sweep(made)
+    expected = table(made)
+    assert len(expected) == ROWS and {line["status"] for line in expected.values()} == {"pass", "fail"}
+    chance, killed, rounds = random.Random(SEED), 0, 0
+    while killed < KILLS:
+        made.root.rename(tmp_path / f"round{rounds}")
+        made, rounds = campaign(), rounds + 1
+        killed += kill_at_random(made, chance, KILLS - killed)
+        sweep(made)
+        assert differences(table(made), expected) == []
+        assert of_campaign(made.root) == []
+    print(f"{killed} kills in {rounds} rounds of {ROWS} rows; overlaps: {overlaps(tmp_path / 'locks')}")
+    assert overlaps(tmp_path / "locks") == []

@@ -1,0 +1,49 @@
+"""What a killed supervisor leaves behind: processes that carry the mark of a run, found and ended.
+
+A mark is an environment variable. Whoever holds the lock of a row or of a GPU may end all that carries its mark: with
+the lock in hand nobody else has a right to run there. Only processes of this user can be seen and ended.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+ROW = "TRACKA_ROW"  # the run folder that the process writes to
+LEASE = "TRACKA_LEASE"  # the lock file of the GPU that it computes on
+CHILD = "TRACKA_CHILD"  # a word for one child and its descendants
+SUPERVISES = "TRACKA_SUPERVISES"  # a supervisor's own: the run folder of the child that it owns
+PATIENCE_SECS = 15.0  # longer than a supervisor whose caller has died takes to end its tree
+
+
+def end(mark: str, value: str) -> list[int]:
+    """Ends every process marked so, and returns their ids. A supervisor at work there is given the time to finish."""
+    if mark == ROW:
+        _wait(SUPERVISES, value)
+    found = list(_marked(mark, value))
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(found, timeout=PATIENCE_SECS)
+    return [process.pid for process in found]
+
+
+def _wait(mark: str, value: str) -> None:
+    """Until no process is marked so, or for as long as we are patient; then it is stuck, and killed."""
+    end_at = time.monotonic() + PATIENCE_SECS
+    while (stuck := list(_marked(mark, value))) and time.monotonic() < end_at:
+        time.sleep(0.05)
+    for process in stuck:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def _marked(mark: str, value: str) -> Iterator[psutil.Process]:
+    words = f"\0{mark}={value}\0".encode(errors="surrogateescape")
+    for pid in psutil.pids():
+        with contextlib.suppress(OSError, psutil.NoSuchProcess):  # of another user, or gone meanwhile
+            if pid != os.getpid() and words in b"\0" + Path(f"/proc/{pid}/environ").read_bytes():
+                yield psutil.Process(pid)
