@@ -24,6 +24,7 @@ CONFTEST = """
 import os, time
 from pathlib import Path
 import pytest
+from tracka.dealer import Dealer, Job
 from tracka.schedule import PhasedScheduling, RowLoop
 
 JOURNAL = Path(__file__).with_name("journal")
@@ -41,7 +42,10 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    return PhasedScheduling(config, log, cost, lambda phase: write("END " + phase))
+    def jobs(nodeids):
+        return [Job(index, cost(nodeid)) for index, nodeid in nodeids.items()]
+
+    return PhasedScheduling(config, log, Dealer(0), jobs, lambda phase: write("END " + phase))
 
 @pytest.fixture(autouse=True)
 def journal(request):
@@ -294,11 +298,11 @@ def test_the_installed_xdist_is_the_one_whose_private_names_are_known() -> None:
     "name", [name for name in vars(PhasedScheduling) if inspect.isroutine(getattr(PhasedScheduling, name))]
 )
 def test_the_scheduler_overrides_what_exists_or_keeps_to_names_of_its_own(name: str) -> None:
-    own = {"_next_phase", "_feed", "_done"}
+    own = {"_next_phase", "_wait_for_a_worker", "_feed", "_done"}
     assert hasattr(LoadScheduling, name) != (name in own)
 
 
-@pytest.mark.parametrize("name", ["_send_tests", "_check_nodes_have_same_collection", "collection_is_completed"])
+@pytest.mark.parametrize("name", ["_check_nodes_have_same_collection", "collection_is_completed"])
 def test_the_scheduler_takes_from_xdist_what_is_there(name: str) -> None:
     assert hasattr(LoadScheduling, name)
 
