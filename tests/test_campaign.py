@@ -123,7 +123,7 @@ def test_a_row_without_task_ids_runs_the_whole_suite(make_campaign: Callable[...
     rows = [*ROWS, "all,libero_90,10,50,auto,7,egl,p,1"]
     spec = make_campaign(rows, TOP + "[rows.baseline_b1_e2]\ntask_ids = [4]").spec
     assert spec.task_ids(spec.row("all")) == tuple(range(90))
-    assert spec.cost(spec.row("all")) == 5 * 90
+    assert spec.cost(spec.row("all")) == 5 * 90 * 400
 
 
 def test_disabled_rows_are_known_and_not_enabled(made: Made) -> None:

@@ -3,6 +3,7 @@
 Every made-up test writes its start and its end into a journal, and so does each end of a phase.
 """
 
+import importlib
 import inspect
 import os
 import subprocess
@@ -10,20 +11,23 @@ import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
-from campaigns import REPOSITORY
+from campaigns import REPOSITORY, Made
 from packaging.specifiers import SpecifierSet
-from xdist import remote, workermanage
+from xdist import remote
 from xdist.scheduler import LoadScheduling
 
+from tracka import schedule
 from tracka.layout import PHASES
-from tracka.schedule import PhasedScheduling, RowLoop, phase_of
+from tracka.schedule import PhasedScheduling, phase_of
 
 CONFTEST = """
 import os, time
 from pathlib import Path
 import pytest
+from tracka.dealer import Dealer, Job
 from tracka.schedule import PhasedScheduling, RowLoop
 
 JOURNAL = Path(__file__).with_name("journal")
@@ -41,7 +45,10 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    return PhasedScheduling(config, log, cost, lambda phase: write("END " + phase))
+    def jobs(nodeids):
+        return [Job(index, cost(nodeid)) for index, nodeid in nodeids.items()]
+
+    return PhasedScheduling(config, log, Dealer(0), jobs, lambda phase: write("END " + phase))
 
 @pytest.fixture(autouse=True)
 def journal(request):
@@ -290,35 +297,101 @@ def test_the_installed_xdist_is_the_one_whose_private_names_are_known() -> None:
     assert metadata.version("pytest-xdist") in SpecifierSet(">=3.8,<4")
 
 
+def test_the_installed_xdist_has_all_that_is_used() -> None:
+    assert schedule.problem() is None
+
+
 @pytest.mark.parametrize(
     "name", [name for name in vars(PhasedScheduling) if inspect.isroutine(getattr(PhasedScheduling, name))]
 )
-def test_the_scheduler_overrides_what_exists_or_keeps_to_names_of_its_own(name: str) -> None:
-    own = {"_next_phase", "_feed", "_done"}
-    assert hasattr(LoadScheduling, name) != (name in own)
+def test_a_method_overrides_one_that_is_checked_or_has_a_name_that_xdist_does_not_use(name: str) -> None:
+    assert (name in schedule.METHODS["xdist.scheduler.LoadScheduling"]) == hasattr(LoadScheduling, name)
 
 
-@pytest.mark.parametrize("name", ["_send_tests", "_check_nodes_have_same_collection", "collection_is_completed"])
-def test_the_scheduler_takes_from_xdist_what_is_there(name: str) -> None:
-    assert hasattr(LoadScheduling, name)
+LACKS = [
+    (path, name)
+    for table in (schedule.METHODS, schedule.PROPERTIES)
+    for path, names in table.items()
+    for name in (names if isinstance(names, dict) else names.split())
+    if (path, name) != ("xdist.remote.Marker", "SHUTDOWN")  # a member of an enum cannot be taken away
+]
 
 
-@pytest.mark.parametrize("name", ["node2collection", "node2pending", "pending", "collection", "config"])
-def test_the_schedulers_state_is_where_it_is_expected(name: str) -> None:
-    assert f"self.{name}" in inspect.getsource(LoadScheduling.__init__)
+@pytest.mark.parametrize(("path", "name"), LACKS)
+def test_a_lost_name_of_xdist_is_told(monkeypatch: pytest.MonkeyPatch, path: str, name: str) -> None:
+    module, _, kind = path.rpartition(".")
+    monkeypatch.delattr(getattr(importlib.import_module(module), kind), name)
+    assert f"{path}.{name}" in (schedule.problem() or "")
 
 
-@pytest.mark.parametrize("name", ["channel", "torun", "item_index", "sendevent", "handle_command"])
-def test_a_worker_has_what_the_row_loop_uses(name: str) -> None:
-    assert f"self.{name}" in inspect.getsource(remote.WorkerInteractor)
-    assert hasattr(RowLoop, "pytest_runtestloop") and hasattr(remote.WorkerInteractor, "pytest_runtestloop")
+def test_a_method_with_other_parameters_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LoadScheduling, "remove_node", lambda self, gone: None)
+    assert schedule.problem() == "xdist.scheduler.LoadScheduling.remove_node(self, node)"
 
 
-def test_the_word_that_ends_a_worker_is_where_the_row_loop_looks_for_it() -> None:
-    names = remote.WorkerInteractor.handle_command.__globals__
-    assert names["Marker"].SHUTDOWN is remote.Marker.SHUTDOWN
+def test_state_under_other_names_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(self: Any, config: Any, log: Any = None) -> None:
+        self.collection, self.waiting, self.node2collection = None, [], {}
+
+    monkeypatch.setattr(LoadScheduling, "__init__", init)
+    wanted = ", ".join(f"xdist.scheduler.LoadScheduling().{name}" for name in ("node2pending", "pending"))
+    assert schedule.problem() == wanted
 
 
-@pytest.mark.parametrize("name", ["shutdown", "shutting_down", "send_runtest_some"])
-def test_a_node_takes_what_the_scheduler_sends(name: str) -> None:
-    assert hasattr(workermanage.WorkerController, name)
+def test_a_lost_class_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(remote, "Marker")
+    assert schedule.problem() == "xdist.remote.Marker.SHUTDOWN, xdist.remote.Marker"
+
+
+CHANGED = [
+    "from xdist.scheduler import LoadScheduling; del LoadScheduling.mark_test_complete",
+    "import xdist.scheduler; del xdist.scheduler.LoadScheduling",
+    "import xdist.remote; del xdist.remote.Marker",
+]
+
+
+@pytest.mark.parametrize("change", CHANGED)
+def test_where_xdist_has_changed_workers_are_refused_and_gates_without_them_run(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    (tmp_path / "changed.py").write_text(change)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{made.environ['PYTHONPATH']}")
+    made.environ["PYTHONPATH"] = os.environ["PYTHONPATH"]
+    words = ("-p", "changed", "-m", "phase1")
+    refused = made.pytest("-n2", *words)
+    assert refused.returncode == pytest.ExitCode.USAGE_ERROR
+    assert f"-n: pytest-xdist {metadata.version('pytest-xdist')} is not one" in refused.stderr
+    assert change.rsplit(".", 1)[-1] in refused.stderr
+    assert "Install pytest-xdist>=3.8,<4, or run with -n0" in refused.stderr
+    assert not made.layout.state.exists()
+    for alone in (("-n0",), ()):
+        assert made.pytest(*alone, *words).returncode == 0
+
+
+# other ways to deal
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (("-n2", "--dist", "loadgroup"), "--dist loadgroup: rows are dealt one at a time"),
+        (("-n2", "--dist", "worksteal"), "--dist worksteal: rows are dealt one at a time"),
+        (("-n2", "--dist", "each"), "--dist each: rows are dealt one at a time"),
+        (("-n2", "--maxschedchunk", "4"), "--maxschedchunk: a worker gets one test at a time"),
+        (("--dist", "load", "--tx", "ssh=elsewhere"), "--tx, --px: a worker elsewhere would not share"),
+        (("--dist", "load", "--tx", "popen//python=python3"), "--tx, --px: a worker elsewhere would not share"),
+        (("-n2", "--px", "id=there//popen"), "--tx, --px: a worker elsewhere would not share"),
+    ],
+)
+def test_options_that_the_gates_cannot_obey_are_refused_before_anything_starts(
+    made: Made, words: tuple[str, ...], what: str
+) -> None:
+    ended = made.pytest(*words)
+    assert ended.returncode == pytest.ExitCode.USAGE_ERROR
+    assert what in ended.stderr
+    assert not made.layout.state.exists()
+
+
+@pytest.mark.parametrize("words", [("-n0", "--dist", "loadgroup"), ("-n2", "--dist", "no"), ("--tx", "2*popen", "-d")])
+def test_options_that_change_nothing_are_taken(made: Made, words: tuple[str, ...]) -> None:
+    assert made.pytest(*words, "-m", "phase1").returncode == 0

@@ -397,6 +397,16 @@ def test_the_next_row_asks_for_the_gpu_of_the_row_whose_place_it_takes(
     assert devices(ready, ["gpu0", "gpu1", "gpu2"]) == {"gpu0": (0, "gw0"), "gpu1": (1, "gw1"), "gpu2": (1, "gw1")}
 
 
+def test_a_row_whose_gpu_is_held_keeps_no_place_from_another(ready: Made, gpus: Callable[[int], None]) -> None:
+    gpus(2)
+    extend(ready, line("first", 9, "0"), line("second", 8, "0"), line("short", 1))
+    ready.behave(first=["slow:4"])
+    assert sweep(ready, "--rows", "first,second,short", "--max-parallel", "2").returncode == 0
+    assert ready.started() == ["first", "short", "second"]
+    assert ready.journal().index("short 1 end") < ready.journal().index("first 1 end")
+    assert [place[0] for place in devices(ready, ["first", "second"]).values()] == [0, 0]
+
+
 def test_two_shards_run_side_by_side_and_share_no_gpu(ready: Made, start: Start, gpus: Callable[[int], None]) -> None:
     gpus(2)
     extend(ready, line("gpu0", gpu_id="auto"), line("gpu1", gpu_id="auto"))

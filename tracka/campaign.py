@@ -15,6 +15,9 @@ from .errors import Finding, UsageError, collected, some
 from .layout import Layout
 from .matrix import SUITES, Row
 
+# The steps after which lerobot 0.6 ends an episode.
+STEPS = {"libero_spatial": 280, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
+
 
 @dataclass(frozen=True)
 class EvalSettings:
@@ -94,8 +97,9 @@ class Campaign:
         return self.settings(row).timeout_secs or self.row_secs
 
     def cost(self, row: Row) -> int:
-        """A row's expected length, in episodes one after the other: what the longest-first order goes by."""
-        return -(-row.n_episodes // row.batch_size) * len(self.task_ids(row))
+        """A row's length by the matrix, in steps one after the other: the order of rows without a past."""
+        steps = self.settings(row).episode_length or STEPS[row.task_suite]
+        return -(-row.n_episodes // row.batch_size) * len(self.task_ids(row)) * steps
 
 
 def load(root: Path) -> Campaign:

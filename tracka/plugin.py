@@ -10,15 +10,16 @@ import getpass
 import os
 import signal
 import uuid
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from . import campaign as campaigns
-from . import collect, environment, files, handoff, lock, progress, run, supervisor, validate
+from . import collect, cost, environment, files, handoff, lock, progress, run, schedule, supervisor, validate
 from .campaign import Campaign
+from .dealer import Dealer, Job
 from .errors import Busy, Finding, TrackaError, UsageError, screen
 from .layout import PHASES
 from .matrix import Row
@@ -60,6 +61,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if is_controller(config):
         config.stash[TOKEN] = uuid.uuid4().hex
         if not config.option.collectonly:
+            if findings := schedule.refusals(config):
+                raise pytest.UsageError(screen(findings, head=""))
             _claim(config)
         config.pluginmanager.register(Controller(config), "tracka-controller")
     else:
@@ -153,10 +156,16 @@ class Controller:
             self.phase_end(self.open)
         return result
 
-    @pytest.hookimpl(optionalhook=True)
+    @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> PhasedScheduling:
-        costs = {row.run_id: float(self.spec.cost(row)) for row in self.spec.enabled}
-        return PhasedScheduling(config, log, lambda nodeid: costs.get(_parameter(nodeid), 0.0), self.phase_end)
+        return PhasedScheduling(config, log, Dealer(cost.gpus(self.spec.enabled)), self._jobs, self.phase_end)
+
+    def _jobs(self, nodeids: Mapping[int, str]) -> list[Job]:
+        """The tests of a phase as the dealer sees them: those that are no row's go last, and are short."""
+        known = {row.run_id: row for row in self.spec.enabled}
+        rows = {index: known[name] for index, nodeid in nodeids.items() if (name := _parameter(nodeid)) in known}
+        others = [Job(index) for index in nodeids if index not in rows]
+        return [*cost.jobs(self.spec, rows, resume=not self.config.getoption("allow_overwrite")), *others]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.open = phase_of(nodeid) or self.open

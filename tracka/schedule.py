@@ -1,20 +1,127 @@
-"""How xdist deals out the gates: phase after phase, one test at a time per worker, the longest first.
+"""How xdist deals out the gates: phase after phase, one test at a time per worker, as the dealer says.
 
 Everything that Track A knows of xdist's private names is in this module; they are those of pytest-xdist 3.8 (the
-project pins >=3.8,<4). Stock scheduling hands a worker its next test before the current one ends, so a short row
-would wait behind a long one, and it mixes the phases.
+project pins >=3.8,<4), and `problem` tells where the installed one has others. Stock scheduling hands a worker its next
+test before the current one ends, so a short row would wait behind a long one, and it mixes the phases.
 """
 
+import importlib
+import inspect
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from importlib import metadata
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScheduling
 
-Cost = Callable[[str], float]  # of a test, by node id, in any unit
+from .dealer import Dealer, Job
+from .errors import Finding
+
+try:
+    from xdist.scheduler import LoadScheduling
+except ImportError:  # `problem` says so where workers are asked for
+    LoadScheduling = object
+
+Jobs = Callable[[Mapping[int, str]], Iterable[Job]]  # from the tests of a phase, by index and node id
 PhaseEnd = Callable[[str], None]
+
+# What the two classes below use: the methods with their parameters, and what __init__ puts into an instance.
+METHODS = {
+    "xdist.scheduler.LoadScheduling": {
+        "__init__": "self config log",
+        "_check_nodes_have_same_collection": "self",
+        "add_node": "self node",
+        "add_node_collection": "self node collection",
+        "check_schedule": "self node duration",
+        "mark_test_complete": "self node item_index duration",
+        "mark_test_pending": "self item",
+        "remove_node": "self node",
+        "schedule": "self",
+    },
+    "xdist.workermanage.WorkerController": {"send_runtest_some": "self indices", "shutdown": "self"},
+    "xdist.remote.WorkerInteractor": {
+        "handle_command": "self command",
+        "pytest_runtestloop": "self session",
+        "sendevent": "self name kwargs",
+    },
+}
+PROPERTIES = {
+    "xdist.scheduler.LoadScheduling": "collection_is_completed has_pending nodes tests_finished",
+    "xdist.workermanage.WorkerController": "shutting_down",
+    "xdist.remote.Marker": "SHUTDOWN",
+}
+STATE = {
+    "xdist.scheduler.LoadScheduling": "collection node2collection node2pending pending",
+    "xdist.workermanage.WorkerController": "gateway",
+    "xdist.remote.WorkerInteractor": "channel torun",
+}
+
+
+def problem() -> str | None:
+    """What the installed xdist lacks of what this module uses; None where all of it is there."""
+    missing = list(dict.fromkeys(_missing()))
+    return ", ".join(missing) if missing else None
+
+
+def _missing() -> Iterator[str]:
+    for path, methods in METHODS.items():
+        for name, wanted in methods.items():
+            found = _signature(getattr(_find(path), name, None))
+            if found != wanted:
+                yield f"{path}.{name}({wanted.replace(' ', ', ')})"
+    for path, names in PROPERTIES.items():
+        yield from (f"{path}.{name}" for name in names.split() if not hasattr(_find(path), name))
+    for path, names in STATE.items():
+        code = getattr(getattr(_find(path), "__init__", None), "__code__", None)
+        known = getattr(code, "co_names", ())
+        yield from (f"{path}().{name}" for name in names.split() if name not in known)
+    if "Marker" not in getattr(
+        getattr(_find("xdist.remote.WorkerInteractor"), "handle_command", None), "__globals__", ()
+    ):
+        yield "xdist.remote.Marker"
+
+
+def _find(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return None
+
+
+def _signature(function: Any) -> str | None:
+    try:
+        return " ".join(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return None
+
+
+def refusals(config: pytest.Config) -> list[Finding]:
+    """Why these options of xdist cannot be obeyed; nothing where no worker is asked for."""
+    dist, chunk, workers, proxies = (config.getoption(name, None) for name in ("dist", "maxschedchunk", "tx", "px"))
+    if dist in (None, "no") or not workers:
+        return []
+    found = []
+    if dist != "load":
+        what = "rows are dealt one at a time, the longest first, and no other way"
+        found.append(Finding(f"--dist {dist}", what, "Leave it out"))
+    if chunk is not None:
+        found.append(Finding("--maxschedchunk", "a worker gets one test at a time", "Leave it out"))
+    if proxies or any(re.fullmatch(r"(\d+\*)?popen", spec) is None for spec in workers):
+        what = "a worker elsewhere would not share this host's locks, GPUs and files"
+        found.append(Finding("--tx, --px", what, "Use -n: every worker is a process of this host"))
+    if lacking := problem():
+        what = f"pytest-xdist {_version()} is not one that the gates can be dealt out with: it lacks {lacking}"
+        found.append(Finding("-n", what, "Install pytest-xdist>=3.8,<4, or run with -n0"))
+    return found
+
+
+def _version() -> str:
+    try:
+        return metadata.version("pytest-xdist")
+    except metadata.PackageNotFoundError:
+        return "(unknown)"
 
 
 def phase_of(nodeid: str) -> str:
@@ -24,11 +131,14 @@ def phase_of(nodeid: str) -> str:
 
 
 class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
-    """The controller's side. `phase_end` is called once the last test of a phase has ended, before the next begins."""
+    """The controller's side. `phase_end` is called once the last test of a phase has ended, before the next begins.
 
-    def __init__(self, config: pytest.Config, log: Any, cost: Cost, phase_end: PhaseEnd) -> None:
+    `jobs` is asked for the tests of a phase when it begins: then the phases before it have left their results.
+    """
+
+    def __init__(self, config: pytest.Config, log: Any, dealer: Dealer, jobs: Jobs, phase_end: PhaseEnd) -> None:
         super().__init__(config, log)
-        self.cost, self.phase_end = cost, phase_end
+        self.dealer, self.jobs, self.phase_end = dealer, jobs, phase_end
         self.left: dict[str, set[int]] = {}  # phase -> indices of its tests that have not ended
         self.phase: str | None = None
 
@@ -47,26 +157,38 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
             self.phase_end(self.phase)
             del self.left[self.phase]
         self.phase = min(self.left, default=None)
-        if self.phase is not None and self.collection is not None:
-            nodeids = self.collection
-            self.pending[:] = sorted(self.left[self.phase], key=lambda index: (-self.cost(nodeids[index]), index))
+        if self.phase is not None:
+            self._wait_for_a_worker(sorted(self.left[self.phase]))
+
+    def _wait_for_a_worker(self, indices: Iterable[int]) -> None:
+        nodeids = {index: self.collection[index] for index in indices if self.collection}
+        self.pending += nodeids
+        self.dealer.add(self.jobs(nodeids))
 
     def _feed(self) -> None:
-        for node in self.nodes:
+        nodes = {_number(node): node for node in self.nodes if not node.shutting_down}
+        for number, job in self.dealer.deal(nodes.keys()).items():
+            self.pending.remove(job.index)
+            self.node2pending[nodes[number]].append(job.index)
+            nodes[number].send_runtest_some([job.index])
+        for node in nodes.values():
             self.check_schedule(node)
 
     def check_schedule(self, node: Any, duration: float = 0) -> None:
-        if node.shutting_down or self.node2pending[node]:
-            return
-        if self.pending:
-            self._send_tests(node, 1)
-        elif self.phase is None:
+        """Ends a worker that nothing is left for; a free one stays until the phases are over."""
+        if self.phase is None and not self.has_pending and not node.shutting_down:
             node.shutdown()
 
     def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
         self.node2pending[node].remove(item_index)
+        self.dealer.done(_number(node))
         self._done(item_index)
         self._feed()
+
+    def mark_test_pending(self, item: str) -> None:
+        if self.collection is not None:
+            self._wait_for_a_worker([self.collection.index(item)])
+            self._feed()
 
     def _done(self, index: int) -> None:
         if self.phase is None:
@@ -77,11 +199,11 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
 
     def remove_node(self, node: Any) -> str | None:
         """Drops a worker that ended; returns the test that a crash took with it, which counts as done (and failed)."""
-        pending = self.node2pending.pop(node)
-        if not pending or self.collection is None:
+        running = self.node2pending.pop(node)
+        self.dealer.done(_number(node))
+        if not running or self.collection is None:
             return None
-        crashed = pending.pop(0)
-        self.pending.extend(pending)
+        (crashed,) = running
         self._done(crashed)
         self._feed()
         return str(self.collection[crashed])
@@ -89,6 +211,11 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
     @property
     def tests_finished(self) -> bool:
         return self.collection_is_completed and self.phase is None and not self.has_pending
+
+
+def _number(node: Any) -> int:
+    """A worker's number, 3 for gw3, as `lease.worker_number` has it in the worker."""
+    return int(node.gateway.id.removeprefix("gw"))
 
 
 class RowLoop:

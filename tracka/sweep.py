@@ -17,8 +17,9 @@ from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from . import collect, lease, lock, marker, run, supervisor
+from . import collect, cost, lease, lock, marker, run, supervisor
 from .campaign import Campaign
+from .dealer import Dealer
 from .errors import Finding, RunExists, TrackaError, screen
 from .matrix import Row
 from .plan import Host
@@ -42,8 +43,9 @@ def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, m
             _refuse_existing(campaign, rows)
         marker.ensure_pending(campaign.layout, rows)
         held.enter_context(_interrupted_by_term())
-        ordered = sorted(rows, key=campaign.cost, reverse=True)
-        return _run_all(campaign, [(row, (campaign, row, host, policy)) for row in ordered], max_parallel)
+        dealer = Dealer(cost.gpus(rows))
+        dealer.add(cost.jobs(campaign, dict(enumerate(rows)), policy.resume))
+        return _run_all(campaign, [(campaign, row, host, policy) for row in rows], dealer, max_parallel)
 
 
 def _refuse_existing(campaign: Campaign, rows: Sequence[Row]) -> None:
@@ -63,15 +65,15 @@ def execute(campaign: Campaign, row: Row, host: Host, policy: Policy, retry_inde
     return 0 if result["status"] == "pass" else 1
 
 
-def _run_all(campaign: Campaign, waiting: list[tuple[Row, Work]], max_parallel: int) -> dict[str, int]:
+def _run_all(campaign: Campaign, works: Sequence[Work], dealer: Dealer, max_parallel: int) -> dict[str, int]:
     resource_tracker.ensure_running()  # the first child would start it, and that unblocks signals
     codes: dict[str, int] = {}
     slots: Slots = {}
     try:
-        while waiting or slots:
-            for slot in (number for number in range(max_parallel) if waiting and number not in slots):
-                _start(slots, slot, *waiting.pop(0))
-            codes |= _ended(campaign, slots)
+        while dealer.piles or slots:
+            for slot, job in dealer.deal(range(max_parallel)).items():
+                _start(slots, slot, works[job.index])
+            codes |= _ended(campaign, slots, dealer)
     finally:
         for child, _ in slots.values():
             child.terminate()
@@ -80,21 +82,22 @@ def _run_all(campaign: Campaign, waiting: list[tuple[Row, Work]], max_parallel: 
     return codes
 
 
-def _start(slots: Slots, slot: int, row: Row, work: Work) -> None:
-    context = multiprocessing.get_context("spawn")
+def _start(slots: Slots, slot: int, work: Work) -> None:
+    context, row = multiprocessing.get_context("spawn"), work[1]
     child = context.Process(target=_child, args=(slot, os.getpid(), *work), name=row.run_id)
     with _undisturbed():  # or an interrupt leaves a child that nobody knows
         child.start()
         slots[slot] = (child, row)
 
 
-def _ended(campaign: Campaign, slots: Slots) -> dict[str, int]:
+def _ended(campaign: Campaign, slots: Slots, dealer: Dealer) -> dict[str, int]:
     """Waits until a row ends, takes those that have from `slots`, and returns their exit codes."""
     sentinels = wait([child.sentinel for child, _ in slots.values()])
     ended = {slot: each for slot, each in slots.items() if each[0].sentinel in sentinels}
     codes = {row.run_id: _exit_code(child) for child, row in ended.values()}
     for slot, (_, row) in ended.items():
         run.close_left_behind(campaign.layout, row.run_id)  # its process may have been killed
+        dealer.done(slot)
         del slots[slot]
     return codes
 

@@ -1,0 +1,128 @@
+"""How near the lower bound a sweep ends, under the gates' own dealing and under xdist's: python -m benchmarks.schedule.
+
+Sixteen rows that only sleep, 38 s together, on four workers: no schedule ends them in less than 9.5 s. All sessions run
+the same test; the gates' own has the real plug-in and a campaign whose matrix tells the lengths, the others have xdist
+as it is. Makespan is from the first row's start to the last row's end, by what the rows themselves write down; the
+session's seconds hold the start of pytest and of its workers, and the collection, too. Exit status 1 if the makespan
+of the gates' own dealing is above 1.03 of the lower bound.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tracka import files
+from tracka.layout import Layout
+from tracka.matrix import COLUMNS
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SECONDS = (
+    1,
+    4,
+    2,
+    0.5,
+    3,
+    2.5,
+    1.5,
+    8,
+    1,
+    4,
+    2,
+    0.5,
+    3,
+    2.5,
+    1.5,
+    1,
+)  # in the matrix's order: the longest in the middle
+WORKERS, LIMIT = 4, 1.03
+BOUND = max(sum(SECONDS) / WORKERS, *SECONDS)
+MODES = ("ours", "load", "worksteal", "loadgroup")
+CONFTEST = f"""
+def pytest_generate_tests(metafunc):
+    metafunc.parametrize("row", {[f"row{place}" for place in range(len(SECONDS))]})
+"""
+MODULE = f"""
+import time
+from pathlib import Path
+
+def test_row(row):
+    start = time.time()
+    time.sleep({SECONDS}[int(getattr(row, "run_id", row).removeprefix("row"))])
+    with Path(__file__).with_name("journal").open("a") as journal:
+        journal.write(f"{{start}} {{time.time()}}\\n")
+"""
+SETTINGS = """
+schema_version = 1
+baseline = "row0"
+expected_gpus = 0
+[lerobot_eval]
+task_ids = [0]
+"""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One session: from the first row's start to the last one's end, and all of it."""
+
+    mode: str
+    makespan: float
+    session: float
+
+    @property
+    def ratio(self) -> float:
+        return self.makespan / BOUND
+
+
+def main() -> int:
+    print(f"{len(SECONDS)} rows, {sum(SECONDS):g} s of sleep, {WORKERS} workers: lower bound {BOUND:g} s")
+    print("dealing    makespan   of the bound   session", flush=True)
+    measured = {}
+    for mode in MODES:
+        with tempfile.TemporaryDirectory() as folder:
+            found = measured[mode] = measure(mode, Path(folder))
+        print(f"{mode:<9} {found.makespan:7.2f} s {found.ratio:10.3f} {found.session:11.2f} s", flush=True)
+    return 0 if measured["ours"].ratio <= LIMIT else 1
+
+
+def measure(mode: str, folder: Path) -> Measured:
+    """Runs the rows once. Raises CalledProcessError where one of them fails."""
+    files.write_text(folder / "test_phase4_sleep.py", MODULE)
+    words = ours(folder) if mode == "ours" else stock(folder, mode)
+    plain = ["-p", "no:anyio", "-p", "no:hydra_pytest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", "."]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TRACKA_"))}
+    start = time.monotonic()
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", f"-n{WORKERS}", *plain, *words, "test_phase4_sleep.py"],
+        cwd=folder,
+        env=environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    session = time.monotonic() - start
+    lines = [line.split() for line in (folder / "journal").read_text().splitlines()]
+    assert len(lines) == len(SECONDS), "each row runs once"
+    return Measured(mode, max(float(end) for _, end in lines) - min(float(begin) for begin, _ in lines), session)
+
+
+def ours(folder: Path) -> list[str]:
+    """The real plug-in on a campaign whose matrix has ten episodes a second."""
+    layout = Layout(folder / "campaign")
+    rows = [f"row{place},libero_object,1,{round(10 * s)},cpu,7,egl,none,1" for place, s in enumerate(SECONDS)]
+    files.write_text(layout.matrix, "\n".join([",".join(COLUMNS), *rows, ""]))
+    files.write_text(layout.settings, SETTINGS)
+    return ["-p", "tracka.plugin", "--campaign", "campaign"]
+
+
+def stock(folder: Path, mode: str) -> list[str]:
+    """xdist alone."""
+    files.write_text(folder / "conftest.py", CONFTEST)
+    return ["--dist", mode]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
