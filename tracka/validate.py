@@ -5,7 +5,7 @@ Gates, handoffs and `tracka validate` all come here, so they cannot disagree.
 
 from collections.abc import Iterator, Sequence
 
-from . import delivery, files, progress, schema
+from . import delivery, files, memo, progress, schema
 from .campaign import Campaign
 from .contracts import CONTRACTS
 from .errors import Finding, TrackaError, UsageError, collected, errors, some
@@ -17,7 +17,8 @@ from .matrix import Row
 
 def check(campaign: Campaign, phase: str) -> list[Finding]:
     """All findings in the artifacts of one phase, its handoff aside."""
-    found = (finding for name in CONTRACTS[phase] for finding in holds(campaign, phase, name))
+    with memo.lasting():
+        found = [finding for name in CONTRACTS[phase] for finding in holds(campaign, phase, name)]
     return list(dict.fromkeys(found))
 
 
