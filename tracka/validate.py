@@ -110,7 +110,8 @@ def _untold(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
     remedy = f"Run {value['phase']} again: pytest acceptance"
     there = {"inputs": list(campaign.digests), "outputs": delivery.outputs(campaign, value["phase"])}
     for key, wanted in there.items():
-        if missing := [name for name in wanted if name not in value[key]]:
+        named = frozenset(value[key])
+        if missing := [name for name in wanted if name not in named]:
             yield Finding(f"{where}, key {key}", f"it does not name {some(missing)}", remedy)
     if value["details"] != delivery.details(campaign, value["phase"]):
         yield Finding(f"{where}, key details", "the artifacts say otherwise", remedy)
