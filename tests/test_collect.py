@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from campaigns import ROWS, Made
+from statsmodels.stats.proportion import proportion_confint
 
 from tracka import collect, discover, files, gpu, marker, matrix, run
 from tracka.collect import EvalRunResult
@@ -212,6 +213,13 @@ def test_pipes_and_line_ends_break_no_markdown_table() -> None:
 )
 def test_a_rate_stands_with_its_wilson_interval(successes: int | None, episodes: int | None, rate: str) -> None:
     assert collect.rate(replace(RESULT, successes=successes, episodes=episodes)) == rate
+
+
+def test_every_interval_of_a_hundred_episodes_is_that_of_statsmodels() -> None:
+    for episodes in (1, 2, 7, 50, 100):
+        for successes in range(episodes + 1):
+            wanted = proportion_confint(successes, episodes, method="wilson")
+            assert collect.wilson(successes, episodes) == pytest.approx(wanted, abs=1e-12)
 
 
 @pytest.mark.parametrize(("gpu_id", "word"), [(-1, "cpu"), (-2, "any GPU"), (0, "GPU 0"), (7, "GPU 7")])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import files
+from . import files, memo
 from .errors import Finding, TrackaError
 
 REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -34,6 +34,7 @@ class Checkpoint:
     tree_sha256: str
 
 
+@memo.remembered
 def resolve(policy_path: str, root: Path) -> Checkpoint:
     """The checkpoint that `policy_path` names, downloaded if need be; `root` is the campaign's folder.
 

@@ -194,7 +194,7 @@ def collect_command(
     targets = [path for path in (summary_csv, summary_md, failures_csv) if path]
     if len({path.absolute() for path in targets}) < len(targets):
         raise UsageError(Finding("--summary-md", "two tables would go into one file", "Name a file for each"))
-    results = collect.collect_results(runs_root)
+    results = collect.campaign_results(spec) if spec else collect.collect_results(runs_root)
     if dry_run:
         print(f"would write {len(results)} runs into {', '.join(map(str, targets))}")
         return

@@ -208,8 +208,10 @@ def _mentions(path: Path, words: Sequence[str]) -> Iterator[Finding]:
         yield Finding(str(path), "the file does not exist", "Run phase 5: pytest acceptance -m phase5")
         return
     text = files.read_text(path)
+    # Most words are one of these: a search of the whole page for each of them grows with the square of the rows.
+    parts = {part for line in text.splitlines() for part in (*line.split(), *line.split(" && "))}
     for word in words:
-        if word not in text:
+        if word not in parts and word not in text:
             yield Finding(str(path), f"it does not mention {short(word)!r}", "Run phase 5: pytest acceptance -m phase5")
 
 

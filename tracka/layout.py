@@ -3,6 +3,7 @@ to the campaign's folder, so that a campaign can be moved or read on another mac
 
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 PHASES = ("phase1", "phase2", "phase3", "phase4", "phase5")
@@ -56,7 +57,7 @@ class Layout:
     def run_schema(self) -> Path:
         return self.root / "configs" / "run_schema.json"
 
-    @property
+    @cached_property  # and the two others that every row asks for
     def artifacts(self) -> Path:
         return self.root / self.artifacts_name
 
@@ -76,7 +77,7 @@ class Layout:
     def capabilities(self) -> Path:
         return self.state / "cli_capabilities.json"
 
-    @property
+    @cached_property
     def rows(self) -> Path:
         return self.state / "rows"
 
@@ -84,7 +85,7 @@ class Layout:
     def locks(self) -> Path:
         return self.state / "locks"
 
-    @property
+    @cached_property
     def runs(self) -> Path:
         return self.artifacts / self.runs_name
 

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from . import __version__, campaign, engine, environment, files, git, gpu, lease, schema
+from . import __version__, campaign, engine, environment, files, git, gpu, lease, memo, schema
 from .campaign import Campaign, EvalSettings
 from .checkpoint import Checkpoint
 from .files import Json
@@ -94,7 +94,7 @@ class Plan:
         return {
             "version": self.host.capabilities["version_text"],
             "plugins": self.host.capabilities["plugins"],
-            "own": [files.sha256_file(path) for path in own if path.is_file()],
+            "own": [_digest(path) for path in own if path.is_file()],
         }
 
     def retry(self, batch_size: int) -> "Plan":
@@ -174,6 +174,12 @@ class Plan:
         }
 
 
+@memo.remembered
+def _digest(path: Path) -> str:
+    return files.sha256_file(path)
+
+
+@memo.remembered
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """The installed versions of what decides an episode's outcome, read without importing any of it."""
     return {name: _version(name) for name in packages}

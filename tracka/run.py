@@ -8,7 +8,7 @@ attempt that the next call closes as interrupted.
 import contextlib
 from dataclasses import dataclass, replace
 
-from . import attempt, checkpoint, environment, failure, files, gpu, lease, marker, schema
+from . import attempt, checkpoint, environment, failure, files, gpu, lease, marker, memo, schema
 from .campaign import Campaign
 from .checkpoint import Checkpoint
 from .errors import Busy, ChangedRun, Finding, RunExists, UsageError
@@ -19,6 +19,7 @@ from .matrix import CPU, Row
 from .plan import Host, Plan
 
 
+@memo.remembered
 def load_host(layout: Layout) -> Host:
     """What phases 1 and 2 found out. Raises UsageError where they have not run or found no backend."""
     missing = [path for path in (layout.capabilities, layout.preflight_report) if not path.is_file()]
@@ -123,12 +124,17 @@ def close_left_behind(layout: Layout, run_id: str) -> None:
 def read_result(layout: Layout, run_id: str) -> Json | None:
     """The valid result.json of a run; None where it is missing, damaged, of another attempt than the manifest, or where
     the attempt that it is a copy of is lost."""
+    return read_files(layout, run_id)[1]
+
+
+def read_files(layout: Layout, run_id: str) -> tuple[Json, Json | None]:
+    """A run's manifest as it stands, empty where it cannot be read, and its result as `read_result` has it."""
     folder = layout.run(run_id)
     result, manifest = schema.read_or_empty("result", folder.result), files.read_or_empty(folder.manifest)
     if result.get("run_id") != run_id or manifest.get("run_id") != run_id:
-        return None
+        return manifest, None
     same = result["attempt"] == manifest.get("attempt") and folder.attempt(result["attempt"]).result.is_file()
-    return result if same else None
+    return manifest, result if same else None
 
 
 def device_name(layout: Layout, run_id: str) -> str:

@@ -1,32 +1,19 @@
 """The JSON schemas of the artifacts, `schemas/<name>.v1.json`, and the findings of holding a value against one."""
 
 import json
-import math
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
-from jsonschema import Draft202012Validator, validators
+from typing import TYPE_CHECKING, Any
 
 from . import files
 from .errors import Finding, UsageError, short
+from .sieve import TYPES, Check, sieve
+
+if TYPE_CHECKING:
+    from jsonschema import Draft202012Validator
 
 VERSION = 1
-
-
-def _is_integer(_: Any, value: Any) -> bool:
-    """JSON's integers include 40.0, which a flag of lerobot-eval does not take."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(_: Any, value: Any) -> bool:
-    """No threshold may be NaN: every comparison with it fails, so it would accept anything."""
-    return _is_integer(_, value) or (isinstance(value, float) and math.isfinite(value))
-
-
-_TYPES = Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": _is_integer, "number": _is_number})
-_Validator: type[Draft202012Validator] = validators.extend(Draft202012Validator, type_checker=_TYPES)  # type: ignore[no-untyped-call]
 
 
 @cache
@@ -37,9 +24,27 @@ def load(name: str) -> dict[str, Any]:
     return schema
 
 
+@cache
+def _sieve(name: str) -> Check:
+    return sieve(load(name))
+
+
+@cache
+def validator(name: str) -> "Draft202012Validator":
+    """jsonschema's validator, ten times as slow as the sieve and as dear to import as half of Track A."""
+    from jsonschema import Draft202012Validator, validators
+
+    types = {kind: lambda _, value, check=check: check(value) for kind, check in TYPES.items()}
+    checker = Draft202012Validator.TYPE_CHECKER.redefine_many(types)
+    strict: type[Draft202012Validator] = validators.extend(Draft202012Validator, type_checker=checker)  # type: ignore[no-untyped-call]
+    return strict(load(name))
+
+
 def findings(name: str, value: Any, where: str) -> list[Finding]:
     """One finding for each key of `value` that breaks the schema `name`."""
-    errors = _Validator(load(name)).iter_errors(value)
+    if _sieve(name)(value):
+        return []
+    errors = validator(name).iter_errors(value)
     remedy = f"See the schema {name}.v{VERSION}.json"
     ordered = sorted(errors, key=lambda error: error.json_path)
     return [Finding(f"{where}, key {short(error.json_path)}", short(error.message, 200), remedy) for error in ordered]

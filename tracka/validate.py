@@ -5,7 +5,7 @@ Gates, handoffs and `tracka validate` all come here, so they cannot disagree.
 
 from collections.abc import Iterator, Sequence
 
-from . import delivery, files, progress, schema
+from . import delivery, files, memo, progress, schema
 from .campaign import Campaign
 from .contracts import CONTRACTS
 from .errors import Finding, TrackaError, UsageError, collected, errors, some
@@ -17,7 +17,8 @@ from .matrix import Row
 
 def check(campaign: Campaign, phase: str) -> list[Finding]:
     """All findings in the artifacts of one phase, its handoff aside."""
-    found = (finding for name in CONTRACTS[phase] for finding in holds(campaign, phase, name))
+    with memo.lasting():
+        found = [finding for name in CONTRACTS[phase] for finding in holds(campaign, phase, name)]
     return list(dict.fromkeys(found))
 
 
@@ -109,7 +110,8 @@ def _untold(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
     remedy = f"Run {value['phase']} again: pytest acceptance"
     there = {"inputs": list(campaign.digests), "outputs": delivery.outputs(campaign, value["phase"])}
     for key, wanted in there.items():
-        if missing := [name for name in wanted if name not in value[key]]:
+        named = frozenset(value[key])
+        if missing := [name for name in wanted if name not in named]:
             yield Finding(f"{where}, key {key}", f"it does not name {some(missing)}", remedy)
     if value["details"] != delivery.details(campaign, value["phase"]):
         yield Finding(f"{where}, key details", "the artifacts say otherwise", remedy)

@@ -94,9 +94,8 @@ def overlaps(locks: Path) -> list[str]:
     for journal in locks.glob("*.journal"):
         holder = None
         for line in map(json.loads, journal.read_text().splitlines()):
-            if (line["event"] == "start") == (holder is not None) or (holder or line)["supervisor"] != line[
-                "supervisor"
-            ]:
+            starts, same = line["event"] == "start", (holder or line)["supervisor"] == line["supervisor"]
+            if starts == (holder is not None) or not same:
                 found.append(f"{journal.stem}: {holder} and {line}")
             holder = line if starts else None
     return found

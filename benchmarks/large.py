@@ -1,0 +1,126 @@
+"""A campaign of as many rows as one likes, with the files that real runs leave: made by the harness's own writers.
+
+Of a hundred rows one has not run, nine have crashed and ninety have passed. No evaluation is started but that of the
+baseline, by a stand-in; the other rows get what it left, with their own numbers.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import campaigns
+from campaigns import STANDIN, Made
+
+from tracka import attempt, engine, environment, files, gpu, marker, memo, run
+from tracka.campaign import Campaign
+from tracka.engine import Metrics
+from tracka.files import Json
+from tracka.layout import RunFolder
+from tracka.matrix import Row
+from tracka.plan import Host, Plan
+
+BASELINE = "baseline_b1_e2"
+EPISODES, TASKS = 50, 10  # what `tracka init` gives a row: 50 episodes of one LIBERO task
+SETTINGS = f"""
+schema_version = 1
+baseline = "{BASELINE}"
+expected_gpus = 0
+executable = [{json.dumps(sys.executable)}, {json.dumps(str(STANDIN / "lerobot_eval.py"))}]
+
+[lerobot_eval]
+policy_type = "act"
+
+[rows.{BASELINE}]
+task_ids = [0]
+"""
+
+
+def make(root: Path, rows: int) -> Made:
+    """A campaign of `rows` rows in `root`, all settled in its matrix and settings, none run."""
+    names = [f"object_t{number % TASKS}_b10_e{EPISODES}_s{number}" for number in range(1, rows)]
+    lines = [
+        f"{name},libero_object,10,{EPISODES},cpu,{number},egl,checkpoints/fake,1"
+        for number, name in enumerate(names, 1)
+    ]
+    tables = [f"[rows.{name}]\ntask_ids = [{number % TASKS}]\n" for number, name in enumerate(names, 1)]
+    baseline = f"{BASELINE},libero_object,1,2,cpu,7,egl,checkpoints/fake,1"
+    made = campaigns.make(root, [baseline, *lines], "\n".join([SETTINGS, *tables]))
+    os.environ.update(made.environ)
+    return made
+
+
+def make_run(root: Path, rows: int) -> Made:
+    """The same campaign after its sweep."""
+    made = make(root, rows)
+    made.pass_preflight()
+    made.run_row(BASELINE)
+    spec = made.spec
+    host = run.load_host(spec.layout)
+    os.fsync = lambda handle: None  # nobody needs these files after a crash of the machine
+    with memo.lasting():
+        for number, row in enumerate(spec.enabled):
+            if row.run_id != BASELINE and number % 100:
+                leave(spec, row, host, passed=number % 100 < 91)
+    return made
+
+
+def leave(spec: Campaign, row: Row, host: Host, passed: bool) -> None:
+    """Leaves the files of one run that passed or crashed, as an attempt leaves them."""
+    layout, plan = spec.layout, run.plan_row(spec, row, host)
+    pattern, folder = layout.run(BASELINE).attempt(1), layout.run(row.run_id).attempt(1)
+    environ = environment.for_row(spec, gpu.CPU_DEVICE, host.backend)
+    files.write_json(folder.manifest, plan.manifest(folder, gpu.CPU_DEVICE, environ, 1))
+    marker.ensure_pending_held(layout, row.run_id)
+    marker.advance(layout, row.run_id, "running", 1, retry_index=0, gpu_id=gpu.CPU_DEVICE.gpu_id)
+    folder.stdout.write_text("")
+    if passed:
+        _evaluate(plan, pattern, folder)
+    else:
+        folder.stderr.write_text("RuntimeError: the policy has crashed\n")
+    attempt.close(layout, folder, _result(plan, files.read_json(pattern.result), folder, passed))
+
+
+def _evaluate(plan: Plan, pattern: RunFolder, folder: RunFolder) -> None:
+    """Writes what lerobot-eval leaves: logs, eval_info.json, a video."""
+    (task,), random = plan.task_ids, Random(plan.row.seed)
+    successes = [random.random() < 0.7 for _ in range(plan.row.n_episodes)]
+    video = folder.output / "videos" / f"{plan.row.task_suite}_{task}" / "eval_episode_0.mp4"
+    video.parent.mkdir(parents=True)
+    os.link(next(iter(pattern.videos())), video)
+    overall = {"pc_success": 100 * sum(successes) / len(successes), "n_episodes": len(successes), "eval_s": 1.0}
+    metrics = {"successes": successes, "video_paths": [str(video)]}
+    info = {"per_task": [{"task_group": plan.row.task_suite, "task_id": task, "metrics": metrics}], "overall": overall}
+    (folder.output / "eval_info.json").write_text(json.dumps(info))
+    folder.stderr.write_text(f"INFO 2026-01-01 00:00:00 bot_eval.py:809 {overall}\nINFO End of eval\n")
+
+
+def _result(plan: Plan, pattern: Json, folder: RunFolder, passed: bool) -> Json:
+    """The pattern's result with the figures of this run, whose episodes are written too."""
+    layout, top = plan.campaign.layout, plan.campaign.layout.run(plan.row.run_id)
+    metrics = engine.read_metrics(folder.output, (folder.stdout, folder.stderr)) if passed else Metrics()
+    files.write_text(folder.episodes, "".join(_episodes(plan, metrics)))
+    videos = [layout.relative(video) for video in folder.videos()]
+    crash = {"status": "fail", "reason": "crash", "error_message": "RuntimeError: the policy has crashed"}
+    return {
+        **pattern,
+        **({} if passed else crash | {"exit_code": 1}),
+        "run_id": plan.row.run_id,
+        "row_hash": plan.row_hash,
+        **engine.reported(metrics),
+        "video_path": layout.relative(folder.output / "videos") if videos else None,
+        "video_paths": videos,
+        "stdout_log": layout.relative(top.stdout),
+        "stderr_log": layout.relative(top.stderr),
+    }
+
+
+def _episodes(plan: Plan, metrics: Metrics) -> Iterator[str]:
+    records = engine.episode_records(metrics, plan.batch_size, plan.row.n_episodes, plan.row.seed)
+    return (json.dumps(record) + "\n" for record in records)
+
+
+if __name__ == "__main__":
+    make_run(Path(sys.argv[1]), int(sys.argv[2]))

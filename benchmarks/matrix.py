@@ -1,0 +1,90 @@
+"""How long a large campaign takes to parse and to collect, and how much memory: python -m benchmarks.matrix.
+
+The campaign is made in a temporary folder, which is not counted. Each step is a fresh process: one that reads and
+checks matrix and settings, and `tracka collect`, which does so too, reads the run folders and writes the three tables.
+Both are counted whole, with Python's start and the imports, which a third process shows alone. The files were written
+just before, so they come from the system's cache. Exit status 1 if both together take longer, or one of them more
+memory, than allowed.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+IMPORT = "import tracka.cli"
+PARSE = "import sys, pathlib, tracka.cli; tracka.cli.campaign.load(pathlib.Path(sys.argv[1]))"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one process took."""
+
+    seconds: float
+    busy: float  # seconds of a core: less than `seconds` where others use the machine
+    megabytes: float  # resident, at its peak
+
+    def __str__(self) -> str:
+        return f"{self.seconds:6.2f} s ({self.busy:.2f} s of a core) {self.megabytes:6.0f} MB"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.matrix", description=__doc__)
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument("--seconds", type=float, default=5.0, help="the most that parsing and collecting may take")
+    parser.add_argument("--megabytes", type=float, default=300.0, help="the most memory that either may take")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
+        root = Path(folder) / "campaign"
+        made = cost("-m", "benchmarks.large", str(root), str(asked.rows))
+        print(f"{asked.rows} rows on {os.cpu_count()} cores; {made.seconds:.0f} s to make them, not counted")
+        return judge(measure(root), asked.seconds, asked.megabytes)
+
+
+def measure(root: Path) -> dict[str, Cost]:
+    """The costs of the steps on the campaign in `root`."""
+    tables = [f"--{name}={root / place}" for name, place in TABLES.items()]
+    return {
+        "import": cost("-c", IMPORT),
+        "parse": cost("-c", PARSE, str(root)),
+        "collect": cost("-m", "tracka", "collect", f"--runs-root={root / 'artifacts' / 'runs'}", *tables),
+    }
+
+
+TABLES = {
+    "summary-csv": "artifacts/summary/all_runs.csv",
+    "summary-md": "artifacts/summary/all_runs.md",
+    "failures-csv": "artifacts/summary/failures.csv",
+}
+
+
+def cost(*words: str) -> Cost:
+    """Runs Python on `words` and returns what that took."""
+    start = time.monotonic()
+    child = subprocess.Popen([sys.executable, *words], cwd=REPOSITORY, stdin=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise SystemExit(f"{words}: exit status {child.returncode}")
+    # In KiB, and never less than this process had when it started the child: so nothing large is imported here.
+    return Cost(time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
+
+
+def judge(costs: dict[str, Cost], seconds: float, megabytes: float) -> int:
+    for name, each in costs.items():
+        print(f"{name:8}{each}")
+    parse, collect = costs["parse"], costs["collect"]
+    both = Cost(parse.seconds + collect.seconds, parse.busy + collect.busy, max(parse.megabytes, collect.megabytes))
+    good = both.seconds < seconds and both.megabytes < megabytes
+    verdict = "holds" if good else "BROKEN"
+    print(f"{'both':8}{both}  of {seconds:g} s and {megabytes:g} MB: {verdict}")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

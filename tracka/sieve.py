@@ -1,0 +1,192 @@
+"""Says at once of a value that it follows a JSON schema, for the many that do; jsonschema judges the rest, with words.
+
+Guarantees: what passes the sieve is valid for jsonschema too, with the types in `TYPES`; a schema with a keyword that
+is not known here is refused, never half applied.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Check = Callable[[Any], bool]
+Schema = Mapping[str, Any]
+
+
+def is_integer(value: Any) -> bool:
+    """JSON's integers include 40.0, which a flag of lerobot-eval does not take."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: Any) -> bool:
+    """No threshold may be NaN: every comparison with it fails, so it would accept anything."""
+    return is_integer(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+TYPES: dict[str, Check] = {
+    "array": lambda value: isinstance(value, list),
+    "boolean": lambda value: isinstance(value, bool),
+    "integer": is_integer,
+    "null": lambda value: value is None,
+    "number": is_number,
+    "object": lambda value: isinstance(value, dict),
+    "string": lambda value: isinstance(value, str),
+}
+NOTES = {"$schema", "$defs", "title", "description", "then"}  # `then` is read with its `if`
+
+
+def sieve(schema: Schema, root: Schema | None = None) -> Check:
+    """A function that is true of values that follow `schema`; references are looked up in `root`.
+
+    Raises KeyError for a keyword that is not known here.
+    """
+    whole = schema if root is None else root
+    checks = [_KEYWORDS[word](schema, whole) for word in schema if word not in NOTES]
+    return checks[0] if len(checks) == 1 else _every(checks)
+
+
+def _every(checks: Sequence[Check]) -> Check:
+    def check(value: Any) -> bool:
+        for each in checks:  # noqa: SIM110  a generator would take twice the time
+            if not each(value):
+                return False
+        return True
+
+    return check
+
+
+def _type(schema: Schema, _: Schema) -> Check:
+    if isinstance(schema["type"], str):
+        return TYPES[schema["type"]]
+    first, *others = (TYPES[name] for name in schema["type"])
+    return lambda value: first(value) or any(check(value) for check in others)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """As JSON has it: true is not 1. Schemas name single values here, no lists."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _enum(schema: Schema, _: Schema) -> Check:
+    known = schema["enum"]
+    if all(isinstance(item, str) for item in known):
+        words = frozenset(known)
+        return lambda value: isinstance(value, str) and value in words
+    return lambda value: any(_equal(value, item) for item in known)
+
+
+def _const(schema: Schema, _: Schema) -> Check:
+    known = schema["const"]
+    return lambda value: _equal(value, known)
+
+
+def _pattern(schema: Schema, _: Schema) -> Check:
+    found = re.compile(schema["pattern"]).search
+    return lambda value: not isinstance(value, str) or found(value) is not None
+
+
+def _minimum(schema: Schema, _: Schema) -> Check:
+    least = schema["minimum"]
+    return lambda value: not is_number(value) or value >= least
+
+
+def _maximum(schema: Schema, _: Schema) -> Check:
+    most = schema["maximum"]
+    return lambda value: not is_number(value) or value <= most
+
+
+def _min_length(schema: Schema, _: Schema) -> Check:
+    return lambda value: not isinstance(value, str) or len(value) >= schema["minLength"]
+
+
+def _min_items(schema: Schema, _: Schema) -> Check:
+    return lambda value: not isinstance(value, list) or len(value) >= schema["minItems"]
+
+
+def _unique(schema: Schema, _: Schema) -> Check:
+    """Of words and whole numbers; anything else is left to jsonschema."""
+    return lambda value: (
+        not isinstance(value, list)
+        or (all(type(item) in (int, str) for item in value) and len(set(value)) == len(value))
+    )
+
+
+def _items(schema: Schema, root: Schema) -> Check:
+    item = sieve(schema["items"], root)
+    return lambda value: not isinstance(value, list) or all(map(item, value))
+
+
+def _required(schema: Schema, _: Schema) -> Check:
+    names = frozenset(schema["required"])
+    return lambda value: not isinstance(value, dict) or names <= value.keys()
+
+
+def _properties(schema: Schema, root: Schema) -> Check:
+    checks = [(name, sieve(each, root)) for name, each in schema["properties"].items()]
+
+    def check(value: Any) -> bool:
+        if isinstance(value, dict):
+            for name, each in checks:
+                if name in value and not each(value[name]):
+                    return False
+        return True
+
+    return check
+
+
+def _additional(schema: Schema, root: Schema) -> Check:
+    named, more = schema.get("properties", {}).keys(), schema["additionalProperties"]
+    check: Check = (lambda _: more) if isinstance(more, bool) else sieve(more, root)
+    return lambda value: not isinstance(value, dict) or all(check(value[name]) for name in value if name not in named)
+
+
+def _names(schema: Schema, root: Schema) -> Check:
+    name = sieve(schema["propertyNames"], root)
+    return lambda value: not isinstance(value, dict) or all(map(name, value))
+
+
+def _reference(schema: Schema, root: Schema) -> Check:
+    return sieve(root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root)
+
+
+def _all_of(schema: Schema, root: Schema) -> Check:
+    return _every([sieve(each, root) for each in schema["allOf"]])
+
+
+def _certain(schema: Schema, root: Schema) -> Check:
+    """A sieve whose no is a no, for conditions: uniqueItems leaves some in doubt."""
+    if "uniqueItems" in str(schema):
+        raise KeyError("a condition with uniqueItems")
+    return sieve(schema, root)
+
+
+def _if(schema: Schema, root: Schema) -> Check:
+    condition, then = _certain(schema["if"], root), sieve(schema["then"], root)
+    return lambda value: not condition(value) or then(value)
+
+
+def _not(schema: Schema, root: Schema) -> Check:
+    denied = _certain(schema["not"], root)
+    return lambda value: not denied(value)
+
+
+_KEYWORDS: dict[str, Callable[[Schema, Schema], Check]] = {
+    "$ref": _reference,
+    "additionalProperties": _additional,
+    "allOf": _all_of,
+    "const": _const,
+    "enum": _enum,
+    "if": _if,
+    "items": _items,
+    "maximum": _maximum,
+    "minItems": _min_items,
+    "minLength": _min_length,
+    "minimum": _minimum,
+    "not": _not,
+    "pattern": _pattern,
+    "properties": _properties,
+    "propertyNames": _names,
+    "required": _required,
+    "type": _type,
+    "uniqueItems": _unique,
+}
