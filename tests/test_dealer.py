@@ -134,7 +134,7 @@ def test_without_gpus_auto_rows_are_dealt_all_the_same() -> None:
 
 
 def play(rows: Sequence[Job], workers: int, gpus: int) -> float:
-    """The makespan of `rows`. Each leases its GPU as gpu.lease does; fails where one would have to wait for it."""
+    """The makespan of `rows`. Each leases its GPU as lease.hold does; fails where one would have to wait for it."""
     table, now, started = Dealer(gpus), 0.0, list[int]()
     running: list[tuple[float, int]] = []
     leases: dict[int, int] = {}

@@ -1,12 +1,14 @@
 """The gates under xdist on a host with GPUs, which are pretended: who runs what, where, and after failures."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import campaigns
 import pytest
 from campaigns import SETTINGS, Made
+from journals import overlaps
 
-from tracka import files, gpu
+from tracka import files, gpu, lease
 
 BASELINE = "base,libero_object,1,1,cpu,7,egl,checkpoints/fake,1"
 # run id, episodes, gpu_id: the two rows of GPU 0 take longest together
@@ -15,12 +17,12 @@ Host = Callable[..., Made]
 
 
 @pytest.fixture
-def host(make_campaign: Host, tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> Host:
+def host(make_campaign: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """The campaign of ROWS, phases 1 to 3 still before it, on a host with so many GPUs."""
 
     def made(gpus: int, **words: list[str]) -> Made:
         monkeypatch.setenv(gpu.PRETEND, str(gpus))
-        monkeypatch.setenv(gpu.LOCKS, f"{tmp_path}/locks")
+        monkeypatch.setenv(lease.LOCKS, str(tmp_path / "locks"))
         lines = [
             f"{name},libero_object,1,{episodes},{where},7,egl,checkpoints/fake,1" for name, episodes, where in ROWS
         ]
@@ -67,13 +69,15 @@ def test_every_row_runs_once_on_its_gpu_whatever_the_number_of_workers(host: Hos
         assert all(ran_on(made, name)[1] == f"gw{ran_on(made, name)[0]}" for name in "de")
 
 
-def test_after_a_crash_the_rows_of_that_gpu_go_on_and_last_failed_runs_the_lost_one_alone(host: Host) -> None:
-    made = host(2, a0=["kill_parent", "ok"])
+def test_after_a_crash_the_rows_of_that_gpu_go_on_and_last_failed_runs_the_lost_one_alone(
+    host: Host, tmp_path: Path
+) -> None:
+    made = host(2, a0=["kill_harness", "ok"])
     ended = made.pytest("-n2")
     assert ended.returncode == 1
     assert sorted(set(made.started())) == ["a0", "b0", "base", "c1", "d", "e", "f"]
     assert ran_on(made, "b0")[0] == 0
-    assert shared(made) == []
+    assert overlaps(tmp_path / "locks") == []
     before = len(made.started())
     again = made.pytest("-n2", "--lf")
     assert again.returncode == 0, again.stdout

@@ -504,7 +504,7 @@ def row_processes(running: subprocess.Popen[str]) -> list[psutil.Process]:
     found = []
     with contextlib.suppress(psutil.Error):
         children = psutil.Process(running.pid).children()
-        found = [child for child in children if any("spawn_main" in word for word in child.cmdline())]
+        found = [child for child in children if "tracka.worker" in child.cmdline()]
     return found
 
 

@@ -12,7 +12,21 @@ from typing import Annotated
 
 import typer
 
-from . import campaign, collect, discover, environment, init, matrix, preflight, request, run, setup, sweep, validate
+from . import (
+    campaign,
+    collect,
+    discover,
+    environment,
+    init,
+    matrix,
+    preflight,
+    request,
+    run,
+    setup,
+    sweep,
+    validate,
+    worker,
+)
 from .errors import Finding, ToolMissing, TrackaError, UsageError, screen
 from .layout import PHASES, Layout
 
@@ -142,7 +156,7 @@ def run_command(
     if dry_run:
         print(" ".join(run.dry_run(spec, row, host, policy)["command"]))
         return
-    raise typer.Exit(sweep.execute(spec, row, host, policy, retry_index))
+    raise typer.Exit(worker.execute(spec, row, host, policy, retry_index))
 
 
 @app.command("sweep")

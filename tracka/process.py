@@ -23,6 +23,12 @@ from . import leftover
 from .supervisor import Request
 
 _PARENT = str(Path(__file__).resolve().parent.parent)
+_START = """
+import runpy, sys
+sys.path.insert(0, sys.argv[1])
+sys.argv = sys.argv[2:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -117,17 +123,21 @@ def _supervisor(request: Request, held: Sequence[int]) -> Iterator[IO[bytes]]:
 def _launch(request: Request, pipes: tuple[int, int], held: Sequence[int]) -> None:
     """Starts the supervisor, which leaves our process tree at once."""
     marks = {leftover.SUPERVISES: request.env[leftover.ROW]} if leftover.ROW in request.env else {}
-    path = os.pathsep.join(filter(None, (_PARENT, os.environ.get("PYTHONPATH"))))
     with subprocess.Popen(
-        [sys.executable, "-P", "-m", "tracka.supervisor", *map(str, pipes)],
+        python("tracka.supervisor", *map(str, pipes)),
         cwd="/",
-        env=os.environ | {"PYTHONPATH": path} | marks,
+        env=os.environ | marks,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=(*pipes, *held),
     ):
         pass
+
+
+def python(module: str, *words: str) -> list[str]:
+    """The command of a module of ours, this very one, wherever it is started and whatever lies there."""
+    return [sys.executable, "-P", "-c", _START, _PARENT, module, *words]
 
 
 def _exit(

@@ -6,28 +6,24 @@ other process.
 """
 
 import contextlib
-import multiprocessing
-import os
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from multiprocessing import resource_tracker
-from multiprocessing.connection import wait
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
-from . import collect, cost, lease, lock, marker, run, supervisor
+from . import cost, lock, marker, run, worker
 from .campaign import Campaign
 from .dealer import Dealer
-from .errors import Finding, RunExists, TrackaError, screen
+from .errors import Finding, RunExists
 from .matrix import Row
 from .plan import Host
 from .run import Policy
+from .worker import Child, Work
 
-ENDING = (signal.SIGINT, signal.SIGTERM)
-Work = tuple[Campaign, Row, Host, Policy]
-Slots = dict[int, tuple[SpawnProcess, Row]]
+POLL_SECS = 0.05
+Slots = dict[int, tuple[Child, Row]]
 
 
 def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, max_parallel: int) -> dict[str, int]:
@@ -56,89 +52,38 @@ def _refuse_existing(campaign: Campaign, rows: Sequence[Row]) -> None:
         raise RunExists([Finding(str(layout.run(run_id).path), "the run folder exists", remedy) for run_id in there])
 
 
-def execute(campaign: Campaign, row: Row, host: Host, policy: Policy, retry_index: int = 0) -> int:
-    """Runs one row, says in one line how it went, and returns 0 if it passed."""
-    result = run.run_row(campaign, row, host, policy, retry_index)
-    counts = f"{result['successes']} of {result['episodes']} episodes succeeded"
-    outcome = result["error_message"] if result["episodes"] is None else counts
-    print(f"{row.run_id}: {collect.status_text(result['status'], result['reason'])}, {outcome}", flush=True)
-    return 0 if result["status"] == "pass" else 1
-
-
 def _run_all(campaign: Campaign, works: Sequence[Work], dealer: Dealer, max_parallel: int) -> dict[str, int]:
-    resource_tracker.ensure_running()  # the first child would start it, and that unblocks signals
     codes: dict[str, int] = {}
     slots: Slots = {}
     try:
         while dealer.piles or slots:
             for slot, job in dealer.deal(range(max_parallel)).items():
-                _start(slots, slot, works[job.index])
+                with worker.undisturbed():
+                    slots[slot] = (worker.start(works[job.index], slot), works[job.index][1])
             codes |= _ended(campaign, slots, dealer)
     finally:
         for child, _ in slots.values():
             child.terminate()
         for child, _ in slots.values():
-            child.join()
+            child.wait()
     return codes
-
-
-def _start(slots: Slots, slot: int, work: Work) -> None:
-    context, row = multiprocessing.get_context("spawn"), work[1]
-    child = context.Process(target=_child, args=(slot, os.getpid(), *work), name=row.run_id)
-    with _undisturbed():  # or an interrupt leaves a child that nobody knows
-        child.start()
-        slots[slot] = (child, row)
 
 
 def _ended(campaign: Campaign, slots: Slots, dealer: Dealer) -> dict[str, int]:
     """Waits until a row ends, takes those that have from `slots`, and returns their exit codes."""
-    sentinels = wait([child.sentinel for child, _ in slots.values()])
-    ended = {slot: each for slot, each in slots.items() if each[0].sentinel in sentinels}
-    codes = {row.run_id: _exit_code(child) for child, row in ended.values()}
+    while not (ended := {slot: each for slot, each in slots.items() if each[0].poll() is not None}):
+        time.sleep(POLL_SECS)
     for slot, (_, row) in ended.items():
         run.close_left_behind(campaign.layout, row.run_id)  # its process may have been killed
         dealer.done(slot)
         del slots[slot]
-    return codes
+    return {row.run_id: _exit_code(child, row) for child, row in ended.values()}
 
 
-def _exit_code(child: SpawnProcess) -> int:
-    child.join()
-    code = child.exitcode or 0
-    if code < 0:
-        print(f"error: row {child.name}: its process was killed by signal {-code}", file=sys.stderr)
-    return code
-
-
-def _child(slot: int, parent: int, campaign: Campaign, row: Row, host: Host, policy: Policy) -> None:
-    supervisor.end_with_parent()
-    if os.getppid() != parent:
-        return  # it was killed before the kernel knew what to do then
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and once is enough: by TERM
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    os.environ[lease.WORKER] = str(slot)
-    try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
-        code = execute(campaign, row, host, policy)
-    except TrackaError as error:
-        print(screen(error.findings, f"error: row {row.run_id}: "), file=sys.stderr)
-        code = error.exit_code
-    except OSError as error:
-        print(f"error: row {row.run_id}: {error.filename}: {error.strerror}", file=sys.stderr)
-        code = 1
-    except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
-    sys.exit(code)
-
-
-@contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Holds the signals that end a session back; a child that is started meanwhile has to let them in."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _exit_code(child: Child, row: Row) -> int:
+    if child.returncode < 0:
+        print(f"error: row {row.run_id}: its process was killed by signal {-child.returncode}", file=sys.stderr)
+    return child.returncode
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ After each kill every process is gone within five seconds, and no GPU ever had t
 """
 
 import csv
-import json
 import random
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from campaigns import REPOSITORY, SETTINGS, Made
+from journals import overlaps
 from processes import of_campaign, wait_until
 
 from tracka import marker, run
@@ -86,19 +86,6 @@ def differences(found: dict[str, Line], expected: dict[str, Line]) -> list[tuple
     cells = ((run_id, name) for run_id, line in expected.items() for name in line)
     pairs = ((run_id, name, found[run_id][name], expected[run_id][name]) for run_id, name in cells)
     return [pair for pair in pairs if pair[2] != pair[3]]
-
-
-def overlaps(locks: Path) -> list[str]:
-    """What the leases' journals tell of two rows on one GPU. A lease's end is noted when nothing of its row is left."""
-    found = []
-    for journal in locks.glob("*.journal"):
-        holder = None
-        for line in map(json.loads, journal.read_text().splitlines()):
-            starts, same = line["event"] == "start", (holder or line)["supervisor"] == line["supervisor"]
-            if starts == (holder is not None) or not same:
-                found.append(f"{journal.stem}: {holder} and {line}")
-            holder = line if starts else None
-    return found
 
 
 def kill_at_random(made: Made, chance: random.Random, kills: int) -> int:
