@@ -24,7 +24,7 @@ endef
 export FIND_PYTHON PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: accept test known-answers known-answers-full bench-schedule bench-matrix setup lock clean-artifacts help
+.PHONY: accept test known-answers known-answers-full demonstrations bench-schedule bench-matrix setup lock clean-artifacts help
 
 accept: setup ## run the acceptance gates on the embedded campaign (JUnit in reports/accept.xml)
 	$(VENV)/bin/python -m pytest acceptance -n $(WORKERS) --junitxml=reports/accept.xml
@@ -39,6 +39,9 @@ known-answers: setup ## hold reported successes against known ones, for some pol
 
 known-answers-full: setup ## the same for every stored demonstration; what has passed is not run again
 	$(VENV)/bin/python -m fixtures.known_answers $(ANSWERS) --output docs/known-answers.txt
+
+demonstrations: setup ## record what is missing, verify what is stored, write docs/demonstrations.md (DEMONSTRATIONS="--suite libero_goal" for a part)
+	$(VENV)/bin/python -m fixtures.demonstrations regenerate $(DEMONSTRATIONS)
 
 bench-schedule: setup ## how near the lower bound a sweep ends, beside xdist's own ways to deal (a minute)
 	$(VENV)/bin/python -m benchmarks.schedule

@@ -28,6 +28,26 @@ def of_campaign(root: Path) -> list[int]:
     return found
 
 
+def wait_for_the_end_of(root: Path, seconds: float = 5) -> None:
+    """Returns when no process of the campaign is left, and fails with their names where some are after `seconds`."""
+    end = time.monotonic() + seconds
+    while left := of_campaign(root):
+        if time.monotonic() > end:
+            raise AssertionError(f"alive after {seconds} s: {list(map(_described, left))}")
+        time.sleep(0.02)
+
+
+def _described(pid: int) -> str:
+    try:
+        process = psutil.Process(pid)
+        return (
+            f"{pid} of {process.ppid()}, {process.status()}, {time.time() - process.create_time():.1f} s old: "
+            + (" ".join(process.cmdline())[-300:])
+        )
+    except psutil.NoSuchProcess:
+        return f"{pid}, gone meanwhile"
+
+
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
     """Returns as soon as `condition` holds, and fails the test where it does not within `seconds`."""
     end = time.monotonic() + seconds

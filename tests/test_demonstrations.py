@@ -305,3 +305,62 @@ def test_the_expert_records_the_stored_actions_again_and_they_replay_to_the_stor
     with blank_cameras():
         wrong = verify_task("libero_object", 0, [fresh], batch=1, seed=1000, say=said.append)
     assert wrong == [] and f"ok at step {stored.success_step}" in said[-1]
+
+
+# the program
+
+
+def run_program(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr("sys.argv", ["demonstrations", *words])
+    return program.main()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("verify", "--batch", "0"), "no whole number above 0"),
+        (("verify", "--batch", "five"), "no whole number above 0"),
+        (("verify", "--tasks", "10"), "numbers from 0 to 9"),
+        (("record", "--tasks", "5-3"), "numbers from 0 to 9"),
+        (("record", "--tasks", "x"), "is not like 0,3-5"),
+        (("regenerate", "--init-states", "50"), "numbers from 0 to 49"),
+        (("rewind",), "invalid choice: 'rewind'"),
+        ((), "the following arguments are required: action"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_runs(
+    words: tuple[str, ...], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_program(monkeypatch, *words)
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("folder", "libero")
+def test_what_is_asked_for_and_not_stored_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_program(monkeypatch, "verify", "--suite", "libero_object", "--tasks", "0,7", "--init-states", "2,4") == 1
+    said = capsys.readouterr().out
+    assert "libero_object 0: no demonstration from init state 2, 4\nlibero_object 7: no dem" in said
+    assert said.endswith("0 demonstrations replayed, 2 wrong\n")
+
+
+def test_what_the_page_gives_a_reason_for_may_be_missing() -> None:
+    for suite in store.SUITES:
+        assert list(program.missing(program.parser().parse_args(["verify"]), suite)) == []
+    asked = program.parser().parse_args(["verify", "--tasks", "3,5", "--init-states", "0"])
+    assert list(program.missing(asked, "libero_goal")) == []
+
+
+@pytest.mark.simulator
+@pytest.mark.usefixtures("libero", "folder")
+def test_one_command_records_verifies_and_writes_the_page(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(page, "PAGE", tmp_path / "page.md")
+    words = ("--suite", "libero_goal", "--tasks", "7", "--init-states", "0")
+    assert run_program(monkeypatch, "regenerate", *words) == 0
+    assert "1 demonstrations replayed, 0 wrong" in capsys.readouterr().out
+    assert store.load("libero_goal")[7, 0].actions.tobytes() == SUITES["libero_goal"][7, 0].actions.tobytes()
+    assert "| 7 | turn_on_the_stove | 1 | 0 |" in (tmp_path / "page.md").read_text()

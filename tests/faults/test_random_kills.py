@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from campaigns import REPOSITORY, SETTINGS, Made
 from journals import overlaps
-from processes import of_campaign, wait_until
+from processes import of_campaign, wait_for_the_end_of
 
 from tracka import marker, run
 
@@ -97,7 +97,7 @@ def kill_at_random(made: Made, chance: random.Random, kills: int) -> int:
         killed += harness.poll() is None
         harness.kill()
         harness.wait()
-        wait_until(lambda: not of_campaign(made.root), 5)
+        wait_for_the_end_of(made.root, 5)
     return killed
 
 
