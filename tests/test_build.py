@@ -1,15 +1,21 @@
 """Checkpoints that a campaign builds for itself: what the builder is told, and when a folder is built anew."""
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from campaigns import Made
+from campaigns import REPOSITORY, Made
 
-from tracka import build
+from tracka import build, files
 from tracka.errors import TrackaError
 
 BUILDER = """
 import sys
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 folder = Path(sys.argv[1])
 folder.mkdir()
@@ -22,7 +28,8 @@ if "fail" in sys.argv:
 @pytest.fixture(autouse=True)
 def builder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The builder `scribe`, which writes down its arguments."""
-    program = tmp_path / "scribe.py"
+    program = tmp_path / "builders" / "scribe.py"
+    program.parent.mkdir()
     program.write_text(BUILDER)
     monkeypatch.setattr(build, "program", {"scribe": program}.__getitem__)
 
@@ -78,3 +85,51 @@ def test_a_folder_that_was_taken_away_is_built_again(made: Made) -> None:
     folder = built(made, "scribe one")
     folder.rename(folder.with_name("away"))
     assert (built(made, "scribe one") / "words").read_text() == "one"
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "builder": lambda folder: (folder / "scribe.py").write_text(f"{BUILDER}\n# mended\n"),
+    "module": lambda folder: files.write_text(folder / "parts" / "helper.py", "x = 1\n"),
+    "data": lambda folder: files.write_text(folder / "data" / "libero_object.jsonl", "{}\n"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_changed_builder_or_its_changed_data_build_anew(made: Made, change: str, tmp_path: Path) -> None:
+    first = (built(made, "scribe one") / "words").stat()
+    CHANGES[change](tmp_path / "builders")
+    assert (built(made, "scribe one") / "words").stat().st_mtime_ns != first.st_mtime_ns
+
+
+def test_a_builder_that_was_only_touched_builds_nothing_again(made: Made, tmp_path: Path) -> None:
+    first = (built(made, "scribe one") / "words").stat()
+    (tmp_path / "builders" / "scribe.py").touch()
+    assert (built(made, "scribe one") / "words").stat().st_mtime_ns == first.st_mtime_ns
+
+
+# the builders as programs
+
+
+@pytest.mark.parametrize(
+    ("builder", "words", "said"),
+    [
+        ("replay", (), "required: folder, choice"),
+        ("replay", ("new",), "required: choice"),
+        ("replay", ("new", "everything"), "'everything' is no choice"),
+        ("replay", ("new", "libero_object/0:99"), "there is no demonstration of"),
+        ("replay", ("there", "all"), "there exists"),
+        ("replay", ("no/where", "all"), "no is no folder"),
+        ("faulty", ("new", "boredom"), "invalid choice: 'boredom'"),
+        ("faulty", ("new", "nan", "soon"), "invalid int value: 'soon'"),
+        ("tiny_act", ("new", "more"), "unrecognized arguments: more"),
+    ],
+)
+def test_a_builder_refuses_wrong_words_in_one_line_and_builds_nothing(
+    builder: str, words: tuple[str, ...], said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    before = sorted(tmp_path.iterdir())
+    command = [sys.executable, str(REPOSITORY / "fixtures" / f"{builder}.py"), *words]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 2 and said in ended.stderr.splitlines()[-1], ended.stderr
+    assert "Traceback" not in ended.stderr and sorted(tmp_path.iterdir()) == before

@@ -1,7 +1,8 @@
 """Checkpoints that a campaign builds for itself: `[build]` in campaign.toml names folder, builder and arguments.
 
 A builder is a program in `fixtures/` whose first argument is the folder to fill. It runs in a process of its own, since
-it imports torch, and its folder appears whole or not at all. Beside the folder a file says what built it.
+it imports torch, and its folder appears whole or not at all. Beside the folder a file says what built it: another line,
+another builder or other data builds it anew.
 """
 
 import os
@@ -25,24 +26,33 @@ def ensure(campaign: Campaign, policy_path: str) -> None:
     """
     builder = campaign.build.get(policy_path)
     target = campaign.layout.root / policy_path
-    if builder is None or not _is_due(builder, target):
+    if builder is None or (target.is_dir() and not _note(target).is_file()):
+        return  # one that was not built here is left alone
+    made_of = f"{builder}\n{_digest(program(builder.split()[0]))}\n"
+    if not _is_due(made_of, target):
         return
     with lock.hold(target.parent / f".{target.name}.lock", f"building {policy_path}", wait=True):
-        if _is_due(builder, target):
-            _build(campaign, builder, target)
+        if _is_due(made_of, target):
+            _build(campaign, builder, target, made_of)
 
 
 def _note(target: Path) -> Path:
     return target.with_name(f".{target.name}.built")
 
 
-def _is_due(builder: str, target: Path) -> bool:
-    """Whether the folder is missing or something else built it. One that was not built here is left alone."""
-    note = _note(target)
-    return not target.is_dir() or (note.is_file() and files.read_text(note) != builder)
+def _is_due(made_of: str, target: Path) -> bool:
+    """Whether the folder is missing, or was built by another line, another program or from other data."""
+    return not target.is_dir() or files.read_text(_note(target)) != made_of
 
 
-def _build(campaign: Campaign, builder: str, target: Path) -> None:
+def _digest(builder: Path) -> str:
+    """Of all code and data that lies beside a builder, which may read any of it."""
+    below = (path for kind in ("*.py", "*.jsonl") for path in builder.parent.rglob(kind))
+    read = {path.relative_to(builder.parent).as_posix(): files.sha256_file(path) for path in below}
+    return files.sha256(files.canonical(read))
+
+
+def _build(campaign: Campaign, builder: str, target: Path, made_of: str) -> None:
     name, *arguments = builder.split()
     partial, log = target.with_name(f".{target.name}.partial"), target.with_name(f"{target.name}.log")
     shutil.rmtree(partial, ignore_errors=True)
@@ -59,7 +69,7 @@ def _build(campaign: Campaign, builder: str, target: Path) -> None:
         what = f"the builder {builder} ended with exit code {ended.code}: {last}"
         raise TrackaError(Finding(str(log), what, "Read this log and mend the builder"))
     shutil.rmtree(target, ignore_errors=True)
-    files.write_text(_note(target), builder)  # while there is no folder: a note never tells of another one
+    files.write_text(_note(target), made_of)  # while there is no folder: a note never tells of another one
     os.replace(partial, target)
 
 
