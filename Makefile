@@ -24,7 +24,7 @@ endef
 export FIND_PYTHON PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: accept test known-answers known-answers-full bench-matrix setup lock clean-artifacts help
+.PHONY: accept test known-answers known-answers-full bench-matrix bench-overhead setup lock clean-artifacts help
 
 accept: setup ## run the acceptance gates on the embedded campaign (JUnit in reports/accept.xml)
 	$(VENV)/bin/python -m pytest acceptance -n $(WORKERS) --junitxml=reports/accept.xml
@@ -42,6 +42,9 @@ known-answers-full: setup ## the same for every stored demonstration; what has p
 
 bench-matrix: setup ## time and memory of parsing and collecting 10,000 rows; fails above 5 s or 300 MB
 	$(VENV)/bin/python -m benchmarks.matrix
+
+bench-overhead: setup ## what the harness adds to one row, median of five; fails above 3%
+	$(VENV)/bin/python -m benchmarks.overhead
 
 setup: ## make or refresh the virtual environment, the GL libraries and LIBERO's files
 	@python="$$(eval "$$FIND_PYTHON")" && "$$python" -m tracka setup --artifacts-dir reports/setup
