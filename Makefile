@@ -24,7 +24,8 @@ endef
 export FIND_PYTHON PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: accept test known-answers known-answers-full demonstrations bench-schedule bench-matrix setup lock clean-artifacts help
+.PHONY: accept test test-faults known-answers known-answers-full demonstrations bench-schedule bench-matrix bench-overhead setup \
+  lock clean-artifacts help
 
 accept: setup ## run the acceptance gates on the embedded campaign (JUnit in reports/accept.xml)
 	$(VENV)/bin/python -m pytest acceptance -n $(WORKERS) --junitxml=reports/accept.xml
@@ -33,6 +34,9 @@ test: setup ## run the linter, the type checker and the harness's own tests (JUn
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 	$(VENV)/bin/python -m pytest tests -n $(WORKERS) --dist worksteal --junitxml=reports/test.xml
+
+test-faults: setup ## the fault suite alone: kills, hangs, damaged files, full disks (docs/reliability.md)
+	$(VENV)/bin/python -m pytest tests/faults -n $(WORKERS) --dist worksteal --junitxml=reports/test-faults.xml
 
 known-answers: setup ## hold reported successes against known ones, for some policies whose outcome is known
 	$(VENV)/bin/python -m fixtures.known_answers $(ANSWERS) --rows $(SOME_ANSWERS)
@@ -48,6 +52,9 @@ bench-schedule: setup ## how near the lower bound a sweep ends, beside xdist's o
 
 bench-matrix: setup ## time and memory of parsing and collecting 10,000 rows; fails above 5 s or 300 MB
 	$(VENV)/bin/python -m benchmarks.matrix
+
+bench-overhead: setup ## what the harness adds to one row, median of five; fails above 3%
+	$(VENV)/bin/python -m benchmarks.overhead
 
 setup: ## make or refresh the virtual environment, the GL libraries and LIBERO's files
 	@python="$$(eval "$$FIND_PYTHON")" && "$$python" -m tracka setup --artifacts-dir reports/setup

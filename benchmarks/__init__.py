@@ -1,4 +1,4 @@
-"""What the harness itself costs, measured: `make bench-matrix` times a large campaign."""
+"""What the harness itself costs, measured: `make bench-matrix` and `make bench-overhead`."""
 
 import sys
 from pathlib import Path

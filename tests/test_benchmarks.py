@@ -26,3 +26,19 @@ def test_a_matrix_beyond_a_limit_fails(limit: tuple[str, str]) -> None:
     ended = bench("matrix", "--rows", "3", *limit)
     assert ended.returncode == 1, ended.stdout + ended.stderr
     assert ended.stdout.endswith(": BROKEN\n")
+
+
+def test_the_overhead_of_a_row_is_what_the_run_takes_beyond_lerobot_eval() -> None:
+    ended = bench("overhead", "--runs", "1", "--percent", "1000")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (figures,) = re.findall(r"^run 1: ([0-9.]+) s, lerobot-eval ([0-9.]+) s, harness ([0-9.]+) s$", ended.stdout, re.M)
+    whole, evaluation, harness = map(float, figures)
+    assert evaluation > 1  # the second that the stand-in waits
+    assert harness == pytest.approx(whole - evaluation, abs=0.002)
+    assert "of a row of 63.0 s" in ended.stdout
+
+
+def test_an_overhead_beyond_the_limit_fails() -> None:
+    ended = bench("overhead", "--runs", "1", "--percent", "0")
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    assert ended.stdout.startswith("run 1: ")
