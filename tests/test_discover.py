@@ -1,6 +1,8 @@
 """What the installed lerobot-eval understands: asked once, merged over policy types, refused with what to do."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -284,6 +286,20 @@ def test_another_version_there_is_asked_again_and_the_same_is_not(other: Other, 
     found = other.discover()
     assert len(other.fake.calls()) == 2
     assert f"{name} 7.7" in [found["version_text"], *found["plugins"]]
+
+
+def test_an_editable_plugin_is_known_by_its_code(other: Other, tmp_path: Path) -> None:
+    code = tmp_path / "my plug-in" / "lerobot_policy_x" / "modeling_x.py"
+    files.write_text(code, "x = 1\n")
+    (place,) = assets.site_packages(other.prefix).glob("lerobot_policy_x*")
+    origin = {"url": (tmp_path / "my plug-in").as_uri(), "dir_info": {"editable": True}}
+    (place / "direct_url.json").write_text(json.dumps(origin))
+    first = other.discover()["plugins"]
+    assert re.fullmatch(r"lerobot_policy_x 1\.2\+[0-9a-f]{12}", first[0])
+    code.touch()
+    assert other.discover()["plugins"] == first
+    code.write_text("x = 2\n")
+    assert other.discover()["plugins"] != first
 
 
 @pytest.mark.parametrize("script", ["#!/bin/sh\nexit 127\n", "#!/none/interpreter\n", "\x7fELF of another machine"])

@@ -7,6 +7,7 @@ answers are kept by lerobot's version, its plug-ins and the program itself.
 """
 
 import contextlib
+import json
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import unquote, urlparse
 
 from . import checkpoint, environment, files, schema
 from .campaign import Campaign
@@ -26,6 +28,9 @@ PATH_FLAGS = ("--policy.path",)
 PLUGIN_PREFIXES = ("lerobot_robot_", "lerobot_camera_", "lerobot_teleoperator_", "lerobot_policy_", "lerobot_env_")
 HELP_SECS = 300
 OWN = Path(sys.executable).absolute()
+
+
+Distribution = tuple[str, str, str]  # name, version, direct_url.json
 
 
 @dataclass(frozen=True)
@@ -128,27 +133,46 @@ def flags(text: str) -> list[str]:
 def installed(python: Path = OWN) -> Software:
     """What is installed where `python` runs. Raises ToolMissing where it does not run."""
     found = _distributions() if _is_own(python) else _ask_for_distributions(python)
-    version = next((version for name, version in found if name == "lerobot"), "(not installed here)")
-    names = sorted(f"{name} {version}" for name, version in found if name.startswith(PLUGIN_PREFIXES))
-    return Software(f"lerobot {version}", tuple(names))
+    version = next((version for name, version, _ in found if name == "lerobot"), "(not installed here)")
+    plugins = sorted(_plugin(*each) for each in found if each[0].startswith(PLUGIN_PREFIXES))
+    return Software(f"lerobot {version}", tuple(plugins))
+
+
+def _plugin(name: str, version: str, origin: str) -> str:
+    """Name and version; of one that is installed editable also a digest of its code, which its version does not tell."""
+    folder = editable_folder(origin)
+    if folder is None:
+        return f"{name} {version}"
+    code = {path.relative_to(folder).as_posix(): files.sha256_file(path) for path in sorted(folder.rglob("*.py"))}
+    return f"{name} {version}+{files.sha256(files.canonical(code))[:12]}"
+
+
+def editable_folder(origin: str) -> Path | None:
+    """Where a distribution's code lies, by its direct_url.json, if it is installed editable."""
+    found = json.loads(origin or "{}")
+    editable = found.get("dir_info", {}).get("editable", False)
+    return Path(unquote(urlparse(found["url"]).path)) if editable else None
 
 
 def _is_own(python: Path) -> bool:
     return python.absolute().parent == OWN.parent
 
 
-def _distributions() -> list[tuple[str, str]]:
-    return [(item.metadata["Name"] or "", item.version) for item in metadata.distributions()]
+def _distributions() -> list[Distribution]:
+    return [
+        (item.metadata["Name"] or "", item.version, item.read_text("direct_url.json") or "")
+        for item in metadata.distributions()
+    ]
 
 
-def _ask_for_distributions(python: Path) -> list[tuple[str, str]]:
-    code = "from importlib.metadata import *; [print(d.metadata['Name'], d.version) for d in distributions()]"
+def _ask_for_distributions(python: Path) -> list[Distribution]:
+    named = "[d.metadata['Name'] or '', d.version or '', d.read_text('direct_url.json') or '']"
+    code = f"import json; from importlib.metadata import *; print(json.dumps([{named} for d in distributions()]))"
     try:
         ended = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         raise ToolMissing(Finding(str(python), f"it does not run ({error})", "Name a Python that does")) from None
-    lines = [line.split() for line in ended.stdout.splitlines()]
-    return [(words[0], words[1]) for words in lines if len(words) == 2]
+    return [(name, version, origin) for name, version, origin in json.loads(ended.stdout)]
 
 
 def discover_for(campaign: Campaign) -> Json:

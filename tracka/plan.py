@@ -4,14 +4,12 @@ Guarantees: a plan touches no file but the checkpoint it hashes; two plans with 
 episodes of the same policy in the same software, wherever they run.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
-from . import __version__, campaign, engine, environment, files, git, gpu, lease, memo, schema
+from . import __version__, campaign, discover, engine, environment, files, git, gpu, lease, memo, schema
 from .campaign import Campaign, EvalSettings
 from .checkpoint import Checkpoint
 from .files import Json
@@ -190,12 +188,5 @@ def _version(name: str) -> str:
         found = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return "missing"
-    checkout = _checkout(found)
+    checkout = discover.editable_folder(found.read_text("direct_url.json") or "")
     return found.version if checkout is None else f"{found.version}+{git.revision(checkout)}"
-
-
-def _checkout(found: metadata.Distribution) -> Path | None:
-    """The folder of a package that is installed editable: its version alone does not say what runs."""
-    origin = json.loads(found.read_text("direct_url.json") or "{}")
-    editable = origin.get("dir_info", {}).get("editable", False)
-    return Path(unquote(urlparse(origin["url"]).path)) if editable else None
