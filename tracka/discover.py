@@ -139,7 +139,7 @@ def installed(python: Path = OWN) -> Software:
 
 
 def _plugin(name: str, version: str, origin: str) -> str:
-    """Name and version; of one that is installed editable also a digest of its code, which its version does not tell."""
+    """Name and version; of one that is installed editable also a digest of its code, which no version tells."""
     folder = editable_folder(origin)
     if folder is None:
         return f"{name} {version}"

@@ -130,3 +130,5 @@ def test_a_sweep_killed_fifty_times_ends_in_the_table_of_one_that_nobody_disturb
         assert of_campaign(made.root) == []
     print(f"{killed} kills in {rounds} rounds of {ROWS} rows; overlaps: {overlaps(tmp_path / 'locks')}")
     assert overlaps(tmp_path / "locks") == []
+    journals = [journal.read_text() for journal in (tmp_path / "locks").glob("*.journal")]
+    assert len(journals) == GPUS and sum(text.count('"start"') for text in journals) > 2 * ROWS
