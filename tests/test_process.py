@@ -206,6 +206,16 @@ def test_a_signal_meant_for_all_does_not_end_the_supervisor(tmp_path: Path, numb
         assert (ended.result().code, ended.result().stopped) == (0, "")
 
 
+def test_a_caller_that_is_killed_while_its_child_is_being_ended_shortens_the_grace(tmp_path: Path) -> None:
+    code = KILLED.replace('then="time.sleep(20)"), 20)', "then=test_process.ENDS['ignores_term']), 1, 60)")
+    with subprocess.Popen([sys.executable, "-c", code, tmp_path, "True"], stderr=subprocess.PIPE) as caller:
+        wait_until(lambda: len(printed_pids(tmp_path)) == 2)
+        time.sleep(1.5)
+        caller.kill()
+        caller.communicate()
+    wait_until(lambda: are_gone(printed_pids(tmp_path)), 5)
+
+
 def test_a_killed_supervisor_takes_the_tree_along_and_nothing_is_known_of_its_end(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         ended = pool.submit(run, tmp_path, SPAWN.format(session=True, then="time.sleep(20)"))

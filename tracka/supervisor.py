@@ -159,10 +159,12 @@ class _Supervision:
         if self.child.poll() is not None:
             return
         self.stopped = self.stopped or "timeout"
-        grace = CONTROL_GRACE_SECS if self.stopped == "cancelled" else self.request.grace
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.child.pid, signal.SIGTERM)
-        self._pump(grace, lambda: "")
+        if self.stopped != "cancelled":
+            self._pump(self.request.grace, lambda: self.stopped if self.stopped == "cancelled" else "")
+        if self.stopped == "cancelled":
+            self._pump(CONTROL_GRACE_SECS, lambda: "")
 
     def _reason_to_stop(self) -> str:
         return self.stopped or self._flooded()
