@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from . import files, setup
+from . import files, secret, setup
 from .campaign import Campaign
 from .gpu import Device
 from .matrix import CPU
@@ -35,7 +35,6 @@ NEEDED = (
 )
 # Never inherited as they are: robosuite refuses an EGL id that does not fit the leased device.
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")
-SECRET = re.compile(r"(?!TOKENIZERS_).*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY|JWT).*", re.IGNORECASE)
 
 
 def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
@@ -91,5 +90,5 @@ def devices(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
 
 def shown(environment: Mapping[str, str]) -> dict[str, str]:
     """The part of an environment that a manifest may hold: no value that could be a secret, no password in a URL."""
-    names = sorted(name for name in environment if not SECRET.fullmatch(name))
+    names = sorted(name for name in environment if not secret.NAME.fullmatch(name))
     return {name: files.without_password(environment[name]) for name in names}

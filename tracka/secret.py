@@ -1,0 +1,122 @@
+"""The secrets of an environment, and text without them. The standard library alone: set-up writes files too.
+
+Guarantee: once a `Redactor` knows a secret, no byte of it is passed on as a part of it, wherever chunks begin and end.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+NAME = re.compile(r"(?!TOKENIZERS_).*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY|JWT).*", re.IGNORECASE)
+USER = re.compile(r"(?<=://)([^/\s]+)@")  # of a URL, with its password
+LEAST = 8  # characters; what is shorter occurs by chance
+MASK = b"[redacted]"
+
+
+def known(environ: Mapping[str, str]) -> tuple[bytes, ...]:
+    """The secret values of an environment in the forms that output has them in, the longest first."""
+    found = {form for value in (*_values(environ), *_hub_token(environ)) for form in _forms(value.strip())}
+    return tuple(sorted((os.fsencode(form) for form in found), key=lambda form: (-len(form), form)))
+
+
+def _values(environ: Mapping[str, str]) -> Iterator[str]:
+    for name, value in environ.items():
+        # GOOGLE_APPLICATION_CREDENTIALS and HF_TOKEN_PATH say where a secret is; without paths no page is of use.
+        if NAME.fullmatch(name) and not (value.startswith("/") and os.access(value, os.F_OK)):
+            yield value
+        if "://" in value:
+            yield from _of_urls(value)
+
+
+def _of_urls(text: str) -> Iterator[str]:
+    for user in USER.findall(text):
+        yield f"{user}@"  # together they are rare enough, however short the password is
+        yield unquote(user.partition(":")[2])
+
+
+def _hub_token(environ: Mapping[str, str]) -> Iterator[str]:
+    """What `hf auth login` left where the hub's client looks for it."""
+    cache = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    home = environ.get("HF_HOME") or Path(cache) / "huggingface"
+    try:
+        yield Path(environ.get("HF_TOKEN_PATH") or Path(home) / "token").read_text()
+    except (OSError, ValueError):
+        return
+
+
+def _forms(value: str) -> set[str]:
+    """A secret as it is, in a URL, and in JSON."""
+    forms = {value, quote(value, safe="", errors="surrogateescape"), json.dumps(value)[1:-1]}
+    return forms if len(value) >= LEAST or (":" in value and value.endswith("@")) else set()
+
+
+def redact(text: str, secrets: Sequence[bytes]) -> str:
+    """`text` with every secret replaced."""
+    data = text.encode(errors="surrogatepass")
+    if not any(secret in data for secret in secrets):
+        return text
+    redactor = Redactor([secret for secret in secrets if _is_text(secret)])
+    return (redactor.feed(data) + redactor.flush()).decode(errors="surrogatepass")
+
+
+def _is_text(secret: bytes) -> bool:
+    """Whether it is UTF-8: other bytes could match in the midst of a character."""
+    try:
+        return bool(secret.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+class Redactor:
+    """A stream of bytes with every secret in it replaced; secrets that overlap are replaced as one."""
+
+    def __init__(self, secrets: Sequence[bytes]) -> None:
+        self._secrets = tuple(filter(None, secrets))
+        self._held = b""
+        self._covered = 0  # bytes at the beginning of what is held whose replacement has been passed on
+
+    def feed(self, chunk: bytes) -> bytes:
+        """What can be passed on: all but a suffix that could be the beginning of a secret."""
+        data = self._held + chunk if self._held else chunk
+        return self._pass_on(data, self._unfinished(data))
+
+    def flush(self) -> bytes:
+        """The rest, at the end of the stream."""
+        return self._pass_on(self._held, len(self._held))
+
+    def _pass_on(self, data: bytes, cut: int) -> bytes:
+        """`data` up to `cut`, redacted; the rest is held."""
+        parts, done = [], self._covered
+        for start, end in self._found(data):
+            if start >= cut:
+                break
+            if start >= done:
+                parts += [data[done:start], MASK]
+            done = max(done, end)
+        parts.append(data[done:cut])
+        self._held, self._covered = data[cut:], max(done - cut, 0)
+        return b"".join(parts)
+
+    def _found(self, data: bytes) -> list[tuple[int, int]]:
+        """Where secrets begin and end, those that overlap with others too."""
+        found = []
+        for secret in self._secrets:
+            start = data.find(secret)
+            while start >= 0:
+                found.append((start, start + len(secret)))
+                start = data.find(secret, start + 1)
+        return sorted(found)
+
+    def _unfinished(self, data: bytes) -> int:
+        """Where the last bytes begin that more bytes could make a secret of; the end of `data` if none could."""
+        earliest = len(data)
+        for secret in self._secrets:
+            start = data.find(secret[:1], max(0, len(data) - len(secret) + 1))
+            while 0 <= start < earliest:
+                if secret.startswith(data[start:]):
+                    earliest = start
+                start = data.find(secret[:1], start + 1)
+        return earliest
