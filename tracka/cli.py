@@ -12,7 +12,21 @@ from typing import Annotated
 
 import typer
 
-from . import campaign, collect, discover, environment, init, matrix, preflight, request, run, setup, sweep, validate
+from . import (
+    campaign,
+    collect,
+    discover,
+    environment,
+    files,
+    init,
+    matrix,
+    preflight,
+    request,
+    run,
+    setup,
+    sweep,
+    validate,
+)
 from .errors import Finding, ToolMissing, TrackaError, UsageError, screen
 from .layout import PHASES, Layout
 
@@ -27,7 +41,7 @@ def main() -> None:
     try:
         app()
     except TrackaError as error:
-        print(screen(error.findings), file=sys.stderr)
+        print(files.redacted(screen(error.findings)), file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
         where = error.filename or "the system"
@@ -216,6 +230,6 @@ def validate_command(
         raise UsageError(Finding("--phase", f"{phase!r} is unknown", f"Use one of {', '.join(PHASES)}, all"))
     findings = validate.validate(campaign.load(root), PHASES if phase == "all" else (phase,), strict)
     for finding in findings:
-        print(finding, file=sys.stderr)
+        print(files.redacted(str(finding)), file=sys.stderr)
     print(f"{phase}: {'valid' if not findings else f'{len(findings)} findings'}")
     raise typer.Exit(1 if findings else 0)

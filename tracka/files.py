@@ -1,7 +1,7 @@
 """Files that survive a crash: written whole or not at all, private to the user, read with errors that name the file.
 
 Guarantees: a reader sees the old content or the new, never a part; a failed write leaves the old file and no litter;
-JSON has sorted keys, so identical content gives identical bytes.
+JSON has sorted keys, so identical content gives identical bytes; no text or JSON holds a secret of our environment.
 """
 
 import contextlib
@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from . import secret
 from .errors import Finding, UsageError
 
 Json = dict[str, Any]
@@ -59,11 +60,25 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_atomic(path, text.encode())
+    write_atomic(path, redacted(text).encode())
 
 
 def write_json(path: Path, value: Json) -> None:
-    write_atomic(path, pretty(value))
+    write_atomic(path, pretty(redacted(value)))
+
+
+def redacted[T](value: T) -> T:
+    """A text, or the texts in a JSON value, without the secrets of our environment: the form that files have."""
+    made: T = _redacted(value, secret.known(os.environ))
+    return made
+
+
+def _redacted(value: Any, secrets: tuple[bytes, ...]) -> Any:
+    if isinstance(value, str):
+        return secret.redact(value, secrets)
+    if isinstance(value, dict):
+        return {key: _redacted(item, secrets) for key, item in value.items()}
+    return [_redacted(item, secrets) for item in value] if isinstance(value, list | tuple) else value
 
 
 def pretty(value: Json) -> bytes:

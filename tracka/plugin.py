@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from . import campaign as campaigns
-from . import collect, environment, files, handoff, lock, progress, run, validate
+from . import collect, environment, files, handoff, lock, markup, progress, run, validate
 from .campaign import Campaign
 from .errors import Busy, Finding, TrackaError, UsageError, screen
 from .layout import PHASES
@@ -54,7 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[CAMPAIGN] = campaigns.load(_folder(config))
     except UsageError as error:
-        raise pytest.UsageError(screen(error.findings, head="")) from None
+        raise pytest.UsageError(files.redacted(screen(error.findings, head=""))) from None
     os.environ["HF_HOME"] = environment.hf_home()  # before anything imports the hub's client
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that TERM, too, ends rows and writes JUnit
     if is_controller(config):
@@ -112,9 +112,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """A gate that a fixture refused has failed; pytest would call it an error, as if the harness were broken."""
     report = yield
+    _clean(report)
     if call.when == "setup" and call.excinfo is not None and call.excinfo.errisinstance(pytest.fail.Exception):
         report.when = "call"
     return report
+
+
+def _clean(report: pytest.TestReport) -> None:
+    """What a terminal and the JUnit report show of a test: no secret, no control character, often out of a log."""
+    if report.longrepr is not None and _shown(told := str(report.longrepr)) != told:
+        report.longrepr = _shown(told)
+    report.sections = [(name, _shown(words)) for name, words in report.sections]
+    report.user_properties = [
+        (name, _shown(value) if isinstance(value, str) else value) for name, value in report.user_properties
+    ]
+
+
+def _shown(words: str) -> str:
+    return markup.plain(files.redacted(words))
 
 
 class Controller:
@@ -188,7 +203,7 @@ class Controller:
             return
         terminalreporter.section(f"campaign {self.spec.name}")
         for line in self._summary():
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(_shown(line))
 
     def _summary(self) -> Iterator[str]:
         yield from row_table(self.spec)
