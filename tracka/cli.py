@@ -20,6 +20,7 @@ from . import (
     files,
     init,
     matrix,
+    place,
     preflight,
     request,
     run,
@@ -30,8 +31,9 @@ from . import (
 from .errors import Finding, ToolMissing, TrackaError, UsageError, screen
 from .layout import PHASES, Layout
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+SHARED = ("init", "schema", "setup")  # definitions and environments are made as the user's umask says
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
@@ -47,6 +49,12 @@ def main() -> None:
         where = error.filename or "the system"
         print(f"error: {where}: {error.strerror}. Name a place that can be written", file=sys.stderr)
         sys.exit(1)
+
+
+@app.callback(help=__doc__)
+def before(context: typer.Context) -> None:
+    if context.invoked_subcommand not in SHARED:
+        files.keep_private()
 
 
 @app.command("init")
@@ -83,6 +91,7 @@ def discover_command(
     dry_run: DryRun = False,
 ) -> None:
     """Find out which flags the installed lerobot-eval has."""
+    place.require_folder(artifacts_dir)
     # Our own environment first, so that `python` means it where nobody has activated it.
     python = shutil.which(python_bin, path=environment.base()["PATH"])
     if python is None:
@@ -116,6 +125,7 @@ def preflight_command(
     dry_run: DryRun = False,
 ) -> None:
     """Check this host: GPUs, rendering, software, checkpoints. Exits with 1 if a required check fails."""
+    place.require_folder(artifacts_dir)
     cfg = request.preflight_config(task_suite, policy_path, mujoco_gl, gpu_ids, artifacts_dir)
     if dry_run:
         print(f"would check {len(cfg.gpu_ids)} GPUs, render {task_suite} with {mujoco_gl}, resolve {policy_path}")

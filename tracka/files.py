@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -44,11 +45,27 @@ def write_atomic(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def keep_private() -> None:
+    """From now on what this process and its children make is for the user alone."""
+    os.umask(0o077)
+
+
 def make_folder(folder: Path) -> None:
     """Makes `folder` and the missing folders above it, mode 0700 each; mkdir would leave those above it open."""
     missing = [folder, *folder.parents]
     for item in reversed(missing[: next(i for i, path in enumerate(missing) if path.is_dir())]):
         item.mkdir(mode=0o700, exist_ok=True)
+
+
+@contextlib.contextmanager
+def as_open_as(folder: Path) -> Iterator[None]:
+    """What is made meanwhile is as open as `folder`, or the folder above it that is there, where artifacts are not."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    before = os.umask(~there.stat().st_mode & 0o777 | stat.S_IWOTH)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -21,9 +21,10 @@ def line(text: str, most: int = 500) -> str:
 
 def cell(text: str) -> str:
     """`text` as one cell of a Markdown table that shows it as it is: no markup, no HTML, no further cell."""
+    shown = plain(text)
     for sign, instead in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "\\`"), ("\n", " ")):
-        text = text.replace(sign, instead)
-    return plain(text)
+        shown = shown.replace(sign, instead)
+    return shown
 
 
 def code(text: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from . import campaign as campaigns
-from . import collect, environment, files, handoff, lock, markup, progress, run, validate
+from . import collect, environment, files, handoff, lock, markup, place, progress, run, validate
 from .campaign import Campaign
 from .errors import Busy, Finding, TrackaError, UsageError, screen
 from .layout import PHASES
@@ -55,6 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.stash[CAMPAIGN] = campaigns.load(_folder(config))
     except UsageError as error:
         raise pytest.UsageError(files.redacted(screen(error.findings, head=""))) from None
+    files.keep_private()
     os.environ["HF_HOME"] = environment.hf_home()  # before anything imports the hub's client
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that TERM, too, ends rows and writes JUnit
     if is_controller(config):
@@ -71,9 +72,10 @@ def _claim(config: pytest.Config) -> None:
     """Holds the campaign for this session: two sessions would judge each other's half-done phases."""
     layout, held = config.stash[CAMPAIGN].layout, contextlib.ExitStack()
     try:
+        place.require(layout)
         held.enter_context(lock.session(layout.locks, layout.root.name))
-    except Busy as error:
-        raise pytest.UsageError(str(error)) from None
+    except (Busy, UsageError) as error:
+        raise pytest.UsageError(screen(error.findings, head="")) from None
     except OSError as error:
         raise pytest.UsageError(f"{error.filename}: {error.strerror}. The campaign's folder must be writable") from None
     config.add_cleanup(held.close)
