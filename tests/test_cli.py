@@ -1,5 +1,6 @@
 """The `tracka` command as a shell sees it: exit codes, what stands on stderr, and what is on disk afterwards."""
 
+import os
 import shutil
 import stat
 import sys
@@ -43,8 +44,13 @@ def test_a_run_folder_holds_the_plans_files_and_no_litter(made: Made) -> None:
 
 
 def test_everything_that_a_run_leaves_is_private_to_the_user(made: Made) -> None:
-    made.tracka(*run_words(made))
-    ours = [made.layout.artifacts, *(path for path in made.layout.artifacts.rglob("*") if "eval" not in path.parts)]
+    before = os.umask(0o022)
+    try:
+        made.tracka(*run_words(made))
+    finally:
+        os.umask(before)
+    ours = [made.layout.artifacts, *made.layout.artifacts.rglob("*")]
+    assert any(path.suffix == ".mp4" for path in ours)  # of the child too
     assert [str(path) for path in ours if stat.S_IMODE(path.stat().st_mode) & 0o077] == []
 
 

@@ -46,7 +46,6 @@ WITHOUT_OSMESA = {name: case for name, case in CASES.items() if case.backend != 
 HIDDEN = {
     "HF_TOKEN": "hf_secret",
     "HUGGINGFACE_HUB_TOKEN": "secret",
-    "NVIDIA_API_KEY": "secret",
     "HTTPS_PROXY": "http://user:secret@proxy",
     "https_proxy": "http://user:secret@proxy",
     "HF_ENDPOINT": "https://user:secret@mirror",
@@ -94,7 +93,14 @@ def test_robosuite_would_not_take_an_egl_device_that_cuda_does_not_see(monkeypat
 
 
 @pytest.mark.parametrize(
-    "name", ["MY_SECRET", "AWS_ACCESS_KEY_ID", "GITHUB_TOKEN", "PYTEST_CURRENT_TEST", "SSH_AGENT", "SLURM_JWT"]
+    "name",
+    [
+        *("MY_SECRET", "GITHUB_TOKEN", "GH_TOKEN", "CI_JOB_TOKEN", "ACTIONS_RUNTIME_TOKEN", "WANDB_API_KEY"),
+        *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE", "KUBECONFIG"),
+        *("SSH_AUTH_SOCK", "SSH_AGENT_PID", "GPG_AGENT_INFO", "GOOGLE_APPLICATION_CREDENTIALS", "DOCKER_CONFIG"),
+        *("LD_PRELOAD", "BASH_ENV", "PYTHONSTARTUP", "PYTEST_CURRENT_TEST", "SLURM_JWT", "NVIDIA_API_KEY"),
+        *("NVIDIA_NGC_TOKEN", "TRACKA_PASSWORD", "CUDA_HOME\nX", "PATH_TO_SECRETS", "MY_HF_TOKEN"),
+    ],
 )
 def test_a_variable_that_is_not_listed_is_not_passed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     assert name not in made_on_cpu(monkeypatch, {name: "x"})

@@ -298,3 +298,14 @@ def test_a_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic links"), lock.hold(tmp_path / "row.lock", "row"):
         pass
     assert (tmp_path / "victim").read_text() == "precious"
+
+
+@pytest.mark.parametrize(("folder", "file"), [(0o755, 0o644), (0o770, 0o660), (0o700, 0o600), (0o777, 0o664)])
+def test_what_is_shared_is_as_open_as_its_folder_and_never_for_all_to_write(
+    tmp_path: Path, folder: int, file: int
+) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(folder)
+    with files.as_open_as(tmp_path / "shared" / "missing"):
+        (tmp_path / "shared" / "page.md").touch()
+    assert mode(tmp_path / "shared" / "page.md") == file

@@ -402,7 +402,7 @@ def test_a_row_whose_gpu_is_held_keeps_no_place_from_another(ready: Made, gpus: 
     extend(ready, line("first", 9, "0"), line("second", 8, "0"), line("short", 1))
     ready.behave(first=["slow:4"])
     assert sweep(ready, "--rows", "first,second,short", "--max-parallel", "2").returncode == 0
-    assert ready.started() == ["first", "short", "second"]
+    assert sorted(ready.started()[:2]) == ["first", "short"] and ready.started()[2:] == ["second"]
     assert ready.journal().index("short 1 end") < ready.journal().index("first 1 end")
     assert [place[0] for place in devices(ready, ["first", "second"]).values()] == [0, 0]
 

@@ -63,6 +63,7 @@ class Campaign:
     log_mib: int = 256
     build: Mapping[str, str] = field(default_factory=dict)
     cuda_to_egl: Mapping[int, int] = field(default_factory=dict)
+    policy_roots: tuple[Path, ...] = ()  # where policies may lie although everybody can write there
     executable: tuple[str, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)  # of the files it was read from, by path in the campaign
 
@@ -159,6 +160,7 @@ def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> C
         row_success_rates=thresholds.get("rows", {}),
         known_answers={run_id: _answer(tasks) for run_id, tasks in table.get("known_answers", {}).items()},
         cuda_to_egl={int(cuda): egl for cuda, egl in table.get("egl", {}).get("cuda_to_egl", {}).items()},
+        policy_roots=tuple(Path(root).resolve() for root in table.get("security", {}).get("policy_roots", ())),
         executable=tuple(table.get("executable", ())),
         **given,
     )

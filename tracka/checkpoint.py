@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import files, memo
+from . import files, memo, place
 from .errors import Finding, TrackaError
 
 REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -35,13 +35,16 @@ class Checkpoint:
 
 
 @memo.remembered
-def resolve(policy_path: str, root: Path) -> Checkpoint:
+def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Checkpoint:
     """The checkpoint that `policy_path` names, downloaded if need be; `root` is the campaign's folder.
 
-    Raises TrackaError naming what is missing and what to do.
+    Raises TrackaError naming what is missing and what to do, also where everybody may change it and it is not below
+    one of the `trusted` folders.
     """
     folder = in_campaign(policy_path, root)
     if folder.is_dir():
+        if faults := list(place.policy_faults(folder, trusted)):
+            raise TrackaError(faults)
         return _inspect(policy_path, None, folder)
     match = REPO.fullmatch(policy_path)
     if match is None or policy_path.startswith(("./", "../", "checkpoints/")):
@@ -77,7 +80,8 @@ def _download(repo: str, revision: str | None) -> Path:
         if all((cached / name).is_file() for name in REQUIRED):
             return cached
     try:
-        found = Path(snapshot_download(repo, revision=revision))
+        with files.as_open_as(Path(constants.HF_HUB_CACHE)):  # the cache may be one for many users
+            found = Path(snapshot_download(repo, revision=revision))
         if constants.HF_HUB_OFFLINE:
             raise LocalEntryNotFoundError(f"only a part of it is cached, in {found}")
         return found
@@ -141,7 +145,7 @@ def find_tokenizer(name: str) -> Path:
     """The local folder of a tokenizer, without loading it. Raises TrackaError naming what is missing."""
     if Path(name).is_dir():
         return Path(name)
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     patterns = ["tokenizer*", "*.model", "special_tokens_map.json", "added_tokens.json", "config.json"]
     try:
@@ -149,7 +153,8 @@ def find_tokenizer(name: str) -> Path:
     except Exception:
         pass
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        with files.as_open_as(Path(constants.HF_HUB_CACHE)):
+            return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:
         raise TrackaError(hub_finding(name, None, error, AS_TOKENIZER)) from error
 

@@ -17,8 +17,10 @@ from . import (
     collect,
     discover,
     environment,
+    files,
     init,
     matrix,
+    place,
     preflight,
     request,
     run,
@@ -30,8 +32,9 @@ from . import (
 from .errors import Finding, ToolMissing, TrackaError, UsageError, screen
 from .layout import PHASES, Layout
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
+SHARED = ("init", "schema", "setup")  # definitions and environments are made as the user's umask says
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
@@ -41,12 +44,18 @@ def main() -> None:
     try:
         app()
     except TrackaError as error:
-        print(screen(error.findings), file=sys.stderr)
+        print(files.redacted(screen(error.findings)), file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
         where = error.filename or "the system"
         print(f"error: {where}: {error.strerror}. Name a place that can be written", file=sys.stderr)
         sys.exit(1)
+
+
+@app.callback(help=__doc__)
+def before(context: typer.Context) -> None:
+    if context.invoked_subcommand not in SHARED:
+        files.keep_private()
 
 
 @app.command("init")
@@ -83,6 +92,7 @@ def discover_command(
     dry_run: DryRun = False,
 ) -> None:
     """Find out which flags the installed lerobot-eval has."""
+    place.require_folder(artifacts_dir)
     # Our own environment first, so that `python` means it where nobody has activated it.
     python = shutil.which(python_bin, path=environment.base()["PATH"])
     if python is None:
@@ -116,6 +126,7 @@ def preflight_command(
     dry_run: DryRun = False,
 ) -> None:
     """Check this host: GPUs, rendering, software, checkpoints. Exits with 1 if a required check fails."""
+    place.require_folder(artifacts_dir)
     cfg = request.preflight_config(task_suite, policy_path, mujoco_gl, gpu_ids, artifacts_dir)
     if dry_run:
         print(f"would check {len(cfg.gpu_ids)} GPUs, render {task_suite} with {mujoco_gl}, resolve {policy_path}")
@@ -230,6 +241,6 @@ def validate_command(
         raise UsageError(Finding("--phase", f"{phase!r} is unknown", f"Use one of {', '.join(PHASES)}, all"))
     findings = validate.validate(campaign.load(root), PHASES if phase == "all" else (phase,), strict)
     for finding in findings:
-        print(finding, file=sys.stderr)
+        print(files.redacted(str(finding)), file=sys.stderr)
     print(f"{phase}: {'valid' if not findings else f'{len(findings)} findings'}")
     raise typer.Exit(1 if findings else 0)

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from . import answer, campaign, engine, files, gpu, marker, matrix, run, schema
+from . import answer, campaign, engine, files, gpu, marker, markup, matrix, run, schema
 from .campaign import Campaign
 from .layout import Layout
 from .matrix import Row
@@ -186,7 +186,7 @@ def markdown(results: Sequence[EvalRunResult]) -> str:
         "logs",
     )
     lines = [head, tuple("---" for _ in head)]
-    lines += [tuple(map(_escape, _cells(result))) for result in results]
+    lines += [tuple(map(markup.cell, _cells(result))) for result in results]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -200,10 +200,6 @@ def _cells(result: EvalRunResult) -> tuple[str, ...]:
 
 def status_text(status: str, reason: str | None) -> str:
     return status if reason is None else f"{status} ({reason})"
-
-
-def _escape(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
 
 
 def rate(result: EvalRunResult) -> str:

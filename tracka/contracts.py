@@ -103,7 +103,7 @@ def _doubts(campaign: Campaign, report: files.Json) -> Iterator[tuple[str, str]]
     if report["gpu_count"] < campaign.expected_gpus:
         yield "gpu_count", f"{report['gpu_count']} GPUs, and the campaign expects {campaign.expected_gpus}"
     names = {check["name"] for check in report["checks"]}
-    policies = dict.fromkeys(f"policy_resolve:{row.policy_path}" for row in campaign.enabled)
+    policies = dict.fromkeys(files.redacted(f"policy_resolve:{row.policy_path}") for row in campaign.enabled)
     if missing := [name for name in (*preflight.REQUIRED, *policies) if name not in names]:
         yield "checks", f"these were not made: {some(missing)}"
     good = [attempt["backend"] for attempt in report["backend_attempts"] if attempt["ok"]]
@@ -155,11 +155,11 @@ def _summaries(campaign: Campaign) -> Iterator[Finding]:
 
 def _up_to_date(folder: Path, wanted: Mapping[str, str]) -> Iterator[Finding]:
     """The tables in `folder` say what the run folders say now, to the letter."""
-    for name, text in wanted.items():
+    for name in wanted:
         path = folder / name
         if not path.is_file():
             yield Finding(str(path), "the file does not exist", REWRITE)
-        elif (found := files.read_text(path)) != text:
+        elif (found := files.read_text(path)) != (text := files.redacted(wanted[name])):
             wrong = set(text.splitlines()) ^ set(found.splitlines())
             rows = sorted({re.split(r"[,|]", line.strip("| "))[0].strip() for line in wrong})
             what = f"the run folders say otherwise of {', '.join(rows) or 'the order of its rows'}"
@@ -199,7 +199,7 @@ def _results(campaign: Campaign) -> Iterator[Finding]:
     wanted = [*RESULTS_WORDS, *(row.run_id for row in rows), *(row.policy_path for row in rows)]
     yield from _mentions(campaign.layout.results, tuple(dict.fromkeys([*wanted, *(row.task_suite for row in rows)])))
     path = campaign.layout.results
-    if path.is_file() and (text := files.read_text(path)) != report.results_as(campaign, text):
+    if path.is_file() and (text := files.read_text(path)) != files.redacted(report.results_as(campaign, text)):
         yield Finding(str(path), "it is not what the run folders say", "Run phase 5: pytest acceptance")
 
 
@@ -210,7 +210,7 @@ def _mentions(path: Path, words: Sequence[str]) -> Iterator[Finding]:
     text = files.read_text(path)
     # Most words are one of these: a search of the whole page for each of them grows with the square of the rows.
     parts = {part for line in text.splitlines() for part in (*line.split(), *line.split(" && "))}
-    for word in words:
+    for word in files.redacted(list(words)):
         if word not in parts and word not in text:
             yield Finding(str(path), f"it does not mention {short(word)!r}", "Run phase 5: pytest acceptance -m phase5")
 

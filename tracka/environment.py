@@ -45,7 +45,7 @@ def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
 
 def base() -> dict[str, str]:
     """What every child gets: the allow-listed part of ours, and the paths and switches that lerobot needs."""
-    passed = {name: value for name, value in os.environ.items() if PASSED.fullmatch(name)}
+    passed = {name: value for name, value in os.environ.items() if may_pass(name)}
     fixed = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{passed.get('PATH', os.defpath)}",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA's own order is by speed, NVML's is by bus
@@ -56,6 +56,11 @@ def base() -> dict[str, str]:
         "TZ": "UTC",
     }
     return passed | fixed
+
+
+def may_pass(name: str) -> bool:
+    """Whether a child gets our variable of this name: a listed one and, of secrets, the hub's alone."""
+    return bool(PASSED.fullmatch(name)) and (name.startswith(("HF_", "HUGGING")) or not secret.NAME.fullmatch(name))
 
 
 def hf_home() -> str:

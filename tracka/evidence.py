@@ -97,7 +97,7 @@ def _flags(command: Sequence[str]) -> list[str]:
 
 
 def _differing(where: str, found: Json, wanted: Json) -> Iterator[Finding]:
-    for key, value in wanted.items():
+    for key, value in files.redacted(wanted).items():
         if found.get(key) != value:
             yield Finding(f"{where}, key {key}", f"it is {found.get(key)!r}, and {value!r} by the other files", AGAIN)
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import files
+from . import files, markup
 from .engine import Metrics
 from .process import Exit
 
@@ -38,6 +38,9 @@ class Failure:
 
     reason: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", markup.line(self.message))  # it comes out of a log, or of eval_info.json
 
 
 def diagnose(

@@ -1,7 +1,7 @@
 """Files that survive a crash: written whole or not at all, private to the user, read with errors that name the file.
 
 Guarantees: a reader sees the old content or the new, never a part; a failed write leaves the old file and no litter;
-JSON has sorted keys, so identical content gives identical bytes.
+JSON has sorted keys, so identical content gives identical bytes; no text or JSON holds a secret of our environment.
 """
 
 import contextlib
@@ -9,12 +9,14 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from . import secret
 from .errors import Finding, UsageError
 
 Json = dict[str, Any]
@@ -43,11 +45,27 @@ def write_atomic(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
+def keep_private() -> None:
+    """From now on what this process and its children make is for the user alone."""
+    os.umask(0o077)
+
+
 def make_folder(folder: Path) -> None:
     """Makes `folder` and the missing folders above it, mode 0700 each; mkdir would leave those above it open."""
     missing = [folder, *folder.parents]
     for item in reversed(missing[: next(i for i, path in enumerate(missing) if path.is_dir())]):
         item.mkdir(mode=0o700, exist_ok=True)
+
+
+@contextlib.contextmanager
+def as_open_as(folder: Path) -> Iterator[None]:
+    """What is made meanwhile is as open as `folder`, or the folder above it that is there, where artifacts are not."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    before = os.umask(~there.stat().st_mode & 0o777 | stat.S_IWOTH)
+    try:
+        yield
+    finally:
+        os.umask(before)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -59,11 +77,25 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    write_atomic(path, text.encode())
+    write_atomic(path, redacted(text).encode())
 
 
 def write_json(path: Path, value: Json) -> None:
-    write_atomic(path, pretty(value))
+    write_atomic(path, pretty(redacted(value)))
+
+
+def redacted[T](value: T) -> T:
+    """A text, or the texts in a JSON value, without the secrets of our environment: the form that files have."""
+    made: T = _redacted(value, secret.known(os.environ))
+    return made
+
+
+def _redacted(value: Any, secrets: tuple[bytes, ...]) -> Any:
+    if isinstance(value, str):
+        return secret.redact(value, secrets)
+    if isinstance(value, dict):
+        return {key: _redacted(item, secrets) for key, item in value.items()}
+    return [_redacted(item, secrets) for item in value] if isinstance(value, list | tuple) else value
 
 
 def pretty(value: Json) -> bytes:

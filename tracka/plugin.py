@@ -17,7 +17,21 @@ from typing import Any
 import pytest
 
 from . import campaign as campaigns
-from . import collect, cost, environment, files, handoff, lock, progress, run, schedule, supervisor, validate
+from . import (
+    collect,
+    cost,
+    environment,
+    files,
+    handoff,
+    lock,
+    markup,
+    place,
+    progress,
+    run,
+    schedule,
+    supervisor,
+    validate,
+)
 from .campaign import Campaign
 from .dealer import Dealer, Job
 from .errors import Busy, Finding, TrackaError, UsageError, screen
@@ -55,7 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         config.stash[CAMPAIGN] = campaigns.load(_folder(config))
     except UsageError as error:
-        raise pytest.UsageError(screen(error.findings, head="")) from None
+        raise pytest.UsageError(files.redacted(screen(error.findings, head=""))) from None
+    files.keep_private()
     os.environ["HF_HOME"] = environment.hf_home()  # before anything imports the hub's client
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that TERM, too, ends rows and writes JUnit
     if is_controller(config):
@@ -75,9 +90,10 @@ def _claim(config: pytest.Config) -> None:
     """Holds the campaign for this session: two sessions would judge each other's half-done phases."""
     layout, held = config.stash[CAMPAIGN].layout, contextlib.ExitStack()
     try:
+        place.require(layout)
         held.enter_context(lock.session(layout.locks, layout.root.name))
-    except Busy as error:
-        raise pytest.UsageError(str(error)) from None
+    except (Busy, UsageError) as error:
+        raise pytest.UsageError(screen(error.findings, head="")) from None
     except OSError as error:
         raise pytest.UsageError(f"{error.filename}: {error.strerror}. The campaign's folder must be writable") from None
     config.add_cleanup(held.close)
@@ -116,9 +132,24 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """A gate that a fixture refused has failed; pytest would call it an error, as if the harness were broken."""
     report = yield
+    _clean(report)
     if call.when == "setup" and call.excinfo is not None and call.excinfo.errisinstance(pytest.fail.Exception):
         report.when = "call"
     return report
+
+
+def _clean(report: pytest.TestReport) -> None:
+    """What a terminal and the JUnit report show of a test: no secret, no control character, often out of a log."""
+    if report.longrepr is not None and _shown(told := str(report.longrepr)) != told:
+        report.longrepr = _shown(told)
+    report.sections = [(name, _shown(words)) for name, words in report.sections]
+    report.user_properties = [
+        (name, _shown(value) if isinstance(value, str) else value) for name, value in report.user_properties
+    ]
+
+
+def _shown(words: str) -> str:
+    return markup.plain(files.redacted(words))
 
 
 class Controller:
@@ -198,7 +229,7 @@ class Controller:
             return
         terminalreporter.section(f"campaign {self.spec.name}")
         for line in self._summary():
-            terminalreporter.write_line(line)
+            terminalreporter.write_line(_shown(line))
 
     def _summary(self) -> Iterator[str]:
         yield from row_table(self.spec)

@@ -209,7 +209,7 @@ def _resolve(spec: Campaign, policy_path: str, tokenizers: dict[str, None]) -> s
     default = checkpoint.DEFAULT_TOKENIZERS.get(spec.defaults.policy_type or "")
     try:
         build.ensure(spec, policy_path)
-        point = checkpoint.resolve(policy_path, spec.layout.root)
+        point = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots)
     except TrackaError:
         tokenizers.update(dict.fromkeys([default] if default else []))
         raise

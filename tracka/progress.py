@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from . import files, page
+from . import files, markup, page
 from .campaign import Campaign
 from .errors import Finding
 from .files import Json
@@ -40,9 +40,10 @@ def _entry(layout: Layout) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """As the user's umask says: these pages are shared, unlike artifacts."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    """A new page is as open as the campaign's folder: these are shared, unlike artifacts."""
+    with files.as_open_as(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files.redacted(text), encoding="utf-8")
 
 
 def record(layout: Layout, handoff: Json, before: Json, voided: Iterable[str], owner: str) -> None:
@@ -134,8 +135,8 @@ def _next_action(layout: Layout, handoff: Json) -> str:
 
 def _plain(text: str, most: int = 160) -> str:
     """One line without the template's separator."""
-    line = re.sub(r"\s+", " ", text).replace("|", "/").strip() or "unknown"
-    return line if len(line) <= most else f"{line[:most]}..."
+    line = markup.line(text).replace("|", "/") or "unknown"
+    return markup.cell(line if len(line) <= most else f"{line[:most]}...")
 
 
 def findings(campaign: Campaign, phases: Iterable[str]) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from . import campaign, discover, files, matrix, schema
+from . import campaign, discover, files, matrix, place, schema
 from .campaign import Campaign
 from .errors import Finding, UsageError, collected, short, some
 from .layout import Layout
@@ -42,6 +42,7 @@ def campaign_beside(layout: Layout) -> Campaign | None:
 def one_row(artifacts_root: Path, row: Row, timeout_secs: int) -> Campaign:
     """The campaign beside the runs folder with `row` in the place of its namesake; a bare one where there is none."""
     layout = Layout.of_runs(artifacts_root)
+    place.require(layout, row.run_id)
     spec = campaign_beside(layout) or Campaign(layout, (), row.run_id, 0)
     others = tuple(other for other in spec.rows if other.run_id != row.run_id)
     table = {**spec.row_tables.get(row.run_id, {}), "timeout_secs": timeout_secs}
@@ -68,6 +69,7 @@ def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Camp
     if owner.matrix == matrix_path.resolve() and owner.settings.is_file() and owner.root != layout.root:
         what = f"{matrix_path} belongs to the campaign {owner.root}, whose settings would not apply to {artifacts_root}"
         findings.append(Finding("--artifacts-root", what, f"Name {owner.runs}"))
+    collected(findings, lambda: place.require(layout))
     rows = collected(findings, lambda: matrix.load(matrix_path))
     around = collected(findings, lambda: campaign_beside(layout))
     if findings or rows is None:

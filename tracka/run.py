@@ -8,7 +8,7 @@ attempt that the next call closes as interrupted.
 import contextlib
 from dataclasses import dataclass, replace
 
-from . import attempt, checkpoint, environment, failure, files, gpu, lease, marker, memo, schema
+from . import attempt, checkpoint, environment, failure, files, gpu, lease, marker, memo, place, schema
 from .campaign import Campaign
 from .checkpoint import Checkpoint
 from .errors import Busy, ChangedRun, Finding, RunExists, UsageError
@@ -37,7 +37,11 @@ def load_host(layout: Layout) -> Host:
 
 def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
     """The row's first attempt. Resolves and hashes the checkpoint. Raises TrackaError where it is not to be had."""
-    return _first_attempt(campaign, row, host, checkpoint.resolve(row.policy_path, campaign.layout.root))
+    return _first_attempt(campaign, row, host, _checkpoint(campaign, row))
+
+
+def _checkpoint(campaign: Campaign, row: Row) -> Checkpoint:
+    return checkpoint.resolve(row.policy_path, campaign.layout.root, campaign.policy_roots)
 
 
 def _first_attempt(campaign: Campaign, row: Row, host: Host, point: Checkpoint) -> Plan:
@@ -62,6 +66,7 @@ def run_row(
     `retry_index` 1 this is somebody's retry already, and no other follows.
     """
     layout = campaign.layout
+    place.require(layout, row.run_id)
     plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
     with marker.lock(layout, row.run_id):
         attempt.close_interrupted(layout, row.run_id)
@@ -152,6 +157,7 @@ def dry_run(campaign: Campaign, row: Row, host: Host, policy: Policy = Policy())
     """Writes the manifest of a run that does not start, flagged as such, and returns it."""
     layout = campaign.layout
     folder = layout.run(row.run_id)
+    place.require(layout, row.run_id)
     if folder.path.exists() and not is_dry(layout, row.run_id) and not policy.allow_overwrite:
         raise RunExists(Finding(str(folder.path), "the run folder exists", "Choose another run id for a dry run"))
     manifest = dry_manifest(campaign, row, host)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import Finding, InstallFailed, ToolMissing, TrackaError, UsageError, screen
-from .files import copy_atomic, make_folder, utc_now, without_password, write_text
+from .files import copy_atomic, make_folder, redacted, utc_now, without_password, write_text
 from .provision import LOCK, is_current, lock_block, provision
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -138,6 +138,7 @@ def _logged(path: Path, earlier: Path) -> Iterator[None]:
     write_text(path, earlier.read_text(errors="replace") if earlier.is_file() else "")
     terminal, file = logging.StreamHandler(sys.stdout), logging.FileHandler(path, encoding="utf-8")
     terminal.setLevel(logging.INFO)
+    file.addFilter(_redact)
     LOG.setLevel(logging.DEBUG)
     LOG.handlers = [terminal, file]
     try:
@@ -148,6 +149,12 @@ def _logged(path: Path, earlier: Path) -> Iterator[None]:
     finally:
         LOG.handlers = []
         file.close()
+
+
+def _redact(record: logging.LogRecord) -> bool:
+    """A filter that lets every line pass, its secrets taken out."""
+    record.msg, record.args = redacted(record.getMessage()), None
+    return True
 
 
 def _remember_hub_cache(wanted: Wanted) -> None:
