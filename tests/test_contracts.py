@@ -133,6 +133,29 @@ def test_another_checkpoint_in_the_manifest_is_found(root: Path) -> None:
     assert any("checkpoint" in finding.where for finding in found(root))
 
 
+def of_another_suite(root: Path) -> None:
+    """Has lerobot-eval's own file tell of episodes of libero_goal."""
+    info = files.read_json(root / ATTEMPT / "eval" / "eval_info.json")
+    edit(root / ATTEMPT / "eval" / "eval_info.json", per_task=[info["per_task"][0] | {"task_group": "libero_goal"}])
+
+
+def test_episodes_of_another_suite_are_found(root: Path) -> None:
+    of_another_suite(root)
+    assert {"key per_task", "key task_group"} <= {finding.where.split(", ")[-1] for finding in found(root)}
+
+
+def test_episodes_of_another_suite_are_found_where_every_copy_tells_so(root: Path) -> None:
+    of_another_suite(root)
+    for folder in (root / RUN, root / ATTEMPT):
+        result = files.read_json(folder / "result.json")
+        edit(folder / "result.json", per_task=[result["per_task"][0] | {"suite": "libero_goal"}])
+        episodes = folder / "episodes.jsonl"
+        episodes.write_text(episodes.read_text().replace("libero_object", "libero_goal"))
+    (finding,) = found(root)
+    assert finding.where == f"{root / ATTEMPT / 'eval'}, key task_group"
+    assert finding.what == "it is ['libero_goal'], and ['libero_object'] by the other files"
+
+
 def test_videos_of_another_run_are_found(root: Path) -> None:
     in_place(root / RESULT, video_paths=files.read_json(root / "artifacts/runs/wide_b4_e4/result.json")["video_paths"])
     assert any("video_paths" in finding.where for finding in found(root))

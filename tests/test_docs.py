@@ -10,10 +10,13 @@ import campaigns
 import pytest
 from campaigns import REPOSITORY, SETTINGS, STANDIN
 
+from tracka import campaign
+
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 BY_ANOTHER_TEST = "plan-commands.md"
 BY_CI = {"make accept", "make test"}  # .ci/run runs these two
 BY_SHELL = {"source .venv/bin/activate"}
+WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
 def commands(page: Path) -> list[str]:
@@ -65,3 +68,15 @@ def test_what_the_tests_of_the_pages_leave_to_ci_is_what_ci_runs() -> None:
 def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_shows_the_smoke_campaigns_rows_with_their_known_answers() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    spec = campaign.load(REPOSITORY / "tasks" / "smoke-libero-object")
+    block = readme[readme.index("\nrun   ") : readme.index("\nphase1: pass")]
+    shown = [tuple(line.split()[:4]) for line in block.splitlines()[2:]]
+    episodes = {row.run_id: row.n_episodes * len(spec.task_ids(row)) for row in spec.enabled}
+    wins = {row.run_id: sum(map(len, spec.known_answers[row.run_id].values())) for row in spec.enabled}
+    assert shown == [(run_id, "pass", str(count), str(wins[run_id])) for run_id, count in episodes.items()]
+    known, every = sum(wins.values()), sum(episodes.values())
+    assert f"it knows {WORDS[known]} of the {WORDS[every]} episodes by heart" in readme

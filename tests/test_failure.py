@@ -179,8 +179,9 @@ def test_warnings_of_libraries_do_not_fail_a_good_run(tmp_path: Path) -> None:
         (Metrics("eval_info.json", 2, 2, 1.0, (TaskOutcome("libero_object", 1, (True,) * 2),)), "invalid_result"),
         (Metrics("eval_info.json", 4, 4, 1.0, (TaskOutcome("libero_object", 0, (True,) * 2),) * 2), "invalid_result"),
         (Metrics("eval_info.json", 2, 1, 0.5, GOOD.tasks, ("overall.n_episodes is 3",)), "invalid_result"),
+        (Metrics("eval_info.json", 2, 1, 0.5, (TaskOutcome("libero_goal", 0, (True, False)),)), "invalid_result"),
     ],
-    ids=["nothing", "log alone", "no episodes", "one few", "one more", "other task", "twice", "disagreeing"],
+    ids=["nothing", "log alone", "none", "one few", "one more", "other task", "twice", "disagreeing", "other suite"],
 )
 def test_exit_0_without_exactly_the_expected_episodes_is_a_failure(
     tmp_path: Path, metrics: Metrics, reason: str

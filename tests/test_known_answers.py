@@ -10,6 +10,7 @@ import campaigns
 import pytest
 from campaigns import Made
 
+from fixtures.known_answers import Line
 from tracka import files
 from tracka.run import Policy
 
@@ -110,20 +111,45 @@ def test_the_rows_run_with_those_that_failed_and_what_has_passed_does_not_run_ag
 
 
 RUNS = {
-    "bad action": (BASELINE, "nan_action:1", "the run failed (bad_action)"),
-    "exit status after the result": (PAIR, f"late:{WINS}", "the run failed (crash): exit code 3"),
-    "more episodes than asked": (PAIR, f"extra:{WINS}", "the run failed (invalid_result)"),
-    "another suite": (PAIR, f"foreign:{WINS}", "the run failed (invalid_result)"),
-    "no result": (PAIR, "no_result", "the run failed (no_result)"),
+    "bad action": (BASELINE, "nan_action:1", ["1         1             1 ", "the run failed (bad_action)"]),
+    "exit status after the result": (PAIR, f"late:{WINS}", ["2         2 ", "the run failed (crash): exit code 3"]),
+    "more episodes than asked": (PAIR, f"extra:{WINS}", ["2         none ", "the run failed (invalid_result)"]),
+    "another suite": (PAIR, f"foreign:{WINS}", ["2         none ", "the run failed (invalid_result)"]),
+    "no result": (PAIR, "no_result", ["2         none ", "the run failed (no_result)"]),
 }
 
 
 @pytest.mark.parametrize(("run_id", "word", "said"), RUNS.values(), ids=RUNS)
-def test_a_row_that_failed_is_different_whatever_it_reports(copied: Made, run_id: str, word: str, said: str) -> None:
+def test_a_row_that_failed_is_different_whatever_it_reports(
+    copied: Made, run_id: str, word: str, said: list[str]
+) -> None:
     copied.behave(**{run_id: [word]})
     assert copied.run_row(run_id, Policy(allow_overwrite=True))["status"] == "fail"
     found = differing(copied)
-    assert [name for name in found if found[name]] == [run_id] and said in found[run_id]
+    assert [name for name in found if found[name]] == [run_id]
+    assert [words for words in said if words not in found[run_id]] == []
+
+
+WRONG = {
+    "another episode": ("0=0,1 3=3", "2 (episodes [0, 1] in place of [0, 2])  2            DIFFERENT\n"),
+    "one too many": ("0=0,2 3=1,3", "2 (episodes [1, 3] in place of [3])  2            DIFFERENT\n"),
+    "one too few": ("0=2 3=3", "1 (episodes [2] in place of [0, 2])  1            DIFFERENT\n"),
+}
+
+
+@pytest.mark.parametrize(("wins", "said"), WRONG.values(), ids=WRONG)
+def test_a_row_that_passed_with_other_episodes_is_different_by_them_alone(copied: Made, wins: str, said: str) -> None:
+    copied.behave(**{PAIR: [f"episodes:{wins}"]})
+    assert copied.run_row(PAIR, Policy(allow_overwrite=True))["status"] == "pass"
+    found = differing(copied)
+    assert not found[BASELINE] and said in f"{found[PAIR]}\n" and len(found[PAIR].splitlines()) == 1
+
+
+def test_a_harness_that_counts_otherwise_than_lerobot_eval_is_different(accepted: Made) -> None:
+    row = accepted.spec.row(PAIR)
+    assert Line(row, 0, known=(0, 2), evaluated=(0, 2), counted=2).right
+    for counted in (None, 1, 3):
+        assert not Line(row, 0, known=(0, 2), evaluated=(0, 2), counted=counted).right
 
 
 def test_a_row_that_passed_with_half_its_batch_is_different(copied: Made) -> None:

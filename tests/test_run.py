@@ -44,6 +44,9 @@ ENDS = {
     "import": End("unimportable", "fail", "import", 1),
     "no_result": End("no_result", "fail", "no_result", 0),
     "short": End("short", "fail", "invalid_result", 0),
+    "extra": End("extra", "fail", "invalid_result", 0),
+    "foreign": End("foreign:0=0,3", "fail", "invalid_result", 0),
+    "late": End("late:0=0,3", "fail", "crash", 3),
     "nan": End("nan", "fail", "invalid_result", 0),
     "liar": End("liar", "fail", "invalid_result", 0),
     "hang": End("hang", "fail", "timeout", -15),
@@ -113,7 +116,7 @@ def test_a_program_that_cannot_be_started_leaves_a_result_too(ready: Made) -> No
     assert evidence(ready, ROW) == []
 
 
-@pytest.mark.parametrize("word", ["crash", "killed", "no_result", "short", "liar", "egl"])
+@pytest.mark.parametrize("word", ["crash", "killed", "no_result", "short", "foreign", "liar", "egl"])
 def test_the_message_of_a_failure_says_more_than_its_reason(ready: Made, word: str) -> None:
     ready.behave(**{ROW: [word]})
     result = ready.run_row(ROW, retry_index=1)
