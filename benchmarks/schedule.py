@@ -21,7 +21,7 @@ from tracka.matrix import COLUMNS
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # in the matrix's order: the longest in the middle
-SECONDS = tuple(map(float, "1 4 2 0.5 3 2.5 1.5 8 1 4 2 0.5 3 2.5 1.5 1".split()))
+SECONDS = (1, 4, 2, 0.5, 3, 2.5, 1.5, 8, 1, 4, 2, 0.5, 3, 2.5, 1.5, 1)
 WORKERS, LIMIT = 4, 1.03
 BOUND = max(sum(SECONDS) / WORKERS, *SECONDS)
 MODES = ("ours", "load", "worksteal", "loadgroup")

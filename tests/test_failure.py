@@ -137,6 +137,12 @@ def test_a_timeout_is_called_so_whatever_was_printed(tmp_path: Path) -> None:
     assert found == Failure("timeout", "not done after 61 s, so it was ended")
 
 
+@pytest.mark.parametrize(("stopped", "said"), [("lost", "nothing is known"), ("survived", "could not be ended")])
+def test_an_end_that_is_not_sure_is_no_pass(tmp_path: Path, stopped: str, said: str) -> None:
+    found = failure.diagnose(Exit(0, stopped, 3.2), GOOD, "libero_object", EXPECTED, [tmp_path / "stderr.log"])
+    assert found is not None and found.reason == "killed" and said in found.message
+
+
 def test_a_flood_is_called_so_whatever_was_printed_and_however_it_ended(tmp_path: Path) -> None:
     (tmp_path / "stderr.log").write_text(CUDA_OOM)
     for code in (0, 1, -15):

@@ -44,6 +44,8 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         (None, ["0", "1", "2", "3"]),
         ("", []),
         ("-1", []),
+        ("2,2,1", ["2"]),
+        ("2,GPU-2-a,1", ["2"]),
         ("2", ["2"]),
         ("3,1", ["3", "1"]),
         ("GPU-2-a,GPU-0-a", ["2", "0"]),

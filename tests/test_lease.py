@@ -1,5 +1,6 @@
 """Leases: one GPU for one row at a time, whoever else is on the host, until the last process of the row has ended."""
 
+import os
 import stat
 import subprocess
 import sys
@@ -255,3 +256,25 @@ def test_a_journal_that_has_grown_too_long_begins_anew(tmp_path: Path) -> None:
     journal.write_bytes(b"x" * (lease.JOURNAL_BYTES + 1))
     free()
     assert journal.stat().st_size == 0
+
+
+def test_a_relative_folder_of_locks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(lease.LOCKS, "locks")
+    with pytest.raises(errors.TrackaError, match="no absolute path"):
+        free()
+
+
+def test_a_lock_that_another_wrote_nonsense_into_is_waited_for_all_the_same(hold: Hold, tmp_path: Path) -> None:
+    holder = hold(0)
+    assert got(holder) == 0
+    (tmp_path / "locks" / "GPU-pretended-0.lock").write_bytes(b"\xff\xfe" * 1000)
+    assert free() == 1
+
+
+def test_who_holds_a_mark_and_started_us_is_no_leftover(tmp_path: Path) -> None:
+    """An editor's terminal that has a row's environment must not end with the row."""
+    code = "import os\nfrom tracka import leftover\nprint(leftover.end(leftover.ROW, os.environ[leftover.ROW]))"
+    command = ["bash", "-c", f"{sys.executable} -c '{code}'; echo alive"]
+    marks = {leftover.ROW: str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    ended = subprocess.run(command, env=os.environ | marks, capture_output=True, text=True)
+    assert ended.stdout == "[]\nalive\n", ended.stderr

@@ -236,6 +236,56 @@ def test_the_journal_tells_when_the_child_began_and_when_nothing_of_it_was_left(
     assert [line["at"] for line in lines] == sorted(line["at"] for line in lines)
 
 
+SLOWLY = "import time; print(1, flush=True); time.sleep(3)"
+
+
+def test_a_child_that_ends_late_while_its_supervisor_is_stopped_has_run_out_of_time(tmp_path: Path) -> None:
+    with ThreadPoolExecutor() as pool:
+        ended = pool.submit(run, tmp_path, f"import os; print(os.getpid(), flush=True); {SLOWLY}", timeout=2)
+        wait_until(lambda: bool(printed_pids(tmp_path)))
+        supervisor = supervisor_of(printed_pids(tmp_path)[0])
+        supervisor.suspend()
+        time.sleep(4)
+        supervisor.resume()
+        assert ended.result().stopped == "timeout"
+
+
+def test_a_supervisor_that_stays_stopped_is_killed_when_all_its_time_is_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "SPARE_SECS", 1.0)
+    with ThreadPoolExecutor() as pool:
+        ended = pool.submit(run, tmp_path, SPAWN.format(session=True, then="time.sleep(20)"), timeout=2)
+        wait_until(lambda: len(printed_pids(tmp_path)) == 2)
+        supervisor_of(printed_pids(tmp_path)[0]).suspend()
+        assert ended.result().stopped == "lost"
+    assert are_gone(printed_pids(tmp_path))
+
+
+def test_a_journal_that_is_lost_meanwhile_costs_no_result(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    journal.touch()
+    ended = run(tmp_path, f"import os; os.unlink({str(journal)!r})", journal=journal)
+    assert (ended.code, ended.stopped) == (0, "")
+
+
+def test_a_big_environment_arrives_whole(tmp_path: Path) -> None:
+    env = {f"BIG_{number}": "x" * 100_000 for number in range(8)}
+    run_command(tmp_path, ["/bin/sh", "-c", "echo ${#BIG_7}"], env=env)
+    assert (tmp_path / "out").read_text() == "100000\n"
+
+
+def test_the_exit_code_is_known_though_our_parent_ignored_the_ends_of_children(tmp_path: Path) -> None:
+    code = INTERRUPTED.replace("test_process.run(", "print(test_process.run(").replace("), 20)", "), 20).code)")
+    code = code.replace(
+        'test_process.SPAWN.format(session=sys.argv[2] == "True", then="time.sleep(20)")', "'raise SystemExit(3)'"
+    )
+    script = 'trap "" CHLD; exec "$@"'
+    command = ["bash", "-c", script, "bash", sys.executable, "-c", code, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.stdout.split() == ["3"], ended.stderr
+
+
 # output
 
 

@@ -695,3 +695,43 @@ def test_where_preflight_found_no_backend_nothing_starts_and_its_reason_is_said(
     assert (ended.returncode, ended.stdout) == (2, "")
     assert f"error: {path}: preflight is blocked (no EGL here). Mend it" in ended.stderr
     assert (contents(ready.root), ready.started()) == (before, [])
+
+
+# odd parents
+
+
+def shell(ready: Made, script: str) -> subprocess.CompletedProcess[str]:
+    """Runs `script`, in which "$@" is a sweep of the long row."""
+    words = [sys.executable, "-m", "tracka", *ready.sweep_words("--rows", LONG)]
+    command = ["bash", "-c", script, "bash", *words]
+    return subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **ready.environ}, capture_output=True, text=True)
+
+
+def test_an_exit_code_counts_though_our_parent_ignored_the_ends_of_children(ready: Made) -> None:
+    ready.behave(**{LONG: ["late:0=1"]})
+    ended = shell(ready, 'trap "" CHLD; exec "$@"')
+    assert (ended.returncode, results(ready, LONG)) == (1, [("fail", "crash"), ("fail", "crash")])
+
+
+def test_a_row_runs_without_standard_files(ready: Made) -> None:
+    assert shell(ready, '"$@" <&- >&- 2>&-').returncode == 0
+    assert results(ready, LONG) == [("pass", None)]
+
+
+def test_a_reader_who_has_gone_changes_no_outcome(ready: Made) -> None:
+    assert shell(ready, '"$@" | true; exit ${PIPESTATUS[0]}').returncode == 0
+    assert results(ready, LONG) == [("pass", None)]
+
+
+@pytest.mark.parametrize("mark", ["TRACKA_ROW", "TRACKA_LEASE"])
+def test_the_environment_of_a_row_is_refused(ready: Made, mark: str) -> None:
+    ended = shell(ready, f'{mark}=/somewhere "$@"')
+    assert ended.returncode == 2 and f"unset {mark}" in ended.stderr
+    assert ready.started() == []
+
+
+def test_a_secret_in_a_rows_line_is_redacted(ready: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_SECRETSECRET123")
+    ready.behave(**{LONG: ["crash:hf_SECRETSECRET123"]})
+    ended = shell(ready, '"$@"')
+    assert "[redacted]" in ended.stdout and "hf_SECRETSECRET123" not in ended.stdout + ended.stderr

@@ -24,7 +24,7 @@ def run(plan: Plan, device: Device) -> Json:
     layout, run_id = plan.campaign.layout, plan.row.run_id
     number = max(layout.run(run_id).numbers(), default=0) + 1
     folder = layout.run(run_id).attempt(number)
-    environ = environment.for_row(plan.campaign, device, plan.host.backend) | _marks(layout.run(run_id), device)
+    environ = environment.for_row(plan.campaign, device, plan.host.backend)
     manifest = plan.manifest(folder, device, environ, number)
     files.make_folder(folder.path.parent)
     folder.path.mkdir(mode=0o700)  # exclusively: an attempt is made once
@@ -33,7 +33,7 @@ def run(plan: Plan, device: Device) -> Json:
         log.touch(mode=0o600)  # linked to the top before the launch, so that they can be followed there
     _publish(layout.run(run_id), folder, starting=True)
     marker.advance(layout, run_id, "running", number, retry_index=plan.retry_index, gpu_id=device.gpu_id)
-    result = _execute(plan, folder, manifest, environ, device)
+    result = _execute(plan, folder, manifest, environ | _marks(layout.run(run_id), device), device)
     return close(layout, folder, result)
 
 
@@ -129,8 +129,7 @@ def close_interrupted(layout: Layout, run_id: str) -> None:
         return
     folder = layout.run(run_id).attempt(numbers[-1])
     state = marker.read(layout, run_id)
-    if not folder.result.exists():
-        leftover.end(leftover.ROW, str(layout.run(run_id).path))  # its supervisor may still be at work, or be dead
+    leftover.end(leftover.ROW, str(layout.run(run_id).path))  # its supervisor may still be at work, or be dead
     if folder.result.exists():
         if state is not None and state["status"] == "running":
             close(layout, folder, files.read_json(folder.result))  # it ended between the result and the marker

@@ -16,6 +16,7 @@ from . import (
     campaign,
     collect,
     discover,
+    entry,
     environment,
     files,
     init,
@@ -40,8 +41,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 
 def main() -> None:
     """The entry point: findings go to stderr, one a line, and their error's exit code to the shell."""
+    entry.prepare()
     os.environ["HF_HOME"] = environment.hf_home()  # before anything imports the hub's client
     try:
+        entry.outside_of_rows()
         app()
     except TrackaError as error:
         print(files.redacted(screen(error.findings)), file=sys.stderr)
@@ -191,11 +194,11 @@ def sweep_command(
     try:
         codes = sweep.sweep(spec, chosen, host, run.Policy(resume=resume), max_parallel)
     except KeyboardInterrupt:
-        print("interrupted; replay:", sweep.replay(matrix, artifacts_root, status_dir, max_parallel, asked))
+        worker.say(f"interrupted; replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, asked)}")
         raise typer.Exit(130) from None
     failed = [run_id for run_id in asked if codes[run_id]]
-    print(f"{len(asked) - len(failed)} of {len(asked)} rows passed")
-    print("replay:", sweep.replay(matrix, artifacts_root, status_dir, max_parallel, failed or asked))
+    worker.say(f"{len(asked) - len(failed)} of {len(asked)} rows passed")
+    worker.say(f"replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, failed or asked)}")
     raise typer.Exit(1 if failed else 0)
 
 

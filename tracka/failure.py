@@ -54,6 +54,10 @@ def diagnose(
         return Failure("flood", what)
     if ended.stopped == "lost":
         return Failure("killed", "the process that supervised the run was killed, so nothing is known of the run's end")
+    if ended.stopped == "survived":
+        return Failure(
+            "killed", "a process of the run could not be ended: another user's, or one that the kernel holds"
+        )
     if ended.code != 0:
         return _crash(ended, without_ignored("\n".join(files.tail(log) for log in logs)))
     if any(files.mentions(log, BAD_ACTION.encode()) for log in logs):

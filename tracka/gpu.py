@@ -3,8 +3,7 @@
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import takewhile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +85,13 @@ def inventory() -> tuple[Gpu, ...]:
     wanted = os.environ.get(VISIBLE)
     if wanted is None:
         return installed
-    found = list(takewhile(bool, (_named(word.strip(), installed) for word in wanted.split(","))))
-    return tuple(Gpu(i, each.visible, each.uuid, each.name, each.sliced) for i, each in enumerate(found) if each)
+    found: list[Gpu] = []
+    for word in wanted.split(","):
+        named = _named(word.strip(), installed)
+        if named is None or named in found:
+            break
+        found.append(named)
+    return tuple(replace(each, gpu_id=i) for i, each in enumerate(found))
 
 
 def _named(word: str, installed: tuple[Gpu, ...]) -> Gpu | None:

@@ -72,6 +72,9 @@ def _begin(path: Path) -> None:
 def _folder() -> Path:
     """The folder of the locks. One that another user could exchange files in is refused."""
     folder = Path(os.environ.get(LOCKS) or HOST_FOLDER)
+    if not folder.is_absolute():
+        what = "it is no absolute path, so each process would have locks of its own"
+        raise TrackaError(Finding(f"{LOCKS}={folder}", what, "Name a folder from / on, the same for all on the host"))
     with contextlib.suppress(FileExistsError):
         folder.mkdir(parents=True)
         folder.chmod(0o1777)  # everybody's, and each file its owner's, as /tmp itself

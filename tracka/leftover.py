@@ -16,6 +16,7 @@ ROW = "TRACKA_ROW"  # the run folder that the process writes to
 LEASE = "TRACKA_LEASE"  # the lock file of the GPU that it computes on
 CHILD = "TRACKA_CHILD"  # a word for one child and its descendants
 SUPERVISES = "TRACKA_SUPERVISES"  # a supervisor's own: the run folder of the child that it owns
+MARKS = (ROW, LEASE, CHILD, SUPERVISES)
 PATIENCE_SECS = 15.0  # longer than a supervisor whose caller has died takes to end its tree
 
 
@@ -23,12 +24,15 @@ def end(mark: str, value: str) -> list[int]:
     """Ends every process marked so, and returns their ids. A supervisor at work there is given the time to finish."""
     if mark == ROW:
         _wait(SUPERVISES, value)
-    found = list(_marked(mark, value))
-    for process in found:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(found, timeout=PATIENCE_SECS)
-    return [process.pid for process in found]
+    ended: list[int] = []
+    give_up = time.monotonic() + PATIENCE_SECS
+    while (found := list(_marked(mark, value))) and time.monotonic() < give_up:  # one may start another meanwhile
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, timeout=1)
+        ended += [process.pid for process in found]
+    return ended
 
 
 def _wait(mark: str, value: str) -> None:
@@ -37,13 +41,14 @@ def _wait(mark: str, value: str) -> None:
     while (stuck := list(_marked(mark, value))) and time.monotonic() < end_at:
         time.sleep(0.05)
     for process in stuck:
-        with contextlib.suppress(psutil.NoSuchProcess):
+        with contextlib.suppress(psutil.Error):
             process.kill()
 
 
 def _marked(mark: str, value: str) -> Iterator[psutil.Process]:
     words = f"\0{mark}={value}\0".encode(errors="surrogateescape")
+    ours = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
     for pid in psutil.pids():
-        with contextlib.suppress(OSError, psutil.NoSuchProcess):  # of another user, or gone meanwhile
-            if pid != os.getpid() and words in b"\0" + Path(f"/proc/{pid}/environ").read_bytes():
+        with contextlib.suppress(OSError, psutil.Error):  # of another user, or gone meanwhile
+            if pid not in ours and words in b"\0" + Path(f"/proc/{pid}/environ").read_bytes():
                 yield psutil.Process(pid)

@@ -23,7 +23,7 @@ def hold(path: Path, what: str, wait: bool = False, shared: bool = False) -> Ite
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            holder = file.read().strip() or "unknown"
+            holder = file.read(200).strip() or "unknown"
             raise Busy(Finding(str(path), f"{what} is held by {holder}", "Wait for it, or end it")) from None
         yield file
 
@@ -37,7 +37,7 @@ def opened(path: Path, shared: bool = False) -> IO[str]:
         number = os.open(path, flags | os.O_CREAT, 0o600)
         if shared:
             os.fchmod(number, 0o666)
-    return os.fdopen(number, "r+")
+    return os.fdopen(number, "r+", errors="replace")
 
 
 @contextlib.contextmanager

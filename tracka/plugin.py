@@ -20,6 +20,7 @@ from . import campaign as campaigns
 from . import (
     collect,
     cost,
+    entry,
     environment,
     files,
     handoff,
@@ -67,9 +68,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.help or config.option.version:
         return
     try:
+        entry.outside_of_rows()
         config.stash[CAMPAIGN] = campaigns.load(_folder(config))
     except UsageError as error:
         raise pytest.UsageError(files.redacted(screen(error.findings, head=""))) from None
+    entry.prepare()
     files.keep_private()
     os.environ["HF_HOME"] = environment.hf_home()  # before anything imports the hub's client
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that TERM, too, ends rows and writes JUnit

@@ -9,6 +9,7 @@ is alive; if we are killed, the supervisor ends them all.
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -20,9 +21,11 @@ from pathlib import Path
 from typing import IO
 
 from . import leftover
+from .files import Json
 from .supervisor import Request
 
 _PARENT = str(Path(__file__).resolve().parent.parent)
+SPARE_SECS = 60.0  # that a supervisor may take beyond its child's time and grace
 _START = """
 import runpy, sys
 sys.path.insert(0, sys.argv[1])
@@ -35,8 +38,8 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 class Exit:
     """How a child ended. `code` is minus the signal's number after a signal, as in subprocess.
 
-    `stopped` is `timeout` or `flood`, where it took too long or printed too much, `lost` where the supervisor was
-    killed and so nothing is known of the end, else nothing.
+    `stopped` is `timeout` or `flood`, where it took too long or printed too much, `survived` where something of it
+    could not be ended, `lost` where the supervisor was killed and so nothing is known of the end, else nothing.
     """
 
     code: int
@@ -90,7 +93,7 @@ def run(
     )
     start = time.monotonic()
     with _supervisor(request, () if lease is None else (lease,)) as status:
-        told = [json.loads(line) for line in status]
+        told = _told(status, bounds.timeout + bounds.grace + SPARE_SECS)
     if not told or "pid" in told[-1]:
         leftover.end(leftover.CHILD, request.env[leftover.CHILD])
         return Exit(-signal.SIGKILL, "lost", time.monotonic() - start)
@@ -113,11 +116,31 @@ def _supervisor(request: Request, held: Sequence[int]) -> Iterator[IO[bytes]]:
                 os.close(control)
                 os.close(status)
             with contextlib.suppress(BrokenPipeError):  # it is gone already: it tells nothing
-                asked.write(request.sent())
+                rest = memoryview(request.sent())
+                while rest:
+                    rest = rest[asked.write(rest) :]
             yield told
         finally:
             asked.close()
             told.read()
+
+
+def _told(status: IO[bytes], seconds: float) -> list[Json]:
+    """What the supervisor tells until it ends. One that is stopped itself keeps no deadline: it is killed then."""
+    text, end = b"", time.monotonic() + seconds
+    while chunk := _read(status, end - time.monotonic()):
+        text += chunk
+    told = [json.loads(line) for line in text.splitlines()]
+    if chunk is None and told:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(told[0]["supervisor"], signal.SIGKILL)
+    return told
+
+
+def _read(status: IO[bytes], seconds: float) -> bytes | None:
+    """The next words, nothing at their end, None if there are none within `seconds`."""
+    ready, _, _ = select.select([status], [], [], max(0.0, seconds))
+    return os.read(status.fileno(), 65536) if ready else None
 
 
 def _launch(request: Request, pipes: tuple[int, int], held: Sequence[int]) -> None:

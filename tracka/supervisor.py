@@ -26,6 +26,7 @@ from typing import Any
 
 import psutil
 
+from . import entry
 from .log import Log
 
 CONTROL_GRACE_SECS = 1.0  # between TERM and KILL where the caller is gone or in a hurry
@@ -72,6 +73,7 @@ def main(control: int, status: int) -> None:
     if os.fork():
         os._exit(0)  # so that nobody but the kernel and the control pipe knows us
     os.setsid()
+    entry.prepare()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # a handler, since an ignored signal would be so in the child
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -108,14 +110,20 @@ class _Supervision:
             self.child = self._launch()
             try:
                 note(self.request, "start", self.child.pid)
-                say(self.status, pid=self.child.pid)
+                say(self.status, pid=self.child.pid, supervisor=os.getpid())
                 self._supervise()
                 seconds = time.monotonic() - self.start
             finally:
-                kill_all(self.child)
-                note(self.request, "end", self.child.pid)
+                alive = kill_all(self.child)
+                with contextlib.suppress(OSError):  # the run is over: its result is worth more than this line
+                    note(self.request, "end", self.child.pid)
             self._drain()
-        return {"code": self.child.wait(), "stopped": self.stopped or self._flooded(), "seconds": seconds}
+        return {"code": self.child.wait(), "stopped": self._verdict(seconds, alive), "seconds": seconds}
+
+    def _verdict(self, seconds: float, alive: bool) -> str:
+        """Why the child's exit code does not count. A child that ended late did so while we were stopped."""
+        late = "timeout" if seconds > self.request.timeout else ""
+        return self.stopped or self._flooded() or late or ("survived" if alive else "")
 
     @contextlib.contextmanager
     def _logs(self) -> Iterator[list[Log]]:
@@ -203,12 +211,12 @@ class _Supervision:
                 pass
 
 
-def kill_all(child: subprocess.Popen[bytes]) -> None:
-    """Kills our descendants until there is none: each may have started another meanwhile."""
+def kill_all(child: subprocess.Popen[bytes]) -> bool:
+    """Kills our descendants until there is none: each may have started another meanwhile. Whether some live on."""
     end = time.monotonic() + KILL_SECS
     while (tree := psutil.Process().children(recursive=True)) and time.monotonic() < end:
         for process in tree:
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.Error):  # gone, or another user's
                 process.kill()
         child.poll()
         for process in tree:  # the orphans that the kernel gave us wait for us; the child is subprocess's business
@@ -216,6 +224,7 @@ def kill_all(child: subprocess.Popen[bytes]) -> None:
                 if process.pid != child.pid:
                     os.waitpid(process.pid, os.WNOHANG)
         time.sleep(0.01)
+    return bool(tree)
 
 
 def note(request: Request, event: str, pid: int) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from . import collect, lease, process, run, supervisor
+from . import collect, entry, files, lease, process, run, supervisor
 from .campaign import Campaign
 from .errors import TrackaError, screen
 from .files import Json
@@ -56,8 +56,16 @@ def undisturbed() -> Iterator[None]:
 def execute(campaign: Campaign, row: Row, host: Host, policy: Policy, retry_index: int = 0) -> int:
     """Runs one row, says in one line how it went, and returns 0 if it passed."""
     result = run.run_row(campaign, row, host, policy, retry_index)
-    print(f"{row.run_id}: {_told(result)}", flush=True)
+    say(f"{row.run_id}: {_told(result)}")
     return 0 if result["status"] == "pass" else 1
+
+
+def say(text: str, error: bool = False) -> None:
+    """Prints without secrets; a reader who has gone changes nothing of the outcome."""
+    try:
+        print(files.redacted(text), file=sys.stderr if error else sys.stdout, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2 if error else 1)
 
 
 def _told(result: Json) -> str:
@@ -72,14 +80,16 @@ def main(work: Work) -> int:
     try:
         return execute(*work)
     except TrackaError as error:
-        print(screen(error.findings, f"error: row {row.run_id}: "), file=sys.stderr)
+        say(screen(error.findings, f"error: row {row.run_id}: "), error=True)
         return error.exit_code
     except OSError as error:
-        print(f"error: row {row.run_id}: {error.filename}: {error.strerror}", file=sys.stderr)
+        say(f"error: row {row.run_id}: {error.filename}: {error.strerror}", error=True)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":
+    entry.prepare()
+    files.keep_private()
     sys.exit(main(pickle.load(sys.stdin.buffer)))
