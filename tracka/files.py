@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from . import secret
 from .errors import Finding, UsageError
 
 Json = dict[str, Any]
-URL_SECRET = re.compile(r"(?<=://)[^/\s]+@")
 
 
 def utc_now() -> str:
@@ -174,7 +172,7 @@ def copy_atomic(source: Path, target: Path) -> None:
 
 def without_password(text: str) -> str:
     """`text` with the user:password@ of every URL taken out."""
-    return URL_SECRET.sub("", text)
+    return secret.USER.sub("", text)
 
 
 def tail(path: Path, limit: int = 65536) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 from campaigns import REPOSITORY, Made
-from processes import is_alive, of_campaign, wait_until
+from processes import is_alive, of_campaign, wait_for_the_end_of, wait_until
 
 from tracka import files, leftover, marker
 
@@ -60,7 +60,7 @@ def test_a_killed_harness_leaves_no_process_and_the_next_call_ends_its_row(ready
     harness = started(ready, "hang")
     harness.send_signal(number)
     harness.communicate(timeout=20)
-    wait_until(lambda: not of_campaign(ready.root), 5)
+    wait_for_the_end_of(ready.root)
     assert status(ready) != "pass"
     assert ready.run_row(ROW)["status"] == "pass"
     assert outcomes(ready, ROW) == [("fail", "interrupted"), ("pass", None)]
@@ -69,7 +69,7 @@ def test_a_killed_harness_leaves_no_process_and_the_next_call_ends_its_row(ready
 def test_a_killed_xdist_worker_leaves_no_process_and_its_row_is_no_pass(ready: Made) -> None:
     ready.behave(**{ROW: ["kill_harness", "ok"]})
     ready.pytest("-n2", "-m", "phase3 or phase4")
-    wait_until(lambda: not of_campaign(ready.root), 5)
+    wait_for_the_end_of(ready.root)
     assert outcomes(ready, ROW)[0] == ("fail", "interrupted")
     assert ready.run_row(ROW)["status"] == "pass"
 
@@ -81,7 +81,7 @@ def test_a_killed_pytest_leaves_no_process_and_starts_no_further_row(ready: Made
     wait_until(lambda: len(ready.started()) == 3, 60)
     session.kill()
     session.wait()
-    wait_until(lambda: not of_campaign(ready.root), 5)
+    wait_for_the_end_of(ready.root)
     time.sleep(1)
     assert (len(ready.started()), of_campaign(ready.root)) == (3, [])
     assert ready.pytest("-n2").returncode == 0
@@ -148,7 +148,7 @@ def test_a_stopped_process_of_a_killed_harness_is_ended_too(ready: Made) -> None
     os.kill(left_by(ready)[0], signal.SIGSTOP)
     harness.kill()
     harness.communicate()
-    wait_until(lambda: not of_campaign(ready.root), 5)
+    wait_for_the_end_of(ready.root)
 
 
 WAITS = "import time; time.sleep(60)"
