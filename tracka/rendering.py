@@ -4,12 +4,14 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import environment, files, gpu, process
 from .campaign import Campaign
+from .check import Check
 from .gpu import Device
 from .process import Bounds
 
@@ -34,6 +36,22 @@ def try_backends(spec: Campaign, suite: str, requested: str, gpu_ids: list[int],
     if first.ok or requested != "egl":
         return [first]
     return [first, _try(spec, suite, "glx", gpu_ids, folder)]
+
+
+def checks(backends: Sequence[Backend]) -> list[Check]:
+    """A check a backend that was tried; one that failed only warns where another works."""
+    good = any(item.ok for item in backends)
+    remedy = "Install libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libopengl0 (or NVIDIA's driver), or xvfb for GLX"
+    return [
+        Check(
+            f"rendering:{item.name}",
+            "pass" if item.ok else "warn" if good else "fail",
+            item.evidence,
+            None if item.ok else remedy,
+            seconds=item.seconds,
+        )
+        for item in backends
+    ]
 
 
 def _try(spec: Campaign, suite: str, name: str, gpu_ids: list[int], folder: Path) -> Backend:
