@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,47 @@ def processes(uuid: str | None) -> tuple[Process, ...]:
         except nvml.NVMLError:
             return ()
         return tuple(Process(each.pid, _name(each.pid), _mib(each.usedGpuMemory)) for each in running)
+
+
+@dataclass(frozen=True)
+class State:
+    """What the driver says of one GPU now; memory in MiB, None where it does not say."""
+
+    gpu_id: int
+    name: str
+    uuid: str
+    memory_total: int | None
+    memory_free: int | None
+    processes: tuple[str, ...]
+
+
+def states(gpus: Sequence[Gpu]) -> tuple[State, ...]:
+    """The state of each of `gpus`; of pretended ones nothing is known but name and UUID."""
+    with _driver() as nvml:
+        known = None if os.environ.get(PRETEND) else nvml
+        return tuple(
+            State(each.gpu_id, each.name, each.uuid, *_memory(known, each.uuid), tuple(map(str, processes(each.uuid))))
+            for each in gpus
+        )
+
+
+def _memory(nvml: Any, uuid: str) -> tuple[int | None, int | None]:
+    if nvml is None:
+        return None, None
+    try:
+        found = nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(uuid))
+    except nvml.NVMLError:
+        return None, None
+    return int(found.total) >> 20, int(found.free) >> 20
+
+
+def driver() -> tuple[str, str] | None:
+    """The driver's version and the newest CUDA that it runs, such as 580.65 and 13.0; None without a driver."""
+    with _driver() as nvml:
+        if nvml is None:
+            return None
+        cuda = nvml.nvmlSystemGetCudaDriverVersion_v2()
+        return str(nvml.nvmlSystemGetDriverVersion()), f"{cuda // 1000}.{cuda % 1000 // 10}"
 
 
 def _name(pid: int) -> str:

@@ -18,10 +18,19 @@ from .campaign import Campaign
 from .check import Check, answer, guarded
 from .errors import Finding
 from .layout import Layout
-from .rendering import Backend
+from .rendering import Frame
 
-# The checks that every report has; beside them stand those of backends, checkpoints and tokenizers.
-HOST_CHECKS = ("gpus", "version:lerobot", "version:mujoco", "libero_config", "libero_assets")
+# The checks that every report has; beside them stand those of frames, checkpoints and tokenizers.
+HOST_CHECKS = (
+    "gpus",
+    "cuda",
+    "version:lerobot",
+    "version:mujoco",
+    "libero_config",
+    "libero_assets",
+    "disk:artifacts",
+    "disk:cache",
+)
 REQUIRED = (*HOST_CHECKS, "lerobot_import", "lerobot_eval_help")
 
 
@@ -54,10 +63,10 @@ def run_preflight(cfg: PreflightConfig) -> dict[str, Any]:
     files.make_folder(cfg.artifacts_dir)
     inventory.write(cfg.artifacts_dir)
     gpus = gpu.inventory()
-    backends = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
-    checks = [*host.checks(cfg.gpu_ids, gpus, spec.expected_gpus), _lerobot(backends), *rendering.checks(backends)]
+    frames = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
+    checks = [*host.checks(cfg.gpu_ids, gpus, spec, cfg.mujoco_gl), _lerobot(frames), *rendering.checks(frames)]
     checks += [_help(spec), *resource.checks(spec, cfg.policy_path)]
-    return _report(cfg, checks, gpus, backends, time.monotonic() - start)
+    return _report(cfg, checks, gpus, frames, time.monotonic() - start)
 
 
 def _campaign(cfg: PreflightConfig) -> Campaign:
@@ -68,10 +77,10 @@ def _campaign(cfg: PreflightConfig) -> Campaign:
 
 
 def _report(
-    cfg: PreflightConfig, checks: list[Check], gpus: Sequence[gpu.Gpu], backends: list[Backend], seconds: float
+    cfg: PreflightConfig, checks: list[Check], gpus: Sequence[gpu.Gpu], frames: list[Frame], seconds: float
 ) -> dict[str, Any]:
     failed = [check for check in checks if check.required and check.status == "fail"]
-    good = next((backend for backend in backends if backend.ok), None)
+    good = rendering.effective(frames)
     return {
         "schema_version": schema.VERSION,
         "generated_at_utc": files.utc_now(),
@@ -80,13 +89,20 @@ def _report(
         "checks": [vars(check) for check in checks],
         "gpu_count": len(gpus),
         "gpu_names": [item.name for item in gpus],
+        "gpus": [vars(item) for item in gpu.states(gpus)],
         "display_env": os.environ.get("DISPLAY"),
         "mujoco_gl_requested": cfg.mujoco_gl,
-        "mujoco_gl_effective": good.name if good else None,
+        "mujoco_gl_effective": good.backend if good else None,
         "render_prefix": list(good.prefix) if good else [],
         "backend_attempts": [
-            {"backend": item.name, "ok": item.ok, "evidence": item.evidence, "seconds": item.seconds}
-            for item in backends
+            {
+                "backend": item.backend,
+                "gpu_id": item.device.gpu_id,
+                "ok": item.ok,
+                "evidence": item.evidence,
+                "seconds": item.seconds,
+            }
+            for item in frames
         ],
         "python_version": platform.python_version(),
         "lerobot_import_ok": _passed(checks, "lerobot_import"),
@@ -105,9 +121,9 @@ def write_preflight_report(report: dict[str, Any], out_path: Path) -> None:
     files.write_json(out_path, report)
 
 
-def _lerobot(backends: Sequence[Backend]) -> Check:
-    version = next((item.lerobot for item in backends if item.lerobot), None)
-    evidence = f"lerobot {version} and LIBERO import" if version else backends[-1].evidence
+def _lerobot(frames: Sequence[Frame]) -> Check:
+    version = next((item.lerobot for item in frames if item.lerobot), None)
+    evidence = f"lerobot {version} and LIBERO import" if version else frames[-1].evidence
     return answer("lerobot_import", version is not None, evidence, "Run `make setup`, then read preflight/render_*.err")
 
 

@@ -46,8 +46,24 @@ def _report(frame: Any, picture: Path) -> None:
 
     Image.fromarray(frame[::-1, ::-1]).save(picture)
     say(
-        "frame", shape=list(frame.shape), mean=round(float(frame.mean()), 2), std=round(float(frame.std()), 2), gl=_gl()
+        "frame",
+        shape=list(frame.shape),
+        mean=round(float(frame.mean()), 2),
+        std=round(float(frame.std()), 2),
+        hash=_hash(frame),
+        gl=_gl(),
+        drawn_by=_drawn_by(),
+        computes_on=_computes_on(),
     )
+
+
+def _hash(frame: Any) -> str:
+    """A difference hash: whether each of 8 x 8 grey cells is darker than its right neighbour, as 16 hex digits."""
+    import numpy as np
+    from PIL import Image
+
+    grey = np.asarray(Image.fromarray(frame).convert("L").resize((9, 8), Image.Resampling.BOX), np.int16)
+    return np.packbits(grey[:, :-1] < grey[:, 1:]).tobytes().hex()
 
 
 def _gl() -> str:
@@ -55,6 +71,31 @@ def _gl() -> str:
 
     words = (GL.glGetString(name) for name in (GL.GL_VENDOR, GL.GL_RENDERER))
     return " / ".join(word.decode() if word else "unknown" for word in words)
+
+
+def _drawn_by() -> str | None:
+    """The UUID of the GPU behind OpenGL's current context, as NVML writes it; None where the driver does not tell.
+
+    Mesa's software renderer answers with its own version, which is no GPU's UUID but a value that differs from it.
+    """
+    import ctypes
+    import uuid
+
+    from OpenGL.GL.EXT import memory_object
+
+    if not (memory_object.glInitMemoryObjectEXT() and bool(memory_object.glGetUnsignedBytei_vEXT)):
+        return None
+    value = (ctypes.c_ubyte * 16)()
+    memory_object.glGetUnsignedBytei_vEXT(memory_object.GL_DEVICE_UUID_EXT, 0, value)
+    return f"GPU-{uuid.UUID(bytes=bytes(value))}"
+
+
+def _computes_on() -> str | None:
+    """The UUID of torch's first GPU; None without one. lerobot has imported torch already."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available():
+        return None
+    return f"GPU-{torch.cuda.get_device_properties(0).uuid}"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,91 @@
+"""Where the objects of LIBERO tasks come to rest before a policy acts: a reset and its settle steps, nothing drawn.
+
+Usage: python -m tracka.probes.settle SUITE TASK...
+Prints one JSON object a line: {"task": 5, "name": ..., "bddl": SHA-256, "init_states": SHA-256, "mujoco": version,
+"poses": {object: [[x, y, z] in metres, one an init state]}}. Physics is that of lerobot's LiberoEnv, to the bit.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+INIT_STATES = 3  # from 0 on, of each task
+SEED = 0
+DIGITS = 5  # of a metre: a hundredth of a millimetre
+
+
+def main(suite_name: str, task_ids: list[int]) -> None:
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # LIBERO prints
+        from lerobot.envs.libero import _get_suite
+
+        suite = _get_suite(suite_name)
+        for task_id in task_ids:
+            print(json.dumps(settle(suite, suite_name, task_id)), file=out, flush=True)
+
+
+def settle(suite: Any, suite_name: str, task_id: int) -> dict[str, Any]:
+    """The poses of one task's objects after the settle steps that lerobot takes, and what they were made of."""
+    import mujoco
+
+    env = _blind(suite, suite_name, task_id)
+    poses: dict[str, list[list[float]]] = {}
+    try:
+        for _ in range(INIT_STATES):
+            env.reset(seed=SEED)
+            for name, place in places(env).items():
+                poses.setdefault(name, []).append(place)
+        task = suite.get_task(task_id)
+        return {
+            "task": task_id,
+            "name": task.name,
+            "bddl": _sha256(env._task_bddl_file),
+            "init_states": _sha256(_init_states(task)),
+            "mujoco": mujoco.__version__,
+            "poses": poses,
+        }
+    finally:
+        env.close()
+
+
+def places(env: Any) -> dict[str, list[float]]:
+    """Object -> its body's position in metres, of everything in the scene that may move."""
+    inner = env._env.env
+    ids = {name: inner.obj_body_id[name] for name in inner.objects_dict}
+    return {name: [round(float(x), DIGITS) for x in inner.sim.data.body_xpos[body]] for name, body in ids.items()}
+
+
+def _blind(suite: Any, suite_name: str, task_id: int) -> Any:
+    """lerobot's environment without renderer and cameras."""
+    from lerobot.envs.libero import LiberoEnv
+    from libero.libero.envs.env_wrapper import ControlEnv
+
+    class Blind(LiberoEnv):  # type: ignore[misc]
+        def _ensure_env(self) -> None:
+            if self._env is None:
+                env = ControlEnv(self._task_bddl_file, has_offscreen_renderer=False, use_camera_obs=False)
+                env.reset()
+                self._env = env
+
+        def _format_raw_obs(self, raw_obs: Any) -> dict[str, Any]:
+            return {}
+
+    return Blind(suite, task_id, suite_name, obs_type="pixels_agent_pos")
+
+
+def _init_states(task: Any) -> str:
+    from libero.libero import get_libero_path
+
+    return os.path.join(get_libero_path("init_states"), task.problem_folder, task.init_states_file)
+
+
+def _sha256(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], [int(word) for word in sys.argv[2:]])
