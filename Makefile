@@ -24,7 +24,8 @@ endef
 export FIND_PYTHON PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: accept test test-faults known-answers known-answers-full demonstrations bench-schedule bench-matrix bench-overhead setup \
+.PHONY: accept test test-faults known-answers known-answers-full demonstrations sim-validity \
+  sim-validity-full sim-table bench-schedule bench-matrix bench-overhead setup \
   lock clean-artifacts help
 
 accept: setup ## run the acceptance gates on the embedded campaign (JUnit in reports/accept.xml)
@@ -46,6 +47,15 @@ known-answers-full: setup ## the same for every stored demonstration; what has p
 
 demonstrations: setup ## record what is missing, verify what is stored, write docs/demonstrations.md (DEMONSTRATIONS="--suite libero_goal" for a part)
 	$(VENV)/bin/python -m fixtures.demonstrations regenerate $(DEMONSTRATIONS)
+
+sim-validity: setup ## preflight's settle probe: MuJoCo 3.3.7 passes, 3.8.1 is refused for libero_spatial task 5
+	$(VENV)/bin/python -m fixtures.validity check
+
+sim-validity-full: setup ## the settle error of 40 tasks on three MuJoCos; writes docs/simulator-validity.md (what is measured is kept)
+	$(VENV)/bin/python -m fixtures.validity measure
+
+sim-table: setup ## make the committed table of settled objects anew, on MuJoCo 3.3.2 to 3.3.7
+	$(VENV)/bin/python -m fixtures.validity table
 
 bench-schedule: setup ## how near the lower bound a sweep ends, beside xdist's own ways to deal (a minute)
 	$(VENV)/bin/python -m benchmarks.schedule

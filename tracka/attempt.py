@@ -100,6 +100,7 @@ def _result(
         "dry_run": False,
         "status": "fail" if failed else "pass",
         "reason": failed.reason if failed else None,
+        "invalid": manifest["invalid"],
         "error_message": failed.message if failed else None,
         "exit_code": code,
         "end_time_utc": files.utc_now(),

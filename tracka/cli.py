@@ -126,6 +126,9 @@ def preflight_command(
     mujoco_gl: Annotated[str, typer.Option(help="egl, glx or osmesa.")],
     artifacts_dir: Annotated[Path, typer.Option(help="Where preflight.json goes: artifacts/preflight.")],
     gpu_ids: Annotated[str, typer.Option(help="Comma-separated; empty for the CPU.")] = "",
+    accept_invalid_sim: Annotated[
+        bool, typer.Option("--accept-invalid-sim", help="Go on with a wrong simulator.")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Check this host: GPUs, rendering, software, checkpoints. Exits with 1 if a required check fails."""
@@ -135,7 +138,7 @@ def preflight_command(
         print(f"would check {len(cfg.gpu_ids)} GPUs, render {task_suite} with {mujoco_gl}, resolve {policy_path}")
         print(f"would write preflight.json and snapshots of host and software into {artifacts_dir}")
         return
-    report = preflight.run_preflight(cfg)
+    report = preflight.run_preflight(cfg, accept_invalid_sim)
     preflight.write_preflight_report(report, artifacts_dir / "preflight.json")
     for check in report["checks"]:
         print(f"{check['status']:5} {check['name']}: {check['evidence']}")

@@ -46,6 +46,7 @@ class EvalRunResult:
     seed: int = 0
     comparable: bool = True
     duration_sec: float | None = None
+    invalid: str | None = None  # why the simulator was not the benchmark's
 
 
 def load_run_manifest(path: Path) -> dict[str, Any]:
@@ -138,6 +139,7 @@ def _line(manifest: dict[str, Any], result: dict[str, Any]) -> EvalRunResult:
         **{key: result[key] for key in ("status", "stdout_log", "stderr_log", "video_path", "episodes", "reason")},
         **{key: manifest[key] for key in ("policy_path", "mujoco_gl", "seed", "comparable")},
         duration_sec=result["duration_sec"],
+        invalid=result["invalid"],
     )
 
 
@@ -191,15 +193,17 @@ def markdown(results: Sequence[EvalRunResult]) -> str:
 
 
 def _cells(result: EvalRunResult) -> tuple[str, ...]:
-    status = status_text(result.status, result.reason)
+    status = status_text(result.status, result.reason, result.invalid)
     counts = tuple("" if count is None else str(count) for count in (result.episodes, result.successes))
     logs = str(Path(result.stdout_log).parent)
     device = gpu.device_name(result.gpu_id)
     return (result.run_id, result.task_suite, status, *counts, rate(result), result.mujoco_gl, device, logs)
 
 
-def status_text(status: str, reason: str | None) -> str:
-    return status if reason is None else f"{status} ({reason})"
+def status_text(status: str, reason: str | None, invalid: str | None) -> str:
+    """A status with what a reader must know of it: why it failed, and whether the simulator was a wrong one."""
+    words = [word for word in (reason, invalid and "invalid simulator") if word]
+    return f"{status} ({', '.join(words)})" if words else status
 
 
 def rate(result: EvalRunResult) -> str:

@@ -199,6 +199,14 @@ def verdict(campaign: Campaign, row: Row) -> Iterator[Finding]:
         yield Finding(str(path), what, "Look at the videos; the threshold stands in campaign.toml")
 
 
+def valid_simulator(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """The simulator was the benchmark's; if not, the row stands, but a strict validation does not accept it."""
+    path = campaign.layout.run(row.run_id).result
+    if why := collect.load_result(path)["invalid"]:
+        remedy = "Run it again where preflight finds the simulator valid, with --allow-overwrite"
+        yield Finding(str(path), f"invalid: {why}", remedy, warning=True)
+
+
 def known_answer(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """Of a policy whose outcome is known beforehand, exactly the known episodes succeeded."""
     if collect.load_result(campaign.layout.run(row.run_id).result)["status"] == "pass":
@@ -212,4 +220,5 @@ ROW_CONTRACTS: dict[str, RowContract] = {
     "videos": videos,
     "verdict": verdict,
     "known_answer": known_answer,
+    "simulator": valid_simulator,
 }

@@ -17,7 +17,6 @@ from . import environment, gpu, plan, provision
 from .campaign import Campaign
 from .check import Check, answer, warning
 
-MUJOCO = "3.3.7"
 LEROBOT = "0.6.1"
 EPISODE_MIB, ROW_MIB = 1.0, 32  # an estimate from above: a video of 360 x 360 pixels; logs, frames and tables
 CACHE_MIB = 12 * 1024  # of a checkpoint from the hub: a pi0 has 9 GB, its tokenizer and parts of a download the rest
@@ -59,8 +58,8 @@ def _users(one: gpu.Gpu) -> list[str]:
 
 
 def _versions() -> list[Check]:
-    found, wanted = plan.versions(), {"lerobot": LEROBOT, "mujoco": MUJOCO}
-    remedy = "Run `make setup`: another MuJoCo changes the benchmark, another lerobot its command line"
+    found, wanted = plan.versions(), {"lerobot": LEROBOT}
+    remedy = "Run `make setup`: another lerobot has another command line"
     return [
         answer(f"version:{name}", found[name].split("+")[0] == version, f"{found[name]}, pinned {version}", remedy)
         for name, version in wanted.items()

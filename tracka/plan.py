@@ -4,8 +4,8 @@ Guarantees: a plan touches no file but the checkpoint it hashes; two plans with 
 episodes of the same policy in the same software, wherever they run.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -29,6 +29,12 @@ class Host:
     executable: tuple[str, ...]
     capabilities: Json
     render_prefix: tuple[str, ...] = ()
+    invalid_tasks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # suite -> task -> why
+
+    def invalid(self, suite: str, task_ids: Sequence[int]) -> str | None:
+        """Why the simulator makes a row of these tasks invalid; None if it does not."""
+        tasks = self.invalid_tasks.get(suite, {})
+        return "; ".join(f"task {task}: {tasks[str(task)]}" for task in task_ids if str(task) in tasks) or None
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class Plan:
     def row_hash(self) -> str:
         """The identity of what the row asks for: no GPU number, no path, nothing that leaves outcomes as they are."""
         settings = self._settings()
+        invalid = self.host.invalid(self.row.task_suite, self.task_ids)
         identity = {
             "hash_version": HASH_VERSION,
             "engine": self.campaign.engine,
@@ -79,7 +86,7 @@ class Plan:
             "settings": settings,
             "versions": versions(),
             "program": self._program(),
-        }
+        } | ({"simulator": "invalid"} if invalid else {})
         return files.sha256(files.canonical(identity))
 
     def _settings(self) -> Json:
@@ -147,6 +154,7 @@ class Plan:
             "timeout_secs": self.timeout_secs,
             "row_hash": self.row_hash,
             "outcome": None,
+            "invalid": self.host.invalid(self.row.task_suite, self.task_ids),
             **self.record(folder, device.gpu_id),
         }
 

@@ -51,6 +51,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--allow-overwrite", action="store_true", help="run rows again that passed with other inputs than today's"
     )
+    group.addoption(
+        "--accept-invalid-sim",
+        action="store_true",
+        help="run on a simulator that preflight finds invalid; results carry `invalid`, the verdict too",
+    )
     group.addoption("--owner", default=_user(), help="whom the plan's progress lines name (default: %(default)s)")
     parser.addini("campaign", f"the campaign where neither --campaign nor TRACKA_CAMPAIGN names one (default {SMOKE})")
 
@@ -234,6 +239,12 @@ class Controller:
         for line in self._summary():
             terminalreporter.write_line(_shown(line))
 
+    def _verdict(self) -> str:
+        results = [run.read_result(self.spec.layout, row.run_id) for row in self.spec.enabled]
+        if any(result and result["invalid"] for result in results):
+            return "invalid: the simulator is not the benchmark's"
+        return "accepted" if self.accepted else "not accepted"
+
     def _summary(self) -> Iterator[str]:
         yield from row_table(self.spec)
         shown: list[str] = []
@@ -248,7 +259,7 @@ class Controller:
             yield from (f"    {finding}" for finding in self.findings if str(finding) not in shown)
         yield from (f"error: {line}" for line in self.trouble)
         if PHASES[-1] in self.ended:
-            yield f"verdict: {'accepted' if self.accepted else 'not accepted'} (strict validation of all phases)"
+            yield f"verdict: {self._verdict()} (strict validation of all phases)"
 
 
 def _parameter(nodeid: str) -> str:
@@ -268,7 +279,7 @@ def _row_cells(spec: Campaign, row: Row) -> tuple[str, ...]:
     result = run.read_result(spec.layout, row.run_id)
     if result is None:
         return (row.run_id, "not run", "", "", "", "", folder)
-    status = collect.status_text(result["status"], result["reason"])
+    status = collect.status_text(result["status"], result["reason"], result["invalid"])
     counts = ("" if result[key] is None else str(result[key]) for key in ("episodes", "successes"))
     return (
         row.run_id,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import campaign, discover, files, gpu, host, inventory, rendering, resource, schema
+from . import campaign, discover, files, gpu, host, inventory, rendering, resource, schema, simulator
 from .campaign import Campaign
 from .check import Check, answer, guarded
 from .errors import Finding
@@ -52,8 +52,10 @@ def config_of(spec: Campaign) -> PreflightConfig:
     return PreflightConfig(row.task_suite, row.policy_path, row.mujoco_gl, gpus, spec.layout.preflight)
 
 
-def run_preflight(cfg: PreflightConfig) -> dict[str, Any]:
+def run_preflight(cfg: PreflightConfig, accept_invalid_sim: bool = False) -> dict[str, Any]:
     """Runs every check and returns the report, which `write_preflight_report` puts on disk.
+
+    `accept_invalid_sim` lets a simulator that is not the benchmark's pass, as the campaign's setting does.
 
     Never raises for what it finds: a missing GPU, package or checkpoint is a failed check.
     """
@@ -66,7 +68,13 @@ def run_preflight(cfg: PreflightConfig) -> dict[str, Any]:
     frames = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
     checks = [*host.checks(cfg.gpu_ids, gpus, spec, cfg.mujoco_gl), _lerobot(frames), *rendering.checks(frames)]
     checks += [_help(spec), *resource.checks(spec, cfg.policy_path)]
-    return _report(cfg, checks, gpus, frames, time.monotonic() - start)
+    probes = simulator.probes(spec, _suites(cfg, spec), cfg.artifacts_dir)
+    checks += simulator.checks(_suites(cfg, spec), probes, accept_invalid_sim or spec.accept_invalid_sim)
+    return _report(cfg, checks, gpus, frames, time.monotonic() - start) | {"invalid_tasks": simulator.invalid(probes)}
+
+
+def _suites(cfg: PreflightConfig, spec: Campaign) -> list[str]:
+    return list(dict.fromkeys([cfg.task_suite, *(row.task_suite for row in spec.enabled)]))
 
 
 def _campaign(cfg: PreflightConfig) -> Campaign:

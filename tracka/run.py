@@ -32,7 +32,7 @@ def load_host(layout: Layout) -> Host:
         what = f"preflight is {report['status']} ({report['blocker']})"
         raise UsageError(Finding(str(layout.preflight_report), what, "Mend it and run preflight again"))
     backend, prefix = report["mujoco_gl_effective"], tuple(report["render_prefix"])
-    return Host(backend, tuple(capabilities["executable"]), capabilities, prefix)
+    return Host(backend, tuple(capabilities["executable"]), capabilities, prefix, report["invalid_tasks"])
 
 
 def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:

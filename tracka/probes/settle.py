@@ -1,14 +1,13 @@
 """Where the objects of LIBERO tasks come to rest before a policy acts: a reset and its settle steps, nothing drawn.
 
 Usage: python -m tracka.probes.settle SUITE TASK...
-Prints one JSON object a line: {"task": 5, "name": ..., "bddl": SHA-256, "init_states": SHA-256, "mujoco": version,
+Prints one JSON object a line: {"task": 5, "name": ..., "bddl": SHA-256, "init_states": SHA-256,
 "poses": {object: [[x, y, z] in metres, one an init state]}}. Physics is that of lerobot's LiberoEnv, to the bit.
 """
 
 import contextlib
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,6 @@ def main(suite_name: str, task_ids: list[int]) -> None:
 
 def settle(suite: Any, suite_name: str, task_id: int) -> dict[str, Any]:
     """The poses of one task's objects after the settle steps that lerobot takes, and what they were made of."""
-    import mujoco
-
     env = _blind(suite, suite_name, task_id)
     poses: dict[str, list[list[float]]] = {}
     try:
@@ -45,7 +42,6 @@ def settle(suite: Any, suite_name: str, task_id: int) -> dict[str, Any]:
             "name": task.name,
             "bddl": _sha256(env._task_bddl_file),
             "init_states": _sha256(_init_states(task)),
-            "mujoco": mujoco.__version__,
             "poses": poses,
         }
     finally:
@@ -60,14 +56,17 @@ def places(env: Any) -> dict[str, list[float]]:
 
 
 def _blind(suite: Any, suite_name: str, task_id: int) -> Any:
-    """lerobot's environment without renderer and cameras."""
-    from lerobot.envs.libero import LiberoEnv
-    from libero.libero.envs.env_wrapper import ControlEnv
+    """lerobot's environment without renderer and cameras: on the base class of the one of LIBERO that it imports."""
+    from lerobot.envs.libero import LiberoEnv, OffScreenRenderEnv
 
     class Blind(LiberoEnv):  # type: ignore[misc]
+        _env: Any
+
         def _ensure_env(self) -> None:
             if self._env is None:
-                env = ControlEnv(self._task_bddl_file, has_offscreen_renderer=False, use_camera_obs=False)
+                env = OffScreenRenderEnv.__base__(
+                    self._task_bddl_file, has_offscreen_renderer=False, use_camera_obs=False
+                )
                 env.reset()
                 self._env = env
 
@@ -78,9 +77,9 @@ def _blind(suite: Any, suite_name: str, task_id: int) -> Any:
 
 
 def _init_states(task: Any) -> str:
-    from libero.libero import get_libero_path
+    from lerobot.envs.libero import get_libero_path
 
-    return os.path.join(get_libero_path("init_states"), task.problem_folder, task.init_states_file)
+    return str(Path(get_libero_path("init_states"), task.problem_folder, task.init_states_file))
 
 
 def _sha256(path: str) -> str:

@@ -1,0 +1,148 @@
+"""Whether the simulator is the benchmark's: objects must come to rest where they do on MuJoCo 3.3.7.
+
+A settle probe resets each task of the campaign's suites at several init states, takes lerobot's settle steps without
+a policy, and compares every object's position with a committed table; the tasks' files are compared by hash. MuJoCo
+3.4.0 and newer fail it on libero_spatial task 5, whose bowl slides off the ramekin.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+from . import environment, files, gpu, plan, process
+from .campaign import Campaign
+from .check import Check
+from .files import Json
+from .process import Bounds
+
+TABLE = Path(__file__).with_name("tables") / "settle.v1.json"
+PROBE_GIB = 2.0  # of memory that one probe may take
+REMEDY = "Run `make setup` (mujoco==3.3.7); to go on all the same, with results marked invalid: --accept-invalid-sim"
+UNPROBED = "unprobed: the committed table has no such suite"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the probe found of a suite: of each task the settle error in metres, or in words why it is not valid."""
+
+    suite: str
+    errors: Mapping[int, float]
+    faults: Mapping[int, str]
+    seconds: float
+
+
+@cache
+def table() -> Json:
+    """The committed poses: suite -> task -> name, hashes and objects; and the tolerance in metres."""
+    return files.read_json(TABLE)
+
+
+def probes(spec: Campaign, suites: Sequence[str], folder: Path) -> list[Probe]:
+    """Probes all tasks of the suites that the table has; the logs go to `folder`."""
+    return [_probe(spec, suite, folder) for suite in suites if suite in table()["suites"]]
+
+
+def checks(suites: Sequence[str], found: Sequence[Probe], accepted: bool) -> list[Check]:
+    """A check a suite and one of MuJoCo's version. With `accepted` what is not valid only warns."""
+    bad = "warn" if accepted else "fail"
+    known = {probe.suite: probe for probe in found}
+    made = [_suite_check(suite, known.get(suite), bad) for suite in suites]
+    return [_version_check(all(check.status == "pass" for check in made), bad), *made]
+
+
+def invalid(found: Sequence[Probe]) -> dict[str, dict[str, str]]:
+    """Suite -> task -> why its episodes do not count."""
+    return {probe.suite: {str(task): why for task, why in probe.faults.items()} for probe in found if probe.faults}
+
+
+def _version_check(settles: bool, bad: str) -> Check:
+    """The pinned version passes; another one is judged by how it settles, and never more than warned of if well."""
+    found, pinned = plan.versions()["mujoco"], table()["mujoco"]
+    if found == pinned:
+        return Check("version:mujoco", "pass", f"{found}, the benchmark's")
+    how = "every probed task settles as on it" if settles else "tasks settle otherwise, or were not probed"
+    return Check("version:mujoco", "warn" if settles else bad, f"{found}, not the benchmark's {pinned}: {how}", REMEDY)
+
+
+def _suite_check(suite: str, probe: Probe | None, bad: str) -> Check:
+    name = f"simulator:{suite}"
+    if probe is None:
+        return Check(name, "warn", UNPROBED, "Judge its results with care, or add it: make sim-table")
+    worst = max(probe.errors.values(), default=0.0)
+    tolerance = table()["tolerance"]
+    allowed = f"{1000 * tolerance:g} mm are allowed"
+    evidence = f"{len(probe.errors)} tasks settle within {1000 * worst:.2f} mm of the table, {allowed}"
+    if not probe.faults:
+        return Check(name, "pass", evidence, seconds=probe.seconds)
+    evidence = "; ".join(f"task {task}: {why}" for task, why in probe.faults.items())
+    return Check(name, bad, evidence, REMEDY, seconds=probe.seconds)
+
+
+def _probe(spec: Campaign, suite: str, folder: Path) -> Probe:
+    """Several processes with a share of the tasks each: most of the time is lerobot's import and LIBERO's XML."""
+    wanted = {int(task): value for task, value in table()["suites"][suite].items()}
+    share = max(1, -(-len(wanted) // _places()))
+    shares = [list(wanted)[first : first + share] for first in range(0, len(wanted), share)]
+    with ThreadPoolExecutor(len(shares)) as pool:
+        ended = list(pool.map(lambda tasks: _run(spec, suite, tasks, folder), shares))
+    found = {record["task"]: record for records, _, _ in ended for record in records}
+    why = {task: text for tasks, (_, text, _) in zip(shares, ended, strict=True) for task in tasks}
+    errors = {task: error(found[task]["poses"], wanted[task]["poses"]) for task in wanted if task in found}
+    faults = {task: fault for task in wanted if (fault := _fault(found.get(task), wanted[task], why[task]))}
+    return Probe(suite, errors, faults, round(max(seconds for _, _, seconds in ended), 3))
+
+
+def _places() -> int:
+    memory = int(psutil.virtual_memory().available / (PROBE_GIB * 2**30))
+    return max(1, min(os.cpu_count() or 1, memory))
+
+
+def _run(spec: Campaign, suite: str, tasks: Sequence[int], folder: Path) -> tuple[list[Json], str, float]:
+    """The records that the probe of these tasks printed, what it said last, and its seconds."""
+    stem = f"settle_{suite}_{tasks[0]}"
+    out, err = folder / f"{stem}.log", folder / f"{stem}.err"
+    ended = process.run(
+        process.python("tracka.probes.settle", suite, *map(str, tasks)),
+        cwd=folder,
+        env=environment.for_row(spec, gpu.CPU_DEVICE, "osmesa"),  # nothing is drawn: the one that needs no device
+        stdout=out,
+        stderr=err,
+        bounds=Bounds(spec.probe_secs),
+    )
+    said = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
+    how = "it took too long" if ended.stopped == "timeout" else f"exit code {ended.code}"
+    records = [json.loads(line) for line in out.read_text().splitlines() if line.startswith('{"task"')]
+    return records, f"{how}, {said[-1][:200]}", ended.seconds
+
+
+def _fault(record: Json | None, wanted: Json, why: str) -> str:
+    """Why a task is not valid; nothing if it is."""
+    if record is None:
+        return f"the probe ended without it ({why})"
+    other = [name for name in ("bddl", "init_states") if record[name] != wanted[name]]
+    if other:
+        return f"its {' and '.join(other)} file is not the benchmark's"
+    if record["poses"].keys() != wanted["poses"].keys():
+        return "its scene has other objects than the benchmark's"
+    off = {name: error({name: record["poses"][name]}, {name: at}) for name, at in wanted["poses"].items()}
+    worst = max(off, key=lambda name: off[name])
+    tolerance = table()["tolerance"]
+    if off[worst] <= tolerance:  # an error that is no number is none that is allowed
+        return ""
+    return f"{worst} settles {1000 * off[worst]:.1f} mm off, {1000 * tolerance:g} mm are allowed"
+
+
+def error(found: Mapping[str, Sequence[Sequence[float]]], wanted: Mapping[str, Sequence[Sequence[float]]]) -> float:
+    """The settle error of a task: the largest distance of an object from its place in the table, in metres."""
+    return max(
+        math.dist(one, other)
+        for name in wanted.keys() & found.keys()
+        for one, other in zip(found[name], wanted[name], strict=True)
+    )
