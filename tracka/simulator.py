@@ -81,8 +81,15 @@ def _suite_check(suite: str, probe: Probe | None, bad: str) -> Check:
     evidence = f"{len(probe.errors)} tasks settle within {1000 * worst:.2f} mm of the table, {allowed}"
     if not probe.faults:
         return Check(name, "pass", evidence, seconds=probe.seconds)
-    evidence = "; ".join(f"task {task}: {why}" for task, why in probe.faults.items())
-    return Check(name, bad, evidence, REMEDY, seconds=probe.seconds)
+    return Check(name, bad, _told(probe.faults), REMEDY, seconds=probe.seconds)
+
+
+def _told(faults: Mapping[int, str]) -> str:
+    """The faults with their tasks, each reason once."""
+    tasks: dict[str, list[str]] = {}
+    for task, why in faults.items():
+        tasks.setdefault(why, []).append(str(task))
+    return "; ".join(f"task{'s' * (len(named) > 1)} {', '.join(named)}: {why}" for why, named in tasks.items())
 
 
 def _probe(spec: Campaign, suite: str, folder: Path) -> Probe:

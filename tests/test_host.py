@@ -1,0 +1,74 @@
+"""What preflight says of the host beyond its GPUs: packages, room, limits, clock, display."""
+
+import os
+import resource
+import time
+from types import SimpleNamespace
+
+import pytest
+from campaigns import Made
+
+from tracka import host
+from tracka.check import Check
+
+
+def check(made: Made, name: str, requested: str = "egl") -> Check:
+    [found] = [each for each in host.checks([], [], made.spec, requested) if each.name == name]
+    return found
+
+
+def test_this_environment_holds_the_locks_packages(made: Made) -> None:
+    found = check(made, "packages")
+    assert found.status == "pass" and " pinned, 0 others" in found.evidence
+
+
+def test_a_package_of_another_version_is_named(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = SimpleNamespace(metadata={"Name": "NumPy"}, version="0.1")
+    monkeypatch.setattr(host.metadata, "distributions", lambda: [other])
+    found = check(made, "packages")
+    assert found.status == "warn" and "numpy 0.1 instead of" in found.evidence and not found.required
+
+
+@pytest.mark.parametrize(("blocks", "inodes"), [(1, 10**6), (10**9, 3)], ids=["room", "inodes"])
+def test_a_disk_that_is_too_small_blocks(made: Made, monkeypatch: pytest.MonkeyPatch, blocks: int, inodes: int) -> None:
+    small = SimpleNamespace(f_bavail=blocks, f_frsize=4096, f_favail=inodes, f_files=10)
+    monkeypatch.setattr(os, "statvfs", lambda _: small)
+    found = check(made, "disk:artifacts")
+    assert (found.status, found.required) == ("fail", True)
+    assert f"{blocks * 4096 >> 20} MiB and {inodes} inodes free" in found.evidence
+
+
+def test_room_grows_with_episodes_and_a_checkpoint_from_the_hub_needs_room_in_the_cache(made: Made) -> None:
+    assert ", 0 MiB" in check(made, "disk:cache").evidence
+    before = check(made, "disk:artifacts").evidence
+    with made.layout.matrix.open("a") as matrix:
+        matrix.write("hub_b1_e500,libero_object,1,500,cpu,7,egl,nobody/policy,1\n")
+    assert check(made, "disk:artifacts").evidence != before
+    assert f", {host.CACHE_MIB} MiB" in check(made, "disk:cache").evidence
+
+
+def test_too_few_open_files_are_warned_of(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, 4096))
+    found = check(made, "limits")
+    assert found.status == "warn" and found.evidence.startswith("256 open files")
+
+
+def test_a_clock_that_differs_from_the_file_systems_is_warned_of(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check(made, "clock").status == "pass"
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 90)
+    found = check(made, "clock")
+    assert found.status == "warn" and ("90." in found.evidence or "89." in found.evidence)
+
+
+@pytest.mark.parametrize(
+    ("requested", "shown", "status"), [("egl", None, "pass"), ("glx", None, "warn"), ("glx", ":9", "pass")]
+)
+def test_glx_without_display_and_xvfb_is_warned_of(
+    made: Made, monkeypatch: pytest.MonkeyPatch, requested: str, shown: str | None, status: str
+) -> None:
+    monkeypatch.setattr(host.shutil, "which", lambda _: None)
+    monkeypatch.delenv("DISPLAY", raising=False)
+    if shown:
+        monkeypatch.setenv("DISPLAY", shown)
+    assert check(made, "display", requested).status == status
