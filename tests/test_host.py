@@ -1,14 +1,16 @@
 """What preflight says of the host beyond its GPUs: packages, room, limits, clock, display."""
 
+import json
 import os
 import resource
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from campaigns import Made
 
-from tracka import host
+from tracka import host, inventory, schema
 from tracka.check import Check
 
 
@@ -72,3 +74,31 @@ def test_glx_without_display_and_xvfb_is_warned_of(
     if shown:
         monkeypatch.setenv("DISPLAY", shown)
     assert check(made, "display", requested).status == status
+
+
+# provenance
+
+
+def test_the_same_host_and_software_have_the_same_fingerprints_at_another_time(made: Made) -> None:
+    first, second = inventory.env_snapshot(), inventory.env_snapshot()
+    assert first["fingerprints"] == second["fingerprints"]
+    assert schema.findings("env_snapshot", json.loads(json.dumps(first)), "") == []
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "value", "changed"),
+    [
+        (inventory.plan, "versions", {"mujoco": "3.4.0"}, "software"),
+        (inventory, "pip_freeze", "numpy==0\n", "software"),
+        (inventory.gpu, "driver", ("580.65", "13.0"), "host"),
+        (inventory, "_cpu", "another processor", "host"),
+    ],
+    ids=["mujoco", "packages", "driver", "cpu"],
+)
+def test_what_differs_changes_its_fingerprint_alone(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, value: object, changed: str
+) -> None:
+    before = inventory.env_snapshot()["fingerprints"]
+    monkeypatch.setattr(module, name, lambda: value)
+    after = inventory.env_snapshot()["fingerprints"]
+    assert {key for key in before if before[key] != after[key]} == {changed}

@@ -122,7 +122,7 @@ def _gpu_list(campaign: Campaign) -> Iterator[Finding]:
 def _snapshots(campaign: Campaign) -> Iterator[Finding]:
     for name in ("nvidia_smi.txt", "pip_freeze.txt", "env_snapshot.json", "setup.log"):
         yield from _exists(campaign.layout.preflight / name, "preflight")
-    files.read_json(campaign.layout.preflight / "env_snapshot.json")
+    schema.read("env_snapshot", campaign.layout.preflight / "env_snapshot.json")
 
 
 # ---- phases 3 and 4: runs

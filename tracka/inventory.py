@@ -9,6 +9,8 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import psutil
+
 from . import __version__, environment, files, git, gpu, plan, schema, setup
 from .files import Json
 
@@ -50,15 +52,42 @@ def pip_freeze() -> str:
 
 
 def env_snapshot() -> Json:
+    """What this host and its software are. Two hosts with the same fingerprint differ in nothing that it stands for."""
     passed = {name: value for name, value in os.environ.items() if environment.PASSED.fullmatch(name)}
+    software, host = _software(), _host()
     return {
         "schema_version": schema.VERSION,
         "generated_at_utc": files.utc_now(),
-        "tracka_version": __version__,
-        "python": sys.version,
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "versions": plan.versions(),
+        **software,
+        **host,
         "git": git.state(Path.cwd()),
         "env": environment.shown(passed),
+        "fingerprints": {
+            "software": files.sha256(files.canonical(software | {"packages": pip_freeze()})),
+            "host": files.sha256(files.canonical(host)),
+        },
     }
+
+
+def _software() -> Json:
+    return {"tracka_version": __version__, "python": sys.version, "versions": plan.versions()}
+
+
+def _host() -> Json:
+    """What stays the same while the host does: nothing that is free, used or counted up."""
+    return {
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cpu_count": os.cpu_count(),
+        "memory_mib": psutil.virtual_memory().total >> 20,
+        "driver": gpu.driver(),
+        "gpus": [{"name": each.name, "uuid": each.uuid} for each in gpu.inventory()],
+    }
+
+
+def _cpu() -> str:
+    """The processor's name: Linux tells it in a file, `platform` only its architecture."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(errors="replace").splitlines() if told.is_file() else []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

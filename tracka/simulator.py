@@ -38,6 +38,17 @@ class Probe:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Ended:
+    """One process's share: its tasks, the records that it printed, and what it said last."""
+
+    suite: str
+    tasks: Sequence[int]
+    records: Sequence[Json]
+    said: str
+    seconds: float
+
+
 @cache
 def table() -> Json:
     """The committed poses: suite -> task -> name, hashes and objects; and the tolerance in metres."""
@@ -45,8 +56,18 @@ def table() -> Json:
 
 
 def probes(spec: Campaign, suites: Sequence[str], folder: Path) -> list[Probe]:
-    """Probes all tasks of the suites that the table has; the logs go to `folder`."""
-    return [_probe(spec, suite, folder) for suite in suites if suite in table()["suites"]]
+    """Probes all tasks of the suites that the table has, several processes at a time; their logs go to `folder`.
+
+    Each process has a share of one suite's tasks: most of its time is lerobot's import and LIBERO's XML.
+    """
+    wanted = {suite: list(map(int, table()["suites"][suite])) for suite in suites if suite in table()["suites"]}
+    size = max(1, -(-sum(map(len, wanted.values())) // _places()))
+    shares = [
+        (suite, tasks[first : first + size]) for suite, tasks in wanted.items() for first in range(0, len(tasks), size)
+    ]
+    with ThreadPoolExecutor(_places()) as pool:
+        ended = list(pool.map(lambda share: _run(spec, share[0], share[1], folder), shares))
+    return [_probe(suite, [each for each in ended if each.suite == suite]) for suite in wanted]
 
 
 def checks(suites: Sequence[str], found: Sequence[Probe], accepted: bool) -> list[Check]:
@@ -92,18 +113,14 @@ def _told(faults: Mapping[int, str]) -> str:
     return "; ".join(f"task{'s' * (len(named) > 1)} {', '.join(named)}: {why}" for why, named in tasks.items())
 
 
-def _probe(spec: Campaign, suite: str, folder: Path) -> Probe:
-    """Several processes with a share of the tasks each: most of the time is lerobot's import and LIBERO's XML."""
+def _probe(suite: str, ended: Sequence["Ended"]) -> Probe:
+    """What the processes of one suite found together."""
     wanted = {int(task): value for task, value in table()["suites"][suite].items()}
-    share = max(1, -(-len(wanted) // _places()))
-    shares = [list(wanted)[first : first + share] for first in range(0, len(wanted), share)]
-    with ThreadPoolExecutor(len(shares)) as pool:
-        ended = list(pool.map(lambda tasks: _run(spec, suite, tasks, folder), shares))
-    found = {record["task"]: record for records, _, _ in ended for record in records}
-    why = {task: text for tasks, (_, text, _) in zip(shares, ended, strict=True) for task in tasks}
+    found = {record["task"]: record for each in ended for record in each.records}
+    why = {task: each.said for each in ended for task in each.tasks}
     errors = {task: error(found[task]["poses"], wanted[task]["poses"]) for task in wanted if task in found}
     faults = {task: fault for task in wanted if (fault := _fault(found.get(task), wanted[task], why[task]))}
-    return Probe(suite, errors, faults, round(max(seconds for _, _, seconds in ended), 3))
+    return Probe(suite, errors, faults, round(max(each.seconds for each in ended), 3))
 
 
 def _places() -> int:
@@ -111,8 +128,8 @@ def _places() -> int:
     return max(1, min(os.cpu_count() or 1, memory))
 
 
-def _run(spec: Campaign, suite: str, tasks: Sequence[int], folder: Path) -> tuple[list[Json], str, float]:
-    """The records that the probe of these tasks printed, what it said last, and its seconds."""
+def _run(spec: Campaign, suite: str, tasks: Sequence[int], folder: Path) -> Ended:
+    """Has a process probe these tasks."""
     stem = f"settle_{suite}_{tasks[0]}"
     out, err = folder / f"{stem}.log", folder / f"{stem}.err"
     ended = process.run(
@@ -126,7 +143,7 @@ def _run(spec: Campaign, suite: str, tasks: Sequence[int], folder: Path) -> tupl
     said = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
     how = "it took too long" if ended.stopped == "timeout" else f"exit code {ended.code}"
     records = [json.loads(line) for line in out.read_text().splitlines() if line.startswith('{"task"')]
-    return records, f"{how}, {said[-1][:200]}", ended.seconds
+    return Ended(suite, tasks, records, f"{how}, {said[-1][:200]}", ended.seconds)
 
 
 def _fault(record: Json | None, wanted: Json, why: str) -> str:
