@@ -33,7 +33,7 @@ def check(report: Json, name: str) -> Json:
 def probed(*words: str) -> list[Json]:
     """What the real probe prints."""
     command = [sys.executable, "-m", "tracka.probes.settle", *words]
-    environ = environment.base() | {"MUJOCO_GL": "osmesa", "PYTHONPATH": str(REPOSITORY)}
+    environ = environment.base() | {"MUJOCO_GL": "egl", "MUJOCO_EGL_DEVICE_ID": "0", "PYTHONPATH": str(REPOSITORY)}
     ended = subprocess.run(command, cwd=REPOSITORY, env=environ, stdout=subprocess.PIPE, text=True, check=True)
     return [json.loads(line) for line in ended.stdout.splitlines()]
 

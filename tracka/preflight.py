@@ -68,7 +68,14 @@ def run_preflight(cfg: PreflightConfig, accept_invalid_sim: bool = False) -> dic
     frames = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
     checks = [*host.checks(cfg.gpu_ids, gpus, spec, cfg.mujoco_gl), _lerobot(frames), *rendering.checks(frames)]
     checks += [_help(spec), *resource.checks(spec, cfg.policy_path)]
-    probes = simulator.probes(spec, _suites(cfg, spec), cfg.artifacts_dir)
+    good = rendering.effective(frames)
+    probes = simulator.probes(
+        spec,
+        _suites(cfg, spec),
+        cfg.artifacts_dir,
+        good.backend if good else cfg.mujoco_gl,
+        good.prefix if good else (),
+    )
     checks += simulator.checks(_suites(cfg, spec), probes, accept_invalid_sim or spec.accept_invalid_sim)
     return _report(cfg, checks, gpus, frames, time.monotonic() - start) | {"invalid_tasks": simulator.invalid(probes)}
 

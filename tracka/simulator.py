@@ -55,7 +55,9 @@ def table() -> Json:
     return files.read_json(TABLE)
 
 
-def probes(spec: Campaign, suites: Sequence[str], folder: Path) -> list[Probe]:
+def probes(
+    spec: Campaign, suites: Sequence[str], folder: Path, backend: str, prefix: Sequence[str] = ()
+) -> list[Probe]:
     """Probes all tasks of the suites that the table has, several processes at a time; their logs go to `folder`.
 
     Each process has a share of one suite's tasks: most of its time is lerobot's import and LIBERO's XML.
@@ -66,7 +68,7 @@ def probes(spec: Campaign, suites: Sequence[str], folder: Path) -> list[Probe]:
         (suite, tasks[first : first + size]) for suite, tasks in wanted.items() for first in range(0, len(tasks), size)
     ]
     with ThreadPoolExecutor(_places()) as pool:
-        ended = list(pool.map(lambda share: _run(spec, share[0], share[1], folder), shares))
+        ended = list(pool.map(lambda share: _run(spec, share, folder, backend, prefix), shares))
     return [_probe(suite, [each for each in ended if each.suite == suite]) for suite in wanted]
 
 
@@ -128,14 +130,15 @@ def _places() -> int:
     return max(1, min(os.cpu_count() or 1, memory))
 
 
-def _run(spec: Campaign, suite: str, tasks: Sequence[int], folder: Path) -> Ended:
-    """Has a process probe these tasks."""
+def _run(spec: Campaign, share: tuple[str, Sequence[int]], folder: Path, backend: str, prefix: Sequence[str]) -> Ended:
+    """Has a process probe one suite's share of tasks."""
+    suite, tasks = share
     stem = f"settle_{suite}_{tasks[0]}"
     out, err = folder / f"{stem}.log", folder / f"{stem}.err"
     ended = process.run(
-        process.python("tracka.probes.settle", suite, *map(str, tasks)),
+        [*prefix, *process.python("tracka.probes.settle", suite, *map(str, tasks))],
         cwd=folder,
-        env=environment.for_row(spec, gpu.CPU_DEVICE, "osmesa"),  # nothing is drawn: the one that needs no device
+        env=environment.for_row(spec, gpu.CPU_DEVICE, backend),  # robosuite loads OpenGL though nothing is drawn
         stdout=out,
         stderr=err,
         bounds=Bounds(spec.probe_secs),
