@@ -15,6 +15,8 @@ from campaigns import REPOSITORY, Made
 from tracka import assets, campaign, discover, files, schema
 from tracka.errors import ToolMissing
 
+TRUSTED = ["lerobot_policy_x"]
+
 PI0_HELP = Path(__file__).parent / "data" / "lerobot-eval-logs" / "help-env-libero-policy-pi0.txt"
 # Notes each call, and answers as lerobot-eval does: flags of a policy type only where that is named.
 PROGRAM = """#!/bin/sh
@@ -43,7 +45,7 @@ class Fake:
         return log.read_text().splitlines() if log.exists() else []
 
     def discover(self, *policy_types: str) -> files.Json:
-        return discover.discover(self.state, [str(self.program)], policy_types)
+        return discover.discover(self.state, [str(self.program)], policy_types, trusted=TRUSTED)
 
 
 @pytest.fixture
@@ -217,7 +219,7 @@ class Other:
         files.write_text(folder / "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
     def discover(self, *policy_types: str) -> files.Json:
-        return discover.discover(self.fake.state, (), policy_types, self.python)
+        return discover.discover(self.fake.state, (), policy_types, self.python, TRUSTED)
 
 
 @pytest.fixture
@@ -237,7 +239,7 @@ def tracka_discover(state: Path, *words: str, path: Path | None = None) -> subpr
     """Runs `tracka discover` as from a shell whose PATH is `path` and the system's, no environment activated."""
     found = [str(path)] if path else []
     return subprocess.run(
-        [sys.executable, "-m", "tracka", "discover", "--artifacts-dir", str(state), *words],
+        [sys.executable, "-m", "tracka", "discover", "--artifacts-dir", str(state), "--trust", *TRUSTED, *words],
         cwd=REPOSITORY,
         env={**os.environ, "PATH": os.pathsep.join([*found, "/usr/bin", "/bin"])},
         stdin=subprocess.DEVNULL,

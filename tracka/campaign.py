@@ -64,6 +64,7 @@ class Campaign:
     build: Mapping[str, str] = field(default_factory=dict)
     cuda_to_egl: Mapping[int, int] = field(default_factory=dict)
     policy_roots: tuple[Path, ...] = ()  # where policies may lie although everybody can write there
+    trusted: tuple[str, ...] = ()  # names of what may run code: plug-ins, classes, files, keys
     executable: tuple[str, ...] = ()
     accept_invalid_sim: bool = False  # whether rows run although the simulator is not the benchmark's
     digests: Mapping[str, str] = field(default_factory=dict)  # of the files it was read from, by path in the campaign
@@ -162,6 +163,7 @@ def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> C
         known_answers={run_id: _answer(tasks) for run_id, tasks in table.get("known_answers", {}).items()},
         cuda_to_egl={int(cuda): egl for cuda, egl in table.get("egl", {}).get("cuda_to_egl", {}).items()},
         policy_roots=tuple(Path(root).resolve() for root in table.get("security", {}).get("policy_roots", ())),
+        trusted=tuple(table.get("security", {}).get("trusted", ())),
         executable=tuple(table.get("executable", ())),
         accept_invalid_sim=table.get("preflight", {}).get("accept_invalid_sim", False),
         **given,

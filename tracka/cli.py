@@ -92,6 +92,7 @@ def schema_command(root: Annotated[Path, typer.Option(help="The campaign's folde
 def discover_command(
     artifacts_dir: Annotated[Path, typer.Option(help="Where cli_capabilities.json goes: artifacts/state.")],
     python_bin: Annotated[str, typer.Option(help="The Python whose lerobot-eval is asked.")] = "python",
+    trust: Annotated[list[str] | None, typer.Option(help="A plug-in that may be imported; repeatable.")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Find out which flags the installed lerobot-eval has."""
@@ -105,7 +106,9 @@ def discover_command(
     if dry_run:
         print(f"would ask {' '.join(discover.find(own, Path(python)))} and write {artifacts_dir}/cli_capabilities.json")
         return
-    found = discover.discover(artifacts_dir, own, types, Path(python))
+    found = discover.discover(
+        artifacts_dir, own, types, Path(python), (*(spec.trusted if spec else ()), *(trust or ()))
+    )
     print(f"{found['version_text']}: {len(found['supported_flags'])} flags, in {artifacts_dir}/cli_capabilities.json")
 
 
@@ -126,6 +129,7 @@ def preflight_command(
     mujoco_gl: Annotated[str, typer.Option(help="egl, glx or osmesa.")],
     artifacts_dir: Annotated[Path, typer.Option(help="Where preflight.json goes: artifacts/preflight.")],
     gpu_ids: Annotated[str, typer.Option(help="Comma-separated; empty for the CPU.")] = "",
+    trust: Annotated[list[str] | None, typer.Option(help="What may run code by name; repeatable.")] = None,
     accept_invalid_sim: Annotated[
         bool, typer.Option("--accept-invalid-sim", help="Go on with a wrong simulator.")
     ] = False,
@@ -138,7 +142,7 @@ def preflight_command(
         print(f"would check {len(cfg.gpu_ids)} GPUs, render {task_suite} with {mujoco_gl}, resolve {policy_path}")
         print(f"would write preflight.json and snapshots of host and software into {artifacts_dir}")
         return
-    report = preflight.run_preflight(cfg, accept_invalid_sim)
+    report = preflight.run_preflight(cfg, accept_invalid_sim, trust or ())
     preflight.write_preflight_report(report, artifacts_dir / "preflight.json")
     for check in report["checks"]:
         print(f"{check['status']:5} {check['name']}: {check['evidence']}")

@@ -18,9 +18,9 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from . import checkpoint, environment, files, schema
+from . import checkpoint, environment, files, schema, trust
 from .campaign import Campaign
-from .errors import Finding, ToolMissing
+from .errors import Finding, ToolMissing, UsageError
 from .files import Json
 
 PROGRAM = "lerobot-eval"
@@ -41,11 +41,18 @@ class Software:
     plugins: tuple[str, ...]
 
 
-def discover(state: Path, executable: Sequence[str] = (), policy_types: Sequence[str] = (), python: Path = OWN) -> Json:
+def discover(
+    state: Path,
+    executable: Sequence[str] = (),
+    policy_types: Sequence[str] = (),
+    python: Path = OWN,
+    trusted: Sequence[str] = (),
+) -> Json:
     """Writes `cli_capabilities.json` and `lerobot_eval_help.txt` into the folder `state` and returns the former.
 
     `executable` is a lerobot-eval of the campaign's own; otherwise the one of `python` is asked. Version and plug-ins
     are those of `python`.
+    Raises UsageError where a plug-in is installed that is not `trusted`: lerobot-eval would import it.
     Raises ToolMissing where lerobot-eval is not found or cannot be invoked; the reason then stands in the raw help,
     and no capabilities of an earlier time are left to be believed.
     """
@@ -53,8 +60,9 @@ def discover(state: Path, executable: Sequence[str] = (), policy_types: Sequence
     try:
         command = find(executable, python)
         software = installed(python)
+        trust.require_plugins(software.plugins, trusted)
         texts = [help_text(command, kind, software) for kind in policy_types or ("",)]
-    except ToolMissing as error:
+    except (ToolMissing, UsageError) as error:
         files.write_text(help_file, f"{error}\n")
         (state / "cli_capabilities.json").unlink(missing_ok=True)
         raise
@@ -177,7 +185,7 @@ def _ask_for_distributions(python: Path) -> list[Distribution]:
 
 def discover_for(campaign: Campaign) -> Json:
     """Discovers for a campaign: its own executable if it has one, and the policy types that its rows name."""
-    return discover(campaign.layout.state, executable(campaign), policy_types(campaign))
+    return discover(campaign.layout.state, executable(campaign), policy_types(campaign), trusted=campaign.trusted)
 
 
 def policy_types(campaign: Campaign) -> list[str]:

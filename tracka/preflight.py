@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import campaign, discover, files, gpu, host, inventory, rendering, resource, schema, simulator
+from . import campaign, discover, files, gpu, host, inventory, rendering, resource, schema, simulator, trust
 from .campaign import Campaign
 from .check import Check, answer, guarded
 from .errors import Finding
@@ -31,7 +31,7 @@ HOST_CHECKS = (
     "disk:artifacts",
     "disk:cache",
 )
-REQUIRED = (*HOST_CHECKS, "lerobot_import", "lerobot_eval_help")
+REQUIRED = (*HOST_CHECKS, "lerobot_import", "lerobot_eval_help", "plugins")
 
 
 @dataclass
@@ -52,22 +52,26 @@ def config_of(spec: Campaign) -> PreflightConfig:
     return PreflightConfig(row.task_suite, row.policy_path, row.mujoco_gl, gpus, spec.layout.preflight)
 
 
-def run_preflight(cfg: PreflightConfig, accept_invalid_sim: bool = False) -> dict[str, Any]:
+def run_preflight(
+    cfg: PreflightConfig, accept_invalid_sim: bool = False, trusted: Sequence[str] = ()
+) -> dict[str, Any]:
     """Runs every check and returns the report, which `write_preflight_report` puts on disk.
 
-    `accept_invalid_sim` lets a simulator that is not the benchmark's pass, as the campaign's setting does.
+    `accept_invalid_sim` lets a simulator that is not the benchmark's pass, as the campaign's setting does; what
+    `trusted` names may run code, as what the campaign's own setting names.
 
     Never raises for what it finds: a missing GPU, package or checkpoint is a failed check.
     """
     start = time.monotonic()
     cfg = replace(cfg, artifacts_dir=cfg.artifacts_dir.absolute())  # the probe runs in the campaign's folder
     spec = _campaign(cfg)
+    spec = replace(spec, trusted=(*spec.trusted, *trusted))
     files.make_folder(cfg.artifacts_dir)
     inventory.write(cfg.artifacts_dir)
     gpus = gpu.inventory()
     frames = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
     checks = [*host.checks(cfg.gpu_ids, gpus, spec, cfg.mujoco_gl), _lerobot(frames), *rendering.checks(frames)]
-    checks += [_help(spec), *resource.checks(spec, cfg.policy_path)]
+    checks += [_plugins(spec), _help(spec), *resource.checks(spec, cfg.policy_path)]
     good = rendering.effective(frames)
     probes = simulator.probes(
         spec,
@@ -142,8 +146,18 @@ def _lerobot(frames: Sequence[Frame]) -> Check:
     return answer("lerobot_import", version is not None, evidence, "Run `make setup`, then read preflight/render_*.err")
 
 
+def _plugins(spec: Campaign) -> Check:
+    def judge() -> str:
+        plugins = discover.installed().plugins
+        trust.require_plugins(plugins, spec.trusted)
+        return ", ".join(plugins) or "none is installed"
+
+    return guarded("plugins", judge)
+
+
 def _help(spec: Campaign) -> Check:
     def ask() -> str:
+        trust.require_plugins(discover.installed().plugins, spec.trusted)  # which the help would import
         command = discover.find(discover.executable(spec))
         kind = spec.defaults.policy_type or ""
         return f"{len(discover.flags(discover.help_text(command, kind)))} flags, {discover.installed().version_text}"

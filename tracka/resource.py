@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from . import build, checkpoint
+from . import build, checkpoint, trust
 from .campaign import Campaign
 from .check import Check, guarded
 from .errors import Finding, TrackaError
@@ -13,7 +13,18 @@ def checks(spec: Campaign, policy_path: str) -> list[Check]:
     wanted = dict.fromkeys([policy_path, *(row.policy_path for row in spec.enabled)])
     tokenizers: dict[str, None] = {}
     checks = [guarded(f"policy_resolve:{path}", partial(_resolve, spec, path, tokenizers)) for path in wanted]
+    here = [path for path, check in zip(wanted, checks, strict=True) if check.status == "pass"]
+    checks += [guarded(f"safety:{path}", partial(_safe, spec, path)) for path in here]
     return checks + [guarded(f"tokenizer:{name}", partial(_tokenizer, name)) for name in tokenizers]
+
+
+def _safe(spec: Campaign, policy_path: str) -> str:
+    """Reads what the checkpoint, which is here already, could make run."""
+    folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
+    if found := list(trust.policy_faults(folder, spec.trusted)):
+        raise TrackaError(found)
+    named = f", trusted by name: {', '.join(spec.trusted)}" if spec.trusted else ""
+    return f"no pickle, foreign class or remote code{named}"
 
 
 def _resolve(spec: Campaign, policy_path: str, tokenizers: dict[str, None]) -> str:

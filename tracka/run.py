@@ -8,7 +8,7 @@ attempt that the next call closes as interrupted.
 import contextlib
 from dataclasses import dataclass, replace
 
-from . import attempt, checkpoint, environment, failure, files, gpu, lease, marker, memo, place, schema
+from . import attempt, checkpoint, discover, environment, failure, files, gpu, lease, marker, memo, place, schema, trust
 from .campaign import Campaign
 from .checkpoint import Checkpoint
 from .errors import Busy, ChangedRun, Finding, RunExists, UsageError
@@ -41,7 +41,12 @@ def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
 
 
 def _checkpoint(campaign: Campaign, row: Row) -> Checkpoint:
-    return checkpoint.resolve(row.policy_path, campaign.layout.root, campaign.policy_roots)
+    """The row's checkpoint, if nothing that it or lerobot's plug-ins bring would run code that nobody trusts."""
+    trust.require_plugins(discover.installed().plugins, campaign.trusted)
+    point = checkpoint.resolve(row.policy_path, campaign.layout.root, campaign.policy_roots)
+    if found := list(trust.policy_faults(point.folder, campaign.trusted)):
+        raise UsageError(found)
+    return point
 
 
 def _first_attempt(campaign: Campaign, row: Row, host: Host, point: Checkpoint) -> Plan:
