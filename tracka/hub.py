@@ -18,8 +18,8 @@ AS_TOKENIZER = "give a folder with its files as tokenizer_name in the checkpoint
 LIGHT = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
 WEIGHTS = ("*.safetensors", "*.bin")
 GATED = (
-    "Do one of three: accept the licence on its page and log in with `hf auth login`; {instead}, copied from a machine "
-    "that has them; or name an ungated mirror of it there"
+    "Do one of three: accept the licence on its page and log in with `hf auth login`; take its files from a machine "
+    "that has them: {instead}; or name an ungated mirror of it in the same place"
 )
 # outcome -> what it means, what to do; docs/hub.md has the same table.
 OUTCOMES = {
@@ -65,6 +65,11 @@ class Wanted:
     patterns: tuple[str, ...] | None = None
     required: tuple[str, ...] = ()
     instead: str = AS_FOLDER
+
+    def download(self) -> str:
+        """The command that fetches it."""
+        revision = f" --revision {self.revision}" if self.revision else ""
+        return f"hf download {self.repo}{revision}" + "".join(f" --include '{item}'" for item in self.patterns or ())
 
     def fits(self, name: str) -> bool:
         """Whether a file of the repository is among those needed."""
@@ -141,7 +146,7 @@ def _unresolved(wanted: Wanted, error: Exception) -> Unresolved:
     what, remedy = OUTCOMES[outcome]
     words = {
         "revision": repr(wanted.revision),
-        "download": f"hf download {wanted.repo}" + (f" --revision {wanted.revision}" if wanted.revision else ""),
+        "download": wanted.download(),
         "instead": wanted.instead,
         "cache": constants.HF_HUB_CACHE,
         "lacking": some(_missing(wanted, parts[0])) if parts else "",
