@@ -49,7 +49,7 @@ OUTCOMES = {
         "it is not in the cache and the hub cannot be reached ({said})",
         "Mend the network, the proxy or HF_ENDPOINT; with a network, run `{download}`; or {instead}",
     ),
-    "refused": ("it is here and cannot be used as it is", "See the check's own remedy"),
+    "refused": ("it could not be made, or is here and cannot be used as it is", "See the check's own remedy"),
 }
 
 
