@@ -7,23 +7,35 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 COMMIT = "c0ffee" * 6 + "c0ff"
 
 
 @dataclass
 class Hub:
-    """`files` is what the repository `org/policy` holds; `downloads` the names asked for so far."""
+    """`files` is what the repository `org/policy` holds; `downloads` the names asked for so far.
+
+    `refuses` is the status and the error code of every answer about the repository, `gated` of its files alone; the
+    download of `breaks` is cut after `after` bytes, and each later try before its first byte if `stays_broken`.
+    """
 
     files: Mapping[str, bytes]
+    refuses: tuple[int, str] | None = None
+    gated: bool = False
+    breaks: str = ""
+    after: int = 0
+    stays_broken: bool = False
+    revisions: tuple[str, ...] = ("main", COMMIT)
     address: str = ""
     downloads: list[str] = field(default_factory=list)
+    ranges: list[str] = field(default_factory=list)
 
 
 @contextlib.contextmanager
-def serve(files: Mapping[str, bytes]) -> Iterator[Hub]:
-    """Serves until the block ends."""
-    hub = Hub(files)
+def serve(files: Mapping[str, bytes], **how: Any) -> Iterator[Hub]:
+    """Serves until the block ends; `how` are further fields of Hub."""
+    hub = Hub(files, **how)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -35,27 +47,53 @@ def serve(files: Mapping[str, bytes]) -> Iterator[Hub]:
         def answer(self) -> None:
             path = self.path.split("?")[0]
             name = path.removeprefix(f"/org/policy/resolve/{COMMIT}/")
-            if path.startswith("/api/models/org/policy/revision/"):
+            revision = path.removeprefix("/api/models/org/policy/revision/")
+            if hub.refuses:
+                self.refuse(*hub.refuses)
+            elif revision in hub.revisions:
                 self.send(json.dumps({"id": "org/policy", "sha": COMMIT, "siblings": []}).encode())
+            elif revision != path:
+                self.refuse(404, "RevisionNotFound")
             elif path == f"/api/models/org/policy/tree/{COMMIT}":
                 tree = [
                     {"type": "file", "path": name, "size": len(data), "oid": _oid(data)} for name, data in files.items()
                 ]
                 self.send(json.dumps(tree).encode())
+            elif name in files and hub.gated:
+                self.refuse(403, "GatedRepo")
             elif name in files:
-                if self.command == "GET":
-                    hub.downloads.append(name)
-                self.send(files[name], ETag=f'"{_oid(files[name])}"')
+                self.give(name)
             else:
-                self.send(b"{}", 404)
+                self.refuse(404, "EntryNotFound" if path.startswith("/org/policy/") else "RepoNotFound")
 
-        def send(self, body: bytes, status: int = 200, **headers: str) -> None:
+        def give(self, name: str) -> None:
+            data, etag = files[name], f'"{_oid(files[name])}"'
+            if self.command == "GET":
+                hub.downloads.append(name)
+            if asked := self.headers.get("Range"):
+                hub.ranges.append(asked)
+            if self.command == "HEAD" or name != hub.breaks:
+                self.send(data, ETag=etag)
+            elif hub.downloads.count(name) == 1:
+                self.send(data, upto=hub.after, ETag=etag)
+            elif hub.stays_broken:
+                self.close_connection = True
+            else:
+                start = int((asked or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+                span = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"}
+                self.send(data[start:], 206 if asked else 200, ETag=etag, **span)
+
+        def refuse(self, status: int, code: str) -> None:
+            self.send(b"{}", status, **({"X-Error-Code": code} if code else {}))
+
+        def send(self, body: bytes, status: int = 200, upto: int | None = None, **headers: str) -> None:
+            """Answers with `body`; one that is cut at `upto` ends the connection."""
             self.send_response(status)
             for key, value in {"X-Repo-Commit": COMMIT, "Content-Length": str(len(body)), **headers}.items():
                 self.send_header(key, value)
             self.end_headers()
             if self.command == "GET":
-                self.wfile.write(body)
+                self.wfile.write(body[:upto])
 
         def log_message(self, *_: object) -> None:
             pass

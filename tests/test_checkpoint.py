@@ -165,19 +165,6 @@ def test_a_damaged_cache_is_made_anew(point: Path, content: bytes) -> None:
     assert tree(point) == before
 
 
-# tokenizers
-
-
-def test_the_tokenizers_of_the_processors_are_named_once(point: Path) -> None:
-    steps: list[Any] = [{"config": {"tokenizer_name": "org/words"}}] * 2 + [{"config": {}}, {}, "odd"]
-    files.write_json(point / "policy_preprocessor.json", {"steps": steps})
-    assert checkpoint.tokenizers(checkpoint.resolve(str(point), point)) == ["org/words"]
-
-
-def test_a_tokenizer_that_is_a_folder_is_taken_as_it_is(tmp_path: Path) -> None:
-    assert checkpoint.find_tokenizer(str(tmp_path)) == tmp_path
-
-
 # the hub
 
 
@@ -227,7 +214,7 @@ def test_a_repository_and_a_folder_with_the_same_files_have_the_same_hash(point:
 def test_offline_and_not_cached_is_one_finding_with_the_way_out(tmp_path: Path, word: str) -> None:
     ((where, what, remedy),) = resolve(word, tmp_path, HF_HUB_OFFLINE="1")["findings"]
     assert where == "hub repository org/policy"
-    assert what == "it is not in the cache and the hub cannot be reached"
+    assert what == "it is not in the cache, and the hub cannot be reached with HF_HUB_OFFLINE set"
     assert "hf download org/policy" in remedy
     assert "copy it here and give its folder as policy_path" in remedy
 
@@ -240,7 +227,8 @@ def test_the_download_that_a_remedy_names_is_of_the_revision_that_is_missing(tmp
 
 def test_a_hub_that_cannot_be_reached_is_one_finding(tmp_path: Path) -> None:
     ((where, what, _),) = resolve("org/policy", tmp_path, HF_ENDPOINT="http://127.0.0.1:9")["findings"]
-    assert (where, what) == ("hub repository org/policy", "it is not in the cache and the hub cannot be reached")
+    assert where == "hub repository org/policy"
+    assert what.startswith("it is not in the cache and the hub cannot be reached (")
 
 
 def test_a_repository_that_is_not_cached_is_downloaded_once(tmp_path: Path) -> None:

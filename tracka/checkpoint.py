@@ -12,14 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import files, memo, place
+from . import files, hub, memo, place
 from .errors import Finding, TrackaError
+from .hub import Wanted
 
 REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-# What a policy's processors load where its checkpoint names nothing else (lerobot/policies/pi0/processor_pi0.py).
-DEFAULT_TOKENIZERS = dict.fromkeys(("pi0", "pi05", "pi0_fast"), "google/paligemma-3b-pt-224")
-AS_FOLDER = "copy it here and give its folder as policy_path"
-AS_TOKENIZER = "give a folder with its files as tokenizer_name in the checkpoint's policy_preprocessor.json"
 REQUIRED = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json")
 
 
@@ -46,12 +43,17 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
         if faults := list(place.policy_faults(folder, trusted)):
             raise TrackaError(faults)
         return _inspect(policy_path, None, folder)
-    match = REPO.fullmatch(policy_path)
-    if match is None or policy_path.startswith(("./", "../", "checkpoints/")):
+    if REPO.fullmatch(policy_path) is None or policy_path.startswith(("./", "../", "checkpoints/")):
         remedy = "Build or copy the checkpoint there; tracka preflight builds those of [build] in campaign.toml"
-        raise TrackaError(Finding(policy_path, f"there is no folder {folder}", remedy))
-    snapshot = _download(match["repo"], match["revision"])
+        raise hub.Unresolved("missing", Finding(policy_path, f"there is no folder {folder}", remedy))
+    snapshot = hub.fetch(wanted(policy_path))
     return _inspect(policy_path, snapshot.name, snapshot)
+
+
+def wanted(policy_path: str) -> Wanted:
+    """The repository that a `policy_path` like repo@revision names."""
+    repo, _, revision = policy_path.partition("@")
+    return Wanted(repo, revision or None, required=REQUIRED)
 
 
 def without_download(policy_path: str, root: Path) -> Checkpoint:
@@ -70,54 +72,6 @@ def in_campaign(policy_path: str, root: Path) -> Path:
         return (root / policy_path).resolve()
 
 
-def _download(repo: str, revision: str | None) -> Path:
-    """The snapshot from the cache if it is whole there, else from the hub."""
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    with contextlib.suppress(LocalEntryNotFoundError):
-        cached = Path(snapshot_download(repo, revision=revision, local_files_only=True))
-        if all((cached / name).is_file() for name in REQUIRED):
-            return cached
-    try:
-        with files.as_open_as(Path(constants.HF_HUB_CACHE)):  # the cache may be one for many users
-            found = Path(snapshot_download(repo, revision=revision))
-        if constants.HF_HUB_OFFLINE:
-            raise LocalEntryNotFoundError(f"only a part of it is cached, in {found}")
-        return found
-    except Exception as error:  # the client raises its own, requests' and the system's errors
-        raise TrackaError(hub_finding(repo, revision, error)) from error
-
-
-def hub_finding(repo: str, revision: str | None, error: Exception, instead: str = AS_FOLDER) -> Finding:
-    """What a failed call to the hub means for the user, by the kind of `error`; `instead` is the way without it."""
-    from huggingface_hub import errors
-
-    download = f"hf download {repo}" + (f" --revision {revision}" if revision else "")
-    kinds: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str, str], ...] = (
-        (
-            errors.GatedRepoError,
-            "access is gated",
-            f"Ask for access on its page and log in with `hf auth login`; or {instead}",
-        ),
-        (errors.RevisionNotFoundError, f"there is no revision {revision!r}", "Name a commit, tag or branch of it"),
-        (
-            errors.RepositoryNotFoundError,
-            "the hub knows no such repository",
-            "Mend the name, or log in if it is private",
-        ),
-        (
-            (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, OSError),
-            "it is not in the cache and the hub cannot be reached",
-            f"With a network, run `{download}`; or {instead}",
-        ),
-    )
-    for kind, what, remedy in kinds:
-        if isinstance(error, kind):
-            return Finding(f"hub repository {repo}", what, remedy)
-    return Finding(f"hub repository {repo}", f"{type(error).__name__}: {error}", "See the message of the hub's client")
-
-
 def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if missing:
@@ -134,33 +88,13 @@ def policy_type(config: Path) -> str:
     return kind
 
 
-def tokenizers(checkpoint: Checkpoint) -> list[str]:
-    """The tokenizers that the checkpoint's processors load by name: repositories or folders."""
-    steps: list[Any] = files.read_json(checkpoint.folder / "policy_preprocessor.json").get("steps", [])
-    configs = [step.get("config", {}) for step in steps if isinstance(step, dict)]
-    return sorted({str(config["tokenizer_name"]) for config in configs if config.get("tokenizer_name")})
-
-
-def find_tokenizer(name: str) -> Path:
-    """The local folder of a tokenizer, without loading it. Raises TrackaError naming what is missing."""
-    if Path(name).is_dir():
-        return Path(name)
-    from huggingface_hub import constants, snapshot_download
-
-    patterns = ["tokenizer*", "*.model", "special_tokens_map.json", "added_tokens.json", "config.json"]
-    try:
-        return Path(snapshot_download(name, allow_patterns=patterns, local_files_only=True))
-    except Exception:
-        pass
-    try:
-        with files.as_open_as(Path(constants.HF_HUB_CACHE)):
-            return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:
-        raise TrackaError(hub_finding(name, None, error, AS_TOKENIZER)) from error
-
-
 def tree_sha256(folder: Path) -> str:
-    """One hash for the paths and contents of all files below `folder`.
+    """One hash for the paths and contents of all files below `folder`."""
+    return files.sha256(files.canonical(digests(folder)))
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The sha256 of every file below `folder`, by its path there.
 
     Contents are read again only where size, time of change or inode differ from the last time: a pi0 is 9 GB.
     """
@@ -176,7 +110,7 @@ def tree_sha256(folder: Path) -> str:
     if found != known:
         with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
             files.write_json(store, found)
-    return files.sha256(files.canonical({name: entry["sha256"] for name, entry in found.items()}))
+    return {name: entry["sha256"] for name, entry in found.items()}
 
 
 def cache_folder() -> Path:

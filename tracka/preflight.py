@@ -71,7 +71,8 @@ def run_preflight(
     gpus = gpu.inventory()
     frames = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
     checks = [*host.checks(cfg.gpu_ids, gpus, spec, cfg.mujoco_gl), _lerobot(frames), *rendering.checks(frames)]
-    checks += [_plugins(spec), _help(spec), *resource.checks(spec, cfg.policy_path)]
+    needed, resources = resource.look(spec, cfg.policy_path, cfg.artifacts_dir)
+    checks += [_plugins(spec), _help(spec), *needed]
     good = rendering.effective(frames)
     probes = simulator.probes(
         spec,
@@ -81,7 +82,8 @@ def run_preflight(
         good.prefix if good else (),
     )
     checks += simulator.checks(_suites(cfg, spec), probes, accept_invalid_sim or spec.accept_invalid_sim)
-    return _report(cfg, checks, gpus, frames, time.monotonic() - start) | {"invalid_tasks": simulator.invalid(probes)}
+    further = {"invalid_tasks": simulator.invalid(probes), "resources": [vars(item) for item in resources]}
+    return _report(cfg, checks, gpus, frames, time.monotonic() - start) | further
 
 
 def _suites(cfg: PreflightConfig, spec: Campaign) -> list[str]:

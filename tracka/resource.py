@@ -1,21 +1,65 @@
-"""What the campaign's policies need from elsewhere: their checkpoints and what those load by name."""
+"""What the campaign's policies need from elsewhere, brought here and hashed: checkpoints, what they load, LIBERO.
 
+No weights are loaded. At the end a process in a row's own environment finds all of it again without network.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 
-from . import build, checkpoint, trust
+from . import assets, backbone, build, checkpoint, environment, files, gpu, hub, need, process, trust
 from .campaign import Campaign
-from .check import Check, guarded
-from .errors import Finding, TrackaError
+from .check import Check, answer, guarded
+from .errors import Finding, TrackaError, some
+from .hub import Wanted
+from .need import Need
+from .process import Bounds
+
+PROCESSORS = ("policy_preprocessor*", "policy_postprocessor*")
 
 
-def checks(spec: Campaign, policy_path: str) -> list[Check]:
-    """A check for each checkpoint of the campaign, and one for each tokenizer that those load by name."""
-    wanted = dict.fromkeys([policy_path, *(row.policy_path for row in spec.enabled)])
-    tokenizers: dict[str, None] = {}
-    checks = [guarded(f"policy_resolve:{path}", partial(_resolve, spec, path, tokenizers)) for path in wanted]
-    here = [path for path, check in zip(wanted, checks, strict=True) if check.status == "pass"]
+@dataclass(frozen=True)
+class Resource:
+    """One thing that was needed. `files` counts its files, `sha256` covers their paths and contents."""
+
+    kind: str  # policy, config, processors, tokenizer, base_model, backbone or assets
+    name: str
+    outcome: str = "found"  # a key of hub.OUTCOMES
+    commit: str | None = None
+    folder: str | None = None
+    files: int = 0
+    bytes: int = 0
+    sha256: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.folder}, {self.files} files, tree {(self.sha256 or '')[:12]}"
+
+
+@dataclass
+class Found:
+    """What was looked for so far, in order; what is still needed; and what of it came from the hub."""
+
+    resources: list[Resource] = field(default_factory=list)
+    needs: dict[Need, None] = field(default_factory=dict)
+    snapshots: dict[Wanted, Path] = field(default_factory=dict)
+
+
+def look(spec: Campaign, policy_path: str, folder: Path) -> tuple[list[Check], list[Resource]]:
+    """A check for each checkpoint of the campaign and each thing they load, and what was found; logs in `folder`."""
+    found = Found()
+    paths = dict.fromkeys([policy_path, *(row.policy_path for row in spec.enabled)])
+    checks = [_check(found, "policy_resolve", "policy", path, partial(_policy, found, spec, path)) for path in paths]
+    here = [path for path, check in zip(paths, checks, strict=True) if check.status == "pass"]
     checks += [guarded(f"safety:{path}", partial(_safe, spec, path)) for path in here]
-    return checks + [guarded(f"tokenizer:{name}", partial(_tokenizer, name)) for name in tokenizers]
+    for each in found.needs:
+        name = "tokenizer" if each.kind == "tokenizer" else "base_model"
+        checks.append(_check(found, name, each.kind, each.name, partial(_need, found, each)))
+    checks.append(_check(found, "assets", "assets", "LIBERO", _assets))
+    return [*checks, _offline(spec, found.snapshots, folder)], found.resources
 
 
 def _safe(spec: Campaign, policy_path: str) -> str:
@@ -27,23 +71,98 @@ def _safe(spec: Campaign, policy_path: str) -> str:
     return f"no pickle, foreign class or remote code{named}"
 
 
-def _resolve(spec: Campaign, policy_path: str, tokenizers: dict[str, None]) -> str:
-    """Brings the checkpoint here and adds the tokenizers it needs to `tokenizers`, even where it does not come."""
-    default = checkpoint.DEFAULT_TOKENIZERS.get(spec.defaults.policy_type or "")
+def _check(found: Found, check: str, kind: str, name: str, step: Callable[[], tuple[str, list[Resource]]]) -> Check:
+    """The check of one thing, which adds what was found of it, or how it was not."""
+
+    def run() -> str:
+        try:
+            evidence, resources = step()
+        except TrackaError as error:
+            found.resources.append(Resource(kind, name, getattr(error, "outcome", "refused")))
+            raise
+        found.resources += resources
+        return evidence
+
+    return guarded(f"{check}:{name}", run)
+
+
+def _policy(found: Found, spec: Campaign, policy_path: str) -> tuple[str, list[Resource]]:
+    """Brings the checkpoint here and adds what it needs to `found.needs`, even where it does not come."""
     try:
         build.ensure(spec, policy_path)
         point = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots)
     except TrackaError:
-        tokenizers.update(dict.fromkeys([default] if default else []))
+        found.needs.update(dict.fromkeys(need.unseen(spec.defaults.policy_type or "")))
         raise
-    tokenizers.update(dict.fromkeys(checkpoint.tokenizers(point)))
+    found.needs.update(dict.fromkeys(need.of(point)))
+    if point.revision:
+        found.snapshots[checkpoint.wanted(policy_path)] = point.folder
     for row in spec.enabled:
         named = spec.settings(row).policy_type
         if row.policy_path == policy_path and named not in (None, point.policy_type):
             what = f"row {row.run_id} says policy_type {named}, the checkpoint is a {point.policy_type}"
             raise TrackaError(Finding(str(spec.layout.settings), what, "Mend policy_type, then run phase 1 again"))
-    return f"{point.policy_type}, revision {point.revision or 'none (a folder)'}, tree {point.tree_sha256[:12]}"
+    digests = checkpoint.digests(point.folder)
+    parts = {"policy": ("*",), "config": ("config.json",), "processors": PROCESSORS}
+    made = [_resource(kind, policy_path, point.folder, digests, fits, point.revision) for kind, fits in parts.items()]
+    return f"{point.policy_type}, revision {point.revision or 'none (a folder)'}, tree {point.tree_sha256[:12]}", made
 
 
-def _tokenizer(name: str) -> str:
-    return str(checkpoint.find_tokenizer(name))
+def _need(found: Found, wanted: Need) -> tuple[str, list[Resource]]:
+    if wanted.kind == "backbone":
+        path = backbone.fetch(wanted.name)
+        digests = {path.name: files.sha256_file(path)}
+        return str(path), [_resource(wanted.kind, wanted.name, path.parent, digests, ("*",))]
+    known = hub.tokenizer(wanted.name) if wanted.kind == "tokenizer" else hub.base_model(wanted.name, wanted.weights)
+    folder, commit = Path(wanted.name), None
+    if not folder.is_dir():
+        folder = found.snapshots[known] = hub.fetch(known)
+        commit = folder.name
+    made = _resource(wanted.kind, wanted.name, folder, checkpoint.digests(folder), known.patterns or ("*",), commit)
+    return str(made), [made]
+
+
+def _assets() -> tuple[str, list[Resource]]:
+    """LIBERO's original files, each read and compared with its recorded hash."""
+    package = find_spec("libero")
+    places = (package.submodule_search_locations or ()) if package else ()
+    folder = next((Path(place) / "libero" / "assets" for place in places), Path("libero"))
+    wrong = assets.wrong_assets(folder)
+    if wrong:
+        raise hub.Unresolved("missing", Finding(str(folder), f"{len(wrong)} files: {some(wrong)}", "Run `make setup`"))
+    made = _resource("assets", "LIBERO", folder, assets.expected_assets(), ("*",))
+    return str(made), [made]
+
+
+def _resource(
+    kind: str, name: str, folder: Path, digests: dict[str, str], patterns: Iterable[str], commit: str | None = None
+) -> Resource:
+    chosen = {path: digest for path, digest in digests.items() if any(fnmatch(path, item) for item in patterns)}
+    size = sum((folder / path).stat().st_size for path in chosen)
+    return Resource(kind, name, "found", commit, str(folder), len(chosen), size, files.sha256(files.canonical(chosen)))
+
+
+def _offline(spec: Campaign, snapshots: dict[Wanted, Path], folder: Path) -> Check:
+    """Whether a row without network finds the same commits: its cache may be another one, or another revision's."""
+    if not snapshots:
+        return Check("offline", "pass", "nothing comes from the hub")
+    ended = process.run(
+        process.python("tracka.probes.offline", json.dumps([asdict(wanted) for wanted in snapshots])),
+        cwd=folder,
+        env=environment.for_row(spec, gpu.CPU_DEVICE, "osmesa") | {"HF_HUB_OFFLINE": "1"},
+        stdout=folder / "offline.log",
+        stderr=folder / "offline.err",
+        bounds=Bounds(spec.probe_secs),
+    )
+    again = [json.loads(line)["folder"] for line in files.tail(folder / "offline.log").splitlines() if line[:1] == "{"]
+    again += [None] * (len(snapshots) - len(again))
+    lost = [
+        f"{wanted.repo} ({Path(here).name if here else 'nothing'} instead of {there.name})"
+        for (wanted, there), here in zip(snapshots.items(), again, strict=True)
+        if here is None or Path(here).name != there.name
+    ]
+    evidence = f"{len(snapshots) - len(lost)} of {len(snapshots)} repositories found again without network"
+    evidence += f"; not: {some(lost)}; exit code {ended.code}, see offline.err" if lost else ""
+    return answer(
+        "offline", not lost, evidence, "Give preflight and rows one HF_HOME, and pin revisions as repo@commit"
+    )
