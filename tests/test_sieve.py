@@ -62,6 +62,7 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
     for name, path in (
         ("cli_capabilities", layout.capabilities),
         ("preflight", layout.preflight_report),
+        ("env_snapshot", layout.preflight / "env_snapshot.json"),
         ("handoff", layout.handoff("phase1")),
     ):
         yield name, files.read_json(path)
