@@ -9,7 +9,7 @@ import pytest
 from campaigns import Made
 
 from tracka import errors, files, git, plan, preflight
-from tracka.preflight import LEROBOT
+from tracka.host import LEROBOT
 
 IDENTITY = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.com", "-c", "commit.gpgsign=false")
 
