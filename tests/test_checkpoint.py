@@ -12,7 +12,7 @@ import hub
 import pytest
 from campaigns import REPOSITORY, fake_checkpoint
 
-from tracka import checkpoint, files
+from tracka import checkpoint, files, need
 from tracka.errors import TrackaError
 
 FILES = {
@@ -163,6 +163,16 @@ def test_a_damaged_cache_is_made_anew(point: Path, content: bytes) -> None:
     (kept,) = (checkpoint.cache_folder() / "trees").iterdir()
     kept.write_bytes(content)
     assert tree(point) == before
+
+
+# tokenizers
+
+
+def test_the_tokenizers_of_the_processors_are_named_once(point: Path) -> None:
+    steps: list[Any] = [{"config": {"tokenizer_name": "org/words"}}] * 2 + [{"config": {}}, {}, "odd"]
+    files.write_json(point / "policy_preprocessor.json", {"steps": steps})
+    found = need.of(checkpoint.resolve(str(point), point))
+    assert [(each.kind, each.name) for each in found] == [("tokenizer", "org/words")]
 
 
 # the hub

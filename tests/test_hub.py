@@ -291,6 +291,7 @@ def test_a_backbone_is_found_only_if_its_bytes_are_those_that_its_name_says(
     files.write_text(source, f'class Net_Weights(X):\n    V1 = Weights(\n        url="http://127.0.0.1:9/{name}",\n')
     files.write_text(source.parent.parent / "__init__.py", "")
     monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.delitem(sys.modules, "torchvision", raising=False)  # an imported one would be found first
     path = tmp_path / "cache" / "torch" / "hub" / "checkpoints" / name
     files.write_atomic(path, content)
     assert backbone.fetch("Net_Weights.V1") == path

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from . import checkpoint, environment, files, schema, trust
+from . import checkpoint, environment, files, memo, schema, trust
 from .campaign import Campaign
 from .errors import Finding, ToolMissing, UsageError
 from .files import Json
@@ -138,6 +138,7 @@ def flags(text: str) -> list[str]:
     return sorted(named | set(PATH_FLAGS)) if named else []
 
 
+@memo.remembered
 def installed(python: Path = OWN) -> Software:
     """What is installed where `python` runs. Raises ToolMissing where it does not run."""
     found = _distributions() if _is_own(python) else _ask_for_distributions(python)

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from . import files, secret, setup
@@ -73,6 +74,14 @@ def hf_home() -> str:
 def libero_config_path() -> str:
     """The folder of LIBERO's config.yaml: the caller's, else the one that set-up wrote into this environment."""
     return os.environ.get("LIBERO_CONFIG_PATH") or str(Path(sys.prefix) / "etc" / "libero")
+
+
+def libero_assets() -> Path | None:
+    """The folder of the installed LIBERO's assets, there or not; None without LIBERO. LIBERO is not imported."""
+    package = find_spec("libero")
+    places = (package.submodule_search_locations or ()) if package else ()
+    folders = [Path(place) / "libero" / "assets" for place in places]
+    return next((folder for folder in folders if folder.is_dir()), folders[0] if folders else None)
 
 
 def devices(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:

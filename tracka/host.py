@@ -30,7 +30,7 @@ def checks(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], spec: Campaign, requ
     return [
         _gpus(gpu_ids, gpus, spec.expected_gpus),
         _cuda(bool(gpu_ids) or spec.expected_gpus > 0),
-        *_versions(),
+        _lerobot(),
         _packages(),
         *_libero(),
         *_rooms(spec),
@@ -57,26 +57,20 @@ def _users(one: gpu.Gpu) -> list[str]:
     return [f"{gpu.device_name(one.gpu_id)} by {each}" for each in gpu.processes(one.uuid)]
 
 
-def _versions() -> list[Check]:
-    found, wanted = plan.versions(), {"lerobot": LEROBOT}
+def _lerobot() -> Check:
+    found = plan.versions()["lerobot"]
     remedy = "Run `make setup`: another lerobot has another command line"
-    return [
-        answer(f"version:{name}", found[name].split("+")[0] == version, f"{found[name]}, pinned {version}", remedy)
-        for name, version in wanted.items()
-    ]
+    return answer("version:lerobot", found.split("+")[0] == LEROBOT, f"{found}, pinned {LEROBOT}", remedy)
 
 
 def _libero() -> list[Check]:
     """LIBERO's files, which set-up put in place and checked by hash: without them it asks on stdin, or downloads."""
     config = Path(environment.libero_config_path()) / "config.yaml"
-    package = find_spec("libero")
-    folders = (
-        [Path(place) / "libero" / "assets" for place in (package.submodule_search_locations or ())] if package else []
-    )
-    evidence = ", ".join(map(str, folders)) or "LIBERO is not installed"
+    assets = environment.libero_assets()
+    evidence = str(assets or "LIBERO is not installed")
     return [
         answer("libero_config", config.is_file(), str(config), "Run `make setup`"),
-        answer("libero_assets", any(folder.is_dir() for folder in folders), evidence, "Run `make setup`"),
+        answer("libero_assets", bool(assets and assets.is_dir()), evidence, "Run `make setup`"),
     ]
 
 

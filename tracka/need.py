@@ -11,7 +11,7 @@ from . import files
 from .checkpoint import Checkpoint
 
 PALIGEMMA = "google/paligemma-3b-pt-224"
-# Policy type -> key of its config.json -> what is loaded where it does not say (test_need.py holds it against lerobot).
+# Policy type -> key of its config.json -> what is loaded where it does not say (test_hub.py holds it against lerobot).
 TOKENIZERS = {
     "pi0_fast": {"text_tokenizer_name": PALIGEMMA, "action_tokenizer_name": "lerobot/fast-action-tokenizer"},
     "xvla": {"tokenizer_name": "facebook/bart-large"},

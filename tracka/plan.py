@@ -68,10 +68,14 @@ class Plan:
         return self.batch_size == self.row.batch_size
 
     @property
+    def invalid(self) -> str | None:
+        """Why the simulator makes the row invalid; None if it does not."""
+        return self.host.invalid(self.row.task_suite, self.task_ids)
+
+    @property
     def row_hash(self) -> str:
         """The identity of what the row asks for: no GPU number, no path, nothing that leaves outcomes as they are."""
         settings = self._settings()
-        invalid = self.host.invalid(self.row.task_suite, self.task_ids)
         identity = {
             "hash_version": HASH_VERSION,
             "engine": self.campaign.engine,
@@ -86,7 +90,7 @@ class Plan:
             "settings": settings,
             "versions": versions(),
             "program": self._program(),
-        } | ({"simulator": "invalid"} if invalid else {})
+        } | ({"simulator": "invalid"} if self.invalid else {})
         return files.sha256(files.canonical(identity))
 
     def _settings(self) -> Json:
@@ -154,7 +158,7 @@ class Plan:
             "timeout_secs": self.timeout_secs,
             "row_hash": self.row_hash,
             "outcome": None,
-            "invalid": self.host.invalid(self.row.task_suite, self.task_ids),
+            "invalid": self.invalid,
             **self.record(folder, device.gpu_id),
         }
 

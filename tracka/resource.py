@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 from . import assets, backbone, build, checkpoint, environment, files, gpu, hub, need, process, trust
@@ -65,7 +64,7 @@ def look(spec: Campaign, policy_path: str, folder: Path) -> tuple[list[Check], l
 def _safe(spec: Campaign, policy_path: str) -> str:
     """Reads what the checkpoint, which is here already, could make run."""
     folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
-    if found := list(trust.policy_faults(folder, spec.trusted)):
+    if found := trust.policy_faults(folder, spec.trusted):
         raise TrackaError(found)
     named = f", trusted by name: {', '.join(spec.trusted)}" if spec.trusted else ""
     return f"no pickle, foreign class or remote code{named}"
@@ -124,9 +123,7 @@ def _need(found: Found, wanted: Need) -> tuple[str, list[Resource]]:
 
 def _assets() -> tuple[str, list[Resource]]:
     """LIBERO's original files, each read and compared with its recorded hash."""
-    package = find_spec("libero")
-    places = (package.submodule_search_locations or ()) if package else ()
-    folder = next((Path(place) / "libero" / "assets" for place in places), Path("libero"))
+    folder = environment.libero_assets() or Path("libero")
     wrong = assets.wrong_assets(folder)
     if wrong:
         raise hub.Unresolved("missing", Finding(str(folder), f"{len(wrong)} files: {some(wrong)}", "Run `make setup`"))

@@ -44,7 +44,7 @@ def _checkpoint(campaign: Campaign, row: Row) -> Checkpoint:
     """The row's checkpoint, if nothing that it or lerobot's plug-ins bring would run code that nobody trusts."""
     trust.require_plugins(discover.installed().plugins, campaign.trusted)
     point = checkpoint.resolve(row.policy_path, campaign.layout.root, campaign.policy_roots)
-    if found := list(trust.policy_faults(point.folder, campaign.trusted)):
+    if found := trust.policy_faults(point.folder, campaign.trusted):
         raise UsageError(found)
     return point
 

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import files
+from . import files, memo
 from .errors import Finding, UsageError
 
 OWN_PLUGINS = ("lerobot_policy_replay",)  # what Track A itself brings, for known answers
@@ -25,8 +25,13 @@ REMOTE = ("auto_map", "trust_remote_code")
 REMEDY = "Look at it, then trust it by name: trusted = [{name}] below [security] in campaign.toml, or --trust {name}"
 
 
-def policy_faults(folder: Path, trusted: Collection[str] = ()) -> Iterator[Finding]:
+@memo.remembered
+def policy_faults(folder: Path, trusted: tuple[str, ...] = ()) -> tuple[Finding, ...]:
     """What of the checkpoint in `folder` could run code, as findings; nothing where each of it is trusted by name."""
+    return tuple(_policy_faults(folder, trusted))
+
+
+def _policy_faults(folder: Path, trusted: Collection[str]) -> Iterator[Finding]:
     for path in files.walk_files(folder):
         name = path.relative_to(folder).as_posix()
         found = [(name, what) for what in _file(path)] + (list(_keys(name, path)) if path.suffix == ".json" else [])

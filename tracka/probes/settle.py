@@ -1,4 +1,4 @@
-"""Where the objects of LIBERO tasks come to rest before a policy acts: a reset and its settle steps, nothing drawn.
+"""Where the objects of LIBERO tasks are when a policy begins: a reset and its settle steps, nothing drawn.
 
 Usage: python -m tracka.probes.settle SUITE TASK...
 Prints one JSON object a line: {"task": 5, "name": ..., "bddl": SHA-256, "init_states": SHA-256,
@@ -6,11 +6,12 @@ Prints one JSON object a line: {"task": 5, "name": ..., "bddl": SHA-256, "init_s
 """
 
 import contextlib
-import hashlib
 import json
 import sys
 from pathlib import Path
 from typing import Any
+
+from .. import files
 
 INIT_STATES = 3  # from 0 on, of each task
 SEED = 0
@@ -40,8 +41,8 @@ def settle(suite: Any, suite_name: str, task_id: int) -> dict[str, Any]:
         return {
             "task": task_id,
             "name": task.name,
-            "bddl": _sha256(env._task_bddl_file),
-            "init_states": _sha256(_init_states(task)),
+            "bddl": files.sha256_file(Path(env._task_bddl_file)),
+            "init_states": files.sha256_file(_init_states(task)),
             "poses": poses,
         }
     finally:
@@ -76,14 +77,10 @@ def _blind(suite: Any, suite_name: str, task_id: int) -> Any:
     return Blind(suite, task_id, suite_name, obs_type="pixels_agent_pos")
 
 
-def _init_states(task: Any) -> str:
+def _init_states(task: Any) -> Path:
     from lerobot.envs.libero import get_libero_path
 
-    return str(Path(get_libero_path("init_states"), task.problem_folder, task.init_states_file))
-
-
-def _sha256(path: str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return Path(get_libero_path("init_states"), task.problem_folder, task.init_states_file)
 
 
 if __name__ == "__main__":
