@@ -65,6 +65,7 @@ class Campaign:
     cuda_to_egl: Mapping[int, int] = field(default_factory=dict)
     policy_roots: tuple[Path, ...] = ()  # where policies may lie although everybody can write there
     executable: tuple[str, ...] = ()
+    strict: bool = False  # what the linter finds blocks the campaign
     digests: Mapping[str, str] = field(default_factory=dict)  # of the files it was read from, by path in the campaign
 
     @property
@@ -162,6 +163,7 @@ def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> C
         cuda_to_egl={int(cuda): egl for cuda, egl in table.get("egl", {}).get("cuda_to_egl", {}).items()},
         policy_roots=tuple(Path(root).resolve() for root in table.get("security", {}).get("policy_roots", ())),
         executable=tuple(table.get("executable", ())),
+        strict=table.get("preflight", {}).get("strict", False),
         **given,
     )
 

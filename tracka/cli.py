@@ -67,6 +67,7 @@ def init_command(
     policy_path: Annotated[str, typer.Option(help="repo, repo@revision, or a folder.")] = init.Wanted.policy_path,
     suite: Annotated[str, typer.Option(help="LIBERO suite.")] = "libero_object",
     policy_type: Annotated[str | None, typer.Option(help="Such as pi0; asked of the checkpoint if it is here.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Settings known to be right: pi0, pi05 or smolvla.")] = None,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs that the host must have; 0 runs on the CPU.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1)] = 10,
     n_episodes: Annotated[int, typer.Option(min=1, help="Episodes of each LIBERO task.")] = 50,
@@ -77,7 +78,7 @@ def init_command(
         raise UsageError(Finding("NAME", "the campaign has no name", "Give it one, such as my-policy"))
     root = Path(name) if "/" in name else Path("tasks") / name
     made = init.create(
-        root, init.Wanted(request.policy(policy_path), suite, policy_type, gpus, batch_size, n_episodes, seed)
+        root, init.Wanted(request.policy(policy_path), suite, policy_type, gpus, batch_size, n_episodes, seed, preset)
     )
     print(f"{root}: {len(made.enabled)} rows. Edit {root}/configs, then: pytest acceptance --campaign {root}")
 
@@ -126,6 +127,7 @@ def preflight_command(
     mujoco_gl: Annotated[str, typer.Option(help="egl, glx or osmesa.")],
     artifacts_dir: Annotated[Path, typer.Option(help="Where preflight.json goes: artifacts/preflight.")],
     gpu_ids: Annotated[str, typer.Option(help="Comma-separated; empty for the CPU.")] = "",
+    strict: Annotated[bool, typer.Option("--strict", help="What the linter finds is an error.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Check this host: GPUs, rendering, software, checkpoints. Exits with 1 if a required check fails."""
@@ -135,7 +137,7 @@ def preflight_command(
         print(f"would check {len(cfg.gpu_ids)} GPUs, render {task_suite} with {mujoco_gl}, resolve {policy_path}")
         print(f"would write preflight.json and snapshots of host and software into {artifacts_dir}")
         return
-    report = preflight.run_preflight(cfg)
+    report = preflight.run_preflight(cfg, strict=strict)
     preflight.write_preflight_report(report, artifacts_dir / "preflight.json")
     for check in report["checks"]:
         print(f"{check['status']:5} {check['name']}: {check['evidence']}")

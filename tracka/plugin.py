@@ -51,6 +51,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--allow-overwrite", action="store_true", help="run rows again that passed with other inputs than today's"
     )
+    group.addoption("--strict-preflight", action="store_true", help="what the linter of preflight finds is an error")
     group.addoption("--owner", default=_user(), help="whom the plan's progress lines name (default: %(default)s)")
     parser.addini("campaign", f"the campaign where neither --campaign nor TRACKA_CAMPAIGN names one (default {SMOKE})")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import campaign, discover, files, gpu, host, inventory, rendering, resource, schema
+from . import campaign, discover, files, gpu, host, inventory, linter, rendering, resource, schema
 from .campaign import Campaign
 from .check import Check, answer, guarded
 from .errors import Finding
@@ -43,9 +43,10 @@ def config_of(spec: Campaign) -> PreflightConfig:
     return PreflightConfig(row.task_suite, row.policy_path, row.mujoco_gl, gpus, spec.layout.preflight)
 
 
-def run_preflight(cfg: PreflightConfig) -> dict[str, Any]:
+def run_preflight(cfg: PreflightConfig, strict: bool = False) -> dict[str, Any]:
     """Runs every check and returns the report, which `write_preflight_report` puts on disk.
 
+    `strict` makes errors of what the linter finds, as the campaign's setting does.
     Never raises for what it finds: a missing GPU, package or checkpoint is a failed check.
     """
     start = time.monotonic()
@@ -56,6 +57,7 @@ def run_preflight(cfg: PreflightConfig) -> dict[str, Any]:
     gpus = gpu.inventory()
     backends = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
     checks = [*host.checks(cfg.gpu_ids, gpus, spec.expected_gpus), _lerobot(backends), *rendering.checks(backends)]
+    checks += linter.checks(spec, strict or spec.strict)
     checks += [_help(spec), *resource.checks(spec, cfg.policy_path)]
     return _report(cfg, checks, gpus, backends, time.monotonic() - start)
 
