@@ -36,11 +36,7 @@ def create(root: Path, wanted: Wanted) -> Campaign:
     """
     layout = Layout(root.absolute())
     findings = list(_faults(root, wanted))
-    named = collected(findings, lambda: preset.find(wanted.preset)) if wanted.preset is not None else None
-    if named is not None and wanted.policy_path == Wanted.policy_path:  # the default is a pi0
-        wanted = replace(wanted, policy_path=named.policy_path)
-    if named is not None:
-        findings += _contradiction(root, wanted)
+    wanted = collected(findings, lambda: _with_preset(root, wanted)) or wanted
     known = wanted if wanted.suite in SUITES else replace(wanted, suite=Wanted.suite)  # to see what else is wrong
     matrix_text = collected(findings, lambda: _matrix(known))
     if findings or matrix_text is None:
@@ -63,11 +59,19 @@ def _faults(root: Path, wanted: Wanted) -> Iterator[Finding]:
         yield Finding("--suite", f"LIBERO has no suite {short(wanted.suite)!r}", f"Use one of {', '.join(SUITES)}")
 
 
-def _contradiction(root: Path, wanted: Wanted) -> Iterator[Finding]:
-    """A preset of another policy type than the checkpoint is, or is said to be."""
+def _with_preset(root: Path, wanted: Wanted) -> Wanted:
+    """With the preset's checkpoint where none is named. Raises UsageError for a preset that is unknown or of another
+    policy type than the checkpoint is, or is said to be."""
+    if wanted.preset is None:
+        return wanted
+    known = preset.find(wanted.preset)
+    if wanted.policy_path == Wanted.policy_path:
+        wanted = replace(wanted, policy_path=known.policy_path)
     kind = wanted.policy_type or _policy_type(root, wanted.policy_path)
-    if wanted.preset is not None and kind not in (None, wanted.preset):
-        yield Finding("--preset", f"it is for {wanted.preset}, the policy is {kind}", "Name the policy's own, or none")
+    if kind not in (None, known.policy_type):
+        what = f"it is for {known.policy_type}, the policy is {kind}"
+        raise UsageError(Finding("--preset", what, "Name the policy's own, or none"))
+    return wanted
 
 
 def write_schema(layout: Layout) -> None:
