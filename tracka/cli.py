@@ -23,6 +23,7 @@ from . import (
     matrix,
     place,
     preflight,
+    proposal,
     request,
     run,
     setup,
@@ -144,6 +145,21 @@ def preflight_command(
         if check["status"] != "pass" and check["remedy"]:
             print(f"      {check['remedy']}")
     raise typer.Exit(0 if report["status"] == "pass" else 1)
+
+
+@app.command("propose")
+def propose_command(
+    root: Annotated[Path, typer.Option(help="The campaign's folder.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Write the batches into the matrix.")] = False,
+) -> None:
+    """Propose smaller batches where this host is short of memory or cores."""
+    spec = campaign.load(root)
+    smaller = proposal.fitting(spec, proposal.measure(spec.layout.root))
+    for run_id, size in smaller.items():
+        print(f"{run_id}: batch_size {spec.row(run_id).batch_size} -> {size}")
+    if apply:
+        proposal.apply(spec, smaller)
+    print(f"{len(smaller)} of {len(spec.enabled)} rows {'changed' if apply else 'would change'}")
 
 
 @app.command("run")

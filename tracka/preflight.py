@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import campaign, discover, files, gpu, host, inventory, linter, rendering, resource, schema
+from . import campaign, discover, files, gpu, host, inventory, linter, proposal, rendering, resource, schema
 from .campaign import Campaign
 from .check import Check, answer, guarded
 from .errors import Finding
@@ -58,6 +58,7 @@ def run_preflight(cfg: PreflightConfig, strict: bool = False) -> dict[str, Any]:
     backends = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
     checks = [*host.checks(cfg.gpu_ids, gpus, spec.expected_gpus), _lerobot(backends), *rendering.checks(backends)]
     checks += linter.checks(spec, strict or spec.strict)
+    checks.append(proposal.check(spec, proposal.measure(cfg.artifacts_dir)))
     checks += [_help(spec), *resource.checks(spec, cfg.policy_path)]
     return _report(cfg, checks, gpus, backends, time.monotonic() - start)
 
