@@ -85,7 +85,9 @@ def test_a_sound_host_passes_and_tells_what_it_is(made: Made) -> None:
     assert (report["gpu_count"], report["gpu_names"], report["display_env"]) == (0, [], None)
     assert report["python_version"] == ".".join(map(str, sys.version_info[:3]))
     assert report["lerobot_import_ok"] and report["lerobot_eval_help_ok"] and report["policy_resolve_ok"]
-    assert {entry["status"] for entry in report["checks"]} == {"pass"}
+    # The stand-in campaign mixes batch sizes on purpose, of which the linter warns; a small host gets a proposal.
+    found = {entry["status"] for entry in report["checks"] if not entry["name"].startswith(("lint:", "proposal"))}
+    assert found == {"pass"}
 
 
 def test_the_written_report_is_the_returned_one(made: Made, tmp_path: Path) -> None:

@@ -67,6 +67,7 @@ class Campaign:
     trusted: tuple[str, ...] = ()  # names of what may run code: plug-ins, classes, files, keys
     executable: tuple[str, ...] = ()
     accept_invalid_sim: bool = False  # whether rows run although the simulator is not the benchmark's
+    strict: bool = False  # what the linter finds blocks the campaign
     digests: Mapping[str, str] = field(default_factory=dict)  # of the files it was read from, by path in the campaign
 
     @property
@@ -166,6 +167,7 @@ def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> C
         trusted=tuple(table.get("security", {}).get("trusted", ())),
         executable=tuple(table.get("executable", ())),
         accept_invalid_sim=table.get("preflight", {}).get("accept_invalid_sim", False),
+        strict=table.get("preflight", {}).get("strict", False),
         **given,
     )
 

@@ -23,6 +23,7 @@ from . import (
     matrix,
     place,
     preflight,
+    proposal,
     request,
     run,
     setup,
@@ -67,6 +68,7 @@ def init_command(
     policy_path: Annotated[str, typer.Option(help="repo, repo@revision, or a folder.")] = init.Wanted.policy_path,
     suite: Annotated[str, typer.Option(help="LIBERO suite.")] = "libero_object",
     policy_type: Annotated[str | None, typer.Option(help="Such as pi0; asked of the checkpoint if it is here.")] = None,
+    preset: Annotated[str | None, typer.Option(help="Settings known to be right: pi0, pi05 or smolvla.")] = None,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs that the host must have; 0 runs on the CPU.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1)] = 10,
     n_episodes: Annotated[int, typer.Option(min=1, help="Episodes of each LIBERO task.")] = 50,
@@ -77,7 +79,7 @@ def init_command(
         raise UsageError(Finding("NAME", "the campaign has no name", "Give it one, such as my-policy"))
     root = Path(name) if "/" in name else Path("tasks") / name
     made = init.create(
-        root, init.Wanted(request.policy(policy_path), suite, policy_type, gpus, batch_size, n_episodes, seed)
+        root, init.Wanted(request.policy(policy_path), suite, policy_type, gpus, batch_size, n_episodes, seed, preset)
     )
     print(f"{root}: {len(made.enabled)} rows. Edit {root}/configs, then: pytest acceptance --campaign {root}")
 
@@ -133,6 +135,7 @@ def preflight_command(
     accept_invalid_sim: Annotated[
         bool, typer.Option("--accept-invalid-sim", help="Go on with a wrong simulator.")
     ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="What the linter finds is an error.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Check this host: GPUs, rendering, software, checkpoints. Exits with 1 if a required check fails."""
@@ -142,13 +145,28 @@ def preflight_command(
         print(f"would check {len(cfg.gpu_ids)} GPUs, render {task_suite} with {mujoco_gl}, resolve {policy_path}")
         print(f"would write preflight.json and snapshots of host and software into {artifacts_dir}")
         return
-    report = preflight.run_preflight(cfg, accept_invalid_sim, trust or ())
+    report = preflight.run_preflight(cfg, accept_invalid_sim, trust or (), strict)
     preflight.write_preflight_report(report, artifacts_dir / "preflight.json")
     for check in report["checks"]:
         print(f"{check['status']:5} {check['name']}: {check['evidence']}")
         if check["status"] != "pass" and check["remedy"]:
             print(f"      {check['remedy']}")
     raise typer.Exit(0 if report["status"] == "pass" else 1)
+
+
+@app.command("propose")
+def propose_command(
+    root: Annotated[Path, typer.Option(help="The campaign's folder.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Write the batches into the matrix.")] = False,
+) -> None:
+    """Propose smaller batches where this host is short of memory or cores."""
+    spec = campaign.load(root)
+    smaller = proposal.fitting(spec, proposal.measure(spec.layout.root))
+    for run_id, size in smaller.items():
+        print(f"{run_id}: batch_size {spec.row(run_id).batch_size} -> {size}")
+    if apply:
+        proposal.apply(spec, smaller)
+    print(f"{len(smaller)} of {len(spec.enabled)} rows {'changed' if apply else 'would change'}")
 
 
 @app.command("run")

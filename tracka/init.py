@@ -4,11 +4,11 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import campaign, checkpoint, files, matrix, progress, schema
+from . import campaign, checkpoint, files, matrix, preset, progress, schema
 from .campaign import Campaign
 from .errors import Finding, RunExists, UsageError, collected, short
 from .layout import Layout
@@ -26,6 +26,7 @@ class Wanted:
     batch_size: int = 10
     n_episodes: int = 50  # of each LIBERO task
     seed: int = 7
+    preset: str | None = None  # a policy type whose settings are known
 
 
 def create(root: Path, wanted: Wanted) -> Campaign:
@@ -35,6 +36,7 @@ def create(root: Path, wanted: Wanted) -> Campaign:
     """
     layout = Layout(root.absolute())
     findings = list(_faults(root, wanted))
+    wanted = collected(findings, lambda: _with_preset(root, wanted)) or wanted
     known = wanted if wanted.suite in SUITES else replace(wanted, suite=Wanted.suite)  # to see what else is wrong
     matrix_text = collected(findings, lambda: _matrix(known))
     if findings or matrix_text is None:
@@ -55,6 +57,21 @@ def _faults(root: Path, wanted: Wanted) -> Iterator[Finding]:
         yield Finding(short(root.name), "this is no plain folder name", "Use letters, digits, '.', '_' and '-'")
     if wanted.suite not in SUITES:
         yield Finding("--suite", f"LIBERO has no suite {short(wanted.suite)!r}", f"Use one of {', '.join(SUITES)}")
+
+
+def _with_preset(root: Path, wanted: Wanted) -> Wanted:
+    """With the preset's checkpoint where none is named. Raises UsageError for a preset that is unknown or of another
+    policy type than the checkpoint is, or is said to be."""
+    if wanted.preset is None:
+        return wanted
+    known = preset.find(wanted.preset)
+    if wanted.policy_path == Wanted.policy_path:
+        wanted = replace(wanted, policy_path=known.policy_path)
+    kind = wanted.policy_type or _policy_type(root, wanted.policy_path)
+    if kind not in (None, known.policy_type):
+        what = f"it is for {known.policy_type}, the policy is {kind}"
+        raise UsageError(Finding("--preset", what, "Name the policy's own, or none"))
+    return wanted
 
 
 def write_schema(layout: Layout) -> None:
@@ -86,7 +103,7 @@ def _matrix(wanted: Wanted) -> str:
 
 
 def _settings(root: Path, wanted: Wanted) -> str:
-    kind = wanted.policy_type or _policy_type(root, wanted.policy_path)
+    kind = wanted.policy_type or wanted.preset or _policy_type(root, wanted.policy_path)
     lines = [
         "schema_version = 1",
         'baseline = "baseline_b1_e2"',
@@ -96,9 +113,7 @@ def _settings(root: Path, wanted: Wanted) -> str:
         f"policy_type = {json.dumps(kind)}"
         if kind
         else '# policy_type = "pi0"   # so that phase 1 knows the flags of the policy',
-        "# n_action_steps = 10   # steps of a chunk that are played before the policy is asked again",
-        "# episode_length = 280   # control steps; the suite's own where it is not set",
-        "# rename_map = {}   # observation key of the environment = key that the policy was trained with",
+        *_known(wanted),
         "",
         "[thresholds]",
         "min_success_rate = 0.0   # from 0 to 1, of each row",
@@ -111,6 +126,17 @@ def _settings(root: Path, wanted: Wanted) -> str:
     for run_id, (task, _, _) in _rows(wanted).items():
         lines += [f"[rows.{run_id}]", f"task_ids = [{task}]", ""]
     return "\n".join(lines)
+
+
+def _known(wanted: Wanted) -> Sequence[str]:
+    """The preset's settings; without one, those that are often needed, as comments."""
+    if wanted.preset is not None:
+        return preset.lines(preset.find(wanted.preset))
+    return (
+        "# n_action_steps = 10   # steps of a chunk that are played before the policy is asked again",
+        "# episode_length = 280   # control steps; the suite's own where it is not set",
+        "# rename_map = {}   # observation key of the environment = key that the policy was trained with",
+    )
 
 
 def _policy_type(root: Path, policy_path: str) -> str | None:

@@ -56,6 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run on a simulator that preflight finds invalid; results carry `invalid`, the verdict too",
     )
+    group.addoption("--strict-preflight", action="store_true", help="what the linter of preflight finds is an error")
     group.addoption("--owner", default=_user(), help="whom the plan's progress lines name (default: %(default)s)")
     parser.addini("campaign", f"the campaign where neither --campaign nor TRACKA_CAMPAIGN names one (default {SMOKE})")
 

@@ -13,7 +13,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import campaign, discover, files, gpu, host, inventory, rendering, resource, schema, simulator, trust
+from . import (
+    campaign,
+    discover,
+    files,
+    gpu,
+    host,
+    inventory,
+    linter,
+    proposal,
+    rendering,
+    resource,
+    schema,
+    simulator,
+    trust,
+)
 from .campaign import Campaign
 from .check import Check, answer, guarded
 from .errors import Finding
@@ -53,12 +67,13 @@ def config_of(spec: Campaign) -> PreflightConfig:
 
 
 def run_preflight(
-    cfg: PreflightConfig, accept_invalid_sim: bool = False, trusted: Sequence[str] = ()
+    cfg: PreflightConfig, accept_invalid_sim: bool = False, trusted: Sequence[str] = (), strict: bool = False
 ) -> dict[str, Any]:
     """Runs every check and returns the report, which `write_preflight_report` puts on disk.
 
     `accept_invalid_sim` lets a simulator that is not the benchmark's pass, as the campaign's setting does; what
-    `trusted` names may run code, as what the campaign's own setting names.
+    `trusted` names may run code, as what the campaign's own setting names; `strict` makes errors of what the linter
+    finds, as the campaign's setting does.
 
     Never raises for what it finds: a missing GPU, package or checkpoint is a failed check.
     """
@@ -73,6 +88,8 @@ def run_preflight(
     checks = [*host.checks(cfg.gpu_ids, gpus, spec, cfg.mujoco_gl), _lerobot(frames), *rendering.checks(frames)]
     needed, resources = resource.look(spec, cfg.policy_path, cfg.artifacts_dir)
     checks += [_plugins(spec), _help(spec), *needed]
+    checks += linter.checks(spec, strict or spec.strict)
+    checks.append(proposal.check(spec, proposal.measure(cfg.artifacts_dir)))
     good = rendering.effective(frames)
     probes = simulator.probes(
         spec,
