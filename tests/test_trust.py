@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy
 import pytest
 from campaigns import REPOSITORY, Made, run_words
 
@@ -41,14 +42,25 @@ def plant_class(folder: Path, marker: Path) -> None:
 
 
 def plant_torch_file(folder: Path, marker: Path) -> None:
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as torch_file:
-        torch_file.writestr("archive/data.pkl", pickle.dumps(Bomb(marker)))
-    (folder / "weights.safetensors").write_bytes(archive.getvalue())
+    (folder / "weights.safetensors").write_bytes(zipped("archive/data.pkl", pickle.dumps(Bomb(marker))))
 
 
 def plant_config(folder: Path, **values: object) -> None:
     files.write_json(folder / "config.json", {"type": "act", **values})
+
+
+def array(marker: Path) -> bytes:
+    """A .npy of one object."""
+    file = io.BytesIO()
+    numpy.save(file, numpy.array([Bomb(marker)], dtype=object), allow_pickle=True)
+    return file.getvalue()
+
+
+def zipped(name: str, data: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(name, data)
+    return file.getvalue()
 
 
 PLANTS: dict[str, tuple[Plant, str]] = {
@@ -57,6 +69,9 @@ PLANTS: dict[str, tuple[Plant, str]] = {
     "hidden_pickle": (lambda folder, marker: _write(folder / "notes.txt", pickle.dumps(Bomb(marker))), "notes.txt"),
     "torch_file": (plant_torch_file, "weights.safetensors"),
     "torch_weights": (lambda folder, _: _write(folder / "pytorch_model.bin", b"anything"), "pytorch_model.bin"),
+    "array": (lambda folder, marker: _write(folder / "stats.npy", array(marker)), "stats.npy"),
+    "arrays": (lambda folder, marker: _write(folder / "stats.txt", zipped("a.npy", array(marker))), "stats.txt"),
+    "capitals": (lambda folder, _: _write(folder / "STATS.PKL", b"anything"), "STATS.PKL"),
     "code": (
         lambda folder, marker: _write(folder / "modeling_x.py", f"open({str(marker)!r}, 'w')".encode()),
         "modeling_x.py",
@@ -193,3 +208,12 @@ def test_a_real_checkpoint_of_lerobot_is_trusted_as_it_is(tmp_path: Path) -> Non
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
     assert json.loads((tmp_path / "act" / "config.json").read_text())["type"] == "act"
     assert list(trust.policy_faults(tmp_path / "act")) == []
+
+
+def test_arrays_of_numbers_are_no_pickles(tmp_path: Path) -> None:
+    numpy.save(tmp_path / "numbers.npy", numpy.zeros(3))
+    numpy.save(tmp_path / "words.npy", numpy.array(["O'", "{'descr': '|O'"]))
+    numpy.savez(tmp_path / "numbers.npz", a=numpy.zeros(3), O=numpy.zeros(2))
+    assert list(trust.policy_faults(tmp_path)) == []
+    numpy.save(tmp_path / "records.npy", numpy.array([(1, {})], dtype=[("a", int), ("b", object)]), allow_pickle=True)
+    assert [finding.where for finding in trust.policy_faults(tmp_path)] == [str(tmp_path / "records.npy")]

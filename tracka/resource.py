@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
-from . import assets, backbone, build, checkpoint, environment, files, gpu, hub, need, process, trust
+from . import assets, backbone, build, checkpoint, environment, feature, files, gpu, hub, need, process, trust
 from .campaign import Campaign
 from .check import Check, answer, guarded
 from .errors import Finding, TrackaError, some
@@ -54,6 +54,7 @@ def look(spec: Campaign, policy_path: str, folder: Path) -> tuple[list[Check], l
     checks = [_check(found, "policy_resolve", "policy", path, partial(_policy, found, spec, path)) for path in paths]
     here = [path for path, check in zip(paths, checks, strict=True) if check.status == "pass"]
     checks += [guarded(f"safety:{path}", partial(_safe, spec, path)) for path in here]
+    checks += [feature.check(spec, path) for path in here]
     for each in found.needs:
         name = "tokenizer" if each.kind == "tokenizer" else "base_model"
         checks.append(_check(found, name, each.kind, each.name, partial(_need, found, each)))

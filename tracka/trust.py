@@ -9,6 +9,7 @@ plug-in by its distribution, a class by its dotted path, a file by its path in t
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ OWN_PLUGINS = ("lerobot_policy_replay",)  # what Track A itself brings, for know
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".bin", ".ckpt", ".joblib", ".dill")
 CODE = (".py", ".pyc", ".so")
 MAGIC = re.compile(rb"\x80[\x02-\x05]")  # how a pickle of protocol 2 to 5 begins
+ARRAY = re.compile(rb"\x93NUMPY[^{]*{[^}]*'descr':[^}]*\|?O'", re.DOTALL)  # how a .npy of objects, pickled, begins
+HEAD = 4096  # bytes of a file in which to look
 STEP = re.compile(r"lerobot\.(processor|policies)\.[\w.]*[A-Z]\w*(Step|Processor)")
 REMOTE = ("auto_map", "trust_remote_code")
 REMEDY = "Look at it, then trust it by name: trusted = [{name}] below [security] in campaign.toml, or --trust {name}"
@@ -58,24 +61,34 @@ def require_plugins(plugins: Sequence[str], trusted: Collection[str] = ()) -> No
 def _file(path: Path) -> Iterator[str]:
     """What a file is that can run code when it is loaded."""
     with path.open("rb") as file:
-        begin = file.read(9)
-    if path.suffix == ".safetensors" and begin[8:] == b"{":
+        begin = file.read(HEAD)
+    if path.suffix == ".safetensors" and begin[8:9] == b"{":
         return  # a header's length, which may look like a pickle's first bytes, then the header
-    if path.suffix in CODE:
+    suffix = path.suffix.lower()
+    if suffix in CODE:
         yield "this is code"
-    elif path.suffix in PICKLES or MAGIC.match(begin) or _holds_pickle(path, begin):
+    elif suffix in PICKLES or _is_pickle(begin) or _holds_pickle(path, begin):
         yield "this may be a pickle, and loading one runs what it says"
 
 
+def _is_pickle(begin: bytes) -> bool:
+    return bool(MAGIC.match(begin) or ARRAY.match(begin))
+
+
 def _holds_pickle(path: Path, begin: bytes) -> bool:
-    """Whether it is torch's archive, whatever its name."""
+    """Whether it is torch's archive, or NumPy's with objects, whatever its name."""
     if not begin.startswith(b"PK\x03\x04"):
         return False
     try:
         with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(".pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return True  # cut or disguised: nobody can say what it holds
+            return any(name.endswith(".pkl") or _is_pickle(_begin(archive, name)) for name in archive.namelist())
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, zlib.error):
+        return True  # cut, locked or disguised: nobody can say what it holds
+
+
+def _begin(archive: zipfile.ZipFile, name: str) -> bytes:
+    with archive.open(name) as member:
+        return member.read(HEAD)
 
 
 def _keys(name: str, path: Path) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,117 @@
+"""What a policy was made for, by its checkpoint's JSON and the headers of its statistics; nothing else is read."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import files
+from .campaign import EvalSettings
+from .errors import Finding, TrackaError
+
+STATE, ACTION = "observation.state", "action"
+# Types that go on with those of their cameras that are there; types that want each, in frames of the size declared.
+TOLERANT = ("pi0", "pi05", "pi0_fast", "smolvla", "xvla")
+STRICT = ("act", "diffusion", "multi_task_dit", "tdmpc", "vqbet")
+STEPS = {"policy_preprocessor.json": "normalizer_processor", "policy_postprocessor.json": "unnormalizer_processor"}
+HEADER = 1 << 24  # bytes of a header at most
+Features = dict[str, tuple[str, tuple[int, ...]]]  # key -> type and shape
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a policy was made for. `spare` of its cameras may be missing; None where nobody has looked at its code."""
+
+    where: str
+    kind: str
+    config: Mapping[str, Any]
+    inputs: Features
+    outputs: Features
+    statistics: Mapping[str, int]  # key -> numbers of its mean and deviation, where they are used
+    names: Mapping[str, str]  # the rename_map that the checkpoint was saved with
+
+    @property
+    def cameras(self) -> dict[str, tuple[int, ...]]:
+        count = self.config.get("empty_cameras")
+        empty = range(count if isinstance(count, int) else 0)
+        added = {f"observation.images.empty_camera_{index}": () for index in empty}
+        return {key: shape for key, (kind, shape) in self.inputs.items() if kind == "VISUAL"} | {
+            key: shape for key, shape in added.items() if key not in self.inputs
+        }
+
+    @property
+    def spare(self) -> int | None:
+        if self.kind in TOLERANT:
+            return len(self.cameras) - 1
+        return {**dict.fromkeys(STRICT, 0), "evo1": int(self.config.get("empty_cameras") or 0)}.get(self.kind)
+
+
+def read(folder: Path, settings: EvalSettings = EvalSettings()) -> Policy:  # noqa: B008 - frozen
+    """What the checkpoint in `folder` was made for, the campaign's own flags for the policy put over it."""
+    path = folder / "config.json"
+    over = {key.removeprefix("policy."): value for key, value in settings.flags.items() if key.startswith("policy.")}
+    config = files.read_json(path) | over
+    return Policy(
+        str(path),
+        str(config.get("type")),
+        config,
+        _features(path, config, "input_features"),
+        _features(path, config, "output_features"),
+        dict(_statistics(folder)),
+        _names(folder),
+    )
+
+
+def _features(path: Path, config: Mapping[str, Any], key: str) -> Features:
+    try:
+        found = {
+            name: (str(item["type"]), tuple(map(int, item["shape"]))) for name, item in (config[key] or {}).items()
+        }
+    except KeyError:
+        if key not in config:
+            return {}  # lerobot then takes the environment's
+        found = None
+    except (AttributeError, TypeError, ValueError):
+        found = None
+    if found is None:
+        what = "it is no table of features, each with its type and shape"
+        raise TrackaError(Finding(f"{path}, key {key}", what, "Save the policy with save_pretrained of lerobot 0.6"))
+    return found
+
+
+def _steps(folder: Path, file: str, name: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The steps of this registered name, each with its config."""
+    steps = files.read_json(folder / file).get("steps")
+    for step in steps if isinstance(steps, list) else ():
+        if isinstance(step, dict) and step.get("registry_name") == name:
+            config = step.get("config")
+            yield step, config if isinstance(config, dict) else {}
+
+
+def _names(folder: Path) -> dict[str, str]:
+    for _, config in _steps(folder, "policy_preprocessor.json", "rename_observations_processor"):
+        if isinstance(names := config.get("rename_map"), dict):
+            return {str(key): str(value) for key, value in names.items()}
+    return {}
+
+
+def _statistics(folder: Path) -> Iterator[tuple[str, int]]:
+    """How many numbers the state and the action are normalised by, where they are."""
+    for (file, name), key, kind in zip(STEPS.items(), (STATE, ACTION), ("STATE", "ACTION"), strict=True):
+        for step, config in _steps(folder, file, name):
+            modes = config.get("norm_map")
+            used = isinstance(modes, dict) and modes.get(kind, "IDENTITY") != "IDENTITY"
+            shapes = _header(folder / Path(str(step.get("state_file"))).name) if used else {}
+            yield from ((key, shape[-1]) for word, shape in shapes.items() if word in (f"{key}.mean", f"{key}.min"))
+
+
+def _header(path: Path) -> dict[str, list[int]]:
+    """The shapes in a safetensors file by its header; nothing where there is no such file, which lerobot will say."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size)) if size <= HEADER else {}
+        return {name: list(map(int, item["shape"])) for name, item in header.items() if item.get("shape")}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
