@@ -1,0 +1,88 @@
+"""Cameras that draw only while a shutter is open, each in its own simulator's graphics context.
+
+robosuite draws both cameras in every control step; a policy that answers with many actions at once looks at few of the
+pictures. A camera behind a closed shutter hands out black instead: its timer runs on, so that the next picture is
+taken at the very substep at which it would have been. Switching the camera itself off and on would not do that.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from robosuite import macros
+from robosuite.environments.robot_env import RobotEnv
+from robosuite.utils.mjcf_utils import IMAGE_CONVENTION_MAPPING
+
+Image = NDArray[np.uint8]
+Sensor = Callable[[dict[str, Any]], Image]
+
+
+@dataclass
+class Shutter:
+    """Whether the cameras behind it draw."""
+
+    open: bool
+
+
+@contextmanager
+def behind(shutter: Shutter) -> Iterator[None]:
+    """Puts the cameras of whatever robosuite builds meanwhile behind `shutter`, for as long as they live."""
+    original = RobotEnv._create_camera_sensors
+
+    def create(inner: Any, name: str, cam_w: int, cam_h: int, *places: Any, **named: Any) -> Any:
+        sensors, names = original(inner, name, cam_w, cam_h, *places, **named)
+        black = np.zeros((cam_h, cam_w, 3), np.uint8)
+        shut = [_shut(shutter, inner, sensor, black) for sensor in sensors]
+        return shut, names
+
+    RobotEnv._create_camera_sensors = create
+    try:
+        yield
+    finally:
+        RobotEnv._create_camera_sensors = original
+
+
+def make_current(inner: Any) -> None:
+    """Makes a simulator's graphics context the one that is drawn into, or freed.
+
+    robosuite does so when it makes a context and never again: with two simulators in a process the older would draw
+    what the younger has loaded, and free the younger's textures.
+    """
+    if inner.sim is not None and inner.sim._render_context_offscreen is not None:
+        inner.sim._render_context_offscreen.gl_ctx.make_current()
+
+
+class Cameras:
+    """The cameras whose pictures lerobot's environment hands out."""
+
+    def __init__(self, env: Any) -> None:
+        inner = env._env.env
+        sizes = zip(inner.camera_names, inner.camera_widths, inner.camera_heights, strict=True)
+        known = {f"{name}_image": (name, width, height) for name, width, height in sizes}
+        self._inner = inner
+        self._views = {env.camera_name_mapping[name]: known[name] for name in env.camera_name}
+        self._order = IMAGE_CONVENTION_MAPPING[macros.IMAGE_CONVENTION]
+
+    def draw(self) -> dict[str, Image]:
+        """The scene as it is now: name of a picture -> (height, width, 3), as LiberoEnv names and orients it."""
+        make_current(self._inner)
+        return {view: self._picture(*place) for view, place in self._views.items()}
+
+    def _picture(self, name: str, width: int, height: int) -> Image:
+        drawn = self._inner.sim.render(camera_name=name, width=width, height=height)
+        return np.ascontiguousarray(drawn[:: self._order])
+
+
+def _shut(shutter: Shutter, inner: Any, sensor: Sensor, black: Image) -> Sensor:
+    def look(cache: dict[str, Any]) -> Image:
+        if not shutter.open:
+            return black
+        make_current(inner)
+        return sensor(cache)
+
+    vars(look).update(vars(sensor))  # robosuite marks its sensors so
+    look.__name__ = sensor.__name__
+    return look

@@ -1,0 +1,142 @@
+"""One of lerobot's LIBERO environments, made quicker, bit for bit the same.
+
+A `Simulator` stands for slots of a vector environment of `lerobot-eval`: `reset` names the seed, the init state and how
+many resets the slot has had, and what follows is what that slot would show. Many of them may live in one process and
+be stepped in turn.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from lerobot.envs.libero import LiberoEnv, get_libero_dummy_action
+from numpy.typing import NDArray
+
+from . import camera, step
+from .camera import Image, Shutter
+from .reset import Arrays, Rewind, own_random_numbers, recorded
+from .step import FastStep, Observation
+
+
+@dataclass(frozen=True)
+class Speedups:
+    """What may be done quicker than lerobot does it. Each alone changes no bit."""
+
+    lazy_rendering: bool = True
+    fast_step: bool = True
+    fast_reset: bool = True
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a control step brings; `observation` is None unless it was looked at, `done` LiberoEnv's `terminated`."""
+
+    observation: Observation | None
+    reward: float
+    success: bool
+    done: bool
+
+
+class Simulator:
+    """A LiberoEnv whose episodes can be had in any order.
+
+    `fallbacks` has one sentence for each speedup that was asked for and cannot be used here.
+    """
+
+    def __init__(self, env: LiberoEnv, speedups: Speedups | None = None) -> None:
+        """Builds `env`, which must not have been used yet, without drawing."""
+        speedups = speedups or Speedups()
+        if not env.hard_reset:
+            raise ValueError("with hard_reset=False an episode depends on those before it")
+        self._env = env
+        self._lazy = speedups.lazy_rendering
+        self._shutter = Shutter(open=not self._lazy)
+        self._build()
+        self._fast_reset = speedups.fast_reset
+        self._seen: Observation = {}
+        reason = step.refusal(env) if speedups.fast_step else None
+        self._fast_step = FastStep(env) if speedups.fast_step and reason is None else None
+        self.fallbacks = () if reason is None else (f"fast_step is not used: {reason}",)
+
+    def _build(self) -> None:
+        compiled: Arrays = {}
+        with own_random_numbers(), camera.behind(self._shutter), recorded(compiled):
+            self._env._ensure_env()
+        self._inner = self._env._env.env
+        self._rewind = Rewind(self._inner, compiled)
+
+    def reset(self, seed: int, init_state: int, ordinal: int) -> Observation:
+        """The observation that begins an episode.
+
+        `ordinal`: how many resets the reference's slot had before this one. `init_state`: an index into the
+        benchmark's fixed states, taken modulo their number as LiberoEnv does.
+        """
+        env, waits = self._env, self._env.num_steps_wait
+        with own_random_numbers():
+            seen = self._begin(seed, init_state, ordinal, look=waits == 0)
+        for wait in range(waits):
+            seen = self._advance(get_libero_dummy_action(), look=wait == waits - 1)
+        for robot in self._inner.robots:
+            robot.controller.use_delta = env.control_mode == "relative"
+        assert seen is not None
+        self._seen = seen
+        return seen
+
+    def _begin(self, seed: int, init_state: int, ordinal: int, look: bool) -> Observation | None:
+        self._shutter.open = look or not self._lazy
+        if self._fast_reset:
+            self._rewind.fast(seed, ordinal)
+        else:
+            camera.make_current(self._inner)  # what is drawn with will be freed
+            with camera.behind(self._shutter):
+                self._rewind.hard(seed, ordinal)
+        if self._env.init_states:
+            states = self._env._init_states
+            raw = self._env._env.set_init_state(states[init_state % len(states)])
+        else:
+            raw = self._inner._get_observations()
+        if self._fast_step:
+            self._fast_step.bind()
+        return self._env._format_raw_obs(raw) if look else None
+
+    def _advance(self, action: Any, look: bool) -> Observation | None:
+        if self._fast_step:
+            seen = self._fast_step(action, look)
+            self._inner._check_success()
+            self._inner._post_process()
+            return seen
+        self._shutter.open = look or not self._lazy
+        raw, *_ = self._env._env.step(action)
+        return self._env._format_raw_obs(raw) if look else None
+
+    def step(self, action: NDArray[np.float32], look: bool) -> Step:
+        """One control step with `action`, shape (7,), float32 as a vector environment hands it over."""
+        if self._fast_step:
+            taken = self._quick(action, look)
+        else:
+            self._shutter.open = look or not self._lazy
+            seen, reward, done, _, info = self._env.step(action)
+            taken = Step(seen if look else None, float(reward), bool(info["is_success"]), bool(done))
+        if taken.observation is not None:
+            self._seen = taken.observation
+        return taken
+
+    def _quick(self, action: NDArray[np.float32], look: bool) -> Step:
+        assert self._fast_step is not None
+        seen = self._fast_step(action, look)
+        success = bool(self._inner._check_success())
+        self._inner._post_process()
+        scale = self._inner.reward_scale
+        reward = float(success) * (1.0 if scale is None else scale / 1.0)
+        return Step(seen, reward, success, success)
+
+    def frame(self) -> Image:
+        """What LiberoEnv.render() would return for the observation looked at last: (height, width, 3)."""
+        first: Image = next(iter(self._seen["pixels"].values()))
+        return first[::-1, ::-1]
+
+    def close(self) -> None:
+        """Frees simulation and graphics context. Others in the process are not touched."""
+        if self._env._env is not None:
+            camera.make_current(self._inner)
+            self._env.close()
