@@ -18,6 +18,13 @@ def test_phase_2_has_passed(handed_over: Callable[[str], None]) -> None:
     handed_over("phase2")
 
 
+def test_the_engine_plays_the_episodes_of_lerobot_eval(
+    proven: Callable[[], None], contract: Callable[[str], None]
+) -> None:
+    proven()
+    contract("parity")
+
+
 def test_the_baseline_runs_and_leaves_valid_evidence(
     campaign: Campaign,
     evaluate: Callable[[Row], Json],

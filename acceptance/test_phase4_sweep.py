@@ -31,4 +31,5 @@ def test_row(
     row_contract(row, "videos")
     row_contract(row, "verdict")
     row_contract(row, "simulator")
+    row_contract(row, "engine")
     row_contract(row, "known_answer")

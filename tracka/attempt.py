@@ -101,6 +101,7 @@ def _result(
         "status": "fail" if failed else "pass",
         "reason": failed.reason if failed else None,
         "invalid": manifest["invalid"],
+        "unproven": manifest["unproven"],
         "error_message": failed.message if failed else None,
         "exit_code": code,
         "end_time_utc": files.utc_now(),

@@ -51,6 +51,7 @@ class Campaign:
     baseline: str
     expected_gpus: int
     engine: str = "lerobot-eval"
+    resident: Mapping[str, Any] = field(default_factory=dict)  # of the resident engine
     defaults: EvalSettings = field(default_factory=EvalSettings)
     row_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     row_secs: int = 10800
@@ -149,7 +150,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> Campaign:
     timeouts, thresholds = table.get("timeouts", {}), table.get("thresholds", {})
-    given: dict[str, Any] = {key: table[key] for key in ("engine", "build") if key in table}
+    given: dict[str, Any] = {key: table[key] for key in ("engine", "resident", "build") if key in table}
     given |= timeouts | table.get("limits", {})
     if "min_success_rate" in thresholds:
         given["min_success_rate"] = thresholds["min_success_rate"]

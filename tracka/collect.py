@@ -47,6 +47,7 @@ class EvalRunResult:
     comparable: bool = True
     duration_sec: float | None = None
     invalid: str | None = None  # why the simulator was not the benchmark's
+    unproven: str | None = None  # why the engine is not known to play lerobot-eval's episodes
 
 
 def load_run_manifest(path: Path) -> dict[str, Any]:
@@ -140,6 +141,7 @@ def _line(manifest: dict[str, Any], result: dict[str, Any]) -> EvalRunResult:
         **{key: manifest[key] for key in ("policy_path", "mujoco_gl", "seed", "comparable")},
         duration_sec=result["duration_sec"],
         invalid=result["invalid"],
+        unproven=result["unproven"],
     )
 
 
@@ -193,16 +195,16 @@ def markdown(results: Sequence[EvalRunResult]) -> str:
 
 
 def _cells(result: EvalRunResult) -> tuple[str, ...]:
-    status = status_text(result.status, result.reason, result.invalid)
+    status = status_text(result.status, result.reason, result.invalid, result.unproven)
     counts = tuple("" if count is None else str(count) for count in (result.episodes, result.successes))
     logs = str(Path(result.stdout_log).parent)
     device = gpu.device_name(result.gpu_id)
     return (result.run_id, result.task_suite, status, *counts, rate(result), result.mujoco_gl, device, logs)
 
 
-def status_text(status: str, reason: str | None, invalid: str | None) -> str:
-    """A status with what a reader must know of it: why it failed, and whether the simulator was a wrong one."""
-    words = [word for word in (reason, invalid and "invalid simulator") if word]
+def status_text(status: str, reason: str | None, invalid: str | None, unproven: str | None) -> str:
+    """A status with what a reader must know of it: why it failed, and whether simulator or engine may be wrong."""
+    words = [word for word in (reason, invalid and "invalid simulator", unproven and "unproven engine") if word]
     return f"{status} ({', '.join(words)})" if words else status
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from . import collect, discover, engine, files, preflight, report, schema
+from . import collect, discover, engine, files, parity, preflight, proof, report, run, schema
 from .campaign import Campaign
 from .errors import Finding, TrackaError, UsageError, short, some
 from .evidence import ROW_CONTRACTS
@@ -128,6 +128,16 @@ def _snapshots(campaign: Campaign) -> Iterator[Finding]:
 # ---- phases 3 and 4: runs
 
 
+def _parity(campaign: Campaign) -> Iterator[Finding]:
+    """The engine plays lerobot-eval's episodes, on this host and of each checkpoint."""
+    host = run.load_host(campaign.layout)
+    for row in parity.subjects(campaign):
+        plan = run.plan_row(campaign, row, host)
+        if why := plan.unproven:
+            path = proof.path(campaign.layout, plan.proof_key)
+            yield Finding(str(path), f"{row.policy_path}: {why}", "See the logs beside it; or engine = 'lerobot-eval'")
+
+
 def _baseline(name: str) -> Contract:
     return lambda campaign: ROW_CONTRACTS[name](campaign, campaign.row(campaign.baseline))
 
@@ -235,12 +245,14 @@ CONTRACTS: dict[str, dict[str, Contract]] = {
         "snapshots": _snapshots,
     },
     "phase3": {
+        "parity": _parity,
         "baseline_evidence": _baseline("evidence"),
         "baseline_backend": _baseline("backend"),
         "baseline_result": _baseline("result"),
         "baseline_videos": _baseline("videos"),
         "baseline_verdict": _baseline("verdict"),
         "baseline_simulator": _baseline("simulator"),
+        "baseline_engine": _baseline("engine"),
         "baseline_known_answer": _baseline("known_answer"),
         "baseline_summary": _baseline_summary,
     },
@@ -251,6 +263,7 @@ CONTRACTS: dict[str, dict[str, Contract]] = {
         "rows_videos": _all_rows("videos"),
         "rows_verdict": _all_rows("verdict"),
         "rows_simulator": _all_rows("simulator"),
+        "rows_engine": _all_rows("engine"),
         "rows_known_answer": _all_rows("known_answer"),
         "summaries": _summaries,
     },

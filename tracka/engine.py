@@ -6,8 +6,8 @@ It only ever gets a local folder as `--policy.path` and only flags that `discove
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ class Metrics:
     success_rate: float | None = None  # 0 to 1
     tasks: tuple[TaskOutcome, ...] = ()
     warnings: tuple[str, ...] = ()
+    lines: "Lines" = field(default_factory=dict)
+
+
+Lines = Mapping[tuple[int, int], files.Json]  # (LIBERO task, episode) -> what was told of it as it ended
 
 
 def command(
@@ -69,8 +73,12 @@ def command(
         "output_dir": output,
         **settings.flags,
     }
-    words = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in named.items()}
-    return [*executable, *(f"--{name}={words[name]}" for name, value in named.items() if value is not None)]
+    return [*executable, *(f"--{name}={word(value)}" for name, value in named.items() if value is not None)]
+
+
+def word(value: Any) -> str:
+    """A value as lerobot's command line takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def check_flags(argv: Sequence[str], capabilities: Mapping[str, Any]) -> None:
@@ -90,7 +98,9 @@ def check_flags(argv: Sequence[str], capabilities: Mapping[str, Any]) -> None:
 def read_metrics(output: Path, logs: Sequence[Path]) -> Metrics:
     """The metrics of an ended evaluation: from eval_info.json, else from the logs as the plan asks."""
     try:
-        return _from_eval_info(files.read_json(output / "eval_info.json"))
+        told = _from_eval_info(files.read_json(output / "eval_info.json"))
+        lines = _lines(output)
+        return replace(told, lines=lines, warnings=(*told.warnings, *_other_lines(told, lines)))
     except UsageError as error:
         warning = f"eval_info.json: {error.findings[0].what}"
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -112,6 +122,28 @@ def _from_eval_info(info: Mapping[str, Any]) -> Metrics:
         return Metrics("eval_info.json", 0, 0, None, tasks, ("eval_info.json holds no episodes",))
     rate = sum(outcomes) / len(outcomes)
     return Metrics("eval_info.json", len(outcomes), sum(outcomes), rate, tasks, (*_disagreements(info, outcomes),))
+
+
+def _lines(output: Path) -> Lines:
+    """What the resident engine wrote of each episode as it ended; empty for lerobot-eval, which writes none.
+
+    Raises ValueError or KeyError where the file is damaged.
+    """
+    path = output / "episodes.jsonl"
+    lines: Iterable[files.Json] = ()
+    if path.is_file():
+        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {(line["task"], line["episode"]): line for line in lines}
+
+
+def _other_lines(metrics: Metrics, lines: Lines) -> Iterator[str]:
+    """Whether the episodes as they ended are those of eval_info.json."""
+    told = {name: line["success"] for name, line in lines.items()}
+    counted = {
+        (task.task_id, episode): success for task in metrics.tasks for episode, success in enumerate(task.successes)
+    }
+    if told and told != counted:
+        yield f"episodes.jsonl tells of {sum(told.values())} of {len(told)} successes, or of other episodes"
 
 
 def _outcome(value: Any) -> bool:
@@ -173,7 +205,7 @@ def reported(metrics: Metrics) -> files.Json:
 
 
 def episode_records(metrics: Metrics, batch_size: int, n_episodes: int, seed: int) -> list[files.Json]:
-    """A record an episode. lerobot-eval reports neither steps nor actions, so those are null.
+    """A record an episode. lerobot-eval reports neither steps nor actions: those are null there.
 
     Its environments are slots: in each batch every slot is reset once and moves on by the number of slots in the
     fixed init states, and episode i of a task is seeded with seed + i (lerobot/envs/libero.py, lerobot_eval.py).
@@ -189,8 +221,8 @@ def episode_records(metrics: Metrics, batch_size: int, n_episodes: int, seed: in
             "reset_ordinal": episode // slots,
             "slot": episode % slots,
             "success": success,
-            "steps": None,
-            "actions_sha": None,
+            "steps": metrics.lines.get((task.task_id, episode), {}).get("steps"),
+            "actions_sha": metrics.lines.get((task.task_id, episode), {}).get("actions_sha"),
         }
         for task in metrics.tasks
         for episode, success in enumerate(task.successes)

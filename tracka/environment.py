@@ -34,6 +34,7 @@ NEEDED = (
     "PYTHONUNBUFFERED",
     "TZ",
 )
+ROWS_AT_ONCE = "TRACKA_ROWS_AT_ONCE"  # by which the resident engine divides this host's cores
 # Never inherited as they are: robosuite refuses an EGL id that does not fit the leased device.
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")
 
@@ -41,7 +42,8 @@ DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")
 def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
     """The environment of a process that renders with `backend` and computes on `device`."""
     inherited = {name: value for name, value in base().items() if name not in DEVICE_VARIABLES}
-    return inherited | {"MUJOCO_GL": backend} | devices(campaign, device, backend)
+    shared = {ROWS_AT_ONCE: str(max(1, campaign.expected_gpus))}
+    return inherited | {"MUJOCO_GL": backend} | shared | devices(campaign, device, backend)
 
 
 def base() -> dict[str, str]:

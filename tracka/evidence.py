@@ -207,6 +207,14 @@ def valid_simulator(campaign: Campaign, row: Row) -> Iterator[Finding]:
         yield Finding(str(path), f"invalid: {why}", remedy, warning=True)
 
 
+def proven_engine(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """The engine is proven to play lerobot-eval's episodes; if not, a strict validation does not accept the row."""
+    path = campaign.layout.run(row.run_id).result
+    if why := collect.load_result(path)["unproven"]:
+        remedy = "Run the parity gate, then the row again: pytest acceptance -m phase3, and with --allow-overwrite"
+        yield Finding(str(path), f"unproven: {why}", remedy, warning=True)
+
+
 def known_answer(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """Of a policy whose outcome is known beforehand, exactly the known episodes succeeded."""
     if collect.load_result(campaign.layout.run(row.run_id).result)["status"] == "pass":
@@ -221,4 +229,5 @@ ROW_CONTRACTS: dict[str, RowContract] = {
     "verdict": verdict,
     "known_answer": known_answer,
     "simulator": valid_simulator,
+    "engine": proven_engine,
 }

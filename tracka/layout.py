@@ -90,6 +90,10 @@ class Layout:
         return self.artifacts / self.runs_name
 
     @property
+    def parity(self) -> Path:
+        return self.artifacts / "parity"
+
+    @property
     def summary(self) -> Path:
         return self.artifacts / "summary"
 

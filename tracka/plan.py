@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
-from . import __version__, campaign, discover, engine, environment, files, git, gpu, lease, memo, schema
+from . import __version__, campaign, discover, engine, environment, files, git, gpu, lease, memo, process, proof, schema
 from .campaign import Campaign, EvalSettings
 from .checkpoint import Checkpoint
 from .files import Json
@@ -18,6 +18,10 @@ from .layout import RunFolder
 from .matrix import CPU, Row
 
 HASH_VERSION = 2
+RESIDENT = "resident"
+# Of the resident engine's settings, those that decide outcomes; in a parity run its noise is lerobot-eval's.
+DECIDING = ("noise", "compile")
+REFERENCE_NOISE = {"noise": "reference"}
 PACKAGES = ("lerobot", "mujoco", "robosuite", "hf-libero")
 
 
@@ -30,6 +34,7 @@ class Host:
     capabilities: Json
     render_prefix: tuple[str, ...] = ()
     invalid_tasks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # suite -> task -> why
+    fingerprint: str | None = None  # of the host, as preflight's env_snapshot.json has it
 
     def invalid(self, suite: str, task_ids: Sequence[int]) -> str | None:
         """Why the simulator makes a row of these tasks invalid; None if it does not."""
@@ -79,6 +84,7 @@ class Plan:
         identity = {
             "hash_version": HASH_VERSION,
             "engine": self.campaign.engine,
+            **self._resident(),
             "checkpoint": self.checkpoint.tree_sha256,
             "suite": self.row.task_suite,
             "task_ids": list(self.task_ids),
@@ -92,6 +98,35 @@ class Plan:
             "program": self._program(),
         } | ({"simulator": "invalid"} if self.invalid else {})
         return files.sha256(files.canonical(identity))
+
+    def _resident(self) -> Json:
+        """What else decides the outcomes of the resident engine; nothing for lerobot-eval."""
+        if self.campaign.engine != RESIDENT:
+            return {}
+        chosen = {key: value for key, value in self.campaign.resident.items() if key in DECIDING}
+        return {"engine_version": proof.ENGINE_VERSION, "resident": chosen}
+
+    @property
+    def proof_key(self) -> str:
+        """What a parity run of this plan proves: this checkpoint with its settings, on this host."""
+        settings = {key: value for key, value in self._settings().items() if key not in ("task_ids", "episode_length")}
+        return proof.key(
+            {
+                "checkpoint": self.checkpoint.tree_sha256,
+                "host": self.host.fingerprint,
+                "device": gpu.torch_name(self.row.gpu_id),
+                "backend": self.host.backend,
+                "settings": settings,
+                "resident": {key: value for key, value in self.campaign.resident.items() if key == "compile"},
+                "versions": versions(),
+                "program": self._program(),
+            }
+        )
+
+    @property
+    def unproven(self) -> str | None:
+        """Why the engine is not proven to play lerobot-eval's episodes; None if it is, or is lerobot-eval."""
+        return proof.unproven(self.campaign.layout, self.proof_key) if self.campaign.engine == RESIDENT else None
 
     def _settings(self) -> Json:
         """The settings that decide outcomes: a longer time-out is no other row."""
@@ -113,8 +148,9 @@ class Plan:
         """The argv, its paths relative to the campaign's folder, where the process runs."""
         root = self.campaign.layout.root
         policy = self.checkpoint.folder
+        resident = self.campaign.engine == RESIDENT
         argv = engine.command(
-            self.host.executable,
+            process.python("tracka.resident") if resident else self.host.executable,
             self.row,
             self.settings,
             policy=policy.relative_to(root) if policy.is_relative_to(root) else policy,
@@ -123,7 +159,8 @@ class Plan:
             output=folder.output.relative_to(root),
         )
         engine.check_flags(argv, self.host.capabilities)
-        return [*self.host.render_prefix, *argv]
+        more = [f"--resident.{key}={engine.word(value)}" for key, value in sorted(self.campaign.resident.items())]
+        return [*self.host.render_prefix, *argv, *(more if resident else ())]
 
     def manifest(
         self, folder: RunFolder, device: Device, environ: dict[str, str], attempt: int, dry_run: bool = False
@@ -159,6 +196,7 @@ class Plan:
             "row_hash": self.row_hash,
             "outcome": None,
             "invalid": self.invalid,
+            "unproven": self.unproven,
             **self.record(folder, device.gpu_id),
         }
 

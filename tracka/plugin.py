@@ -280,7 +280,7 @@ def _row_cells(spec: Campaign, row: Row) -> tuple[str, ...]:
     result = run.read_result(spec.layout, row.run_id)
     if result is None:
         return (row.run_id, "not run", "", "", "", "", folder)
-    status = collect.status_text(result["status"], result["reason"], result["invalid"])
+    status = collect.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
     counts = ("" if result[key] is None else str(result[key]) for key in ("episodes", "successes"))
     return (
         row.run_id,

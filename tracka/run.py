@@ -32,7 +32,14 @@ def load_host(layout: Layout) -> Host:
         what = f"preflight is {report['status']} ({report['blocker']})"
         raise UsageError(Finding(str(layout.preflight_report), what, "Mend it and run preflight again"))
     backend, prefix = report["mujoco_gl_effective"], tuple(report["render_prefix"])
-    return Host(backend, tuple(capabilities["executable"]), capabilities, prefix, report["invalid_tasks"])
+    told = (prefix, report["invalid_tasks"], _fingerprint(layout))
+    return Host(backend, tuple(capabilities["executable"]), capabilities, *told)
+
+
+def _fingerprint(layout: Layout) -> str | None:
+    """The host's, by the snapshot that preflight made of it."""
+    found = files.read_or_empty(layout.preflight / "env_snapshot.json").get("fingerprints", {})
+    return str(found["host"]) if "host" in found else None
 
 
 def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:

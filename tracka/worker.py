@@ -71,7 +71,8 @@ def say(text: str, error: bool = False) -> None:
 def _told(result: Json) -> str:
     counts = f"{result['successes']} of {result['episodes']} episodes succeeded"
     outcome = result["error_message"] if result["episodes"] is None else counts
-    return f"{collect.status_text(result['status'], result['reason'], result['invalid'])}, {outcome}"
+    told = collect.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
+    return f"{told}, {outcome}"
 
 
 def main(work: Work) -> int:

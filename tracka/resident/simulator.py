@@ -135,6 +135,21 @@ class Simulator:
         first: Image = next(iter(self._seen["pixels"].values()))
         return first[::-1, ::-1]
 
+    @property
+    def description(self) -> str:
+        """The task in words."""
+        return str(self._env.task_description)
+
+    @property
+    def max_steps(self) -> int:
+        """The control steps after which an episode ends."""
+        return int(self._env._max_episode_steps)
+
+    def state(self) -> NDArray[np.float64]:
+        """Time, positions and velocities of the simulation, in one row."""
+        data = self._inner.sim.data._data
+        return np.concatenate([[data.time], data.qpos, data.qvel])
+
     def close(self) -> None:
         """Frees simulation and graphics context. Others in the process are not touched."""
         if self._env._env is not None:

@@ -1,0 +1,90 @@
+"""Episodes as lerobot-eval counts them, and what a worker is told and tells of them. Imports nothing heavy.
+
+Guarantees: an episode's number decides its seed, init state and reset ordinal as in lerobot-eval's environments, so the
+same row means the same episodes in both engines, whatever slot plays them.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Observation = dict[str, Any]  # nested arrays, as lerobot's LiberoEnv gives them
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode of one LIBERO task. `number` is lerobot-eval's index of it among the task's episodes."""
+
+    suite: str
+    task_id: int
+    number: int
+    seed: int
+    batch_size: int  # lerobot-eval's environments of one task
+
+    @property
+    def init_state(self) -> int:
+        """Before LIBERO's modulo: slot i of n starts at init state i and moves on by n a reset."""
+        return self.number
+
+    @property
+    def ordinal(self) -> int:
+        """How often its slot was reset before."""
+        return self.number // self.batch_size
+
+    @property
+    def position(self) -> int:
+        """Its place in lerobot-eval's batch. A policy's rounding may depend on it."""
+        return self.number % self.batch_size
+
+    @property
+    def batch(self) -> tuple[int, int]:
+        """Episodes with the same one are a batch of lerobot-eval: task and number of the batch."""
+        return self.task_id, self.ordinal
+
+
+def episodes(suite: str, task_ids: Sequence[int], n_episodes: int, batch_size: int, seed: int) -> list[Episode]:
+    """All episodes of a row in lerobot-eval's order: each task's, one task after the other, seeded alike."""
+    return [
+        Episode(suite, task_id, number, seed + number, batch_size)
+        for task_id in task_ids
+        for number in range(n_episodes)
+    ]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an episode went. `actions` has the shape (steps, 7); rewards are summed over the steps."""
+
+    success: bool
+    sum_reward: float
+    max_reward: float
+    actions: Array
+    final_state: str  # SHA-256 of the simulator's last time, positions and velocities
+
+    @property
+    def steps(self) -> int:
+        return len(self.actions)
+
+    @property
+    def actions_sha(self) -> str:
+        """SHA-256 of the actions as float32, row by row: equal for equal trajectories of commands."""
+        return digest(self.actions.astype(np.float32))
+
+
+def digest(array: Array) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a policy sees of an episode when it must act: the `chunk`-th time, from 0."""
+
+    episode: Episode
+    chunk: int
+    description: str  # the task in words
+    observation: Observation

@@ -1,0 +1,68 @@
+"""lerobot-eval's own command line, and the resident engine's flags beside it."""
+
+import os
+from dataclasses import dataclass, field
+
+from lerobot.configs.eval import EvalPipelineConfig
+
+NOISE = ("episode", "reference")
+AT_ONCE = "TRACKA_ROWS_AT_ONCE"  # how many rows share this host's cores
+
+
+@dataclass
+class ResidentSettings:
+    """Flags `--resident.NAME`.
+
+    `noise`: `episode` draws a policy's noise from (seed, init state, chunk) of each episode, so that no episode depends
+    on its neighbours; `reference` plays lerobot-eval's batches one after the other and lets the policy draw as there.
+    """
+
+    workers: int = 0  # environment processes; 0 is one a core
+    slots: int = 0  # environments alive at once; 0 is two a worker
+    noise: str = "episode"
+    videos: int = 1  # of each task, its first episodes
+    video_stride: int = 4  # every so many steps make a frame; the film plays as fast as lerobot-eval's
+    lazy_rendering: bool = True
+    fast_step: bool = True
+    fast_reset: bool = True
+    fast_load: bool = True  # weights straight to the device, without a random initialisation
+    compile: bool = False  # torch.compile, which may change outcomes
+
+    def __post_init__(self) -> None:
+        if self.noise not in NOISE:
+            raise ValueError(f"resident.noise is {self.noise!r}: give one of {', '.join(NOISE)}")
+        if min(self.workers, self.slots, self.videos) < 0:
+            raise ValueError("resident.workers, resident.slots and resident.videos must not be negative")
+
+
+@dataclass
+class ResidentConfig(EvalPipelineConfig):  # type: ignore[misc]
+    """What one evaluation is told: lerobot-eval's flags with their defaults, and ours."""
+
+    resident: ResidentSettings = field(default_factory=ResidentSettings)
+
+    def problems(self) -> list[str]:
+        """Flags of lerobot-eval that this engine does not obey, each with what to do."""
+        env = self.env
+        checks = {
+            "env.type must be libero: this engine knows no other": env.type != "libero",
+            "env.task must name one suite: give each its own row": "," in str(getattr(env, "task", "")),
+            "env.init_states=false has no episodes to repeat: leave it out": not getattr(env, "init_states", True),
+            "env.hard_reset=false changes outcomes: leave it out": not getattr(env, "hard_reset", True),
+            "eval.recording is lerobot-eval's: take engine = 'lerobot-eval'": self.eval.recording,
+            "eval.use_async_envs=false with a batch skips init states in lerobot-eval: leave it out": (
+                self.eval.batch_size > 1 and not self.eval.use_async_envs
+            ),
+            "policy.path is missing": self.policy is None,
+            "seed is missing: episodes without a seed cannot be repeated": self.seed is None,
+        }
+        return [text for text, wrong in checks.items() if wrong]
+
+    @property
+    def n_workers(self) -> int:
+        return self.resident.workers or max(1, len(os.sched_getaffinity(0)) // int(os.environ.get(AT_ONCE, "1")))
+
+    @property
+    def n_slots(self) -> int:
+        """At least a batch of lerobot-eval must fit."""
+        return max(self.resident.slots or 2 * self.n_workers, int(self.eval.batch_size))

@@ -1,0 +1,210 @@
+"""The process that owns some environment slots: it builds, resets, steps and films; the policy is elsewhere.
+
+A slot plays one episode at a time. It is sent a chunk of actions, plays them to the end of the chunk or of the episode,
+and draws the cameras at the last step alone. Pictures travel in memory shared with the parent.
+"""
+
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .episode import Array, Episode, Observation, Outcome, digest
+from .simulator import Simulator
+
+MakeSimulator = Callable[[Episode], Simulator]
+Pictures = Mapping[str, Array]  # camera -> (height, width, 3) bytes, shared with the parent
+
+
+@dataclass(frozen=True)
+class Begin:
+    slot: int
+    episode: Episode
+
+
+@dataclass(frozen=True)
+class Act:
+    """The next actions of a slot's episode, shape (steps, 7)."""
+
+    slot: int
+    actions: Array
+
+
+@dataclass(frozen=True)
+class Film:
+    """Play recorded actions once more, with a camera."""
+
+    slot: int
+    episode: Episode
+    actions: Array
+    final_state: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The slot waits for actions; its pictures lie in the shared memory."""
+
+    slot: int
+    robot_state: Observation
+    description: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    slot: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Filmed:
+    slot: int
+    path: Path
+    difference: str | None  # what was not as recorded
+
+
+@dataclass(frozen=True)
+class Failed:
+    trace: str
+
+
+@dataclass(frozen=True)
+class Spent:
+    """A worker's last word: seconds by what they went into, and what it could not do as asked."""
+
+    seconds: Mapping[str, float]
+    fallbacks: tuple[str, ...]
+
+
+@dataclass
+class Slot:
+    """A simulator and the episode that it plays."""
+
+    pictures: Pictures
+    simulator: Simulator | None = None
+    task: tuple[str, int] | None = None
+    episode: Episode | None = None
+    actions: list[Array] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Filming:
+    """A frame every `stride` control steps."""
+
+    stride: int
+    frames_per_second: int
+
+
+def serve(pipe: Connection, pictures: Mapping[int, Pictures], make: MakeSimulator, filming: Filming) -> None:
+    """Obeys `pipe` until it says None. Whatever goes wrong is told as Failed."""
+    worker = Worker(pictures, make, filming)
+    try:
+        while (command := pipe.recv()) is not None:
+            pipe.send(worker.obey(command))
+        pipe.send(Spent(dict(worker.seconds), tuple(worker.fallbacks)))
+        worker.close()
+    except EOFError:
+        worker.close()
+    except BaseException:
+        pipe.send(Failed(traceback.format_exc()))
+        raise
+
+
+class Worker:
+    """The slots of one process."""
+
+    def __init__(self, pictures: Mapping[int, Pictures], make: MakeSimulator, filming: Filming) -> None:
+        self.slots = {number: Slot(shared) for number, shared in pictures.items()}
+        self.make = make
+        self.filming = filming
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.fallbacks: dict[str, None] = {}
+
+    def obey(self, command: Begin | Act | Film) -> Any:
+        slot = self.slots[command.slot]
+        if isinstance(command, Begin):
+            return self._begin(command.slot, slot, command.episode)
+        if isinstance(command, Act):
+            return self._act(command.slot, slot, command.actions)
+        return self._film(slot, command)
+
+    def close(self) -> None:
+        for slot in self.slots.values():
+            if slot.simulator is not None:
+                slot.simulator.close()
+
+    def _begin(self, number: int, slot: Slot, episode: Episode) -> Seen:
+        observation = self._reset(slot, episode)
+        return self._seen(number, slot, observation)
+
+    def _reset(self, slot: Slot, episode: Episode) -> Observation:
+        simulator = self._built(slot, episode)
+        slot.episode, slot.actions, slot.rewards = episode, [], []
+        start = time.perf_counter()
+        observation = simulator.reset(episode.seed, episode.init_state, episode.ordinal)
+        self.seconds["reset"] += time.perf_counter() - start
+        return observation
+
+    def _built(self, slot: Slot, episode: Episode) -> Simulator:
+        """The slot's simulator of the episode's task; another task's is closed first, for it holds memory."""
+        task = (episode.suite, episode.task_id)
+        if slot.simulator is None or slot.task != task:
+            start = time.perf_counter()
+            if slot.simulator is not None:
+                slot.simulator.close()
+            slot.simulator, slot.task = self.make(episode), task
+            self.fallbacks.update(dict.fromkeys(slot.simulator.fallbacks))
+            self.seconds["build"] += time.perf_counter() - start
+        return slot.simulator
+
+    def _act(self, number: int, slot: Slot, actions: Array) -> Seen | Ended:
+        assert slot.simulator is not None and slot.episode is not None
+        limit = slot.simulator.max_steps - len(slot.actions)
+        start = time.perf_counter()
+        for index, action in enumerate(actions[:limit]):
+            step = slot.simulator.step(action, look=index == len(actions) - 1 and index < limit - 1)
+            slot.actions.append(action)
+            slot.rewards.append(step.reward)
+            if step.done or index == limit - 1:
+                self.seconds["step"] += time.perf_counter() - start
+                return Ended(number, _outcome(slot, step.success))
+        self.seconds["step"] += time.perf_counter() - start
+        assert step.observation is not None
+        return self._seen(number, slot, step.observation)
+
+    def _seen(self, number: int, slot: Slot, observation: Observation) -> Seen:
+        assert slot.simulator is not None
+        for camera, picture in observation["pixels"].items():
+            slot.pictures[camera][:] = picture
+        return Seen(number, observation.get("robot_state", {}), slot.simulator.description)
+
+    def _film(self, slot: Slot, command: Film) -> Filmed:
+        from lerobot.utils.io_utils import write_video
+
+        self._reset(slot, command.episode)
+        assert slot.simulator is not None
+        start = time.perf_counter()
+        frames = [slot.simulator.frame()]
+        for number, action in enumerate(command.actions, start=1):
+            slot.simulator.step(action, look=number % self.filming.stride == 0)
+            if number % self.filming.stride == 0:
+                frames.append(slot.simulator.frame())
+        command.path.parent.mkdir(parents=True, exist_ok=True)
+        write_video(str(command.path), frames, self.filming.frames_per_second)
+        self.seconds["film"] += time.perf_counter() - start
+        found = digest(slot.simulator.state())
+        same = found == command.final_state
+        return Filmed(command.slot, command.path, None if same else f"the final state is {found[:12]}, not as recorded")
+
+
+def _outcome(slot: Slot, success: bool) -> Outcome:
+    assert slot.simulator is not None
+    actions = np.stack(slot.actions)
+    return Outcome(success, sum(slot.rewards), max(slot.rewards), actions, digest(slot.simulator.state()))
