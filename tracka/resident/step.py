@@ -15,13 +15,18 @@ from numpy.typing import NDArray
 from robosuite.controllers.osc import OperationalSpaceController
 from robosuite.models.grippers import PandaGripper
 from robosuite.robots.single_arm import SingleArm
-from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error
 
+from . import kernel
 from .camera import Cameras
+from .kernel import Arm, Vector
 
 Observation = dict[str, Any]
-Vector = NDArray[np.float64]
 TRIALS = 3  # steps that are taken both ways before the fast one is trusted
+NO_SENSORS = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)  # MuJoCo's, of force at the hand: no observation has them
+WHOLE = int(mujoco.mjtState.mjSTATE_INTEGRATION)  # all that decides how a simulation goes on
+# What the controller reads of a simulation, and the memory layout in which robosuite has it.
+BY_ROW = ("ee_pos", "ee_ori_mat", "ee_pos_vel", "ee_ori_vel", "joint_pos", "joint_vel")
+BY_COLUMN = ("J_pos", "J_ori", "J_full", "mass_matrix")
 
 
 class FastStep:
@@ -31,106 +36,121 @@ class FastStep:
         self._env = env
         self._inner = env._env.env
         self._cameras = Cameras(env)
+        self._substeps = int(self._inner.control_timestep / self._inner.model_timestep)
         self.bind()
 
     def bind(self) -> None:
         """Looks up what stays the same until the next reset."""
         inner = self._inner
-        self._robot = inner.robots[0]
-        self._controller = self._robot.controller
-        self._model, self._data = inner.sim.model._model, inner.sim.data._data
-        self._substeps = int(inner.control_timestep / inner.model_timestep)
+        self._robot, self._controller = inner.robots[0], inner.robots[0].controller
+        self._data = inner.sim.data._data
+        inner.sim.model._model.opt.disableflags |= NO_SENSORS
+        self._hand = inner.sim.model.body_name2id(self._robot.robot_model.eef_name)
         self._sampled = sampled_substep(inner)
-        self._bind_arm()
-        self._bind_gripper()
+        self._fresh = bool(self._controller.new_update)
+        self._arm = arm_of(inner)
+        for name in BY_ROW + BY_COLUMN:
+            setattr(self._controller, name, getattr(self._arm, name.lower()))
+        self._robot.gripper.current_action = self._arm.grip
+        self._finger_joints = (
+            np.array(self._robot._ref_gripper_joint_pos_indexes),
+            np.array(self._robot._ref_gripper_joint_vel_indexes),
+        )
 
-    def _bind_arm(self) -> None:
-        controller, robot, nv = self._controller, self._robot, self._model.nv
-        self._site = self._inner.sim.model.site_name2id(controller.eef_name)
-        self._hand = self._inner.sim.model.body_name2id(robot.robot_model.eef_name)
-        self._qpos, self._qvel = np.array(controller.qpos_index), np.array(controller.qvel_index)
-        self._motors = np.array(robot._ref_joint_actuator_indexes)
-        self._low, self._high = robot.torque_limits
-        self._jacobian = np.zeros((3, nv)), np.zeros((3, nv))
-        self._mass = np.zeros((nv, nv))
-        self._gains = controller.kp[:3], controller.kd[:3], controller.kp[3:6], controller.kd[3:6]
-
-    def _bind_gripper(self) -> None:
-        robot, model = self._robot, self._inner.sim.model
-        self._fingers = np.array([model.actuator_name2id(name) for name in robot.gripper.actuators])
-        low, high = model.actuator_ctrlrange[self._fingers].T
-        self._middle, self._reach = 0.5 * (high + low), 0.5 * (high - low)
-        self._finger_qpos = np.array(robot._ref_gripper_joint_pos_indexes)
-        self._finger_qvel = np.array(robot._ref_gripper_joint_vel_indexes)
+    def unbind(self) -> None:
+        """Gives the simulation back to robosuite, to be reset."""
+        self._inner.sim.model._model.opt.disableflags &= ~NO_SENSORS
 
     def __call__(self, action: Any, look: bool) -> Observation | None:
         """One control step. The observation is None unless looked at, else as LiberoEnv forms it."""
-        inner, controller = self._inner, self._controller
+        inner, seen = self._inner, None
         if inner.done:
             raise ValueError("executing action in terminated episode")
         inner.timestep += 1
-        seen = None
-        for substep in range(self._substeps):
-            mujoco.mj_step1(self._model, self._data)
-            if controller.new_update:
-                self._update()
-            if substep == 0:
-                controller.set_goal(action[:6])
-            self._data.ctrl[self._motors] = self._torques()
-            self._data.ctrl[self._fingers] = self._grip(action[6:])
-            mujoco.mj_step2(self._model, self._data)
-            if look and substep == self._sampled:
-                seen = self._see()
+        towards = self._begin(action)
+        if look:
+            kernel.run(*towards, 0, self._sampled + 1)
+            seen = self._see()
+            kernel.run(*towards, self._sampled + 1, self._substeps)
+        else:
+            kernel.run(*towards, 0, self._substeps)
         inner.cur_time += inner.control_timestep
         inner.done = inner.timestep >= inner.horizon and not inner.ignore_done
         if seen is not None and "robot_state" in seen:
-            seen["robot_state"]["eef"]["mat"] = controller.ee_ori_mat
+            seen["robot_state"]["eef"]["mat"] = self._arm.ee_ori_mat.copy()
         return seen
 
-    def _update(self) -> None:
-        """What the controller reads of the simulation, in robosuite's memory layouts, because bits depend on them."""
-        data, controller = self._data, self._controller
-        positions, rotations = self._jacobian
-        mujoco.mj_jacSite(self._model, data, positions, rotations, self._site)
-        mujoco.mj_fullM(self._model, self._mass, data.qM)
-        velocities = data.qvel
-        controller.ee_pos = data.site_xpos[self._site].copy()
-        controller.ee_ori_mat = data.site_xmat[self._site].reshape(3, 3).copy()
-        controller.ee_pos_vel = np.dot(positions, velocities)
-        controller.ee_ori_vel = np.dot(rotations, velocities)
-        controller.joint_pos, controller.joint_vel = data.qpos[self._qpos], velocities[self._qvel]
-        controller.J_pos, controller.J_ori = positions[:, self._qvel], rotations[:, self._qvel]
-        controller.J_full = np.array(np.vstack([controller.J_pos, controller.J_ori]))
-        controller.mass_matrix = self._mass[self._qvel, :][:, self._qvel]
-        controller.new_update = False
-
-    def _torques(self) -> Vector:
-        its = self._controller
-        kp, kd, turn_kp, turn_kd = self._gains
-        error = orientation_error(np.array(its.goal_ori), its.ee_ori_mat)
-        force = np.multiply(its.goal_pos - its.ee_pos, kp) + np.multiply(-its.ee_pos_vel, kd)
-        torque = np.multiply(error, turn_kp) + np.multiply(-its.ee_ori_vel, turn_kd)
-        _, position, rotation, nullspace = opspace_matrices(its.mass_matrix, its.J_full, its.J_pos, its.J_ori)
-        wrench = np.concatenate([np.dot(position, force), np.dot(rotation, torque)])
-        its.torques = np.dot(its.J_full.T, wrench) + self._data.qfrc_bias[self._qvel]
-        its.torques += nullspace_torques(its.mass_matrix, nullspace, its.initial_joint, its.joint_pos, its.joint_vel)
-        its.new_update = True
-        clipped: Vector = np.clip(its.torques, self._low, self._high)
-        return clipped
-
-    def _grip(self, action: Any) -> Vector:
-        force: Vector = self._middle + self._reach * self._robot.gripper.format_action(action)
-        return force
+    def _begin(self, action: Any) -> tuple[Arm, Vector, Vector, Vector]:
+        """Reads the state from which the goal is counted, and gives what the substeps take."""
+        kernel.begin(self._arm, self._fresh)
+        self._fresh, controller = True, self._controller
+        controller.new_update = False  # or setting a goal would read once more
+        controller.set_goal(action[:6])
+        goal_pos = np.ascontiguousarray(controller.goal_pos, np.float64)
+        goal_ori = np.ascontiguousarray(controller.goal_ori, np.float64)
+        closing = np.array([-1.0, 1.0]) * self._robot.gripper.speed * np.sign(action[6:])
+        return self._arm, goal_pos, goal_ori, closing
 
     def _see(self) -> Observation:
-        data, pictures = self._data, self._cameras.draw()
+        data, arm, pictures = self._data, self._arm, self._cameras.draw()
         if self._env.obs_type == "pixels":
             return {"pixels": pictures}
         quaternion = transform.convert_quat(data.xquat[self._hand], to="xyzw")
-        gripper = {"qpos": data.qpos[self._finger_qpos], "qvel": data.qvel[self._finger_qvel]}
-        joints = {"pos": data.qpos[self._qpos], "vel": data.qvel[self._qvel]}
-        eef = {"pos": data.site_xpos[self._site].copy(), "quat": quaternion}
+        finger_qpos, finger_qvel = self._finger_joints
+        eef = {"pos": arm.position.copy(), "quat": quaternion}
+        gripper = {"qpos": arm.qpos[finger_qpos], "qvel": arm.qvel[finger_qvel]}
+        joints = {"pos": arm.qpos[arm.joints], "vel": arm.qvel[arm.speeds]}
         return {"pixels": pictures, "robot_state": {"eef": eef, "gripper": gripper, "joints": joints}}
+
+
+def arm_of(inner: Any) -> Arm:
+    """The memory that the kernel works on; what the controller has read so far is copied, all else is a view."""
+    robot, sim = inner.robots[0], inner.sim
+    model, data, controller = sim.model._model, sim.data._data, robot.controller
+    site = sim.model.site_name2id(controller.eef_name)
+    speeds = np.array(controller.qvel_index)
+    low, high = robot.torque_limits
+    read: dict[str, Any] = {name: np.array(getattr(controller, name), np.float64, order="C") for name in BY_ROW}
+    read |= {name: np.array(getattr(controller, name), np.float64, order="F") for name in BY_COLUMN}
+    return Arm(
+        model=model._address,
+        data=data._address,
+        site=site,
+        qpos=data.qpos,
+        qvel=data.qvel,
+        inertia=data.qM,
+        bias=data.qfrc_bias,
+        ctrl=data.ctrl,
+        position=data.site_xpos[site],
+        rotation=data.site_xmat[site],
+        joints=np.array(controller.qpos_index),
+        speeds=speeds,
+        inertia_at=_inertia_at(model)[np.ix_(speeds, speeds)].copy(),
+        motors=np.array(robot._ref_joint_actuator_indexes),
+        linear=np.zeros((3, model.nv)),
+        angular=np.zeros((3, model.nv)),
+        initial_joint=np.array(controller.initial_joint),
+        kp=np.array(controller.kp, np.float64),
+        kd=np.array(controller.kd, np.float64),
+        low=low,
+        high=high,
+        **_gripper(sim, robot.gripper),
+        **{name.lower(): values for name, values in read.items()},
+    )
+
+
+def _gripper(sim: Any, gripper: Any) -> dict[str, Any]:
+    fingers = np.array([sim.model.actuator_name2id(name) for name in gripper.actuators])
+    low, high = sim.model.actuator_ctrlrange[fingers].T
+    grip = np.zeros(len(fingers)) + gripper.current_action
+    return {"fingers": fingers, "middle": 0.5 * (high + low), "reach": 0.5 * (high - low), "grip": grip}
+
+
+def _inertia_at(model: Any) -> NDArray[np.int64]:
+    """Where in MuJoCo's sparse inertia each number of the full matrix is, (nv, nv); -1 for those that are zero."""
+    full = np.zeros((model.nv, model.nv))
+    mujoco.mj_fullM(model, full, np.arange(1.0, model.nM + 1))
+    return full.astype(np.int64) - 1
 
 
 def sampled_substep(inner: Any) -> int:
@@ -153,9 +173,14 @@ def sampled_substep(inner: Any) -> int:
 
 
 def refusal(env: Any) -> str | None:
-    """Why this environment's steps cannot be taken fast; None if they can."""
+    """Why this environment's steps cannot be taken fast; None if they can. The next reset forgets that it was asked."""
     inner = env._env.env
-    return _other_robot(inner) or _other_controller(inner.robots[0].controller) or _other_physics(inner)
+    reason = _other_robot(inner) or _other_controller(inner.robots[0].controller)
+    if reason:
+        return reason
+    if env.init_states:
+        inner.sim.set_state_from_flattened(env._init_states[0])  # where things touch
+    return _other_physics(inner) or _other_bits(env)
 
 
 def _other_robot(inner: Any) -> str | None:
@@ -186,10 +211,45 @@ def _other_physics(inner: Any) -> str | None:
     sim.forward()
     state = _state(sim.data._data)
     sim.forward()
-    if not all(np.array_equal(one, other) for one, other in zip(state, _state(sim.data._data), strict=True)):
+    if not _same(state, _state(sim.data._data)):
         return f"mj_forward of MuJoCo {mujoco.__version__} changes the state that it begins from"
     return None
 
 
+def _other_bits(env: Any) -> str | None:
+    """Takes the same steps both ways: a matrix product's bits depend on the processor, and on whose library it is."""
+    inner = env._env.env
+    model, data, robot = inner.sim.model._model, inner.sim.data._data, inner.robots[0]
+    before = np.empty(mujoco.mj_stateSize(model, WHOLE))
+    mujoco.mj_getState(model, data, before, WHOLE)
+    controller, grip = dict(vars(robot.controller)), robot.gripper.current_action
+    actions = np.random.RandomState(0).uniform(-1, 1, (TRIALS, 7)).astype(np.float32)
+    for action in actions:
+        _stock_step(inner, action)
+    wanted = _state(data)
+    mujoco.mj_setState(model, data, before, WHOLE)
+    vars(robot.controller).update(controller)
+    robot.gripper.current_action = grip
+    step = FastStep(env)
+    for action in actions:
+        step(action, look=False)
+    if _same(wanted, _state(data)):
+        return None
+    step.unbind()
+    return "on this machine it gives other bits than robosuite's own"
+
+
+def _stock_step(inner: Any, action: NDArray[np.float32]) -> None:
+    """robosuite's own control step without what it observes."""
+    for substep in range(int(inner.control_timestep / inner.model_timestep)):
+        inner.sim.forward()
+        inner._pre_action(action, policy_step=substep == 0)
+        inner.sim.step()
+
+
 def _state(data: Any) -> tuple[Vector, ...]:
-    return data.qpos.copy(), data.qvel.copy(), data.qacc.copy(), data.qacc_warmstart.copy()
+    return data.qpos.copy(), data.qvel.copy(), data.qacc_warmstart.copy(), data.ctrl.copy()
+
+
+def _same(some: tuple[Vector, ...], others: tuple[Vector, ...]) -> bool:
+    return all(np.array_equal(one, other) for one, other in zip(some, others, strict=True))
