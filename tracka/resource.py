@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
-from . import assets, backbone, build, checkpoint, environment, feature, files, gpu, hub, need, process, trust
+from . import assets, backbone, build, checkpoint, digest, environment, feature, files, gpu, hub, need, process, trust
 from .campaign import Campaign
 from .check import Check, answer, guarded
 from .errors import Finding, TrackaError, some
@@ -102,7 +102,7 @@ def _policy(found: Found, spec: Campaign, policy_path: str) -> tuple[str, list[R
         if row.policy_path == policy_path and named not in (None, point.policy_type):
             what = f"row {row.run_id} says policy_type {named}, the checkpoint is a {point.policy_type}"
             raise TrackaError(Finding(str(spec.layout.settings), what, "Mend policy_type, then run phase 1 again"))
-    digests = checkpoint.digests(point.folder)
+    digests = digest.of_files(point.folder)
     parts = {"policy": ("*",), "config": ("config.json",), "processors": PROCESSORS}
     made = [_resource(kind, policy_path, point.folder, digests, fits, point.revision) for kind, fits in parts.items()]
     return f"{point.policy_type}, revision {point.revision or 'none (a folder)'}, tree {point.tree_sha256[:12]}", made
@@ -118,7 +118,7 @@ def _need(found: Found, wanted: Need) -> tuple[str, list[Resource]]:
     if not folder.is_dir():
         folder = found.snapshots[known] = hub.fetch(known)
         commit = folder.name
-    made = _resource(wanted.kind, wanted.name, folder, checkpoint.digests(folder), known.patterns or ("*",), commit)
+    made = _resource(wanted.kind, wanted.name, folder, digest.of_files(folder), known.patterns or ("*",), commit)
     return str(made), [made]
 
 
