@@ -12,7 +12,7 @@ from typing import Any
 
 import hub
 import pytest
-from campaigns import REPOSITORY, SETTINGS, Made
+from campaigns import REPOSITORY, SETTINGS, WEIGHTS, Made
 
 from tracka import backbone, files, need, schema
 from tracka import hub as tracka_hub
@@ -20,7 +20,7 @@ from tracka.hub import OUTCOMES
 
 FILES = {
     "config.json": b'{"type": "act"}',
-    "model.safetensors": b"no weights",
+    "model.safetensors": WEIGHTS,
     "policy_preprocessor.json": b'{"steps": []}',
     "policy_postprocessor.json": b'{"steps": [], "name": "policy_postprocessor"}',
     "tokenizer.json": b"{}",
@@ -224,7 +224,7 @@ def test_a_file_of_the_cache_with_other_bytes_than_the_hubs_is_corrupt(name: str
 
 
 def test_weights_in_shards_are_whole_only_with_each_of_them(made: Made) -> None:
-    shards = {f"model-0000{k}-of-00002.safetensors": b"weights" for k in (1, 2)}
+    shards = {f"model-0000{k}-of-00002.safetensors": WEIGHTS for k in (1, 2)}
     index = json.dumps({"weight_map": {f"layer.{k}": name for k, name in enumerate(shards)}}).encode()
     write_policy(made, "smolvla", vlm_model_name="org/policy", load_vlm_weights=True)
     with hub.serve({"config.json": b"{}", "model.safetensors.index.json": index, **shards}) as served:
@@ -294,6 +294,29 @@ def test_weights_that_a_policy_loads_by_name_are_fetched(made: Made) -> None:
     with hub.serve(FILES) as served:
         assert resource_of(look(made, served=served), "base_model")["files"] == len(FILES)
     assert "model.safetensors" in served.downloads
+
+
+def test_weights_that_are_pickles_are_not_fetched(made: Made) -> None:
+    write_policy(made, "smolvla", vlm_model_name="org/policy", load_vlm_weights=True)
+    with hub.serve({"config.json": b"{}", "pytorch_model.bin": b"pickle"}) as served:
+        said = look(made, served=served)
+    assert served.downloads == ["config.json"] and resource_of(said, "base_model")["outcome"] == "refused"
+    found = said["checks"]["base_model:org/policy"]
+    assert found["status"] == "fail" and "has no *model*.safetensors" in found["evidence"]
+
+
+def test_a_tokenizer_that_brings_code_is_refused_unless_each_piece_is_trusted_by_name(made: Made) -> None:
+    code = {"processing_x.py": b"", "tokenizer_config.json": b'{"auto_map": {"AutoTokenizer": "processing_x.X"}}'}
+    words = [f"org/policy:{word}" for word in ("processing_x.py", "tokenizer_config.json:auto_map")]
+    write_policy(made, "act", "org/policy")
+    with hub.serve(FILES | code) as served:
+        refused = look(made, served=served)
+        made.configure(f"[security]\ntrusted = {json.dumps(words)}")
+        trusted = look(made, served=served)
+    assert resource_of(refused, "tokenizer")["outcome"] == "refused"
+    found = refused["checks"]["tokenizer:org/policy"]
+    assert found["status"] == "fail" and all(f'["{word}"]' in found["remedy"] for word in words)
+    assert trusted["checks"]["tokenizer:org/policy"]["status"] == "pass"
 
 
 def test_a_tokenizer_that_does_not_come_is_on_record_with_its_outcome(made: Made) -> None:

@@ -17,7 +17,7 @@ AS_FOLDER = "copy it here and give its folder as policy_path"
 AS_TOKENIZER = "give a folder with its files as tokenizer_name in the checkpoint's policy_preprocessor.json"
 # All that a configuration, a processor or a tokenizer can consist of; the weights of a model lie beside it.
 LIGHT = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
-WEIGHTS = ("*.safetensors", "*.bin")
+WEIGHTS = ("*.safetensors",)  # never pickles
 SHA1 = 40  # characters: git's hash of a small file; a large one has its sha256
 GATED = (
     "Do one of three: (1) accept the licence on its page of the hub and log in with `hf auth login`; (2) take its "
@@ -107,12 +107,12 @@ def tokenizer(name: str) -> Wanted:
     return Wanted(name, None, LIGHT, ("tokenizer*|vocab*",), AS_TOKENIZER)
 
 
-def base_model(name: str, weights: bool) -> Wanted:
+def base_model(name: str, weights: bool, revision: str | None = None) -> Wanted:
     """A model that a policy is made from: its configuration and processor, and only if need be its weights."""
     instead = "copy it here and name its folder in the checkpoint's config.json and policy_preprocessor.json"
     if not weights:
-        return Wanted(name, None, LIGHT, ("config.json",), instead)
-    return Wanted(name, None, LIGHT + WEIGHTS, ("config.json", "*model*.safetensors|*model*.bin"), instead)
+        return Wanted(name, revision, LIGHT, ("config.json",), instead)
+    return Wanted(name, revision, LIGHT + WEIGHTS, ("config.json", "*model*.safetensors"), instead)
 
 
 def cached(wanted: Wanted) -> Path | None:
