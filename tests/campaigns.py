@@ -17,6 +17,7 @@ from tracka.run import Policy
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STANDIN = REPOSITORY / "fixtures" / "standin"
+WEIGHTS = (2).to_bytes(8, "little") + b"{}"  # a safetensors file with nothing in it
 ROWS = (
     "baseline_b1_e2,libero_object,1,2,cpu,7,egl,checkpoints/fake,1",
     "long_b1_e6,libero_object,1,6,cpu,7,egl,checkpoints/fake,1",
@@ -87,6 +88,10 @@ class Made:
         """Adds lines to the settings."""
         with self.layout.settings.open("a") as settings:
             settings.write(f"\n{text}\n")
+
+    def change_weights(self) -> None:
+        """Gives the checkpoint other weights."""
+        (self.root / "checkpoints" / "fake" / "model.safetensors").write_bytes(WEIGHTS + b"other")
 
     def pass_preflight(self) -> None:
         """Takes the campaign through phases 1 and 2, with the stand-ins."""
@@ -211,7 +216,7 @@ def fake_checkpoint(folder: Path) -> None:
     files.write_json(folder / "config.json", {"type": "act"})
     files.write_json(folder / "policy_preprocessor.json", {"steps": []})
     files.write_json(folder / "policy_postprocessor.json", {"steps": []})
-    files.write_atomic(folder / "model.safetensors", b"no weights")
+    files.write_atomic(folder / "model.safetensors", WEIGHTS)
 
 
 def pass_preflight(made: Made) -> None:

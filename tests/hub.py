@@ -55,10 +55,7 @@ def serve(files: Mapping[str, bytes], **how: Any) -> Iterator[Hub]:
             elif revision != path:
                 self.refuse(404, "RevisionNotFound")
             elif path == f"/api/models/org/policy/tree/{COMMIT}":
-                tree = [
-                    {"type": "file", "path": name, "size": len(data), "oid": _oid(data)} for name, data in files.items()
-                ]
-                self.send(json.dumps(tree).encode())
+                self.send(json.dumps([_entry(*item) for item in files.items()]).encode())
             elif name in files and hub.gated:
                 self.refuse(403, "GatedRepo")
             elif name in files:
@@ -67,7 +64,7 @@ def serve(files: Mapping[str, bytes], **how: Any) -> Iterator[Hub]:
                 self.refuse(404, "EntryNotFound" if path.startswith("/org/policy/") else "RepoNotFound")
 
         def give(self, name: str) -> None:
-            data, etag = files[name], f'"{_oid(files[name])}"'
+            data, etag = files[name], f'"{_etag(name, files[name])}"'
             if self.command == "GET":
                 hub.downloads.append(name)
             if asked := self.headers.get("Range"):
@@ -110,5 +107,20 @@ def serve(files: Mapping[str, bytes], **how: Any) -> Iterator[Hub]:
         server.server_close()
 
 
-def _oid(data: bytes) -> str:
-    return hashlib.sha1(data).hexdigest()
+def _entry(name: str, data: bytes) -> dict[str, Any]:
+    """A line of the list of files: weights are large files, which the hub keeps and hashes apart."""
+    lfs = {"oid": _etag(name, data), "size": len(data), "pointerSize": 134}
+    more = {"lfs": lfs} if _is_large(name) else {}
+    return {"type": "file", "path": name, "size": len(data), "oid": _git_hash(data), **more}
+
+
+def _etag(name: str, data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest() if _is_large(name) else _git_hash(data)
+
+
+def _is_large(name: str) -> bool:
+    return name.endswith(".safetensors")
+
+
+def _git_hash(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()

@@ -12,7 +12,7 @@ import hub
 import pytest
 from campaigns import REPOSITORY, fake_checkpoint
 
-from tracka import checkpoint, files, need
+from tracka import checkpoint, digest, files, need
 from tracka.errors import TrackaError
 
 FILES = {
@@ -153,14 +153,14 @@ def test_the_second_time_no_content_is_read(point: Path) -> None:
         file.write(b"NO")
     os.utime(weights, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert tree(point) == before
-    shutil.rmtree(checkpoint.cache_folder())
+    shutil.rmtree(digest.cache_folder())
     assert tree(point) != before
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"model.safetensors": {}}'])
 def test_a_damaged_cache_is_made_anew(point: Path, content: bytes) -> None:
     before = tree(point)
-    (kept,) = (checkpoint.cache_folder() / "trees").iterdir()
+    (kept,) = (digest.cache_folder() / "trees").iterdir()
     kept.write_bytes(content)
     assert tree(point) == before
 

@@ -256,7 +256,7 @@ def test_a_phase_that_fails_takes_back_the_handoffs_that_stood_on_it(made: Made)
 
 def test_phase_4_never_runs_the_baseline(made: Made) -> None:
     made.pytest("-n2")
-    (made.root / "checkpoints" / "fake" / "model.safetensors").write_bytes(b"other weights")
+    made.change_weights()
     before = len(made.started())
     ended = made.pytest("-n2", "-m", "phase4", "--allow-overwrite")
     assert ended.returncode == 1

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ from typing import Any
 
 import hub
 import pytest
-from campaigns import REPOSITORY, SETTINGS, Made
+from campaigns import REPOSITORY, SETTINGS, WEIGHTS, Made
 
 from tracka import backbone, files, need, schema
 from tracka import hub as tracka_hub
@@ -19,7 +20,7 @@ from tracka.hub import OUTCOMES
 
 FILES = {
     "config.json": b'{"type": "act"}',
-    "model.safetensors": b"no weights",
+    "model.safetensors": WEIGHTS,
     "policy_preprocessor.json": b'{"steps": []}',
     "policy_postprocessor.json": b'{"steps": [], "name": "policy_postprocessor"}',
     "tokenizer.json": b"{}",
@@ -95,7 +96,7 @@ def test_what_the_hub_has_is_found_with_its_commit(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in Path(said["folder"]).iterdir()} == FILES
 
 
-@pytest.mark.parametrize("how", [{"gated": True}, {"refuses": (403, "GatedRepo")}, {"refuses": (403, "")}])
+@pytest.mark.parametrize("how", [{"gated": True}, {"refuses": (403, "GatedRepo")}])
 def test_a_gated_tokenizer_has_three_ways_out(how: dict[str, Any]) -> None:
     with hub.serve(FILES, **how) as served:
         said = fetch(served=served, kind="tokenizer")
@@ -123,6 +124,20 @@ def test_too_many_requests_are_a_matter_of_waiting() -> None:
     with hub.serve(FILES, refuses=(429, "")) as served:
         said = fetch(served=served)
     assert said["outcome"] == "out_of_quota" and "429" in said["what"] and "Wait" in said["remedy"]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_hub_that_denies_access_without_a_word_of_a_gate_asks_for_a_login(status: int) -> None:
+    with hub.serve(FILES, refuses=(status, "")) as served:
+        said = fetch(served=served)
+    assert said["outcome"] == "denied" and str(status) in said["what"] and "HF_TOKEN" in said["remedy"]
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_hub_that_fails_is_a_matter_of_waiting(status: int) -> None:
+    with hub.serve(FILES, refuses=(status, "")) as served:
+        said = fetch(served=served)
+    assert said["outcome"] == "hub_down" and str(status) in said["what"] and "Wait" in said["remedy"]
 
 
 def test_a_full_disk_is_told_with_the_caches_folder(tmp_path: Path) -> None:
@@ -190,6 +205,35 @@ def test_offline_a_part_whose_repository_was_never_listed_is_judged_by_what_must
     assert said["outcome"] == "offline_partial" and "tokenizer*" in said["what"]
 
 
+DAMAGES = {"empty": b"", "cut": b"no", "same_size": b"NO WEIGHTS"}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_file_of_the_cache_with_other_bytes_than_the_hubs_is_corrupt(name: str, how: str, listed: bool) -> None:
+    with hub.serve(FILES) as served:
+        folder = Path(fetch(served=served)["folder"])
+        (folder / name).resolve().write_bytes(DAMAGES[how])
+        if not listed:  # as an older client leaves its cache
+            shutil.rmtree(folder.parent.parent / "trees")
+        online = fetch(served=served)
+    for said in (online, fetch(HF_HUB_OFFLINE="1")):
+        assert said["outcome"] == "corrupt" and said["what"].endswith(name)
+        assert "--force-download" in said["remedy"]
+
+
+def test_weights_in_shards_are_whole_only_with_each_of_them(made: Made) -> None:
+    shards = {f"model-0000{k}-of-00002.safetensors": WEIGHTS for k in (1, 2)}
+    index = json.dumps({"weight_map": {f"layer.{k}": name for k, name in enumerate(shards)}}).encode()
+    write_policy(made, "smolvla", vlm_model_name="org/policy", load_vlm_weights=True)
+    with hub.serve({"config.json": b"{}", "model.safetensors.index.json": index, **shards}) as served:
+        found = resource_of(look(made, served=served), "base_model")
+        (Path(found["folder"]) / sorted(shards)[1]).unlink()
+        said = look(made, HF_HUB_OFFLINE="1")
+    assert (found["outcome"], resource_of(said, "base_model")["outcome"]) == ("found", "offline_partial")
+
+
 # preflight
 
 
@@ -250,6 +294,29 @@ def test_weights_that_a_policy_loads_by_name_are_fetched(made: Made) -> None:
     with hub.serve(FILES) as served:
         assert resource_of(look(made, served=served), "base_model")["files"] == len(FILES)
     assert "model.safetensors" in served.downloads
+
+
+def test_weights_that_are_pickles_are_not_fetched(made: Made) -> None:
+    write_policy(made, "smolvla", vlm_model_name="org/policy", load_vlm_weights=True)
+    with hub.serve({"config.json": b"{}", "pytorch_model.bin": b"pickle"}) as served:
+        said = look(made, served=served)
+    assert served.downloads == ["config.json"] and resource_of(said, "base_model")["outcome"] == "refused"
+    found = said["checks"]["base_model:org/policy"]
+    assert found["status"] == "fail" and "has no *model*.safetensors" in found["evidence"]
+
+
+def test_a_tokenizer_that_brings_code_is_refused_unless_each_piece_is_trusted_by_name(made: Made) -> None:
+    code = {"processing_x.py": b"", "tokenizer_config.json": b'{"auto_map": {"AutoTokenizer": "processing_x.X"}}'}
+    words = [f"org/policy:{word}" for word in ("processing_x.py", "tokenizer_config.json:auto_map")]
+    write_policy(made, "act", "org/policy")
+    with hub.serve(FILES | code) as served:
+        refused = look(made, served=served)
+        made.configure(f"[security]\ntrusted = {json.dumps(words)}")
+        trusted = look(made, served=served)
+    assert resource_of(refused, "tokenizer")["outcome"] == "refused"
+    found = refused["checks"]["tokenizer:org/policy"]
+    assert found["status"] == "fail" and all(f'["{word}"]' in found["remedy"] for word in words)
+    assert trusted["checks"]["tokenizer:org/policy"]["status"] == "pass"
 
 
 def test_a_tokenizer_that_does_not_come_is_on_record_with_its_outcome(made: Made) -> None:

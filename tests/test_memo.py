@@ -26,7 +26,7 @@ def test_an_answer_is_remembered_inside_the_block_and_read_anew_after_it() -> No
 def test_a_checkpoint_that_changes_between_two_checks_is_found_by_the_second(ready: Made) -> None:
     ready.run_row("baseline_b1_e2")
     assert stale(ready) == []
-    (ready.root / "checkpoints" / "fake" / "model.safetensors").write_bytes(b"other weights")
+    ready.change_weights()
     (finding,) = stale(ready)
     assert "another row, settings, checkpoint or software" in finding.what
 

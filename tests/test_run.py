@@ -283,11 +283,7 @@ def change_settings(made: Made) -> None:
     made.configure(f"[rows.{ROW}]\nepisode_length = 9")
 
 
-def change_checkpoint(made: Made) -> None:
-    (made.root / "checkpoints" / "fake" / "model.safetensors").write_bytes(b"others")
-
-
-CHANGES = {"row": change_seed, "settings": change_settings, "checkpoint": change_checkpoint}
+CHANGES = {"row": change_seed, "settings": change_settings, "checkpoint": Made.change_weights}
 
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)

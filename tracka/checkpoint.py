@@ -5,14 +5,11 @@ repository becomes a local snapshot first, because lerobot-eval's own `pretraine
 nor the processors: with a folder, everything that runs is what was hashed.
 """
 
-import contextlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from . import files, hub, memo, place
+from . import digest, files, hub, memo, place
 from .errors import Finding, TrackaError
 from .hub import Wanted
 
@@ -77,7 +74,7 @@ def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
     if missing:
         remedy = "Save it with save_pretrained of lerobot 0.6, policy and processors"
         raise TrackaError([Finding(str(folder / name), "the checkpoint lacks this file", remedy) for name in missing])
-    return Checkpoint(source, revision, folder, policy_type(folder / "config.json"), tree_sha256(folder))
+    return Checkpoint(source, revision, folder, policy_type(folder / "config.json"), digest.of_tree(folder))
 
 
 def policy_type(config: Path) -> str:
@@ -86,34 +83,3 @@ def policy_type(config: Path) -> str:
     if not isinstance(kind, str):
         raise TrackaError(Finding(f"{config}, key type", "the policy's type is missing", "Save it with lerobot 0.6"))
     return kind
-
-
-def tree_sha256(folder: Path) -> str:
-    """One hash for the paths and contents of all files below `folder`."""
-    return files.sha256(files.canonical(digests(folder)))
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """The sha256 of every file below `folder`, by its path there.
-
-    Contents are read again only where size, time of change or inode differ from the last time: a pi0 is 9 GB.
-    """
-    store = cache_folder() / "trees" / f"{files.sha256(str(folder).encode())}.json"
-    known = files.read_or_empty(store)
-    found: dict[str, Any] = {}
-    for path in files.walk_files(folder):
-        status, name = path.stat(), str(path.relative_to(folder))
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
-        last = known.get(name, {})
-        digest = last["sha256"] if last.get("stamp") == stamp else files.sha256_file(path)
-        found[name] = {"stamp": stamp, "sha256": digest}
-    if found != known:
-        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-            files.write_json(store, found)
-    return {name: entry["sha256"] for name, entry in found.items()}
-
-
-def cache_folder() -> Path:
-    """The user's cache of what is dear to find out again; safe to delete."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "tracka"

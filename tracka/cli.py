@@ -94,7 +94,9 @@ def schema_command(root: Annotated[Path, typer.Option(help="The campaign's folde
 def discover_command(
     artifacts_dir: Annotated[Path, typer.Option(help="Where cli_capabilities.json goes: artifacts/state.")],
     python_bin: Annotated[str, typer.Option(help="The Python whose lerobot-eval is asked.")] = "python",
-    trust: Annotated[list[str] | None, typer.Option(help="A plug-in that may be imported; repeatable.")] = None,
+    trust: Annotated[
+        list[str] | None, typer.Option(help="A plug-in to import; for this call alone; repeatable.")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Find out which flags the installed lerobot-eval has."""
@@ -131,7 +133,9 @@ def preflight_command(
     mujoco_gl: Annotated[str, typer.Option(help="egl, glx or osmesa.")],
     artifacts_dir: Annotated[Path, typer.Option(help="Where preflight.json goes: artifacts/preflight.")],
     gpu_ids: Annotated[str, typer.Option(help="Comma-separated; empty for the CPU.")] = "",
-    trust: Annotated[list[str] | None, typer.Option(help="What may run code by name; repeatable.")] = None,
+    trust: Annotated[
+        list[str] | None, typer.Option(help="What may run code, in this preflight alone; repeatable.")
+    ] = None,
     accept_invalid_sim: Annotated[
         bool, typer.Option("--accept-invalid-sim", help="Go on with a wrong simulator.")
     ] = False,

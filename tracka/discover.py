@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from . import checkpoint, environment, files, memo, schema, trust
+from . import digest, environment, files, memo, schema, trust
 from .campaign import Campaign
 from .errors import Finding, ToolMissing, UsageError
 from .files import Json
@@ -96,7 +96,7 @@ def find(executable: Sequence[str] = (), python: Path = OWN) -> tuple[str, ...]:
 def help_text(command: Sequence[str], policy_type: str = "", software: Software | None = None) -> str:
     """What `command --help` prints for LIBERO and the policy type; from the cache where nothing has changed."""
     scope = ["--env.type=libero", *([f"--policy.type={policy_type}"] if policy_type else [])]
-    kept = checkpoint.cache_folder() / "help" / f"{_key(command, scope, software or installed())}.txt"
+    kept = digest.cache_folder() / "help" / f"{_key(command, scope, software or installed())}.txt"
     if kept.is_file():
         return kept.read_text()
     text = _ask([*command, *scope, "--help"])

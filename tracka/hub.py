@@ -4,22 +4,24 @@ Every failure has one of the `OUTCOMES` and its own remedy. What the cache holds
 """
 
 import errno
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from . import files
+from . import digest, files
 from .errors import Finding, TrackaError, some
 
 AS_FOLDER = "copy it here and give its folder as policy_path"
 AS_TOKENIZER = "give a folder with its files as tokenizer_name in the checkpoint's policy_preprocessor.json"
 # All that a configuration, a processor or a tokenizer can consist of; the weights of a model lie beside it.
 LIGHT = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
-WEIGHTS = ("*.safetensors", "*.bin")
+WEIGHTS = ("*.safetensors",)  # never pickles
+SHA1 = 40  # characters: git's hash of a small file; a large one has its sha256
 GATED = (
-    "Do one of three: accept the licence on its page and log in with `hf auth login`; take its files from a machine "
-    "that has them: {instead}; or name an ungated mirror of it in the same place"
+    "Do one of three: (1) accept the licence on its page of the hub and log in with `hf auth login`; (2) take its "
+    "files from a machine that has them: {instead}; (3) name an ungated mirror of it in the same place"
 )
 # outcome -> what it means, what to do; docs/hub.md has the same table.
 OUTCOMES = {
@@ -34,6 +36,18 @@ OUTCOMES = {
     "offline_partial": (
         "only a part of it is in the cache, and the hub cannot be reached with HF_HUB_OFFLINE set; missing: {lacking}",
         "With a network, run `{download}`, which fetches what is missing; or {instead}",
+    ),
+    "corrupt": (
+        "it is in the cache with other bytes than the hub has: {wrong}",
+        "With a network, run `{download} --force-download`; or {instead}",
+    ),
+    "denied": (
+        "the hub denies access ({said})",
+        "Log in with `hf auth login` and a token that may read it; an old one may stand in HF_TOKEN",
+    ),
+    "hub_down": (
+        "it is not in the cache and the hub fails ({said})",
+        "Wait, see the hub's status page; or {instead}",
     ),
     "out_of_quota": (
         "the hub answers 429, too many requests",
@@ -77,7 +91,8 @@ class Wanted:
 
     def lacking(self, folder: Path) -> list[str]:
         """The required files that `folder` does not have."""
-        return [item for item in self.required if not any(_has(folder, name) for name in item.split("|"))]
+        lacking = [item for item in self.required if not any(_has(folder, name) for name in item.split("|"))]
+        return lacking + [name for name in _shards(folder) if self.fits(name) and not (folder / name).is_file()]
 
 
 class Unresolved(TrackaError):
@@ -92,12 +107,12 @@ def tokenizer(name: str) -> Wanted:
     return Wanted(name, None, LIGHT, ("tokenizer*|vocab*",), AS_TOKENIZER)
 
 
-def base_model(name: str, weights: bool) -> Wanted:
+def base_model(name: str, weights: bool, revision: str | None = None) -> Wanted:
     """A model that a policy is made from: its configuration and processor, and only if need be its weights."""
     instead = "copy it here and name its folder in the checkpoint's config.json and policy_preprocessor.json"
     if not weights:
-        return Wanted(name, None, LIGHT, ("config.json",), instead)
-    return Wanted(name, None, LIGHT + WEIGHTS, ("config.json", "*model*.safetensors|*model*.bin"), instead)
+        return Wanted(name, revision, LIGHT, ("config.json",), instead)
+    return Wanted(name, revision, LIGHT + WEIGHTS, ("config.json", "*model*.safetensors"), instead)
 
 
 def cached(wanted: Wanted) -> Path | None:
@@ -112,7 +127,17 @@ def cached(wanted: Wanted) -> Path | None:
 
 
 def fetch(wanted: Wanted) -> Path:
-    """The snapshot, from the cache or else from the hub. Raises Unresolved with the outcome and its remedy."""
+    """The snapshot, from the cache or else from the hub, each file with the hub's bytes.
+
+    Raises Unresolved with the outcome and its remedy.
+    """
+    found = _fetch(wanted)
+    if wrong := _corrupt(wanted, found):
+        raise _answer(wanted, "corrupt", wrong=some(wrong))
+    return found
+
+
+def _fetch(wanted: Wanted) -> Path:
     from huggingface_hub import constants
     from huggingface_hub.errors import IncompleteSnapshotError
 
@@ -138,19 +163,24 @@ def _snapshot(wanted: Wanted, offline: bool) -> Path:
 
 
 def _unresolved(wanted: Wanted, error: Exception) -> Unresolved:
-    from huggingface_hub import constants
-
     chain = list(_chain(error))
     outcome = _outcome(chain)
     parts = [Path(found) for each in chain if (found := getattr(each, "snapshot_path", None))]
+    lacking = some(_missing(wanted, parts[0])) if parts else ""
+    return _answer(wanted, outcome, lacking=lacking, said=" ".join(f"{type(error).__name__}: {error}".split())[:200])
+
+
+def _answer(wanted: Wanted, outcome: str, **more: str) -> Unresolved:
+    """The error of this outcome, its words filled in."""
+    from huggingface_hub import constants
+
     what, remedy = OUTCOMES[outcome]
     words = {
         "revision": repr(wanted.revision),
         "download": wanted.download(),
         "instead": wanted.instead,
         "cache": constants.HF_HUB_CACHE,
-        "lacking": some(_missing(wanted, parts[0])) if parts else "",
-        "said": " ".join(f"{type(error).__name__}: {error}".split())[:200],
+        **more,
     }
     return Unresolved(outcome, Finding(f"hub repository {wanted.repo}", what.format(**words), remedy.format(**words)))
 
@@ -175,9 +205,11 @@ def _outcome(chain: list[BaseException]) -> str:
     lines = (
         ("disk_full", any(getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for error in chain)),
         ("out_of_quota", 429 in status),
-        ("gated", any_of(errors.GatedRepoError) or 403 in status),
+        ("gated", any_of(errors.GatedRepoError)),
         ("wrong_revision", any_of(errors.RevisionNotFoundError)),
         ("missing", any_of(errors.RepositoryNotFoundError)),
+        ("denied", bool(status & {401, 403})),
+        ("hub_down", any(code >= 500 for code in status)),
         ("offline_partial", constants.HF_HUB_OFFLINE and partial),
         ("offline_empty", constants.HF_HUB_OFFLINE),
         ("interrupted", any_of(httpx.RemoteProtocolError, httpx.ReadError, httpx.ReadTimeout)),
@@ -187,14 +219,46 @@ def _outcome(chain: list[BaseException]) -> str:
 
 def _missing(wanted: Wanted, folder: Path) -> list[str]:
     """What a part lacks: by the repository's list of files if the cache has it, else of those required."""
+    listed = _listed(wanted)
+    if not listed:
+        return wanted.lacking(folder)
+    return [name for name in listed if wanted.fits(name) and not (folder / name).is_file()]
+
+
+def _listed(wanted: Wanted) -> dict[str, str]:
+    """The hub's own hash of each file of the repository, by path; empty where the cache never had the list."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     try:
-        listed = [file.path for file in get_cached_repo_tree(wanted.repo, revision=wanted.revision)]
+        tree = get_cached_repo_tree(wanted.repo, revision=wanted.revision)
     except CachedRepoTreeNotFoundError:
-        return wanted.lacking(folder)
-    return [name for name in listed if wanted.fits(name) and not (folder / name).is_file()]
+        return {}
+    return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in tree}
+
+
+def _corrupt(wanted: Wanted, folder: Path) -> list[str]:
+    """The needed files whose bytes are not the hub's; an older client's cache has no list, but names blobs by hash."""
+    listed, hashes = _listed(wanted), digest.of_files(folder)
+    wrong = []
+    for name in filter(wanted.fits, hashes):
+        blob = (folder / name).resolve()
+        expected = listed.get(name) or (blob.name if blob.parent.name == "blobs" else "")
+        if expected and expected not in (hashes[name], _git_hash(blob) if len(expected) == SHA1 else ""):
+            wrong.append(name)
+    return wrong
+
+
+def _git_hash(path: Path) -> str:
+    """What git, and so the hub, calls a file that is not in its large file storage."""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def _shards(folder: Path) -> list[str]:
+    """The files over which weights are spread, by their index."""
+    maps = [files.read_or_empty(index).get("weight_map") or {} for index in sorted(folder.glob("*.index.json"))]
+    return sorted({str(name) for each in maps for name in each.values()})
 
 
 def _has(folder: Path, pattern: str) -> bool:

@@ -1,14 +1,19 @@
 """What a policy loads by name beside its checkpoint, as lerobot 0.6.1 does: tokenizers, base models, a backbone.
 
-Read from the checkpoint's JSON files; nothing is imported and no weights are loaded.
+Read from the checkpoint's JSON files; nothing is imported and no weights are loaded. What is named is judged by the
+rules of the checkpoint itself.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from . import files
+from . import files, hub, place, trust
+from .campaign import Campaign
 from .checkpoint import Checkpoint
+from .errors import Finding, TrackaError, some
+from .hub import Wanted
 
 PALIGEMMA = "google/paligemma-3b-pt-224"
 # Policy type -> key of its config.json -> what is loaded where it does not say (test_hub.py holds it against lerobot).
@@ -35,7 +40,7 @@ WEIGHTS: dict[str, str | None] = {
 }
 # In their processors' code, so that no config can say otherwise.
 FIXED = dict.fromkeys(("pi0", "pi05", "pi0_fast"), PALIGEMMA)
-STEP_KEYS = ("tokenizer_name", "action_tokenizer_name", "paligemma_tokenizer_name")
+PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,46 @@ class Need:
     kind: str
     name: str
     weights: bool = False
+    revision: str | None = None
+
+    @property
+    def wanted(self) -> Wanted:
+        """What of a hub repository is needed, if it is one."""
+        if self.kind == "tokenizer":
+            return hub.tokenizer(self.name)
+        return hub.base_model(self.name, self.weights, self.revision)
+
+    def folder(self, root: Path) -> Path:
+        """Where its files are: a folder as a row, which starts in the campaign's `root`, finds it, or a snapshot."""
+        here = root / self.name
+        return here if here.is_dir() else _whole(self.wanted)
+
+    def faults(self, campaign: Campaign) -> Iterator[Finding]:
+        """Why it may not be loaded, by the rules for a checkpoint; a backbone's bytes are those of its hash."""
+        if self.kind == "backbone":
+            return
+        here, prefix = self.folder(campaign.layout.root), f"{self.name}:"
+        if here == campaign.layout.root / self.name:
+            yield from place.policy_faults(here.resolve(), campaign.policy_roots)
+            yield from trust.policy_faults(here, campaign.trusted, prefix)
+        else:
+            yield from trust.policy_faults(here, campaign.trusted, prefix, self.wanted.patterns or ("*",))
+
+
+def faults(point: Checkpoint, campaign: Campaign) -> Iterator[Finding]:
+    """What of the checkpoint and of all that it loads by name could run code that nobody trusts."""
+    yield from trust.policy_faults(point.folder, campaign.trusted)
+    for each in of(point):
+        yield from each.faults(campaign)
+
+
+def _whole(wanted: Wanted) -> Path:
+    """The snapshot. Raises TrackaError where the repository itself lacks what is needed."""
+    found = hub.fetch(wanted)
+    if lacking := wanted.lacking(found):
+        what = f"the repository has no {some(lacking)}"
+        raise TrackaError(Finding(f"hub repository {wanted.repo}", what, f"Name another one; or {wanted.instead}"))
+    return found
 
 
 def of_type(kind: str, config: Mapping[str, Any]) -> Iterator[Need]:
@@ -65,12 +110,25 @@ def unseen(kind: str) -> list[Need]:
 
 
 def of(checkpoint: Checkpoint) -> list[Need]:
-    """What the checkpoint's config and processors load by name."""
-    steps: list[Any] = files.read_json(checkpoint.folder / "policy_preprocessor.json").get("steps", [])
-    configs = [step.get("config") or {} for step in steps if isinstance(step, dict)]
-    named = sorted({str(config[key]) for config in configs for key in STEP_KEYS if config.get(key)})
-    models = list(of_type(checkpoint.policy_type, files.read_json(checkpoint.folder / "config.json")))
+    """What the checkpoint's config, processors and adapter load by name."""
+    configs = [config for name in PROCESSORS for config in _step_configs(files.read_json(checkpoint.folder / name))]
+    named = sorted({str(config[key]) for config in configs for key in trust.STEP_NAMES if config.get(key)})
     # lerobot does not save the second tokenizer of the step that makes action tokens: it loads its own.
     if any(config.get("action_tokenizer_name") for config in configs):
         named.append(PALIGEMMA)
-    return list(dict.fromkeys([*(Need("tokenizer", name) for name in named), *models]))
+    models = of_type(checkpoint.policy_type, files.read_json(checkpoint.folder / "config.json"))
+    adapted = _adapted(files.read_or_empty(checkpoint.folder / "adapter_config.json"))
+    return list(dict.fromkeys([*(Need("tokenizer", name) for name in named), *models, *adapted]))
+
+
+def _step_configs(processor: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    steps = processor.get("steps")
+    for step in steps if isinstance(steps, list) else ():
+        if isinstance(step, dict) and isinstance(step.get("config"), dict):
+            yield step["config"]
+
+
+def _adapted(adapter: Mapping[str, Any]) -> Iterable[Need]:
+    """The policy that an adapter (PEFT) is for."""
+    if name := adapter.get("base_model_name_or_path"):
+        yield Need("base_model", str(name), True, adapter.get("revision"))

@@ -72,8 +72,8 @@ def run_preflight(
     """Runs every check and returns the report, which `write_preflight_report` puts on disk.
 
     `accept_invalid_sim` lets a simulator that is not the benchmark's pass, as the campaign's setting does; what
-    `trusted` names may run code, as what the campaign's own setting names; `strict` makes errors of what the linter
-    finds, as the campaign's setting does.
+    `trusted` names may run code, though not in rows, which see the campaign's setting alone; `strict` makes errors of
+    what the linter finds, as the campaign's setting does.
 
     Never raises for what it finds: a missing GPU, package or checkpoint is a failed check.
     """

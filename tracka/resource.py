@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
-from . import assets, backbone, build, checkpoint, environment, feature, files, gpu, hub, need, process, trust
+from . import assets, backbone, build, checkpoint, digest, environment, feature, files, gpu, hub, need, process, trust
 from .campaign import Campaign
 from .check import Check, answer, guarded
 from .errors import Finding, TrackaError, some
@@ -57,7 +57,7 @@ def look(spec: Campaign, policy_path: str, folder: Path) -> tuple[list[Check], l
     checks += [feature.check(spec, path) for path in here]
     for each in found.needs:
         name = "tokenizer" if each.kind == "tokenizer" else "base_model"
-        checks.append(_check(found, name, each.kind, each.name, partial(_need, found, each)))
+        checks.append(_check(found, name, each.kind, each.name, partial(_need, found, spec, each)))
     checks.append(_check(found, "assets", "assets", "LIBERO", _assets))
     return [*checks, _offline(spec, found.snapshots, folder)], found.resources
 
@@ -102,23 +102,26 @@ def _policy(found: Found, spec: Campaign, policy_path: str) -> tuple[str, list[R
         if row.policy_path == policy_path and named not in (None, point.policy_type):
             what = f"row {row.run_id} says policy_type {named}, the checkpoint is a {point.policy_type}"
             raise TrackaError(Finding(str(spec.layout.settings), what, "Mend policy_type, then run phase 1 again"))
-    digests = checkpoint.digests(point.folder)
+    digests = digest.of_files(point.folder)
     parts = {"policy": ("*",), "config": ("config.json",), "processors": PROCESSORS}
     made = [_resource(kind, policy_path, point.folder, digests, fits, point.revision) for kind, fits in parts.items()]
     return f"{point.policy_type}, revision {point.revision or 'none (a folder)'}, tree {point.tree_sha256[:12]}", made
 
 
-def _need(found: Found, wanted: Need) -> tuple[str, list[Resource]]:
+def _need(found: Found, spec: Campaign, wanted: Need) -> tuple[str, list[Resource]]:
+    """Brings what is loaded by name here, and reads what it could make run."""
     if wanted.kind == "backbone":
         path = backbone.fetch(wanted.name)
         digests = {path.name: files.sha256_file(path)}
         return str(path), [_resource(wanted.kind, wanted.name, path.parent, digests, ("*",))]
-    known = hub.tokenizer(wanted.name) if wanted.kind == "tokenizer" else hub.base_model(wanted.name, wanted.weights)
-    folder, commit = Path(wanted.name), None
-    if not folder.is_dir():
-        folder = found.snapshots[known] = hub.fetch(known)
+    root, folder, commit = spec.layout.root, wanted.folder(spec.layout.root), None
+    if folder != root / wanted.name:
+        found.snapshots[wanted.wanted] = folder
         commit = folder.name
-    made = _resource(wanted.kind, wanted.name, folder, checkpoint.digests(folder), known.patterns or ("*",), commit)
+    if faults := list(wanted.faults(spec)):
+        raise TrackaError(faults)
+    patterns = wanted.wanted.patterns or ("*",)
+    made = _resource(wanted.kind, wanted.name, folder, digest.of_files(folder), patterns, commit)
     return str(made), [made]
 
 

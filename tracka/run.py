@@ -6,12 +6,29 @@ attempt that the next call closes as interrupted.
 """
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
-from . import attempt, checkpoint, discover, environment, failure, files, gpu, lease, marker, memo, place, schema, trust
+from . import (
+    attempt,
+    checkpoint,
+    discover,
+    environment,
+    failure,
+    files,
+    gpu,
+    lease,
+    marker,
+    memo,
+    need,
+    place,
+    schema,
+    trust,
+)
 from .campaign import Campaign
 from .checkpoint import Checkpoint
-from .errors import Busy, ChangedRun, Finding, RunExists, UsageError
+from .errors import Busy, ChangedRun, Finding, RunExists, TrackaError, UsageError, collected
 from .files import Json
 from .gpu import Device
 from .layout import Layout
@@ -44,14 +61,23 @@ def _fingerprint(layout: Layout) -> str | None:
 
 def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
     """The row's first attempt. Resolves and hashes the checkpoint. Raises TrackaError where it is not to be had."""
-    return _first_attempt(campaign, row, host, _checkpoint(campaign, row))
+    return _first_attempt(campaign, row, host, _checkpoint(campaign, row.policy_path))
 
 
-def _checkpoint(campaign: Campaign, row: Row) -> Checkpoint:
-    """The row's checkpoint, if nothing that it or lerobot's plug-ins bring would run code that nobody trusts."""
+def untrusted(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
+    """Why the policies of `rows` may not run, all at once. One that does not come here is for its row to tell."""
+    findings: list[Finding] = []
+    for policy_path in dict.fromkeys(row.policy_path for row in rows):
+        with contextlib.suppress(TrackaError):
+            collected(findings, partial(_checkpoint, campaign, policy_path))
+    return list(dict.fromkeys(findings))
+
+
+def _checkpoint(campaign: Campaign, policy_path: str) -> Checkpoint:
+    """The checkpoint, if nothing that it, what it loads or lerobot's plug-ins bring would run untrusted code."""
     trust.require_plugins(discover.installed().plugins, campaign.trusted)
-    point = checkpoint.resolve(row.policy_path, campaign.layout.root, campaign.policy_roots)
-    if found := trust.policy_faults(point.folder, campaign.trusted):
+    point = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots)
+    if found := list(need.faults(point, campaign)):
         raise UsageError(found)
     return point
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from . import cost, lock, marker, run, worker
 from .campaign import Campaign
 from .dealer import Dealer
-from .errors import Finding, RunExists
+from .errors import Finding, UsageError
 from .matrix import Row
 from .plan import Host
 from .run import Policy
@@ -29,14 +29,14 @@ Slots = dict[int, tuple[Child, Row]]
 def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, max_parallel: int) -> dict[str, int]:
     """Runs `rows` and returns each one's exit code: 0 for a run that passed.
 
-    Raises RunExists for all run folders that are in the way, before anything starts, and Busy where another session
-    has the whole campaign; a shard of its rows may run beside other shards.
+    Raises UsageError for all policies that may not run and all run folders that are in the way, before anything
+    starts, and Busy where another session has the whole campaign; a shard of its rows may run beside other shards.
     """
     with contextlib.ExitStack() as held:
         if {row.run_id for row in rows} == {row.run_id for row in campaign.enabled}:
             held.enter_context(lock.session(campaign.layout.locks, campaign.name))
-        if not policy.resume:
-            _refuse_existing(campaign, rows)
+        if found := [*run.untrusted(campaign, rows), *([] if policy.resume else _existing(campaign, rows))]:
+            raise UsageError(found)
         marker.ensure_pending(campaign.layout, rows)
         held.enter_context(_interrupted_by_term())
         dealer = Dealer(cost.gpus(rows))
@@ -44,12 +44,12 @@ def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, m
         return _run_all(campaign, [(campaign, row, host, policy) for row in rows], dealer, max_parallel)
 
 
-def _refuse_existing(campaign: Campaign, rows: Sequence[Row]) -> None:
+def _existing(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
+    """The run folders that are in the way."""
     layout = campaign.layout
     there = [row.run_id for row in rows if layout.run(row.run_id).path.exists() and not run.is_dry(layout, row.run_id)]
     remedy = "Pass --resume to run what has not passed, or name other rows"
-    if there:
-        raise RunExists([Finding(str(layout.run(run_id).path), "the run folder exists", remedy) for run_id in there])
+    return [Finding(str(layout.run(run_id).path), "the run folder exists", remedy) for run_id in there]
 
 
 def _run_all(campaign: Campaign, works: Sequence[Work], dealer: Dealer, max_parallel: int) -> dict[str, int]:
