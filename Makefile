@@ -25,7 +25,7 @@ export FIND_PYTHON PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: accept test test-faults known-answers known-answers-full demonstrations sim-validity \
-  sim-validity-full sim-table bench-schedule bench-matrix bench-overhead setup \
+  sim-validity-full sim-table parity parity-full bench bench-schedule bench-matrix bench-overhead setup \
   lock clean-artifacts help
 
 accept: setup ## run the acceptance gates on the embedded campaign (JUnit in reports/accept.xml)
@@ -65,6 +65,15 @@ bench-matrix: setup ## time and memory of parsing and collecting 10,000 rows; fa
 
 bench-overhead: setup ## what the harness adds to one row, median of five; fails above 3%
 	$(VENV)/bin/python -m benchmarks.overhead
+
+parity: setup ## hold the resident engine against lerobot-eval, episode by episode: some cases, minutes
+	$(VENV)/bin/python -m fixtures.parity some --processes 2
+
+parity-full: setup ## the same for all cases, an hour or two; what was measured is kept; writes docs/parity.txt
+	$(VENV)/bin/python -m fixtures.parity all --processes 2 --output docs/parity.txt
+
+bench: setup ## the resident engine against lerobot-eval on one row; fails below 6 times end to end, 15 times under way
+	$(VENV)/bin/python -m benchmarks.engines
 
 setup: ## make or refresh the virtual environment, the GL libraries and LIBERO's files
 	@python="$$(eval "$$FIND_PYTHON")" && "$$python" -m tracka setup --artifacts-dir reports/setup

@@ -7,10 +7,13 @@ folder, with the keys that the resident engine writes there.
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+START = time.monotonic()
 
 
 def main() -> None:
@@ -48,6 +51,7 @@ def _write(path: Path, task_id: int, seeds: list[int], result: Any) -> None:
                 "success": bool(result["success"][slot][:steps].any()),
                 "steps": steps,
                 "actions_sha": digest(actions),
+                "at_secs": round(time.monotonic() - START, 3),
             }
             file.write(json.dumps(line) + "\n")
         file.flush()

@@ -11,14 +11,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .episode import Array, Episode, Observation, Outcome, digest
-from .simulator import Simulator
 
-MakeSimulator = Callable[[Episode], Simulator]
+if TYPE_CHECKING:
+    from .simulator import Simulator
+
+MakeSimulator = Callable[[Episode], "Simulator"]
 Pictures = Mapping[str, Array]  # camera -> (height, width, 3) bytes, shared with the parent
 
 
@@ -87,7 +89,7 @@ class Slot:
     """A simulator and the episode that it plays."""
 
     pictures: Pictures
-    simulator: Simulator | None = None
+    simulator: "Simulator | None" = None
     task: tuple[str, int] | None = None
     episode: Episode | None = None
     actions: list[Array] = field(default_factory=list)
@@ -152,7 +154,7 @@ class Worker:
         self.seconds["reset"] += time.perf_counter() - start
         return observation
 
-    def _built(self, slot: Slot, episode: Episode) -> Simulator:
+    def _built(self, slot: Slot, episode: Episode) -> "Simulator":
         """The slot's simulator of the episode's task; another task's is closed first, for it holds memory."""
         task = (episode.suite, episode.task_id)
         if slot.simulator is None or slot.task != task:

@@ -68,4 +68,5 @@ def _assign(module: nn.Module, state: dict[str, torch.Tensor], strict: bool = Tr
     """load_state_dict that takes the tensors themselves, in the type that the model has decided on."""
     kinds = {name: tensor.dtype for name, tensor in module.state_dict(keep_vars=True).items()}
     typed = {name: tensor.to(kinds.get(name, tensor.dtype)) for name, tensor in state.items()}
-    return _load(module, typed, strict=strict, assign=True)
+    with patch.object(nn.Module, "register_parameter", _register):
+        return _load(module, typed, strict=strict, assign=True)

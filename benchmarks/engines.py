@@ -1,0 +1,77 @@
+"""The resident engine against lerobot-eval on one row: python -m benchmarks.engines.
+
+Both play the same episodes of one LIBERO task with a small random ACT, one after the other on this machine, at their
+full length. Two ratios are printed: end to end, start-up included, and of the episodes per minute once both are under
+way; then what each stage of the resident engine took. Exit status 1 below the least ratios, or if an action differs.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from fixtures import parity as program
+from fixtures.parity import Case
+from tracka import digest, parity
+
+
+@dataclass(frozen=True)
+class Timed:
+    """One engine's run of the row."""
+
+    seconds: float  # of the whole process
+    per_minute: float  # episodes, between the first that ended and the last
+    lines: parity.Played
+
+
+def main() -> int:
+    asked = arguments()
+    case = Case(program.RANDOM, asked.suite, (asked.task,), asked.seed, asked.episodes, asked.batch_size)
+    with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
+        reference = timed(case, "reference", Path(folder))
+        resident = timed(case, "resident", Path(folder))
+        stages = json.loads((Path(folder) / "resident" / "eval" / "timings.json").read_text())
+        if asked.keep:
+            shutil.copytree(folder, asked.keep, dirs_exist_ok=True)
+    found = parity.compare(reference.lines, resident.lines)
+    whole, steady = reference.seconds / resident.seconds, resident.per_minute / reference.per_minute
+    print(f"{case}, {os.cpu_count()} cores, {program.PIXELS} x {program.PIXELS} pixels, policy on the CPU")
+    print(f"{'':12} {'whole row':>12} {'under way':>20}")
+    for name, each in (("reference", reference), ("resident", resident)):
+        print(f"{name:12} {each.seconds:10.1f} s {each.per_minute:11.2f} a minute")
+    print(f"{'ratio':12} {whole:11.1f}x {steady:19.1f}x    ({found.same_actions} of {found.episodes} the same)")
+    print("resident, seconds: " + ", ".join(f"{key} {value:.1f}" for key, value in stages["stages"].items()))
+    print("of the main process: " + ", ".join(f"{key} {value:.1f}" for key, value in stages["main"].items()))
+    print("of all workers: " + ", ".join(f"{key} {value:.1f}" for key, value in stages["workers"].items()))
+    return 0 if whole >= asked.whole and steady >= asked.steady and found.exact else 1
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__)
+    parser.add_argument("--suite", default="libero_object")
+    parser.add_argument("--task", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--whole", type=float, default=6.0, help="the least ratio end to end")
+    parser.add_argument("--steady", type=float, default=15.0, help="the least ratio under way")
+    parser.add_argument("--keep", type=Path, help="a folder to keep what both wrote in")
+    return parser.parse_args()
+
+
+def timed(case: Case, engine: str, folder: Path) -> Timed:
+    program.play(case, engine, folder / engine)
+    lines = parity.read(folder / engine / "eval" / "episodes.jsonl")
+    ends = sorted(line["at_secs"] for line in lines.values())
+    first = ends[case.batch_size - 1]  # a batch ends its episodes together
+    rate = 60 * (len(ends) - case.batch_size) / (ends[-1] - first)
+    return Timed(json.loads((folder / engine / "seconds.json").read_text()), rate, lines)
+
+
+if __name__ == "__main__":
+    digest.cache_folder().mkdir(parents=True, exist_ok=True)
+    sys.exit(main())

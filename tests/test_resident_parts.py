@@ -1,0 +1,238 @@
+"""The parts of the resident engine that need no simulator: episodes, noise, weights, records, flags."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tracka import engine
+from tracka.resident import noise, weights
+from tracka.resident.episode import Episode, Look, Outcome, episodes
+from tracka.resident.player import manner
+from tracka.resident.record import Record
+from tracka.resident.settings import ResidentConfig, ResidentSettings
+
+SHAPE = (5, 3)
+
+
+def look(number: int = 0, chunk: int = 0, task_id: int = 0, seed: int = 7) -> Look:
+    return Look(Episode("libero_object", task_id, number, seed + number, 2), chunk, "pick it up", {})
+
+
+def outcome(success: bool, steps: int = 4) -> Outcome:
+    return Outcome(success, float(success), float(success), np.ones((steps, 7), np.float32), "f" * 64)
+
+
+# episodes
+
+
+def test_episodes_have_the_seeds_init_states_and_resets_of_lerobot_evals_slots() -> None:
+    found = [(each.seed, each.init_state, each.ordinal, each.position) for each in episodes("s", (4,), 5, 2, 7)]
+    assert found == [(7, 0, 0, 0), (8, 1, 0, 1), (9, 2, 1, 0), (10, 3, 1, 1), (11, 4, 2, 0)]
+
+
+# noise
+
+
+def test_an_episodes_noise_is_its_own_whoever_stands_beside_it() -> None:
+    alone = noise.of_looks([look(3)], SHAPE)
+    torch.manual_seed(99)
+    beside = noise.of_looks([look(0), look(3), look(1)], SHAPE)
+    assert torch.equal(alone[0], beside[1])
+
+
+@pytest.mark.parametrize("other", [look(1), look(chunk=1), look(task_id=1), look(seed=8)])
+def test_another_episode_or_chunk_has_other_noise(other: Look) -> None:
+    assert not torch.equal(noise.of_looks([look()], SHAPE), noise.of_looks([other], SHAPE))
+
+
+def test_the_noise_is_standard_normal() -> None:
+    drawn = noise.of_looks([look(number) for number in range(50)], (50, 32))
+    assert abs(float(drawn.mean())) < 0.01 and abs(float(drawn.std()) - 1) < 0.01
+
+
+def test_reference_noise_is_what_lerobot_eval_draws_chunk_by_chunk() -> None:
+    torch.manual_seed(3)
+    wanted = [torch.normal(0.0, 1.0, (2, *SHAPE)) for _ in range(3)]
+    torch.manual_seed(3)
+    reference = noise.Reference()
+    late = reference.of_looks([look(0, chunk=2), look(1, chunk=0)], (2, *SHAPE), "cpu")
+    early = reference.of_looks([look(0, chunk=1), look(1, chunk=1)], (2, *SHAPE), "cpu")
+    assert torch.equal(late, torch.stack([wanted[2][0], wanted[0][1]])) and torch.equal(early, wanted[1])
+
+
+# how a policy may be asked
+
+
+def policy(name: str, declared: bool = False, **config: Any) -> Any:
+    known = {"temporal_ensemble_coeff": None, "rtc_config": None, "use_relative_actions": False, "n_obs_steps": 1}
+    words = {"reads_once_per_chunk": True} if declared else {}
+    return SimpleNamespace(name=name, config=SimpleNamespace(**known | config), **words)
+
+
+@pytest.mark.parametrize("name", ["act", "pi0", "pi05", "smolvla"])
+def test_policies_whose_chunk_is_a_function_of_one_observation_mix(name: str) -> None:
+    assert manner(policy(name), "episode", 5).mixing
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("act", {"temporal_ensemble_coeff": 0.01}), ("pi0", {"use_relative_actions": True}), ("diffusion", {})],
+)
+def test_a_policy_that_needs_every_observation_gets_it_and_that_is_said(name: str, config: dict[str, Any]) -> None:
+    found = manner(policy(name, **config), "episode", 5)
+    assert not found.lazy and not found.mixing and not found.concurrent and name in found.reasons[0]
+
+
+def test_a_plug_in_may_declare_that_it_looks_once_a_chunk() -> None:
+    found = manner(policy("replay", declared=True), "episode", 5)
+    assert found.lazy and found.concurrent and not found.mixing
+
+
+def test_reference_noise_of_several_batches_is_drawn_one_after_the_other() -> None:
+    assert not manner(policy("pi0"), "reference", 2).concurrent
+    assert manner(policy("pi0"), "reference", 1).mixing
+    assert manner(policy("act"), "reference", 2).mixing  # it draws none
+
+
+# weights
+
+
+class Half(nn.Module):
+    """A policy as pi0's loader makes it: random float32, then a type of its own, then the file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Linear(8, 8), nn.LayerNorm(8), nn.Embedding(4, 8))
+        self.register_buffer("waves", 1 / 10000 ** (torch.arange(8) / 8), persistent=False)
+        self.to(torch.bfloat16)
+        self.inner[1].weight.data = self.inner[1].weight.data.to(torch.float32)
+        self.to("cpu")
+
+    @classmethod
+    def load(cls, path: Path) -> "Half":
+        import safetensors.torch
+
+        made = cls()
+        made.load_state_dict(safetensors.torch.load_file(path), strict=True)
+        return made
+
+
+def saved(folder: Path) -> Path:
+    import safetensors.torch
+
+    torch.manual_seed(1)
+    path = folder / "model.safetensors"
+    safetensors.torch.save_file({key: value.float() for key, value in Half().state_dict().items()}, path)
+    return path
+
+
+def test_weights_straight_from_the_file_are_those_of_lerobots_loader(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    slow = Half.load(path)
+    with weights.straight_to("cpu"):
+        fast = Half.load(path)
+    assert weights.unloaded(fast) == []
+    pairs = zip(slow.named_parameters(), fast.named_parameters(), strict=True)
+    assert all(a[0] == b[0] and a[1].dtype == b[1].dtype and torch.equal(a[1], b[1]) for a, b in pairs)
+    assert torch.equal(slow.waves, fast.waves) and slow.waves.dtype == fast.waves.dtype
+
+
+def test_nothing_random_is_drawn_on_the_way(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    with weights.straight_to("cpu"):
+        Half.load(path)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_weight_that_is_in_no_file_is_named() -> None:
+    with weights.straight_to("cpu"):
+        empty = Half()
+    assert weights.unloaded(empty)[0] == "inner.0.weight"
+
+
+def test_torch_is_itself_again_afterwards() -> None:
+    with weights.straight_to("cpu"):
+        pass
+    assert not nn.Linear(2, 2).weight.is_meta
+
+
+# records
+
+
+def test_what_is_recorded_is_read_as_lerobot_evals_metrics(tmp_path: Path) -> None:
+    record = Record(tmp_path / "eval", 4)
+    played = [(each, outcome(each.number == 1)) for each in episodes("libero_object", (2, 5), 2, 1, 7)]
+    for each in reversed(played):
+        record(*each)
+    record.close({2: ["a.mp4"]})
+    metrics = engine.read_metrics(tmp_path / "eval", ())
+    assert metrics.warnings == () and (metrics.episodes, metrics.successes) == (4, 2)
+    records = engine.episode_records(metrics, 1, 2, 7)
+    assert {(each["steps"], each["actions_sha"]) for each in records} == {(4, outcome(True).actions_sha)}
+    lines = list(map(json.loads, (tmp_path / "eval" / "episodes.jsonl").read_text().splitlines()))
+    for line in lines:
+        (same,) = [each for each in records if (each["task"], each["episode"]) == (line["task"], line["episode"])]
+        keys = ("suite", "init_state", "seed", "reset_ordinal", "success", "steps", "actions_sha")
+        assert {key: line[key] for key in keys} == {key: same[key] for key in keys}
+
+
+def test_what_ended_before_a_crash_is_on_disk(tmp_path: Path) -> None:
+    record = Record(tmp_path, 9)
+    record(Episode("libero_object", 0, 0, 7, 1), outcome(True))
+    assert json.loads((tmp_path / "episodes.jsonl").read_text())["success"] is True
+    assert np.load(tmp_path / "actions" / "libero_object_0_0.npy").shape == (4, 7)
+    assert not (tmp_path / "eval_info.json").exists()
+
+
+def test_lines_that_tell_otherwise_than_the_sums_are_found(tmp_path: Path) -> None:
+    record = Record(tmp_path, 1)
+    record(Episode("libero_object", 0, 0, 7, 1), outcome(True))
+    record.close({})
+    lines = (tmp_path / "episodes.jsonl").read_text()
+    (tmp_path / "episodes.jsonl").write_text(lines.replace('"success": true', '"success": false'))
+    assert "episodes.jsonl tells of 0 of 1 successes" in engine.read_metrics(tmp_path, ()).warnings[0]
+
+
+# flags
+
+
+def config(**changed: Any) -> Any:
+    env = {"type": "libero", "task": "libero_object", "init_states": True, "hard_reset": True}
+    run = {"recording": False, "use_async_envs": True, "batch_size": 2}
+    parts = {"env": env, "eval": run}
+    for name, value in changed.items():
+        part, key = name.split("_", 1)
+        parts[part][key] = value
+    made = SimpleNamespace(env=SimpleNamespace(**env), eval=SimpleNamespace(**run), policy=object(), seed=7)
+    return made
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"env_type": "aloha"},
+        {"env_task": "libero_object,libero_goal"},
+        {"env_hard_reset": False},
+        {"env_init_states": False},
+        {"eval_recording": True},
+        {"eval_use_async_envs": False},
+    ],
+)
+def test_a_flag_that_cannot_be_obeyed_is_refused_with_a_remedy(changed: dict[str, Any]) -> None:
+    assert ResidentConfig.problems(config()) == []
+    (problem,) = ResidentConfig.problems(config(**changed))
+    assert ":" in problem or "must" in problem
+
+
+@pytest.mark.parametrize("wrong", [{"noise": "own"}, {"workers": -1}, {"slots": -1}, {"videos": -1}])
+def test_a_setting_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="resident"):
+        ResidentSettings(**wrong)
