@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from . import camera, step
 from .camera import Image, Shutter
+from .goal import Goal
 from .reset import Arrays, Rewind, own_random_numbers, recorded
 from .step import FastStep, Observation
 
@@ -56,6 +57,7 @@ class Simulator:
         self._seen: Observation = {}
         reason = step.refusal(env) if speedups.fast_step else None
         self._fast_step = FastStep(env) if speedups.fast_step and reason is None else None
+        self._goal = Goal(self._inner) if self._fast_step else None
         self.fallbacks = () if reason is None else (f"fast_step is not used: {reason}",)
 
     def _build(self) -> None:
@@ -95,40 +97,41 @@ class Simulator:
             raw = self._env._env.set_init_state(states[init_state % len(states)])
         else:
             raw = self._inner._get_observations()
-        if self._fast_step:
+        if self._fast_step and self._goal:
             self._fast_step.bind()
+            self._goal.bind()
         return self._env._format_raw_obs(raw) if look else None
 
     def _advance(self, action: Any, look: bool) -> Observation | None:
         if self._fast_step:
-            seen = self._fast_step(action, look)
-            self._inner._check_success()
-            self._inner._post_process()
-            return seen
+            return self._quick(action, look).observation
         self._shutter.open = look or not self._lazy
         raw, *_ = self._env._env.step(action)
         return self._env._format_raw_obs(raw) if look else None
 
     def step(self, action: NDArray[np.float32], look: bool) -> Step:
-        """One control step with `action`, shape (7,), float32 as a vector environment hands it over."""
-        if self._fast_step:
-            taken = self._quick(action, look)
-        else:
-            self._shutter.open = look or not self._lazy
-            seen, reward, done, _, info = self._env.step(action)
-            taken = Step(seen if look else None, float(reward), bool(info["is_success"]), bool(done))
+        """One control step with `action`, shape (7,), float32 as a vector environment hands it over.
+
+        Raises ValueError after robosuite's horizon, of 1000 steps with those of the reset.
+        """
+        taken = self._quick(action, look) if self._fast_step else self._stock(action, look)
         if taken.observation is not None:
             self._seen = taken.observation
         return taken
 
-    def _quick(self, action: NDArray[np.float32], look: bool) -> Step:
-        assert self._fast_step is not None
+    def _quick(self, action: Any, look: bool) -> Step:
+        assert self._fast_step and self._goal
+        if look:
+            self._goal.show()
         seen = self._fast_step(action, look)
-        success = bool(self._inner._check_success())
-        self._inner._post_process()
+        success = self._goal.reached()
         scale = self._inner.reward_scale
-        reward = float(success) * (1.0 if scale is None else scale / 1.0)
-        return Step(seen, reward, success, success)
+        return Step(seen, float(success) * (1.0 if scale is None else scale / 1.0), success, success)
+
+    def _stock(self, action: NDArray[np.float32], look: bool) -> Step:
+        self._shutter.open = look or not self._lazy
+        seen, reward, done, _, info = self._env.step(action)
+        return Step(seen if look else None, float(reward), bool(info["is_success"]), bool(done))
 
     def frame(self) -> Image:
         """What LiberoEnv.render() would return for the observation looked at last: (height, width, 3)."""
@@ -152,6 +155,8 @@ class Simulator:
 
     def close(self) -> None:
         """Frees simulation and graphics context. Others in the process are not touched."""
+        if self._goal:
+            self._goal.unbind()
         if self._env._env is not None:
             camera.make_current(self._inner)
             self._env.close()

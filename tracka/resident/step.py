@@ -12,7 +12,6 @@ import mujoco
 import numpy as np
 import robosuite.utils.transform_utils as transform
 from numpy.typing import NDArray
-from robosuite.controllers.osc import OperationalSpaceController
 from robosuite.models.grippers import PandaGripper
 from robosuite.robots.single_arm import SingleArm
 
@@ -175,7 +174,7 @@ def sampled_substep(inner: Any) -> int:
 def refusal(env: Any) -> str | None:
     """Why this environment's steps cannot be taken fast; None if they can. The next reset forgets that it was asked."""
     inner = env._env.env
-    reason = _other_robot(inner) or _other_controller(inner.robots[0].controller)
+    reason = _other_robot(inner) or other_controller(inner.robots[0].controller)
     if reason:
         return reason
     if env.init_states:
@@ -193,8 +192,9 @@ def _other_robot(inner: Any) -> str | None:
     return None
 
 
-def _other_controller(controller: Any) -> str | None:
-    if type(controller) is not OperationalSpaceController or controller.name != "OSC_POSE":
+def other_controller(controller: Any) -> str | None:
+    """In what a controller of robosuite is not the one that the kernel has; None if it is that one."""
+    if controller.name != "OSC_POSE":
         return f"the controller is {controller.name}, not OSC_POSE"
     if controller.impedance_mode != "fixed":
         return f"the controller's impedance is {controller.impedance_mode}, not fixed"
