@@ -51,10 +51,10 @@ demonstrations: setup ## record what is missing, verify what is stored, write do
 sim-validity: setup ## preflight's settle probe: MuJoCo 3.3.7 passes, 3.8.1 is refused for libero_spatial task 5
 	$(VENV)/bin/python -m fixtures.validity check
 
-sim-validity-full: setup ## the settle error of 40 tasks on three MuJoCos; writes docs/simulator-validity.md (what is measured is kept)
+sim-validity-full: setup ## the place error of 40 tasks on three MuJoCos; writes docs/simulator-validity.md (what is measured is kept)
 	$(VENV)/bin/python -m fixtures.validity measure
 
-sim-table: setup ## make the committed table of settled objects anew, on MuJoCo 3.3.2 to 3.3.7
+sim-table: setup ## make the committed table of objects' places anew, on MuJoCo 3.3.2 to 3.3.7
 	$(VENV)/bin/python -m fixtures.validity table
 
 bench-schedule: setup ## how near the lower bound a sweep ends, beside xdist's own ways to deal (a minute)

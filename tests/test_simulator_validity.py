@@ -48,19 +48,19 @@ def moved(monkeypatch: pytest.MonkeyPatch, change: Callable[[Json], None]) -> No
 # what the probe finds
 
 
-def test_a_simulator_that_settles_as_the_table_says_passes(made: Made) -> None:
+def test_a_simulator_whose_objects_are_where_the_table_says_passes(made: Made) -> None:
     report = report_of(made)
     assert check(report, "simulator:libero_object")["status"] == "pass"
-    assert "10 tasks settle within 0.00 mm" in check(report, "simulator:libero_object")["evidence"]
+    assert "objects of 10 tasks are within 0.00 mm" in check(report, "simulator:libero_object")["evidence"]
     assert (report["invalid_tasks"], report["status"]) == ({}, "pass")
 
 
-def test_one_task_that_settles_otherwise_is_named_and_blocks(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_task_whose_objects_are_elsewhere_is_named_and_blocks(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SETTLE, "libero_object/3:0.034")
     report = report_of(made)
     found = check(report, "simulator:libero_object")
     assert (found["status"], report["status"]) == ("fail", "blocked")
-    assert found["evidence"].startswith("task 3: ") and "settles 34.0 mm off" in found["evidence"]
+    assert found["evidence"].startswith("task 3: ") and "is 34.0 mm off" in found["evidence"]
     assert "mujoco==3.3.7" in found["remedy"] and "--accept-invalid-sim" in found["remedy"]
     assert list(report["invalid_tasks"]["libero_object"]) == ["3"]
 
@@ -112,7 +112,7 @@ def test_a_suite_without_a_table_is_called_unprobed(made: Made, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("off", "status"), [("0", "warn"), ("0.034", "fail")])
-def test_another_mujoco_is_judged_by_how_it_settles(
+def test_another_mujoco_is_judged_by_where_objects_are(
     made: Made, monkeypatch: pytest.MonkeyPatch, off: str, status: str
 ) -> None:
     versions = simulator.plan.versions() | {"mujoco": "3.9.9"}

@@ -79,39 +79,42 @@ def run_preflight(
     """
     start = time.monotonic()
     cfg = replace(cfg, artifacts_dir=cfg.artifacts_dir.absolute())  # the probe runs in the campaign's folder
-    spec = _campaign(cfg)
-    spec = replace(spec, trusted=(*spec.trusted, *trusted))
+    spec = _campaign(cfg, accept_invalid_sim, trusted, strict)
     files.make_folder(cfg.artifacts_dir)
     inventory.write(cfg.artifacts_dir)
     gpus = gpu.inventory()
     frames = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
     checks = [*host.checks(cfg.gpu_ids, gpus, spec, cfg.mujoco_gl), _lerobot(frames), *rendering.checks(frames)]
     needed, resources = resource.look(spec, cfg.policy_path, cfg.artifacts_dir)
-    checks += [_plugins(spec), _help(spec), *needed]
-    checks += linter.checks(spec, strict or spec.strict)
+    checks += [_plugins(spec), _help(spec), *needed, *linter.checks(spec, spec.strict)]
     checks.append(proposal.check(spec, proposal.measure(cfg.artifacts_dir)))
-    good = rendering.effective(frames)
-    probes = simulator.probes(
-        spec,
-        _suites(cfg, spec),
-        cfg.artifacts_dir,
-        good.backend if good else cfg.mujoco_gl,
-        good.prefix if good else (),
-    )
-    checks += simulator.checks(_suites(cfg, spec), probes, accept_invalid_sim or spec.accept_invalid_sim)
+    probes = _probes(cfg, spec, rendering.effective(frames))
+    checks += simulator.checks(_suites(cfg, spec), probes, spec.accept_invalid_sim)
     further = {"invalid_tasks": simulator.invalid(probes), "resources": [vars(item) for item in resources]}
     return _report(cfg, checks, gpus, frames, time.monotonic() - start) | further
 
 
+def _campaign(cfg: PreflightConfig, accept_invalid_sim: bool, trusted: Sequence[str], strict: bool) -> Campaign:
+    """The campaign around the artifacts, a bare one where there is none, with what this preflight adds to it."""
+    layout = Layout.beside(cfg.artifacts_dir)
+    known = layout.settings.is_file()
+    spec = campaign.load(layout.root) if known else Campaign(layout, (), "", len(cfg.gpu_ids))
+    return replace(
+        spec,
+        accept_invalid_sim=accept_invalid_sim or spec.accept_invalid_sim,
+        trusted=(*spec.trusted, *trusted),
+        strict=strict or spec.strict,
+    )
+
+
+def _probes(cfg: PreflightConfig, spec: Campaign, good: Frame | None) -> list[simulator.Probe]:
+    """The simulator's probes, with the backend that has rendered or else the one asked for."""
+    backend, prefix = (good.backend, good.prefix) if good else (cfg.mujoco_gl, ())
+    return simulator.probes(spec, _suites(cfg, spec), cfg.artifacts_dir, backend, prefix)
+
+
 def _suites(cfg: PreflightConfig, spec: Campaign) -> list[str]:
     return list(dict.fromkeys([cfg.task_suite, *(row.task_suite for row in spec.enabled)]))
-
-
-def _campaign(cfg: PreflightConfig) -> Campaign:
-    layout = Layout.beside(cfg.artifacts_dir)
-    if layout.settings.is_file():
-        return campaign.load(layout.root)
-    return Campaign(layout, (), "", len(cfg.gpu_ids))
 
 
 def _report(

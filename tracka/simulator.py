@@ -31,7 +31,7 @@ UNPROBED = "unprobed: the committed table has no such suite"
 
 @dataclass(frozen=True)
 class Probe:
-    """What the probe found of a suite: of each task the settle error in metres, or in words why it is not valid."""
+    """What the probe found of a suite: of each task the place error in metres, or in words why it is not valid."""
 
     suite: str
     errors: Mapping[int, float]
@@ -86,13 +86,13 @@ def invalid(found: Sequence[Probe]) -> dict[str, dict[str, str]]:
     return {probe.suite: {str(task): why for task, why in probe.faults.items()} for probe in found if probe.faults}
 
 
-def _version_check(settles: bool, bad: str) -> Check:
-    """The pinned version passes; another one is judged by how it settles, and never more than warned of if well."""
+def _version_check(alike: bool, bad: str) -> Check:
+    """The pinned version passes; another one is judged by its probes, and only warned of if they are good."""
     found, pinned = plan.versions()["mujoco"], table()["mujoco"]
     if found == pinned:
         return Check("version:mujoco", "pass", f"{found}, the benchmark's")
-    how = "every probed task settles as on it" if settles else "tasks settle otherwise, or were not probed"
-    return Check("version:mujoco", "warn" if settles else bad, f"{found}, not the benchmark's {pinned}: {how}", REMEDY)
+    how = "objects of every probed task are where they are on it" if alike else "objects are elsewhere, or not probed"
+    return Check("version:mujoco", "warn" if alike else bad, f"{found}, not the benchmark's {pinned}: {how}", REMEDY)
 
 
 def _suite_check(suite: str, probe: Probe | None, bad: str) -> Check:
@@ -102,7 +102,8 @@ def _suite_check(suite: str, probe: Probe | None, bad: str) -> Check:
     worst = max(probe.errors.values(), default=0.0)
     tolerance = table()["tolerance"]
     allowed = f"{1000 * tolerance:g} mm are allowed"
-    evidence = f"{len(probe.errors)} tasks settle within {1000 * worst:.2f} mm of the table, {allowed}"
+    found = f"objects of {len(probe.errors)} tasks are within {1000 * worst:.2f} mm of their places"
+    evidence = f"when the policy begins, {found}, {allowed}"
     if not probe.faults:
         return Check(name, "pass", evidence, seconds=probe.seconds)
     return Check(name, bad, _told(probe.faults), REMEDY, seconds=probe.seconds)
@@ -164,11 +165,11 @@ def _fault(record: Json | None, wanted: Json, why: str) -> str:
     tolerance = table()["tolerance"]
     if off[worst] <= tolerance:  # an error that is no number is none that is allowed
         return ""
-    return f"{worst} settles {1000 * off[worst]:.1f} mm off, {1000 * tolerance:g} mm are allowed"
+    return f"{worst} is {1000 * off[worst]:.1f} mm off when the policy begins, {1000 * tolerance:g} mm are allowed"
 
 
 def error(found: Mapping[str, Sequence[Sequence[float]]], wanted: Mapping[str, Sequence[Sequence[float]]]) -> float:
-    """The settle error of a task: the largest distance of an object from its place in the table, in metres."""
+    """The place error of a task: the largest distance of an object from its place in the table, in metres."""
     return max(
         math.dist(one, other)
         for name in wanted.keys() & found.keys()
