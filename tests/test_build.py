@@ -122,6 +122,7 @@ def test_a_builder_that_was_only_touched_builds_nothing_again(made: Made, tmp_pa
         ("faulty", ("new", "boredom"), "invalid choice: 'boredom'"),
         ("faulty", ("new", "nan", "soon"), "invalid int value: 'soon'"),
         ("tiny_act", ("new", "more"), "unrecognized arguments: more"),
+        ("random_pi0", ("new", "--n-action-steps", "51"), "cannot be greater than chunk_size (50)"),
     ],
 )
 def test_a_builder_refuses_wrong_words_in_one_line_and_builds_nothing(

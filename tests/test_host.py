@@ -31,6 +31,12 @@ def test_a_package_of_another_version_is_named(made: Made, monkeypatch: pytest.M
     assert found.status == "warn" and "numpy 0.1 instead of" in found.evidence and not found.required
 
 
+def test_of_two_versions_the_one_that_is_imported_counts(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    two = [SimpleNamespace(metadata={"Name": "numpy"}, version=version) for version in ("0.1", "0.2")]
+    monkeypatch.setattr(host.metadata, "distributions", lambda: two)
+    assert "numpy 0.1 instead of" in check(made, "packages").evidence
+
+
 @pytest.mark.parametrize(("blocks", "inodes"), [(1, 10**6), (10**9, 3)], ids=["room", "inodes"])
 def test_a_disk_that_is_too_small_blocks(made: Made, monkeypatch: pytest.MonkeyPatch, blocks: int, inodes: int) -> None:
     small = SimpleNamespace(f_bavail=blocks, f_frsize=4096, f_favail=inodes, f_files=10)

@@ -101,7 +101,8 @@ def _packages() -> Check:
         return Check("packages", "pass", f"there is no {provision.LOCK} here to compare with", required=False)
     wanted: dict[str, str] = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(), re.MULTILINE))
     found: dict[str, str] = {
-        (item.metadata["Name"] or "").lower().replace("_", "-"): item.version for item in metadata.distributions()
+        (item.metadata["Name"] or "").lower().replace("_", "-"): item.version
+        for item in reversed(list(metadata.distributions()))  # of two, the one that comes first in sys.path is imported
     }
     others = [
         f"{name} {found[name]} instead of {version}"
