@@ -1,0 +1,113 @@
+"""How the resident engine grows with environment slots: python -m benchmarks.growth.
+
+`measure FOLDER CSV` plays episodes of four LIBERO tasks with the checkpoint in FOLDER, once for each pair of slots and
+batch size, and writes a line a pair; `plot CSV PNG` draws what was measured. Rates are of the episodes that end after
+the first round of slots.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from fixtures import parity as program
+
+# slots, batch size, episodes a task
+PAIRS = (
+    (1, 1, 2),
+    (2, 2, 4),
+    (4, 4, 4),
+    (8, 8, 8),
+    (16, 16, 16),
+    (32, 16, 32),
+    (32, 32, 32),
+)
+RATES = ("slots", "batch_size", "episodes", "per_minute")
+COLUMNS = (*RATES, "rollout_s", "policy_s", "policy_calls", "total_s", "step_s")
+
+
+def main() -> int:
+    asked = arguments()
+    if asked.what == "plot":
+        plot(asked.source, asked.target)
+        return 0
+    with asked.target.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for pair in PAIRS:
+            writer.writerow(measured(asked.source, asked.device, *pair))
+            file.flush()
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
+    parser.add_argument("what", choices=("measure", "plot"))
+    parser.add_argument("source", type=Path)
+    parser.add_argument("target", type=Path)
+    parser.add_argument("--device", default="cuda", help="torch's word for where the policy runs")
+    return parser.parse_args()
+
+
+def measured(policy: Path, device: str, slots: int, batch_size: int, n_episodes: int) -> Sequence[float]:
+    """A line of the table."""
+    named = {
+        "policy.path": policy,
+        "policy.device": device,
+        "env.type": "libero",
+        "env.task": "libero_object",
+        "env.task_ids": "[0,1,2,3]",
+        "env.observation_height": 256,
+        "env.observation_width": 256,
+        "eval.batch_size": batch_size,
+        "eval.n_episodes": n_episodes,
+        "seed": 7,
+        "resident.slots": slots,
+        "resident.videos": 0,
+    }
+    with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
+        words = [f"--{name}={value}" for name, value in (named | {"output_dir": Path(folder, "eval")}).items()]
+        subprocess.run([sys.executable, "-m", "tracka.resident", *words], check=True, env=program.environ())
+        return line(Path(folder, "eval"), slots, batch_size)
+
+
+def line(output: Path, slots: int, batch_size: int) -> Sequence[float]:
+    ends = sorted(json.loads(text)["at_secs"] for text in (output / "episodes.jsonl").read_text().splitlines())
+    first = max(1, min(slots, len(ends) // 2))
+    rate = 60 * (len(ends) - first) / (ends[-1] - ends[first - 1])
+    took = json.loads((output / "timings.json").read_text())
+    stages = (took["stages"]["rollout"], took["main"]["policy"], took["policy_calls"], took["stages"]["total"])
+    return (slots, batch_size, len(ends), round(rate, 1), *stages, took["workers"]["step"])
+
+
+def plot(source: Path, target: Path) -> None:
+    """Episodes a minute against slots, beside a line of the first point's rate a slot."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with source.open(newline="") as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    figure, axis = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
+    growing = sorted((row["slots"], row["per_minute"]) for row in rows if row["batch_size"] == min(row["slots"], 16))
+    slots = [place for place, _ in growing]
+    axis.plot(
+        slots, [slots[i] / slots[0] * growing[0][1] for i in range(len(slots))], "--", color="0.6", label="linear"
+    )
+    axis.plot(slots, [rate for _, rate in growing], "o-", color="#1f5fa8", label="measured")
+    axis.set(xscale="log", yscale="log", xlabel="environment slots", ylabel="episodes a minute")
+    axis.set_xticks(slots, [f"{place:.0f}" for place in slots])
+    axis.minorticks_off()
+    axis.set_yticks([10, 30, 100, 300], ["10", "30", "100", "300"])
+    axis.grid(alpha=0.3)
+    axis.legend()
+    figure.savefig(target, dpi=110)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
