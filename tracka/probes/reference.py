@@ -8,6 +8,7 @@ folder, with the keys that the resident engine writes there.
 import json
 import os
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ def main() -> None:
     from lerobot.scripts import lerobot_eval
 
     real = lerobot_eval.rollout
+    played: Counter[int] = Counter()  # LIBERO task -> its episodes so far
 
     def recording(env: Any, policy: Any, *args: Any, **kwargs: Any) -> Any:
         result = real(env, policy, *args, **kwargs)
-        _write(_output() / "episodes.jsonl", env.call("task_id")[0], kwargs["seeds"], result)
+        task_id = int(env.call("task_id")[0])
+        _write(_output() / "episodes.jsonl", task_id, played[task_id], kwargs["seeds"], result)
+        played[task_id] += len(kwargs["seeds"])
         return result
 
     lerobot_eval.rollout = recording
@@ -36,7 +40,7 @@ def _output() -> Path:
     return Path(str(parse_arg("output_dir")))
 
 
-def _write(path: Path, task_id: int, seeds: list[int], result: Any) -> None:
+def _write(path: Path, task_id: int, first: int, seeds: list[int], result: Any) -> None:
     """Appends the rollout's episodes: actions and success up to the step that ended each."""
     from ..resident.episode import digest
 
@@ -46,7 +50,8 @@ def _write(path: Path, task_id: int, seeds: list[int], result: Any) -> None:
             steps = int(np.argmax(result["done"][slot].numpy())) + 1
             actions = result["action"][slot].numpy()[:steps].astype(np.float32)
             line = {
-                "task": int(task_id),
+                "task": task_id,
+                "episode": first + slot,
                 "seed": seed,
                 "success": bool(result["success"][slot][:steps].any()),
                 "steps": steps,

@@ -7,72 +7,105 @@ that this engine does not obey, 1 for an evaluation that failed.
 import logging
 import sys
 import time
-from importlib import import_module
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-START = time.perf_counter()
+from .. import files
+
+if TYPE_CHECKING:
+    from .player import Player
+    from .record import Played
+    from .rollout import Rollout, Take
+    from .settings import ResidentConfig
+    from .slot import Spent
+
+
+class Stages:
+    """Seconds by stage, from this module's import on."""
+
+    def __init__(self) -> None:
+        self.last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def end(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name], self.last = now - self.last, now
+
+
+STAGES = Stages()
 
 
 def main() -> None:
+    from lerobot.configs import parser
     from lerobot.utils.import_utils import register_third_party_plugins
     from lerobot.utils.utils import init_logging
 
     init_logging()
     register_third_party_plugins()
-    from lerobot.configs import parser
 
     from .settings import ResidentConfig
 
     def run(cfg: ResidentConfig) -> None:
         if problems := cfg.problems():
-            for problem in problems:
-                print(f"error: {problem}", file=sys.stderr)
+            print("".join(f"error: {problem}\n" for problem in problems), end="", file=sys.stderr)
             sys.exit(2)
         evaluate(cfg)
 
     parser.wrap()(run)()
 
 
-def evaluate(cfg: Any) -> None:
-    """The whole of it: processes, policy, episodes, videos, files."""
-    import_module("lerobot.envs.libero")  # before the fork, so that no worker needs to
-    imported = time.perf_counter()
-    from . import episode, rollout
+def evaluate(cfg: "ResidentConfig") -> None:
+    """Processes, policy, episodes, videos, files."""
+    from . import episode
     from .crew import Crew
-    from .simulation import Simulation
+    from .record import Record
+    from .rollout import Rollout
+    from .simulation import Simulation  # LIBERO is imported before the fork, so that no worker needs to
 
     simulation = Simulation(cfg)
-    task_ids = simulation.task_ids
-    todo = episode.episodes(cfg.env.task, task_ids, cfg.eval.n_episodes, cfg.eval.batch_size, cfg.seed)
-    crew = Crew(cfg.n_workers, min(cfg.n_slots, len(todo)), simulation.cameras, simulation.make, simulation.filming)
+    counts = (cfg.eval.n_episodes, cfg.eval.batch_size, cfg.seed)
+    todo = episode.episodes(cfg.env.task, simulation.task_ids, *counts)
+    STAGES.end("import")
+    slots = min(cfg.n_slots, len(todo))
+    crew = Crew(cfg.n_workers, slots, simulation.cameras, simulation.make, simulation.filming)
+    output = Path(str(cfg.output_dir))
+    record = Record(output, len(todo))
+    player = _loaded(cfg, len({each.batch for each in todo}))
+    STAGES.end("load")
+    playing = Rollout(crew, player, todo, record)
+    playing.run()
+    STAGES.end("rollout")
+    films = _films(record.ordered(), cfg.resident.videos, output / "videos")
+    if wrong := [film for film in playing.film(films) if film.difference]:
+        raise RuntimeError(f"a replay is not the episode: {wrong[0].path}: {wrong[0].difference}")
+    spent = crew.stop()
+    STAGES.end("film")
+    files.write_json(output / "timings.json", _timings(playing, player, spent))
+    info = record.close(_paths(films))
+    logging.info("Overall Aggregated Metrics:")
+    logging.info(info["overall"])
+    logging.info("End of eval")
 
+
+def _loaded(cfg: "ResidentConfig", batches: int) -> "Player":
+    """The policy, with torch set up and seeded as in lerobot-eval."""
     import torch
     from lerobot.utils.random_utils import set_seed
 
     from .player import Player
-    from .record import Record
 
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
     set_seed(cfg.seed)
-    output = Path(cfg.output_dir)
-    record = Record(output, len(todo))
-    player = Player(cfg, len({each.batch for each in todo}))
+    player = Player(cfg, batches)
     for reason in player.fallbacks:
         logging.warning("fallback: %s", reason)
-    loaded = time.perf_counter()
-    playing = rollout.Rollout(crew, player, todo, record)
-    playing.run()
-    played = time.perf_counter()
-    films = _films(record.ordered(), cfg.resident.videos, output / "videos")
-    filmed = playing.film(films)
-    spent = crew.stop()
-    ended = time.perf_counter()
-    _close(record, filmed, films, output, spent, playing, (START, imported, loaded, played, ended), player)
+    return player
 
 
-def _films(played: Any, count: int, folder: Path) -> list[Any]:
+def _films(played: Sequence["Played"], count: int, folder: Path) -> list["Take"]:
+    """The first `count` episodes of each task, and where lerobot-eval would put their videos."""
     return [
         (episode, outcome, folder / f"{episode.suite}_{episode.task_id}" / f"eval_episode_{episode.number}.mp4")
         for episode, outcome in played
@@ -80,49 +113,32 @@ def _films(played: Any, count: int, folder: Path) -> list[Any]:
     ]
 
 
-def _close(
-    record: Any, filmed: Any, films: Any, output: Path, spent: Any, playing: Any, marks: tuple[float, ...], player: Any
-) -> None:
-    from .. import files
-
-    if wrong := [film for film in filmed if film.difference]:
-        raise RuntimeError(f"a replay is not the episode: {wrong[0].path}: {wrong[0].difference}")
+def _paths(films: Sequence["Take"]) -> dict[int, list[str]]:
     videos: dict[int, list[str]] = {}
     for episode, _, path in films:
         videos.setdefault(episode.task_id, []).append(str(path))
-    start, imported, loaded, played, ended = marks
-    workers: dict[str, float] = {}
-    for each in spent:
-        for key, seconds in each.seconds.items():
-            workers[key] = workers.get(key, 0.0) + seconds
-    fallbacks = list(dict.fromkeys([*player.fallbacks, *(reason for each in spent for reason in each.fallbacks)]))
-    for reason in fallbacks:
-        logging.warning("fallback: %s", reason)
-    stages = {
-        "import": imported - start,
-        "load": loaded - imported,
-        "policy_load": player.seconds,
-        "rollout": played - loaded,
-        "film": ended - played,
-        "total": ended - start,
+    return videos
+
+
+def _timings(playing: "Rollout", player: "Player", spent: Sequence["Spent"]) -> dict[str, Any]:
+    """Where the time went: by stage, in the main process's rollout, and over all workers; and what fell back."""
+    workers = {key: sum(each.seconds.get(key, 0.0) for each in spent) for each in spent for key in each.seconds}
+    fallbacks = [*player.fallbacks, *(reason for each in spent for reason in each.fallbacks)]
+    stages = STAGES.seconds | {"policy_load": player.seconds, "total": sum(STAGES.seconds.values())}
+    return {
+        "stages": _rounded(stages),
+        "main": _rounded(playing.seconds),
+        "workers": _rounded(workers),
+        "policy_calls": playing.calls,
+        "looks": playing.asked,
+        "slots": len(playing.crew),
+        "processes": len(playing.crew.processes),
+        "fallbacks": list(dict.fromkeys(fallbacks)),
     }
-    files.write_json(
-        output / "timings.json",
-        {
-            "stages": {key: round(value, 3) for key, value in stages.items()},
-            "main": {key: round(value, 3) for key, value in playing.seconds.items()},
-            "workers": {key: round(value, 3) for key, value in workers.items()},
-            "policy_calls": playing.calls,
-            "looks": playing.asked,
-            "slots": len(playing.crew),
-            "processes": len(playing.crew.processes),
-            "fallbacks": fallbacks,
-        },
-    )
-    info = record.close(videos)
-    logging.info("Overall Aggregated Metrics:")
-    logging.info(info["overall"])
-    logging.info("End of eval")
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {key: round(value, 3) for key, value in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from .player import Player
 from .slot import Act, Begin, Ended, Film, Filmed, Seen
 
 FULL = 0.75  # of a batch is worth a call: who waits for the last places waits long
+Take = tuple[Episode, Outcome, Path]  # what to play again, and where the video goes
 Recorded = Callable[[Episode, Outcome], None]
 
 
@@ -69,7 +71,7 @@ class Rollout:
             self.seconds["waiting"] += time.perf_counter() - start
             self._take(replies)
 
-    def film(self, films: Sequence[tuple[Episode, Outcome, Any]]) -> list[Filmed]:
+    def film(self, films: Sequence[Take]) -> list[Filmed]:
         """Plays recorded episodes again into video files, on all slots at once."""
         queue, free = list(films), list(range(len(self.crew)))
         done: list[Filmed] = []

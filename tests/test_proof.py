@@ -1,0 +1,122 @@
+"""The resident engine in a campaign: its commands, what its rows' hashes stand for, and when its results are proven."""
+
+import pytest
+from campaigns import Made
+
+from tracka import evidence, files, parity, proof, run
+from tracka.errors import UsageError
+from tracka.plan import Plan
+from tracka.validate import holds
+
+RUN_ID = "wide_b4_e4"
+
+
+@pytest.fixture
+def resident(ready: Made) -> Made:
+    """The usual campaign after phases 1 and 2, with the resident engine."""
+    use(ready, "")
+    return ready
+
+
+def use(made: Made, table: str) -> None:
+    """Switches to the resident engine with these lines of its table."""
+    text = made.layout.settings.read_text().split("[resident]")[0].replace('engine = "resident"\n', "")
+    head, tail = text.split("[lerobot_eval]", 1)
+    made.layout.settings.write_text(f'{head}engine = "resident"\n\n[lerobot_eval]{tail}\n[resident]\n{table}\n')
+
+
+def plan(made: Made, run_id: str = RUN_ID) -> Plan:
+    spec = made.spec
+    return run.plan_row(spec, spec.row(run_id), run.load_host(spec.layout))
+
+
+def certify(made: Made, proven: bool) -> None:
+    """A certificate of all checkpoints, as a parity run would leave it."""
+    for row in parity.subjects(made.spec):
+        of = run.plan_row(made.spec, row, run.load_host(made.layout))
+        same = parity.Comparison(1, 1, 1, 0, 0, ()) if proven else parity.Comparison(9, 0, 0, 9, 0, ())
+        floor = None if proven else parity.Comparison(9, 9, 0, 0, 0, ())
+        value = parity.certificate(of, same, floor, ({}, {})) | {"reference_secs": 1.0, "resident_secs": 1.0}
+        files.write_json(proof.path(made.layout, of.proof_key), value)
+
+
+def test_a_row_runs_the_resident_engine_with_lerobot_evals_flags_and_its_own(resident: Made) -> None:
+    use(resident, 'slots = 8\nnoise = "reference"\nlazy_rendering = false')
+    command = plan(resident).command(resident.layout.run(RUN_ID).attempt(1), "cpu")
+    assert "tracka.resident" in command
+    assert {"--eval.batch_size=4", "--env.task=libero_object", "--policy.device=cpu"} <= set(command)
+    own = [word for word in command if word.startswith("--resident.")]
+    assert own == ["--resident.lazy_rendering=false", "--resident.noise=reference", "--resident.slots=8"]
+
+
+def test_what_decides_outcomes_makes_another_row_and_what_does_not_is_the_same(resident: Made) -> None:
+    before = plan(resident).row_hash
+    use(resident, "workers = 3\nslots = 8\nvideos = 2")
+    assert plan(resident).row_hash == before
+    use(resident, 'noise = "reference"')
+    assert plan(resident).row_hash != before
+
+
+def test_the_two_engines_rows_are_not_the_same(ready: Made) -> None:
+    before = plan(ready).row_hash
+    use(ready, "")
+    assert plan(ready).row_hash != before
+
+
+def test_a_row_of_lerobot_eval_needs_no_proof(ready: Made) -> None:
+    assert plan(ready).unproven is None
+    assert parity.subjects(ready.spec) == []
+    assert list(holds(ready.spec, "phase3", "parity")) == []
+
+
+def test_without_a_parity_run_a_row_is_unproven_and_phase_3_says_so(resident: Made) -> None:
+    assert "no parity run" in str(plan(resident).unproven)
+    (finding,) = holds(resident.spec, "phase3", "parity")
+    assert "no parity run" in finding.what and "lerobot-eval" in finding.remedy
+
+
+def test_a_parity_run_proves_all_rows_of_its_checkpoint(resident: Made) -> None:
+    certify(resident, proven=True)
+    assert plan(resident).unproven is None and plan(resident, "baseline_b1_e2").unproven is None
+    assert list(holds(resident.spec, "phase3", "parity")) == []
+
+
+def test_a_failed_parity_run_proves_nothing_and_is_told_with_its_figures(resident: Made) -> None:
+    certify(resident, proven=False)
+    assert "the parity run failed: 0 of 9 outcomes" in str(plan(resident).unproven)
+
+
+@pytest.mark.parametrize("change", ["weights", "settings", "host"])
+def test_another_checkpoint_setting_or_host_asks_for_a_new_proof(resident: Made, change: str) -> None:
+    certify(resident, proven=True)
+    if change == "weights":
+        resident.change_weights()
+    elif change == "settings":
+        text = resident.layout.settings.read_text()
+        resident.layout.settings.write_text(text.replace("[lerobot_eval]", "[lerobot_eval]\nn_action_steps = 3"))
+    else:
+        path = resident.layout.preflight / "env_snapshot.json"
+        snapshot = files.read_json(path)
+        snapshot["fingerprints"]["host"] = "0" * 64
+        files.write_json(path, snapshot)
+    assert "no parity run" in str(plan(resident).unproven)
+
+
+def test_of_each_checkpoint_one_short_row_is_proven_the_baseline_first(resident: Made) -> None:
+    (row,) = parity.subjects(resident.spec)
+    assert (row.run_id, row.n_episodes) == ("baseline_b1_e2", 2)
+
+
+def test_a_result_that_ran_unproven_is_a_warning_which_a_strict_validation_does_not_accept(ready: Made) -> None:
+    result = ready.run_row(RUN_ID)
+    path = ready.layout.run(RUN_ID).result
+    files.write_json(path, result | {"unproven": "no parity run"})
+    (finding,) = evidence.proven_engine(ready.spec, ready.spec.row(RUN_ID))
+    assert finding.warning and "unproven" in finding.what
+
+
+@pytest.mark.parametrize("table", ['noise = "own"', "slots = 0", "videos = 0", "fast = true"])
+def test_a_setting_that_the_engine_does_not_have_is_refused(resident: Made, table: str) -> None:
+    use(resident, table)
+    with pytest.raises(UsageError, match="resident"):
+        resident.spec  # noqa: B018
