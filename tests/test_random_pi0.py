@@ -86,7 +86,7 @@ def test_track_a_finds_it_safe_fitting_and_whole(built: Path, made: Made) -> Non
     point = checkpoint.resolve(str(built), made.root)
     assert point.policy_type == "pi0" and not trust.policy_faults(built)
     assert need.of(point) == [need.Need("tokenizer", str(built / "tokenizer"))]
-    evidence, found = resource._need(resource.Found(), need.of(point)[0])
+    evidence, found = resource._need(resource.Found(), made.spec, need.of(point)[0])
     assert found[0].outcome == "found" and str(built / "tokenizer") in evidence
     assert feature.check(made.spec, str(built)).status == "pass"
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from campaigns import REPOSITORY, Made
 
-from tracka import files, schema
+from tracka import files, parity, run, schema
 from tracka.files import Json
 from tracka.sieve import sieve
 
@@ -36,7 +36,8 @@ CAMPAIGN = {
     "schema_version": 1,
     "title": "All that a campaign may say",
     "baseline": "baseline_b1_e2",
-    "engine": "lerobot-eval",
+    "engine": "resident",
+    "resident": {"workers": 2, "slots": 4, "noise": "episode", "videos": 1, "compile": False},
     "expected_gpus": 1,
     "executable": ["eval"],
     "lerobot_eval": {"policy_type": "act", "rename_map": {"a": "b"}, "use_async_envs": False, "flags": {"eval.x": 1}},
@@ -67,6 +68,11 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
     ):
         yield name, files.read_json(path)
     yield "campaign", CAMPAIGN
+    spec = made.spec
+    plan = run.plan_row(spec, spec.row("baseline_b1_e2"), run.load_host(layout))
+    same, other = parity.Comparison(9, 9, 9, 0, 0, ()), parity.Comparison(9, 8, 7, 1, 0, ("task 0, seed 7: 1 step",))
+    for found, floor in ((same, None), (other, same)):
+        yield "parity", parity.certificate(plan, found, floor, ({}, {})) | {"reference_secs": 2.5, "resident_secs": 1}
 
 
 def broken(value: Any) -> Iterator[Any]:
