@@ -2,12 +2,14 @@
 
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import campaigns
 import pytest
 from campaigns import REPOSITORY, Made
+
+from tracka import environment
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,6 +52,16 @@ def ready(prepared: Path, make_campaign: Callable[..., Made], tmp_path: Path) ->
     """The usual campaign after phases 1 and 2."""
     shutil.copytree(prepared, tmp_path / "campaign")
     return make_campaign()
+
+
+@pytest.fixture(scope="module")
+def libero() -> Iterator[None]:
+    """Lets LIBERO and robosuite be imported in this process; what they set for PyOpenGL is taken back too."""
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv("LIBERO_CONFIG_PATH", environment.libero_config_path())
+        for name, value in {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "egl", "HF_HUB_OFFLINE": "1"}.items():
+            environ.setenv(name, value)
+        yield
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,21 +14,10 @@ from campaigns import REPOSITORY
 from fixtures.demonstrations import __main__ as program
 from fixtures.demonstrations import page, store
 from fixtures.demonstrations.store import Demonstration
-from tracka import environment
 
 SUITES = {suite: store.load(suite) for suite in store.SUITES}
 EVERY = [(suite, one) for suite, stored in SUITES.items() for one in stored.values()]
 MAX_STEPS = {"libero_spatial": 280, "libero_object": 280, "libero_goal": 300, "libero_10": 520}  # lerobot's
-
-
-@pytest.fixture(scope="module")
-def libero() -> Iterator[None]:
-    """Lets LIBERO and robosuite be imported in this process; what they set for PyOpenGL is taken back too."""
-    with pytest.MonkeyPatch.context() as environ:
-        environ.setenv("LIBERO_CONFIG_PATH", environment.libero_config_path())
-        for name, value in {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "egl", "HF_HUB_OFFLINE": "1"}.items():
-            environ.setenv(name, value)
-        yield
 
 
 @pytest.fixture

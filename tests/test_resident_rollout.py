@@ -54,7 +54,7 @@ class Slots:
                 return Ended(number, Outcome(bool(episode.number % 2), 0.0, 0.0, taken, "state"))
         return Seen(number, {}, f"task {episode.task_id}")
 
-    def replies(self, timeout: float | None = None) -> list[Any]:
+    def replies(self) -> list[Any]:
         count = self.random.randint(1, len(self.replied))
         self.random.shuffle(self.replied)
         return [self.replied.popleft() for _ in range(count)]

@@ -14,7 +14,6 @@ import pytest
 from numpy.typing import NDArray
 
 from fixtures.demonstrations import store
-from tracka import environment
 
 pytestmark = [pytest.mark.simulator, pytest.mark.usefixtures("libero"), pytest.mark.timeout(600)]
 
@@ -39,16 +38,6 @@ class Seen:
     state: bytes
     physics: bytes
     outcome: tuple[float, bool, bool] = (0.0, False, False)
-
-
-@pytest.fixture(scope="module")
-def libero() -> Iterator[None]:
-    """Lets LIBERO and robosuite be imported in this process; what they set for PyOpenGL is taken back too."""
-    with pytest.MonkeyPatch.context() as environ:
-        environ.setenv("LIBERO_CONFIG_PATH", environment.libero_config_path())
-        for name, value in {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "egl", "HF_HUB_OFFLINE": "1"}.items():
-            environ.setenv(name, value)
-        yield
 
 
 @pytest.fixture(scope="module")

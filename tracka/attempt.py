@@ -16,7 +16,7 @@ from .files import Json
 from .gpu import Device
 from .layout import Layout, RunFolder
 from .plan import Plan
-from .process import Bounds, Exit
+from .process import Exit
 
 
 def run(plan: Plan, device: Device) -> Json:
@@ -52,7 +52,7 @@ def _execute(plan: Plan, folder: RunFolder, manifest: Json, environ: dict[str, s
             env=environ,
             stdout=folder.stdout,
             stderr=folder.stderr,
-            bounds=Bounds(plan.timeout_secs, plan.campaign.grace_secs, plan.campaign.log_mib << 20),
+            bounds=plan.bounds,
             secrets=secret.known(os.environ | environ),
             watched=(failure.BAD_ACTION,),
             lease=device.lock,

@@ -19,7 +19,6 @@ from .gpu import Device
 from .layout import RunFolder
 from .matrix import Row
 from .plan import REFERENCE_NOISE, RESIDENT, Host, Plan
-from .process import Bounds
 
 SIGNIFICANT = 0.05
 Played = Mapping[tuple[int, int], Json]  # (task, seed) -> the episode's line
@@ -186,7 +185,7 @@ def _play(plan: Plan, device: Device, folder: Path, engine: str) -> tuple[Played
         env=environ,
         stdout=target.stdout,
         stderr=target.stderr,
-        bounds=Bounds(plan.timeout_secs, plan.campaign.grace_secs, plan.campaign.log_mib << 20),
+        bounds=plan.bounds,
         secrets=secret.known(environ),
         lease=device.lock,
         journal=device.journal,

@@ -16,6 +16,7 @@ from .files import Json
 from .gpu import Device
 from .layout import RunFolder
 from .matrix import CPU, Row
+from .process import Bounds
 
 HASH_VERSION = 2
 RESIDENT = "resident"
@@ -66,6 +67,11 @@ class Plan:
     def expected(self) -> dict[int, int]:
         """The episodes that each LIBERO task must bring."""
         return dict.fromkeys(self.task_ids, self.row.n_episodes)
+
+    @property
+    def bounds(self) -> Bounds:
+        """Within which an engine's process must stay."""
+        return Bounds(self.timeout_secs, self.campaign.grace_secs, self.campaign.log_mib << 20)
 
     @property
     def comparable(self) -> bool:

@@ -41,9 +41,10 @@ class Crew:
         self.pictures: dict[int, Pictures] = {number: _shared(cameras) for number in range(n_slots)}
         self.pipes: list[Connection] = []
         self.processes: list[Any] = []
-        for worker in range(min(n_workers, n_slots)):
+        count = min(n_workers, n_slots)
+        for worker in range(count):
             ours, theirs = context.Pipe()
-            own = {number: self.pictures[number] for number in range(worker, n_slots, min(n_workers, n_slots))}
+            own = {number: self.pictures[number] for number in range(worker, n_slots, count)}
             process = context.Process(
                 target=_serve, args=(theirs, [*self.pipes, ours], own, make, filming), daemon=True
             )
@@ -59,9 +60,9 @@ class Crew:
         """Tells slot `number`'s worker what to do."""
         self.pipes[number % len(self.pipes)].send(command)
 
-    def replies(self, timeout: float | None = None) -> list[Any]:
-        """What the workers have said, at least one thing unless `timeout` seconds pass. Raises WorkerLost."""
-        ready = wait([*self.pipes, *(process.sentinel for process in self.processes)], timeout)
+    def replies(self) -> list[Any]:
+        """What the workers have said, at least one thing. Raises WorkerLost."""
+        ready = wait([*self.pipes, *(process.sentinel for process in self.processes)])
         return [self._receive(index) for index, pipe in enumerate(self.pipes) if pipe in ready] or self._check(ready)
 
     def _receive(self, index: int) -> Any:

@@ -13,7 +13,7 @@ import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -169,25 +169,18 @@ def load(cfg: ResidentConfig) -> tuple[PreTrainedPolicy, tuple[str, ...]]:
     fast = cfg.resident.fast_load and cfg.policy.type in weights.LARGE
     if fast and not (cfg.resident.noise == "reference" and cfg.policy.device == "cpu") and not cfg.policy.use_peft:
         try:
-            return _ready(_load_straight(cfg)), ()
+            return _load_straight(cfg).eval(), ()
         except Exception as error:  # lerobot's own way is slower, and says better what is wrong
             reasons = (f"fast_load: {type(error).__name__}: {error}",)
             logging.warning("loading as lerobot-eval does: %s", reasons[0])
-    return _ready(make_policy(cfg=cfg.policy, env_cfg=cfg.env, rename_map=cfg.rename_map)), reasons
+    return make_policy(cfg=cfg.policy, env_cfg=cfg.env, rename_map=cfg.rename_map).eval(), reasons
 
 
 def _load_straight(cfg: ResidentConfig) -> PreTrainedPolicy:
-    kept = replace(cfg.policy) if cfg.policy is not None else None
     with weights.straight_to(str(cfg.policy.device)):
         policy = make_policy(cfg=cfg.policy, env_cfg=cfg.env, rename_map=cfg.rename_map)
     if missing := weights.unloaded(policy):
-        cfg.policy = kept
         raise ValueError(f"{len(missing)} weights are in no file, first {missing[0]}")
-    return policy
-
-
-def _ready(policy: PreTrainedPolicy) -> PreTrainedPolicy:
-    policy.eval()
     return policy
 
 

@@ -37,7 +37,7 @@ def line(episode: Episode, outcome: Outcome, seconds: float) -> dict[str, Any]:
 
 
 class Record:
-    """The files of one evaluation in `folder`, and its progress on stderr."""
+    """The files of one evaluation in `folder`, and its progress on stdout."""
 
     def __init__(self, folder: Path, expected: int) -> None:
         self.folder, self.expected = folder, expected

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 
 from lerobot.configs.eval import EvalPipelineConfig
 
+from ..environment import ROWS_AT_ONCE
+
 NOISE = ("episode", "reference")
-AT_ONCE = "TRACKA_ROWS_AT_ONCE"  # how many rows share this host's cores
 
 
 @dataclass
@@ -60,7 +61,7 @@ class ResidentConfig(EvalPipelineConfig):  # type: ignore[misc]
 
     @property
     def n_workers(self) -> int:
-        return self.resident.workers or max(1, len(os.sched_getaffinity(0)) // int(os.environ.get(AT_ONCE, "1")))
+        return self.resident.workers or max(1, len(os.sched_getaffinity(0)) // int(os.environ.get(ROWS_AT_ONCE, "1")))
 
     @property
     def n_slots(self) -> int:
