@@ -12,7 +12,8 @@ from campaigns import REPOSITORY, SETTINGS, STANDIN
 
 from tracka import campaign
 
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+# Pages under docs/examples are what a campaign wrote: their commands name a campaign of another machine.
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 BY_ANOTHER_TEST = "plan-commands.md"
 BY_CI = {"make accept", "make test"}  # .ci/run runs these two
 BY_SHELL = {"source .venv/bin/activate"}
