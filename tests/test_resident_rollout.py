@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tracka.resident.crew import Crew
-from tracka.resident.episode import Episode, Look, Outcome, episodes
+from tracka.resident.episode import Episode, Look, Outcome, Task, episodes
 from tracka.resident.player import Manner, Player
 from tracka.resident.rollout import Rollout
 from tracka.resident.slot import Act, Begin, Ended, Film, Filmed, Seen
@@ -25,6 +25,7 @@ class Slots:
 
     def __init__(self, count: int, seed: int = 0) -> None:
         self.pictures = {number: {"image": np.zeros((2, 2, 3), np.uint8)} for number in range(count)}
+        self.tasks: dict[int, Task] = {}
         self.replied: deque[Any] = deque()
         self.playing: dict[int, tuple[Episode, list[float]]] = {}
         self.begun: list[tuple[int, Episode]] = []

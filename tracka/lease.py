@@ -41,8 +41,15 @@ def hold(request: int, preferred: int = 0, poll_secs: float = 0.2) -> Iterator[D
     with contextlib.ExitStack() as held:
         while (device := _first_free(candidates, folder, held)) is None:
             time.sleep(poll_secs)
-        leftover.end(leftover.LEASE, str(device.lock_file))
-        yield replace(device, others=gpu.processes(device.uuid))
+        ours = _standing_by()
+        leftover.end(leftover.LEASE, str(device.lock_file), spared=ours)
+        yield replace(device, others=tuple(each for each in gpu.processes(device.uuid) if each.pid not in ours))
+
+
+def _standing_by() -> frozenset[int]:
+    """The processes that this session keeps for its next rows; another session's are leftovers."""
+    session = os.environ.get(leftover.SESSION)
+    return leftover.marked(leftover.SESSION, session) if session else frozenset()
 
 
 def worker_number() -> int:

@@ -16,23 +16,34 @@ ROW = "TRACKA_ROW"  # the run folder that the process writes to
 LEASE = "TRACKA_LEASE"  # the lock file of the GPU that it computes on
 CHILD = "TRACKA_CHILD"  # a word for one child and its descendants
 SUPERVISES = "TRACKA_SUPERVISES"  # a supervisor's own: the run folder of the child that it owns
+STANDS_BY = "TRACKA_STANDS_BY"  # the socket of a process that plays one row after the other
+SESSION = "TRACKA_SESSION"  # the folder of the session that such a process belongs to
 MARKS = (ROW, LEASE, CHILD, SUPERVISES)
 PATIENCE_SECS = 15.0  # longer than a supervisor whose caller has died takes to end its tree
 
 
-def end(mark: str, value: str) -> list[int]:
+def marked(mark: str, value: str) -> frozenset[int]:
+    """The ids of the processes marked so."""
+    return frozenset(process.pid for process in _marked(mark, value))
+
+
+def end(mark: str, value: str, spared: frozenset[int] = frozenset()) -> list[int]:
     """Ends every process marked so, and returns their ids. A supervisor at work there is given the time to finish."""
     if mark == ROW:
         _wait(SUPERVISES, value)
     ended: list[int] = []
     give_up = time.monotonic() + PATIENCE_SECS
-    while (found := list(_marked(mark, value))) and time.monotonic() < give_up:  # one may start another meanwhile
+    while (found := _others(mark, value, spared)) and time.monotonic() < give_up:  # one may start another meanwhile
         for process in found:
             with contextlib.suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(found, timeout=1)
         ended += [process.pid for process in found]
     return ended
+
+
+def _others(mark: str, value: str, spared: frozenset[int]) -> list[psutil.Process]:
+    return [process for process in _marked(mark, value) if process.pid not in spared]
 
 
 def _wait(mark: str, value: str) -> None:

@@ -30,6 +30,7 @@ from . import (
     progress,
     run,
     schedule,
+    standby,
     supervisor,
     validate,
 )
@@ -38,6 +39,7 @@ from .dealer import Dealer, Job
 from .errors import Busy, Finding, TrackaError, UsageError, screen
 from .layout import PHASES
 from .matrix import Row
+from .plan import RESIDENT
 from .schedule import PhasedScheduling, RowLoop, phase_of
 
 SMOKE = "smoke-libero-object"
@@ -88,6 +90,7 @@ def pytest_configure(config: pytest.Config) -> None:
             if findings := schedule.refusals(config):
                 raise pytest.UsageError(screen(findings, head=""))
             _claim(config)
+            _keep_rows_processes(config)
         config.pluginmanager.register(Controller(config), "tracka-controller")
     else:
         supervisor.end_with_parent()  # a killed controller's workers would go on for seconds, and start rows
@@ -106,6 +109,14 @@ def _claim(config: pytest.Config) -> None:
     except OSError as error:
         raise pytest.UsageError(f"{error.filename}: {error.strerror}. The campaign's folder must be writable") from None
     config.add_cleanup(held.close)
+
+
+def _keep_rows_processes(config: pytest.Config) -> None:
+    """The resident engine's rows hand on what they have loaded, as long as this session lasts."""
+    if config.stash[CAMPAIGN].engine == RESIDENT:
+        held = contextlib.ExitStack()
+        held.enter_context(standby.session())
+        config.add_cleanup(held.close)
 
 
 def is_controller(config: pytest.Config) -> bool:

@@ -13,12 +13,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from . import cost, lock, marker, run, worker
+from . import cost, lock, marker, run, standby, worker
 from .campaign import Campaign
 from .dealer import Dealer
 from .errors import Finding, UsageError
 from .matrix import Row
-from .plan import Host
+from .plan import RESIDENT, Host
 from .run import Policy
 from .worker import Child, Work
 
@@ -39,6 +39,8 @@ def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, m
             raise UsageError(found)
         marker.ensure_pending(campaign.layout, rows)
         held.enter_context(_interrupted_by_term())
+        if campaign.engine == RESIDENT:
+            held.enter_context(standby.session())
         dealer = Dealer(cost.gpus(rows))
         dealer.add(cost.jobs(campaign, dict(enumerate(rows)), policy.resume))
         return _run_all(campaign, [(campaign, row, host, policy) for row in rows], dealer, max_parallel)

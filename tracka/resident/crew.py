@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import supervisor
 from . import slot
-from .slot import Failed, Filming, MakeSimulator, Pictures, Spent
+from .episode import Task
+from .slot import Account, Failed, Filming, MakeSimulator, Pictures, Spent
 
 ENDING_SECS = 60
 NICE = 10
@@ -26,7 +28,8 @@ class WorkerLost(RuntimeError):
 class Crew:
     """`n_slots` slots over `n_workers` processes, slot k with worker k modulo their number.
 
-    `cameras` gives the (height, width, 3) of each camera's picture.
+    `cameras` gives the (height, width, 3) of each camera's picture; `output` is where the processes print, if not
+    where this one does. `tasks` holds what each slot has built.
     """
 
     def __init__(
@@ -36,9 +39,11 @@ class Crew:
         cameras: Mapping[str, tuple[int, int, int]],
         make: MakeSimulator,
         filming: Filming,
+        output: int | None = None,
     ) -> None:
         context = multiprocessing.get_context("fork")  # they need no import of their own, and EGL is not in use yet
         self.pictures: dict[int, Pictures] = {number: _shared(cameras) for number in range(n_slots)}
+        self.tasks: dict[int, Task] = {}
         self.pipes: list[Connection] = []
         self.processes: list[Any] = []
         count = min(n_workers, n_slots)
@@ -46,7 +51,7 @@ class Crew:
             ours, theirs = context.Pipe()
             own = {number: self.pictures[number] for number in range(worker, n_slots, count)}
             process = context.Process(
-                target=_serve, args=(theirs, [*self.pipes, ours], own, make, filming), daemon=True
+                target=_serve, args=(output, theirs, [*self.pipes, ours], own, make, filming), daemon=True
             )
             process.start()
             theirs.close()
@@ -82,19 +87,27 @@ class Crew:
                 raise WorkerLost(f"environment process {index} died with exit code {process.exitcode}")
         return []
 
-    def stop(self) -> list[Spent]:
-        """Ends the workers and returns what each spent its time on."""
+    def spent(self) -> list[Spent]:
+        """What each worker spent its time on since this was asked last. Call it when no slot plays."""
+        for pipe in self.pipes:
+            pipe.send(Account())
+        return [self._receive(index) for index in range(len(self.pipes))]
+
+    def stop(self) -> None:
+        """Ends the workers."""
         for pipe in self.pipes:
             pipe.send(None)
-        spent = [self._receive(index) for index in range(len(self.pipes))]
         for process in self.processes:
             process.join(ENDING_SECS)
-        return spent
 
 
-def _serve(pipe: Connection, others: list[Connection], *work: Any) -> None:
+def _serve(output: int | None, pipe: Connection, others: list[Connection], *work: Any) -> None:
+    supervisor.end_with_parent()
     for other in others:
         other.close()  # or a dead parent would never be an end of file
+    if output is not None:
+        os.dup2(output, 1)
+        os.dup2(output, 2)
     os.nice(NICE)  # the policy's threads wait for each other at every operation, and for cores behind us
     slot.serve(pipe, *work)
 

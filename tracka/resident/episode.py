@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Observation = dict[str, Any]  # nested arrays, as lerobot's LiberoEnv gives them
+Task = tuple[str, int]  # suite and LIBERO task
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,10 @@ class Episode:
     number: int
     seed: int
     batch_size: int  # lerobot-eval's environments of one task
+
+    @property
+    def task(self) -> Task:
+        return self.suite, self.task_id
 
     @property
     def init_state(self) -> int:

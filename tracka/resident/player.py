@@ -90,6 +90,16 @@ class Player:
         self.seconds = time.perf_counter() - start
 
     @property
+    def draws_nothing(self) -> bool:
+        """Whether no generator of this process decides an action."""
+        known = self.manner.mixing and (self.policy.name not in NOISY or self.cfg.resident.noise == "episode")
+        return known or bool(getattr(self.policy, DECLARATION, False))
+
+    def turn_to(self, cfg: ResidentConfig) -> None:
+        """Plays another evaluation, which asks for the same policy in the same way."""
+        self.cfg, self.seconds = cfg, 0.0
+
+    @property
     def chunk(self) -> int:
         """Actions a look."""
         return int(self.policy.config.n_action_steps) if self.manner.lazy else 1

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .crew import Crew
-from .episode import Array, Episode, Look, Outcome
+from .episode import Array, Episode, Look, Outcome, Task
 from .player import Player
 from .slot import Act, Begin, Ended, Film, Filmed, Seen
 
@@ -35,8 +35,8 @@ class Party:
     chunk: int = 0
 
     @property
-    def task(self) -> int:
-        return self.episodes[0].task_id
+    def task(self) -> Task:
+        return self.episodes[0].task
 
     @property
     def place(self) -> int:
@@ -56,7 +56,6 @@ class Rollout:
         self.crew, self.player, self.recorded = crew, player, recorded
         self.parties = _parties(episodes, mixing=player.manner.mixing)
         self.playing: dict[int, Party] = {}  # slot -> its party
-        self.tasks: dict[int, int] = {}  # slot -> the task that it has built
         self.seconds: dict[str, float] = defaultdict(float)
         self.calls = self.asked = 0
 
@@ -78,9 +77,9 @@ class Rollout:
         while len(done) < len(films):
             while queue and free:
                 episode, outcome, path = queue.pop(0)
-                slot = next((slot for slot in free if self.tasks.get(slot) == episode.task_id), free[0])
+                slot = next((slot for slot in free if self.crew.tasks.get(slot) == episode.task), free[0])
                 free.remove(slot)
-                self.tasks[slot] = episode.task_id
+                self.crew.tasks[slot] = episode.task
                 self.crew.send(slot, Film(slot, episode, outcome.actions, outcome.final_state, path))
             for reply in self.crew.replies():
                 free.append(reply.slot)
@@ -97,14 +96,14 @@ class Rollout:
             self.parties.remove(party)
             if not self.player.manner.mixing:
                 party.policy = self.player.copy()
-            free.sort(key=lambda slot: self.tasks.get(slot) != party.task)
+            free.sort(key=lambda slot: self.crew.tasks.get(slot) != party.task)
             for index, episode in enumerate(party.episodes):
                 self._begin(free[index], party, index, episode)
 
     def _begin(self, slot: int, party: Party, index: int, episode: Episode) -> None:
         party.slots[slot] = index
         self.playing[slot] = party
-        self.tasks[slot] = episode.task_id
+        self.crew.tasks[slot] = episode.task
         self.crew.send(slot, Begin(slot, episode))
 
     def _next(self, free: Sequence[int]) -> Party:
@@ -112,9 +111,9 @@ class Rollout:
         if not self.player.manner.concurrent:
             return self.parties[0]
         left = Counter(party.task for party in self.parties)
-        held = Counter(self.tasks.values())
-        built = {self.tasks.get(slot) for slot in free}
-        task = max(left, key=lambda task: (task in built, left[task] / (1 + held[task]), -task))
+        held = Counter(self.crew.tasks.values())
+        built = {self.crew.tasks.get(slot) for slot in free}
+        task = max(left, key=lambda task: (task in built, left[task] / (1 + held[task]), -task[1]))
         taken = Counter(party.place for party in self.playing.values())
         return min((party for party in self.parties if party.task == task), key=lambda party: taken[party.place])
 

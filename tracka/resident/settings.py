@@ -27,6 +27,7 @@ class ResidentSettings:
     fast_step: bool = True
     fast_reset: bool = True
     fast_load: bool = True  # weights straight to the device, without a random initialisation
+    standby: bool = True  # the harness's: whether a process that stands by may play it
     compile: bool = False  # torch.compile, which may change outcomes
 
     def __post_init__(self) -> None:

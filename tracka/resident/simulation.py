@@ -12,28 +12,33 @@ from .slot import Filming
 
 
 class Simulation:
-    """What every environment of the row has in common."""
+    """What all environments of an evaluation have in common, and of others that differ in suite and tasks alone."""
 
     def __init__(self, cfg: ResidentConfig) -> None:
         self.env: Any = cfg.env
-        self.suite = _get_suite(self.env.task)
-        self.task_ids: list[int] = _select_task_ids(len(self.suite.tasks), self.env.task_ids)
+        self.suites: dict[str, Any] = {}
+        self.task_ids: list[int] = _select_task_ids(len(self._suite(self.env.task).tasks), self.env.task_ids)
         chosen = cfg.resident
         self.stride = max(1, chosen.video_stride)
         self.speedups = Speedups(chosen.lazy_rendering, chosen.fast_step, chosen.fast_reset)
 
     def make(self, episode: Episode) -> Simulator:
         """A simulator of the episode's task."""
-        return Simulator(self.plain(episode.task_id), self.speedups)
+        return Simulator(self.plain(*episode.task), self.speedups)
 
-    def plain(self, task_id: int) -> LiberoEnv:
+    def _suite(self, name: str) -> Any:
+        if name not in self.suites:
+            self.suites[name] = _get_suite(name)
+        return self.suites[name]
+
+    def plain(self, suite: str, task_id: int) -> LiberoEnv:
         """lerobot's environment of one task, as lerobot-eval makes it; not built yet."""
         env = self.env
         kwargs = {key: value for key, value in env.gym_kwargs.items() if key != "task_ids"}
         return LiberoEnv(
-            task_suite=self.suite,
+            task_suite=self._suite(suite),
             task_id=task_id,
-            task_suite_name=env.task,
+            task_suite_name=suite,
             camera_name=parse_camera_names(env.camera_name),
             init_states=env.init_states,
             episode_length=env.episode_length,
@@ -46,7 +51,7 @@ class Simulation:
     @property
     def cameras(self) -> dict[str, tuple[int, int, int]]:
         """Camera, by lerobot's name of it, and the shape of its pictures."""
-        spaces = self.plain(self.task_ids[0]).observation_space["pixels"]
+        spaces = self.plain(self.env.task, self.task_ids[0]).observation_space["pixels"]
         return {camera: tuple(space.shape) for camera, space in spaces.items()}
 
     @property

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .episode import Array, Episode, Observation, Outcome, digest
+from .episode import Array, Episode, Observation, Outcome, Task, digest
 
 if TYPE_CHECKING:
     from .simulator import Simulator
@@ -50,6 +50,11 @@ class Film:
 
 
 @dataclass(frozen=True)
+class Account:
+    """Tell what the time went into since the last such question."""
+
+
+@dataclass(frozen=True)
 class Seen:
     """The slot waits for actions; its pictures lie in the shared memory."""
 
@@ -78,7 +83,7 @@ class Failed:
 
 @dataclass(frozen=True)
 class Spent:
-    """A worker's last word: seconds by what they went into, and what it could not do as asked."""
+    """Seconds of a worker by what they went into, and what it could not do as asked."""
 
     seconds: Mapping[str, float]
     fallbacks: tuple[str, ...]
@@ -90,7 +95,7 @@ class Slot:
 
     pictures: Pictures
     simulator: "Simulator | None" = None
-    task: tuple[str, int] | None = None
+    task: Task | None = None
     episode: Episode | None = None
     actions: list[Array] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
@@ -110,7 +115,6 @@ def serve(pipe: Connection, pictures: Mapping[int, Pictures], make: MakeSimulato
     try:
         while (command := pipe.recv()) is not None:
             pipe.send(worker.obey(command))
-        pipe.send(Spent(dict(worker.seconds), tuple(worker.fallbacks)))
         worker.close()
     except EOFError:
         worker.close()
@@ -129,7 +133,9 @@ class Worker:
         self.seconds: dict[str, float] = defaultdict(float)
         self.fallbacks: dict[str, None] = {}
 
-    def obey(self, command: Begin | Act | Film) -> Any:
+    def obey(self, command: Begin | Act | Film | Account) -> Any:
+        if isinstance(command, Account):
+            return self._account()
         slot = self.slots[command.slot]
         if isinstance(command, Begin):
             return self._begin(command.slot, slot, command.episode)
@@ -141,6 +147,11 @@ class Worker:
         for slot in self.slots.values():
             if slot.simulator is not None:
                 slot.simulator.close()
+
+    def _account(self) -> Spent:
+        spent = Spent(dict(self.seconds), tuple(self.fallbacks))
+        self.seconds.clear()
+        return spent
 
     def _begin(self, number: int, slot: Slot, episode: Episode) -> Seen:
         observation = self._reset(slot, episode)
@@ -156,12 +167,11 @@ class Worker:
 
     def _built(self, slot: Slot, episode: Episode) -> "Simulator":
         """The slot's simulator of the episode's task; another task's is closed first, for it holds memory."""
-        task = (episode.suite, episode.task_id)
-        if slot.simulator is None or slot.task != task:
+        if slot.simulator is None or slot.task != episode.task:
             start = time.perf_counter()
             if slot.simulator is not None:
                 slot.simulator.close()
-            slot.simulator, slot.task = self.make(episode), task
+            slot.simulator, slot.task = self.make(episode), episode.task
             self.fallbacks.update(dict.fromkeys(slot.simulator.fallbacks))
             self.seconds["build"] += time.perf_counter() - start
         return slot.simulator

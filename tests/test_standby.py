@@ -1,0 +1,204 @@
+"""Processes of the resident engine that stand by: what rows share, what they do not, and how such a process ends."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import campaigns
+import psutil
+import pytest
+from campaigns import REPOSITORY, Made
+
+from tracka import environment, files, leftover, standby
+
+pytestmark = pytest.mark.simulator
+
+FLAGS = {
+    "policy.device": "cpu",
+    "policy.n_action_steps": 10,
+    "env.type": "libero",
+    "env.observation_height": 128,
+    "env.observation_width": 128,
+    "env.episode_length": 20,
+    "eval.batch_size": 2,
+    "resident.workers": 1,
+    "resident.slots": 2,
+}
+FIRST = {"env.task": "libero_object", "env.task_ids": "[1]", "eval.n_episodes": 2, "seed": 7}
+SECOND = {"env.task": "libero_goal", "env.task_ids": "[0]", "eval.n_episodes": 3, "seed": 11}
+LONG = FIRST | {"env.episode_length": 280, "eval.n_episodes": 40}
+ROWS = (
+    "baseline_b1_e1,libero_object,1,1,cpu,7,egl,checkpoints/act,1",
+    "next_b1_e2,libero_goal,1,2,cpu,8,egl,checkpoints/act,1",
+)
+SETTINGS = """
+schema_version = 1
+baseline = "baseline_b1_e1"
+expected_gpus = 0
+engine = "resident"
+
+[resident]
+workers = 1
+
+[build]
+"checkpoints/act" = "tiny_act"
+
+[lerobot_eval]
+policy_type = "act"
+task_ids = [0]
+episode_length = 20
+observation_height = 128
+observation_width = 128
+"""
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("policies") / "act"
+    subprocess.run([sys.executable, REPOSITORY / "fixtures" / "tiny_act.py", folder], check=True, env=environ())
+    return folder
+
+
+@pytest.fixture
+def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv(leftover.SESSION, raising=False)
+    with standby.session():
+        yield
+
+
+def environ() -> dict[str, str]:
+    return environment.base() | {"MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl"), "HF_HUB_OFFLINE": "1"}
+
+
+def start(policy: Path, folder: Path, row: Mapping[str, object], told: Mapping[str, str]) -> subprocess.Popen[str]:
+    named = FLAGS | {"policy.path": policy, "output_dir": folder} | row
+    command = [sys.executable, "-m", "tracka.resident", *(f"--{name}={value}" for name, value in named.items())]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True, env=environ() | told, cwd=REPOSITORY
+    )
+
+
+def play(policy: Path, folder: Path, row: Mapping[str, object], told: Mapping[str, str]) -> str:
+    """Plays to the end and returns stderr."""
+    process = start(policy, folder, row, told)
+    _, errors = process.communicate()
+    assert process.returncode == 0, errors[-3000:]
+    return errors
+
+
+def told_of(wanted: str = "key") -> dict[str, str]:
+    return standby.ready("cpu-0", wanted, REPOSITORY, environ())
+
+
+def standing(told: Mapping[str, str]) -> frozenset[int]:
+    return leftover.marked(leftover.STANDS_BY, told[standby.SOCKET])
+
+
+def ends(told: Mapping[str, str], seconds: float = 10) -> bool:
+    """Whether who stands by, with all its environment processes, is gone in time."""
+    end = time.monotonic() + seconds
+    while standing(told) and time.monotonic() < end:
+        time.sleep(0.05)
+    return not standing(told)
+
+
+def episodes(folder: Path) -> list[dict[str, object]]:
+    """The lines of all episodes, but for when they ended."""
+    lines = map(json.loads, (folder / "episodes.jsonl").read_text().splitlines())
+    return sorted(({**line, "at_secs": None} for line in lines), key=lambda line: line["episode"])
+
+
+def timings(folder: Path) -> dict[str, object]:
+    return dict(json.loads((folder / "timings.json").read_text()))
+
+
+def test_the_second_row_loads_nothing_and_plays_the_episodes_that_it_plays_alone(
+    policy: Path, tmp_path: Path, session: None
+) -> None:
+    told = told_of()
+    for name, row in (("first", FIRST), ("second", SECOND), ("third", FIRST)):
+        assert "End of eval" in play(policy, tmp_path / name, row, told)
+        assert told_of() == told
+    play(policy, tmp_path / "alone", SECOND, {})
+    assert episodes(tmp_path / "second") == episodes(tmp_path / "alone")
+    assert episodes(tmp_path / "third") == episodes(tmp_path / "first")
+    loads = [timings(tmp_path / name)["stages"]["policy_load"] for name in ("first", "second", "third", "alone")]  # type: ignore[index]
+    assert loads[0] > 0 and loads[1:3] == [0, 0] and loads[3] > 0
+    assert [timings(tmp_path / name)["evaluation"] for name in ("first", "second", "third", "alone")] == [1, 2, 3, 1]
+
+
+def test_another_key_ends_who_stands_by_and_starts_another(session: None) -> None:
+    first = standing(told_of())
+    second = standing(told_of("another key"))
+    assert first and second and not first & second
+    assert standing(told_of("another key")) == second
+
+
+def test_without_anybody_there_a_row_plays_by_itself(policy: Path, tmp_path: Path, session: None) -> None:
+    told = told_of()
+    standby.end(Path(told[standby.SOCKET]))
+    play(policy, tmp_path / "eval", FIRST, told)
+    assert timings(tmp_path / "eval")["evaluation"] == 1
+
+
+def test_outside_a_session_nobody_stands_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(leftover.SESSION, raising=False)
+    assert told_of() == {}
+
+
+def test_who_stands_by_ends_with_a_row_that_is_killed(policy: Path, tmp_path: Path, session: None) -> None:
+    told = told_of()
+    row = start(policy, tmp_path / "eval", LONG, told)
+    while not (tmp_path / "eval" / "episodes.jsonl").exists():
+        time.sleep(0.1)
+    row.kill()
+    row.communicate()
+    assert ends(told)
+
+
+def test_who_stands_by_ends_with_its_session_even_in_the_middle_of_a_row(policy: Path, tmp_path: Path) -> None:
+    code = "import os, sys, time\nfrom tracka import standby\nwith standby.session():\n"
+    code += "    print(os.environ['TRACKA_SESSION'], flush=True)\n    time.sleep(600)"
+    clean = {name: value for name, value in os.environ.items() if name != leftover.SESSION}
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=clean) as owner:
+        assert owner.stdout is not None
+        folder = owner.stdout.readline().strip()
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv(leftover.SESSION, folder)
+            told = told_of()
+        row = start(policy, tmp_path / "eval", LONG, told)
+        while not (tmp_path / "eval" / "episodes.jsonl").exists():
+            time.sleep(0.1)
+        owner.kill()
+        assert ends(told)
+    _, errors = row.communicate()
+    assert row.returncode == 1 and "ended without a word" in errors
+
+
+def test_a_row_that_fails_says_why_and_leaves_nobody(policy: Path, tmp_path: Path, session: None) -> None:
+    told = told_of()
+    row = start(policy, tmp_path / "eval", FIRST | {"env.task_ids": "[77]"}, told)
+    _, errors = row.communicate()
+    assert row.returncode == 1 and "77" in errors
+    assert ends(told)
+    row = start(policy, tmp_path / "eval", FIRST | {"eval.recording": "true"}, told_of())
+    _, errors = row.communicate()
+    assert row.returncode == 2 and "eval.recording" in errors
+
+
+def test_the_rows_of_a_sweep_share_one_policy_load_and_nobody_outlives_it(tmp_path: Path) -> None:
+    made = Made(campaigns.make(tmp_path / "campaign", ROWS, SETTINGS).root, {})
+    prepared = made.pytest("-n0", "-m", "phase1 or phase2")
+    assert prepared.returncode == 0, prepared.stdout
+    swept = made.tracka(*made.sweep_words("--max-parallel", "1"))
+    assert swept.returncode == 0, swept.stderr
+    told = [timings(made.layout.run(run_id).attempt(1).output) for run_id in ("baseline_b1_e1", "next_b1_e2")]
+    assert sorted(each["evaluation"] for each in told) == [1, 2]  # type: ignore[type-var]
+    manifest = files.read_json(made.layout.run("next_b1_e2").manifest)
+    assert leftover.SESSION not in manifest["env"] and standby.SOCKET not in manifest["env"]
+    assert not [process.pid for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(made.root)]
