@@ -107,6 +107,30 @@ def test_of_each_checkpoint_one_short_row_is_proven_the_baseline_first(resident:
     assert (row.run_id, row.n_episodes) == ("baseline_b1_e2", 2)
 
 
+def test_rows_that_ask_their_checkpoint_otherwise_are_proven_each(resident: Made) -> None:
+    text = resident.layout.settings.read_text()
+    resident.layout.settings.write_text(f"{text}\n[rows.wide_b4_e4]\nn_action_steps = 3\n")
+    assert [row.run_id for row in parity.subjects(resident.spec)] == ["baseline_b1_e2", "wide_b4_e4"]
+    certify(resident, proven=True)
+    assert plan(resident).unproven is None and plan(resident, "long_b1_e6").unproven is None
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("use_async_envs = false", "row wide_b4_e4, key use_async_envs: sync environments"),
+        ('flags = { "env.hard_reset" = false }', "key flags: the resident engine does not play with env.hard_reset"),
+    ],
+)
+def test_what_the_engine_does_not_obey_is_said_before_anything_runs(resident: Made, line: str, what: str) -> None:
+    text = resident.layout.settings.read_text()
+    resident.layout.settings.write_text(text.replace("[lerobot_eval]", f"[lerobot_eval]\n{line}"))
+    with pytest.raises(UsageError, match=what):
+        resident.spec  # noqa: B018
+    resident.layout.settings.write_text(resident.layout.settings.read_text().replace('engine = "resident"', ""))
+    assert not resident.spec.is_resident
+
+
 def test_a_result_that_ran_unproven_is_a_warning_which_a_strict_validation_does_not_accept(ready: Made) -> None:
     result = ready.run_row(RUN_ID)
     path = ready.layout.run(RUN_ID).result

@@ -16,7 +16,7 @@ from .failure import Failure
 from .files import Json
 from .gpu import Device
 from .layout import Layout, RunFolder
-from .plan import RESIDENT, Plan
+from .plan import Plan
 from .process import Exit
 
 
@@ -35,7 +35,8 @@ def run(plan: Plan, device: Device) -> Json:
     _publish(layout.run(run_id), folder, starting=True)
     marker.advance(layout, run_id, "running", number, retry_index=plan.retry_index, gpu_id=device.gpu_id)
     told = _standing_by(plan, device, manifest["command"], environ)
-    result = _execute(plan, folder, manifest, environ | _marks(layout.run(run_id), device) | told, device)
+    marks = leftover.marks(layout.run(run_id).path, device.lock_file)
+    result = _execute(plan, folder, manifest, environ | marks | told, device)
     if result["status"] != "pass" and told:
         standby.end(Path(told[standby.SOCKET]))
     return close(layout, folder, result)
@@ -43,21 +44,12 @@ def run(plan: Plan, device: Device) -> Json:
 
 def _standing_by(plan: Plan, device: Device, command: list[str], environ: dict[str, str]) -> dict[str, str]:
     """What tells the resident engine's program of a process that plays the row for it, where the campaign has them."""
-    if plan.campaign.engine != RESIDENT or not plan.campaign.resident.get("standby", True):
+    if not plan.campaign.is_resident or not plan.campaign.resident.get("standby", True):
         return {}
     environ = {name: value for name, value in environ.items() if name != lease.WORKER}
     wanted = standby.key(command, environ, plan.proof_key)
     name = device.uuid or f"cpu-{lease.worker_number()}"
-    return standby.ready(name, wanted, plan.campaign.layout.root, environ | _lease_mark(device))
-
-
-def _marks(top: RunFolder, device: Device) -> dict[str, str]:
-    """By which what a killed supervisor leaves behind is found, from the row's side and from the GPU's."""
-    return {leftover.ROW: str(top.path), **_lease_mark(device)}
-
-
-def _lease_mark(device: Device) -> dict[str, str]:
-    return {} if device.lock_file is None else {leftover.LEASE: str(device.lock_file)}
+    return standby.ready(name, wanted, plan.campaign.layout.root, environ | leftover.marks(None, device.lock_file))
 
 
 def _execute(plan: Plan, folder: RunFolder, manifest: Json, environ: dict[str, str], device: Device) -> Json:

@@ -15,6 +15,7 @@ from .errors import Finding, UsageError, collected, some
 from .layout import Layout
 from .matrix import SUITES, Row
 
+RESIDENT = "resident"
 # The steps after which lerobot 0.6 ends an episode.
 STEPS = {"libero_spatial": 280, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
 
@@ -76,6 +77,11 @@ class Campaign:
         return self.layout.root.name
 
     @property
+    def is_resident(self) -> bool:
+        """Whether the resident engine plays its episodes."""
+        return self.engine == RESIDENT
+
+    @property
     def enabled(self) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.enabled)
 
@@ -127,7 +133,7 @@ def load(root: Path) -> Campaign:
     if broken:
         raise UsageError(findings)
     campaign = replace(_campaign(layout, rows, table), digests=digests)
-    findings += [*_wrong_tasks(campaign), *_wrong_answers(campaign)]
+    findings += [*_wrong_tasks(campaign), *_wrong_answers(campaign), *_disobeyed(campaign)]
     if findings:
         raise UsageError(findings)
     return campaign
@@ -216,6 +222,25 @@ def _wrong_answers(campaign: Campaign) -> Iterator[Finding]:
             if beyond := [episode for episode in episodes if episode >= row.n_episodes]:
                 what = f"task {task} has no episode {some([str(episode) for episode in beyond])}"
                 yield Finding(where, what, f"Use 0 to {row.n_episodes - 1}")
+
+
+# Flags of lerobot-eval with which the resident engine plays nothing, beside their only possible value.
+OBEYED = {"eval.recording": False, "env.hard_reset": True, "env.init_states": True}
+
+
+def _disobeyed(campaign: Campaign) -> Iterator[Finding]:
+    """Settings that the resident engine refuses: better here than when a row runs."""
+    if not campaign.is_resident:
+        return
+    for row in campaign.enabled:
+        settings, where = campaign.settings(row), f"{campaign.layout.settings}, row {row.run_id}"
+        if settings.use_async_envs is False and row.batch_size > 1:
+            what = "sync environments with a batch skip init states in lerobot-eval"
+            yield Finding(f"{where}, key use_async_envs", what, "Leave it out, or set batch_size to 1")
+        for name, value in settings.flags.items():
+            if value is not OBEYED.get(name, value):
+                what = f"the resident engine does not play with {name}={value}"
+                yield Finding(f"{where}, key flags", what, "Leave it out, or set engine = 'lerobot-eval'")
 
 
 def effective(settings: EvalSettings) -> dict[str, Any]:

@@ -6,7 +6,7 @@ It only ever gets a local folder as `--policy.path` and only flags that `discove
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ def read_metrics(output: Path, logs: Sequence[Path]) -> Metrics:
         lines = _lines(output)
         return replace(told, lines=lines, warnings=(*told.warnings, *_other_lines(told, lines)))
     except UsageError as error:
-        warning = f"eval_info.json: {error.findings[0].what}"
+        warning = f"{Path(error.findings[0].where).name}: {error.findings[0].what}"
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         warning = f"eval_info.json: unexpected content ({type(error).__name__}: {error})"
     found = [parsed for log in logs if (parsed := parse_log(log))]
@@ -127,12 +127,10 @@ def _from_eval_info(info: Mapping[str, Any]) -> Metrics:
 def _lines(output: Path) -> Lines:
     """What the resident engine wrote of each episode as it ended; empty for lerobot-eval, which writes none.
 
-    Raises ValueError or KeyError where the file is damaged.
+    Raises UsageError or KeyError where the file is damaged.
     """
     path = output / "episodes.jsonl"
-    lines: Iterable[files.Json] = ()
-    if path.is_file():
-        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    lines = files.read_lines(path) if path.is_file() else []
     return {(line["task"], line["episode"]): line for line in lines}
 
 

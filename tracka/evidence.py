@@ -5,11 +5,8 @@ lerobot-eval left, its manifest against the matrix. So an edited number is found
 """
 
 import filecmp
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 from . import answer, collect, engine, files, marker, run, video
 from .campaign import Campaign
@@ -141,15 +138,8 @@ def _outcome(layout: Layout, top: RunFolder, manifest: Json, result: Json) -> It
     records = engine.episode_records(metrics, manifest["batch_size"], manifest["n_episodes"], manifest["seed"])
     for warning in metrics.warnings:
         yield Finding(str(attempt.output), warning, "Look at eval_info.json and the logs", warning=True)
-    if _lines(top.episodes) != records:
+    if files.read_lines(top.episodes) != records:
         yield Finding(str(top.episodes), "its lines are not the episodes of eval_info.json", AGAIN)
-
-
-def _lines(path: Path) -> list[Any]:
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
-        return []
 
 
 def backend(campaign: Campaign, row: Row) -> Iterator[Finding]:

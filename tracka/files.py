@@ -123,6 +123,17 @@ def _once(pairs: list[tuple[str, Any]]) -> Json:
     return value
 
 
+def read_lines(path: Path) -> list[Json]:
+    """The objects in `path`, one a line; UsageError where one of them is not to be read."""
+    try:
+        values = [json.loads(line) for line in read_text(path).splitlines()]
+    except ValueError as error:
+        raise UsageError(Finding(str(path), f"a line is no JSON ({error})", "Move it away")) from None
+    if not all(isinstance(value, dict) for value in values):
+        raise UsageError(Finding(str(path), "each line must be a JSON object", "Move it away"))
+    return values
+
+
 def read_text(path: Path) -> str:
     """The text in `path`; UsageError where there is none, or not in UTF-8."""
     try:

@@ -22,6 +22,12 @@ MARKS = (ROW, LEASE, CHILD, SUPERVISES)
 PATIENCE_SECS = 15.0  # longer than a supervisor whose caller has died takes to end its tree
 
 
+def marks(row: Path | None, lock: Path | None) -> dict[str, str]:
+    """By which what a killed supervisor leaves behind is found, from the row's side and from its GPU's."""
+    named = {ROW: row, LEASE: lock}
+    return {mark: str(path) for mark, path in named.items() if path is not None}
+
+
 def marked(mark: str, value: str) -> frozenset[int]:
     """The ids of the processes marked so."""
     return frozenset(process.pid for process in _marked(mark, value))

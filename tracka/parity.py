@@ -5,20 +5,19 @@ bit prove the engine; where they differ, the reference is run once more against 
 more than that.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import environment, files, lease, place, process, proof, run, schema, secret
+from . import environment, files, lease, leftover, place, process, proof, run, schema, secret
 from .campaign import Campaign
 from .errors import Finding, UsageError, some
 from .files import Json
 from .gpu import Device
 from .layout import RunFolder
 from .matrix import Row
-from .plan import REFERENCE_NOISE, RESIDENT, Host, Plan
+from .plan import REFERENCE_NOISE, Host, Plan, asked_of_policy
 
 SIGNIFICANT = 0.05
 Played = Mapping[tuple[int, int], Json]  # (task, seed) -> the episode's line
@@ -72,22 +71,23 @@ def _difference(name: tuple[int, int], first: Json, second: Json) -> str:
 def read(path: Path) -> Played:
     """The episodes that an engine has recorded. Raises UsageError where they cannot be read."""
     try:
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return {(line["task"], line["seed"]): line for line in lines}
-    except (OSError, ValueError, KeyError) as error:
+        return {(line["task"], line["seed"]): line for line in files.read_lines(path)}
+    except KeyError as error:
         raise UsageError(Finding(str(path), f"no record of episodes ({error})", "See the logs beside it")) from error
 
 
 def subjects(campaign: Campaign) -> list[Row]:
-    """The rows to be proven: of each checkpoint one, of one LIBERO task and one batch; none for lerobot-eval.
+    """The rows to be proven: one of each checkpoint and way to ask it, of one LIBERO task and one batch; none for
+    lerobot-eval.
 
     One batch, so that a policy's noise can be lerobot-eval's; where a batch is one episode, two.
     """
-    if campaign.engine != RESIDENT:
+    if not campaign.is_resident:
         return []
-    rows = sorted(campaign.enabled, key=lambda row: row.run_id != campaign.baseline)
-    first = {row.policy_path: row for row in reversed(rows)}
-    return [_short(row) for row in rows if first[row.policy_path] is row]
+    first: dict[bytes, Row] = {}
+    for row in sorted(campaign.enabled, key=lambda row: row.run_id != campaign.baseline):
+        first.setdefault(files.canonical([row.policy_path, asked_of_policy(campaign, row)]), row)
+    return [_short(row) for row in first.values()]
 
 
 def _short(row: Row) -> Row:
@@ -105,6 +105,7 @@ def prove(campaign: Campaign, row: Row, host: Host) -> Json:
     found = schema.read_or_empty("parity", path)
     if found.get("key") == plan.proof_key and found.get("run_id") == row.run_id and found["proven"]:
         return found
+    leftover.end(leftover.ROW, str(path.parent))  # what a killed session left of its own parity run
     with lease.hold(row.gpu_id, lease.worker_number()) as device:
         certificate = _certificate(plan, device, path.parent)
     files.write_json(path, certificate)
@@ -178,7 +179,8 @@ def _play(plan: Plan, device: Device, folder: Path, engine: str) -> tuple[Played
     command = ours.command(target, device.torch_name)
     if engine == "lerobot-eval":
         command = [*plan.host.render_prefix, *process.python("tracka.probes.reference"), *_flags(command)]
-    environ = environment.for_row(plan.campaign, device, plan.host.backend)
+    marks = leftover.marks(folder.parent, device.lock_file)
+    environ = environment.for_row(plan.campaign, device, plan.host.backend) | marks
     ended = process.run(
         command,
         cwd=plan.campaign.layout.root,

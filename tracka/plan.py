@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
-from . import __version__, campaign, discover, engine, environment, files, git, gpu, lease, memo, process, proof, schema
+from . import __version__, discover, engine, environment, files, git, gpu, lease, memo, process, proof, schema
+from . import campaign as campaigns
 from .campaign import Campaign, EvalSettings
 from .checkpoint import Checkpoint
 from .files import Json
@@ -19,7 +20,6 @@ from .matrix import CPU, Row
 from .process import Bounds
 
 HASH_VERSION = 2
-RESIDENT = "resident"
 # Of the resident engine's settings, those that decide outcomes; in a parity run its noise is lerobot-eval's.
 DECIDING = ("noise", "compile")
 REFERENCE_NOISE = {"noise": "reference"}
@@ -107,7 +107,7 @@ class Plan:
 
     def _resident(self) -> Json:
         """What else decides the outcomes of the resident engine; nothing for lerobot-eval."""
-        if self.campaign.engine != RESIDENT:
+        if not self.campaign.is_resident:
             return {}
         chosen = {key: value for key, value in self.campaign.resident.items() if key in DECIDING}
         return {"engine_version": proof.ENGINE_VERSION, "resident": chosen}
@@ -115,14 +115,12 @@ class Plan:
     @property
     def proof_key(self) -> str:
         """What a parity run of this plan proves: this checkpoint with its settings, on this host."""
-        settings = {key: value for key, value in self._settings().items() if key not in ("task_ids", "episode_length")}
         return proof.key(
             {
                 "checkpoint": self.checkpoint.tree_sha256,
                 "host": self.host.fingerprint,
-                "device": gpu.torch_name(self.row.gpu_id),
                 "backend": self.host.backend,
-                "settings": settings,
+                **asked_of_policy(self.campaign, self.row),
                 "resident": {key: value for key, value in self.campaign.resident.items() if key == "compile"},
                 "versions": versions(),
                 "program": self._program(),
@@ -132,11 +130,11 @@ class Plan:
     @property
     def unproven(self) -> str | None:
         """Why the engine is not proven to play lerobot-eval's episodes; None if it is, or is lerobot-eval."""
-        return proof.unproven(self.campaign.layout, self.proof_key) if self.campaign.engine == RESIDENT else None
+        return proof.unproven(self.campaign.layout, self.proof_key) if self.campaign.is_resident else None
 
     def _settings(self) -> Json:
         """The settings that decide outcomes: a longer time-out is no other row."""
-        return {key: value for key, value in campaign.effective(self.settings).items() if key != "timeout_secs"}
+        return {key: value for key, value in campaigns.effective(self.settings).items() if key != "timeout_secs"}
 
     def _program(self) -> Json:
         """What lerobot-eval is: its release, its plug-ins, and the files of one that is the campaign's own."""
@@ -154,7 +152,7 @@ class Plan:
         """The argv, its paths relative to the campaign's folder, where the process runs."""
         root = self.campaign.layout.root
         policy = self.checkpoint.folder
-        resident = self.campaign.engine == RESIDENT
+        resident = self.campaign.is_resident
         argv = engine.command(
             process.python("tracka.resident") if resident else self.host.executable,
             self.row,
@@ -226,6 +224,16 @@ class Plan:
             "tree_sha256": point.tree_sha256,
             "policy_type": point.policy_type,
         }
+
+
+def asked_of_policy(campaign: Campaign, row: Row) -> Json:
+    """How a row asks its policy, whatever the tasks and however long: what a proof of one row shows of another."""
+    settings = campaigns.effective(campaign.settings(row))
+    left_out = ("task_ids", "episode_length", "timeout_secs")
+    return {
+        "device": gpu.torch_name(row.gpu_id),
+        "settings": {key: value for key, value in settings.items() if key not in left_out},
+    }
 
 
 @memo.remembered

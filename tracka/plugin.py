@@ -39,7 +39,6 @@ from .dealer import Dealer, Job
 from .errors import Busy, Finding, TrackaError, UsageError, screen
 from .layout import PHASES
 from .matrix import Row
-from .plan import RESIDENT
 from .schedule import PhasedScheduling, RowLoop, phase_of
 
 SMOKE = "smoke-libero-object"
@@ -113,7 +112,7 @@ def _claim(config: pytest.Config) -> None:
 
 def _keep_rows_processes(config: pytest.Config) -> None:
     """The resident engine's rows hand on what they have loaded, as long as this session lasts."""
-    if config.stash[CAMPAIGN].engine == RESIDENT:
+    if config.stash[CAMPAIGN].is_resident:
         held = contextlib.ExitStack()
         held.enter_context(standby.session())
         config.add_cleanup(held.close)

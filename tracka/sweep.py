@@ -18,7 +18,7 @@ from .campaign import Campaign
 from .dealer import Dealer
 from .errors import Finding, UsageError
 from .matrix import Row
-from .plan import RESIDENT, Host
+from .plan import Host
 from .run import Policy
 from .worker import Child, Work
 
@@ -39,7 +39,7 @@ def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, m
             raise UsageError(found)
         marker.ensure_pending(campaign.layout, rows)
         held.enter_context(_interrupted_by_term())
-        if campaign.engine == RESIDENT:
+        if campaign.is_resident:
             held.enter_context(standby.session())
         dealer = Dealer(cost.gpus(rows))
         dealer.add(cost.jobs(campaign, dict(enumerate(rows)), policy.resume))
