@@ -1,8 +1,8 @@
-"""How the resident engine grows with environment slots: python -m benchmarks.growth.
+"""How the resident engine grows with environment slots and batch size: python -m benchmarks.growth.
 
 `measure FOLDER CSV` plays episodes of four LIBERO tasks with the checkpoint in FOLDER, once for each pair of slots and
-batch size, and writes a line a pair; `plot CSV PNG` draws what was measured. Rates are of the episodes that end after
-the first round of slots.
+batch size, and writes a line a pair; `plot CSV PNG --sampling CSV` draws it, beside what the policy alone would allow by
+the milliseconds of a call at each batch size. Rates are of the episodes that end after the first round of slots.
 """
 
 import argparse
@@ -26,6 +26,7 @@ PAIRS = (
     (32, 16, 32),
     (32, 32, 32),
 )
+CALLS = 6  # of the policy in an episode of 280 steps, at 50 actions a call
 RATES = ("slots", "batch_size", "episodes", "per_minute")
 COLUMNS = (*RATES, "rollout_s", "policy_s", "policy_calls", "total_s", "step_s")
 
@@ -33,7 +34,7 @@ COLUMNS = (*RATES, "rollout_s", "policy_s", "policy_calls", "total_s", "step_s")
 def main() -> int:
     asked = arguments()
     if asked.what == "plot":
-        plot(asked.source, asked.target)
+        plot(asked.source, asked.sampling, asked.target)
         return 0
     with asked.target.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -49,6 +50,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("what", choices=("measure", "plot"))
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
+    parser.add_argument("--sampling", type=Path, help="milliseconds of sample_actions by batch size")
     parser.add_argument("--device", default="cuda", help="torch's word for where the policy runs")
     return parser.parse_args()
 
@@ -84,29 +86,47 @@ def line(output: Path, slots: int, batch_size: int) -> Sequence[float]:
     return (slots, batch_size, len(ends), round(rate, 1), *stages, took["workers"]["step"])
 
 
-def plot(source: Path, target: Path) -> None:
-    """Episodes a minute against slots, beside a line of the first point's rate a slot."""
+def plot(growth: Path, sampling: Path, target: Path) -> None:
+    """Episodes a minute against slots, beside the first point's rate a slot, and against batch size, beside what the
+    policy alone would allow."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    with source.open(newline="") as file:
-        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
-    figure, axis = pyplot.subplots(figsize=(6, 3.2), layout="constrained")
+    rows = read(growth)
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 3.4), layout="constrained", sharey=True)
     growing = sorted((row["slots"], row["per_minute"]) for row in rows if row["batch_size"] == min(row["slots"], 16))
     slots = [place for place, _ in growing]
-    axis.plot(
-        slots, [slots[i] / slots[0] * growing[0][1] for i in range(len(slots))], "--", color="0.6", label="linear"
+    left.plot(slots, [place / slots[0] * growing[0][1] for place in slots], "--", color="0.6", label="linear")
+    left.plot(slots, [rate for _, rate in growing], "o-", color="#1f5fa8", label="measured")
+    alone = [(row["batch_size"], row["batch_size"] / row["sample_actions_ms"]) for row in read(sampling)]
+    right.plot(
+        [size for size, _ in alone],
+        [60_000 * rate / CALLS for _, rate in alone],
+        "--",
+        color="0.6",
+        label="policy alone",
     )
-    axis.plot(slots, [rate for _, rate in growing], "o-", color="#1f5fa8", label="measured")
-    axis.set(xscale="log", yscale="log", xlabel="environment slots", ylabel="episodes a minute")
-    axis.set_xticks(slots, [f"{place:.0f}" for place in slots])
-    axis.minorticks_off()
-    axis.set_yticks([10, 30, 100, 300], ["10", "30", "100", "300"])
-    axis.grid(alpha=0.3)
-    axis.legend()
+    for row in rows:
+        place = row["batch_size"], row["per_minute"]
+        right.plot(*place, "o", color="#1f5fa8")
+        right.annotate(f"{row['slots']:.0f}", place, (5, -9), textcoords="offset points")
+    right.plot([], [], "o", color="#1f5fa8", label="measured, with its slots")
+    for axis, name, places in ((left, "environment slots", slots), (right, "batch size", [1, 2, 4, 8, 16, 32])):
+        axis.set(xscale="log", yscale="log", xlabel=name)
+        axis.set_xticks(places, [f"{place:.0f}" for place in places])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+        axis.legend()
+    left.set(ylabel="episodes a minute")
+    left.set_yticks([10, 30, 100, 300], ["10", "30", "100", "300"])
     figure.savefig(target, dpi=110)
+
+
+def read(table: Path) -> list[dict[str, float]]:
+    with table.open(newline="") as file:
+        return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
 
 if __name__ == "__main__":
