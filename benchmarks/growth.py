@@ -1,7 +1,7 @@
 """How the resident engine grows with environment slots and batch size: python -m benchmarks.growth.
 
 `measure FOLDER CSV` plays episodes of four LIBERO tasks with the checkpoint in FOLDER, once for each pair of slots and
-batch size, and writes a line a pair; `plot CSV PNG --sampling CSV` draws it, beside what the policy alone would allow by
+batch size, and writes a line a pair; `plot CSV PNG --sampling CSV` draws it, beside what the policy alone allows by
 the milliseconds of a call at each batch size. Rates are of the episodes that end after the first round of slots.
 """
 
