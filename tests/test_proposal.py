@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from campaigns import Made
+from campaigns import SETTINGS, Made
 
 from tracka import campaign, proposal
 from tracka.proposal import Room
@@ -44,6 +44,26 @@ def test_preflight_warns_with_the_smaller_batch_and_blocks_nothing(make_campaign
     check = proposal.check(make_campaign(ROWS).spec, Room(12_900, 500_000, 64))
     assert (check.status, check.required) == ("warn", False)
     assert "wide: batch_size 5" in check.evidence and "tracka propose" in (check.remedy or "")
+
+
+@pytest.mark.parametrize(
+    ("room", "table", "batches", "slots"),
+    [
+        (Room(12_900, 500_000, 4), "", {}, None),  # eight slots by default; a batch needs no core an environment
+        (Room(12_900, 500_000, 16), "", {}, 15),
+        (Room(12_900, 500_000, 16), "workers = 5", {}, None),
+        (Room(12_900, 500_000, 4), "slots = 40", {}, 15),
+        (Room(6_000, 500_000, 4), "", {"wide": 5}, 5),
+    ],
+)
+def test_the_resident_engines_slots_take_less_memory_and_share_cores(
+    make_campaign: Maker, room: Room, table: str, batches: dict[str, int], slots: int | None
+) -> None:
+    settings = SETTINGS.replace("[lerobot_eval]", f'engine = "resident"\n\n[resident]\n{table}\n\n[lerobot_eval]')
+    spec = make_campaign(ROWS, settings).spec
+    assert proposal.fitting(spec, room) == batches
+    assert proposal.slots(spec, room) == slots
+    assert (f"slots = {slots} in campaign.toml" in proposal.check(spec, room).evidence) == (slots is not None)
 
 
 def test_a_disk_that_is_too_small_is_told(make_campaign: Maker) -> None:

@@ -18,6 +18,7 @@ from .matrix import Row
 
 # Measured: lerobot-eval with 5 asynchronous LIBERO environments takes 12.9 GB, 2.2 GB of it for each.
 SLOT_MB, BASE_MB = 2200, 1900
+RESIDENT_SLOT_MB = 700  # measured with pictures drawn by Mesa: a slot of the resident engine, which shares its imports
 # Assumed, not measured: lerobot-eval films at most 10 episodes of a LIBERO task; a log keeps 8 MiB at either stream.
 VIDEO_MB, FILMED, LOGS_MB = 2, 10, 17
 CELL = r'(?:"(?:[^"]|"")*"|[^,"\r\n]*)'
@@ -48,11 +49,29 @@ def _memory() -> int:
 
 def fitting(spec: Campaign, room: Room, at_once: int | None = None) -> dict[str, int]:
     """Run id -> a smaller batch that fits, for the enabled rows whose own does not, with `at_once` rows at a time."""
-    rows = at_once or max(1, min(spec.expected_gpus, len(spec.enabled)))
-    by_memory = (room.memory // rows - BASE_MB) // SLOT_MB
-    limit = max(1, min(by_memory, room.cores // rows))  # an environment needs a core (lerobot/configs/default.py)
+    rows = at_once or _at_once(spec)
+    limit = _slots(spec, room, rows)
+    if not spec.is_resident:
+        limit = max(1, min(limit, room.cores // rows))  # an environment needs a core (lerobot/configs/default.py)
     found = {row.run_id: _divisor(row, limit) for row in spec.enabled}
     return {row.run_id: found[row.run_id] for row in spec.enabled if found[row.run_id] < row.batch_size}
+
+
+def _at_once(spec: Campaign) -> int:
+    return max(1, min(spec.expected_gpus, len(spec.enabled)))
+
+
+def _slots(spec: Campaign, room: Room, rows: int) -> int:
+    """The environments of each of `rows` rows for which there is memory."""
+    return max(1, (room.memory // rows - BASE_MB) // (RESIDENT_SLOT_MB if spec.is_resident else SLOT_MB))
+
+
+def slots(spec: Campaign, room: Room) -> int | None:
+    """The most [resident] slots that fit, where those of the campaign do not; they are two a core if it names none."""
+    rows = _at_once(spec)
+    workers = int(spec.resident.get("workers", max(1, room.cores // rows)))
+    wanted, limit = int(spec.resident.get("slots", 2 * workers)), _slots(spec, room, rows)
+    return limit if spec.is_resident and wanted > limit else None
 
 
 def _divisor(row: Row, limit: int) -> int:
@@ -80,6 +99,7 @@ def check(spec: Campaign, room: Room) -> Check:
     smaller, needed, held = fitting(spec, room), disk(spec), weights(spec)
     words = [f"{run_id}: batch_size {size}" for run_id, size in smaller.items()]
     short = [some(words)] if words else []
+    short += [f"[resident] slots = {most} in campaign.toml" for most in [slots(spec, room)] if most is not None]
     short += [f"artifacts take about {needed} MB, {room.disk} MB are free"] if needed > room.disk else []
     if room.gpu is not None and held > room.gpu:
         short.append(f"weights of {held} MB, {room.gpu} MB of a GPU are free: no batch is small enough")
