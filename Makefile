@@ -37,7 +37,7 @@ test: setup ## run the linter, the type checker and the harness's own tests (JUn
 	$(VENV)/bin/python -m pytest tests -n $(WORKERS) --dist worksteal --junitxml=reports/test.xml
 
 test-faults: setup ## the fault suite alone: kills, hangs, damaged files, full disks (docs/reliability.md)
-	$(VENV)/bin/python -m pytest tests/faults tests/test_process.py tests/test_lease.py tests/test_gpu.py tests/test_matrix.py tests/test_secret.py -n $(WORKERS) --dist worksteal --junitxml=reports/test-faults.xml
+	$(VENV)/bin/python -m pytest tests/faults tests/test_process.py tests/test_lease.py tests/test_gpu.py tests/test_matrix.py tests/test_secret.py tests/test_standby.py -n $(WORKERS) --dist worksteal --junitxml=reports/test-faults.xml
 
 known-answers: setup ## hold reported successes against known ones, for some policies whose outcome is known
 	$(VENV)/bin/python -m fixtures.known_answers $(ANSWERS) --rows $(SOME_ANSWERS)

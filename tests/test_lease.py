@@ -221,6 +221,25 @@ def test_what_a_dead_row_left_on_a_gpu_is_ended_before_it_is_used_again(tmp_path
         other.kill()
 
 
+def test_what_this_session_keeps_on_a_gpu_is_no_leftover_and_nobody_else_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with lease.hold(0) as device:
+        mark = {leftover.LEASE: str(device.lock_file)}
+    monkeypatch.setenv(leftover.SESSION, "/ours")
+    command = ["sleep", "20"]
+    with (
+        subprocess.Popen(command, env=mark | {leftover.SESSION: "/ours"}) as ours,
+        subprocess.Popen(command, env=mark | {leftover.SESSION: "/another"}) as others,
+    ):
+        found = (gpu.Process(ours.pid, "ours", 1), gpu.Process(1, "somebody", 2))
+        monkeypatch.setattr(gpu, "processes", lambda uuid: found)
+        with lease.hold(0) as device:
+            assert ours.poll() is None and others.poll() is not None
+            assert device.others == found[1:]
+        ours.kill()
+
+
 def test_the_folder_of_the_locks_is_for_every_user_of_the_host(tmp_path: Path) -> None:
     free()
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "locks").glob("*")}
