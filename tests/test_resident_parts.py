@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 from tracka import engine
-from tracka.resident import noise, weights
+from tracka.resident import evaluation, noise, weights
+from tracka.resident.crew import Crew
 from tracka.resident.episode import Episode, Look, Outcome, episodes
 from tracka.resident.player import manner
 from tracka.resident.record import Record
 from tracka.resident.settings import ResidentConfig, ResidentSettings
+from tracka.resident.slot import Begin, Filming, Seen
 
 SHAPE = (5, 3)
 
@@ -236,3 +238,49 @@ def test_a_flag_that_cannot_be_obeyed_is_refused_with_a_remedy(changed: dict[str
 def test_a_setting_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="resident"):
         ResidentSettings(**wrong)
+
+
+# environment processes
+
+
+class Still:
+    """A simulator in which nothing moves."""
+
+    description, fallbacks, max_steps = "pick it up", (), 1
+
+    def reset(self, *_: Any) -> dict[str, Any]:
+        return {"pixels": {"image": np.full((2, 2, 3), 9, np.uint8)}}
+
+    def close(self) -> None:
+        pass
+
+
+def test_an_environment_that_was_built_ahead_is_the_one_that_the_episode_gets(tmp_path: Path) -> None:
+    def make(episode: Episode) -> Any:
+        with (tmp_path / "built").open("a") as file:
+            file.write(f"{episode.task_id}\n")
+        return Still()
+
+    ahead, other = look(task_id=3).episode, look(task_id=4).episode
+    crew = Crew(1, 2, {"image": (2, 2, 3)}, make, Filming(1, 20))
+    crew.build([ahead])
+    assert crew.tasks == {0: ("libero_object", 3)}
+    for episode in (ahead, other):
+        crew.send(0, Begin(0, episode))
+        (seen,) = crew.replies()
+        assert isinstance(seen, Seen) and crew.pictures[0]["image"].max() == 9
+    assert (tmp_path / "built").read_text() == "3\n4\n"
+    (first,) = crew.spent()
+    assert first.seconds["build"] > 0 and crew.spent()[0].seconds == {}
+    crew.stop()
+
+
+def test_slots_begin_with_a_task_each_where_tasks_mix_and_with_a_batch_where_they_do_not() -> None:
+    todo = episodes("libero_object", (0, 4), 2, 2, 7)
+    for kind, noise_of, wanted in (
+        ("act", "episode", [0, 4]),
+        ("replay", "episode", [0, 0]),
+        ("pi0", "reference", [0, 0]),
+    ):
+        cfg: Any = SimpleNamespace(policy=SimpleNamespace(type=kind), resident=SimpleNamespace(noise=noise_of))
+        assert [episode.task_id for episode in evaluation.first(cfg, todo)[:2]] == wanted

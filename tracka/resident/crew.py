@@ -6,7 +6,7 @@ Guarantees: a worker that dies ends the evaluation with what it said last; no wo
 import mmap
 import multiprocessing
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -14,8 +14,8 @@ import numpy as np
 
 from .. import supervisor
 from . import slot
-from .episode import Task
-from .slot import Account, Failed, Filming, MakeSimulator, Pictures, Spent
+from .episode import Episode, Task
+from .slot import Account, Build, Failed, Filming, MakeSimulator, Pictures, Spent
 
 ENDING_SECS = 60
 NICE = 10
@@ -60,6 +60,12 @@ class Crew:
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def build(self, first: Sequence[Episode]) -> None:
+        """Lets the first slots build the environments of these episodes, one each, while something else is done."""
+        for number, episode in enumerate(first):
+            self.tasks[number] = episode.task
+            self.send(number, Build(number, episode))
 
     def send(self, number: int, command: Any) -> None:
         """Tells slot `number`'s worker what to do."""

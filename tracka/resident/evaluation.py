@@ -16,6 +16,7 @@ from .. import files
 
 if TYPE_CHECKING:
     from .crew import Crew
+    from .episode import Episode
     from .player import Player
     from .record import Played
     from .rollout import Rollout, Take
@@ -81,7 +82,7 @@ def evaluate(cfg: "ResidentConfig", kept: Kept, stages: Stages) -> None:
     counts = (cfg.eval.n_episodes, cfg.eval.batch_size, cfg.seed)
     todo = episode.episodes(cfg.env.task, simulation.task_ids, *counts)
     stages.end("import")
-    crew = _crew(cfg, simulation, kept, len(todo))
+    crew = _crew(cfg, simulation, kept, todo)
     output = Path(str(cfg.output_dir))
     record = Record(output, len(todo))
     player = _player(cfg, kept, len({each.batch for each in todo}))
@@ -104,15 +105,24 @@ def evaluate(cfg: "ResidentConfig", kept: Kept, stages: Stages) -> None:
     logging.info("End of eval")
 
 
-def _crew(cfg: "ResidentConfig", simulation: "Simulation", kept: Kept, episodes: int) -> "Crew":
-    """The environment processes; those that last may have more to play next."""
+def _crew(cfg: "ResidentConfig", simulation: "Simulation", kept: Kept, todo: Sequence["Episode"]) -> "Crew":
+    """The environment processes, at work on what they need first; those that last may have more to play next."""
     from .crew import Crew
 
     if kept.crew is None:
-        slots = cfg.n_slots if kept.lasting else min(cfg.n_slots, episodes)
+        slots = cfg.n_slots if kept.lasting else min(cfg.n_slots, len(todo))
         made = simulation.cameras, simulation.make, simulation.filming
         kept.crew = Crew(cfg.n_workers, slots, *made, output=kept.output)
+        kept.crew.build(first(cfg, todo)[:slots])
     return kept.crew
+
+
+def first(cfg: "ResidentConfig", todo: Sequence["Episode"]) -> list["Episode"]:
+    """The episodes in the order in which slots are likely to get them: where tasks mix, one of each task in turn."""
+    from .player import MIXING
+
+    mixing = cfg.policy.type in MIXING and cfg.resident.noise == "episode"
+    return sorted(todo, key=lambda episode: episode.number) if mixing else list(todo)
 
 
 def _player(cfg: "ResidentConfig", kept: Kept, batches: int) -> "Player":

@@ -25,6 +25,14 @@ Pictures = Mapping[str, Array]  # camera -> (height, width, 3) bytes, shared wit
 
 
 @dataclass(frozen=True)
+class Build:
+    """Build the environment of the episode's task, which is likely to come next. There is no answer."""
+
+    slot: int
+    episode: Episode
+
+
+@dataclass(frozen=True)
 class Begin:
     slot: int
     episode: Episode
@@ -114,7 +122,8 @@ def serve(pipe: Connection, pictures: Mapping[int, Pictures], make: MakeSimulato
     worker = Worker(pictures, make, filming)
     try:
         while (command := pipe.recv()) is not None:
-            pipe.send(worker.obey(command))
+            if (reply := worker.obey(command)) is not None:
+                pipe.send(reply)
         worker.close()
     except EOFError:
         worker.close()
@@ -133,10 +142,13 @@ class Worker:
         self.seconds: dict[str, float] = defaultdict(float)
         self.fallbacks: dict[str, None] = {}
 
-    def obey(self, command: Begin | Act | Film | Account) -> Any:
+    def obey(self, command: Build | Begin | Act | Film | Account) -> Any:
         if isinstance(command, Account):
             return self._account()
         slot = self.slots[command.slot]
+        if isinstance(command, Build):
+            self._built(slot, command.episode)
+            return None
         if isinstance(command, Begin):
             return self._begin(command.slot, slot, command.episode)
         if isinstance(command, Act):
