@@ -34,6 +34,7 @@ LONG = FIRST | {"env.episode_length": 280, "eval.n_episodes": 40}
 ROWS = (
     "baseline_b1_e1,libero_object,1,1,cpu,7,egl,checkpoints/act,1",
     "next_b1_e2,libero_goal,1,2,cpu,8,egl,checkpoints/act,1",
+    "nan,libero_object,1,1,cpu,7,egl,checkpoints/nan,1",
 )
 SETTINGS = """
 schema_version = 1
@@ -46,6 +47,7 @@ workers = 1
 
 [build]
 "checkpoints/act" = "tiny_act"
+"checkpoints/nan" = "faulty nan 3"
 
 [lerobot_eval]
 policy_type = "act"
@@ -53,6 +55,9 @@ task_ids = [0]
 episode_length = 20
 observation_height = 128
 observation_width = 128
+
+[rows.nan]
+policy_type = "faulty"
 """
 
 
@@ -191,12 +196,13 @@ def test_a_row_that_fails_says_why_and_leaves_nobody(policy: Path, tmp_path: Pat
     assert row.returncode == 2 and "eval.recording" in errors
 
 
-def test_the_rows_of_a_sweep_share_one_policy_load_and_nobody_outlives_it(tmp_path: Path) -> None:
+def test_the_rows_of_a_sweep_share_one_load_whatever_another_policy_does_and_nobody_outlives_it(tmp_path: Path) -> None:
     made = Made(campaigns.make(tmp_path / "campaign", ROWS, SETTINGS).root, {})
     prepared = made.pytest("-n0", "-m", "phase1 or phase2")
     assert prepared.returncode == 0, prepared.stdout
     swept = made.tracka(*made.sweep_words("--max-parallel", "1"))
-    assert swept.returncode == 0, swept.stderr
+    assert swept.returncode == 1, swept.stderr
+    assert files.read_json(made.layout.run("nan").result)["reason"] == "bad_action"
     told = [timings(made.layout.run(run_id).attempt(1).output) for run_id in ("baseline_b1_e1", "next_b1_e2")]
     assert sorted(each["evaluation"] for each in told) == [1, 2]  # type: ignore[type-var]
     manifest = files.read_json(made.layout.run("next_b1_e2").manifest)

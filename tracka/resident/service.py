@@ -12,9 +12,11 @@ import fcntl
 import gc
 import json
 import os
+import select
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -32,11 +34,13 @@ def main(listening: int, alive: int) -> None:
     os.setsid()
     entry.prepare()
     _in_background(_end_with_session, alive)
-    kept = Kept(lasting=True, output=_output())
+    said, output = os.pipe()  # what environment processes print
+    _in_background(_pass_on, said)
+    kept = Kept(lasting=True, output=output)
     with socket.socket(fileno=listening) as asked:
         asked.settimeout(IDLE_SECS)
         with contextlib.suppress(TimeoutError):
-            while _serve(asked.accept()[0], kept) == 0:
+            while _serve(asked.accept()[0], kept, said) == 0:
                 _free()
 
 
@@ -50,20 +54,14 @@ def _end_with_session(alive: int) -> None:
     os._exit(0)
 
 
-def _output() -> int:
-    """A descriptor whose text goes to stderr as it is at that moment: the files of a row end with the row."""
-    read, write = os.pipe()
-    _in_background(_pass_on, read)
-    return write
-
-
 def _pass_on(pipe: int) -> None:
+    """To stderr as it is at that moment: a row's files end with the row."""
     while text := os.read(pipe, 1 << 16):
         with contextlib.suppress(OSError):
             os.write(2, text)
 
 
-def _serve(connection: socket.socket, kept: Kept) -> int:
+def _serve(connection: socket.socket, kept: Kept, said: int) -> int:
     """Plays what is asked for and tells the exit code; 0 too where nobody asks anything."""
     with connection:
         message, files, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, FILES)
@@ -74,6 +72,8 @@ def _serve(connection: socket.socket, kept: Kept) -> int:
         _in_background(_end_with, connection.dup(), answered)
         with _printing_to(files):
             code = _play(json.loads(message), kept)
+            while select.select([said], [], [], 0)[0]:
+                time.sleep(0.01)  # MuJoCo's warnings decide whether a row passes
         answered.set()
         connection.send(str(code).encode())
     return code
