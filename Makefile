@@ -25,7 +25,7 @@ export FIND_PYTHON PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: accept test test-faults known-answers known-answers-full demonstrations sim-validity \
-  sim-validity-full sim-table parity parity-full bench bench-schedule bench-matrix bench-overhead setup \
+  sim-validity-full sim-table parity parity-full bench bench-standby bench-schedule bench-matrix bench-overhead setup \
   lock clean-artifacts help
 
 accept: setup ## run the acceptance gates on the embedded campaign (JUnit in reports/accept.xml)
@@ -74,6 +74,9 @@ parity-full: setup ## the same for all cases, half an hour; what was measured is
 
 bench: setup ## the resident engine against lerobot-eval on one row; fails below 6 times end to end, 15 times under way
 	$(VENV)/bin/python -m benchmarks.engines
+
+bench-standby: setup ## what rows of the resident engine gain by the process that plays one after the other (minutes)
+	$(VENV)/bin/python -m benchmarks.standby
 
 setup: ## make or refresh the virtual environment, the GL libraries and LIBERO's files
 	@python="$$(eval "$$FIND_PYTHON")" && "$$python" -m tracka setup --artifacts-dir reports/setup

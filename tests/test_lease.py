@@ -14,7 +14,7 @@ import pytest
 from campaigns import REPOSITORY, ROWS, Made
 from processes import wait_until
 
-from tracka import errors, files, gpu, lease, leftover, run
+from tracka import errors, files, gpu, lease, leftover, lock, run, standby
 from tracka.matrix import AUTO, CPU
 
 HOLD = """
@@ -234,10 +234,31 @@ def test_what_this_session_keeps_on_a_gpu_is_no_leftover_and_nobody_else_on_it(
     ):
         found = (gpu.Process(ours.pid, "ours", 1), gpu.Process(1, "somebody", 2))
         monkeypatch.setattr(gpu, "processes", lambda uuid: found)
-        with lease.hold(0) as device:
+        with lease.hold(0, keep=True) as device:
             assert ours.poll() is None and others.poll() is not None
             assert device.others == found[1:]
-        ours.kill()
+        with lease.hold(0):
+            assert ours.poll() is not None
+
+
+def test_who_leases_a_gpu_waits_for_what_another_user_has_standing_by_there(tmp_path: Path) -> None:
+    with lease.hold(0) as device:
+        pass
+    assert device.lock_file is not None
+    stands = standby.occupied(device.lock_file)
+    stands.touch()
+    with subprocess.Popen(["flock", str(stands), "sleep", "1.5"]) as other:
+        wait_until(lambda: is_locked(stands))
+        with lease.hold(0, keep=True):
+            assert other.wait(1) == 0
+
+
+def is_locked(path: Path) -> bool:
+    try:
+        with lock.hold(path, "it"):
+            return False
+    except errors.Busy:
+        return True
 
 
 def test_the_folder_of_the_locks_is_for_every_user_of_the_host(tmp_path: Path) -> None:

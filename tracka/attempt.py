@@ -27,6 +27,7 @@ def run(plan: Plan, device: Device) -> Json:
     folder = layout.run(run_id).attempt(number)
     environ = environment.for_row(plan.campaign, device, plan.host.backend)
     manifest = plan.manifest(folder, device, environ, number)
+    told = _standing_by(plan, device, manifest["command"], environ)
     files.make_folder(folder.path.parent)
     folder.path.mkdir(mode=0o700)  # exclusively: an attempt is made once
     files.write_json(folder.manifest, manifest)
@@ -34,7 +35,6 @@ def run(plan: Plan, device: Device) -> Json:
         log.touch(mode=0o600)  # linked to the top before the launch, so that they can be followed there
     _publish(layout.run(run_id), folder, starting=True)
     marker.advance(layout, run_id, "running", number, retry_index=plan.retry_index, gpu_id=device.gpu_id)
-    told = _standing_by(plan, device, manifest["command"], environ)
     marks = leftover.marks(layout.run(run_id).path, device.lock_file)
     result = _execute(plan, folder, manifest, environ | marks | told, device)
     if result["status"] != "pass" and told:
@@ -43,13 +43,16 @@ def run(plan: Plan, device: Device) -> Json:
 
 
 def _standing_by(plan: Plan, device: Device, command: list[str], environ: dict[str, str]) -> dict[str, str]:
-    """What tells the resident engine's program of a process that plays the row for it, where the campaign has them."""
-    if not plan.campaign.is_resident or not plan.campaign.resident.get("standby", True):
+    """What tells the resident engine's program of a process that plays the row for it, where the campaign has them.
+
+    A display that is made for one row ends with it, and nobody could stand by on it.
+    """
+    if not plan.campaign.is_resident or not plan.campaign.resident.get("standby", True) or plan.host.render_prefix:
         return {}
     environ = {name: value for name, value in environ.items() if name != lease.WORKER}
-    wanted = standby.key(command, environ, plan.proof_key)
+    wanted = standby.key(command, environ, plan.proof_key, min(plan.batch_size, plan.row.n_episodes))
     name = device.uuid or f"cpu-{lease.worker_number()}"
-    return standby.ready(name, wanted, plan.campaign.layout.root, environ | leftover.marks(None, device.lock_file))
+    return standby.ready(name, wanted, plan.campaign.layout.root, environ, device.lock_file)
 
 
 def _execute(plan: Plan, folder: RunFolder, manifest: Json, environ: dict[str, str], device: Device) -> Json:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from . import files, leftover, secret, setup
+from . import files, leftover, secret, setup, standby
 from .campaign import Campaign
 from .gpu import Device
 from .matrix import CPU
@@ -35,21 +35,22 @@ NEEDED = (
     "TZ",
 )
 ROWS_AT_ONCE = "TRACKA_ROWS_AT_ONCE"  # by which the resident engine divides this host's cores
-# Never inherited as they are: robosuite refuses an EGL id that does not fit the leased device, and a session's mark
-# is not for what ends with its row.
-REPLACED = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID", leftover.SESSION)
+# Never inherited as they are: robosuite refuses an EGL id that does not fit the leased device.
+DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")
+# What is a session's own, or one row's.
+KEPT_BACK = (leftover.SESSION, standby.SOCKET)
 
 
 def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
     """The environment of a process that renders with `backend` and computes on `device`."""
-    inherited = {name: value for name, value in base().items() if name not in REPLACED}
+    inherited = {name: value for name, value in base().items() if name not in DEVICE_VARIABLES}
     shared = {ROWS_AT_ONCE: str(max(1, campaign.expected_gpus))}
     return inherited | {"MUJOCO_GL": backend} | shared | devices(campaign, device, backend)
 
 
 def base() -> dict[str, str]:
     """What every child gets: the allow-listed part of ours, and the paths and switches that lerobot needs."""
-    passed = {name: value for name, value in os.environ.items() if may_pass(name)}
+    passed = {name: value for name, value in os.environ.items() if may_pass(name) and name not in KEPT_BACK}
     fixed = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{passed.get('PATH', os.defpath)}",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA's own order is by speed, NVML's is by bus

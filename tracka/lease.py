@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from . import gpu, leftover, lock
+from . import gpu, leftover, lock, standby
 from .errors import Busy, Finding, TrackaError
 from .gpu import CPU_DEVICE, Device, Gpu
 from .matrix import AUTO, CPU
@@ -23,12 +23,14 @@ from .matrix import AUTO, CPU
 LOCKS = "TRACKA_GPU_LOCKS"
 HOST_FOLDER = "/tmp/tracka-gpus"  # not under TMPDIR, which may differ from job to job
 WORKER = "TRACKA_WORKER"  # the number of a process that `tracka sweep` started
+OTHERS_SECS = 30.0  # longer than a process stands by that nobody asks
 JOURNAL_BYTES = 1 << 20  # a longer journal begins anew
 
 
 @contextlib.contextmanager
-def hold(request: int, preferred: int = 0, poll_secs: float = 0.2) -> Iterator[Device]:
-    """Holds the device that a row asks for, waiting until it is free.
+def hold(request: int, preferred: int = 0, poll_secs: float = 0.2, keep: bool = False) -> Iterator[Device]:
+    """Holds the device that a row asks for, waiting until it is free. What this session has standing by on it ends,
+    unless told to `keep` it.
 
     `request` is an index, AUTO (any GPU, the one numbered `preferred` first) or CPU (no lock).
     Raises TrackaError where the host has no such GPU, or the folder of the locks cannot be trusted.
@@ -41,15 +43,30 @@ def hold(request: int, preferred: int = 0, poll_secs: float = 0.2) -> Iterator[D
     with contextlib.ExitStack() as held:
         while (device := _first_free(candidates, folder, held)) is None:
             time.sleep(poll_secs)
-        ours = _standing_by()
+        ours = _standing_by(device) if keep else frozenset()
         leftover.end(leftover.LEASE, str(device.lock_file), spared=ours)
+        if not ours:
+            _wait_for_others(device, poll_secs)
         yield replace(device, others=tuple(each for each in gpu.processes(device.uuid) if each.pid not in ours))
 
 
-def _standing_by() -> frozenset[int]:
-    """The processes that this session keeps for its next rows; another session's are leftovers."""
+def _standing_by(device: Device) -> frozenset[int]:
+    """The processes that this session keeps on the GPU for its next rows; another session's are leftovers."""
     session = os.environ.get(leftover.SESSION)
-    return leftover.marked(leftover.SESSION, session) if session else frozenset()
+    if not session:
+        return frozenset()
+    return leftover.marked(leftover.SESSION, session) & leftover.marked(leftover.LEASE, str(device.lock_file))
+
+
+def _wait_for_others(device: Device, poll_secs: float) -> None:
+    """Until what another user has standing by on the GPU has been idle for long enough, and ends."""
+    end = time.monotonic() + OTHERS_SECS
+    assert device.lock_file is not None
+    occupied = standby.occupied(device.lock_file)
+    while occupied.exists() and time.monotonic() < end:
+        with contextlib.suppress(Busy), lock.hold(occupied, "the GPU", shared=True):
+            return
+        time.sleep(poll_secs)
 
 
 def worker_number() -> int:

@@ -113,7 +113,7 @@ def run_row(
             attempt.restore_marker(layout, passed)
             return passed
         marker.ensure_pending_held(layout, row.run_id)
-        with lease.hold(row.gpu_id, lease.worker_number()) as device:
+        with lease.hold(row.gpu_id, lease.worker_number(), keep=True) as device:
             return _attempts(plan, device)
 
 

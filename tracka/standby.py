@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from . import files, leftover, lock, process
+from .errors import Busy
 
 SOCKET = "TRACKA_STANDBY"  # tells a row's program whom to ask
 FILES = 2  # stdout and stderr
@@ -42,27 +44,34 @@ def session() -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def key(command: Sequence[str], environ: Mapping[str, str], proof: str) -> str:
-    """What two rows must have in common; `proof` stands for checkpoint, software, settings and device."""
+def key(command: Sequence[str], environ: Mapping[str, str], proof: str, batch: int) -> str:
+    """What two rows must have in common; `proof` stands for checkpoint, software, settings and device.
+
+    `batch` is how many episodes lerobot-eval plays at once: its batch size, or all episodes where they are fewer.
+    """
     own = tuple(f"--{name}=" for name in OWN)
     words = [word for word in command if not word.startswith(own)]
-    return files.sha256(files.canonical([words, dict(environ), proof]))
+    return files.sha256(files.canonical([words, dict(environ), proof, batch]))
 
 
-def ready(name: str, wanted: str, root: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """What tells a row's program of the process that stands by on the device `name`; nothing outside a session.
+def ready(name: str, wanted: str, root: Path, environ: Mapping[str, str], lease: Path | None = None) -> dict[str, str]:
+    """What tells a row's program of the process that stands by on the device `name`; nothing where none can be had.
 
-    One with the key `wanted` is there afterwards, started in the folder `root` if need be; any other has ended.
+    One with the key `wanted` is there afterwards, started in the folder `root` if need be; any other has ended. `lease`
+    is the lock file of a GPU, which the caller holds.
     """
     folder = os.environ.get(leftover.SESSION)
     if folder is None or len(os.fsencode(folder)) + len(name) > PATH_BYTES:
         return {}
     place = Path(folder) / f"{name}.sock"
     told = place.with_suffix(".key")
-    if not (told.is_file() and told.read_text() == wanted and _stands(place)):
-        end(place)
-        _start(place, root, environ)
-        told.write_text(wanted)
+    try:
+        if not (told.is_file() and told.read_text() == wanted and _stands(place)):
+            end(place)
+            _start(place, root, environ, lease)
+            told.write_text(wanted)
+    except (OSError, Busy):
+        return {}
     return {SOCKET: str(place)}
 
 
@@ -81,23 +90,30 @@ def _stands(place: Path) -> bool:
     return True
 
 
-def _start(place: Path, root: Path, environ: Mapping[str, str]) -> None:
+def _start(place: Path, root: Path, environ: Mapping[str, str], lease: Path | None) -> None:
     """The socket is there at once, so that nobody has to wait for the process behind it to come up."""
-    marks = {leftover.SESSION: str(place.parent), leftover.STANDS_BY: str(place)}
-    with _socket() as listening, (place.parent / "alive").open() as alive:
+    marks = {leftover.SESSION: str(place.parent), leftover.STANDS_BY: str(place)} | leftover.marks(None, lease)
+    with contextlib.ExitStack() as opened:
+        listening, alive = opened.enter_context(_socket()), opened.enter_context((place.parent / "alive").open())
         listening.bind(str(place))
         listening.listen()
-        words = str(listening.fileno()), str(alive.fileno())
-        with subprocess.Popen(
-            process.python("tracka.resident.service", *words),
-            cwd=root,
-            env={**environ, **marks},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            pass_fds=(listening.fileno(), alive.fileno()),
-        ):
-            pass  # the process leaves our tree at once
+        held = [opened.enter_context(lock.hold(occupied(lease), "the GPU", shared=True))] if lease else []
+        opened.enter_context(
+            subprocess.Popen(
+                process.python("tracka.resident.service", str(listening.fileno()), str(alive.fileno())),
+                cwd=root,
+                env={**environ, **marks},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(listening.fileno(), alive.fileno(), *(file.fileno() for file in held)),
+            )
+        )  # the process leaves our tree at once
+
+
+def occupied(lease: Path) -> Path:
+    """The file that is locked as long as somebody stands by on the GPU with this lock file."""
+    return lease.with_suffix(".standby")
 
 
 def _socket() -> socket.socket:
@@ -117,5 +133,6 @@ def ask(place: str, flags: Sequence[str]) -> int | None:
         with contextlib.suppress(OSError):
             if code := asked.recv(16):
                 return int(code)
-    print("error: the process that stood by on this device ended without a word", file=sys.stderr)
+    print("error: the process that stood by on this device was killed", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)  # so that the row ends as it would by itself
     return 1

@@ -3,8 +3,8 @@
 It plays one evaluation after the other, each for a process `python -m tracka.resident` that hands over its flags and
 its standard files, and keeps imports, environments and the policy in between.
 
-Guarantees: it ends when the session has ended, by whatever death, when it has been idle for IDLE_SECS, when whoever
-asked is gone, and after an evaluation that failed, so nothing broken is kept.
+Guarantees: it ends, with all that it started, when the session has ended, by whatever death; when it has been idle for
+IDLE_SECS; when whoever asked is gone; and after an evaluation that failed, so nothing broken is kept.
 """
 
 import contextlib
@@ -16,12 +16,11 @@ import select
 import socket
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from .. import entry
+from .. import entry, leftover
 from ..standby import FILES, MESSAGE_BYTES, TAKEN
 from .evaluation import Kept, Stages, run
 
@@ -34,14 +33,37 @@ def main(listening: int, alive: int) -> None:
     os.setsid()
     entry.prepare()
     _in_background(_end_with_session, alive)
-    said, output = os.pipe()  # what environment processes print
-    _in_background(_pass_on, said)
-    kept = Kept(lasting=True, output=output)
+    voices = Voices()
+    kept = Kept(lasting=True, output=voices.write)
     with socket.socket(fileno=listening) as asked:
+        os.register_at_fork(after_in_child=asked.close)  # or somebody might still be answered when we have ended
         asked.settimeout(IDLE_SECS)
         with contextlib.suppress(TimeoutError):
-            while _serve(asked.accept()[0], kept, said) == 0:
-                _free()
+            while _serve(asked.accept()[0], kept, voices) == 0:
+                _free(kept)
+    _leave(0)
+
+
+class Voices:
+    """What environment processes print, passed on to stderr as it is at that moment: a row's files end with it."""
+
+    def __init__(self) -> None:
+        self.read, self.write = os.pipe()
+        self.passing = threading.Lock()
+        _in_background(self._listen)
+
+    def _listen(self) -> None:
+        while True:
+            select.select([self.read], [], [])
+            self.pass_on()
+
+    def pass_on(self) -> None:
+        """All that has been said until now. MuJoCo's warnings decide whether a row passes: none may come too late."""
+        with self.passing:
+            while select.select([self.read], [], [], 0)[0]:
+                text = os.read(self.read, 1 << 16)
+                with contextlib.suppress(OSError):
+                    os.write(2, text)
 
 
 def _in_background(function: Callable[..., None], *arguments: Any) -> None:
@@ -51,32 +73,37 @@ def _in_background(function: Callable[..., None], *arguments: Any) -> None:
 def _end_with_session(alive: int) -> None:
     """The session holds this file's lock as long as it lives."""
     fcntl.flock(alive, fcntl.LOCK_SH)
-    os._exit(0)
+    _leave(0)
 
 
-def _pass_on(pipe: int) -> None:
-    """To stderr as it is at that moment: a row's files end with the row."""
-    while text := os.read(pipe, 1 << 16):
-        with contextlib.suppress(OSError):
-            os.write(2, text)
+def _leave(code: int) -> NoReturn:
+    """Ends this process and all that it or a policy has started."""
+    leftover.end(leftover.STANDS_BY, os.environ[leftover.STANDS_BY])
+    os._exit(code)
 
 
-def _serve(connection: socket.socket, kept: Kept, said: int) -> int:
-    """Plays what is asked for and tells the exit code; 0 too where nobody asks anything."""
+def _serve(connection: socket.socket, kept: Kept, voices: Voices) -> int:
+    """Plays what is asked for and tells the exit code. 0 too where nobody asks anything, 1 where it cannot be done."""
     with connection:
-        message, files, _, _ = socket.recv_fds(connection, MESSAGE_BYTES, FILES)
+        message, files, flags, _ = socket.recv_fds(connection, MESSAGE_BYTES, FILES)
         if not message:
             return 0
+        if flags & socket.MSG_TRUNC or not _whole(kept):
+            return 1  # whoever asked has not been told that it is taken, and plays by itself
         connection.send(TAKEN)
         answered = threading.Event()
         _in_background(_end_with, connection.dup(), answered)
         with _printing_to(files):
             code = _play(json.loads(message), kept)
-            while select.select([said], [], [], 0)[0]:
-                time.sleep(0.01)  # MuJoCo's warnings decide whether a row passes
+            voices.pass_on()
         answered.set()
         connection.send(str(code).encode())
     return code
+
+
+def _whole(kept: Kept) -> bool:
+    """Whether all environment processes live: one may have been killed while nobody played."""
+    return kept.crew is None or all(process.is_alive() for process in kept.crew.processes)
 
 
 def _end_with(connection: socket.socket, answered: threading.Event) -> None:
@@ -84,7 +111,7 @@ def _end_with(connection: socket.socket, answered: threading.Event) -> None:
     with connection, contextlib.suppress(OSError):
         connection.recv(1)
     if not answered.is_set():
-        os._exit(1)
+        _leave(1)
 
 
 @contextlib.contextmanager
@@ -105,22 +132,27 @@ def _printing_to(files: Sequence[int]) -> Iterator[None]:
 
 
 def _play(flags: Sequence[str], kept: Kept) -> int:
-    """One evaluation; its exit code as the interpreter would have it."""
+    """One evaluation; its exit code and last words as the interpreter would have them."""
     sys.argv = ["tracka.resident", *flags]
     try:
         run(kept, Stages())
     except SystemExit as error:
-        return error.code if isinstance(error.code, int) else int(error.code is not None)
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)
+        return 1
     except BaseException:
         traceback.print_exc()
         return 1
     return 0
 
 
-def _free() -> None:
-    """Leaves the device what is not needed until the next evaluation."""
+def _free(kept: Kept) -> None:
+    """Leaves the device what the next evaluation does not need."""
     import torch
 
+    if kept.player is not None and not kept.player.draws_nothing:
+        kept.player = None
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -163,6 +163,7 @@ class Worker:
     def _account(self) -> Spent:
         spent = Spent(dict(self.seconds), tuple(self.fallbacks))
         self.seconds.clear()
+        self.fallbacks.clear()
         return spent
 
     def _begin(self, number: int, slot: Slot, episode: Episode) -> Seen:
@@ -171,6 +172,7 @@ class Worker:
 
     def _reset(self, slot: Slot, episode: Episode) -> Observation:
         simulator = self._built(slot, episode)
+        self.fallbacks.update(dict.fromkeys(simulator.fallbacks))
         slot.episode, slot.actions, slot.rewards = episode, [], []
         start = time.perf_counter()
         observation = simulator.reset(episode.seed, episode.init_state, episode.ordinal)
@@ -184,7 +186,6 @@ class Worker:
             if slot.simulator is not None:
                 slot.simulator.close()
             slot.simulator, slot.task = self.make(episode), episode.task
-            self.fallbacks.update(dict.fromkeys(slot.simulator.fallbacks))
             self.seconds["build"] += time.perf_counter() - start
         return slot.simulator
 

@@ -1,0 +1,73 @@
+"""What the rows of a session gain by a process that stands by: python -m benchmarks.standby.
+
+The same rows of the resident engine, one after the other, a small random ACT on the CPU, some in another suite than the
+one before: first each in a process of its own, then handed to one that stays. Prints the seconds of each and the
+ratio. Exit status 1 if an episode came out otherwise, or if what stays does not make the later rows quicker.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fixtures import parity as program
+from fixtures.parity import Case
+from tracka import parity, standby
+
+ROWS = (
+    Case(program.RANDOM, "libero_object", (0,), 7, 2),
+    Case(program.RANDOM, "libero_object", (0,), 11, 2),
+    Case(program.RANDOM, "libero_goal", (0,), 7, 2),
+    Case(program.RANDOM, "libero_spatial", (0,), 7, 2),
+    Case(program.RANDOM, "libero_object", (0,), 23, 2),
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """How a row went."""
+
+    seconds: float  # of the whole process
+    load: float  # of its policy
+    lines: parity.Played
+
+
+def main() -> int:
+    argparse.ArgumentParser(prog="python -m benchmarks.standby", description=__doc__).parse_args()
+    program.checkpoint(program.RANDOM)
+    with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
+        alone = [played(case, Path(folder, f"alone-{number}"), {}) for number, case in enumerate(ROWS)]
+        with standby.session():
+            told = standby.ready("cpu-0", "bench", Path(folder), program.environ())
+            shared = [played(case, Path(folder, f"shared-{number}"), told) for number, case in enumerate(ROWS)]
+    print(f"{'row':70} {'alone':>8} {'load':>7} {'shared':>8} {'load':>7}")
+    for case, one, other in zip(ROWS, alone, shared, strict=True):
+        print(f"{case!s:70} {one.seconds:6.1f} s {one.load:5.2f} s {other.seconds:6.1f} s {other.load:5.2f} s")
+    sums = [sum(row.seconds for row in rows) for rows in (alone, shared)]
+    later = [sum(row.seconds for row in rows[1:]) for rows in (alone, shared)]
+    print(f"all {sums[0] / sums[1]:.2f}x, all but the first {later[0] / later[1]:.2f}x")
+    same = all(parity.compare(one.lines, other.lines).exact for one, other in zip(alone, shared, strict=True))
+    return 0 if same and later[0] > later[1] else 1
+
+
+def played(case: Case, folder: Path, told: Mapping[str, str]) -> Row:
+    folder.mkdir()
+    words = [*program.flags(case, folder / "eval"), *program.more("resident")]
+    start = time.monotonic()
+    with (folder / "log").open("w") as log:
+        command = [sys.executable, "-m", program.ENGINES["resident"], *words]
+        subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, env=program.environ() | told
+        )
+    seconds = time.monotonic() - start
+    stages = json.loads((folder / "eval" / "timings.json").read_text())["stages"]
+    return Row(seconds, stages["policy_load"], parity.read(folder / "eval" / "episodes.jsonl"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
