@@ -66,10 +66,10 @@ bench-matrix: setup ## time and memory of parsing and collecting 10,000 rows; fa
 bench-overhead: setup ## what the harness adds to one row, median of five; fails above 3%
 	$(VENV)/bin/python -m benchmarks.overhead
 
-parity: setup ## hold the resident engine against lerobot-eval, episode by episode: some cases, minutes
+parity: setup ## hold the resident engine against lerobot-eval, episode by episode: some cases, a quarter of an hour
 	$(VENV)/bin/python -m fixtures.parity some --processes 2
 
-parity-full: setup ## the same for all cases, half an hour; what was measured is kept; writes docs/parity.txt
+parity-full: setup ## the same for all cases, an hour; what was measured is kept; writes docs/parity.txt
 	$(VENV)/bin/python -m fixtures.parity all --processes 2 --output docs/parity.txt
 
 bench: setup ## the resident engine against lerobot-eval on one row; fails below 6 times end to end, 15 times under way
