@@ -15,7 +15,8 @@ import psutil
 import pytest
 from campaigns import REPOSITORY, Made
 
-from tracka import environment, files, leftover, standby
+from tracka import environment, files, lease, leftover, lock, standby
+from tracka.errors import Busy
 
 pytestmark = pytest.mark.simulator
 
@@ -151,6 +152,23 @@ def test_without_anybody_there_a_row_plays_by_itself(policy: Path, tmp_path: Pat
     standby.end(Path(told[standby.SOCKET]))
     play(policy, tmp_path / "eval", FIRST, told)
     assert timings(tmp_path / "eval")["evaluation"] == 1
+
+
+def test_who_stands_by_on_a_gpu_keeps_it_occupied_and_ends_with_whoever_leases_it_for_something_else(
+    session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKA_PRETEND_GPUS", "1")
+    monkeypatch.setenv(lease.LOCKS, str(tmp_path / "locks"))
+    with lease.hold(0, keep=True) as device:
+        assert device.lock_file is not None
+        told = standby.ready("gpu", "key", REPOSITORY, environ(), device.lock_file)
+        occupied = standby.occupied(device.lock_file)
+    with lease.hold(0, keep=True):
+        assert standing(told)
+        with pytest.raises(Busy), lock.hold(occupied, "the GPU"):
+            pass
+    with lease.hold(0), lock.hold(occupied, "the GPU"):
+        assert not standing(told)
 
 
 def test_rows_share_where_they_differ_in_suite_tasks_episodes_and_seed_alone() -> None:
