@@ -7,10 +7,8 @@ ratio. Exit status 1 if an episode came out otherwise, or if what stays does not
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,17 +54,10 @@ def main() -> int:
 
 
 def played(case: Case, folder: Path, told: Mapping[str, str]) -> Row:
-    folder.mkdir()
-    words = [*program.flags(case, folder / "eval"), *program.more("resident")]
-    start = time.monotonic()
-    with (folder / "log").open("w") as log:
-        command = [sys.executable, "-m", program.ENGINES["resident"], *words]
-        subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=True, env=program.environ() | told
-        )
-    seconds = time.monotonic() - start
+    program.play(case, "resident", folder, told)
     stages = json.loads((folder / "eval" / "timings.json").read_text())["stages"]
-    return Row(seconds, stages["policy_load"], parity.read(folder / "eval" / "episodes.jsonl"))
+    lines = parity.read(folder / "eval" / "episodes.jsonl")
+    return Row(json.loads((folder / "seconds.json").read_text()), stages["policy_load"], lines)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The resident engine as a program, beside lerobot-eval itself, on the real simulator."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,8 @@ from pathlib import Path
 import pytest
 from campaigns import REPOSITORY
 
-from tracka import engine, environment, parity, video
+from fixtures.parity import environ
+from tracka import engine, parity, video
 
 pytestmark = pytest.mark.simulator
 
@@ -33,10 +33,6 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("policies") / "act"
     subprocess.run([sys.executable, REPOSITORY / "fixtures" / "tiny_act.py", folder], check=True, env=environ())
     return folder
-
-
-def environ() -> dict[str, str]:
-    return environment.base() | {"MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl"), "HF_HUB_OFFLINE": "1"}
 
 
 def play(module: str, checkpoint: Path, folder: Path, **more: object) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,8 @@ import psutil
 import pytest
 from campaigns import REPOSITORY, Made
 
-from tracka import environment, files, lease, leftover, lock, standby
+from fixtures.parity import environ
+from tracka import files, lease, leftover, lock, standby
 from tracka.errors import Busy
 
 pytestmark = pytest.mark.simulator
@@ -76,10 +77,6 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(leftover.SESSION, raising=False)
     with standby.session():
         yield
-
-
-def environ() -> dict[str, str]:
-    return environment.base() | {"MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl"), "HF_HUB_OFFLINE": "1"}
 
 
 def start(policy: Path, folder: Path, row: Mapping[str, object], told: Mapping[str, str]) -> subprocess.Popen[str]:

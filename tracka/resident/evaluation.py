@@ -47,7 +47,7 @@ class Kept:
     lasting: bool = False  # whether there will be a next one
     output: int | None = None  # where environment processes print, since they outlive the files of one evaluation
     crew: "Crew | None" = None
-    player: "Player | None" = None
+    player: "Player | None" = None  # none that draws from this process's generators: loading draws from them too
     evaluations: int = 0
 
 
@@ -98,6 +98,7 @@ def evaluate(cfg: "ResidentConfig", kept: Kept, stages: Stages) -> None:
         crew.stop()
     stages.end("film")
     kept.evaluations += 1
+    kept.player = player if kept.lasting and player.draws_nothing else None
     files.write_json(output / "timings.json", _timings(playing, player, spent, stages, kept))
     info = record.close(_paths(films))
     logging.info("Overall Aggregated Metrics:")
@@ -126,10 +127,7 @@ def first(cfg: "ResidentConfig", todo: Sequence["Episode"]) -> list["Episode"]:
 
 
 def _player(cfg: "ResidentConfig", kept: Kept, batches: int) -> "Player":
-    """The policy, with torch set up and seeded as in lerobot-eval.
-
-    One that draws from the process's generators is loaded anew, for loading draws from them too.
-    """
+    """The policy, with torch set up and seeded as in lerobot-eval."""
     import torch
     from lerobot.utils.random_utils import set_seed
 
@@ -138,11 +136,10 @@ def _player(cfg: "ResidentConfig", kept: Kept, batches: int) -> "Player":
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = True
     set_seed(cfg.seed)
-    if kept.player is not None and kept.player.draws_nothing:
+    if kept.player is not None:
         kept.player.turn_to(cfg)
         return kept.player
-    kept.player = None
-    kept.player = player = Player(cfg, batches)
+    player = Player(cfg, batches)
     for reason in player.fallbacks:
         logging.warning("fallback: %s", reason)
     return player

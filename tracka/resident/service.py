@@ -40,7 +40,7 @@ def main(listening: int, alive: int) -> None:
         asked.settimeout(IDLE_SECS)
         with contextlib.suppress(TimeoutError):
             while _serve(asked.accept()[0], kept, voices) == 0:
-                _free(kept)
+                _free()
     _leave(0)
 
 
@@ -147,12 +147,10 @@ def _play(flags: Sequence[str], kept: Kept) -> int:
     return 0
 
 
-def _free(kept: Kept) -> None:
+def _free() -> None:
     """Leaves the device what the next evaluation does not need."""
     import torch
 
-    if kept.player is not None and not kept.player.draws_nothing:
-        kept.player = None
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
