@@ -19,10 +19,11 @@ def test_phase_2_has_passed(handed_over: Callable[[str], None]) -> None:
 
 
 def test_the_engine_plays_the_episodes_of_lerobot_eval(
-    proven: Callable[[], None], contract: Callable[[str], None]
+    subject: Row, proven: Callable[[Row], None], row_contract: Callable[[Row, str], None]
 ) -> None:
-    proven()
-    contract("parity")
+    """One test a checkpoint and way to ask it, each on a GPU of its own; none where lerobot-eval is the engine."""
+    proven(subject)
+    row_contract(subject, "parity")
 
 
 def test_the_baseline_runs_and_leaves_valid_evidence(

@@ -115,6 +115,37 @@ def test_rows_that_ask_their_checkpoint_otherwise_are_proven_each(resident: Made
     assert plan(resident).unproven is None and plan(resident, "long_b1_e6").unproven is None
 
 
+def gates_of_phase_3(made: Made) -> list[str]:
+    listed = made.pytest("--collect-only", "-q", "-m", "phase3").stdout
+    return [line.split("::")[1] for line in listed.splitlines() if "::" in line]
+
+
+def test_each_proof_is_a_gate_of_its_own_which_a_worker_takes_like_a_row(resident: Made) -> None:
+    text = resident.layout.settings.read_text()
+    resident.layout.settings.write_text(f"{text}\n[rows.wide_b4_e4]\nn_action_steps = 3\n")
+    gate = "test_the_engine_plays_the_episodes_of_lerobot_eval"
+    assert [name for name in gates_of_phase_3(resident) if name.startswith(gate)] == [
+        f"{gate}[baseline_b1_e2]",
+        f"{gate}[wide_b4_e4]",
+    ]
+
+
+def test_where_lerobot_eval_is_the_engine_there_is_no_gate_of_its_proof(ready: Made) -> None:
+    assert not [name for name in gates_of_phase_3(ready) if "the_engine_plays" in name]
+
+
+def test_a_row_is_proven_by_the_one_that_asks_its_checkpoint_as_it_does(resident: Made) -> None:
+    text = resident.layout.settings.read_text()
+    resident.layout.settings.write_text(f"{text}\n[rows.wide_b4_e4]\nn_action_steps = 3\n")
+    spec = resident.spec
+    proving = {row.run_id: parity.subject(spec, row) for row in spec.enabled}
+    assert {name: row and row.run_id for name, row in proving.items()} == {
+        "baseline_b1_e2": "baseline_b1_e2",
+        "long_b1_e6": "baseline_b1_e2",
+        "wide_b4_e4": "wide_b4_e4",
+    }
+
+
 @pytest.mark.parametrize(
     ("line", "what"),
     [

@@ -6,13 +6,14 @@ looks at which tests ran: the disk is held against the spec.
 
 import csv
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from . import collect, discover, engine, files, parity, preflight, proof, report, run, schema
+from . import collect, discover, engine, files, parity, preflight, report, schema
 from .campaign import Campaign
 from .errors import Finding, TrackaError, UsageError, short, some
 from .evidence import ROW_CONTRACTS
+from .matrix import Row
 
 Contract = Callable[[Campaign], Iterator[Finding]]
 REWRITE = "Run pytest acceptance again: what has passed is not run again, and the tables are written anew"
@@ -130,12 +131,7 @@ def _snapshots(campaign: Campaign) -> Iterator[Finding]:
 
 def _parity(campaign: Campaign) -> Iterator[Finding]:
     """The engine plays lerobot-eval's episodes, on this host and of each checkpoint."""
-    host = run.load_host(campaign.layout)
-    for row in parity.subjects(campaign):
-        plan = run.plan_row(campaign, row, host)
-        if why := plan.unproven:
-            path = proof.path(campaign.layout, plan.proof_key)
-            yield Finding(str(path), f"{row.policy_path}: {why}", "See the logs beside it; or engine = 'lerobot-eval'")
+    yield from _each(parity.subjects(campaign), "parity", campaign)
 
 
 def _baseline(name: str) -> Contract:
@@ -143,16 +139,16 @@ def _baseline(name: str) -> Contract:
 
 
 def _all_rows(name: str) -> Contract:
-    """The row contract `name` of every enabled row: one that cannot be checked hides no other."""
+    return lambda campaign: _each(campaign.enabled, name, campaign)
 
-    def contract(campaign: Campaign) -> Iterator[Finding]:
-        for row in campaign.enabled:
-            try:
-                yield from ROW_CONTRACTS[name](campaign, row)
-            except TrackaError as error:
-                yield from error.findings
 
-    return contract
+def _each(rows: Iterable[Row], name: str, campaign: Campaign) -> Iterator[Finding]:
+    """The findings of the row contract `name`: a row that cannot be checked hides no other."""
+    for row in rows:
+        try:
+            yield from ROW_CONTRACTS[name](campaign, row)
+        except TrackaError as error:
+            yield from error.findings
 
 
 def _baseline_summary(campaign: Campaign) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ import filecmp
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from . import answer, collect, engine, files, marker, run, video
+from . import answer, collect, engine, files, marker, proof, run, video
 from .campaign import Campaign
 from .errors import Finding
 from .files import Json
@@ -197,6 +197,14 @@ def valid_simulator(campaign: Campaign, row: Row) -> Iterator[Finding]:
         yield Finding(str(path), f"invalid: {why}", remedy, warning=True)
 
 
+def proven_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """A parity run with today's inputs shows that the engine plays lerobot-eval's episodes of the row's checkpoint."""
+    plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
+    if why := plan.unproven:
+        path = proof.path(campaign.layout, plan.proof_key)
+        yield Finding(str(path), f"{row.policy_path}: {why}", "See the logs beside it; or engine = 'lerobot-eval'")
+
+
 def proven_engine(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """The engine is proven to play lerobot-eval's episodes; if not, a strict validation does not accept the row."""
     path = campaign.layout.run(row.run_id).result
@@ -220,4 +228,5 @@ ROW_CONTRACTS: dict[str, RowContract] = {
     "known_answer": known_answer,
     "simulator": valid_simulator,
     "engine": proven_engine,
+    "parity": proven_row,
 }

@@ -82,12 +82,25 @@ def subjects(campaign: Campaign) -> list[Row]:
 
     One batch, so that a policy's noise can be lerobot-eval's; where a batch is one episode, two.
     """
+    return list(_subjects(campaign).values())
+
+
+def subject(campaign: Campaign, row: Row) -> Row | None:
+    """The row whose proof holds for `row` too; None for lerobot-eval."""
+    return _subjects(campaign).get(_way(campaign, row))
+
+
+def _subjects(campaign: Campaign) -> dict[bytes, Row]:
     if not campaign.is_resident:
-        return []
+        return {}
     first: dict[bytes, Row] = {}
     for row in sorted(campaign.enabled, key=lambda row: row.run_id != campaign.baseline):
-        first.setdefault(files.canonical([row.policy_path, asked_of_policy(campaign, row)]), row)
-    return [_short(row) for row in first.values()]
+        first.setdefault(_way(campaign, row), _short(row))
+    return first
+
+
+def _way(campaign: Campaign, row: Row) -> bytes:
+    return files.canonical([row.policy_path, asked_of_policy(campaign, row)])
 
 
 def _short(row: Row) -> Row:

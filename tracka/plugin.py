@@ -7,10 +7,11 @@ phase 5 the strict validation of all phases decides the exit status.
 
 import contextlib
 import getpass
+import inspect
 import os
 import signal
 import uuid
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from . import (
     handoff,
     lock,
     markup,
+    parity,
     place,
     progress,
     run,
@@ -44,6 +46,7 @@ from .schedule import PhasedScheduling, RowLoop, phase_of
 SMOKE = "smoke-libero-object"
 CAMPAIGN = pytest.StashKey[Campaign]()
 TOKEN = pytest.StashKey[str]()
+ROWS: dict[str, Callable[[Campaign], Sequence[Row]]] = {"row": lambda spec: spec.enabled, "subject": parity.subjects}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -128,11 +131,18 @@ def _folder(config: pytest.Config) -> Path:
     return given if given.is_dir() else config.rootpath / "tasks" / named
 
 
+def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
+    """Where no engine is to be proven there is no test of it; pytest would make one that it skips."""
+    if not inspect.isfunction(obj) or "subject" not in inspect.signature(obj).parameters:
+        return None
+    return None if parity.subjects(collector.config.stash[CAMPAIGN]) else []
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `row` is one test an enabled row, called by its run id."""
-    if "row" in metafunc.fixturenames:
-        rows = metafunc.config.stash[CAMPAIGN].enabled
-        metafunc.parametrize("row", rows, ids=[row.run_id for row in rows])
+    """A test that takes `row` is one test an enabled row, one that takes `subject` one a row that proves the engine."""
+    for name in ROWS.keys() & set(metafunc.fixturenames):
+        rows = ROWS[name](metafunc.config.stash[CAMPAIGN])
+        metafunc.parametrize(name, rows, ids=[row.run_id for row in rows])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -142,8 +152,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     # A row may have to wait for its GPU until every other row is done with it.
     backstop = sum(2 * (spec.timeout(row) + spec.grace_secs) + 600 for row in spec.enabled)
     for item in items:
-        row = getattr(getattr(item, "callspec", None), "params", {}).get("row")
-        if isinstance(row, Row):
+        if ROWS.keys() & getattr(getattr(item, "callspec", None), "params", {}).keys():
             item.add_marker(pytest.mark.timeout(backstop, func_only=True))
 
 
