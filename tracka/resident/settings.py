@@ -2,9 +2,11 @@
 
 import os
 from dataclasses import dataclass, field
+from typing import Any
 
 from lerobot.configs.eval import EvalPipelineConfig
 
+from ..campaign import OBEYED
 from ..environment import ROWS_AT_ONCE
 
 NOISE = ("episode", "reference")
@@ -37,6 +39,12 @@ class ResidentSettings:
             raise ValueError("resident.workers, resident.slots and resident.videos must not be negative")
 
 
+def _given(cfg: Any, flag: str) -> object:
+    """What a flag like env.hard_reset says; another kind of environment may not have it."""
+    group, name = flag.split(".")
+    return getattr(getattr(cfg, group), name, OBEYED[flag])
+
+
 @dataclass
 class ResidentConfig(EvalPipelineConfig):  # type: ignore[misc]
     """What one evaluation is told: lerobot-eval's flags with their defaults, and ours."""
@@ -49,15 +57,13 @@ class ResidentConfig(EvalPipelineConfig):  # type: ignore[misc]
         checks = {
             "env.type must be libero: this engine knows no other": env.type != "libero",
             "env.task must name one suite: give each its own row": "," in str(getattr(env, "task", "")),
-            "env.init_states=false has no episodes to repeat: leave it out": not getattr(env, "init_states", True),
-            "env.hard_reset=false changes outcomes: leave it out": not getattr(env, "hard_reset", True),
-            "eval.recording is lerobot-eval's: take engine = 'lerobot-eval'": self.eval.recording,
             "eval.use_async_envs=false with a batch skips init states in lerobot-eval: leave it out": (
                 self.eval.batch_size > 1 and not self.eval.use_async_envs
             ),
             "policy.path is missing": self.policy is None,
             "seed is missing: episodes without a seed cannot be repeated": self.seed is None,
         }
+        checks |= {f"{flag} must be {only}: leave it out": _given(self, flag) != only for flag, only in OBEYED.items()}
         return [text for text, wrong in checks.items() if wrong]
 
     @property
