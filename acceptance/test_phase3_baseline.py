@@ -19,11 +19,11 @@ def test_phase_2_has_passed(handed_over: Callable[[str], None]) -> None:
 
 
 def test_the_engine_plays_the_episodes_of_lerobot_eval(
-    subject: Row, proven: Callable[[Row], None], row_contract: Callable[[Row, str], None]
+    parity_row: Row, proven: Callable[[Row], None], row_contract: Callable[[Row, str], None]
 ) -> None:
     """One test a checkpoint and way to ask it, each on a GPU of its own; none where lerobot-eval is the engine."""
-    proven(subject)
-    row_contract(subject, "parity")
+    proven(parity_row)
+    row_contract(parity_row, "parity")
 
 
 def test_the_baseline_runs_and_leaves_valid_evidence(

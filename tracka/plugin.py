@@ -46,7 +46,8 @@ from .schedule import PhasedScheduling, RowLoop, phase_of
 SMOKE = "smoke-libero-object"
 CAMPAIGN = pytest.StashKey[Campaign]()
 TOKEN = pytest.StashKey[str]()
-ROWS: dict[str, Callable[[Campaign], Sequence[Row]]] = {"row": lambda spec: spec.enabled, "subject": parity.subjects}
+PARITY_ROW = "parity_row"
+ROWS: dict[str, Callable[[Campaign], Sequence[Row]]] = {"row": lambda spec: spec.enabled, PARITY_ROW: parity.subjects}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -133,13 +134,13 @@ def _folder(config: pytest.Config) -> Path:
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
     """Where no engine is to be proven there is no test of it; pytest would make one that it skips."""
-    if not inspect.isfunction(obj) or "subject" not in inspect.signature(obj).parameters:
+    if not inspect.isfunction(obj) or PARITY_ROW not in inspect.signature(obj).parameters:
         return None
     return None if parity.subjects(collector.config.stash[CAMPAIGN]) else []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `row` is one test an enabled row, one that takes `subject` one a row that proves the engine."""
+    """A test that takes `row` is one test an enabled row, one that takes `parity_row` one a row to be proven."""
     for name in ROWS.keys() & set(metafunc.fixturenames):
         rows = ROWS[name](metafunc.config.stash[CAMPAIGN])
         metafunc.parametrize(name, rows, ids=[row.run_id for row in rows])
