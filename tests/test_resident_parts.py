@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tracka import engine
+from tracka import campaign, engine
 from tracka.resident import evaluation, noise, weights
 from tracka.resident.crew import Crew
 from tracka.resident.episode import Episode, Look, Outcome, episodes
@@ -238,6 +238,16 @@ def test_a_flag_that_cannot_be_obeyed_is_refused_with_a_remedy(changed: dict[str
 def test_a_setting_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="resident"):
         ResidentSettings(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("workers", "batch_size", "slots"),
+    [(16, 1, 16), (16, 8, 16), (16, 10, 20), (16, 16, 32), (16, 20, 32), (2, 1, 2), (2, 5, 4), (1, 1, 2)],
+)
+def test_a_row_has_a_slot_a_worker_or_two_batches_and_never_more_than_two_a_worker(
+    workers: int, batch_size: int, slots: int
+) -> None:
+    assert campaign.slots(workers, batch_size) == slots
 
 
 # environment processes

@@ -224,6 +224,15 @@ def _wrong_answers(campaign: Campaign) -> Iterator[Finding]:
                 yield Finding(where, what, f"Use 0 to {row.n_episodes - 1}")
 
 
+def slots(workers: int, batch_size: int) -> int:
+    """The environments of a row of the resident engine that names none: one a worker, or two batches if that is more.
+
+    While the policy looks at one batch another one is played, which never needs more than two slots a worker. Each is
+    seconds of building and 0.7 GB.
+    """
+    return min(2 * workers, max(workers, 2 * batch_size))
+
+
 # Flags of lerobot-eval with which the resident engine plays nothing, beside their only possible value.
 OBEYED = {"eval.recording": False, "env.hard_reset": True, "env.init_states": True}
 

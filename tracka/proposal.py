@@ -11,6 +11,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from . import campaign as campaigns
 from .campaign import Campaign
 from .check import Check, warning
 from .errors import Finding, UsageError, some
@@ -67,10 +68,12 @@ def _slots(spec: Campaign, room: Room, rows: int) -> int:
 
 
 def slots(spec: Campaign, room: Room) -> int | None:
-    """The most [resident] slots that fit, where those of the campaign do not; they are two a core if it names none."""
+    """The most [resident] slots that fit, where those of the campaign, or of its largest batch, do not."""
     rows = _at_once(spec)
     workers = int(spec.resident.get("workers", max(1, room.cores // rows)))
-    wanted, limit = int(spec.resident.get("slots", 2 * workers)), _slots(spec, room, rows)
+    largest = max((row.batch_size for row in spec.enabled), default=1)
+    wanted = int(spec.resident.get("slots", campaigns.slots(workers, largest)))
+    limit = _slots(spec, room, rows)
     return limit if spec.is_resident and wanted > limit else None
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from lerobot.configs.eval import EvalPipelineConfig
 
-from ..campaign import OBEYED
+from ..campaign import OBEYED, slots
 from ..environment import ROWS_AT_ONCE
 
 NOISE = ("episode", "reference")
@@ -21,7 +21,7 @@ class ResidentSettings:
     """
 
     workers: int = 0  # environment processes; 0 is one a core
-    slots: int = 0  # environments alive at once; 0 is two a worker
+    slots: int = 0  # environments alive at once; 0 is one a worker, or two batches
     noise: str = "episode"
     videos: int = 1  # of each task, its first episodes
     video_stride: int = 4  # every so many steps make a frame; the film plays as fast as lerobot-eval's
@@ -73,4 +73,5 @@ class ResidentConfig(EvalPipelineConfig):  # type: ignore[misc]
     @property
     def n_slots(self) -> int:
         """At least a batch of lerobot-eval must fit."""
-        return max(self.resident.slots or 2 * self.n_workers, int(self.eval.batch_size))
+        batch_size = int(self.eval.batch_size)
+        return max(self.resident.slots or slots(self.n_workers, batch_size), batch_size)
