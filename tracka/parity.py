@@ -82,21 +82,22 @@ def subjects(campaign: Campaign) -> list[Row]:
 
     One batch, so that a policy's noise can be lerobot-eval's; where a batch is one episode, two.
     """
-    return list(_subjects(campaign).values())
+    first: dict[bytes, Row] = {}
+    for row in _candidates(campaign):
+        first.setdefault(_way(campaign, row), row)
+    return [_short(row) for row in first.values()]
 
 
 def subject(campaign: Campaign, row: Row) -> Row | None:
-    """The row whose proof holds for `row` too; None for lerobot-eval."""
-    return _subjects(campaign).get(_way(campaign, row))
+    """The one of `subjects` whose proof holds for `row` too; None for lerobot-eval."""
+    way = _way(campaign, row)
+    # The first that fits, since this is asked for every row of what may be thousands.
+    return next((_short(each) for each in _candidates(campaign) if _way(campaign, each) == way), None)
 
 
-def _subjects(campaign: Campaign) -> dict[bytes, Row]:
-    if not campaign.is_resident:
-        return {}
-    first: dict[bytes, Row] = {}
-    for row in sorted(campaign.enabled, key=lambda row: row.run_id != campaign.baseline):
-        first.setdefault(_way(campaign, row), _short(row))
-    return first
+def _candidates(campaign: Campaign) -> list[Row]:
+    """The rows that may prove the engine, the baseline first."""
+    return sorted(campaign.enabled, key=lambda row: row.run_id != campaign.baseline) if campaign.is_resident else []
 
 
 def _way(campaign: Campaign, row: Row) -> bytes:
