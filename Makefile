@@ -1,6 +1,8 @@
 # Every target sets up its environment first: a Python 3.12 (PATH, pyenv or uv) is all that a fresh machine needs.
 
 SHELL := /bin/bash
+# Where bytecode is not kept, each process compiles what it imports anew: importing lerobot takes twice as long.
+unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 WORKERS ?= 2
 SMOKE := tasks/smoke-libero-object

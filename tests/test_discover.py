@@ -270,6 +270,11 @@ def test_a_python_without_lerobot_says_so_in_place_of_a_version(other: Other) ->
     assert discover.installed(other.python) == discover.Software("lerobot (not installed here)", ())
 
 
+def test_every_distribution_has_the_name_and_version_that_the_standard_library_reads() -> None:
+    known = [(item.metadata["Name"], item.version) for item in metadata.distributions()]
+    assert [(name, version) for name, version, _ in discover.distributions()] == known
+
+
 def test_what_is_installed_is_read_without_the_callers_own_packages(
     other: Other, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

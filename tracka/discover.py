@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -28,6 +28,7 @@ PATH_FLAGS = ("--policy.path",)
 PLUGIN_PREFIXES = ("lerobot_robot_", "lerobot_camera_", "lerobot_teleoperator_", "lerobot_policy_", "lerobot_env_")
 HELP_SECS = 300
 OWN = Path(sys.executable).absolute()
+HEADER = re.compile(r"^(Name|Version):[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)  # of a distribution's METADATA
 
 
 Distribution = tuple[str, str, str]  # name, version, direct_url.json
@@ -168,10 +169,18 @@ def _is_own(python: Path) -> bool:
 
 
 def _distributions() -> list[Distribution]:
-    return [
-        (item.metadata["Name"] or "", item.version, item.read_text("direct_url.json") or "")
-        for item in metadata.distributions()
-    ]
+    return [(name, version, item.read_text("direct_url.json") or "") for name, version, item in distributions()]
+
+
+def distributions() -> Iterator[tuple[str, str, metadata.Distribution]]:
+    """Name, version and files of every installed distribution, in the order of the import path.
+
+    The two header lines are read as text: the standard library's parser takes half a second for 200 packages.
+    """
+    for item in metadata.distributions():
+        text = item.read_text("METADATA") or item.read_text("PKG-INFO") or ""
+        header = dict(HEADER.findall(text.partition("\n\n")[0]))
+        yield header.get("Name", ""), header.get("Version", ""), item
 
 
 def _ask_for_distributions(python: Path) -> list[Distribution]:

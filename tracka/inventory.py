@@ -6,12 +6,11 @@ import platform
 import shutil
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import psutil
 
-from . import __version__, environment, files, git, gpu, plan, schema, setup
+from . import __version__, discover, environment, files, git, gpu, plan, schema, setup
 from .files import Json
 
 
@@ -47,7 +46,7 @@ def nvidia_smi() -> str:
 
 def pip_freeze() -> str:
     """Every installed distribution, `name==version`; no address, so no credentials in one."""
-    found = {f"{item.metadata['Name']}=={item.version}" for item in metadata.distributions() if item.metadata["Name"]}
+    found = {f"{name}=={version}" for name, version, _ in discover.distributions() if name}
     return "".join(f"{line}\n" for line in sorted(found, key=str.casefold))
 
 
