@@ -25,15 +25,14 @@ def test_this_environment_holds_the_locks_packages(made: Made) -> None:
 
 
 def test_a_package_of_another_version_is_named(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = SimpleNamespace(metadata={"Name": "NumPy"}, version="0.1")
-    monkeypatch.setattr(host.metadata, "distributions", lambda: [other])
+    monkeypatch.setattr(host.discover, "distributions", lambda: [("NumPy", "0.1", None)])
     found = check(made, "packages")
     assert found.status == "warn" and "numpy 0.1 instead of" in found.evidence and not found.required
 
 
 def test_of_two_versions_the_one_that_is_imported_counts(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    two = [SimpleNamespace(metadata={"Name": "numpy"}, version=version) for version in ("0.1", "0.2")]
-    monkeypatch.setattr(host.metadata, "distributions", lambda: two)
+    two = [("numpy", version, None) for version in ("0.1", "0.2")]
+    monkeypatch.setattr(host.discover, "distributions", lambda: two)
     assert "numpy 0.1 instead of" in check(made, "packages").evidence
 
 

@@ -7,13 +7,12 @@ import shutil
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 from packaging.version import Version
 
-from . import environment, gpu, plan, provision
+from . import discover, environment, gpu, plan, provision
 from .campaign import Campaign
 from .check import Check, answer, warning
 
@@ -101,8 +100,8 @@ def _packages() -> Check:
         return Check("packages", "pass", f"there is no {provision.LOCK} here to compare with", required=False)
     wanted: dict[str, str] = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(), re.MULTILINE))
     found: dict[str, str] = {
-        (item.metadata["Name"] or "").lower().replace("_", "-"): item.version
-        for item in reversed(list(metadata.distributions()))  # of two, the one that comes first in sys.path is imported
+        name.lower().replace("_", "-"): version
+        for name, version, _ in reversed(list(discover.distributions()))  # of two, the first in sys.path is imported
     }
     others = [
         f"{name} {found[name]} instead of {version}"
