@@ -26,6 +26,7 @@ PAIRS = (
     (32, 16, 32),
     (32, 32, 32),
 )
+TASKS = (0, 1, 2, 3)
 CALLS = 6  # of the policy in an episode of 280 steps, at 50 actions a call
 RATES = ("slots", "batch_size", "episodes", "per_minute")
 COLUMNS = (*RATES, "rollout_s", "policy_s", "policy_calls", "total_s", "step_s")
@@ -39,8 +40,8 @@ def main() -> int:
     with asked.target.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for pair in PAIRS:
-            writer.writerow(measured(asked.source, asked.device, *pair))
+        for slots, batch_size, n_episodes in asked.pairs:
+            writer.writerow(measured(asked.source, asked.device, asked.tasks, slots, batch_size, n_episodes))
             file.flush()
     return 0
 
@@ -52,17 +53,27 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("target", type=Path)
     parser.add_argument("--sampling", type=Path, help="milliseconds of sample_actions by batch size")
     parser.add_argument("--device", default="cuda", help="torch's word for where the policy runs")
+    parser.add_argument("--tasks", type=int, nargs="+", default=TASKS, help="tasks of libero_object")
+    parser.add_argument("--pairs", type=pair, nargs="+", default=PAIRS, help="slots:batch size:episodes a task, each")
     return parser.parse_args()
 
 
-def measured(policy: Path, device: str, slots: int, batch_size: int, n_episodes: int) -> Sequence[float]:
+def pair(words: str) -> tuple[int, int, int]:
+    """Slots, batch size and episodes a task out of a word such as 8:8:16."""
+    slots, batch_size, n_episodes = map(int, words.split(":"))
+    return slots, batch_size, n_episodes
+
+
+def measured(
+    policy: Path, device: str, tasks: Sequence[int], slots: int, batch_size: int, n_episodes: int
+) -> Sequence[float]:
     """A line of the table."""
     named = {
         "policy.path": policy,
         "policy.device": device,
         "env.type": "libero",
         "env.task": "libero_object",
-        "env.task_ids": "[0,1,2,3]",
+        "env.task_ids": json.dumps(tasks),
         "env.observation_height": 256,
         "env.observation_width": 256,
         "eval.batch_size": batch_size,

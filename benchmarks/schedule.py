@@ -4,9 +4,10 @@ Sixteen rows that only sleep, 38 s together, on four workers: no schedule ends t
 the same test; the gates' own has the real plug-in and a campaign whose matrix tells the lengths, the others have xdist
 as it is. Makespan is from the first row's start to the last row's end, by what the rows themselves write down; the
 session's seconds hold the start of pytest and of its workers, and the collection, too. Exit status 1 if the makespan
-of the gates' own dealing is above 1.03 of the lower bound.
+of the gates' own dealing is above the limit, 1.03 of the lower bound.
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -22,22 +23,21 @@ from tracka.matrix import COLUMNS
 REPOSITORY = Path(__file__).resolve().parent.parent
 # in the matrix's order: the longest in the middle
 SECONDS = (1, 4, 2, 0.5, 3, 2.5, 1.5, 8, 1, 4, 2, 0.5, 3, 2.5, 1.5, 1)
-WORKERS, LIMIT = 4, 1.03
-BOUND = max(sum(SECONDS) / WORKERS, *SECONDS)
+WORKERS = 4
 MODES = ("ours", "load", "worksteal", "loadgroup")
 CONFTEST = f"""
 def pytest_generate_tests(metafunc):
     metafunc.parametrize("row", {[f"row{place}" for place in range(len(SECONDS))]})
 """
-MODULE = f"""
+MODULE = """
 import time
 from pathlib import Path
 
 def test_row(row):
     start = time.time()
-    time.sleep({SECONDS}[int(getattr(row, "run_id", row).removeprefix("row"))])
+    time.sleep(SECONDS[int(getattr(row, "run_id", row).removeprefix("row"))])
     with Path(__file__).with_name("journal").open("a") as journal:
-        journal.write(f"{{start}} {{time.time()}}\\n")
+        journal.write(f"{start} {time.time()}\\n")
 """
 SETTINGS = """
 schema_version = 1
@@ -52,29 +52,36 @@ task_ids = [0]
 class Measured:
     """One session: from the first row's start to the last one's end, and all of it."""
 
-    mode: str
     makespan: float
     session: float
 
-    @property
-    def ratio(self) -> float:
-        return self.makespan / BOUND
-
 
 def main() -> int:
-    print(f"{len(SECONDS)} rows, {sum(SECONDS):g} s of sleep, {WORKERS} workers: lower bound {BOUND:g} s")
+    asked = arguments()
+    seconds = tuple(asked.scale * each for each in SECONDS)
+    bound = max(sum(seconds) / WORKERS, *seconds)
+    print(f"{len(seconds)} rows, {sum(seconds):g} s of sleep, {WORKERS} workers: lower bound {bound:g} s")
     print("dealing    makespan   of the bound   session", flush=True)
-    measured = {}
-    for mode in MODES:
+    ratios = {}
+    for mode in asked.modes:
         with tempfile.TemporaryDirectory() as folder:
-            found = measured[mode] = measure(mode, Path(folder))
-        print(f"{mode:<9} {found.makespan:7.2f} s {found.ratio:10.3f} {found.session:11.2f} s", flush=True)
-    return 0 if measured["ours"].ratio <= LIMIT else 1
+            found = measure(mode, Path(folder), seconds)
+        ratios[mode] = found.makespan / bound
+        print(f"{mode:<9} {found.makespan:7.2f} s {ratios[mode]:10.3f} {found.session:11.2f} s", flush=True)
+    return 0 if ratios["ours"] <= asked.limit else 1
 
 
-def measure(mode: str, folder: Path) -> Measured:
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.schedule", description=__doc__)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="the ways to deal; ours is judged")
+    parser.add_argument("--scale", type=float, default=1.0, help="how many times as long the rows sleep")
+    parser.add_argument("--limit", type=float, default=1.03, help="the most that ours may take of the lower bound")
+    return parser.parse_args()
+
+
+def measure(mode: str, folder: Path, seconds: tuple[float, ...]) -> Measured:
     """Runs the rows once. Raises CalledProcessError where one of them fails."""
-    files.write_text(folder / "test_phase4_sleep.py", MODULE)
+    files.write_text(folder / "test_phase4_sleep.py", f"SECONDS = {seconds}\n{MODULE}")
     words = ours(folder) if mode == "ours" else stock(folder, mode)
     plain = ["-p", "no:anyio", "-p", "no:hydra_pytest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", "."]
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TRACKA_"))}
@@ -90,7 +97,7 @@ def measure(mode: str, folder: Path) -> Measured:
     session = time.monotonic() - start
     lines = [line.split() for line in (folder / "journal").read_text().splitlines()]
     assert len(lines) == len(SECONDS), "each row runs once"
-    return Measured(mode, max(float(end) for _, end in lines) - min(float(begin) for begin, _ in lines), session)
+    return Measured(max(float(end) for _, end in lines) - min(float(begin) for begin, _ in lines), session)
 
 
 def ours(folder: Path) -> list[str]:

@@ -36,15 +36,17 @@ class Row:
 
 
 def main() -> int:
-    argparse.ArgumentParser(prog="python -m benchmarks.standby", description=__doc__).parse_args()
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.standby", description=__doc__)
+    parser.add_argument("--rows", type=int, default=len(ROWS), help="how many of the rows, at least two")
+    cases = ROWS[: parser.parse_args().rows]
     program.checkpoint(program.RANDOM)
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
-        alone = [played(case, Path(folder, f"alone-{number}"), {}) for number, case in enumerate(ROWS)]
+        alone = [played(case, Path(folder, f"alone-{number}"), {}) for number, case in enumerate(cases)]
         with standby.session():
             told = standby.ready("cpu-0", "bench", Path(folder), program.environ())
-            shared = [played(case, Path(folder, f"shared-{number}"), told) for number, case in enumerate(ROWS)]
+            shared = [played(case, Path(folder, f"shared-{number}"), told) for number, case in enumerate(cases)]
     print(f"{'row':70} {'alone':>8} {'load':>7} {'shared':>8} {'load':>7}")
-    for case, one, other in zip(ROWS, alone, shared, strict=True):
+    for case, one, other in zip(cases, alone, shared, strict=True):
         print(f"{case!s:70} {one.seconds:6.1f} s {one.load:5.2f} s {other.seconds:6.1f} s {other.load:5.2f} s")
     sums = [sum(row.seconds for row in rows) for rows in (alone, shared)]
     later = [sum(row.seconds for row in rows[1:]) for rows in (alone, shared)]

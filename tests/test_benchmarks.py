@@ -1,11 +1,17 @@
 """The benchmarks, small: they run to their end, and fail beyond a limit."""
 
+import csv
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from campaigns import REPOSITORY
+
+from fixtures import parity
+
+pytestmark = pytest.mark.slow
 
 
 def bench(name: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -42,3 +48,56 @@ def test_an_overhead_beyond_the_limit_fails() -> None:
     ended = bench("overhead", "--runs", "1", "--percent", "0")
     assert ended.returncode == 1, ended.stdout + ended.stderr
     assert ended.stdout.startswith("run 1: ")
+
+
+def test_the_gates_dealing_is_judged_by_the_lower_bound_beside_xdists_own() -> None:
+    ended = bench("schedule", "--modes", "ours", "load", "--scale", "0.1", "--limit", "20")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "16 rows, 3.8 s of sleep, 4 workers: lower bound 0.95 s" in ended.stdout
+    ratios = dict(re.findall(r"^(\w+) +[0-9.]+ s +([0-9.]+) +[0-9.]+ s$", ended.stdout, re.MULTILINE))
+    assert list(ratios) == ["ours", "load"] and all(1 <= float(ratio) < 20 for ratio in ratios.values())
+
+
+def test_a_dealing_beyond_the_limit_fails() -> None:
+    ended = bench("schedule", "--modes", "ours", "--scale", "0.02", "--limit", "0.9")
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+
+
+@pytest.mark.simulator
+@pytest.mark.timeout(600)
+def test_both_engines_are_timed_on_one_row_whose_actions_are_the_same_and_a_ratio_too_small_fails() -> None:
+    ended = bench("engines", "--episodes", "2", "--whole", "0", "--steady", "1000")
+    assert re.search(r"^ratio .*\(2 of 2 the same\)$", ended.stdout, re.MULTILINE), ended.stdout + ended.stderr
+    assert re.search(r"^resident, seconds: .*policy_load", ended.stdout, re.MULTILINE)
+    assert ended.returncode == 1
+
+
+@pytest.mark.simulator
+@pytest.mark.timeout(600)
+def test_a_row_that_shares_a_process_is_quicker_and_plays_the_same_episodes() -> None:
+    ended = bench("standby", "--rows", "2")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (quicker,) = re.findall(r"all but the first ([0-9.]+)x$", ended.stdout, re.MULTILINE)
+    assert float(quicker) > 1
+
+
+@pytest.mark.simulator
+@pytest.mark.timeout(600)
+def test_growth_has_a_line_a_pair_of_slots_and_batch_size(tmp_path: Path) -> None:
+    policy = str(parity.checkpoint(parity.RANDOM))
+    words = ("--device", "cpu", "--tasks", "0", "--pairs", "1:1:2", "2:2:2")
+    ended = bench("growth", "measure", policy, str(tmp_path / "growth.csv"), *words)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    lines = list(csv.DictReader((tmp_path / "growth.csv").read_text().splitlines()))
+    assert [(line["slots"], line["batch_size"], line["episodes"]) for line in lines] == [
+        ("1", "1", "2"),
+        ("2", "2", "2"),
+    ]
+    assert all(float(line["per_minute"]) > 0 for line in lines)
+
+
+def test_growth_is_drawn_from_the_tables_of_the_page(tmp_path: Path) -> None:
+    tables = (str(REPOSITORY / "docs" / "growth.csv"), str(tmp_path / "growth.png"))
+    ended = bench("growth", "plot", *tables, "--sampling", str(REPOSITORY / "docs" / "sampling.csv"))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
