@@ -10,6 +10,10 @@ ANSWERS := tasks/known-answers
 # K of N for seven K, batch sizes 1, 2, 4 and 5: minutes on two cores, where the whole campaign takes hours.
 SOME_ANSWERS := object_t0_b1_e2,mix_1_of_5_b1,mix_4_of_8_b2,mix_7_of_10_b5,mix_9_of_12_b1,mix_2_of_8_b4,mix_3_of_6_b1,nothing_b1_e2
 
+PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
+# Of the slow tests: those that take seconds and touch what no other test does.
+DOSE := benchmark
+
 # A pyenv shim may exist and not run, so a candidate counts only when it runs and says 3.12.
 define FIND_PYTHON
 for candidate in "$$PYTHON" python3.12 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.12*/bin/python3.12 python3 \
@@ -26,34 +30,43 @@ endef
 export FIND_PYTHON PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: accept test test-faults known-answers known-answers-full demonstrations sim-validity \
+.PHONY: accept test test-slow dose ci-full test-faults known-answers known-answers-full demonstrations sim-validity \
   sim-validity-full sim-table parity parity-full bench bench-standby bench-schedule bench-matrix bench-overhead setup \
   lock clean-artifacts help
 
 accept: setup ## run the acceptance gates on the embedded campaign (JUnit in reports/accept.xml)
 	$(VENV)/bin/python -m pytest acceptance -n $(WORKERS) --junitxml=reports/accept.xml
 
-test: setup ## run the linter, the type checker and the harness's own tests (JUnit in reports/test.xml)
+test: setup ## run the linter, the type checker and the harness's own tests, minutes (JUnit in reports/test.xml)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/python -m pytest tests -n $(WORKERS) --dist worksteal --junitxml=reports/test.xml
+	$(PYTEST) tests -m "not slow" --durations=10 --durations-min=1 --junitxml=reports/test.xml
+
+test-slow: setup ## run the tests that are long by nature: many kills, many simulators, all tables, small benchmarks
+	$(PYTEST) tests -m slow --durations=10 --durations-min=1 --junitxml=reports/test-slow.xml
+
+dose: setup ## run a little of what make ci-full adds to make test and make accept (some minutes)
+	$(PYTEST) tests -m slow -k "$(DOSE)" --junitxml=reports/dose.xml
+	$(VENV)/bin/python -m fixtures.parity few --processes 2
+
+ci-full: test test-slow accept known-answers sim-validity parity bench bench-standby bench-schedule bench-matrix bench-overhead ## run everything but what takes hours (an hour and a quarter)
 
 test-faults: setup ## the fault suite alone: kills, hangs, damaged files, full disks (docs/reliability.md)
-	$(VENV)/bin/python -m pytest tests/faults tests/test_process.py tests/test_lease.py tests/test_gpu.py tests/test_matrix.py tests/test_secret.py tests/test_standby.py -n $(WORKERS) --dist worksteal --junitxml=reports/test-faults.xml
+	$(PYTEST) tests/faults tests/test_process.py tests/test_lease.py tests/test_gpu.py tests/test_matrix.py tests/test_secret.py tests/test_standby.py --junitxml=reports/test-faults.xml
 
 known-answers: setup ## hold reported successes against known ones, for some policies whose outcome is known
 	$(VENV)/bin/python -m fixtures.known_answers $(ANSWERS) --rows $(SOME_ANSWERS)
 
-known-answers-full: setup ## the same for every stored demonstration; what has passed is not run again
+known-answers-full: setup ## (hours) the same for every stored demonstration; what has passed is not run again
 	$(VENV)/bin/python -m fixtures.known_answers $(ANSWERS) --output docs/known-answers.txt
 
-demonstrations: setup ## record what is missing, verify what is stored, write docs/demonstrations.md (DEMONSTRATIONS="--suite libero_goal" for a part)
+demonstrations: setup ## (hours) record what is missing, verify what is stored, write docs/demonstrations.md (DEMONSTRATIONS="--suite libero_goal" for a part)
 	$(VENV)/bin/python -m fixtures.demonstrations regenerate $(DEMONSTRATIONS)
 
 sim-validity: setup ## preflight's settle probe: MuJoCo 3.3.7 passes, 3.8.1 is refused for libero_spatial task 5
 	$(VENV)/bin/python -m fixtures.validity check
 
-sim-validity-full: setup ## the place error of 40 tasks on three MuJoCos; writes docs/simulator-validity.md (what is measured is kept)
+sim-validity-full: setup ## (hours) the place error of 40 tasks on three MuJoCos; writes docs/simulator-validity.md (what is measured is kept)
 	$(VENV)/bin/python -m fixtures.validity measure
 
 sim-table: setup ## make the committed table of objects' places anew, on MuJoCo 3.3.2 to 3.3.7
@@ -71,7 +84,7 @@ bench-overhead: setup ## what the harness adds to one row, median of five; fails
 parity: setup ## hold the resident engine against lerobot-eval, episode by episode: some cases, a quarter of an hour
 	$(VENV)/bin/python -m fixtures.parity some --processes 2
 
-parity-full: setup ## the same for all cases, an hour; what was measured is kept; writes docs/parity.txt
+parity-full: setup ## (hours) the same for all cases; what was measured is kept; writes docs/parity.txt
 	$(VENV)/bin/python -m fixtures.parity all --processes 2 --output docs/parity.txt
 
 bench: setup ## the resident engine against lerobot-eval on one row; fails below 6 times end to end, 15 times under way

@@ -4,14 +4,18 @@ import contextlib
 import io
 import json
 import os
+import runpy
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
-from tracka import campaign, cli, discover, files, handoff, init, lock, preflight, run
+from tracka import campaign, cli, discover, files, handoff, init, lock, preflight, run, validate
 from tracka.campaign import Campaign
 from tracka.files import Json
 from tracka.layout import Layout
@@ -105,6 +109,23 @@ class Made:
         spec = self.spec
         return run.run_row(spec, spec.row(run_id), run.load_host(spec.layout), policy, retry_index)
 
+    def results(self, run_id: str) -> list[tuple[str, str | None]]:
+        """The status and the reason of each attempt of a row."""
+        folder = self.layout.run(run_id)
+        found = [files.read_json(folder.attempt(number).result) for number in folder.numbers()]
+        return [(result["status"], result["reason"]) for result in found]
+
+    def statuses(self) -> dict[str, tuple[str, str | None]]:
+        """The status and the reason of each row that has a marker."""
+        found = [files.read_json(path) for path in sorted(self.layout.rows.glob("*.json"))]
+        return {marker["run_id"]: (marker["status"], marker["reason"]) for marker in found}
+
+    def evidence(self, *run_ids: str) -> list[str]:
+        """What is wrong with the files of these rows: nothing, whether they passed or failed."""
+        spec = self.spec
+        found = [validate.row_holds(spec, spec.row(run_id), "evidence") for run_id in run_ids]
+        return [str(finding) for findings in found for finding in findings]
+
     def start_row(self, run_id: str) -> subprocess.Popen[str]:
         """Runs a row in a process of its own, which a test may interrupt or kill."""
         return subprocess.Popen(
@@ -139,11 +160,29 @@ class Made:
         options = (word for name, value in places.items() for word in (f"--{name.replace('_', '-')}", str(value)))
         return ["sweep", *options, *more]
 
+    def preflight_words(self, *more: str, **changed: str) -> list[str]:
+        """`tracka preflight` of this campaign's checkpoint, but for the options in `changed`."""
+        options = {
+            "task_suite": "libero_object",
+            "policy_path": "checkpoints/fake",
+            "mujoco_gl": "egl",
+            "artifacts_dir": str(self.layout.preflight),
+        } | changed
+        named = (word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value))
+        return ["preflight", *named, *more]
+
     def tracka(self, *words: str) -> subprocess.CompletedProcess[str]:
         return self.command("-m", "tracka", *words)
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Runs `tracka` in this process, for what starts nothing: refusals, dry runs, help. Quicker than `tracka`."""
+        """Runs `tracka` in this process: refusals, dry runs, help, `run` of one row. Quicker than `tracka`."""
+        return self._called(cli.main, "tracka", *words)
+
+    def call_file(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
+        """Runs a file of the repository in this process, as `call` does."""
+        return self._called(partial(runpy.run_path, str(REPOSITORY / name), run_name="__main__"), name, *words)
+
+    def _called(self, program: Callable[[], object], *words: str) -> subprocess.CompletedProcess[str]:
         out, errors = io.StringIO(), io.StringIO()
         with (
             _as_it_was(self.environ),
@@ -151,7 +190,7 @@ class Made:
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(errors),
         ):
-            code = _exit_code(words)
+            code = _exit_code(program, words)
         return subprocess.CompletedProcess(words, code, out.getvalue(), errors.getvalue())
 
     def command(self, *words: str) -> subprocess.CompletedProcess[str]:
@@ -180,20 +219,52 @@ def make(root: Path, rows: Sequence[str] = ROWS, settings: str = SETTINGS) -> Ma
 
 
 def finished(
-    temporary: Path, name: str, rows: Sequence[str] = ROWS, settings: str = SETTINGS, **words: Sequence[str]
+    temporary: Path,
+    name: str,
+    rows: Sequence[str] = ROWS,
+    settings: str = SETTINGS,
+    gates: Sequence[str] = ("-n0",),
+    before: Path | None = None,
+    environ: Mapping[str, str] = MappingProxyType({}),
+    **words: Sequence[str],
 ) -> Made:
-    """A campaign after all five gates, made by the first xdist worker that asks and shared by all; beside it the gates'
-    output in gates.txt and their report in junit.xml."""
+    """A campaign after its gates, made by the first xdist worker that asks and shared by all. `gates` are the words for
+    `pytest`: all five phases unless they say otherwise. `before` is a campaign to start from, `environ` is added to the
+    environment. Beside the campaign lie the gates' output in gates.txt, their report in junit.xml and their exit status
+    in exit.txt: see `judged`."""
     shared = temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary
     root = shared / name / "campaign"
     with lock.hold(shared / f"{name}.lock", name, wait=True):
         if root.exists():
             return Made(root, environment(root))
+        if before is not None:
+            shutil.copytree(before, root)
         made = make(root, rows, settings)
         made.behave(**words)
-        ended = made.pytest("-n0", f"--junitxml={root.parent / 'junit.xml'}")
+        report = f"--junitxml={root.parent / 'junit.xml'}"
+        ended = Made(root, environment(root) | {**environ}).pytest(*gates, report)
         (root.parent / "gates.txt").write_text(ended.stdout)
+        (root.parent / "exit.txt").write_text(str(ended.returncode))
         return made
+
+
+def below_threshold(temporary: Path) -> Made:
+    """A campaign after all five gates, which somebody called `me` ran; one row stayed below its threshold."""
+    settings = f"{SETTINGS}\n[thresholds.rows]\nwide_b4_e4 = 0.75\n"
+    gates = ("-n0", "--owner", "me")
+    return finished(temporary, "below_threshold", settings=settings, gates=gates, wide_b4_e4=["ok:2"])
+
+
+def judged(made: Made) -> subprocess.CompletedProcess[str]:
+    """How the gates of a campaign that is `finished` ended: their exit status, and their output as a terminal's."""
+    beside = made.root.parent
+    return subprocess.CompletedProcess((), int((beside / "exit.txt").read_text()), (beside / "gates.txt").read_text())
+
+
+def copied(made: Made, folder: Path) -> Made:
+    """A copy in `folder` of a campaign, its stand-in, its cache and pytest's, for a test that goes on with it."""
+    root = Path(shutil.copytree(made.root, folder / "campaign"))
+    return Made(root, environment(root))
 
 
 @contextlib.contextmanager
@@ -215,11 +286,11 @@ def _as_it_was(environ: Mapping[str, str]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _exit_code(words: Sequence[str]) -> int:
-    """Calls the entry point of `tracka` with `words`, and returns what it would exit with."""
-    sys.argv = ["tracka", *words]
+def _exit_code(program: Callable[[], object], words: Sequence[str]) -> int:
+    """Calls a program's entry point with its name and `words`, and returns what it would exit with."""
+    sys.argv = list(words)
     try:
-        cli.main()
+        program()
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
     return 0
@@ -270,3 +341,16 @@ def pass_preflight(made: Made) -> None:
     handoff.hand_over(spec, "phase1")
     preflight.write_preflight_report(preflight.run_preflight(preflight.config_of(spec)), spec.layout.preflight_report)
     handoff.hand_over(spec, "phase2")
+
+
+def pass_preflight_of_real_rows(made: Made) -> None:
+    """Takes a campaign whose rows run the real lerobot-eval through phases 1 and 2 in seconds: its checkpoints are
+    built in this process, and preflight meets the stand-ins of renderer and simulator."""
+    spec = made.spec
+    for policy_path, line in spec.build.items():
+        builder, *words = line.split()
+        built = made.call_file(f"fixtures/{builder}.py", str(made.root / policy_path), *words)
+        assert built.returncode == 0, built.stderr
+    discover.discover_for(spec)  # the real one's help, from the user's cache mostly
+    with _as_it_was({"PYTHONPATH": f"{STANDIN}{os.pathsep}{REPOSITORY}"}):
+        pass_preflight(made)

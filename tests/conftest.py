@@ -1,7 +1,11 @@
 """Fixtures of the harness's own tests, and their order."""
 
+import functools
+import os
 import shutil
+import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,12 +13,22 @@ import campaigns
 import pytest
 from campaigns import REPOSITORY, Made
 
-from tracka import environment
+from tracka import assets, environment, lock
+
+SIMULATOR_SECS = 900  # a backstop: ten times what the longest takes on two quiet cores
+
+
+def pytest_configure() -> None:
+    """Takes SIGINT as in the foreground: a background job ignores it, and so would all that a test starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those with the simulator first, so that none of them is left running alone at the end."""
+    """Those with the simulator first, so that none of them is left running alone at the end; and with more time."""
     items.sort(key=lambda item: item.get_closest_marker("simulator") is None)
+    for item in items:
+        if item.get_closest_marker("simulator") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SIMULATOR_SECS))
 
 
 @pytest.fixture
@@ -36,6 +50,19 @@ def made(make_campaign: Callable[..., Made]) -> Made:
     return make_campaign()
 
 
+@pytest.fixture
+def copy_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Made], Made]:
+    """Copies a shared campaign, so that a test may go on with it; this process finds the copy's stand-ins."""
+
+    def copied(made: Made) -> Made:
+        copy = campaigns.copied(made, tmp_path)
+        for name, value in copy.environ.items():
+            monkeypatch.setenv(name, value)
+        return copy
+
+    return copied
+
+
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the usual campaign after phases 1 and 2, for copies."""
@@ -52,6 +79,26 @@ def ready(prepared: Path, make_campaign: Callable[..., Made], tmp_path: Path) ->
     """The usual campaign after phases 1 and 2."""
     shutil.copytree(prepared, tmp_path / "campaign")
     return make_campaign()
+
+
+@pytest.fixture(scope="session")
+def tiny_act(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real checkpoint of lerobot's, to be read alone: built once for all workers, for that takes ten seconds."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny" / "act"
+    with lock.hold(folder.parent / "act.lock", "tiny_act", wait=True):
+        if not folder.exists():
+            command = [sys.executable, "-m", "fixtures.tiny_act", str(folder)]
+            subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hashed_once() -> Iterator[None]:
+    """LIBERO's 585 files are read by the first preflight of a module in this process alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assets, "wrong_assets", functools.cache(assets.wrong_assets))
+        yield
 
 
 @pytest.fixture(scope="module")

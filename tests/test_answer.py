@@ -2,14 +2,13 @@
 
 import csv
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import campaigns
 import pytest
-from campaigns import Made
+from campaigns import Made, judged
 
 from tracka import engine, files, validate
 from tracka.engine import Metrics
@@ -39,27 +38,47 @@ PLANTED = {
     "another episode": ("0=0,2 3=2", ["task 3: episodes (2,), and (3,) by"]),
     "another task": ("0=0 3=2,3", ["task 0: episodes (0,), and (0, 2) by", "task 3: episodes (2, 3), and (3,) by"]),
 }
+FIRST = ("-n0", "-m", "phase1 or phase2")
+LATER = ("-n0", "-m", "phase3 or phase4 or phase5")
+Finished = Callable[..., Made]
 
 
-@pytest.fixture
-def known(make_campaign: Callable[..., Made]) -> Made:
-    """A campaign with known answers whose stand-in gives them."""
-    made = make_campaign(ROWS, SETTINGS)
-    made.behave(**RIGHT)
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A campaign with known answers after phases 1 and 2."""
+    return campaigns.finished(tmp_path_factory.getbasetemp(), "answers_before", ROWS, SETTINGS, FIRST)
+
+
+@pytest.fixture(scope="module")
+def finished(before: Made, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Returns the campaign after all five gates; the stand-in gives the known answers but for what it is told. All
+    tests share it."""
+
+    def made(name: str, **words: list[str]) -> Made:
+        base, told = tmp_path_factory.getbasetemp(), {**RIGHT, **words}
+        return campaigns.finished(base, f"answers_{name}", ROWS, SETTINGS, LATER, before.root, **told)
+
     return made
 
 
 @pytest.fixture(scope="module")
-def accepted(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """The same after all five gates."""
-    return campaigns.finished(tmp_path_factory.getbasetemp(), "answers", ROWS, SETTINGS, **RIGHT)
+def accepted(finished: Finished) -> Made:
+    """The campaign with the known answers after all five gates."""
+    return finished("right")
 
 
 @pytest.fixture
-def copied(accepted: Made, make_campaign: Callable[..., Made], tmp_path: Path) -> Made:
+def known(before: Made, copy_of: Callable[[Made], Made]) -> Made:
+    """A campaign with known answers after phases 1 and 2, whose stand-in gives them."""
+    made = copy_of(before)
+    made.behave(**RIGHT)
+    return made
+
+
+@pytest.fixture
+def copied(accepted: Made, copy_of: Callable[[Made], Made]) -> Made:
     """A copy of the accepted campaign, to meddle with."""
-    shutil.copytree(accepted.root, tmp_path / "campaign")
-    return make_campaign(ROWS, SETTINGS)
+    return copy_of(accepted)
 
 
 def lines(path: Path) -> dict[str, dict[str, str]]:
@@ -70,7 +89,7 @@ def lines(path: Path) -> dict[str, dict[str, str]]:
 
 def found(made: Made) -> str:
     """What `tracka validate` says of a campaign that it must not call valid."""
-    ended = made.tracka("validate", "--phase", "all", "--root", str(made.root))
+    ended = made.call("validate", "--phase", "all", "--root", str(made.root))
     assert ended.returncode == 1, ended.stdout + ended.stderr
     return ended.stdout + ended.stderr
 
@@ -79,7 +98,7 @@ def found(made: Made) -> str:
 
 
 def test_every_file_counts_the_known_successes_and_the_campaign_is_accepted(accepted: Made) -> None:
-    assert "verdict: accepted" in (accepted.root.parent / "gates.txt").read_text()
+    assert "verdict: accepted" in judged(accepted).stdout
     layout, run = accepted.layout, accepted.layout.run(PAIR)
     assert {task["task_id"]: task["successes"] for task in files.read_json(run.result)["per_task"]} == {0: 2, 3: 1}
     records = [json.loads(line) for line in run.episodes.read_text().splitlines()]
@@ -90,41 +109,44 @@ def test_every_file_counts_the_known_successes_and_the_campaign_is_accepted(acce
     assert f"| {PAIR} | libero_object | pass | 8 | 3 | 37.5%" in layout.results.read_text()
 
 
-@pytest.mark.parametrize(("wins", "said"), PLANTED.values(), ids=PLANTED)
-def test_one_episode_off_fails_the_rows_gate_with_task_and_episodes(known: Made, wins: str, said: list[str]) -> None:
-    known.behave(**RIGHT | {PAIR: [f"episodes:{wins}"]})
-    ended = known.pytest("-n2")
+@pytest.mark.parametrize("name", PLANTED)
+def test_one_episode_off_fails_the_rows_gate_with_task_and_episodes(finished: Finished, name: str) -> None:
+    wins, said = PLANTED[name]
+    made = finished(name, **{PAIR: [f"episodes:{wins}"]})
+    ended = judged(made)
     assert ended.returncode == 1
     assert f"row {PAIR}, known_answer" in ended.stdout and "verdict: not accepted" in ended.stdout
     assert [words for words in said if words not in ended.stdout] == []
-    failures = lines(known.layout.summary / "failures.csv")
+    failures = lines(made.layout.summary / "failures.csv")
     assert {run_id: line["reason"] for run_id, line in failures.items()} == {PAIR: "known_answer"}
-    assert f"- `{PAIR}`: known_answer" in known.layout.results.read_text()
+    assert f"- `{PAIR}`: known_answer" in made.layout.results.read_text()
 
 
-def test_a_wrong_answer_of_the_baseline_starts_no_other_row(known: Made) -> None:
-    known.behave(**RIGHT | {BASELINE: ["episodes:0=0"]})
-    ended = known.pytest("-n2")
+def test_a_wrong_answer_of_the_baseline_starts_no_other_row(finished: Finished) -> None:
+    made = finished("baseline", **{BASELINE: ["episodes:0=0"]})
+    ended = judged(made)
     assert ended.returncode == 1
     assert "the contract baseline_known_answer is broken" in ended.stdout
     assert "task 0: episodes (0,), and (1,) by the known answer" in ended.stdout
-    assert known.started() == [BASELINE]
+    assert made.started() == [BASELINE]
 
 
-def test_a_row_that_failed_is_told_by_its_failure_and_not_by_its_answer(known: Made) -> None:
-    known.behave(**RIGHT | {PAIR: ["crash"]})
-    ended = known.pytest("-n2")
+def test_a_row_that_failed_is_told_by_its_failure_and_not_by_its_answer(finished: Finished) -> None:
+    made = finished("crash", **{PAIR: ["crash"]})
+    ended = judged(made)
     assert "the run failed (crash)" in ended.stdout and "by the known answer" not in ended.stdout
-    assert lines(known.layout.summary / "failures.csv")[PAIR]["reason"] == "crash"
+    assert lines(made.layout.summary / "failures.csv")[PAIR]["reason"] == "crash"
 
 
-def test_an_answer_that_is_corrected_is_judged_again_without_a_run(known: Made) -> None:
-    known.behave(**RIGHT | {PAIR: ["episodes:0=0,2 3=2"]})
-    assert known.pytest("-n2").returncode == 1
-    known.layout.settings.write_text(SETTINGS.replace("3 = [3]", "3 = [2]"))
-    before = known.started()
-    ended = known.pytest("-n2")
-    assert (ended.returncode, known.started()) == (0, before), ended.stdout
+def test_an_answer_that_is_corrected_is_judged_again_without_a_run(
+    finished: Finished, copy_of: Callable[[Made], Made]
+) -> None:
+    wrong = finished("another episode", **{PAIR: [f"episodes:{PLANTED['another episode'][0]}"]})
+    assert judged(wrong).returncode == 1
+    made = copy_of(wrong)
+    made.layout.settings.write_text(SETTINGS.replace("3 = [3]", "3 = [2]"))
+    ended = made.pytest("-n2")
+    assert (ended.returncode, made.started()) == (0, wrong.started()), ended.stdout
 
 
 # an error of the harness itself
@@ -143,7 +165,6 @@ def findings(made: Made, name: str) -> str:
 
 
 def test_a_harness_that_reports_one_success_too_many_is_found_out(known: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    known.pass_preflight()
     reported = engine.reported
     with monkeypatch.context() as harness:
         harness.setattr(engine, "reported", lambda metrics: reported(one_more(metrics)))
@@ -155,7 +176,6 @@ def test_a_harness_that_reports_one_success_too_many_is_found_out(known: Made, m
 def test_what_all_files_agree_on_is_still_held_against_the_known_answer(
     known: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known.pass_preflight()
     read = engine.read_metrics
     monkeypatch.setattr(engine, "read_metrics", lambda *words: one_more(read(*words)))
     monkeypatch.setattr(engine, "parse_log", lambda log: None)
@@ -227,7 +247,7 @@ def test_wrong_known_answers_are_refused_all_at_once(made: Made) -> None:
         "[known_answers.wide_b4_e4]\n1 = [0]\n"
         "[rows.nowhere]\n"
     )
-    ended = made.tracka("validate", "--phase", "all", "--root", str(made.root))
+    ended = made.call("validate", "--phase", "all", "--root", str(made.root))
     assert ended.returncode == 2
     for words in (
         "row nobody: the matrix has no such row",
@@ -243,5 +263,5 @@ def test_wrong_known_answers_are_refused_all_at_once(made: Made) -> None:
 @pytest.mark.parametrize("answer", ["0 = [1, 1]", "0 = [-1]", "0 = 1", "00 = []", "zero = []", "0 = [true]"])
 def test_an_answer_of_another_form_is_refused_with_its_key(made: Made, answer: str) -> None:
     made.configure(f"[known_answers.long_b1_e6]\n{answer}")
-    ended = made.tracka("validate", "--phase", "all", "--root", str(made.root))
+    ended = made.call("validate", "--phase", "all", "--root", str(made.root))
     assert ended.returncode == 2 and "$.known_answers.long_b1_e6" in ended.stderr

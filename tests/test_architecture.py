@@ -2,10 +2,10 @@
 
 import ast
 import graphlib
+import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,11 +126,12 @@ def test_collecting_the_gates_imports_nothing_heavy(tmp_path: Path) -> None:
     assert not loaded & (SIMULATION | LATE | heavy)
 
 
-def test_collecting_the_gates_takes_less_than_two_seconds(tmp_path: Path) -> None:
+def test_collecting_the_gates_takes_less_than_two_seconds_of_a_core(tmp_path: Path) -> None:
     def seconds() -> float:
-        start = time.monotonic()
+        start = os.times()
         assert collect(tmp_path).returncode == 0
-        return time.monotonic() - start
+        end = os.times()
+        return end.children_user + end.children_system - start.children_user - start.children_system
 
     assert min(seconds() for _ in range(3)) < 2
 

@@ -1,8 +1,9 @@
 """Checkpoints that a campaign builds for itself: what the builder is told, and when a folder is built anew."""
 
+import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,6 @@ from tracka.errors import TrackaError
 
 BUILDER = """
 import sys
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 folder = Path(sys.argv[1])
 folder.mkdir()
@@ -110,27 +108,73 @@ def test_a_builder_that_was_only_touched_builds_nothing_again(made: Made, tmp_pa
 # the builders as programs
 
 
-@pytest.mark.parametrize(
-    ("builder", "words", "said"),
-    [
-        ("replay", (), "required: folder, choice"),
-        ("replay", ("new",), "required: choice"),
-        ("replay", ("new", "everything"), "'everything' is no choice"),
-        ("replay", ("new", "libero_object/0:99"), "there is no demonstration of"),
-        ("replay", ("there", "all"), "there exists"),
-        ("replay", ("no/where", "all"), "no is no folder"),
-        ("faulty", ("new", "boredom"), "invalid choice: 'boredom'"),
-        ("faulty", ("new", "nan", "soon"), "invalid int value: 'soon'"),
-        ("tiny_act", ("new", "more"), "unrecognized arguments: more"),
-        ("random_pi0", ("new", "--n-action-steps", "51"), "cannot be greater than chunk_size (50)"),
-    ],
-)
+REFUSALS: list[tuple[str, Sequence[str], str]] = [
+    ("replay", (), "required: folder, choice"),
+    ("replay", ("new",), "required: choice"),
+    ("replay", ("new", "everything"), "'everything' is no choice"),
+    ("replay", ("new", "libero_object/0:99"), "there is no demonstration of"),
+    ("replay", ("there", "all"), "there exists"),
+    ("replay", ("no/where", "all"), "no is no folder"),
+    ("faulty", ("new", "boredom"), "invalid choice: 'boredom'"),
+    ("faulty", ("new", "nan", "soon"), "invalid int value: 'soon'"),
+    ("tiny_act", ("new", "more"), "unrecognized arguments: more"),
+    ("random_pi0", ("new", "--n-action-steps", "51"), "cannot be greater than chunk_size (50)"),
+]
+# Runs one program after the other, for each of them begins with ten seconds of lerobot's import.
+ONE_BY_ONE = """
+import contextlib, io, json, os, runpy, sys, traceback
+said = []
+for program, words, folder in json.loads(sys.argv[1]):
+    os.chdir(folder)
+    sys.argv = [program, *words]
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        try:
+            runpy.run_path(program, run_name="__main__")
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+        except BaseException:
+            code = 1
+            traceback.print_exc()
+    said.append([code, errors.getvalue()])
+print("said:", json.dumps(said))
+"""
+
+
+def program_of(builder: str) -> str:
+    return str(REPOSITORY / "fixtures" / f"{builder}.py")
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, list[str]]]:
+    """What became of each of the REFUSALS: exit status, last words, and what lies in its folder beside `there`."""
+    folders = [tmp_path_factory.mktemp("refused") for _ in REFUSALS]
+    for folder in folders:
+        (folder / "there").mkdir()
+    works = [
+        (program_of(builder), words, str(folder)) for (builder, words, _), folder in zip(REFUSALS, folders, strict=True)
+    ]
+    command = [sys.executable, "-c", ONE_BY_ONE, json.dumps(works)]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    said = json.loads(ended.stdout.rpartition("said:")[2])
+    left = [[path.name for path in folder.iterdir() if path.name != "there"] for folder in folders]
+    return [(code, text, names) for (code, text), names in zip(said, left, strict=True)]
+
+
+@pytest.mark.parametrize("number", range(len(REFUSALS)), ids=[f"{each[0]}-{each[2]}" for each in REFUSALS])
 def test_a_builder_refuses_wrong_words_in_one_line_and_builds_nothing(
-    builder: str, words: tuple[str, ...], said: str, tmp_path: Path
+    refused: list[tuple[int, str, list[str]]], number: int
 ) -> None:
-    (tmp_path / "there").mkdir()
-    before = sorted(tmp_path.iterdir())
-    command = [sys.executable, str(REPOSITORY / "fixtures" / f"{builder}.py"), *words]
-    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert ended.returncode == 2 and said in ended.stderr.splitlines()[-1], ended.stderr
-    assert "Traceback" not in ended.stderr and sorted(tmp_path.iterdir()) == before
+    code, said, left = refused[number]
+    assert code == 2 and REFUSALS[number][2] in said.splitlines()[-1], said
+    assert "Traceback" not in said and left == []
+
+
+@pytest.mark.slow
+def test_a_builder_that_refuses_is_a_program_that_ends_with_2(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, program_of("faulty"), "new", "boredom"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ended.returncode == 2 and "invalid choice: 'boredom'" in ended.stderr.splitlines()[-1], ended.stderr
+    assert "Traceback" not in ended.stderr and list(tmp_path.iterdir()) == [tmp_path / "builders"]

@@ -1,21 +1,20 @@
 """The contracts against a disk that somebody has meddled with: what is lost, cut or edited is found."""
 
 import csv
+import functools
 import json
-import os
 import shutil
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import campaigns
 import pytest
-from campaigns import REPOSITORY
+from campaigns import Made
 from contracts_page import table, words
 
-from tracka import campaign, errors, files, schema, validate
+from tracka import campaign, discover, errors, files, schema, validate
 from tracka.errors import Finding
 from tracka.files import Json
 from tracka.layout import PHASES, Layout
@@ -50,6 +49,14 @@ SCHEMAS = {
 KEYS = [(name, key) for name, kind in SCHEMAS.items() for key in schema.load(kind)["required"]]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def installed_once() -> Iterator[None]:
+    """The installed packages are listed once for this module: nobody installs any meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(discover, "_distributions", functools.cache(discover._distributions))
+        yield
+
+
 @pytest.fixture(scope="module")
 def passed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A campaign that was accepted."""
@@ -81,23 +88,29 @@ def partial_root(partial: Path, copy: Callable[[Path], Path]) -> Path:
     return copy(partial)
 
 
-def found(root: Path) -> list[Finding]:
-    """What the strict validation of all phases finds."""
+def found(root: Path, *phases: str) -> list[Finding]:
+    """What the strict validation of all phases finds, or of `phases` alone, which is part of that and quicker."""
     try:
-        return validate.validate(campaign.load(root), strict=True)
+        return validate.validate(campaign.load(root), phases or PHASES, strict=True)
     except errors.UsageError as error:
         return list(error.findings)
+
+
+def phase_of(name: str) -> str:
+    """The phase whose contracts a file of the baseline or of the host stands in, or whose handoff it is."""
+    if name.endswith("_handoff.json"):
+        return Path(name).name.removesuffix("_handoff.json")
+    places = {RUN: "phase3", MARKER: "phase3", PREFLIGHT: "phase2", STATE: "phase1", "configs": "phase1"}
+    return next(phase for place, phase in places.items() if name.startswith(place))
 
 
 def edit(path: Path, **values: object) -> None:
     files.write_json(path, files.read_json(path) | values)
 
 
-def tracka(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tracka", "validate", *words]
-    return subprocess.run(
-        command, cwd=REPOSITORY, env=os.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True
-    )
+def command(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """`tracka validate` of the campaign."""
+    return Made(root, {}).call("validate", "--root", str(root), *words)
 
 
 def in_place(path: Path, **values: object) -> None:
@@ -118,13 +131,13 @@ RECORDS: dict[str, Json] = {
 def test_a_record_that_its_hash_does_not_stand_for_is_found(root: Path, values: Json) -> None:
     manifest = root / "artifacts/runs/wide_b4_e4/run_manifest.json"
     in_place(manifest, **values)
-    assert any(str(manifest) in finding.where for finding in found(root))
+    assert any(str(manifest) in finding.where for finding in found(root, "phase4"))
 
 
 @pytest.mark.parametrize("outcome", [None, {"status": "fail", "reason": "crash"}, {"status": "pass", "reason": "oom"}])
 def test_an_outcome_that_tells_otherwise_than_the_result_is_found(root: Path, outcome: Json | None) -> None:
     in_place(root / MANIFEST, outcome=outcome)
-    assert any(finding.where == f"{root / MANIFEST}, key outcome" for finding in found(root))
+    assert any(finding.where == f"{root / MANIFEST}, key outcome" for finding in found(root, "phase3"))
 
 
 def test_another_checkpoint_in_the_manifest_is_found(root: Path) -> None:
@@ -179,7 +192,7 @@ def test_a_handoff_that_tells_otherwise_than_the_disk_is_found(root: Path) -> No
         before = path.read_bytes()
         for key, value in {"inputs": {}, "outputs": [], "details": {}}.items():
             edit(path, **{key: value})
-            assert any(f"{path}, key {key}" in finding.where for finding in found(root))
+            assert any(f"{path}, key {key}" in finding.where for finding in found(root, phase))
             path.write_bytes(before)
 
 
@@ -200,7 +213,7 @@ def test_a_page_that_is_no_text_is_a_finding_and_no_traceback(root: Path, name: 
 @pytest.mark.parametrize("value", [[{}], ["gpus"], None, "all"], ids=str)
 def test_checks_of_another_form_are_a_finding_and_no_traceback(root: Path, value: object) -> None:
     edit(root / f"{PREFLIGHT}/preflight.json", checks=value)
-    assert any("$.checks" in finding.where for finding in found(root))
+    assert any("$.checks" in finding.where for finding in found(root, "phase2"))
 
 
 def test_fewer_gpus_than_the_campaign_expects_are_found(root: Path) -> None:
@@ -217,7 +230,7 @@ def test_a_campaign_of_its_baseline_alone_is_found(root: Path) -> None:
 
 def test_a_help_text_of_other_flags_is_found(root: Path) -> None:
     (root / STATE / "lerobot_eval_help.txt").write_text("--seed")
-    assert any("other flags" in finding.what for finding in found(root))
+    assert any("other flags" in finding.what for finding in found(root, "phase1"))
 
 
 def test_figures_that_disagree_are_a_warning(root: Path) -> None:
@@ -229,8 +242,8 @@ def test_figures_that_disagree_are_a_warning(root: Path) -> None:
     edit(root / ATTEMPT / "result.json", parser_warnings=said)
     shutil.copy(root / ATTEMPT / "result.json", root / RESULT)
     assert [(finding.what, finding.warning) for finding in found(root)] == [(said[0], True)]
-    words = ("--phase", "all", "--root", str(root))
-    assert (tracka(*words).returncode, tracka(*words, "--strict").returncode) == (0, 1)
+    assert command(root, "--phase", "all").returncode == 0
+    assert command(root, "--phase", "all", "--strict").returncode == 1
 
 
 # the untouched campaigns
@@ -265,15 +278,28 @@ def test_a_lost_file_of_the_attempt_that_passed_is_found(root: Path, name: str) 
     assert found(root)
 
 
+def lose(path: Path, key: str) -> None:
+    value = files.read_json(path)
+    del value[key]
+    files.write_json(path, value)
+
+
+def said_of_a_lost_key(name: str, key: str) -> str:
+    """A damaged marker is set aside and counts as none."""
+    return "marker is missing or damaged" if name == MARKER else f"'{key}' is a required property"
+
+
 @pytest.mark.parametrize(("name", "key"), KEYS)
 def test_a_lost_key_is_found_and_named(root: Path, name: str, key: str) -> None:
-    value = files.read_json(root / name)
-    del value[key]
-    files.write_json(root / name, value)
-    if name == MARKER:  # a damaged marker is set aside and counts as none
-        assert any("marker is missing or damaged" in finding.what for finding in found(root))
-    else:
-        assert any(f"'{key}' is a required property" in finding.what for finding in found(root))
+    lose(root / name, key)
+    assert any(said_of_a_lost_key(name, key) in finding.what for finding in found(root, phase_of(name)))
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_a_lost_key_is_found_and_named_by_the_validation_of_all_phases_too(root: Path, name: str) -> None:
+    key = schema.load(SCHEMAS[name])["required"][-1]
+    lose(root / name, key)
+    assert any(said_of_a_lost_key(name, key) in finding.what for finding in found(root))
 
 
 @pytest.mark.parametrize("name", [*SCHEMAS, "configs/campaign.toml", "configs/eval_matrix.csv"])
@@ -287,7 +313,7 @@ def test_a_file_that_cannot_be_read_is_found(root: Path, name: str, content: byt
 def test_a_truncated_video_is_found(root: Path, share: float) -> None:
     whole = (root / VIDEO).read_bytes()
     (root / VIDEO).write_bytes(whole[: int(share * len(whole))])
-    assert any("does not play" in finding.what for finding in found(root))
+    assert any("does not play" in finding.what for finding in found(root, "phase3"))
 
 
 # what is edited
@@ -310,7 +336,7 @@ HISTORIES = {
 def test_an_impossible_history_is_found(root: Path, statuses: list[str]) -> None:
     steps = [{"status": status, "at_utc": "2026-01-01T00:00:00Z", "attempt": 1} for status in statuses]
     edit(root / MARKER, history=steps)
-    assert found(root)
+    assert found(root, "phase3")
 
 
 STATUSES = ("pending", "running", "pass", "fail")
@@ -332,7 +358,10 @@ def history(before: str, after: str) -> list[str]:
 def test_a_step_that_no_run_makes_is_found(root: Path, before: str, after: str) -> None:
     steps = [{"status": status, "at_utc": "2026-01-01T00:00:00Z", "attempt": 1} for status in history(before, after)]
     edit(root / MARKER, history=steps)
-    assert bool(found(root)) is ((before, after) not in POSSIBLE)
+    if (before, after) in POSSIBLE:
+        assert found(root) == []
+    else:
+        assert found(root, "phase3")
 
 
 MARKERS: dict[str, Json] = {
@@ -348,13 +377,13 @@ MARKERS: dict[str, Json] = {
 @pytest.mark.parametrize("values", MARKERS.values(), ids=MARKERS)
 def test_a_marker_that_disagrees_with_its_run_is_found(root: Path, values: Json) -> None:
     edit(root / MARKER, **values)
-    assert found(root)
+    assert found(root, "phase3")
 
 
 def test_a_marker_that_tells_of_another_attempt_is_found(root: Path) -> None:
     steps = files.read_json(root / MARKER)["history"]
     edit(root / MARKER, history=[*steps[:-1], steps[-1] | {"attempt": 7}])
-    assert found(root)
+    assert found(root, "phase3")
 
 
 RESULTS: dict[str, Json] = {
@@ -380,7 +409,7 @@ RESULTS: dict[str, Json] = {
 @pytest.mark.parametrize("values", RESULTS.values(), ids=RESULTS)
 def test_a_result_edited_by_hand_is_found(root: Path, values: Json) -> None:
     edit(root / RESULT, **values)
-    assert found(root)
+    assert found(root, "phase3")
 
 
 MANIFESTS: dict[str, Json] = {
@@ -399,7 +428,7 @@ MANIFESTS: dict[str, Json] = {
 @pytest.mark.parametrize("values", MANIFESTS.values(), ids=MANIFESTS)
 def test_a_manifest_edited_by_hand_is_found(root: Path, values: Json) -> None:
     edit(root / MANIFEST, **values)
-    assert found(root)
+    assert found(root, "phase3")
 
 
 def flipped(lines: list[Json]) -> list[Json]:
@@ -418,7 +447,7 @@ def one_twice(lines: list[Json]) -> list[Json]:
 def test_an_edited_list_of_episodes_is_found(root: Path, change: Callable[[list[Json]], list[Json]]) -> None:
     lines = [json.loads(line) for line in (root / EPISODES).read_text().splitlines()]
     (root / EPISODES).write_text("".join(json.dumps(line) + "\n" for line in change(lines)))
-    assert found(root)
+    assert found(root, "phase3")
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -426,7 +455,7 @@ def test_an_edited_list_of_episodes_is_found(root: Path, change: Callable[[list[
 @pytest.mark.parametrize("status", ["blocked", "partial", "accepted"])
 def test_a_handoff_that_does_not_say_pass_is_found(root: Path, phase: str, status: str, notes: list[str]) -> None:
     edit(Layout(root).handoff(phase), status=status, notes=notes)
-    assert found(root)
+    assert found(root, phase)
 
 
 @pytest.mark.parametrize("line", table("Phase transitions"), ids=lambda line: line["phase"])
@@ -513,20 +542,20 @@ REPORTS: dict[str, Json] = {
 @pytest.mark.parametrize("values", REPORTS.values(), ids=REPORTS)
 def test_a_preflight_report_edited_by_hand_is_found(root: Path, values: Json) -> None:
     edit(root / PREFLIGHT / "preflight.json", **values)
-    assert found(root)
+    assert found(root, "phase2")
 
 
 def test_a_failed_check_is_found_with_its_remedy(root: Path) -> None:
     path = root / PREFLIGHT / "preflight.json"
     checks = files.read_json(path)["checks"]
     edit(path, checks=[checks[0] | {"status": "fail", "remedy": "Buy a GPU"}, *checks[1:]])
-    assert any(finding.remedy == "Buy a GPU" for finding in found(root))
+    assert any(finding.remedy == "Buy a GPU" for finding in found(root, "phase2"))
 
 
 def test_a_flag_that_lerobot_eval_does_not_have_is_found(root: Path) -> None:
     path = root / STATE / "cli_capabilities.json"
     edit(path, supported_flags=[flag for flag in files.read_json(path)["supported_flags"] if flag != "--seed"])
-    assert any("--seed" in finding.where for finding in found(root))
+    assert any("--seed" in finding.where for finding in found(root, "phase1"))
 
 
 @pytest.mark.parametrize("name", ["configs/eval_matrix.csv", "configs/campaign.toml", "configs/run_schema.json"])
@@ -538,26 +567,26 @@ def test_a_definition_that_changed_after_acceptance_is_found(root: Path, name: s
 @pytest.mark.parametrize("word", ["lerobot-eval", "success rate", "artifacts", "MUJOCO_GL", "rerun", "libero_object"])
 def test_a_runbook_without_what_it_must_say_is_found(root: Path, word: str) -> None:
     (root / "runbook.md").write_text((root / "runbook.md").read_text().replace(word, "..."))
-    assert any(repr(word) in finding.what for finding in found(root))
+    assert any(repr(word) in finding.what for finding in found(root, "phase5"))
 
 
 @pytest.mark.parametrize("word", ["success rate", "artifacts", "wide_b4_e4", "checkpoints/fake", "libero_object"])
 def test_results_without_what_they_must_say_are_found(root: Path, word: str) -> None:
     (root / "results.md").write_text((root / "results.md").read_text().replace(word, "..."))
-    assert any(repr(word) in finding.what for finding in found(root))
+    assert any(repr(word) in finding.what for finding in found(root, "phase5"))
 
 
 # the command
 
 
 def test_the_command_calls_an_accepted_campaign_valid(root: Path) -> None:
-    ended = tracka("--phase", "all", "--root", str(root), "--strict")
+    ended = Made(root, {}).tracka("validate", "--phase", "all", "--root", str(root), "--strict")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "all: valid\n", "")
 
 
 def test_the_command_prints_each_finding_on_a_line_and_fails(root: Path) -> None:
     (root / "results.md").unlink()
-    ended = tracka("--phase", "all", "--root", str(root), "--strict")
+    ended = Made(root, {}).tracka("validate", "--phase", "all", "--root", str(root), "--strict")
     assert ended.returncode == 1
     assert ended.stdout == f"all: {len(ended.stderr.splitlines())} findings\n"
     assert f"{root / 'results.md'}: the file does not exist" in ended.stderr
@@ -565,15 +594,15 @@ def test_the_command_prints_each_finding_on_a_line_and_fails(root: Path) -> None
 
 def test_the_command_looks_at_a_phase_and_the_handoffs_before_it_alone(root: Path) -> None:
     (root / "results.md").unlink()
-    assert tracka("--phase", "phase4", "--root", str(root)).returncode == 0
+    assert command(root, "--phase", "phase4").returncode == 0
     Layout(root).handoff("phase2").unlink()
-    ended = tracka("--phase", "phase4", "--root", str(root))
+    ended = command(root, "--phase", "phase4")
     assert (ended.returncode, ended.stdout) == (1, "phase4: 1 findings\n")
 
 
 @pytest.mark.parametrize("words", [("--phase", "phase6"), ("--phase", "all", "--root", "nowhere")], ids="_".join)
 def test_the_command_refuses_what_it_does_not_know(root: Path, words: tuple[str, ...]) -> None:
-    ended = tracka("--root", str(root), *words)
+    ended = command(root, *words)
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: ")
     assert "Traceback" not in ended.stderr

@@ -279,6 +279,7 @@ def test_of_many_holds_the_best_that_lie_apart_are_kept_in_order() -> None:
 # the simulator
 
 
+@pytest.mark.slow  # test_one_command_records_verifies_and_writes_the_page does the same for a task of fewer steps
 @pytest.mark.simulator
 @pytest.mark.usefixtures("libero", "folder")
 def test_the_expert_records_the_stored_actions_again_and_they_replay_to_the_stored_step() -> None:

@@ -15,7 +15,8 @@ from tracka import campaign
 # Pages under docs/examples are what a campaign wrote: their commands name a campaign of another machine.
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 BY_ANOTHER_TEST = "plan-commands.md"
-BY_CI = {"make accept", "make test"}  # .ci/run runs these two
+BY_CI = {"make accept", "make test"}  # .ci/run runs these two, and a dose of the rest
+PARTS_OF_OTHERS = {"test-faults", "dose"}  # targets that run tests which others run too
 BY_SHELL = {"source .venv/bin/activate"}
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
@@ -44,7 +45,10 @@ def use_standin(settings: Path) -> None:
         settings.write_text(text.replace("[lerobot_eval]", f"{line}\n\n[lerobot_eval]", 1))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.name != BY_ANOTHER_TEST], ids=lambda page: page.name)
+PAGES_WITH_COMMANDS = [page for page in PAGES if page.name != BY_ANOTHER_TEST and commands(page)]
+
+
+@pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: page.name)
 def test_every_command_of_a_page_succeeds(page: Path, repository: Path) -> None:
     made = campaigns.Made(
         repository / "tasks" / "smoke-libero-object",
@@ -62,7 +66,18 @@ def test_every_command_of_a_page_succeeds(page: Path, repository: Path) -> None:
 
 def test_what_the_tests_of_the_pages_leave_to_ci_is_what_ci_runs() -> None:
     script = (REPOSITORY / ".ci" / "run").read_text()
-    assert [line for line in script.splitlines() if line.startswith("make ")] == ["make test", "make accept"]
+    assert [line for line in script.splitlines() if line.startswith("make ")] == [
+        "make test",
+        "make accept",
+        "make dose",
+    ]
+
+
+def test_ci_full_runs_every_check_and_benchmark_that_does_not_take_hours() -> None:
+    targets = re.findall(r"^([a-z-]+):(.*?) ## (.*)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    ((run, _),) = [(needed.split(), words) for name, needed, words in targets if name == "ci-full"]
+    short = {name for name, _, words in targets if not words.startswith("(hours)")}
+    assert set(run) == short - PARTS_OF_OTHERS - {"setup", "lock", "sim-table", "clean-artifacts", "help", "ci-full"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

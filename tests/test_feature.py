@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from campaigns import REPOSITORY, Made, fake_checkpoint
+from campaigns import Made, fake_checkpoint
 
 from tracka import feature, files, lock
 from tracka.campaign import EvalSettings
@@ -299,13 +299,6 @@ def test_a_name_that_libero_does_not_give_is_warned_of_in_a_rename_map(
     assert check.status == "warn" and "observation.images.imagee" in check.evidence
 
 
-@pytest.fixture(scope="session")
-def tiny_act(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "act"
-    subprocess.run([sys.executable, "-m", "fixtures.tiny_act", str(folder)], cwd=REPOSITORY, check=True)
-    return folder
-
-
 def test_a_real_act_fits_at_the_size_it_was_made_for(made: Made, tiny_act: Path) -> None:
     path = str(tiny_act)
     assert feature.check(made.spec, path).status == "warn"
@@ -333,9 +326,8 @@ def test_statistics_of_another_robot_are_found_in_the_headers_of_a_real_checkpoi
 
 
 def test_preflight_says_blocked_and_names_the_rename_map(made: Made, lerobot: tuple[Path, dict[str, Any]]) -> None:
-    words = ("--task-suite", "libero_object", "--policy-path", "checkpoints/fake", "--mujoco-gl", "egl")
     place(made, json.loads((lerobot[0] / "act_other" / "config.json").read_text()))
-    ended = made.tracka("preflight", *words, "--artifacts-dir", str(made.layout.preflight))
+    ended = made.call(*made.preflight_words())
     assert ended.returncode == 1 and "fail  features:checkpoints/fake" in ended.stdout
     report = json.loads(made.layout.preflight_report.read_text())
     assert report["status"] == "blocked" and "features:checkpoints/fake" in report["blocker"]

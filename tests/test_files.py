@@ -195,10 +195,10 @@ def test_the_tail_of_a_big_file_is_its_last_bytes(tmp_path: Path) -> None:
         file.truncate(3 << 30)  # a hole: no disk is used
         file.seek(0, os.SEEK_END)
         file.write(b"the end")
-    start = time.perf_counter()
+    start = time.process_time()
     assert files.tail(path, 7) == "the end"
     assert len(files.tail(path)) == 65536
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(

@@ -56,14 +56,18 @@ def accepted(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 @pytest.fixture
-def copied(accepted: Made, make_campaign: Callable[..., Made], tmp_path: Path) -> Made:
+def copied(accepted: Made, copy_of: Callable[[Made], Made]) -> Made:
     """A copy of it, to meddle with."""
-    shutil.copytree(accepted.root, tmp_path / "campaign")
-    return make_campaign(ROWS, SETTINGS)
+    return copy_of(accepted)
 
 
 def answers(made: Made, *words: str) -> subprocess.CompletedProcess[str]:
-    """Runs the program on a campaign."""
+    """Runs the program on a campaign in this process, for what starts no other."""
+    return made.call_file("fixtures/known_answers.py", str(made.root), *words)
+
+
+def evaluated(made: Made, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs the program, the gates and the rows, as `make known-answers` does."""
     return made.command("-m", "fixtures.known_answers", str(made.root), *words)
 
 
@@ -99,10 +103,10 @@ def test_the_rows_run_with_those_that_failed_and_what_has_passed_does_not_run_ag
 ) -> None:
     made, output = make_campaign(ROWS, SETTINGS), tmp_path / "table.txt"
     made.behave(**RIGHT | {PAIR: ["crash", "crash", *RIGHT[PAIR]]})
-    ended = answers(made, "--output", str(output))
+    ended = evaluated(made, "--output", str(output))
     assert ended.returncode == 1 and "result.json: the run failed (crash)" in ended.stdout
     assert (made.started(), output.exists()) == ([PAIR, PAIR, BASELINE], False)
-    ended = answers(made, "--output", str(output))
+    ended = evaluated(made, "--output", str(output))
     assert (ended.returncode, output.read_text()) == (0, TABLE)
     assert made.started() == [PAIR, PAIR, BASELINE, PAIR]
 
@@ -304,6 +308,6 @@ def test_rows_without_a_known_answer_are_refused_by_their_names(made: Made) -> N
 
 
 def test_a_folder_that_is_no_campaign_is_refused_by_its_name(made: Made, tmp_path: Path) -> None:
-    ended = made.command("-m", "fixtures.known_answers", str(tmp_path / "nowhere"))
+    ended = evaluated(Made(tmp_path / "nowhere", made.environ))
     assert (ended.returncode, ended.stdout) == (2, "")
     assert f"{tmp_path / 'nowhere'}: this is no campaign" in ended.stderr

@@ -9,6 +9,7 @@ from campaigns import REPOSITORY, SETTINGS, Made
 from tracka import campaign, files, linter, preflight, preset
 from tracka.check import Check
 
+pytestmark = pytest.mark.usefixtures("hashed_once")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PAGE = (REPOSITORY / "docs" / "preflight.md").read_text()
 Maker = Callable[..., Made]
@@ -171,8 +172,7 @@ def test_without_it_the_campaign_is_not_blocked(make_campaign: Maker) -> None:
 @pytest.mark.parametrize(("words", "code"), [((), 0), (("--strict",), 1)])
 def test_the_command_exits_with_1_only_if_it_is_strict(make_campaign: Maker, words: Sequence[str], code: int) -> None:
     made = make_campaign(BAD_ROWS["uneven_batches"])
-    places = ("--artifacts-dir", str(made.layout.preflight), "--mujoco-gl", "egl", "--task-suite", "libero_object")
-    ended = made.tracka("preflight", *places, "--policy-path", "checkpoints/fake", *words)
+    ended = made.call(*made.preflight_words(*words))
     assert ended.returncode == code, ended.stdout + ended.stderr
     assert "lint:uneven_batches" in ended.stdout
 

@@ -1,22 +1,24 @@
 """Preflight: what it says of a host, and that it proves rendering. The renderer is a stand-in."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import campaigns
 import psutil
 import pytest
 from campaigns import REPOSITORY, ROWS, SETTINGS, Made
 
-from tracka import build, campaign, checkpoint, errors, files, inventory, preflight, schema
+from tracka import build, checkpoint, errors, files, inventory, preflight, schema
 from tracka.files import Json
 from tracka.gpu import PRETEND
 
+pytestmark = pytest.mark.usefixtures("hashed_once")
+SECRETS = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "NVIDIA_API_KEY")
 BROKEN, BLACK = "TRACKA_STANDIN_BROKEN_GL", "TRACKA_STANDIN_BLACK"
 PLANS_KEYS = (
     "schema_version",
@@ -37,9 +39,43 @@ PLANS_KEYS = (
 @pytest.fixture(autouse=True)
 def bare_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host without GPUs and display, whatever this one has."""
+    bare(monkeypatch)
+
+
+def bare(environ: pytest.MonkeyPatch) -> None:
     for name in (PRETEND, "DISPLAY", BROKEN, BLACK):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+        environ.delenv(name, raising=False)
+    environ.setenv("CUDA_VISIBLE_DEVICES", "")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A campaign, and what a preflight said of its host."""
+
+    made: Made
+    report: Json
+
+
+def judged(folder: Path, **variables: str) -> Judged:
+    """The usual campaign in `folder` after a preflight of a bare host with these variables in its environment."""
+    made = campaigns.make(folder / "campaign")
+    with pytest.MonkeyPatch.context() as environ:
+        bare(environ)
+        for name, value in {**made.environ, **variables}.items():
+            environ.setenv(name, value)
+        return Judged(made, report_of(made))
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory, hashed_once: None) -> Judged:
+    """A sound host, whose environment holds secrets; to be looked at alone."""
+    return judged(tmp_path_factory.mktemp("sound"), **dict.fromkeys(SECRETS, "very-secret"))
+
+
+@pytest.fixture(scope="module")
+def blind(tmp_path_factory: pytest.TempPathFactory, hashed_once: None) -> Judged:
+    """A host that renders neither with EGL nor with GLX; to be looked at alone."""
+    return judged(tmp_path_factory.mktemp("blind"), **{BROKEN: "egl,glx"})
 
 
 def report_of(made: Made, backend: str = "egl") -> Json:
@@ -72,15 +108,14 @@ def program(folder: Path, name: str, script: str) -> None:
 # the report
 
 
-def test_the_report_has_the_plans_keys_and_follows_its_schema(made: Made) -> None:
-    report = report_of(made)
-    assert set(PLANS_KEYS) <= report.keys()
+def test_the_report_has_the_plans_keys_and_follows_its_schema(sound: Judged) -> None:
+    assert set(PLANS_KEYS) <= sound.report.keys()
     assert set(PLANS_KEYS) <= set(schema.load("preflight")["required"])
-    assert schema.findings("preflight", report, "") == []
+    assert schema.findings("preflight", sound.report, "") == []
 
 
-def test_a_sound_host_passes_and_tells_what_it_is(made: Made) -> None:
-    report = report_of(made)
+def test_a_sound_host_passes_and_tells_what_it_is(sound: Judged) -> None:
+    report = sound.report
     assert (report["status"], report["blocker"]) == ("pass", None)
     assert (report["gpu_count"], report["gpu_names"], report["display_env"]) == (0, [], None)
     assert report["python_version"] == ".".join(map(str, sys.version_info[:3]))
@@ -90,17 +125,13 @@ def test_a_sound_host_passes_and_tells_what_it_is(made: Made) -> None:
     assert found == {"pass"}
 
 
-def test_the_written_report_is_the_returned_one(made: Made, tmp_path: Path) -> None:
-    report = report_of(made)
-    preflight.write_preflight_report(report, tmp_path / "preflight.json")
-    assert files.read_json(tmp_path / "preflight.json") == report
+def test_the_written_report_is_the_returned_one(sound: Judged, tmp_path: Path) -> None:
+    preflight.write_preflight_report(sound.report, tmp_path / "preflight.json")
+    assert files.read_json(tmp_path / "preflight.json") == sound.report
 
 
-def test_a_check_that_fails_has_a_remedy_and_one_that_passes_has_none(
-    made: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(BROKEN, "egl,glx")
-    for entry in report_of(made)["checks"]:
+def test_a_check_that_fails_has_a_remedy_and_one_that_passes_has_none(blind: Judged) -> None:
+    for entry in blind.report["checks"]:
         assert bool(entry["remedy"]) == (entry["status"] != "pass"), entry
         assert entry["evidence"]
 
@@ -108,11 +139,11 @@ def test_a_check_that_fails_has_a_remedy_and_one_that_passes_has_none(
 # rendering
 
 
-def test_egl_that_renders_is_all_that_is_tried(made: Made) -> None:
-    report = report_of(made)
+def test_egl_that_renders_is_all_that_is_tried(sound: Judged) -> None:
+    report = sound.report
     assert attempts(report) == [("egl", True)]
     assert (report["mujoco_gl_requested"], report["mujoco_gl_effective"]) == ("egl", "egl")
-    assert (made.layout.preflight / "frame_egl.png").is_file()
+    assert (sound.made.layout.preflight / "frame_egl.png").is_file()
 
 
 def test_where_egl_fails_glx_is_tried_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,9 +156,8 @@ def test_where_egl_fails_glx_is_tried_once(made: Made, monkeypatch: pytest.Monke
     assert "EGLError: the stand-in cannot render with egl" in check(report, "rendering:egl")["evidence"]
 
 
-def test_where_both_fail_the_host_is_blocked_with_both_reasons(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(BROKEN, "egl,glx")
-    report = report_of(made)
+def test_where_both_fail_the_host_is_blocked_with_both_reasons(blind: Judged) -> None:
+    report = blind.report
     assert attempts(report) == [("egl", False), ("glx", False)]
     assert (report["status"], report["mujoco_gl_effective"]) == ("blocked", None)
     for backend in ("egl", "glx"):
@@ -230,8 +260,7 @@ def offline_preflight(made: Made, monkeypatch: pytest.MonkeyPatch) -> subprocess
     """The command, in a process that may not ask the hub and has an empty cache."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(made.root / "hub"))
-    words = ("--task-suite", "libero_object", "--policy-path", "checkpoints/fake", "--mujoco-gl", "egl")
-    return made.tracka("preflight", *words, "--artifacts-dir", str(made.layout.preflight))
+    return made.tracka(*made.preflight_words())
 
 
 def test_a_missing_tokenizer_is_named_with_what_to_do(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,14 +297,14 @@ def test_a_tokenizer_in_a_folder_is_found(made: Made) -> None:
 
 def test_without_a_driver_the_list_of_gpus_is_empty(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(made.root))
-    report_of(made)
+    inventory.write(made.layout.preflight)
     assert (made.layout.preflight / "nvidia_smi.txt").read_text() == ""
 
 
 def test_a_driver_tells_its_gpus(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     program(made.root / "bin", "nvidia-smi", '#!/bin/sh\necho "GPU 0: stand-in $1"\n')
     monkeypatch.setenv("PATH", f"{made.root / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    report_of(made)
+    inventory.write(made.layout.preflight)
     assert (made.layout.preflight / "nvidia_smi.txt").read_text() == "GPU 0: stand-in -L\n"
 
 
@@ -287,20 +316,16 @@ def test_a_broken_driver_stops_nothing(made: Made, monkeypatch: pytest.MonkeyPat
     assert (made.layout.preflight / "nvidia_smi.txt").read_text() == ""
 
 
-def test_installed_packages_are_on_record(made: Made) -> None:
-    report_of(made)
-    lines = (made.layout.preflight / "pip_freeze.txt").read_text().splitlines()
+def test_installed_packages_are_on_record(sound: Judged) -> None:
+    lines = (sound.made.layout.preflight / "pip_freeze.txt").read_text().splitlines()
     assert f"pytest=={pytest.__version__}" in lines
     assert lines == sorted(lines, key=str.casefold)
     assert all(line.count("==") == 1 for line in lines)
 
 
-def test_no_artifact_of_preflight_holds_a_secret(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "NVIDIA_API_KEY"):
-        monkeypatch.setenv(name, "very-secret")
-    report_of(made)
-    assert files.read_json(made.layout.preflight / "env_snapshot.json")["env"]["PATH"]
-    for path in files.walk_files(made.layout.preflight):
+def test_no_artifact_of_preflight_holds_a_secret(sound: Judged) -> None:
+    assert files.read_json(sound.made.layout.preflight / "env_snapshot.json")["env"]["PATH"]
+    for path in files.walk_files(sound.made.layout.preflight):
         assert b"very-secret" not in path.read_bytes(), path
 
 
@@ -367,7 +392,7 @@ def builders(processes: list[subprocess.Popen[bytes]], root: Path) -> Iterator[i
 
 @pytest.mark.simulator
 def test_two_processes_build_a_checkpoint_once_and_another_day_gives_the_same_bytes(
-    make_campaign: Callable[..., Made], monkeypatch: pytest.MonkeyPatch
+    make_campaign: Callable[..., Made], tiny_act: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = make_campaign(ROWS, SETTINGS + '\n[build]\n"checkpoints/act" = "tiny_act"\n')
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # the real lerobot
@@ -378,9 +403,7 @@ def test_two_processes_build_a_checkpoint_once_and_another_day_gives_the_same_by
     assert [process.returncode for process in processes] == [0, 0]
     first = checkpoint.resolve("checkpoints/act", made.root)
     assert first.policy_type == "act" and not (first.folder / "junk").exists()
-    shutil.move(first.folder, made.root / "first")
-    build.ensure(campaign.load(made.root), "checkpoints/act")
-    assert checkpoint.resolve("checkpoints/act", made.root).tree_sha256 == first.tree_sha256
+    assert checkpoint.resolve(str(tiny_act), made.root).tree_sha256 == first.tree_sha256  # of another process
 
 
 def test_a_failed_build_says_where_its_log_is(made: Made) -> None:

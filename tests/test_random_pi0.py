@@ -3,13 +3,11 @@
 The model here is a small one, of lerobot's own code with smaller numbers: lerobot knows no small pi0.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from campaigns import REPOSITORY, Made
+from campaigns import Made
 from lerobot.configs import PreTrainedConfig
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.pi0 import modeling_pi0
@@ -18,9 +16,11 @@ from safetensors import safe_open
 from transformers import PaliGemmaConfig
 
 from fixtures import program, random_pi0
-from tracka import checkpoint, environment, feature, need, resource, trust
+from tracka import checkpoint, feature, need, resource, trust
+from tracka.matrix import SUITES
 
 SMALL = modeling_pi0.GemmaConfig(width=32, depth=2, mlp_dim=64, num_heads=2, num_kv_heads=1, head_dim=16)
+LARGE = {name: getattr(modeling_pi0, name) for name in ("get_gemma_config", "CONFIG_MAPPING")}  # lerobot's own
 TEXT = "pick up the milk and place it in the basket"
 
 
@@ -96,18 +96,19 @@ def test_where_track_a_builds_it_the_tokenizer_is_named_where_it_will_lie(tmp_pa
     assert program.at_last(tmp_path / "pi0") == tmp_path / "pi0"
 
 
+@pytest.mark.usefixtures("libero")
 def test_the_tokenizer_has_a_token_for_every_word_of_a_task() -> None:
-    """All 130 of them, as lerobot's environment gives them; LIBERO is asked in a process of its own."""
-    code = "from lerobot.envs.libero import _get_suite as suite; from tracka.matrix import SUITES; print()\n"
-    code += "for name in SUITES: print(*(task.language for task in suite(name).tasks), sep='\\n')"
-    ended = subprocess.run([sys.executable, "-c", code], env=environment.base(), capture_output=True, text=True)
-    texts = [line for line in ended.stdout.splitlines() if line.islower() and not line.startswith("[")]
+    """All 130 of them, as lerobot's environment gives them."""
+    from lerobot.envs.libero import _get_suite
+
+    texts = [task.language for name in SUITES for task in _get_suite(name).tasks]
     made = random_pi0.tokenizer(random_pi0.words())
     assert len(texts) == 130 and not [text for text in texts if made.unk_token_id in made(text + "\n").input_ids]
     assert made("juggle the milk").input_ids[0] == made.unk_token_id
 
 
-def test_the_full_size_has_four_billion_parameters_and_takes_no_memory_to_plan() -> None:
-    code = "from fixtures import random_pi0 as r; print(sum(t.nbytes for t in r.shapes(r.config(50, 256)).values()))"
-    ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
-    assert ended.stdout == "7839075392\n"  # bf16, the vision tower in float32, the embedding written once
+def test_the_full_size_has_four_billion_parameters_and_takes_no_memory_to_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in LARGE.items():
+        monkeypatch.setattr(modeling_pi0, name, value)
+    size = sum(tensor.nbytes for tensor in random_pi0.shapes(random_pi0.config(50, 256)).values())
+    assert size == 7839075392  # bf16, the vision tower in float32, the embedding written once

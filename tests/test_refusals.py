@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from campaigns import ROWS, SETTINGS, Made, contents, run_words
 
-from tracka import files, validate
+from tracka import files
 from tracka.files import Json
 from tracka.matrix import COLUMNS
 
@@ -49,16 +49,6 @@ def words_of_discover(made: Made, **changed: str) -> list[str]:
     return ["discover", "--artifacts-dir", str(made.layout.state), "--python-bin", python]
 
 
-def words_of_preflight(made: Made, **changed: str) -> list[str]:
-    options = {
-        "task-suite": "libero_object",
-        "policy-path": "checkpoints/fake",
-        "mujoco-gl": "egl",
-        "artifacts-dir": str(made.layout.preflight),
-    } | {name.replace("_", "-"): value for name, value in changed.items()}
-    return ["preflight", *(word for name, value in options.items() for word in (f"--{name}", value))]
-
-
 def words_of_validate(made: Made) -> list[str]:
     return ["validate", "--phase", "all", "--root", str(made.root)]
 
@@ -73,22 +63,25 @@ COMMANDS: dict[str, Callable[[Made], list[str]]] = {
     "validate": words_of_validate,
     "collect": words_of_collect,
     "discover": words_of_discover,
-    "preflight": words_of_preflight,
+    "preflight": Made.preflight_words,
     "schema": words_of_schema,
 }
 Refuse = Callable[[Made], str]
 
 
-@pytest.fixture(params=[*COMMANDS, "pytest"])
+@pytest.fixture(params=[*COMMANDS, "shell", "pytest"])
 def refused(request: pytest.FixtureRequest) -> Refuse:
-    """Gives a campaign to each of the commands that read its definition, and returns what they say of it."""
+    """Gives a campaign to each of the commands that read its definition, and to one in a shell, and returns what they
+    say of it."""
     if request.param == "pytest":
         return lambda made: refusal(made, made.pytest, [], 4)
-    return lambda made: refusal(made, made.tracka, COMMANDS[request.param](made))
+    if request.param == "shell":
+        return lambda made: refusal(made, made.tracka, made.sweep_words())
+    return lambda made: refusal(made, made.call, COMMANDS[request.param](made))
 
 
 def sweep_refused(made: Made) -> str:
-    return refusal(made, made.tracka, made.sweep_words())
+    return refusal(made, made.call, made.sweep_words())
 
 
 def write_matrix(made: Made, *rows: str, header: str = HEADER) -> None:
@@ -145,7 +138,7 @@ def test_a_sweep_names_the_one_cell_that_is_wrong(made: Made, bad: str, said: st
 # a screen
 
 
-@pytest.mark.parametrize("refused", ["sweep", "pytest"], indirect=True)
+@pytest.mark.parametrize("refused", ["shell", "pytest"], indirect=True)
 def test_hundreds_of_bad_rows_fill_one_screen_that_says_how_many_more_there_are(made: Made, refused: Refuse) -> None:
     write_matrix(made, *ROWS, *(f"row{number},moon,1,1,cpu,7,egl,checkpoints/fake,1" for number in range(300)))
     said = refused(made)
@@ -168,7 +161,7 @@ def test_a_header_of_another_table_leaves_its_line_readable(made: Made) -> None:
 def test_an_unknown_row_leaves_its_line_readable_in_a_matrix_of_hundreds(ready: Made) -> None:
     more = [f"a_row_with_a_rather_long_name_{number}" for number in range(200)]
     write_matrix(ready, *ROWS, *(f"{name},libero_object,1,1,cpu,7,egl,checkpoints/fake,1" for name in more))
-    said = refusal(ready, ready.tracka, ready.sweep_words("--rows", "nobody"))
+    said = refusal(ready, ready.call, ready.sweep_words("--rows", "nobody"))
     assert "--rows: the matrix has no row 'nobody'" in said
 
 
@@ -193,7 +186,7 @@ def test_hundreds_of_run_folders_in_the_way_fill_one_screen(ready: Made) -> None
 def test_a_folder_that_is_not_there_is_said_by_every_command_that_needs_one(made: Made, tmp_path: Path) -> None:
     nowhere = Made(tmp_path / "nowhere", made.environ)
     for command in ("sweep", "validate", "collect", "schema"):
-        said = refusal(made, made.tracka, COMMANDS[command](nowhere))
+        said = refusal(made, made.call, COMMANDS[command](nowhere))
         assert str(nowhere.root) in said, command
     assert "this is no campaign: it has no configs folder. Name a campaign's folder" in refusal(
         made, nowhere.pytest, [], 4
@@ -207,7 +200,7 @@ def test_a_folder_without_configs_is_no_campaign(made: Made, command: str) -> No
     if command == "pytest":
         said = refusal(made, made.pytest, [], 4)
     else:
-        said = refusal(made, made.tracka, COMMANDS[command](made))
+        said = refusal(made, made.call, COMMANDS[command](made))
     assert "ROOT" in said
     assert "Name a" in said or "tracka init NAME" in said
 
@@ -215,7 +208,7 @@ def test_a_folder_without_configs_is_no_campaign(made: Made, command: str) -> No
 def test_collect_without_a_campaign_cannot_say_which_rows_failed_and_writes_no_table(ready: Made) -> None:
     ready.run_row(LONG)
     shutil.rmtree(ready.root / "configs")
-    said = refusal(ready, ready.tracka, words_of_collect(ready, "--failures-csv", str(ready.root / "tables" / "f.csv")))
+    said = refusal(ready, ready.call, words_of_collect(ready, "--failures-csv", str(ready.root / "tables" / "f.csv")))
     assert "error: --failures-csv: there is no campaign beside ROOT/artifacts/runs" in said
 
 
@@ -223,8 +216,8 @@ def test_collect_without_a_campaign_cannot_say_which_rows_failed_and_writes_no_t
 
 
 def test_preflight_says_all_its_bad_options_together(made: Made) -> None:
-    words = words_of_preflight(made, task_suite="moon", mujoco_gl="wgl", gpu_ids="0,x,-1")
-    assert [line.split(". ")[0] for line in refusal(made, made.tracka, words).splitlines()] == [
+    words = made.preflight_words(task_suite="moon", mujoco_gl="wgl", gpu_ids="0,x,-1")
+    assert [line.split(". ")[0] for line in refusal(made, made.call, words).splitlines()] == [
         "error: --task-suite: 'moon' is unknown",
         "error: --mujoco-gl: 'wgl' is unknown",
         "error: --gpu-ids: 'x' is no GPU's index",
@@ -234,20 +227,20 @@ def test_preflight_says_all_its_bad_options_together(made: Made) -> None:
 
 @pytest.mark.parametrize("run_id", ["/abs", "a/b", ".."])
 def test_no_run_id_on_a_command_line_leaves_the_runs_folder(made: Made, run_id: str) -> None:
-    said = refusal(made, made.tracka, run_words(made, run_id=run_id))
+    said = refusal(made, made.call, run_words(made, run_id=run_id))
     assert said.startswith(f"error: command line, column run_id: {run_id!r} is not a run id")
 
 
 def test_init_says_all_that_is_wrong_together_and_makes_nothing(made: Made) -> None:
     words = ["init", str(made.root / "a b"), "--suite", "moon", "--policy-path", "org/pol\nicy", "--seed", str(10**12)]
-    said = refusal(made, made.tracka, words)
+    said = refusal(made, made.call, words)
     assert "error: a b: this is no plain folder name. Use letters" in said
     assert "error: --suite: LIBERO has no suite 'moon'. Use one of libero_object" in said
     assert "column policy_path" in said and "column seed" in said
 
 
 def test_init_leaves_a_campaign_alone_that_exists(made: Made) -> None:
-    said = refusal(made, made.tracka, ["init", str(made.root)])
+    said = refusal(made, made.call, ["init", str(made.root)])
     assert said == "error: ROOT/configs: the campaign exists. Choose another name"
 
 
@@ -255,7 +248,7 @@ def test_init_leaves_a_campaign_alone_that_exists(made: Made) -> None:
     "option", [("--max-parallel", "0"), ("--max-parallel", "all"), ("--colour", "red")], ids="=".join
 )
 def test_sweep_refuses_an_option_that_it_cannot_take(ready: Made, option: tuple[str, str]) -> None:
-    assert option[0] in refusal(ready, ready.tracka, ready.sweep_words(*option))
+    assert option[0] in refusal(ready, ready.call, ready.sweep_words(*option))
 
 
 # no lerobot-eval
@@ -266,7 +259,7 @@ def test_without_lerobot_eval_the_exit_code_is_3_and_it_is_said_how_to_get_it(ma
     made.layout.settings.write_text(f"executable = ['bin/lerobot-eval']\n{SETTINGS.replace('executable', '# ')}")
     words = words_of_discover(made) if command == "discover" else run_words(made, *command.split()[1:])
     before = contents(made.root).keys()
-    ended = made.tracka(*words)
+    ended = made.call(*words)
     assert (ended.returncode, ended.stdout) == (3, "")
     (said,) = ended.stderr.splitlines()
     assert said.startswith("error: bin/lerobot-eval: lerobot-eval cannot be invoked (")
@@ -297,11 +290,6 @@ def marker(made: Made, run_id: str) -> Json:
     return files.read_json(made.layout.marker(run_id))
 
 
-def evidence(made: Made, run_id: str) -> list[str]:
-    """What is wrong with the files of a row: nothing, whether it passed or failed."""
-    return [str(finding) for finding in validate.row_holds(made.spec, made.spec.row(run_id), "evidence")]
-
-
 def pretend_pass(made: Made, run_id: str) -> None:
     """A marker that says pass for a row whose run folder is gone."""
     made.run_row(run_id)
@@ -312,7 +300,7 @@ def test_validate_names_a_cut_marker_with_its_remedy(ready: Made) -> None:
     ready.run_row(LONG)
     cut(ready, LONG)
     before = contents(ready.root)
-    ended = ready.tracka("validate", "--phase", "phase4", "--root", str(ready.root))
+    ended = ready.call("validate", "--phase", "phase4", "--root", str(ready.root))
     assert ended.returncode == 1
     where = ready.layout.marker(LONG)
     said = f"{where}: the row's marker is missing or damaged. Run pytest acceptance: it is restored"
@@ -323,7 +311,7 @@ def test_validate_names_a_cut_marker_with_its_remedy(ready: Made) -> None:
 def test_resume_knows_a_passed_row_by_its_own_files_and_restores_its_marker(ready: Made) -> None:
     ready.run_row(LONG)
     half, kept = cut(ready, LONG), contents(ready.layout.run(LONG).path)
-    assert ready.tracka(*ready.sweep_words("--resume")).returncode == 0
+    assert ready.tracka(*ready.sweep_words("--rows", LONG, "--resume")).returncode == 0
     assert ready.started().count(LONG) == 1
     assert contents(ready.layout.run(LONG).path) == kept
     assert (marker(ready, LONG)["status"], marker(ready, LONG)["notes"]) == (
@@ -331,27 +319,27 @@ def test_resume_knows_a_passed_row_by_its_own_files_and_restores_its_marker(read
         "restored from the run's own files",
     )
     assert set_aside(ready, LONG).read_bytes() == half
-    assert evidence(ready, LONG) == []
+    assert ready.evidence(LONG) == []
 
 
 def test_resume_runs_a_failed_row_again_and_sets_its_cut_marker_aside(ready: Made) -> None:
     ready.behave(**{LONG: ["crash", "ok"]})
     ready.run_row(LONG, retry_index=1)
     half = cut(ready, LONG)
-    assert ready.tracka(*ready.sweep_words("--resume")).returncode == 0
+    assert ready.tracka(*ready.sweep_words("--rows", LONG, "--resume")).returncode == 0
     assert ready.started().count(LONG) == 2
     assert (marker(ready, LONG)["status"], marker(ready, LONG)["history"][-1]["attempt"]) == ("pass", 2)
     assert set_aside(ready, LONG).read_bytes() == half
-    assert evidence(ready, LONG) == []
+    assert ready.evidence(LONG) == []
 
 
 def test_a_cut_marker_without_a_run_is_no_pass_for_a_sweep(ready: Made) -> None:
     pretend_pass(ready, LONG)
     half = cut(ready, LONG)
-    assert ready.tracka(*ready.sweep_words()).returncode == 0
+    assert ready.tracka(*ready.sweep_words("--rows", LONG)).returncode == 0
     assert ready.started().count(LONG) == 2
     assert set_aside(ready, LONG).read_bytes() == half
-    assert evidence(ready, LONG) == []
+    assert ready.evidence(LONG) == []
 
 
 def test_a_cut_marker_without_a_run_is_no_pass_for_a_run(ready: Made) -> None:
@@ -366,7 +354,7 @@ def test_a_cut_marker_without_a_run_is_no_pass_for_a_run(ready: Made) -> None:
 def test_a_passed_run_with_a_cut_marker_is_still_in_the_way_of_a_run(ready: Made) -> None:
     ready.run_row(LONG)
     cut(ready, LONG)
-    said = refusal(ready, ready.tracka, run_words(ready))
+    said = refusal(ready, ready.call, run_words(ready))
     assert said == (
         "error: ROOT/artifacts/runs/long_b1_e6: the run folder exists. "
         "Choose another run id, or pass --allow-overwrite to run it again"
@@ -379,12 +367,12 @@ def test_overwriting_sets_a_cut_marker_aside(ready: Made) -> None:
     assert ready.tracka(*run_words(ready, "--allow-overwrite")).returncode == 0
     assert ready.layout.run(LONG).numbers() == [1, 2]
     assert set_aside(ready, LONG).read_bytes() == half
-    assert evidence(ready, LONG) == []
+    assert ready.evidence(LONG) == []
 
 
 def test_a_marker_that_says_pass_of_a_run_that_is_gone_is_no_pass_in_a_table(ready: Made) -> None:
     pretend_pass(ready, LONG)
-    ended = ready.tracka(*words_of_collect(ready, "--failures-csv", str(ready.root / "tables" / "f.csv")))
+    ended = ready.call(*words_of_collect(ready, "--failures-csv", str(ready.root / "tables" / "f.csv")))
     assert ended.returncode == 0, ended.stderr
     (line,) = [text for text in (ready.root / "tables" / "a.csv").read_text().splitlines() if text.startswith(LONG)]
     assert ",pass," not in line
@@ -394,9 +382,9 @@ def test_a_marker_that_says_pass_of_a_run_that_is_gone_is_no_pass_in_a_table(rea
 
 def test_resume_runs_a_row_again_whose_marker_says_pass_and_whose_run_is_gone(ready: Made) -> None:
     pretend_pass(ready, LONG)
-    assert ready.tracka(*ready.sweep_words("--resume")).returncode == 0
+    assert ready.tracka(*ready.sweep_words("--rows", LONG, "--resume")).returncode == 0
     assert ready.started().count(LONG) == 2
-    assert evidence(ready, LONG) == []
+    assert ready.evidence(LONG) == []
 
 
 def test_the_gates_stand_on_a_sweep_and_restore_the_cut_marker_of_its_row(ready: Made) -> None:
@@ -406,4 +394,4 @@ def test_the_gates_stand_on_a_sweep_and_restore_the_cut_marker_of_its_row(ready:
     assert gates.returncode == 0, gates.stdout
     assert ready.started() == started
     assert set_aside(ready, LONG).read_bytes() == half
-    assert evidence(ready, LONG) == []
+    assert ready.evidence(LONG) == []

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from campaigns import REPOSITORY
 from lerobot.configs import PreTrainedConfig
 from lerobot.envs.configs import LiberoEnv
 from lerobot.policies.factory import make_policy, make_pre_post_processors
+from lerobot_policy_replay import modeling_faulty
 from lerobot_policy_replay.configuration_faulty import FaultyConfig
 from lerobot_policy_replay.configuration_replay import CAMERA, WRIST, ReplayConfig
 from lerobot_policy_replay.modeling_faulty import FaultyPolicy
@@ -185,9 +187,17 @@ def test_a_saved_policy_is_loaded_with_equal_buffers_and_config(every: Path, tmp
     assert (first.config.episodes, len(first.states)) == (sum(map(len, SUITES.values())),) * 2
 
 
+TURNED = ["libero_object/1:0-2", "libero_object/0:0-2"]  # the choices of `some` in another order
+
+
+def test_the_same_choices_give_the_same_bytes_in_any_order(some: Path, tmp_path: Path) -> None:
+    replay.build(tmp_path / "again", TURNED)
+    assert built(tmp_path / "again") == built(some)
+
+
+@pytest.mark.slow
 def test_the_same_choices_give_the_same_bytes_in_any_process_and_order(some: Path, tmp_path: Path) -> None:
-    choices = ["libero_object/1:0-2", "libero_object/0:0-2"]
-    with child(REPOSITORY / "fixtures" / "replay.py", tmp_path / "again", *choices) as process:
+    with child(REPOSITORY / "fixtures" / "replay.py", tmp_path / "again", *TURNED) as process:
         _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     assert built(tmp_path / "again") == built(some)
@@ -455,6 +465,49 @@ def test_a_policy_that_hoards_memory_ends_in_an_error_within_its_limit(broken: C
     assert 512 < ended["at_most"] - told["before"] < 1280  # MiB; the limit is 1024 above what was in use
 
 
+class Ended(Exception):
+    """What ends a policy in this process that would go on for ever."""
+
+
+def until_ended(folder: Path) -> None:
+    """Plays a policy up to its fault, and then until somebody ends it."""
+    policy, play = player(folder)
+    policy.reset()
+    play(observations(FIRST[:1]), FAULT_STEP)
+    with pytest.raises(Ended):
+        play(observations(FIRST[:1]), 1)
+
+
+def test_a_policy_sleeps_for_a_day_at_the_step_of_its_fault(
+    broken: Callable[[str, int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        raise Ended
+
+    monkeypatch.setattr(modeling_faulty, "time", SimpleNamespace(sleep=sleep))
+    until_ended(broken("sleep", FAULT_STEP))
+    assert slept == [86400]
+
+
+def test_a_policy_floods_from_the_step_of_its_fault_on(
+    broken: Callable[[str, int], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed: list[str] = []
+
+    def write(text: str) -> None:
+        printed.append(text)
+        if sum(map(len, printed)) > 8_000_000:
+            raise Ended
+
+    monkeypatch.setattr(modeling_faulty, "sys", SimpleNamespace(stdout=SimpleNamespace(write=write)))
+    until_ended(broken("flood", FAULT_STEP))
+    assert "".join(printed).count("a line that nobody asked for\n") > 250_000
+
+
+@pytest.mark.slow
 def test_a_policy_that_sleeps_does_so_until_it_is_ended(broken: Callable[[str, int], Path]) -> None:
     with child("-c", PLAY, broken("sleep", FAULT_STEP), FAULT_STEP) as process:
         said = ""
@@ -465,6 +518,7 @@ def test_a_policy_that_sleeps_does_so_until_it_is_ended(broken: Callable[[str, i
             process.wait(timeout=2)
 
 
+@pytest.mark.slow
 def test_a_policy_that_floods_prints_until_it_is_ended(broken: Callable[[str, int], Path]) -> None:
     with child("-c", PLAY, broken("flood", FAULT_STEP), FAULT_STEP) as process:
         said = process.stdout.read(8_000_000)

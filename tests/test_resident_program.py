@@ -18,49 +18,64 @@ FLAGS = {
     "env.type": "libero",
     "env.task": "libero_object",
     "env.task_ids": "[1]",
-    "env.episode_length": 24,
-    "env.observation_height": 128,
-    "env.observation_width": 128,
     "policy.n_action_steps": 10,
     "eval.batch_size": 2,
     "eval.n_episodes": 4,
     "seed": 7,
 }
+SIZES = [(64, 12, 2), pytest.param(128, 24, 3, marks=pytest.mark.slow)]  # pixels, steps, and looks at an episode
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("policies") / "act"
-    subprocess.run([sys.executable, REPOSITORY / "fixtures" / "tiny_act.py", folder], check=True, env=environ())
-    return folder
+def words(checkpoint: Path, folder: Path, **more: object) -> list[str]:
+    named = FLAGS | {"policy.path": checkpoint, "output_dir": folder} | more
+    return [f"--{name}={value}" for name, value in named.items()]
 
 
 def play(module: str, checkpoint: Path, folder: Path, **more: object) -> subprocess.CompletedProcess[str]:
-    named = FLAGS | {"policy.path": checkpoint, "output_dir": folder} | more
-    words = [f"--{name.replace('__', '.')}={value}" for name, value in named.items()]
-    command = [sys.executable, "-m", module, *words]
+    command = [sys.executable, "-m", module, *words(checkpoint, folder, **more)]
     return subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environ(), cwd=REPOSITORY
     )
 
 
-def test_it_plays_lerobot_evals_episodes_to_the_bit_and_leaves_its_evidence(checkpoint: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("pixels", "steps", "looks"), SIZES)
+def test_it_plays_lerobot_evals_episodes_to_the_bit_and_leaves_its_evidence(
+    pixels: int, steps: int, looks: int, tiny_act: Path, tmp_path: Path
+) -> None:
+    sizes = {"env.observation_height": pixels, "env.observation_width": pixels, "env.episode_length": steps}
     for module, name in (("tracka.probes.reference", "reference"), ("tracka.resident", "resident")):
-        ended = play(module, checkpoint, tmp_path / name, **({} if name == "reference" else {"resident.slots": 3}))
+        own: dict[str, object] = {} if name == "reference" else {"resident.slots": 3}
+        ended = play(module, tiny_act, tmp_path / name, **sizes, **own)
         assert ended.returncode == 0, ended.stderr[-3000:]
     found = parity.compare(*(parity.read(tmp_path / name / "episodes.jsonl") for name in ("reference", "resident")))
     assert found.exact and found.episodes == 4
     theirs, ours = (engine.read_metrics(tmp_path / name, ()) for name in ("reference", "resident"))
     assert ours.warnings == () and ours.tasks == theirs.tasks
-    assert all(video.frame_count(path) == 7 for path in (tmp_path / "resident" / "videos").rglob("*.mp4"))
+    assert all(video.frame_count(path) == steps // 4 + 1 for path in (tmp_path / "resident" / "videos").rglob("*.mp4"))
     told = json.loads((tmp_path / "resident" / "timings.json").read_text())
-    assert told["fallbacks"] == [] and told["looks"] == 12
+    assert told["fallbacks"] == [] and told["looks"] == 4 * looks
 
 
-def test_flags_that_it_cannot_obey_end_it_with_2_and_all_of_them_named(checkpoint: Path, tmp_path: Path) -> None:
-    ended = play(
-        "tracka.resident", checkpoint, tmp_path / "eval", **{"eval.recording": "true", "env.hard_reset": "false"}
-    )
+WRONG = {"eval.recording": "true", "env.hard_reset": "false"}
+
+
+def test_flags_that_it_cannot_obey_are_all_named_before_anything_is_made(
+    tiny_act: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tracka.resident.evaluation import Kept, Stages, run
+
+    monkeypatch.setattr("lerobot.utils.utils.init_logging", lambda: None)  # this process's is pytest's
+    monkeypatch.setattr("sys.argv", ["tracka.resident", *words(tiny_act, tmp_path / "eval", **WRONG)])
+    with pytest.raises(SystemExit) as ended:
+        run(Kept(), Stages())
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "eval.recording" in said and "env.hard_reset" in said
+    assert not (tmp_path / "eval").exists()
+
+
+@pytest.mark.slow
+def test_flags_that_it_cannot_obey_end_it_with_2_and_all_of_them_named(tiny_act: Path, tmp_path: Path) -> None:
+    ended = play("tracka.resident", tiny_act, tmp_path / "eval", **WRONG)
     assert ended.returncode == 2
     assert "eval.recording" in ended.stderr and "env.hard_reset" in ended.stderr
     assert not (tmp_path / "eval").exists()

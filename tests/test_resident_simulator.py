@@ -4,7 +4,7 @@ TRACKA_RESIDENT=all takes every task of every suite and every demonstration, hal
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -21,6 +21,7 @@ ALL = os.environ.get("TRACKA_RESIDENT") == "all"
 # In three of these the number of earlier resets changes where things stand, and one has a stove that shows whether it
 # is on. Objects on the floor, on tables, in drawers; goals of contact, of containment, of joints.
 TASKS = [("libero_object", 0), ("libero_spatial", 4), ("libero_goal", 7), ("libero_10", 8)]
+USUAL = {("libero_object", 0), ("libero_goal", 7)}  # the others are slow
 SOME_DEMONSTRATIONS = {"libero_spatial": [2], "libero_object": [1], "libero_goal": [0, 7], "libero_10": [3, 5]}
 EPISODES = ((1000, 3), (17, 1))  # seed and init state of a slot's first and second reset
 STEPS = 6
@@ -51,6 +52,23 @@ def reference(libero: None) -> Callable[[str, int], list[list[Seen]]]:
         return recorded[suite, task]
 
     return episodes
+
+
+@pytest.fixture(scope="module")
+def shared(libero: None) -> Iterator[Callable[[str, int], Any]]:
+    """Simulators with all speedups, one a task, for tests that let it be: what came before must not matter to it."""
+    from tracka.resident.simulator import Simulator
+
+    made: dict[tuple[str, int], Simulator] = {}
+
+    def simulator(suite: str, task: int) -> Simulator:
+        if (suite, task) not in made:
+            made[suite, task] = Simulator(slot(suite, task))
+        return made[suite, task]
+
+    yield simulator
+    for each in made.values():
+        each.close()
 
 
 @pytest.fixture
@@ -128,33 +146,47 @@ def assert_equal(taken: list[Seen], wanted: list[Seen]) -> None:
         assert one.pictures in (b"", other.pictures), f"other pictures after step {step}"
 
 
+def slow_but_for_some(tasks: Sequence[tuple[str, int]]) -> list[Any]:
+    """Parameters for these tasks, of which all but the `USUAL` ones are slow."""
+    return [pytest.param(*task, marks=[] if task in USUAL else pytest.mark.slow) for task in tasks]
+
+
 # against lerobot
 
 
-@pytest.mark.parametrize(("suite", "task"), [(s, t) for s in store.SUITES for t in range(10)] if ALL else TASKS)
+@pytest.mark.parametrize(
+    ("suite", "task"), [(s, t) for s in store.SUITES for t in range(10)] if ALL else slow_but_for_some(TASKS)
+)
 def test_all_speedups_together_change_no_bit_whatever_came_before(
-    suite: str, task: int, reference: Callable[..., Any], simulator_of: Callable[..., Any]
+    suite: str, task: int, reference: Callable[..., Any], shared: Callable[..., Any], simulator_of: Callable[..., Any]
 ) -> None:
-    simulator = simulator_of(suite, task)
+    simulator = (shared if (suite, task) in USUAL else simulator_of)(suite, task)
     assert simulator.fallbacks == ()
     for episode in (1, 0, 1):  # in no order that the reference could have
         taken = list(steps_of(simulator, episode, look=lambda step: step % 2 == 1))
         assert_equal(taken, reference(suite, task)[episode])
 
 
-@pytest.mark.parametrize("name", ["none", *NAMES])
+@pytest.mark.parametrize(
+    ("name", "suite", "task"),
+    [
+        ("none", "libero_goal", 7),
+        ("fast_step", "libero_goal", 7),
+        *(pytest.param(name, "libero_10", 8, marks=pytest.mark.slow) for name in ("none", *NAMES)),
+    ],
+)
 def test_each_speedup_alone_changes_no_bit(
-    name: str, reference: Callable[..., Any], simulator_of: Callable[..., Any]
+    name: str, suite: str, task: int, reference: Callable[..., Any], simulator_of: Callable[..., Any]
 ) -> None:
-    simulator = simulator_of("libero_10", 8, **{each: each == name for each in NAMES})
+    simulator = simulator_of(suite, task, **{each: each == name for each in NAMES})
     taken = list(steps_of(simulator, 1, look=lambda step: step in (0, STEPS - 1)))
-    assert_equal(taken, reference("libero_10", 8)[1])
+    assert_equal(taken, reference(suite, task)[1])
 
 
 def test_simulators_of_two_tasks_may_be_stepped_in_turn_and_closed(
-    reference: Callable[..., Any], simulator_of: Callable[..., Any]
+    reference: Callable[..., Any], shared: Callable[..., Any], simulator_of: Callable[..., Any]
 ) -> None:
-    soup, stove = simulator_of("libero_object", 0), simulator_of("libero_goal", 7)
+    soup, stove = simulator_of("libero_object", 0), shared("libero_goal", 7)
     first, second = steps_of(soup, 0), steps_of(stove, 1)
     both = list(zip(first, second, strict=True))
     assert_equal([one for one, _ in both], reference("libero_object", 0)[0])
@@ -165,8 +197,8 @@ def test_simulators_of_two_tasks_may_be_stepped_in_turn_and_closed(
     assert_equal(list(steps_of(again, 1)), reference("libero_object", 0)[1])
 
 
-def test_the_frame_is_what_lerobot_renders_of_the_observation_looked_at_last(simulator_of: Callable[..., Any]) -> None:
-    simulator = simulator_of("libero_object", 0)
+def test_the_frame_is_what_lerobot_renders_of_the_observation_looked_at_last(shared: Callable[..., Any]) -> None:
+    simulator = shared("libero_object", 0)
     simulator.reset(7, 0, 0)
     looked = simulator.step(actions_of(0)[0], look=True).observation["pixels"]["image"]
     simulator.step(actions_of(0)[1], look=False)
@@ -189,10 +221,10 @@ def test_numbers_that_others_draw_from_numpy_are_theirs(simulator_of: Callable[.
 # the known answers
 
 
-def demonstrated() -> list[tuple[str, int]]:
+def demonstrated() -> list[Any]:
     stored = {(suite, one.task) for suite in store.SUITES for one in store.load(suite).values()}
     some = [(suite, task) for suite, tasks in SOME_DEMONSTRATIONS.items() for task in tasks]
-    return sorted(stored) if ALL else some
+    return sorted(stored) if ALL else slow_but_for_some(some)
 
 
 def end_in_lerobots_environment(suite: str, task: int, one: store.Demonstration) -> str:

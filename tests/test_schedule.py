@@ -132,7 +132,7 @@ def outcome(ended: subprocess.CompletedProcess[str]) -> str:
 # phases
 
 
-@pytest.mark.parametrize("workers", [1, 3, 8])
+@pytest.mark.parametrize("workers", [1, 3, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_phase_begins_when_the_one_before_has_ended(folder: Path, workers: int) -> None:
     ended = pytest_in(folder, f"-n{workers}")
     assert ended.returncode == 0, ended.stdout
@@ -206,7 +206,13 @@ def test_no_test_waits_behind_a_long_one_while_a_worker_is_free(folder: Path) ->
 # failures
 
 
-@pytest.mark.parametrize(("phase", "workers"), [*((phase, 2) for phase in PHASES), ("phase2", 1), ("phase5", 1)])
+ALL = [*((phase, 2) for phase in PHASES), ("phase2", 1), ("phase5", 1)]
+DOSE = [("phase1", 2), ("phase5", 2), ("phase2", 1)]  # a crash in each of the others is in the test below
+
+
+@pytest.mark.parametrize(
+    ("phase", "workers"), [*DOSE, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ALL if pair not in DOSE)]
+)
 def test_a_crash_costs_its_test_alone(folder: Path, phase: str, workers: int) -> None:
     write_modules(folder, {phase: CRASH})
     ended = pytest_in(folder, f"-n{workers}")
@@ -232,13 +238,6 @@ def test_when_no_worker_may_be_replaced_the_session_ends(folder: Path) -> None:
     assert not [name for name in starts(folder) if name.startswith("test_phase3")]
 
 
-def test_a_failure_stops_nothing(folder: Path) -> None:
-    write_modules(folder, {"phase2": FAIL})
-    ended = pytest_in(folder, "-n2")
-    assert "1 failed, 19 passed" in outcome(ended)
-    assert ends_of_phases(folder) == list(PHASES)
-
-
 @pytest.mark.parametrize("workers", [1, 3])
 def test_with_x_a_failure_keeps_the_next_phase_from_starting(folder: Path, workers: int) -> None:
     write_modules(folder, {"phase2": FAIL})
@@ -249,9 +248,12 @@ def test_with_x_a_failure_keeps_the_next_phase_from_starting(folder: Path, worke
     assert ends_of_phases(folder) in (["phase1"], ["phase1", "phase2"])
 
 
-def test_last_failed_runs_the_failed_tests_in_the_order_of_their_phases(folder: Path) -> None:
+def test_a_failure_stops_nothing_and_last_failed_runs_the_failed_tests_in_the_order_of_their_phases(
+    folder: Path,
+) -> None:
     write_modules(folder, {"phase2": FAIL, "phase4": CRASH})
     assert "2 failed, 18 passed" in outcome(pytest_in(folder, "-n2"))
+    assert ends_of_phases(folder) == list(PHASES)
     before = len(journal(folder))
     (folder / "calm").touch()
     ended = pytest_in(folder, "-n2", "--lf")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from campaigns import REPOSITORY, contents
+from campaigns import REPOSITORY, Made, contents
 
 from tracka import assets, environment, errors, files, host, inventory, provision, setup
 
@@ -196,17 +196,15 @@ def test_importing_the_set_up_imports_the_standard_library_alone() -> None:
 
 @pytest.mark.parametrize("words", [["--dry-run"], ["--help"], ["--env-name", "../x"], ["--artifacts-dir"], ["--none"]])
 def test_tracka_setup_and_python_m_tracka_setup_are_one_command(tmp_path: Path, words: list[str]) -> None:
-    code = "import sys; from tracka.cli import main; sys.argv[0] = 'tracka'; main()"
-    faces = [
-        subprocess.run(
-            [sys.executable, *start, "setup", "--dry-run", "--artifacts-dir", str(tmp_path), *words],
-            cwd=REPOSITORY,
-            env={**os.environ, "COLUMNS": "100"},
-            capture_output=True,
-            text=True,
-        )
-        for start in (["-c", code], ["-m", "tracka"])
-    ]
+    given, environ = ("setup", "--dry-run", "--artifacts-dir", str(tmp_path), *words), {"COLUMNS": "100"}
+    module = subprocess.run(
+        [sys.executable, "-m", "tracka", *given],
+        cwd=REPOSITORY,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+    )
+    faces = [Made(tmp_path, environ).call(*given), module]
     assert len({(face.returncode, face.stdout, face.stderr) for face in faces}) == 1, faces
     assert faces[0].returncode == (0 if words[0] in ("--dry-run", "--help") else 2)
 

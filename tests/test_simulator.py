@@ -1,6 +1,7 @@
 """What only the real lerobot-eval and the real LIBERO can show."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import campaigns
 import psutil
 import pytest
 
-from tracka import build, discover, files, run
+from tracka import discover, files, run
 from tracka.campaign import Campaign
 from tracka.plan import Host
 
@@ -24,15 +25,12 @@ schema_version = 1
 baseline = "baseline_b1_e2"
 expected_gpus = 0
 
-[build]
-"checkpoints/tiny-act" = "tiny_act"
-
 [lerobot_eval]
 policy_type = "act"
 task_ids = [0]
 episode_length = {steps}
-observation_height = 128
-observation_width = 128
+observation_height = {pixels}
+observation_width = {pixels}
 
 [timeouts]
 row_secs = {seconds}
@@ -40,10 +38,10 @@ grace_secs = 2
 """
 
 
-def prepared(root: Path, steps: int, seconds: int, executable: str = "") -> tuple[Campaign, Host]:
-    made = campaigns.make(root, ROWS, executable + SETTINGS.format(steps=steps, seconds=seconds))
-    spec = made.spec
-    build.ensure(spec, "checkpoints/tiny-act")
+def prepared(root: Path, policy: Path, executable: str = "", **numbers: int) -> tuple[Campaign, Host]:
+    """A campaign of this checkpoint; `numbers` are the pixels of a frame, the steps of an episode, a row's seconds."""
+    spec = campaigns.make(root, ROWS, executable + SETTINGS.format(**numbers)).spec
+    shutil.copytree(policy, root / "checkpoints" / "tiny-act")
     capabilities = discover.discover_for(spec)
     return spec, Host("egl", tuple(capabilities["executable"]), capabilities)
 
@@ -52,12 +50,13 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.parametrize(("pixels", "steps"), [(32, 4), pytest.param(128, 8, marks=pytest.mark.slow)])
 def test_each_episode_is_recorded_with_the_seed_and_init_state_that_its_slot_really_got(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    pixels: int, steps: int, tiny_act: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRACKA_SPY", str(tmp_path / "resets.jsonl"))
     spy = f"executable = {json.dumps([sys.executable, str(Path(__file__).with_name('spy_eval.py'))])}"
-    spec, host = prepared(tmp_path / "campaign", steps=8, seconds=300, executable=spy)
+    spec, host = prepared(tmp_path / "campaign", tiny_act, spy, pixels=pixels, steps=steps, seconds=300)
     result = run.run_row(spec, spec.row("wide_b2_e3"), host)
     assert (result["status"], result["episodes"], result["successes"]) == ("pass", 3, 0), result["error_message"]
     resets: dict[int, list[dict[str, Any]]] = {}
@@ -68,15 +67,23 @@ def test_each_episode_is_recorded_with_the_seed_and_init_state_that_its_slot_rea
         assert (record["seed"], record["init_state"]) == (witnessed["seed"], witnessed["init_state"])
 
 
-def test_a_time_out_ends_lerobots_environment_processes_too(tmp_path: Path) -> None:
-    spec, host = prepared(tmp_path / "campaign", steps=100_000, seconds=40)
+@pytest.mark.parametrize(
+    ("seconds", "retry_index", "attempts"),
+    [(20, 1, [(2, True)]), pytest.param(40, 0, [(2, True), (1, False)], marks=pytest.mark.slow)],
+    ids=["once", "and_is_retried"],
+)
+def test_a_time_out_ends_lerobots_environment_processes_too(
+    seconds: int, retry_index: int, attempts: list[tuple[int, bool]], tiny_act: Path, tmp_path: Path
+) -> None:
+    spec, host = prepared(tmp_path / "campaign", tiny_act, pixels=128, steps=100_000, seconds=seconds)
     before = {process.pid for process in psutil.process_iter()}
-    result = run.run_row(spec, spec.row("wide_b2_e3"), host)
+    result = run.run_row(spec, spec.row("wide_b2_e3"), host, retry_index=retry_index)
     assert (result["status"], result["reason"]) == ("fail", "timeout")
     left = [item for item in psutil.process_iter(["cmdline"]) if item.pid not in before and _is_ours(item, tmp_path)]
     assert left == []
-    manifests = [files.read_json(spec.layout.run("wide_b2_e3").attempt(number).manifest) for number in (1, 2)]
-    assert [(item["batch_size"], item["comparable"]) for item in manifests] == [(2, True), (1, False)]
+    folder = spec.layout.run("wide_b2_e3")
+    manifests = [files.read_json(folder.attempt(number).manifest) for number in folder.numbers()]
+    assert [(item["batch_size"], item["comparable"]) for item in manifests] == attempts
 
 
 def _is_ours(process: psutil.Process, folder: Path) -> bool:

@@ -4,8 +4,8 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
+import numpy as np
 import pytest
 from campaigns import REPOSITORY, SETTINGS, Made
 
@@ -14,6 +14,9 @@ from tracka.files import Json
 from tracka.matrix import SUITES
 
 SETTLE = "TRACKA_STANDIN_SETTLE"
+
+
+pytestmark = pytest.mark.usefixtures("hashed_once")
 
 
 @pytest.fixture(autouse=True)
@@ -166,6 +169,7 @@ def test_the_table_has_every_task_of_every_suite() -> None:
     assert simulator.table()["mujoco"] == "3.3.7" and 0.001 <= simulator.table()["tolerance"] < 0.005
 
 
+@pytest.mark.simulator
 def test_on_the_pinned_mujoco_the_real_bowl_rests_on_the_ramekin() -> None:
     [found] = probed("libero_spatial", "5")
     wanted = simulator.table()["suites"]["libero_spatial"]["5"]
@@ -175,25 +179,25 @@ def test_on_the_pinned_mujoco_the_real_bowl_rests_on_the_ramekin() -> None:
     assert simulator.error(found["poses"], wanted["poses"]) < 1e-4
 
 
-PARITY = """
-import numpy
-from lerobot.envs.libero import LiberoEnv, _get_suite
-from tracka.probes import settle
-suite = _get_suite("libero_object")
-blind = settle._blind(suite, "libero_object", 4)
-size = dict(observation_width=32, observation_height=32)
-full = LiberoEnv(suite, 4, "libero_object", obs_type="pixels_agent_pos", **size)
-for _ in range(2):
+@pytest.mark.simulator
+@pytest.mark.usefixtures("libero")
+def test_without_pictures_physics_is_that_of_lerobots_own_environment_to_the_bit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")  # robosuite cannot read an empty one
+    monkeypatch.setenv("MUJOCO_EGL_DEVICE_ID", "0")
+    from lerobot.envs.libero import LiberoEnv, _get_suite
+
+    from tracka.probes import settle
+
+    suite = _get_suite("libero_object")
+    blind = settle._blind(suite, "libero_object", 4)
+    size = {"observation_width": 32, "observation_height": 32}
+    full = LiberoEnv(suite, 4, "libero_object", obs_type="pixels_agent_pos", **size)
+    for _ in range(2):
+        for env in (blind, full):
+            env.reset(seed=0)
+        one, other = (env._env.env.sim.data for env in (blind, full))
+        assert np.array_equal(one.qpos, other.qpos) and np.array_equal(one.qvel, other.qvel)
     for env in (blind, full):
-        env.reset(seed=0)
-    one, other = (env._env.env.sim.data for env in (blind, full))
-    assert numpy.array_equal(one.qpos, other.qpos) and numpy.array_equal(one.qvel, other.qvel)
-print("equal")
-"""
-
-
-def test_without_pictures_physics_is_that_of_lerobots_own_environment_to_the_bit(tmp_path: Path) -> None:
-    environ = environment.base() | {"MUJOCO_GL": "egl", "MUJOCO_EGL_DEVICE_ID": "0", "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, "-c", PARITY]
-    ended = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
-    assert ended.stdout.splitlines()[-1:] == ["equal"], ended.stderr[-2000:]
+        env.close()

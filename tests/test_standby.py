@@ -21,20 +21,31 @@ from tracka.errors import Busy
 
 pytestmark = pytest.mark.simulator
 
+SLOW = pytest.mark.slow
 FLAGS = {
     "policy.device": "cpu",
     "policy.n_action_steps": 10,
     "env.type": "libero",
+    "resident.workers": 1,
+}
+FIRST = {"env.task": "libero_object", "env.task_ids": "[1]", "eval.n_episodes": 2, "seed": 7}
+SECOND = {"env.task": "libero_goal", "env.task_ids": "[0]", "eval.n_episodes": 3, "seed": 11}
+SMALL = {
+    "env.observation_height": 64,
+    "env.observation_width": 64,
+    "env.episode_length": 12,
+    "eval.batch_size": 1,
+    "resident.slots": 1,
+}
+LARGE = {
     "env.observation_height": 128,
     "env.observation_width": 128,
     "env.episode_length": 20,
     "eval.batch_size": 2,
-    "resident.workers": 1,
     "resident.slots": 2,
 }
-FIRST = {"env.task": "libero_object", "env.task_ids": "[1]", "eval.n_episodes": 2, "seed": 7}
-SECOND = {"env.task": "libero_goal", "env.task_ids": "[0]", "eval.n_episodes": 3, "seed": 11}
 LONG = FIRST | {"env.episode_length": 280, "eval.n_episodes": 40}
+in_both_sizes = pytest.mark.parametrize("size", [SMALL, pytest.param(LARGE, marks=SLOW)], ids=["small", "large"])
 ROWS = (
     "baseline_b1_e1,libero_object,1,1,cpu,7,egl,checkpoints/act,1",
     "next_b1_e2,libero_goal,1,2,cpu,8,egl,checkpoints/act,1",
@@ -63,13 +74,6 @@ observation_width = 128
 [rows.nan]
 policy_type = "faulty"
 """
-
-
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("policies") / "act"
-    subprocess.run([sys.executable, REPOSITORY / "fixtures" / "tiny_act.py", folder], check=True, env=environ())
-    return folder
 
 
 @pytest.fixture
@@ -122,14 +126,17 @@ def timings(folder: Path) -> dict[str, object]:
     return dict(json.loads((folder / "timings.json").read_text()))
 
 
+@in_both_sizes
 def test_the_second_row_loads_nothing_and_plays_the_episodes_that_it_plays_alone(
-    policy: Path, tmp_path: Path, session: None
+    size: Mapping[str, object], tiny_act: Path, tmp_path: Path, session: None
 ) -> None:
     told = told_of()
     for name, row in (("first", FIRST), ("second", SECOND), ("third", FIRST)):
-        assert "End of eval" in play(policy, tmp_path / name, row, told)
+        assert "End of eval" in play(tiny_act, tmp_path / name, size | row, told)
         assert told_of() == told
-    play(policy, tmp_path / "alone", SECOND, {})
+    if size == SMALL:
+        standby.end(Path(told[standby.SOCKET]))
+    play(tiny_act, tmp_path / "alone", size | SECOND, told if size == SMALL else {})
     assert episodes(tmp_path / "second") == episodes(tmp_path / "alone")
     assert episodes(tmp_path / "third") == episodes(tmp_path / "first")
     loads = [timings(tmp_path / name)["stages"]["policy_load"] for name in ("first", "second", "third", "alone")]  # type: ignore[index]
@@ -144,10 +151,11 @@ def test_another_key_ends_who_stands_by_and_starts_another(session: None) -> Non
     assert standing(told_of("another key")) == second
 
 
-def test_without_anybody_there_a_row_plays_by_itself(policy: Path, tmp_path: Path, session: None) -> None:
+@pytest.mark.slow  # in the small size the last row above plays so
+def test_without_anybody_there_a_row_plays_by_itself(tiny_act: Path, tmp_path: Path, session: None) -> None:
     told = told_of()
     standby.end(Path(told[standby.SOCKET]))
-    play(policy, tmp_path / "eval", FIRST, told)
+    play(tiny_act, tmp_path / "eval", LARGE | FIRST, told)
     assert timings(tmp_path / "eval")["evaluation"] == 1
 
 
@@ -189,9 +197,12 @@ def test_outside_a_session_nobody_stands_by(monkeypatch: pytest.MonkeyPatch) -> 
     assert told_of() == {}
 
 
-def test_who_stands_by_ends_with_a_row_that_is_killed(policy: Path, tmp_path: Path, session: None) -> None:
+@in_both_sizes
+def test_who_stands_by_ends_with_a_row_that_is_killed(
+    size: Mapping[str, object], tiny_act: Path, tmp_path: Path, session: None
+) -> None:
     told = told_of()
-    row = start(policy, tmp_path / "eval", LONG, told)
+    row = start(tiny_act, tmp_path / "eval", size | LONG, told)
     while not (tmp_path / "eval" / "episodes.jsonl").exists():
         time.sleep(0.1)
     row.kill()
@@ -199,9 +210,10 @@ def test_who_stands_by_ends_with_a_row_that_is_killed(policy: Path, tmp_path: Pa
     assert ends(told)
 
 
-def test_a_row_whose_process_is_killed_is_killed_too(policy: Path, tmp_path: Path, session: None) -> None:
+@pytest.mark.slow  # in the small size the row of the next test is killed so
+def test_a_row_whose_process_is_killed_is_killed_too(tiny_act: Path, tmp_path: Path, session: None) -> None:
     told = told_of()
-    row = start(policy, tmp_path / "eval", LONG, told)
+    row = start(tiny_act, tmp_path / "eval", LARGE | LONG, told)
     while not (tmp_path / "eval" / "episodes.jsonl").exists():
         time.sleep(0.1)
     standby.end(Path(told[standby.SOCKET]))
@@ -209,7 +221,10 @@ def test_a_row_whose_process_is_killed_is_killed_too(policy: Path, tmp_path: Pat
     assert row.returncode == -signal.SIGKILL and "was killed" in errors
 
 
-def test_who_stands_by_ends_with_its_session_even_in_the_middle_of_a_row(policy: Path, tmp_path: Path) -> None:
+@in_both_sizes
+def test_who_stands_by_ends_with_its_session_even_in_the_middle_of_a_row(
+    size: Mapping[str, object], tiny_act: Path, tmp_path: Path
+) -> None:
     code = "import os, sys, time\nfrom tracka import standby\nwith standby.session():\n"
     code += "    print(os.environ['TRACKA_SESSION'], flush=True)\n    time.sleep(600)"
     clean = {name: value for name, value in os.environ.items() if name != leftover.SESSION}
@@ -219,26 +234,30 @@ def test_who_stands_by_ends_with_its_session_even_in_the_middle_of_a_row(policy:
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv(leftover.SESSION, folder)
             told = told_of()
-        row = start(policy, tmp_path / "eval", LONG, told)
+        row = start(tiny_act, tmp_path / "eval", size | LONG, told)
         while not (tmp_path / "eval" / "episodes.jsonl").exists():
             time.sleep(0.1)
         owner.kill()
         assert ends(told)
-    row.communicate()
-    assert row.returncode != 0
+    _, errors = row.communicate()
+    assert row.returncode == -signal.SIGKILL and "was killed" in errors
 
 
-def test_a_row_that_fails_says_why_and_leaves_nobody(policy: Path, tmp_path: Path, session: None) -> None:
+@pytest.mark.parametrize(
+    ("flag", "value", "code", "why"),
+    [("env.task_ids", "[77]", 1, "77"), pytest.param("eval.recording", "true", 2, "eval.recording", marks=SLOW)],
+)
+def test_a_row_that_fails_says_why_and_leaves_nobody(
+    flag: str, value: str, code: int, why: str, tiny_act: Path, tmp_path: Path, session: None
+) -> None:
     told = told_of()
-    row = start(policy, tmp_path / "eval", FIRST | {"env.task_ids": "[77]"}, told)
+    row = start(tiny_act, tmp_path / "eval", LARGE | FIRST | {flag: value}, told)
     _, errors = row.communicate()
-    assert row.returncode == 1 and "77" in errors
+    assert row.returncode == code and why in errors
     assert ends(told)
-    row = start(policy, tmp_path / "eval", FIRST | {"eval.recording": "true"}, told_of())
-    _, errors = row.communicate()
-    assert row.returncode == 2 and "eval.recording" in errors
 
 
+@pytest.mark.slow  # two suites' settle probes, three rows
 def test_the_rows_of_a_sweep_share_one_load_whatever_another_policy_does_and_nobody_outlives_it(tmp_path: Path) -> None:
     made = Made(campaigns.make(tmp_path / "campaign", ROWS, SETTINGS).root, {})
     prepared = made.pytest("-n0", "-m", "phase1 or phase2")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import campaigns
@@ -18,7 +19,7 @@ import pytest
 from campaigns import REPOSITORY, Made, contents
 from processes import is_alive, wait_until
 
-from tracka import files, gpu, lock, marker, run, validate
+from tracka import files, gpu, lock, marker, run
 
 BASELINE, LONG, WIDE, OFF = "baseline_b1_e2", "long_b1_e6", "wide_b4_e4", "off_b1_e1"
 ENABLED = [BASELINE, LONG, WIDE]  # in the order of the matrix; LONG is the longest, WIDE the shortest
@@ -51,6 +52,42 @@ def sweep(made: Made, *more: str, **changed: object) -> subprocess.CompletedProc
     return made.tracka(*made.sweep_words(*more, **changed))
 
 
+def told(made: Made, *more: str, **changed: object) -> subprocess.CompletedProcess[str]:
+    """What a sweep says that starts nothing, and so needs no process of its own."""
+    return made.call(*made.sweep_words(*more, **changed))
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A campaign that was swept, for readers alone: how that ended, and how its replay line did, where it was run."""
+
+    made: Made
+    ended: subprocess.CompletedProcess[str]
+    replayed: subprocess.CompletedProcess[str] | None = None
+
+
+def copy(prepared: Path, folder: Path, **words: Sequence[str]) -> Made:
+    shutil.copytree(prepared, folder / "campaign")
+    made = campaigns.make(folder / "campaign")
+    made.behave(**words)
+    return made
+
+
+@pytest.fixture(scope="module")
+def swept(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """All rows pass, and the replay line is run too."""
+    made = copy(prepared, tmp_path_factory.mktemp("swept"))
+    ended = sweep(made)
+    return Swept(made, ended, made.tracka(*shlex.split(replay_line(ended))[1:]))
+
+
+@pytest.fixture(scope="module")
+def failing(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Swept:
+    """One row after the other; the first one crashes."""
+    made = copy(prepared, tmp_path_factory.mktemp("failing"), **{LONG: ["crash"], WIDE: ["ok:1"]})
+    return Swept(made, sweep(made, "--max-parallel", "1"))
+
+
 def extend(made: Made, *rows: str) -> None:
     """Adds rows to the matrix."""
     with made.layout.matrix.open("a") as matrix:
@@ -64,26 +101,6 @@ def line(run_id: str, episodes: int = 1, gpu_id: str = "cpu", policy: str = "che
 def everywhere(word: str, *run_ids: str) -> dict[str, list[str]]:
     """The same behaviour for all of these rows."""
     return {run_id: [word] for run_id in run_ids}
-
-
-def statuses(made: Made) -> dict[str, tuple[str, str | None]]:
-    """Status and reason of each row that has a marker."""
-    found = [files.read_json(path) for path in sorted(made.layout.rows.glob("*.json"))]
-    return {marker["run_id"]: (marker["status"], marker["reason"]) for marker in found}
-
-
-def results(made: Made, run_id: str) -> list[tuple[str, str | None]]:
-    """Status and reason of each attempt."""
-    folder = made.layout.run(run_id)
-    found = [files.read_json(folder.attempt(number).result) for number in folder.numbers()]
-    return [(result["status"], result["reason"]) for result in found]
-
-
-def evidence(made: Made, *run_ids: str) -> list[str]:
-    """What is wrong with the files of these rows: nothing, whether they passed or failed."""
-    return [
-        str(finding) for name in run_ids for finding in validate.row_holds(made.spec, made.spec.row(name), "evidence")
-    ]
 
 
 def at_one_time(made: Made) -> list[set[str]]:
@@ -112,31 +129,29 @@ def rows_of(replay: str) -> list[str]:
 # which rows
 
 
-def test_every_enabled_row_runs_once_and_passes_with_exit_code_0(ready: Made) -> None:
-    ended = sweep(ready)
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert sorted(ready.started()) == ENABLED
-    assert statuses(ready) == dict.fromkeys(ENABLED, ("pass", None))
-    assert evidence(ready, *ENABLED) == []
-    assert "3 of 3 rows passed" in ended.stdout
+def test_every_enabled_row_runs_once_and_passes_with_exit_code_0(swept: Swept) -> None:
+    assert (swept.ended.returncode, swept.ended.stderr) == (0, "")
+    assert sorted(swept.made.started()) == ENABLED
+    assert swept.made.statuses() == dict.fromkeys(ENABLED, ("pass", None))
+    assert swept.made.evidence(*ENABLED) == []
+    assert "3 of 3 rows passed" in swept.ended.stdout
 
 
-def test_a_disabled_row_leaves_no_trace(ready: Made) -> None:
-    sweep(ready)
-    assert OFF not in ready.started()
-    assert not ready.layout.run(OFF).path.exists() and not ready.layout.marker(OFF).exists()
+def test_a_disabled_row_leaves_no_trace(swept: Swept) -> None:
+    assert OFF not in swept.made.started()
+    assert not swept.made.layout.run(OFF).path.exists() and not swept.made.layout.marker(OFF).exists()
 
 
 def test_the_named_rows_alone_run(ready: Made) -> None:
     ended = sweep(ready, "--rows", f"{WIDE}, {BASELINE}")
     assert ended.returncode == 0
     assert sorted(ready.started()) == [BASELINE, WIDE]
-    assert statuses(ready).keys() == {BASELINE, WIDE}
+    assert ready.statuses().keys() == {BASELINE, WIDE}
 
 
 def test_unknown_and_disabled_rows_are_refused_together_and_nothing_starts(ready: Made) -> None:
     before = contents(ready.root)
-    ended = sweep(ready, "--rows", f"nobody,{OFF},{LONG},../x")
+    ended = told(ready, "--rows", f"nobody,{OFF},{LONG},../x")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "error: --rows: the matrix has no row 'nobody'. Name some of " in ended.stderr
     assert "error: --rows: the matrix has no row '../x'. Name some of " in ended.stderr
@@ -145,12 +160,9 @@ def test_unknown_and_disabled_rows_are_refused_together_and_nothing_starts(ready
     assert (contents(ready.root), ready.started()) == (before, [])
 
 
-def test_no_summary_is_written(ready: Made) -> None:
-    ready.behave(**{LONG: ["crash"]})
-    before = contents(ready.layout.summary)
-    sweep(ready)
-    assert contents(ready.layout.summary) == before
-    assert sorted(path.name for path in ready.layout.state.glob("*_handoff.json")) == [
+def test_no_summary_is_written(failing: Swept) -> None:
+    assert not failing.made.layout.summary.exists()
+    assert sorted(path.name for path in failing.made.layout.state.glob("*_handoff.json")) == [
         "phase1_handoff.json",
         "phase2_handoff.json",
     ]
@@ -159,20 +171,18 @@ def test_no_summary_is_written(ready: Made) -> None:
 # failures
 
 
-def test_a_failure_stops_no_other_row_and_the_exit_code_is_1(ready: Made) -> None:
-    ready.behave(**{LONG: ["crash"]})
-    ended = sweep(ready, "--max-parallel", "1")
-    assert ended.returncode == 1
-    assert ready.started() == [LONG, LONG, BASELINE, WIDE]  # twice: a failed row has one retry
-    assert statuses(ready) == {BASELINE: ("pass", None), LONG: ("fail", "crash"), WIDE: ("pass", None)}
-    assert results(ready, LONG) == [("fail", "crash")] * 2
-    assert evidence(ready, *ENABLED) == []
-    assert "2 of 3 rows passed" in ended.stdout
+def test_a_failure_stops_no_other_row_and_the_exit_code_is_1(failing: Swept) -> None:
+    made = failing.made
+    assert failing.ended.returncode == 1
+    assert made.started() == [LONG, LONG, BASELINE, WIDE]  # twice: a failed row has one retry
+    assert made.statuses() == {BASELINE: ("pass", None), LONG: ("fail", "crash"), WIDE: ("pass", None)}
+    assert made.results(LONG) == [("fail", "crash")] * 2
+    assert made.evidence(*ENABLED) == []
+    assert "2 of 3 rows passed" in failing.ended.stdout
 
 
-def test_each_row_says_in_one_line_how_it_went(ready: Made) -> None:
-    ready.behave(**{LONG: ["crash"], WIDE: ["ok:1"]})
-    said = sweep(ready).stdout.splitlines()
+def test_each_row_says_in_one_line_how_it_went(failing: Swept) -> None:
+    said = failing.ended.stdout.splitlines()
     assert f"{LONG}: fail (crash), exit code 1: RuntimeError: the stand-in was told to crash" in said
     assert f"{WIDE}: pass, 1 of 4 episodes succeeded" in said
     assert len(said) == 3 + 2
@@ -186,7 +196,7 @@ def test_a_row_whose_checkpoint_is_missing_stops_no_other(ready: Made) -> None:
         f"error: row lost_b1_e9: checkpoints/none: there is no folder {ready.root}/checkpoints/none. "
         "Build or copy the checkpoint there; tracka preflight builds those of [build] in campaign.toml\n"
     )
-    assert statuses(ready) == {**dict.fromkeys(ENABLED, ("pass", None)), "lost_b1_e9": ("pending", None)}
+    assert ready.statuses() == {**dict.fromkeys(ENABLED, ("pass", None)), "lost_b1_e9": ("pending", None)}
     assert rows_of(replay_line(ended)) == ["lost_b1_e9"]
 
 
@@ -205,8 +215,8 @@ def test_a_row_whose_process_is_killed_costs_itself_alone_and_is_closed(ready: M
     assert ended.returncode == 1
     assert f"row {LONG}: its process was killed by signal 9" in ended.stderr
     assert ready.started() == [LONG, BASELINE, WIDE]
-    assert statuses(ready) == {BASELINE: ("pass", None), LONG: ("fail", "interrupted"), WIDE: ("pass", None)}
-    assert results(ready, LONG) == [("fail", "interrupted")]
+    assert ready.statuses() == {BASELINE: ("pass", None), LONG: ("fail", "interrupted"), WIDE: ("pass", None)}
+    assert ready.results(LONG) == [("fail", "interrupted")]
 
 
 def test_a_row_whose_folder_cannot_be_made_fails_alone_in_one_line(ready: Made) -> None:
@@ -228,7 +238,7 @@ def test_run_folders_in_the_way_are_refused_together_and_nothing_starts(ready: M
     ready.run_row(LONG, retry_index=1)
     ready.run_row(WIDE)
     before, started = contents(ready.root, "locks"), ready.started()
-    ended = sweep(ready)
+    ended = told(ready)
     assert (ended.returncode, ended.stdout) == (2, "")
     where = [str(ready.layout.run(run_id).path) for run_id in (LONG, WIDE)]
     assert ended.stderr.splitlines() == [
@@ -247,7 +257,7 @@ def test_run_folders_of_rows_that_are_not_named_are_not_in_the_way(ready: Made) 
 def test_a_dry_run_of_a_row_is_not_in_the_way(ready: Made) -> None:
     run.dry_run(ready.spec, ready.spec.row(LONG), run.load_host(ready.layout))
     assert sweep(ready).returncode == 0
-    assert statuses(ready)[LONG] == ("pass", None)
+    assert ready.statuses()[LONG] == ("pass", None)
 
 
 def test_resume_runs_only_what_has_not_passed(ready: Made) -> None:
@@ -261,7 +271,7 @@ def test_resume_runs_only_what_has_not_passed(ready: Made) -> None:
     assert sorted(ready.started()[started:]) == [LONG, WIDE]
     assert contents(ready.layout.run(BASELINE).path) == passed
     assert f"{BASELINE}: pass, 1 of 2 episodes succeeded" in ended.stdout
-    assert results(ready, LONG) == [("fail", "crash"), ("pass", None)]
+    assert ready.results(LONG) == [("fail", "crash"), ("pass", None)]
 
 
 def test_resume_refuses_a_row_that_passed_with_other_inputs_and_runs_the_others(ready: Made) -> None:
@@ -295,7 +305,7 @@ def test_the_replay_line_names_the_failed_rows_in_the_matrixs_order_and_works(
     again = made.tracka(*shlex.split(replay_line(first))[1:])
     assert again.returncode == 0, again.stderr
     assert sorted(made.started()[started:]) == [BASELINE, LONG]
-    assert statuses(made) == dict.fromkeys(ENABLED, ("pass", None))
+    assert made.statuses() == dict.fromkeys(ENABLED, ("pass", None))
 
 
 def test_the_replay_line_keeps_what_the_sweep_was_told(ready: Made) -> None:
@@ -304,12 +314,11 @@ def test_the_replay_line_keeps_what_the_sweep_was_told(ready: Made) -> None:
     assert words == ["tracka", *ready.sweep_words("--rows", LONG, "--max-parallel", "3", "--resume")]
 
 
-def test_where_all_passed_the_replay_line_names_all_and_is_the_same_each_time(ready: Made) -> None:
-    first = sweep(ready)
-    assert rows_of(replay_line(first)) == ENABLED
-    again = ready.tracka(*shlex.split(replay_line(first))[1:])
-    assert (again.returncode, replay_line(again)) == (0, replay_line(first))
-    assert len(ready.started()) == 3
+def test_where_all_passed_the_replay_line_names_all_and_is_the_same_each_time(swept: Swept) -> None:
+    assert rows_of(replay_line(swept.ended)) == ENABLED
+    assert swept.replayed is not None
+    assert (swept.replayed.returncode, replay_line(swept.replayed)) == (0, replay_line(swept.ended))
+    assert len(swept.made.started()) == 3
 
 
 # side by side
@@ -318,7 +327,8 @@ def test_where_all_passed_the_replay_line_names_all_and_is_the_same_each_time(re
 def test_max_parallel_bounds_the_rows_at_one_time(ready: Made) -> None:
     more = [f"more{number}" for number in range(3)]
     extend(ready, *map(line, more))
-    ready.behave(**everywhere("slow:0.3", *ENABLED, *more))
+    # The first two are slow enough to run together where starting a process takes seconds.
+    ready.behave(**everywhere("slow:4", LONG, BASELINE), **everywhere("slow:0.3", WIDE, *more))
     assert sweep(ready, "--max-parallel", "2").returncode == 0
     assert max(map(len, at_one_time(ready))) == 2
     assert len(ready.started()) == 6
@@ -367,7 +377,7 @@ def test_rows_never_share_a_gpu(ready: Made, gpus: Callable[[int], None]) -> Non
     gpus(2)
     names = [f"gpu{number}" for number in range(5)]
     extend(ready, *(line(name, gpu_id="auto") for name in names))
-    ready.behave(**everywhere("slow:0.3", *names))
+    ready.behave(**everywhere("slow:4", *names[:2]), **everywhere("slow:0.3", *names[2:]))  # two at once, for sure
     assert sweep(ready, "--rows", ",".join(names)).returncode == 0
     taken = {name: number for name, (number, _) in devices(ready, names).items()}
     assert set(taken.values()) == {0, 1}
@@ -450,7 +460,7 @@ def test_the_gates_are_refused_while_a_sweep_runs_and_name_it(ready: Made, start
 def test_a_sweep_of_all_rows_is_refused_while_the_gates_run(ready: Made) -> None:
     with lock.session(ready.layout.locks, "campaign"):  # as the gates hold it
         before = contents(ready.root, "locks")
-        ended = sweep(ready)
+        ended = told(ready)
     assert ended.returncode == 5
     assert f"is held by process {os.getpid()}" in ended.stderr
     assert (contents(ready.root, "locks"), ready.started()) == (before, [])
@@ -479,13 +489,13 @@ def test_an_interrupt_closes_the_running_rows_and_leaves_no_process(
     said = running.communicate(timeout=30)[1]
     assert running.returncode not in (0, 1)
     wait_until(lambda: not any(is_alive(child.pid) for child in tree), 2)
-    assert statuses(ready) == {
+    assert ready.statuses() == {
         BASELINE: ("fail", "interrupted"),
         LONG: ("fail", "interrupted"),
         WIDE: ("pending", None),
     }
     assert sorted(ready.started()) == [BASELINE, LONG]
-    assert evidence(ready, BASELINE, LONG) == []
+    assert ready.evidence(BASELINE, LONG) == []
     assert "Traceback" not in said
 
 
@@ -515,8 +525,8 @@ def test_after_an_interrupt_resume_ends_everything(ready: Made, start: Start) ->
     running.terminate()
     running.communicate()
     assert sweep(ready, "--resume").returncode == 0
-    assert statuses(ready) == dict.fromkeys(ENABLED, ("pass", None))
-    assert results(ready, LONG) == [("fail", "interrupted"), ("pass", None)]
+    assert ready.statuses() == dict.fromkeys(ENABLED, ("pass", None))
+    assert ready.results(LONG) == [("fail", "interrupted"), ("pass", None)]
 
 
 def test_a_killed_sweep_leaves_no_evaluation_and_resume_ends_everything(ready: Made, start: Start) -> None:
@@ -528,33 +538,32 @@ def test_a_killed_sweep_leaves_no_evaluation_and_resume_ends_everything(ready: M
     running.kill()
     running.communicate()
     wait_until(lambda: not any(map(is_alive, [*tree, *supervisors, *ready.pids()])), 5)
-    assert {status for status, _ in statuses(ready).values()} == {"running", "pending"}
+    assert {status for status, _ in ready.statuses().values()} == {"running", "pending"}
     ended = sweep(ready, "--resume")
     assert ended.returncode == 0, ended.stderr
-    assert statuses(ready) == dict.fromkeys(ENABLED, ("pass", None))
-    assert results(ready, LONG) == results(ready, BASELINE) == [("fail", "interrupted"), ("pass", None)]
-    assert evidence(ready, *ENABLED) == []
+    assert ready.statuses() == dict.fromkeys(ENABLED, ("pass", None))
+    assert ready.results(LONG) == ready.results(BASELINE) == [("fail", "interrupted"), ("pass", None)]
+    assert ready.evidence(*ENABLED) == []
 
 
 # dry runs
 
 
-def test_a_dry_run_prints_the_command_of_each_row_and_writes_nothing_at_all(ready: Made) -> None:
+def test_a_dry_run_prints_the_command_of_each_row_and_writes_nothing_at_all(ready: Made, swept: Swept) -> None:
     before = contents(ready.root)
-    ended = sweep(ready, "--dry-run")
+    ended = told(ready, "--dry-run")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert (contents(ready.root), ready.started()) == (before, [])
     said = dict(text.split(": ", 1) for text in ended.stdout.splitlines())
     assert list(said) == ENABLED
-    sweep(ready)
-    commands = {run_id: files.read_json(ready.layout.run(run_id).manifest)["command"] for run_id in ENABLED}
+    commands = {run_id: files.read_json(swept.made.layout.run(run_id).manifest)["command"] for run_id in ENABLED}
     assert {run_id: shlex.split(text) for run_id, text in said.items()} == commands
 
 
 def test_a_dry_run_tells_of_the_named_rows_alone_though_their_folders_exist(ready: Made) -> None:
     ready.run_row(LONG)
     before = contents(ready.root)
-    ended = sweep(ready, "--dry-run", "--rows", LONG)
+    ended = told(ready, "--dry-run", "--rows", LONG)
     assert ended.returncode == 0
     assert [text.split(":")[0] for text in ended.stdout.splitlines()] == [LONG]
     assert contents(ready.root) == before
@@ -563,7 +572,7 @@ def test_a_dry_run_tells_of_the_named_rows_alone_though_their_folders_exist(read
 def test_a_dry_run_needs_neither_gpu_nor_checkpoint_and_no_other_session_is_in_its_way(ready: Made) -> None:
     extend(ready, line("gpu_b1_e1", gpu_id="auto", policy="nobody/nothing"))
     with lock.session(ready.layout.locks, "campaign"):
-        ended = sweep(ready, "--dry-run")
+        ended = told(ready, "--dry-run")
     assert ended.returncode == 0, ended.stderr
     assert "--policy.path=nobody/nothing --policy.device=cuda" in ended.stdout
 
@@ -574,7 +583,7 @@ def test_a_dry_run_needs_neither_gpu_nor_checkpoint_and_no_other_session_is_in_i
 def test_a_matrix_of_another_campaign_is_refused_and_nothing_is_written(ready: Made, tmp_path: Path) -> None:
     other = campaigns.make(tmp_path / "other")
     before = contents(tmp_path)
-    ended = sweep(ready, matrix=other.layout.matrix)
+    ended = told(ready, matrix=other.layout.matrix)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert f"error: --artifacts-root: {other.layout.matrix} belongs to the campaign {other.root}" in ended.stderr
     assert f"Name {other.layout.runs}" in ended.stderr
@@ -586,7 +595,7 @@ def test_a_status_dir_that_is_not_beside_the_runs_is_refused_and_nothing_is_writ
     ready: Made, tmp_path: Path, where: str
 ) -> None:
     before = contents(tmp_path)
-    ended = sweep(ready, status_dir=tmp_path / where)
+    ended = told(ready, status_dir=tmp_path / where)
     assert (ended.returncode, ended.stdout) == (2, "")
     said = f"the markers of {ready.layout.runs} are in {ready.layout.rows}, not in {tmp_path / where}. Name that folder"
     assert ended.stderr == f"error: --status-dir: {said}\n"
@@ -596,7 +605,7 @@ def test_a_status_dir_that_is_not_beside_the_runs_is_refused_and_nothing_is_writ
 def test_wrong_places_and_a_wrong_matrix_are_refused_together(ready: Made, tmp_path: Path) -> None:
     other = campaigns.make(tmp_path / "other")
     extend(other, line("../x"))
-    ended = sweep(ready, matrix=other.layout.matrix, status_dir=tmp_path)
+    ended = told(ready, matrix=other.layout.matrix, status_dir=tmp_path)
     assert ended.returncode == 2
     for said in ("error: --status-dir: ", "error: --artifacts-root: ", "column run_id: '../x'"):
         assert said in ended.stderr
@@ -633,7 +642,7 @@ def test_a_run_and_a_table_of_runs_follow_an_artifacts_root_of_other_names(ready
     assert ready.started().count(WIDE) == 1
     tables = [tmp_path / "all.csv", tmp_path / "all.md", tmp_path / "failures.csv"]
     options = ("--runs-root", str(runs), "--summary-csv", str(tables[0]), "--summary-md", str(tables[1]))
-    assert ready.tracka("collect", *options, "--failures-csv", str(tables[2])).returncode == 0
+    assert ready.call("collect", *options, "--failures-csv", str(tables[2])).returncode == 0
     lines = tables[0].read_text().splitlines()[1:]
     assert [text.split(",")[0] for text in lines] == ENABLED
     assert all(",pass,out/evals/" in text for text in lines)
@@ -665,7 +674,7 @@ def test_places_are_meant_from_where_the_user_stands(ready: Made) -> None:
         [sys.executable, "-m", "tracka", *words], cwd=ready.root, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    assert statuses(ready) == dict.fromkeys(ENABLED, ("pass", None))
+    assert ready.statuses() == dict.fromkeys(ENABLED, ("pass", None))
     assert f"replay: {shlex.join(['tracka', *words])} --rows {','.join(ENABLED)}" in ended.stdout
 
 
@@ -679,7 +688,7 @@ def test_without_discovery_or_preflight_it_is_said_what_to_run_first_and_nothing
     lost: Path = getattr(ready.layout, missing)
     lost.unlink()
     before = contents(ready.root)
-    ended = sweep(ready)
+    ended = told(ready)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert str(lost) in ended.stderr
     assert re.search(r"pytest acceptance|tracka (discover|preflight)", ended.stderr), ended.stderr
@@ -691,7 +700,7 @@ def test_where_preflight_found_no_backend_nothing_starts_and_its_reason_is_said(
     report = files.read_json(path) | {"mujoco_gl_effective": None, "status": "blocked", "blocker": "no EGL here"}
     files.write_json(path, report)
     before = contents(ready.root)
-    ended = sweep(ready)
+    ended = told(ready)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert f"error: {path}: preflight is blocked (no EGL here). Mend it" in ended.stderr
     assert (contents(ready.root), ready.started()) == (before, [])
@@ -710,17 +719,17 @@ def shell(ready: Made, script: str) -> subprocess.CompletedProcess[str]:
 def test_an_exit_code_counts_though_our_parent_ignored_the_ends_of_children(ready: Made) -> None:
     ready.behave(**{LONG: ["late:0=1"]})
     ended = shell(ready, 'trap "" CHLD; exec "$@"')
-    assert (ended.returncode, results(ready, LONG)) == (1, [("fail", "crash"), ("fail", "crash")])
+    assert (ended.returncode, ready.results(LONG)) == (1, [("fail", "crash"), ("fail", "crash")])
 
 
 def test_a_row_runs_without_standard_files(ready: Made) -> None:
     assert shell(ready, '"$@" <&- >&- 2>&-').returncode == 0
-    assert results(ready, LONG) == [("pass", None)]
+    assert ready.results(LONG) == [("pass", None)]
 
 
 def test_a_reader_who_has_gone_changes_no_outcome(ready: Made) -> None:
     assert shell(ready, '"$@" | true; exit ${PIPESTATUS[0]}').returncode == 0
-    assert results(ready, LONG) == [("pass", None)]
+    assert ready.results(LONG) == [("pass", None)]
 
 
 @pytest.mark.parametrize("mark", ["TRACKA_ROW", "TRACKA_LEASE"])

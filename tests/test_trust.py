@@ -22,6 +22,7 @@ from campaigns import REPOSITORY, Made, fake_checkpoint, run_words
 from tracka import files, trust
 from tracka.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("hashed_once")
 Plant = Callable[[Path, Path], None]
 CLASS = "planted.Marker"
 
@@ -89,35 +90,58 @@ def marker(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def on_path(made: Made, marker: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
-    """The campaign, with a folder of modules that lerobot would find."""
-    modules = marker.parent / "modules"
-    modules.mkdir(parents=True)
+def modules(marker: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of modules that lerobot would find: this process could import them, and those that it starts."""
+    folder = marker.parent / "modules"
+    folder.mkdir(parents=True)
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
+def with_modules(made: Made, modules: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
     path = f"{made.environ['PYTHONPATH']}:{modules}"
     monkeypatch.setenv("PYTHONPATH", path)
     return Made(made.root, {**made.environ, "PYTHONPATH": path})
 
 
+@pytest.fixture
+def on_path(made: Made, modules: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    """The campaign before any phase, with the folder of modules."""
+    return with_modules(made, modules, monkeypatch)
+
+
+@pytest.fixture
+def ready_on_path(ready: Made, modules: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    """The campaign after phases 1 and 2, with the folder of modules."""
+    return with_modules(ready, modules, monkeypatch)
+
+
 def preflight(made: Made, *more: str) -> subprocess.CompletedProcess[str]:
-    words = ("--task-suite", "libero_object", "--policy-path", "checkpoints/fake", "--mujoco-gl", "egl", *more)
-    return made.tracka("preflight", *words, "--artifacts-dir", str(made.layout.preflight))
+    return made.call(*made.preflight_words(*more))
+
+
+def in_a_shell_if_it_is_a_class(made: Made, name: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A planted class is what a process imports by its PYTHONPATH; the others are files."""
+    return made.tracka if name == "class" else made.call
 
 
 @pytest.mark.parametrize("name", PLANTS)
-def test_what_could_run_code_is_refused_and_runs_when_trusted_by_name(on_path: Made, marker: Path, name: str) -> None:
-    on_path.pass_preflight()
+def test_what_could_run_code_is_refused_and_runs_when_trusted_by_name(
+    ready_on_path: Made, marker: Path, name: str
+) -> None:
+    tracka = in_a_shell_if_it_is_a_class(ready_on_path, name)
     plant, word = PLANTS[name]
-    plant(on_path.root / "checkpoints" / "fake", marker)
-    refused = preflight(on_path)
+    plant(ready_on_path.root / "checkpoints" / "fake", marker)
+    refused = tracka(*ready_on_path.preflight_words())
     assert refused.returncode == 1
     assert "fail  safety:checkpoints/fake" in refused.stdout and f'--trust "{word}"' in refused.stdout
-    assert preflight(on_path, "--trust", word).returncode == 0
-    ended = on_path.tracka(*run_words(on_path))
-    assert (ended.returncode, on_path.started(), marker.exists()) == (2, [], False)
+    assert preflight(ready_on_path, "--trust", word).returncode == 0
+    ended = tracka(*run_words(ready_on_path))
+    assert (ended.returncode, ready_on_path.started(), marker.exists()) == (2, [], False)
     assert f'trusted = ["{word}"]' in ended.stderr
-    on_path.configure(f"[security]\ntrusted = ['{word}']")
-    assert on_path.tracka(*run_words(on_path)).returncode == 0
-    assert on_path.started() == ["long_b1_e6"]
+    ready_on_path.configure(f"[security]\ntrusted = ['{word}']")
+    assert tracka(*run_words(ready_on_path)).returncode == 0
+    assert ready_on_path.started() == ["long_b1_e6"]
 
 
 def test_the_gates_stop_before_the_first_row(on_path: Made, marker: Path) -> None:
@@ -145,8 +169,8 @@ def plant_plugin(modules: Path, marker: Path, name: str = "lerobot_policy_plante
     )
 
 
-def test_an_unknown_plug_in_is_refused_before_anything_imports_it(on_path: Made, marker: Path) -> None:
-    plant_plugin(marker.parent / "modules", marker)
+def test_an_unknown_plug_in_is_refused_before_anything_imports_it(on_path: Made, modules: Path, marker: Path) -> None:
+    plant_plugin(modules, marker)
     ended = on_path.tracka("discover", "--artifacts-dir", str(on_path.layout.state))
     assert ended.returncode == 2 and "lerobot_policy_planted 1.0" in ended.stderr
     gates = on_path.pytest("-n0")
@@ -155,15 +179,14 @@ def test_an_unknown_plug_in_is_refused_before_anything_imports_it(on_path: Made,
     assert (on_path.started(), marker.exists()) == ([], False)
 
 
-def test_a_plug_in_that_comes_after_preflight_stops_the_row(on_path: Made, marker: Path) -> None:
-    on_path.pass_preflight()
-    plant_plugin(marker.parent / "modules", marker)
-    ended = on_path.tracka(*run_words(on_path))
-    assert ended.returncode == 2 and "this plug-in is installed" in ended.stderr and not on_path.started()
+def test_a_plug_in_that_comes_after_preflight_stops_the_row(ready_on_path: Made, modules: Path, marker: Path) -> None:
+    plant_plugin(modules, marker)
+    ended = ready_on_path.tracka(*run_words(ready_on_path))
+    assert ended.returncode == 2 and "this plug-in is installed" in ended.stderr and not ready_on_path.started()
 
 
-def test_a_plug_in_that_is_trusted_by_name_may_be_there(on_path: Made, marker: Path) -> None:
-    plant_plugin(marker.parent / "modules", marker)
+def test_a_plug_in_that_is_trusted_by_name_may_be_there(on_path: Made, modules: Path, marker: Path) -> None:
+    plant_plugin(modules, marker)
     on_path.configure("[security]\ntrusted = ['lerobot_policy_planted']")
     assert on_path.pytest("-n0").returncode == 0
 
@@ -195,11 +218,9 @@ def test_a_step_with_a_registered_name_imports_nothing(tmp_path: Path) -> None:
     assert list(trust.policy_faults(tmp_path)) == []
 
 
-def test_a_real_checkpoint_of_lerobot_is_trusted_as_it_is(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "fixtures.tiny_act", str(tmp_path / "act")]
-    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True)
-    assert json.loads((tmp_path / "act" / "config.json").read_text())["type"] == "act"
-    assert list(trust.policy_faults(tmp_path / "act")) == []
+def test_a_real_checkpoint_of_lerobot_is_trusted_as_it_is(tiny_act: Path) -> None:
+    assert json.loads((tiny_act / "config.json").read_text())["type"] == "act"
+    assert list(trust.policy_faults(tiny_act)) == []
 
 
 # files
@@ -351,11 +372,11 @@ def test_a_tokenizer_is_judged_as_the_policy_is(ready: Made) -> None:
     words = name_tokenizer(ready)
     refused = preflight(ready)
     assert refused.returncode == 1 and "fail  tokenizer:tokenizers/x" in refused.stdout
-    ended = ready.tracka(*run_words(ready))
+    ended = ready.call(*run_words(ready))
     assert (ended.returncode, ready.started()) == (2, [])
     assert all(f'trusted = ["{word}"]' in refused.stdout and f'trusted = ["{word}"]' in ended.stderr for word in words)
     ready.configure(f"[security]\ntrusted = {json.dumps(words)}")
-    assert (preflight(ready).returncode, ready.tracka(*run_words(ready)).returncode) == (0, 0)
+    assert (preflight(ready).returncode, ready.call(*run_words(ready)).returncode) == (0, 0)
 
 
 def test_the_policy_that_an_adapter_is_for_is_judged_as_one(ready: Made) -> None:
@@ -365,7 +386,7 @@ def test_the_policy_that_an_adapter_is_for_is_judged_as_one(ready: Made) -> None
     assert preflight(ready).returncode == 0
     (base / "adapter.bin").write_bytes(b"anything")
     assert "fail  base_model:base" in preflight(ready).stdout
-    ended = ready.tracka(*run_words(ready))
+    ended = ready.call(*run_words(ready))
     assert (ended.returncode, ready.started()) == (2, []) and '"base:adapter.bin"' in ended.stderr
 
 
@@ -386,7 +407,7 @@ def test_a_sweep_refuses_all_that_could_run_code_at_once_and_starts_nothing(read
     with ready.layout.matrix.open("a") as matrix:
         matrix.write("other,libero_object,1,1,cpu,7,egl,checkpoints/other,1\n")
     files.make_folder(ready.layout.run("other").path)
-    ended = ready.tracka(*ready.sweep_words())
+    ended = ready.call(*ready.sweep_words())
     assert (ended.returncode, ended.stdout, ready.started(), marker.exists()) == (2, "", [], False)
     assert [line.count("trusted = [") for line in ended.stderr.splitlines()] == [1, 1, 0]
     assert "the run folder exists" in ended.stderr and not ready.layout.marker("other").exists()

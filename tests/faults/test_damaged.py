@@ -1,9 +1,11 @@
 """State files that a crash, a full disk or a hand has damaged are set aside, and their row runs again."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import campaigns
 import pytest
 from campaigns import Made
 
@@ -29,28 +31,65 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def after_a_run(prepared: Path, folder: Path, *words: str) -> Made:
+    """A campaign whose row was run once; `words` are what its stand-in does, now and later."""
+    shutil.copytree(prepared, folder / "campaign")
+    made = campaigns.make(folder / "campaign")
+    made.behave(**{ROW: words})
+    assert made.start_row(ROW).communicate()[0]  # its status
+    return made
+
+
+@pytest.fixture(scope="module")
+def failed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A campaign whose row failed twice, for copies, in which it will pass."""
+    return after_a_run(prepared, tmp_path_factory.mktemp("failed"), "crash", "crash", "ok")
+
+
+@pytest.fixture(scope="module")
+def passed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A campaign whose row passed, for copies."""
+    return after_a_run(prepared, tmp_path_factory.mktemp("passed"), "ok")
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Made], Made]:
+    """Copies a campaign, whose stand-ins this process then finds."""
+
+    def copy_of(original: Made) -> Made:
+        made = campaigns.copied(original, tmp_path)
+        for name, value in made.environ.items():
+            monkeypatch.setenv(name, value)
+        return made
+
+    return copy_of
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_marker_is_set_aside_and_its_row_runs(ready: Made, damage: str) -> None:
-    ready.behave(**{ROW: ["crash", "crash", "ok"]})
-    ready.run_row(ROW)
-    path = ready.layout.marker(ROW)
+def test_a_damaged_marker_is_set_aside_and_its_row_runs(
+    failed: Made, copy: Callable[[Made], Made], damage: str
+) -> None:
+    made = copy(failed)
+    path = made.layout.marker(ROW)
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    assert ready.run_row(ROW)["status"] == "pass"
-    state = marker.read(ready.layout, ROW)
+    assert made.run_row(ROW)["status"] == "pass"
+    state = marker.read(made.layout, ROW)
     assert state is not None and (state["status"], marker.broken_steps(state)) == ("pass", [])
     assert path.with_name(f"{path.name}.damaged").exists()
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["result", "manifest"])
-def test_a_pass_whose_files_are_damaged_is_none_and_runs_again(ready: Made, name: str, damage: str) -> None:
-    ready.run_row(ROW)
-    path: Path = getattr(ready.layout.run(ROW), name)
+def test_a_pass_whose_files_are_damaged_is_none_and_runs_again(
+    passed: Made, copy: Callable[[Made], Made], name: str, damage: str
+) -> None:
+    made = copy(passed)
+    path: Path = getattr(made.layout.run(ROW), name)
     content = path.read_bytes()
-    path.unlink()  # the attempt's own file is the same one
+    path.unlink()  # the attempt's own file is the same one, where the campaign is no copy
     path.write_bytes(DAMAGES[damage](content))
-    assert run.read_result(ready.layout, ROW) is None
-    assert ready.run_row(ROW)["attempt"] == 2
+    assert run.read_result(made.layout, ROW) is None
+    assert made.run_row(ROW)["attempt"] == 2
 
 
 def test_a_key_that_is_there_twice_makes_no_pass(ready: Made) -> None:

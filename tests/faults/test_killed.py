@@ -28,13 +28,6 @@ def gpus(ready: Made, monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
     yield ready
 
 
-def outcomes(made: Made, run_id: str) -> list[tuple[str, str | None]]:
-    """How each attempt of a row ended."""
-    folder = made.layout.run(run_id)
-    found = (files.read_json(folder.attempt(number).result) for number in folder.numbers())
-    return [(result["status"], result["reason"]) for result in found]
-
-
 def status(made: Made, run_id: str = ROW) -> str:
     state = marker.read(made.layout, run_id)
     assert state is not None
@@ -63,14 +56,14 @@ def test_a_killed_harness_leaves_no_process_and_the_next_call_ends_its_row(ready
     wait_for_the_end_of(ready.root)
     assert status(ready) != "pass"
     assert ready.run_row(ROW)["status"] == "pass"
-    assert outcomes(ready, ROW) == [("fail", "interrupted"), ("pass", None)]
+    assert ready.results(ROW) == [("fail", "interrupted"), ("pass", None)]
 
 
 def test_a_killed_xdist_worker_leaves_no_process_and_its_row_is_no_pass(ready: Made) -> None:
     ready.behave(**{ROW: ["kill_harness", "ok"]})
     ready.pytest("-n2", "-m", "phase3 or phase4")
     wait_for_the_end_of(ready.root)
-    assert outcomes(ready, ROW)[0] == ("fail", "interrupted")
+    assert ready.results(ROW)[0] == ("fail", "interrupted")
     assert ready.run_row(ROW)["status"] == "pass"
 
 
@@ -85,19 +78,19 @@ def test_a_killed_pytest_leaves_no_process_and_starts_no_further_row(ready: Made
     time.sleep(1)
     assert (len(ready.started()), of_campaign(ready.root)) == (3, [])
     assert ready.pytest("-n2").returncode == 0
-    assert outcomes(ready, ROW) == [("fail", "interrupted"), ("pass", None)]
+    assert ready.results(ROW) == [("fail", "interrupted"), ("pass", None)]
 
 
 def test_a_killed_evaluation_is_called_so_and_tried_once_more(ready: Made) -> None:
     ready.behave(**{ROW: ["killed", "ok"]})
     assert ready.run_row(ROW)["status"] == "pass"
-    assert outcomes(ready, ROW) == [("fail", "killed"), ("pass", None)]
+    assert ready.results(ROW) == [("fail", "killed"), ("pass", None)]
 
 
 def test_a_killed_supervisor_takes_its_row_along_and_the_row_is_tried_once_more(ready: Made) -> None:
     ready.behave(**{ROW: ["kill_supervisor", "ok"]})
     assert ready.run_row(ROW)["status"] == "pass"
-    assert outcomes(ready, ROW) == [("fail", "killed"), ("pass", None)]
+    assert ready.results(ROW) == [("fail", "killed"), ("pass", None)]
     assert of_campaign(ready.root) == []
 
 
@@ -108,7 +101,7 @@ def test_what_a_killed_supervisor_and_harness_leave_is_ended_before_the_row_runs
     assert is_alive(left)  # nobody was there to end it
     assert ready.run_row(ROW)["status"] == "pass"
     assert not is_alive(left)
-    assert outcomes(ready, ROW) == [("fail", "interrupted"), ("pass", None)]
+    assert ready.results(ROW) == [("fail", "interrupted"), ("pass", None)]
 
 
 def test_what_they_leave_is_ended_before_another_row_uses_the_gpu(gpus: Made) -> None:

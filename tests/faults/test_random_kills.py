@@ -1,4 +1,4 @@
-"""Fifty harnesses are killed at random moments, and the table at the end is that of a sweep which nobody disturbed.
+"""Harnesses are killed at random moments, and the table at the end is that of a sweep which nobody disturbed.
 
 After each kill every process is gone within five seconds, and no GPU ever had two rows, by the leases' own journals.
 """
@@ -9,7 +9,8 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,46 +20,64 @@ from processes import of_campaign, wait_for_the_end_of
 
 from tracka import marker, run
 
-KILLS, GPUS, ROWS = 50, 8, 40
-SEED = 20261124
-WORDS = {"slow:0.3": 24, "slow:1": 8, "crash": 4, "oom": 2, "short": 2}
 Line = dict[str, str]
 
 
-def matrix() -> list[str]:
-    """Forty rows, five pinned to each GPU; which GPU a row had is a column of the table, so none is left to chance."""
-    head = "baseline_b1_e2,libero_object,1,2,0,7,egl,checkpoints/fake,1"
-    return [head, *(f"row{i:02}_b2_e2,libero_object,2,2,{i % GPUS},7,egl,checkpoints/fake,1" for i in range(1, ROWS))]
+@dataclass(frozen=True)
+class Dose:
+    """How many kills a test makes over which campaign."""
+
+    seed: int
+    kills: int
+    gpus: int
+    words: Mapping[str, int]  # what rows do, and how many of them
+
+    @property
+    def rows(self) -> int:
+        return sum(self.words.values())
+
+    def matrix(self) -> list[str]:
+        """Rows pinned to the GPUs in turn; which GPU a row had is a column of the table, so none is left to chance."""
+        head = "baseline_b1_e2,libero_object,1,2,0,7,egl,checkpoints/fake,1"
+        pinned = ((number, number % self.gpus) for number in range(1, self.rows))
+        return [head, *(f"row{row:02}_b2_e2,libero_object,2,2,{gpu},7,egl,checkpoints/fake,1" for row, gpu in pinned)]
+
+    def behaviours(self) -> dict[str, Sequence[str]]:
+        """What each row does in every attempt, in a fixed mix; the baseline passes."""
+        mixed = [word for word, count in self.words.items() for _ in range(count)]
+        random.Random(self.seed).shuffle(mixed)
+        names = (line.split(",")[0] for line in self.matrix())
+        return {name: [word] for name, word in zip(names, mixed, strict=True)} | {"baseline_b1_e2": ["ok"]}
 
 
-def behaviours() -> dict[str, Sequence[str]]:
-    """What each row does in every attempt, in a fixed mix; the baseline passes."""
-    mixed = [word for word, count in WORDS.items() for _ in range(count)]
-    random.Random(SEED).shuffle(mixed)
-    names = (line.split(",")[0] for line in matrix())
-    return {name: [word] for name, word in zip(names, mixed, strict=True)} | {"baseline_b1_e2": ["ok"]}
+SMALL = {"slow:0.3": 5, "slow:1": 2, "crash": 1, "oom": 1, "short": 1}
+LARGE = {"slow:0.3": 24, "slow:1": 8, "crash": 4, "oom": 2, "short": 2}
+# Two of the small, so that two workers share them.
+DOSES = [Dose(1, 6, 4, SMALL), Dose(2, 6, 4, SMALL), pytest.param(Dose(20261124, 50, 8, LARGE), marks=pytest.mark.slow)]
 
 
 @pytest.fixture
-def campaign(make_campaign: Callable[..., Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Made]:
+def campaign(
+    dose: Dose, make_campaign: Callable[..., Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], Made]:
     """Makes the campaign anew, after phases 1 and 2; its locks and their journals are its own."""
-    monkeypatch.setenv("TRACKA_PRETEND_GPUS", str(GPUS))
+    monkeypatch.setenv("TRACKA_PRETEND_GPUS", str(dose.gpus))
     monkeypatch.setenv("TRACKA_GPU_LOCKS", str(tmp_path / "locks"))
 
     def make() -> Made:
-        made = make_campaign(matrix(), SETTINGS.replace("row_secs = 60", "row_secs = 120"))
-        made.behave(**behaviours())
+        made = make_campaign(dose.matrix(), SETTINGS.replace("row_secs = 60", "row_secs = 120"))
+        made.behave(**dose.behaviours())
         made.pass_preflight()
         return made
 
     return make
 
 
-def start(made: Made, chance: random.Random) -> subprocess.Popen[bytes]:
+def start(made: Made, chance: random.Random, at_once: str) -> subprocess.Popen[bytes]:
     """A harness in the background: the command line mostly, now and then the gates under xdist."""
-    words = ["-m", "tracka", *made.sweep_words("--resume", "--max-parallel", str(GPUS))]
+    words = ["-m", "tracka", *made.sweep_words("--resume", "--max-parallel", at_once)]
     if chance.random() < 0.15:
-        words = ["-m", "pytest", "acceptance", "--campaign", str(made.root), "-n", str(GPUS), "-m", "phase3 or phase4"]
+        words = ["-m", "pytest", "acceptance", "--campaign", str(made.root), "-n", at_once, "-m", "phase3 or phase4"]
     quiet = subprocess.DEVNULL
     return subprocess.Popen([sys.executable, *words], cwd=REPOSITORY, stdout=quiet, stderr=quiet)
 
@@ -93,11 +112,11 @@ def differences(found: dict[str, Line], expected: dict[str, Line]) -> list[tuple
     return [pair for pair in pairs if pair[2] != pair[3]]
 
 
-def kill_at_random(made: Made, chance: random.Random, kills: int) -> int:
+def kill_at_random(made: Made, chance: random.Random, kills: int, at_once: str) -> int:
     """Starts harnesses and kills each at a random moment, until all rows have ended or `kills` are done; how many."""
     killed = 0
     while killed < kills and not ended(made):
-        harness = start(made, chance)
+        harness = start(made, chance, at_once)
         time.sleep(chance.uniform(0.2, 4))
         killed += harness.poll() is None
         harness.kill()
@@ -106,29 +125,30 @@ def kill_at_random(made: Made, chance: random.Random, kills: int) -> int:
     return killed
 
 
-def sweep(made: Made) -> None:
+def sweep(made: Made, at_once: str) -> None:
     """To its end, undisturbed: what has not passed runs."""
-    command = [sys.executable, "-m", "tracka", *made.sweep_words("--resume", "--max-parallel", str(GPUS))]
+    command = [sys.executable, "-m", "tracka", *made.sweep_words("--resume", "--max-parallel", at_once)]
     subprocess.run(command, cwd=REPOSITORY, capture_output=True)
 
 
 @pytest.mark.timeout(1200)
-def test_a_sweep_killed_fifty_times_ends_in_the_table_of_one_that_nobody_disturbed(
-    campaign: Callable[[], Made], tmp_path: Path
+@pytest.mark.parametrize("dose", DOSES, ids=lambda dose: f"{dose.kills}_kills_seed_{dose.seed}")
+def test_a_sweep_killed_many_times_ends_in_the_table_of_one_that_nobody_disturbed(
+    dose: Dose, campaign: Callable[[], Made], tmp_path: Path
 ) -> None:
-    made = campaign()
-    sweep(made)
+    made, at_once = campaign(), str(dose.gpus)
+    sweep(made, at_once)
     expected = table(made)
-    assert len(expected) == ROWS and {line["status"] for line in expected.values()} == {"pass", "fail"}
-    chance, killed, rounds = random.Random(SEED), 0, 0
-    while killed < KILLS:
+    assert len(expected) == dose.rows and {line["status"] for line in expected.values()} == {"pass", "fail"}
+    chance, killed, rounds = random.Random(dose.seed), 0, 0
+    while killed < dose.kills:
         made.root.rename(tmp_path / f"round{rounds}")
         made, rounds = campaign(), rounds + 1
-        killed += kill_at_random(made, chance, KILLS - killed)
-        sweep(made)
+        killed += kill_at_random(made, chance, dose.kills - killed, at_once)
+        sweep(made, at_once)
         assert differences(table(made), expected) == []
         assert of_campaign(made.root) == []
-    print(f"{killed} kills in {rounds} rounds of {ROWS} rows; overlaps: {overlaps(tmp_path / 'locks')}")
+    print(f"{killed} kills in {rounds} rounds of {dose.rows} rows; overlaps: {overlaps(tmp_path / 'locks')}")
     assert overlaps(tmp_path / "locks") == []
     journals = [journal.read_text() for journal in (tmp_path / "locks").glob("*.journal")]
-    assert len(journals) == GPUS and sum(text.count('"start"') for text in journals) > 2 * ROWS
+    assert len(journals) == dose.gpus and sum(text.count('"start"') for text in journals) > 2 * dose.rows
