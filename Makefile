@@ -11,8 +11,6 @@ ANSWERS := tasks/known-answers
 SOME_ANSWERS := object_t0_b1_e2,mix_1_of_5_b1,mix_4_of_8_b2,mix_7_of_10_b5,mix_9_of_12_b1,mix_2_of_8_b4,mix_3_of_6_b1,nothing_b1_e2
 
 PYTEST = $(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal
-# Of the slow tests: those that take seconds and touch what no other test does.
-DOSE := benchmark
 
 # A pyenv shim may exist and not run, so a candidate counts only when it runs and says 3.12.
 define FIND_PYTHON
@@ -45,9 +43,8 @@ test: setup ## run the linter, the type checker and the harness's own tests, min
 test-slow: setup ## run the tests that are long by nature: many kills, many simulators, all tables, small benchmarks
 	$(PYTEST) tests -m slow --durations=10 --durations-min=1 --junitxml=reports/test-slow.xml
 
-dose: setup ## run a little of what make ci-full adds to make test and make accept (some minutes)
-	$(PYTEST) tests -m slow -k "$(DOSE)" --junitxml=reports/dose.xml
-	$(VENV)/bin/python -m fixtures.parity few --processes 2
+dose: setup ## run a few of the slow tests: a kill, a faulty policy and both engines on the real simulator
+	$(PYTEST) tests -m dose --junitxml=reports/dose.xml
 
 ci-full: test test-slow accept known-answers sim-validity parity bench bench-standby bench-schedule bench-matrix bench-overhead ## run everything but what takes hours (an hour and a quarter)
 

@@ -48,6 +48,8 @@ def use_standin(settings: Path) -> None:
 PAGES_WITH_COMMANDS = [page for page in PAGES if page.name != BY_ANOTHER_TEST and commands(page)]
 
 
+@pytest.mark.slow
+@pytest.mark.dose
 @pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: page.name)
 def test_every_command_of_a_page_succeeds(page: Path, repository: Path) -> None:
     made = campaigns.Made(

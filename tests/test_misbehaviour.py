@@ -22,7 +22,8 @@ MESSAGES = {
     "sleep": "so it was ended",
     "memory": "can't allocate memory",
 }
-FAULTS = [("nan",), pytest.param(tuple(REASONS), marks=pytest.mark.slow)]
+SLOW, DOSE = pytest.mark.slow, pytest.mark.dose
+FAULTS = [pytest.param(("nan",), marks=[SLOW, DOSE]), pytest.param(tuple(REASONS), marks=SLOW)]
 SETTINGS = f"""
 schema_version = 1
 baseline = "baseline_b1_e1"

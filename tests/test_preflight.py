@@ -391,6 +391,8 @@ def builders(processes: list[subprocess.Popen[bytes]], root: Path) -> Iterator[i
 
 
 @pytest.mark.simulator
+@pytest.mark.slow
+@pytest.mark.dose
 def test_two_processes_build_a_checkpoint_once_and_another_day_gives_the_same_bytes(
     make_campaign: Callable[..., Made], tiny_act: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

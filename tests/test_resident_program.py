@@ -23,7 +23,9 @@ FLAGS = {
     "eval.n_episodes": 4,
     "seed": 7,
 }
-SIZES = [(64, 12, 2), pytest.param(128, 24, 3, marks=pytest.mark.slow)]  # pixels, steps, and looks at an episode
+SLOW, DOSE = pytest.mark.slow, pytest.mark.dose
+# Pixels, steps, and looks at an episode.
+SIZES = [pytest.param(64, 12, 2, marks=[SLOW, DOSE]), pytest.param(128, 24, 3, marks=SLOW)]
 
 
 def words(checkpoint: Path, folder: Path, **more: object) -> list[str]:
@@ -73,7 +75,7 @@ def test_flags_that_it_cannot_obey_are_all_named_before_anything_is_made(
     assert not (tmp_path / "eval").exists()
 
 
-@pytest.mark.slow
+@SLOW
 def test_flags_that_it_cannot_obey_end_it_with_2_and_all_of_them_named(tiny_act: Path, tmp_path: Path) -> None:
     ended = play("tracka.resident", tiny_act, tmp_path / "eval", **WRONG)
     assert ended.returncode == 2

@@ -69,7 +69,10 @@ def test_each_episode_is_recorded_with_the_seed_and_init_state_that_its_slot_rea
 
 @pytest.mark.parametrize(
     ("seconds", "retry_index", "attempts"),
-    [(20, 1, [(2, True)]), pytest.param(40, 0, [(2, True), (1, False)], marks=pytest.mark.slow)],
+    [
+        pytest.param(20, 1, [(2, True)], marks=[pytest.mark.slow, pytest.mark.dose]),
+        pytest.param(40, 0, [(2, True), (1, False)], marks=pytest.mark.slow),
+    ],
     ids=["once", "and_is_retried"],
 )
 def test_a_time_out_ends_lerobots_environment_processes_too(

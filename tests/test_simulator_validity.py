@@ -181,6 +181,7 @@ def test_on_the_pinned_mujoco_the_real_bowl_rests_on_the_ramekin() -> None:
 
 @pytest.mark.simulator
 @pytest.mark.usefixtures("libero")
+@pytest.mark.slow
 def test_without_pictures_physics_is_that_of_lerobots_own_environment_to_the_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -151,6 +151,7 @@ def test_the_gates_stop_before_the_first_row(on_path: Made, marker: Path) -> Non
     assert (on_path.started(), marker.exists()) == ([], False)
 
 
+@pytest.mark.slow  # an import of lerobot
 def test_lerobot_itself_would_run_the_planted_class(tmp_path: Path, marker: Path) -> None:
     plant_class(tmp_path / "policy", marker)
     code = "import sys; from lerobot.processor import DataProcessorPipeline as P; "

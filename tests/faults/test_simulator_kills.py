@@ -56,7 +56,8 @@ row_secs = 900
 BOTH = ("baseline_b1_e2", "other_b2_e2")
 BUILT = "Built vec env"  # lerobot-eval's words when all is imported and nothing played
 # Kills, what a row must have said before one, and up to how many seconds it then takes.
-DOSES = [(1, BUILT, 2, BOTH[:1]), pytest.param(4, "", 30, BOTH, marks=pytest.mark.slow)]
+SLOW, DOSE = pytest.mark.slow, pytest.mark.dose
+DOSES = [pytest.param(1, BUILT, 2, BOTH[:1], marks=[SLOW, DOSE]), pytest.param(4, "", 30, BOTH, marks=SLOW)]
 
 
 def sweep(made: Made, rows: Sequence[str]) -> subprocess.Popen[bytes]:
