@@ -4,11 +4,12 @@ import json
 import os
 import resource
 import time
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from campaigns import Made
+from campaigns import SETTINGS, Made
 
 from tracka import host, inventory, schema
 from tracka.check import Check
@@ -52,6 +53,25 @@ def test_room_grows_with_episodes_and_a_checkpoint_from_the_hub_needs_room_in_th
         matrix.write("hub_b1_e500,libero_object,1,500,cpu,7,egl,nobody/policy,1\n")
     assert check(made, "disk:artifacts").evidence != before
     assert f", {host.CACHE_MIB} MiB" in check(made, "disk:cache").evidence
+
+
+@pytest.mark.parametrize(
+    ("engine", "videos"),
+    [
+        ("", 10 + 9),  # of 50 episodes of a task lerobot-eval films ten
+        ('engine = "resident"', 1 + 3),
+        ('engine = "resident"\nresident = { videos = 60 }', 50 + 9),
+    ],
+    ids=["lerobot-eval", "resident", "resident_films_all"],
+)
+def test_room_is_for_the_videos_that_the_engine_makes_of_each_task_and_for_logs(
+    make_campaign: Callable[..., Made], engine: str, videos: int
+) -> None:
+    settings = SETTINGS.replace("[lerobot_eval]\n", f"{engine}\n\n[lerobot_eval]\n").replace("[0]", "[0, 1, 2]")
+    fifty = "baseline_b1_e2,libero_object,1,50,cpu,7,egl,checkpoints/fake,1"
+    three = "three_b1_e3,libero_object,1,3,cpu,7,egl,checkpoints/fake,1"
+    made = make_campaign([fifty, three], f"{settings}\n[rows.baseline_b1_e2]\ntask_ids = [0]\n")
+    assert host.artifacts_mib(made.spec) == round(videos * host.VIDEO_MIB + 2 * host.ROW_MIB)
 
 
 def test_too_few_open_files_are_warned_of(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import campaigns
+import pytest
 from campaigns import REPOSITORY, STANDIN
 from test_docs import use_standin
 
@@ -55,6 +56,8 @@ def script(folder: Path) -> str:
     return "\n".join(parts)
 
 
+@pytest.mark.slow
+@pytest.mark.dose
 def test_every_command_of_the_plan_runs_in_its_form_here(repository: Path, tmp_path: Path) -> None:
     smoke = repository / "tasks" / "smoke-libero-object"
     use_standin(repository / "tasks" / "20260210-track-a-lerobot-pi0-libero" / "configs" / "campaign.toml")

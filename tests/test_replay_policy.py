@@ -457,6 +457,7 @@ def test_a_policy_answers_nan_from_the_step_of_its_fault_on(broken: Callable[[st
     assert np.isnan(taken[step:]).all()
 
 
+@pytest.mark.slow
 def test_a_policy_that_hoards_memory_ends_in_an_error_within_its_limit(broken: Callable[[str, int], Path]) -> None:
     with child("-c", PLAY, broken("memory", FAULT_STEP), FAULT_STEP) as process:
         said, errors = process.communicate(timeout=120)

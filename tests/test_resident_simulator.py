@@ -182,6 +182,7 @@ def test_each_speedup_alone_changes_no_bit(
     assert_equal(taken, reference(suite, task)[1])
 
 
+@pytest.mark.slow
 def test_simulators_of_two_tasks_may_be_stepped_in_turn_and_closed(
     reference: Callable[..., Any], shared: Callable[..., Any], simulator_of: Callable[..., Any]
 ) -> None:

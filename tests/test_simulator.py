@@ -50,19 +50,24 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("pixels", "steps"), [(32, 4), pytest.param(128, 8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("run_id", "pixels", "steps"),
+    [("baseline_b1_e2", 32, 4), pytest.param("wide_b2_e3", 128, 8, marks=pytest.mark.slow)],
+)
 def test_each_episode_is_recorded_with_the_seed_and_init_state_that_its_slot_really_got(
-    pixels: int, steps: int, tiny_act: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run_id: str, pixels: int, steps: int, tiny_act: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRACKA_SPY", str(tmp_path / "resets.jsonl"))
     spy = f"executable = {json.dumps([sys.executable, str(Path(__file__).with_name('spy_eval.py'))])}"
     spec, host = prepared(tmp_path / "campaign", tiny_act, spy, pixels=pixels, steps=steps, seconds=300)
-    result = run.run_row(spec, spec.row("wide_b2_e3"), host)
-    assert (result["status"], result["episodes"], result["successes"]) == ("pass", 3, 0), result["error_message"]
+    row = spec.row(run_id)
+    result = run.run_row(spec, row, host)
+    told = (result["status"], result["episodes"], result["successes"])
+    assert told == ("pass", row.n_episodes, 0), result["error_message"]
     resets: dict[int, list[dict[str, Any]]] = {}
     for reset in lines_of(tmp_path / "resets.jsonl"):
         resets.setdefault(reset["slot"], []).append(reset)
-    for record in lines_of(spec.layout.run("wide_b2_e3").episodes):
+    for record in lines_of(spec.layout.run(run_id).episodes):
         witnessed = resets[record["slot"]][record["reset_ordinal"]]
         assert (record["seed"], record["init_state"]) == (witnessed["seed"], witnessed["init_state"])
 

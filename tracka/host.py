@@ -15,11 +15,15 @@ from packaging.version import Version
 from . import discover, environment, gpu, plan, provision
 from .campaign import Campaign
 from .check import Check, answer, warning
+from .matrix import Row
 
 LEROBOT = "0.6.1"
-EPISODE_MIB, ROW_MIB = 1.0, 32  # an estimate from above: a video of 360 x 360 pixels; logs, frames and tables
+# What a run leaves, estimated from above. lerobot-eval films the first 10 episodes of each LIBERO task
+# (max_episodes_rendered in lerobot_eval.py). Measured: 0.8 KB a frame of 360 x 360 pixels, 520 frames at the most;
+# 0.2 MB of logs for 90 episodes. A log that floods is cut at 8 MiB, and its row has failed.
+FILMED, VIDEO_MIB, ROW_MIB = 10, 0.5, 1.0
 CACHE_MIB = 12 * 1024  # of a checkpoint from the hub: a pi0 has 9 GB, its tokenizer and parts of a download the rest
-EPISODE_FILES, ROW_FILES = 1, 40
+ROW_FILES = 40
 OPEN_FILES = 1024  # pipes and shared memory of eight rows of ten environments, and torch's own
 SKEW_SECS = 2.0
 
@@ -119,17 +123,22 @@ def _same(one: str, other: str) -> bool:
 
 def _rooms(spec: Campaign) -> list[Check]:
     """Room for what the campaign will write, and for a checkpoint in the hub's cache."""
-    episodes = sum(row.n_episodes * len(spec.task_ids(row)) for row in spec.enabled)
-    rows = len(spec.enabled)
-    artifacts = _room(
-        "disk:artifacts",
-        spec.layout.root,
-        int(episodes * EPISODE_MIB + rows * ROW_MIB),
-        episodes * EPISODE_FILES + rows * ROW_FILES,
-    )
+    files = sum(_videos(spec, row) for row in spec.enabled) + len(spec.enabled) * ROW_FILES
+    artifacts = _room("disk:artifacts", spec.layout.root, artifacts_mib(spec), files)
     cache = _existing(Path(environment.hf_home()))
     hub = any(not (spec.layout.root / row.policy_path).is_dir() for row in spec.enabled)
     return [artifacts, _room("disk:cache", cache, CACHE_MIB if hub else 0, 1000)]
+
+
+def artifacts_mib(spec: Campaign) -> int:
+    """The MiB that the runs of all enabled rows leave at the most, floods of output aside."""
+    return round(sum(_videos(spec, row) * VIDEO_MIB + ROW_MIB for row in spec.enabled))
+
+
+def _videos(spec: Campaign, row: Row) -> int:
+    """How many videos a run of the row leaves."""
+    filmed = int(spec.resident.get("videos", 1)) if spec.is_resident else FILMED
+    return len(spec.task_ids(row)) * min(row.n_episodes, filmed)
 
 
 def _room(name: str, folder: Path, mib: int, inodes: int) -> Check:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import campaign as campaigns
+from . import host
 from .campaign import Campaign
 from .check import Check, warning
 from .errors import Finding, UsageError, some
@@ -20,8 +21,6 @@ from .matrix import Row
 # Measured: lerobot-eval with 5 asynchronous LIBERO environments takes 12.9 GB, 2.2 GB of it for each.
 SLOT_MB, BASE_MB = 2200, 1900
 RESIDENT_SLOT_MB = 700  # measured with pictures drawn by Mesa: a slot of the resident engine, which shares its imports
-# Assumed, not measured: lerobot-eval films at most 10 episodes of a LIBERO task; a log keeps 8 MiB at either stream.
-VIDEO_MB, FILMED, LOGS_MB = 2, 10, 17
 CELL = r'(?:"(?:[^"]|"")*"|[^,"\r\n]*)'
 
 
@@ -85,9 +84,8 @@ def _divisor(row: Row, limit: int) -> int:
 
 
 def disk(spec: Campaign) -> int:
-    """MB that the artifacts of all enabled rows take, by the assumptions above."""
-    filmed = sum(len(spec.task_ids(row)) * min(row.n_episodes, FILMED) for row in spec.enabled)
-    return filmed * VIDEO_MB + len(spec.enabled) * LOGS_MB
+    """MB that the artifacts of all enabled rows take."""
+    return (host.artifacts_mib(spec) << 20) // 10**6
 
 
 def weights(spec: Campaign) -> int:
