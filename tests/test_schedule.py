@@ -347,8 +347,8 @@ def test_a_lost_class_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 CHANGED = [
     "from xdist.scheduler import LoadScheduling; del LoadScheduling.mark_test_complete",
-    "import xdist.scheduler; del xdist.scheduler.LoadScheduling",
-    "import xdist.remote; del xdist.remote.Marker",
+    pytest.param("import xdist.scheduler; del xdist.scheduler.LoadScheduling", marks=pytest.mark.slow),
+    pytest.param("import xdist.remote; del xdist.remote.Marker", marks=pytest.mark.slow),
 ]
 
 
@@ -394,6 +394,13 @@ def test_options_that_the_gates_cannot_obey_are_refused_before_anything_starts(
     assert not made.layout.state.exists()
 
 
-@pytest.mark.parametrize("words", [("-n0", "--dist", "loadgroup"), ("-n2", "--dist", "no"), ("--tx", "2*popen", "-d")])
+TAKEN = [
+    ("-n0", "--dist", "loadgroup"),
+    pytest.param(("-n2", "--dist", "no"), marks=pytest.mark.slow),
+    ("--tx", "2*popen", "-d"),
+]
+
+
+@pytest.mark.parametrize("words", TAKEN)
 def test_options_that_change_nothing_are_taken(made: Made, words: tuple[str, ...]) -> None:
     assert made.pytest(*words, "-m", "phase1").returncode == 0

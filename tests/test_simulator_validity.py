@@ -170,6 +170,7 @@ def test_the_table_has_every_task_of_every_suite() -> None:
 
 
 @pytest.mark.simulator
+@pytest.mark.slow  # `make accept` runs the probe on a sound simulator too
 def test_on_the_pinned_mujoco_the_real_bowl_rests_on_the_ramekin() -> None:
     [found] = probed("libero_spatial", "5")
     wanted = simulator.table()["suites"]["libero_spatial"]["5"]
