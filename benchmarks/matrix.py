@@ -4,8 +4,8 @@ The campaign is made in a temporary folder, which is not counted. Each step is a
 checks matrix and settings, and `tracka collect`, which does so too, reads the run folders and writes the three tables.
 Both are counted whole, with Python's start and the imports, which a third process shows alone. The files were written
 just before, so they come from the system's cache. Exit status 1 if both together take longer, or one of them more
-memory, than allowed: seconds of a core, so that other programs do not count, and more of them on a slow machine, by what
-the imports alone take there.
+memory, than allowed. Seconds are of a core, so other programs do not count; a slow machine is allowed more, by what the
+imports alone take there.
 """
 
 import argparse
