@@ -98,6 +98,8 @@ def test_the_rows_that_are_named_alone_are_judged(copied: Made) -> None:
     assert PAIR not in ended.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.dose
 def test_the_rows_run_with_those_that_failed_and_what_has_passed_does_not_run_again(
     make_campaign: Callable[..., Made], tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """The parts of the resident engine that need no simulator: episodes, noise, weights, records, flags."""
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 
 from tracka import campaign, engine
+from tracka.probes import reference
 from tracka.resident import evaluation, noise, weights
 from tracka.resident.crew import Crew
-from tracka.resident.episode import Episode, Look, Outcome, episodes
+from tracka.resident.episode import Episode, Look, Outcome, digest, episodes
 from tracka.resident.player import manner
 from tracka.resident.record import Record
 from tracka.resident.settings import ResidentConfig, ResidentSettings
@@ -184,6 +186,41 @@ def test_what_is_recorded_is_read_as_lerobot_evals_metrics(tmp_path: Path) -> No
         (same,) = [each for each in records if (each["task"], each["episode"]) == (line["task"], line["episode"])]
         keys = ("suite", "init_state", "seed", "reset_ordinal", "success", "steps", "actions_sha")
         assert {key: line[key] for key in keys} == {key: same[key] for key in keys}
+
+
+def test_a_record_that_is_closed_returns_what_it_has_written(tmp_path: Path) -> None:
+    record = Record(tmp_path, 1)
+    record(Episode("libero_object", 3, 0, 7, 1), outcome(True))
+    told = record.close({3: ["a.mp4"]})
+    assert told == json.loads((tmp_path / "eval_info.json").read_text())
+    assert (told["overall"]["n_episodes"], told["overall"]["video_paths"]) == (1, ["a.mp4"])
+
+
+# the reference
+
+
+def rollout_of(env: SimpleNamespace, policy: None, seeds: list[int]) -> dict[str, torch.Tensor]:
+    """What lerobot's rollout returns of two episodes: one succeeds in its second step, one ends in its fourth."""
+    done = torch.tensor([[False, True, True, True], [False, False, False, True]])
+    success = torch.tensor([[False, True, True, True], [False, False, False, False]])
+    return {"done": done, "success": success, "action": torch.arange(2 * 4 * 7, dtype=torch.float64).view(2, 4, 7)}
+
+
+def test_the_reference_notes_each_episode_up_to_the_step_that_ended_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    env = SimpleNamespace(call=lambda name: [3, 3])
+    stock = SimpleNamespace(rollout=rollout_of)
+    stock.main = lambda: [stock.rollout(env, None, seeds=seeds) for seeds in ([7, 8], [9, 10])]
+    monkeypatch.setitem(sys.modules, "lerobot.scripts", SimpleNamespace(lerobot_eval=stock))  # type: ignore[arg-type]
+    parser = SimpleNamespace(parse_arg=lambda name: tmp_path / "eval")
+    monkeypatch.setitem(sys.modules, "lerobot.configs.parser", parser)  # type: ignore[arg-type]
+    reference.main()
+    lines = list(map(json.loads, (tmp_path / "eval" / "episodes.jsonl").read_text().splitlines()))
+    told = [(line["task"], line["episode"], line["seed"], line["success"], line["steps"]) for line in lines]
+    assert told == [(3, 0, 7, True, 2), (3, 1, 8, False, 4), (3, 2, 9, True, 2), (3, 3, 10, False, 4)]
+    actions = rollout_of(env, None, [])["action"].numpy().astype(np.float32)
+    assert [line["actions_sha"] for line in lines] == [digest(actions[0, :2]), digest(actions[1])] * 2
 
 
 def test_what_ended_before_a_crash_is_on_disk(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_all_speedups_together_change_no_bit_whatever_came_before(
 @pytest.mark.parametrize(
     ("name", "suite", "task"),
     [
-        ("fast_step", "libero_goal", 7),
+        pytest.param("fast_step", "libero_goal", 7, marks=pytest.mark.slow),
         *(pytest.param(name, "libero_10", 8, marks=pytest.mark.slow) for name in ("none", *NAMES)),
     ],
 )

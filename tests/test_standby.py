@@ -244,9 +244,10 @@ def test_who_stands_by_ends_with_its_session_even_in_the_middle_of_a_row(
     assert row.returncode == -signal.SIGKILL and "was killed" in errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flag", "value", "code", "why"),
-    [("env.task_ids", "[77]", 1, "77"), pytest.param("eval.recording", "true", 2, "eval.recording", marks=SLOW)],
+    [("env.task_ids", "[77]", 1, "77"), ("eval.recording", "true", 2, "eval.recording")],
 )
 def test_a_row_that_fails_says_why_and_leaves_nobody(
     flag: str, value: str, code: int, why: str, tiny_act: Path, tmp_path: Path, session: None

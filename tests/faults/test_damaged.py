@@ -52,24 +52,11 @@ def passed(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     return after_a_run(prepared, tmp_path_factory.mktemp("passed"), "ok")
 
 
-@pytest.fixture
-def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Made], Made]:
-    """Copies a campaign, whose stand-ins this process then finds."""
-
-    def copy_of(original: Made) -> Made:
-        made = campaigns.copied(original, tmp_path)
-        for name, value in made.environ.items():
-            monkeypatch.setenv(name, value)
-        return made
-
-    return copy_of
-
-
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_marker_is_set_aside_and_its_row_runs(
-    failed: Made, copy: Callable[[Made], Made], damage: str
+    failed: Made, copy_of: Callable[[Made], Made], damage: str
 ) -> None:
-    made = copy(failed)
+    made = copy_of(failed)
     path = made.layout.marker(ROW)
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     assert made.run_row(ROW)["status"] == "pass"
@@ -81,9 +68,9 @@ def test_a_damaged_marker_is_set_aside_and_its_row_runs(
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["result", "manifest"])
 def test_a_pass_whose_files_are_damaged_is_none_and_runs_again(
-    passed: Made, copy: Callable[[Made], Made], name: str, damage: str
+    passed: Made, copy_of: Callable[[Made], Made], name: str, damage: str
 ) -> None:
-    made = copy(passed)
+    made = copy_of(passed)
     path: Path = getattr(made.layout.run(ROW), name)
     content = path.read_bytes()
     path.unlink()  # the attempt's own file is the same one, where the campaign is no copy
