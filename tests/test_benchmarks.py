@@ -64,7 +64,7 @@ def test_a_dealing_beyond_the_limit_fails() -> None:
 
 
 @pytest.mark.simulator
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_both_engines_are_timed_on_one_row_whose_actions_are_the_same_and_a_ratio_too_small_fails() -> None:
     ended = bench("engines", "--episodes", "2", "--whole", "0", "--steady", "1000")
     assert re.search(r"^ratio .*\(2 of 2 the same\)$", ended.stdout, re.MULTILINE), ended.stdout + ended.stderr
@@ -73,7 +73,7 @@ def test_both_engines_are_timed_on_one_row_whose_actions_are_the_same_and_a_rati
 
 
 @pytest.mark.simulator
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_a_row_that_shares_a_process_is_quicker_and_plays_the_same_episodes() -> None:
     ended = bench("standby", "--rows", "2")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -82,7 +82,7 @@ def test_a_row_that_shares_a_process_is_quicker_and_plays_the_same_episodes() ->
 
 
 @pytest.mark.simulator
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_growth_has_a_line_a_pair_of_slots_and_batch_size(tmp_path: Path) -> None:
     policy = str(parity.checkpoint(parity.RANDOM))
     words = ("--device", "cpu", "--tasks", "0", "--pairs", "1:1:2", "2:2:2")
