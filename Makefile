@@ -48,7 +48,7 @@ test-slow: setup ## run the tests that are long by nature: many kills, many simu
 dose: setup ## run a few of the slow tests: a kill, a faulty policy and both engines on the real simulator
 	$(PYTEST) tests -m dose --junitxml=reports/dose.xml
 
-ci-full: test test-slow accept known-answers sim-validity parity bench bench-standby bench-schedule bench-matrix bench-overhead ## run everything but what takes hours (an hour and a quarter)
+ci-full: test test-slow accept known-answers sim-validity parity bench bench-standby bench-schedule bench-matrix bench-overhead ## run everything but what takes hours
 
 test-faults: setup ## the fault suite alone: kills, hangs, damaged files, full disks (docs/reliability.md)
 	$(PYTEST) tests/faults tests/test_process.py tests/test_lease.py tests/test_gpu.py tests/test_matrix.py tests/test_secret.py tests/test_standby.py --junitxml=reports/test-faults.xml
