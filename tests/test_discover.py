@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -273,6 +274,22 @@ def test_a_python_without_lerobot_says_so_in_place_of_a_version(other: Other) ->
 def test_every_distribution_has_the_name_and_version_that_the_standard_library_reads() -> None:
     known = [(item.metadata["Name"], item.version) for item in metadata.distributions()]
     assert [(name, version) for name, version, _ in discover.distributions()] == known
+
+
+def test_a_distribution_that_comes_or_goes_or_changes_its_version_is_seen_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def versions() -> list[str]:
+        return [version for name, version, _ in discover.distributions() if name == "lerobot-policy-new"]
+
+    monkeypatch.syspath_prepend(tmp_path)
+    assert versions() == []
+    for version in ("1", "2"):
+        folder = tmp_path / f"lerobot_policy_new-{version}.dist-info"
+        files.write_text(folder / "METADATA", f"Name: lerobot-policy-new\nVersion: {version}\n")
+        assert versions() == [version]
+        shutil.rmtree(folder)
+    assert versions() == []
 
 
 def test_what_is_installed_is_read_without_the_callers_own_packages(

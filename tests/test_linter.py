@@ -9,7 +9,6 @@ from campaigns import REPOSITORY, SETTINGS, Made
 from tracka import campaign, files, linter, preflight, preset
 from tracka.check import Check
 
-pytestmark = pytest.mark.usefixtures("hashed_once")
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 PAGE = (REPOSITORY / "docs" / "preflight.md").read_text()
 Maker = Callable[..., Made]

@@ -17,7 +17,6 @@ from tracka import build, checkpoint, errors, files, inventory, preflight, schem
 from tracka.files import Json
 from tracka.gpu import PRETEND
 
-pytestmark = pytest.mark.usefixtures("hashed_once")
 SECRETS = ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "NVIDIA_API_KEY")
 BROKEN, BLACK = "TRACKA_STANDIN_BROKEN_GL", "TRACKA_STANDIN_BLACK"
 PLANS_KEYS = (
@@ -67,13 +66,13 @@ def judged(folder: Path, **variables: str) -> Judged:
 
 
 @pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory, hashed_once: None) -> Judged:
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     """A sound host, whose environment holds secrets; to be looked at alone."""
     return judged(tmp_path_factory.mktemp("sound"), **dict.fromkeys(SECRETS, "very-secret"))
 
 
 @pytest.fixture(scope="module")
-def blind(tmp_path_factory: pytest.TempPathFactory, hashed_once: None) -> Judged:
+def blind(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     """A host that renders neither with EGL nor with GLX; to be looked at alone."""
     return judged(tmp_path_factory.mktemp("blind"), **{BROKEN: "egl,glx"})
 

@@ -13,9 +13,6 @@ ONE, TWO = (f"GPU-{digit * 8}-{digit * 4}-{digit * 4}-{digit * 4}-{digit * 12}" 
 BROKEN, DRAWN_BY, COMPUTES_ON = "TRACKA_STANDIN_BROKEN_GL", "TRACKA_STANDIN_DRAWN_BY", "TRACKA_STANDIN_COMPUTES_ON"
 
 
-pytestmark = pytest.mark.usefixtures("hashed_once")
-
-
 @pytest.fixture
 def two_gpus(made: Made, monkeypatch: pytest.MonkeyPatch) -> Made:
     """A campaign of two GPUs on a host that has them, where EGL, CUDA and driver agree on their order."""

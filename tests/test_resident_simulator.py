@@ -198,7 +198,7 @@ def test_simulators_of_two_tasks_may_be_stepped_in_turn_and_closed(
 
 
 def test_the_frame_is_what_lerobot_renders_of_the_observation_looked_at_last(shared: Callable[..., Any]) -> None:
-    simulator = shared("libero_object", 0)
+    simulator = shared("libero_goal", 7)
     simulator.reset(7, 0, 0)
     looked = simulator.step(actions_of(0)[0], look=True).observation["pixels"]["image"]
     simulator.step(actions_of(0)[1], look=False)
@@ -293,10 +293,10 @@ def test_other_bits_than_robosuites_are_found_before_a_step_is_trusted(
         run(arm, np.nextafter(goal, np.inf), *rest)
 
     monkeypatch.setattr(step.kernel, "run", nearly)
-    simulator = simulator_of("libero_object", 0)
+    simulator = simulator_of("libero_goal", 7)
     [reason] = simulator.fallbacks
     assert reason == "fast_step is not used: on this machine it gives other bits than robosuite's own"
-    assert_equal(list(steps_of(simulator, 1)), reference("libero_object", 0)[1])
+    assert_equal(list(steps_of(simulator, 1)), reference("libero_goal", 7)[1])
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,6 @@ from tracka.matrix import SUITES
 SETTLE = "TRACKA_STANDIN_SETTLE"
 
 
-pytestmark = pytest.mark.usefixtures("hashed_once")
-
-
 @pytest.fixture(autouse=True)
 def no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -22,7 +22,6 @@ from campaigns import REPOSITORY, Made, fake_checkpoint, run_words
 from tracka import files, trust
 from tracka.errors import UsageError
 
-pytestmark = pytest.mark.usefixtures("hashed_once")
 Plant = Callable[[Path, Path], None]
 CLASS = "planted.Marker"
 

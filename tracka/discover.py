@@ -7,12 +7,13 @@ answers are kept by lerobot's version, its plug-ins and the program itself.
 """
 
 import contextlib
+import functools
 import json
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,7 @@ HEADER = re.compile(r"^(Name|Version):[ \t]*(.*?)[ \t]*$", re.MULTILINE)  # of a
 
 
 Distribution = tuple[str, str, str]  # name, version, direct_url.json
+Installed = tuple[str, str, metadata.Distribution]  # name, version, its files
 
 
 @dataclass(frozen=True)
@@ -173,15 +175,34 @@ def _distributions() -> list[Distribution]:
     return [(name, version, item.read_text("direct_url.json") or "") for name, version, item in ours]
 
 
-def distributions() -> Iterator[tuple[str, str, metadata.Distribution]]:
+def distributions() -> tuple[Installed, ...]:
     """Name, version and files of every installed distribution, in the order of the import path.
+
+    They are read again only when a folder of the import path has changed, as installing and removing do.
+    """
+    return _distributions_below(tuple(map(_folder_state, sys.path)))
+
+
+def _folder_state(folder: str) -> tuple[str, int]:
+    """A folder of the import path, and when an entry was last added to it or taken from it."""
+    try:
+        return folder, Path(folder).stat().st_mtime_ns
+    except OSError:
+        return folder, 0
+
+
+@functools.lru_cache(maxsize=1)
+def _distributions_below(folders: tuple[tuple[str, int], ...]) -> tuple[Installed, ...]:
+    """The distributions below these folders, which are those of `sys.path`.
 
     The two header lines are read as text: the standard library's parser takes a quarter of a second for 200 packages.
     """
-    for item in metadata.distributions():
+    installed_here = []
+    for item in metadata.distributions(path=[folder for folder, _ in folders]):
         text = item.read_text("METADATA") or item.read_text("PKG-INFO") or ""
         header = dict(HEADER.findall(text.partition("\n\n")[0]))
-        yield header.get("Name", ""), header.get("Version", ""), item
+        installed_here.append((header.get("Name", ""), header.get("Version", ""), item))
+    return tuple(installed_here)
 
 
 def _ask_for_distributions(python: Path) -> list[Distribution]:

@@ -105,7 +105,7 @@ def _packages() -> Check:
     wanted: dict[str, str] = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(), re.MULTILINE))
     found: dict[str, str] = {
         name.lower().replace("_", "-"): version
-        for name, version, _ in reversed(list(discover.distributions()))  # of two, the first in sys.path is imported
+        for name, version, _ in reversed(discover.distributions())  # of two, the first in sys.path is imported
     }
     others = [
         f"{name} {found[name]} instead of {version}"
