@@ -5,8 +5,8 @@ SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 WORKERS ?= 2
-# Twice the cores of a small machine: many tests wait for a process that sleeps.
-TEST_WORKERS ?= 4
+# One more than the cores of a small machine: many tests wait for a process that sleeps.
+TEST_WORKERS ?= 3
 SMOKE := tasks/smoke-libero-object
 ANSWERS := tasks/known-answers
 # K of N for seven K, batch sizes 1, 2, 4 and 5: minutes on two cores, where the whole campaign takes hours.

@@ -109,7 +109,9 @@ def test_every_file_counts_the_known_successes_and_the_campaign_is_accepted(acce
     assert f"| {PAIR} | libero_object | pass | 8 | 3 | 37.5%" in layout.results.read_text()
 
 
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if "many" in name else pytest.mark.slow) for name in PLANTED]
+)
 def test_one_episode_off_fails_the_rows_gate_with_task_and_episodes(finished: Finished, name: str) -> None:
     wins, said = PLANTED[name]
     made = finished(name, **{PAIR: [f"episodes:{wins}"]})

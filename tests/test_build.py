@@ -163,6 +163,7 @@ def refused(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str, li
 
 
 @pytest.mark.parametrize("number", range(len(REFUSALS)), ids=[f"{each[0]}-{each[2]}" for each in REFUSALS])
+@pytest.mark.slow  # an import of lerobot
 def test_a_builder_refuses_wrong_words_in_one_line_and_builds_nothing(
     refused: list[tuple[int, str, list[str]]], number: int
 ) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from campaigns import ROWS, Made
-from statsmodels.stats.proportion import proportion_confint
 
 from tracka import collect, discover, files, gpu, marker, matrix, run
 from tracka.collect import EvalRunResult
@@ -216,6 +215,8 @@ def test_a_rate_stands_with_its_wilson_interval(successes: int | None, episodes:
 
 
 def test_every_interval_of_a_hundred_episodes_is_that_of_statsmodels() -> None:
+    from statsmodels.stats.proportion import proportion_confint  # two seconds, which other processes need not spend
+
     for episodes in (1, 2, 7, 50, 100):
         for successes in range(episodes + 1):
             wanted = proportion_confint(successes, episodes, method="wilson")

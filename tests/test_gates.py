@@ -203,6 +203,7 @@ def test_a_matrix_that_changed_after_its_gates_blocks_until_they_run_again(passe
     assert passed.started()[-1] == "new_b1_e1"
 
 
+@pytest.mark.slow
 def test_a_row_that_passed_with_other_settings_is_refused_until_overwriting_is_allowed(passed: Made) -> None:
     passed.configure("[rows.long_b1_e6]\nepisode_length = 9")
     ended = passed.pytest("-n0")
@@ -236,7 +237,7 @@ def test_junit_carries_what_a_reader_asks_of_a_run(crashed: Mapping[str, Made]) 
     assert (root / str(found["stderr_log"])).is_file()
 
 
-@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("workers", [pytest.param("-n0", marks=pytest.mark.slow), "-n2"])
 def test_stopping_at_the_first_failure_still_hands_over_what_is_there(ready: Made, workers: str) -> None:
     ready.behave(baseline_b1_e2=["crash"])
     ready.pytest(workers, "-x", *LATER)
@@ -262,6 +263,7 @@ def test_handoffs_say_what_was_given_made_and_found(crashed: Mapping[str, Made])
     assert json.dumps(four["notes"]).count("long_b1_e6") >= 1
 
 
+@pytest.mark.slow
 def test_a_matrix_edited_while_the_gates_run_is_not_accepted(ready: Made) -> None:
     ready.behave(baseline_b1_e2=["slow:2"])
     gates = ready.start("-n2", *LATER)
@@ -274,6 +276,7 @@ def test_a_matrix_edited_while_the_gates_run_is_not_accepted(ready: Made) -> Non
     assert "late_b1_e1" in ready.started()
 
 
+@pytest.mark.slow
 def test_a_second_session_on_a_campaign_is_refused_and_names_the_first(ready: Made) -> None:
     ready.behave(baseline_b1_e2=["slow:2"])
     gates = ready.start("-n0", *LATER)
@@ -308,7 +311,7 @@ def test_a_killed_workers_row_is_closed_before_the_session_ends(killed: Made) ->
     assert "interrupted" in (killed.layout.summary / "failures.csv").read_text()
 
 
-@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("workers", [pytest.param("-n0", marks=pytest.mark.slow), "-n2"])
 def test_an_interrupt_closes_its_rows_before_it_hands_over(ready: Made, workers: str) -> None:
     ready.behave(wide_b4_e4=["slow:60"], long_b1_e6=["slow:60"])
     gates = ready.start(workers, *LATER)

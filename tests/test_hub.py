@@ -1,5 +1,6 @@
 """The hub: the real client against a hub on this machine, each way to end with its own outcome and remedy."""
 
+import itertools
 import json
 import os
 import re
@@ -231,14 +232,13 @@ def test_offline_a_part_whose_repository_was_never_listed_is_judged_by_what_must
 DAMAGES = {"empty": b"", "cut": b"no", "same_size": b"NO WEIGHTS"}
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+SOME_DAMAGES = [("cut", True, "model.safetensors"), ("empty", True, "config.json"), ("same_size", False, "config.json")]
+ALL_DAMAGES = itertools.product(DAMAGES, (True, False), ("model.safetensors", "config.json"))
+
+
 @pytest.mark.parametrize(
-    ("how", "listed"),
-    [
-        *((how, True) for how in DAMAGES),
-        ("same_size", False),
-        *(pytest.param(how, False, marks=pytest.mark.slow) for how in DAMAGES if how != "same_size"),
-    ],
+    ("how", "listed", "name"),
+    [pytest.param(*each, marks=[] if each in SOME_DAMAGES else pytest.mark.slow) for each in ALL_DAMAGES],
 )
 def test_a_file_of_the_cache_with_other_bytes_than_the_hubs_is_corrupt(
     cached: Path, name: str, how: str, listed: bool

@@ -21,7 +21,8 @@ ALL = os.environ.get("TRACKA_RESIDENT") == "all"
 # In three of these the number of earlier resets changes where things stand, and one has a stove that shows whether it
 # is on. Objects on the floor, on tables, in drawers; goals of contact, of containment, of joints.
 TASKS = [("libero_object", 0), ("libero_spatial", 4), ("libero_goal", 7), ("libero_10", 8)]
-USUAL = {("libero_goal", 7)}  # the others are slow
+USUAL = {("libero_goal", 7)}  # the one that is taken where all would take too long
+EVERY = [(suite, task) for suite in store.SUITES for task in range(10)] if ALL else TASKS
 SOME_DEMONSTRATIONS = {"libero_spatial": [2], "libero_object": [1], "libero_goal": [0, 7], "libero_10": [3, 5]}
 EPISODES = ((1000, 3), (17, 1))  # seed and init state of a slot's first and second reset
 STEPS = 6
@@ -155,7 +156,8 @@ def slow_but_for_some(tasks: Sequence[tuple[str, int]]) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("suite", "task"), [(s, t) for s in store.SUITES for t in range(10)] if ALL else slow_but_for_some(TASKS)
+    ("suite", "task"),
+    [pytest.param(*task, marks=[pytest.mark.slow, *([pytest.mark.dose] if task in USUAL else [])]) for task in EVERY],
 )
 def test_all_speedups_together_change_no_bit_whatever_came_before(
     suite: str, task: int, reference: Callable[..., Any], shared: Callable[..., Any], simulator_of: Callable[..., Any]
@@ -282,9 +284,9 @@ def test_a_mujoco_whose_forward_leaves_traces_is_stepped_by_robosuite_and_named(
     assert simulator.step(actions_of(0)[0], look=False).observation is None
 
 
-def test_other_bits_than_robosuites_are_found_before_a_step_is_trusted(
-    monkeypatch: pytest.MonkeyPatch, reference: Callable[..., Any], simulator_of: Callable[..., Any]
-) -> None:
+@pytest.fixture
+def other_bits(monkeypatch: pytest.MonkeyPatch, simulator_of: Callable[..., Any]) -> Any:
+    """A simulator of libero_goal's task 7 whose fast step is off by one bit."""
     from tracka.resident import step
 
     run = step.kernel.run
@@ -293,10 +295,17 @@ def test_other_bits_than_robosuites_are_found_before_a_step_is_trusted(
         run(arm, np.nextafter(goal, np.inf), *rest)
 
     monkeypatch.setattr(step.kernel, "run", nearly)
-    simulator = simulator_of("libero_goal", 7)
-    [reason] = simulator.fallbacks
+    return simulator_of("libero_goal", 7)
+
+
+def test_other_bits_than_robosuites_are_found_before_a_step_is_trusted(other_bits: Any) -> None:
+    [reason] = other_bits.fallbacks
     assert reason == "fast_step is not used: on this machine it gives other bits than robosuite's own"
-    assert_equal(list(steps_of(simulator, 1)), reference("libero_goal", 7)[1])
+
+
+@pytest.mark.slow
+def test_where_a_speedup_is_not_used_the_episodes_are_lerobots(other_bits: Any, reference: Callable[..., Any]) -> None:
+    assert_equal(list(steps_of(other_bits, 1)), reference("libero_goal", 7)[1])
 
 
 @pytest.mark.parametrize(

@@ -223,10 +223,9 @@ def test_a_row_whose_process_is_killed_is_killed_too(tiny_act: Path, tmp_path: P
     assert row.returncode == -signal.SIGKILL and "was killed" in errors
 
 
-@in_both_sizes
-def test_who_stands_by_ends_with_its_session_even_in_the_middle_of_a_row(
-    size: Mapping[str, object], tiny_act: Path, tmp_path: Path
-) -> None:
+@pytest.mark.slow
+@pytest.mark.dose
+def test_who_stands_by_ends_with_its_session_even_in_the_middle_of_a_row(tiny_act: Path, tmp_path: Path) -> None:
     code = "import os, sys, time\nfrom tracka import standby\nwith standby.session():\n"
     code += "    print(os.environ['TRACKA_SESSION'], flush=True)\n    time.sleep(600)"
     clean = {name: value for name, value in os.environ.items() if name != leftover.SESSION}
@@ -236,7 +235,7 @@ def test_who_stands_by_ends_with_its_session_even_in_the_middle_of_a_row(
         with pytest.MonkeyPatch.context() as patched:
             patched.setenv(leftover.SESSION, folder)
             told = told_of()
-        row = start(tiny_act, tmp_path / "eval", size | LONG, told)
+        row = start(tiny_act, tmp_path / "eval", LARGE | LONG, told)
         while not (tmp_path / "eval" / "episodes.jsonl").exists():
             time.sleep(0.1)
         owner.kill()

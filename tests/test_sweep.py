@@ -314,6 +314,7 @@ def test_the_replay_line_keeps_what_the_sweep_was_told(ready: Made) -> None:
     assert words == ["tracka", *ready.sweep_words("--rows", LONG, "--max-parallel", "3", "--resume")]
 
 
+@pytest.mark.slow
 def test_where_all_passed_the_replay_line_names_all_and_is_the_same_each_time(swept: Swept) -> None:
     assert rows_of(replay_line(swept.ended)) == ENABLED
     assert swept.replayed is not None
@@ -324,6 +325,7 @@ def test_where_all_passed_the_replay_line_names_all_and_is_the_same_each_time(sw
 # side by side
 
 
+@pytest.mark.slow
 def test_max_parallel_bounds_the_rows_at_one_time(ready: Made) -> None:
     more = [f"more{number}" for number in range(3)]
     extend(ready, *map(line, more))
@@ -432,7 +434,7 @@ def test_two_shards_run_side_by_side_and_share_no_gpu(ready: Made, start: Start,
 # one session a campaign
 
 
-@pytest.mark.parametrize("more", [("--resume",), ()], ids=["resume", "fresh"])
+@pytest.mark.parametrize("more", [("--resume",), pytest.param((), marks=pytest.mark.slow)], ids=["resume", "fresh"])
 def test_a_second_sweep_of_all_rows_is_refused_at_once_and_names_the_first(
     ready: Made, start: Start, more: Sequence[str]
 ) -> None:
@@ -476,7 +478,10 @@ HOW = {
 }
 
 
-@pytest.mark.parametrize("interrupt", HOW.values(), ids=HOW)
+@pytest.mark.parametrize(
+    "interrupt",
+    [pytest.param(how, marks=[] if name == "Ctrl-C" else pytest.mark.slow, id=name) for name, how in HOW.items()],
+)
 def test_an_interrupt_closes_the_running_rows_and_leaves_no_process(
     ready: Made, start: Start, interrupt: Callable[[subprocess.Popen[str]], object]
 ) -> None:

@@ -124,7 +124,9 @@ def in_a_shell_if_it_is_a_class(made: Made, name: str) -> Callable[..., subproce
     return made.tracka if name == "class" else made.call
 
 
-@pytest.mark.parametrize("name", PLANTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in ("class", "pickle") else pytest.mark.slow) for name in PLANTS]
+)
 def test_what_could_run_code_is_refused_and_runs_when_trusted_by_name(
     ready_on_path: Made, marker: Path, name: str
 ) -> None:
