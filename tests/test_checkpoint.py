@@ -224,7 +224,8 @@ def test_a_repository_and_a_folder_with_the_same_files_have_the_same_hash(point:
 def test_offline_and_not_cached_is_one_finding_with_the_way_out(tmp_path: Path, word: str) -> None:
     ((where, what, remedy),) = resolve(word, tmp_path, HF_HUB_OFFLINE="1")["findings"]
     assert where == "hub repository org/policy"
-    assert what == "it is not in the cache, and the hub cannot be reached with HF_HUB_OFFLINE set"
+    said = "it is not in the cache, and the hub cannot be reached with HF_HUB_OFFLINE set"
+    assert what == f"{said}; and there is no folder {tmp_path / word}"
     assert "hf download org/policy" in remedy
     assert "copy it here and give its folder as policy_path" in remedy
 

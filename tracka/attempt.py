@@ -66,7 +66,7 @@ def _execute(plan: Plan, folder: RunFolder, manifest: Json, environ: dict[str, s
             stderr=folder.stderr,
             bounds=plan.bounds,
             secrets=secret.known(os.environ | environ),
-            watched=(failure.BAD_ACTION,),
+            watched=failure.WATCHED,
             lease=device.lock,
             journal=device.journal,
             label=manifest["run_id"],

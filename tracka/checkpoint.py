@@ -6,15 +6,15 @@ nor the processors: with a folder, everything that runs is what was hashed.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import digest, files, hub, memo, place
+from . import digest, files, form, hub, memo, place
 from .errors import Finding, TrackaError
 from .hub import Wanted
 
 REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
-REQUIRED = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json")
+REQUIRED = ("config.json", form.WEIGHTS, "policy_preprocessor.json", "policy_postprocessor.json")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,12 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
     if REPO.fullmatch(policy_path) is None or policy_path.startswith(("./", "../", "checkpoints/")):
         remedy = "Build or copy the checkpoint there; tracka preflight builds those of [build] in campaign.toml"
         raise hub.Unresolved("missing", Finding(policy_path, f"there is no folder {folder}", remedy))
-    snapshot = hub.fetch(wanted(policy_path))
+    try:
+        snapshot = hub.fetch(wanted(policy_path))
+    except hub.Unresolved as error:  # a path with a slip of the pen looks like a repository
+        (finding,) = error.findings
+        what = f"{finding.what}; and there is no folder {folder}"
+        raise hub.Unresolved(error.outcome, replace(finding, what=what)) from error
     return _inspect(policy_path, snapshot.name, snapshot)
 
 
@@ -70,10 +75,12 @@ def in_campaign(policy_path: str, root: Path) -> Path:
 
 
 def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
+    if not (folder / "config.json").is_file() and (trained := form.trained(folder)):
+        what = f"it is a folder of a training run; the policy lies in {trained}"
+        raise TrackaError(Finding(str(folder), what, f"Give {trained} as policy_path"))
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if missing:
-        remedy = "Save it with save_pretrained of lerobot 0.6, policy and processors"
-        raise TrackaError([Finding(str(folder / name), "the checkpoint lacks this file", remedy) for name in missing])
+        raise TrackaError([form.lacking(folder, name) for name in missing])
     return Checkpoint(source, revision, folder, policy_type(folder / "config.json"), digest.of_tree(folder))
 
 

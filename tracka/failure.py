@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import files, markup
+from . import files, loading, markup
 from .engine import Metrics
 from .process import Exit
 
 _SIGNS = (
+    ("weights", "|".join(map(re.escape, loading.SIGNS))),
     (
         "oom",
         r"CUDA out of memory|OutOfMemoryError|^MemoryError|Cannot allocate memory|std::bad_alloc|can't allocate memory",
@@ -28,12 +29,13 @@ _IGNORED = re.compile(
 )
 # MuJoCo's warning; LIBERO clips what is too large, so only NaN comes that far, and the rollout goes on without it.
 BAD_ACTION = "Nan, Inf or huge value in CTRL"
+WATCHED = (BAD_ACTION, *loading.SIGNS)  # what a log has to show wherever it was printed
 SHRINKS_THE_BATCH = ("oom", "timeout")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """`reason` is one of timeout, flood, oom, rendering, hub, import, killed, crash, bad_action, no_result,
+    """`reason` is one of timeout, flood, weights, oom, rendering, hub, import, killed, crash, bad_action, no_result,
     invalid_result, interrupted, not_started; `message` is the line that says it."""
 
     reason: str
@@ -60,6 +62,8 @@ def diagnose(
         )
     if ended.code != 0:
         return _crash(ended, without_ignored("\n".join(files.tail(log) for log in logs)))
+    if line := next(filter(None, map(_weights, logs)), None):
+        return Failure("weights", f"exit code 0, but the policy ran without its weights: {line}")
     if any(files.mentions(log, BAD_ACTION.encode()) for log in logs):
         return Failure("bad_action", "MuJoCo was given an action that is no number, and left it out: see stdout.log")
     if metrics.source != "eval_info.json":
@@ -72,6 +76,15 @@ def diagnose(
     if metrics.warnings:
         return Failure("invalid_result", "; ".join(metrics.warnings))
     return None
+
+
+def _weights(log: Path) -> str | None:
+    """The line of a log that tells of weights which were not loaded."""
+    try:
+        with log.open(errors="replace") as lines:
+            return next((sign[:500] for line in lines if (sign := loading.sign_in(line))), None)
+    except OSError:
+        return None
 
 
 def _crash(ended: Exit, text: str) -> Failure:
@@ -106,7 +119,9 @@ def last_line(text: str) -> str:
 
 
 def next_batch(reason: str, batch_size: int) -> int | None:
-    """The batch size of the one retry, or None where there is none: out of memory at batch 1 stays so."""
+    """The batch size of the one retry, or None where there is none: out of memory at batch 1, or weights that lack."""
+    if reason == "weights":
+        return None
     if reason not in SHRINKS_THE_BATCH:
         return batch_size
     if batch_size == 1:

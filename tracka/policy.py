@@ -1,12 +1,11 @@
 """What a policy was made for, by its checkpoint's JSON and the headers of its statistics; nothing else is read."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import files
+from . import files, tensors
 from .campaign import EvalSettings
 from .errors import Finding, TrackaError
 
@@ -15,7 +14,6 @@ STATE, ACTION = "observation.state", "action"
 TOLERANT = ("pi0", "pi05", "pi0_fast", "smolvla", "xvla")
 STRICT = ("act", "diffusion", "multi_task_dit", "tdmpc", "vqbet")
 STEPS = {"policy_preprocessor.json": "normalizer_processor", "policy_postprocessor.json": "unnormalizer_processor"}
-HEADER = 1 << 24  # bytes of a header at most
 Features = dict[str, tuple[str, tuple[int, ...]]]  # key -> type and shape
 
 
@@ -102,16 +100,13 @@ def _statistics(folder: Path) -> Iterator[tuple[str, int]]:
         for step, config in _steps(folder, file, name):
             modes = config.get("norm_map")
             used = isinstance(modes, dict) and modes.get(kind, "IDENTITY") != "IDENTITY"
-            shapes = _header(folder / Path(str(step.get("state_file"))).name) if used else {}
+            shapes = _shapes(folder / Path(str(step.get("state_file"))).name) if used else {}
             yield from ((key, shape[-1]) for word, shape in shapes.items() if word in (f"{key}.mean", f"{key}.min"))
 
 
-def _header(path: Path) -> dict[str, list[int]]:
-    """The shapes in a safetensors file by its header; nothing where there is no such file, which lerobot will say."""
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes in a file of statistics; none where it cannot be read, which `statistics:` reports."""
     try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size)) if size <= HEADER else {}
-        return {name: list(map(int, item["shape"])) for name, item in header.items() if item.get("shape")}
-    except (OSError, ValueError, AttributeError, TypeError):
+        return {name: tensor.shape for name, tensor in tensors.read(path).tensors.items() if tensor.shape}
+    except (OSError, TrackaError):
         return {}

@@ -10,7 +10,23 @@ from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 
-from . import assets, backbone, build, checkpoint, digest, environment, feature, files, gpu, hub, need, process, trust
+from . import (
+    assets,
+    backbone,
+    build,
+    checkpoint,
+    digest,
+    environment,
+    feature,
+    files,
+    gpu,
+    hub,
+    need,
+    normalizer,
+    process,
+    trust,
+    weights,
+)
 from .campaign import Campaign
 from .check import Check, answer, guarded
 from .errors import Finding, TrackaError, some
@@ -53,8 +69,11 @@ def look(spec: Campaign, policy_path: str, folder: Path) -> tuple[list[Check], l
     paths = dict.fromkeys([policy_path, *(row.policy_path for row in spec.enabled)])
     checks = [_check(found, "policy_resolve", "policy", path, partial(_policy, found, spec, path)) for path in paths]
     here = [path for path, check in zip(paths, checks, strict=True) if check.status == "pass"]
-    checks += [guarded(f"safety:{path}", partial(_safe, spec, path)) for path in here]
-    checks += [feature.check(spec, path) for path in here]
+    readable = [weights.check(spec, path) for path in here]
+    # Of what cannot be read, safety would say to trust it, and the statistics that they cannot be read.
+    here = [path for path, check in zip(here, readable, strict=True) if check.status == "pass"]
+    checks += [*readable, *(guarded(f"safety:{path}", partial(_safe, spec, path)) for path in here)]
+    checks += [check(spec, path) for check in (normalizer.check, feature.check) for path in here]
     for each in found.needs:
         name = "tokenizer" if each.kind == "tokenizer" else "base_model"
         checks.append(_check(found, name, each.kind, each.name, partial(_need, found, spec, each)))

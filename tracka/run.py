@@ -22,9 +22,11 @@ from . import (
     marker,
     memo,
     need,
+    normalizer,
     place,
     schema,
     trust,
+    weights,
 )
 from .campaign import Campaign
 from .checkpoint import Checkpoint
@@ -77,6 +79,8 @@ def _checkpoint(campaign: Campaign, policy_path: str) -> Checkpoint:
     """The checkpoint, if nothing that it, what it loads or lerobot's plug-ins bring would run untrusted code."""
     trust.require_plugins(discover.installed().plugins, campaign.trusted)
     point = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots)
+    weights.require(point.folder)
+    normalizer.require(point.folder, campaign.defaults, campaign.trusted)
     if found := list(need.faults(point, campaign)):
         raise UsageError(found)
     return point

@@ -24,6 +24,8 @@ from lerobot.policies.factory import make_policy, make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.utils.constants import ACTION
 
+from .. import loading
+from ..loading import IncompleteWeights
 from . import noise, weights
 from .episode import Array, Look, Observation
 from .settings import ResidentConfig
@@ -180,14 +182,18 @@ def load(cfg: ResidentConfig) -> tuple[PreTrainedPolicy, tuple[str, ...]]:
     if fast and not (cfg.resident.noise == "reference" and cfg.policy.device == "cpu") and not cfg.policy.use_peft:
         try:
             return _load_straight(cfg).eval(), ()
+        except IncompleteWeights:  # lerobot's own way would go on with random ones
+            raise
         except Exception as error:  # lerobot's own way is slower, and says better what is wrong
             reasons = (f"fast_load: {type(error).__name__}: {error}",)
             logging.warning("loading as lerobot-eval does: %s", reasons[0])
-    return make_policy(cfg=cfg.policy, env_cfg=cfg.env, rename_map=cfg.rename_map).eval(), reasons
+    with loading.held():
+        policy = make_policy(cfg=cfg.policy, env_cfg=cfg.env, rename_map=cfg.rename_map)
+    return policy.eval(), reasons
 
 
 def _load_straight(cfg: ResidentConfig) -> PreTrainedPolicy:
-    with weights.straight_to(str(cfg.policy.device)):
+    with loading.held(), weights.straight_to(str(cfg.policy.device)):
         policy = make_policy(cfg=cfg.policy, env_cfg=cfg.env, rename_map=cfg.rename_map)
     if missing := weights.unloaded(policy):
         raise ValueError(f"{len(missing)} weights are in no file, first {missing[0]}")

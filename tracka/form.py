@@ -1,0 +1,70 @@
+"""In which form a checkpoint's files come: lerobot's own, or another and what brings it into lerobot's."""
+
+import re
+from pathlib import Path
+
+from . import tensors
+from .errors import Finding, TrackaError
+
+WEIGHTS = "model.safetensors"
+# Where lerobot-train puts the policy below the folder of a run, of its checkpoints, or of one of them.
+TRAINED = ("pretrained_model", "last/pretrained_model", "checkpoints/last/pretrained_model")
+ADAPTER = (
+    "Merge it into its policy and save that: PeftModel.from_pretrained(policy, folder).merge_and_unload(), "
+    "save_pretrained, and the processors beside it"
+)
+OLD_STATISTICS = re.compile(r"(?:.*\.)?(?:un)?normalize_(?:inputs|outputs|targets)\.buffer_")
+MIGRATE = (
+    "Bring it into today's form, whose folder you then name: "
+    "python -m lerobot.processor.migrate_policy_normalization --pretrained-path {}"
+)
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+SAVE = "Save it with save_pretrained of lerobot 0.6, policy and processors"
+MERGE = (
+    'Merge them: python -c "from pathlib import Path; from safetensors.torch import load_file, save_file; '
+    "d = Path('{0}'); save_file({{k: v for f in sorted(d.glob('model-*-of-*.safetensors')) "
+    "for k, v in load_file(f).items()}}, d / 'model.safetensors', {{'format': 'pt'}})\""
+)
+
+
+def trained(folder: Path) -> Path | None:
+    """The policy's folder below one that lerobot-train made: a run, its checkpoints or one of them."""
+    return next((folder / name for name in TRAINED if (folder / name / "config.json").is_file()), None)
+
+
+def lacking(folder: Path, name: str) -> Finding:
+    """What is said of a file that is not there: where another form of it is, how to bring that into lerobot's."""
+    if name == WEIGHTS:
+        return _other_weights(folder) or Finding(str(folder / name), "the checkpoint lacks this file", SAVE)
+    old = old_statistics(folder) if name.startswith("policy_") else None
+    return old or Finding(str(folder / name), "the checkpoint lacks this file", SAVE)
+
+
+def _other_weights(folder: Path) -> Finding | None:
+    names = sorted(path.name for path in folder.iterdir())
+    shards = [name for name in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]
+    if shards or f"{WEIGHTS}.index.json" in names:
+        what = f"the weights are spread over {len(shards)} files, and lerobot 0.6.1 reads {WEIGHTS} alone"
+        return Finding(str(folder / (shards or names)[0]), what, MERGE.format(folder))
+    if "adapter_model.safetensors" in names:
+        what = "this is an adapter (LoRA) without its policy, and Track A does not evaluate adapters yet"
+        return Finding(str(folder / "adapter_model.safetensors"), what, ADAPTER)
+    if pickles := [name for name in names if Path(name).suffix in PICKLES]:
+        what = f"the weights are a pickle, and lerobot 0.6.1 reads {WEIGHTS} alone"
+        remedy = (
+            "Load it with the lerobot that wrote it, where it may run code of its own, and save it with save_pretrained"
+        )
+        return Finding(str(folder / pickles[0]), what, remedy)
+    return None
+
+
+def old_statistics(folder: Path) -> Finding | None:
+    """The finding that the statistics are inside the weights, as lerobot wrote them before it had processors."""
+    try:
+        names = tensors.read(folder / WEIGHTS).tensors
+    except (OSError, TrackaError):
+        return None
+    if old := [name for name in names if OLD_STATISTICS.match(name)]:
+        what = f"the statistics are inside the weights ({old[0]}), where lerobot 0.6 does not look for them"
+        return Finding(str(folder / WEIGHTS), what, MIGRATE.format(folder))
+    return None
