@@ -3,13 +3,19 @@
 import re
 
 import pytest
+import test_model
 import test_normalizer
+import test_views
 import test_weights
 from campaigns import REPOSITORY
 
 PAGE = (REPOSITORY / "docs" / "trust.md").read_text()
 SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S))
-CASES = {"Weights": [*test_weights.BROKEN, *test_weights.LINES], "Statistics": [*test_normalizer.BROKEN]}
+CASES = {
+    "Weights": [*test_weights.BROKEN, *test_model.BROKEN, *test_weights.LINES],
+    "Statistics": [*test_normalizer.BROKEN],
+    "Views": [*test_views.WRONG],
+}
 
 
 @pytest.mark.parametrize("section", CASES)

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -21,16 +22,19 @@ from . import (
     files,
     init,
     matrix,
+    model,
     place,
     preflight,
     proposal,
     request,
+    resource,
     run,
     setup,
     sweep,
     validate,
     worker,
 )
+from .check import Check
 from .errors import Finding, ToolMissing, TrackaError, UsageError, screen
 from .layout import PHASES, Layout
 
@@ -151,11 +155,30 @@ def preflight_command(
         return
     report = preflight.run_preflight(cfg, accept_invalid_sim, trust or (), strict)
     preflight.write_preflight_report(report, artifacts_dir / "preflight.json")
-    for check in report["checks"]:
-        print(f"{check['status']:5} {check['name']}: {check['evidence']}")
-        if check["status"] != "pass" and check["remedy"]:
-            print(f"      {check['remedy']}")
+    _print_checks([Check(**check) for check in report["checks"]])
     raise typer.Exit(0 if report["status"] == "pass" else 1)
+
+
+def _print_checks(checks: list[Check]) -> None:
+    """Prints each check in a line, and below it the remedy of one that did not pass."""
+    for check in checks:
+        print(f"{check.status:5} {check.name}: {check.evidence}")
+        if check.status != "pass" and check.remedy:
+            print(f"      {check.remedy}")
+
+
+@app.command("check")
+def check_command(
+    policy_path: Annotated[str, typer.Argument(help="repo, repo@revision, or a folder.")],
+    trust: Annotated[list[str] | None, typer.Option(help="What is trusted by name; repeatable.")] = None,
+) -> None:
+    """Check one checkpoint in seconds: its files, statistics, features and tensors. Exits with 1 if a check fails."""
+    spec = campaign.Campaign(Layout(Path.cwd()), (), "", 0, trusted=tuple(trust or ()))
+    with tempfile.TemporaryDirectory() as folder:
+        checks = resource.policy_checks(spec, request.policy(policy_path))
+        checks += model.checks(spec, resource.readable(checks), Path(folder))
+    _print_checks(checks)
+    raise typer.Exit(1 if any(check.required and check.status == "fail" for check in checks) else 0)
 
 
 @app.command("propose")

@@ -29,17 +29,22 @@ WRIST = re.compile(r"wrist|hand|gripper")
 
 @dataclass(frozen=True)
 class Given:
-    """What the environment gives: each camera's key and frame, the numbers, and which of the cameras is on the hand."""
+    """What the environment gives: each camera's key, each key's frame, and the numbers."""
 
+    keys: Mapping[str, str]  # LIBERO's own name of a camera -> its key
     cameras: Mapping[str, tuple[int, ...]]
     numbers: Mapping[str, int]
-    hand: str
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def seen(self) -> dict[str, tuple[int, ...]]:
         """The cameras as the policy sees them, renamed."""
         return {self.renamed.get(key, key): shape for key, shape in self.cameras.items()}
+
+    @property
+    def hand(self) -> str:
+        """The key of the camera on the hand."""
+        return self.keys[HAND]
 
 
 def check(spec: Campaign, policy_path: str) -> Check:
@@ -94,12 +99,18 @@ def given(settings: EvalSettings) -> Given:
             raise TrackaError(Finding("flags, key env.camera_name_mapping", what, remedy)) from None
     keys = {camera: f"observation.images.{name}" for camera, name in names.items()}
     numbers = {ACTION: NUMBERS[ACTION]} if settings.flags.get("env.obs_type") == "pixels" else NUMBERS
-    return Given(dict.fromkeys(keys.values(), (3, height, width)), numbers, keys[HAND], settings.rename_map)
+    return Given(keys, dict.fromkeys(keys.values(), (3, height, width)), numbers, settings.rename_map)
 
 
 def compare(policy: Policy, env: Given) -> list[Finding]:
     """Everything that does not fit, errors and warnings."""
-    return [*_cameras(policy, env), *_numbers(policy, env), *_sizes(policy, env), *_renames(policy, env)]
+    return [
+        *_cameras(policy, env),
+        *_numbers(policy, env),
+        *_sizes(policy, env),
+        *_renames(policy, env),
+        *_views(policy, env),
+    ]
 
 
 def _cameras(policy: Policy, env: Given) -> Iterator[Finding]:
@@ -199,6 +210,19 @@ def _renames(policy: Policy, env: Given) -> Iterator[Finding]:
     if wrong := [key for key in env.renamed if key not in (*env.cameras, *env.numbers)]:
         what = f"rename_map renames {some(wrong)}, which LIBERO does not give"
         yield Finding(policy.where, what, f"LIBERO gives {some([*env.cameras, *env.numbers])}", True)
+
+
+def _views(policy: Policy, env: Given) -> Iterator[Finding]:
+    """Cameras that feed another input than by their own names, or by the map that the checkpoint was saved with."""
+    for camera, name in CAMERAS.items():
+        own = f"observation.images.{name}"
+        meant, fed = policy.names.get(own, own), env.renamed.get(env.keys[camera], env.keys[camera])
+        if meant != fed and meant in policy.cameras and fed in policy.cameras:
+            saved = ", by the rename_map that the checkpoint was saved with" if own in policy.names else ""
+            what = f"{camera} feeds the policy's {fed}, and is meant for {meant}{saved}"
+            pair = f"rename_map = {{ {json.dumps(own)} = {json.dumps(meant)} }}"
+            remedy = pair if own != meant else "No rename_map for it"
+            yield Finding(policy.where, what, f"{remedy} below [lerobot_eval] in campaign.toml, and no other mapping")
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ import io
 import logging
 import sys
 from collections.abc import Iterator
+from typing import TextIO
 
 SIGNS = (
     "Missing key(s) when loading model",
@@ -48,7 +49,7 @@ def held() -> Iterator[None]:
 class _Tee(io.StringIO):
     """Keeps what is printed and passes it on."""
 
-    def __init__(self, stream: io.TextIOBase) -> None:
+    def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self.stream = stream
 

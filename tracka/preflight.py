@@ -9,6 +9,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from . import (
     host,
     inventory,
     linter,
+    model,
     proposal,
     rendering,
     resource,
@@ -88,7 +90,10 @@ def run_preflight(
     needed, resources = resource.look(spec, cfg.policy_path, cfg.artifacts_dir)
     checks += [_plugins(spec), _help(spec), *needed, *linter.checks(spec, spec.strict)]
     checks.append(proposal.check(spec, proposal.measure(cfg.artifacts_dir)))
-    probes = _probes(cfg, spec, rendering.effective(frames))
+    with ThreadPoolExecutor(1) as beside:  # it takes as long as one of the simulator's probes
+        compared = beside.submit(model.checks, spec, resource.readable(needed), cfg.artifacts_dir)
+        probes = _probes(cfg, spec, rendering.effective(frames))
+    checks += compared.result()
     checks += simulator.checks(_suites(cfg, spec), probes, spec.accept_invalid_sim)
     further = {"invalid_tasks": simulator.invalid(probes), "resources": [vars(item) for item in resources]}
     return _report(cfg, checks, gpus, frames, time.monotonic() - start) | further

@@ -4,7 +4,7 @@ No weights are loaded. At the end a process in a row's own environment finds all
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from fnmatch import fnmatch
 from functools import partial
@@ -34,6 +34,7 @@ from .hub import Wanted
 from .need import Need
 from .process import Bounds
 
+WEIGHTS = "weights:"  # how the checks of weights are called
 PROCESSORS = ("policy_preprocessor*", "policy_postprocessor*")
 
 
@@ -66,19 +67,33 @@ class Found:
 def look(spec: Campaign, policy_path: str, folder: Path) -> tuple[list[Check], list[Resource]]:
     """A check for each checkpoint of the campaign and each thing they load, and what was found; logs in `folder`."""
     found = Found()
-    paths = dict.fromkeys([policy_path, *(row.policy_path for row in spec.enabled)])
-    checks = [_check(found, "policy_resolve", "policy", path, partial(_policy, found, spec, path)) for path in paths]
-    here = [path for path, check in zip(paths, checks, strict=True) if check.status == "pass"]
-    readable = [weights.check(spec, path) for path in here]
-    # Of what cannot be read, safety would say to trust it, and the statistics that they cannot be read.
-    here = [path for path, check in zip(here, readable, strict=True) if check.status == "pass"]
-    checks += [*readable, *(guarded(f"safety:{path}", partial(_safe, spec, path)) for path in here)]
-    checks += [check(spec, path) for check in (normalizer.check, feature.check) for path in here]
+    checks = _policies(found, spec, list(dict.fromkeys([policy_path, *(row.policy_path for row in spec.enabled)])))
     for each in found.needs:
         name = "tokenizer" if each.kind == "tokenizer" else "base_model"
         checks.append(_check(found, name, each.kind, each.name, partial(_need, found, spec, each)))
     checks.append(_check(found, "assets", "assets", "LIBERO", _assets))
     return [*checks, _offline(spec, found.snapshots, folder)], found.resources
+
+
+def policy_checks(spec: Campaign, policy_path: str) -> list[Check]:
+    """The checks of one checkpoint that need no process: whether it is here, can be read, is safe and fits."""
+    return _policies(Found(), spec, [policy_path])
+
+
+def readable(checks: Iterable[Check]) -> list[str]:
+    """The checkpoints among these checks whose weights can be read."""
+    named = (check for check in checks if check.name.startswith(WEIGHTS))
+    return [check.name.removeprefix(WEIGHTS) for check in named if check.status == "pass"]
+
+
+def _policies(found: Found, spec: Campaign, paths: Sequence[str]) -> list[Check]:
+    checks = [_check(found, "policy_resolve", "policy", path, partial(_policy, found, spec, path)) for path in paths]
+    here = [path for path, check in zip(paths, checks, strict=True) if check.status == "pass"]
+    read = [weights.check(spec, path) for path in here]
+    # Of a file that is cut, `safety:` would say that it may be trusted, and `statistics:` that it cannot be read.
+    whole = readable(read)
+    checks += [*read, *(guarded(f"safety:{path}", partial(_safe, spec, path)) for path in whole)]
+    return checks + [check(spec, path) for check in (normalizer.check, feature.check) for path in whole]
 
 
 def _safe(spec: Campaign, policy_path: str) -> str:

@@ -18,6 +18,16 @@ LARGE = ("pi0", "pi05")
 
 
 @contextlib.contextmanager
+def without_storage() -> Iterator[None]:
+    """Within this, a module's parameters have a shape and a type, and no storage; buffers are real."""
+    with (
+        patch.object(nn.Module, "register_parameter", _register_empty),
+        patch.object(nn.Module, "to", _to_if_real),
+    ):
+        yield
+
+
+@contextlib.contextmanager
 def straight_to(device: str) -> Iterator[None]:
     """Within this, `from_pretrained` of a policy in LARGE makes a model whose weights are on `device`."""
     import safetensors.torch
@@ -28,8 +38,7 @@ def straight_to(device: str) -> Iterator[None]:
         return load_file(filename, device=device)
 
     with (
-        patch.object(nn.Module, "register_parameter", _register_empty),
-        patch.object(nn.Module, "to", _to_if_real),
+        without_storage(),
         patch.object(nn.Module, "load_state_dict", _assign),
         patch.object(safetensors.torch, "load_file", load),
     ):

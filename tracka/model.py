@@ -1,0 +1,107 @@
+"""Whether a checkpoint's file has the tensors that lerobot's class of the policy wants, found without reading weights.
+
+One process for all checkpoints: it imports lerobot once and lets lerobot's own loaders work on shapes alone.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import checkpoint, engine, environment, files, gpu, process
+from .campaign import Campaign, EvalSettings
+from .check import Check
+from .errors import some
+from .process import Bounds
+
+FEW = 4  # tensors that a message names
+OWN_PROGRAM = "not compared: the campaign has a program of its own (executable), which may have classes of its own"
+SAVE = "Take the checkpoint that training saved (save_pretrained), whole, with the config.json beside it"
+CONFIG = (
+    "It was written by another lerobot, or by hand: save it with lerobot 0.6.1, or take out what that does not know"
+)
+SETTING = "Mend the setting in campaign.toml, or config.json"
+LATER = "The row itself is held: it fails by the reason `weights` if lerobot's loader says that weights are missing"
+SKIPS = "Skipping"  # how lerobot's loaders begin to say that they leave a tensor out on purpose
+Answer = Mapping[str, Any]
+
+
+def checks(spec: Campaign, policy_paths: Sequence[str], folder: Path) -> list[Check]:
+    """A check `model:POLICY_PATH` for each of these checkpoints, which are here; logs go to `folder`."""
+    if spec.executable:
+        return [Check(f"model:{path}", "pass", OWN_PROGRAM, required=False) for path in policy_paths]
+    asked = {path: list(_asked(spec, path)) for path in policy_paths}
+    if not any(asked.values()):
+        return []
+    answers, why, seconds = _ask(spec, [each for group in asked.values() for each in group], folder)
+    told = iter(answers)
+    return [_check(path, [next(told, None) for _ in group], why, seconds) for path, group in asked.items()]
+
+
+def _asked(spec: Campaign, policy_path: str) -> Iterator[dict[str, Any]]:
+    """The checkpoint's folder with each set of words that its rows put over its config.json."""
+    folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
+    settings = [spec.settings(row) for row in spec.enabled if row.policy_path == policy_path] or [spec.defaults]
+    for words in dict.fromkeys(map(_overrides, settings)):
+        yield {"folder": str(folder), "words": list(words)}
+
+
+def _overrides(settings: EvalSettings) -> tuple[str, ...]:
+    over: dict[str, Any] = {"n_action_steps": settings.n_action_steps}
+    over |= {key.removeprefix("policy."): value for key, value in settings.flags.items() if key[:7] == "policy."}
+    return tuple(f"--{name}={engine.word(value)}" for name, value in over.items() if value is not None)
+
+
+def _ask(spec: Campaign, asked: Sequence[Answer], folder: Path) -> tuple[list[Answer], str, float]:
+    """The probe's answers, why there are no more, and the seconds that it took."""
+    out, err = folder / "model.log", folder / "model.err"
+    ended = process.run(
+        process.python("tracka.probes.model", json.dumps(asked)),
+        cwd=spec.layout.root,
+        env=environment.for_row(spec, gpu.CPU_DEVICE, "osmesa") | {"HF_HUB_OFFLINE": "1"},
+        stdout=out,
+        stderr=err,
+        bounds=Bounds(spec.probe_secs),
+    )
+    said = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
+    how = "it took too long" if ended.stopped == "timeout" else f"exit code {ended.code}"
+    answers = [json.loads(line) for line in files.read_text(out).splitlines() if line.startswith('{"folder"')]
+    return answers, f"{how}, {said[-1][:200]}", round(ended.seconds, 3)
+
+
+def _check(policy_path: str, answers: Sequence[Answer | None], why: str, seconds: float) -> Check:
+    """The worst of the answers about one checkpoint."""
+    name = f"model:{policy_path}"
+    known = [answer for answer in answers if answer]
+    if wrong := list(dict.fromkeys(fault for answer in known for fault in _faults(answer))):
+        remedies = "; ".join(dict.fromkeys(remedy for _, remedy in wrong))
+        return Check(name, "fail", "; ".join(what for what, _ in wrong), remedies, seconds=seconds)
+    if len(known) < len(answers):
+        return Check(name, "warn", f"not compared: the probe ended without it ({why})", LATER, False, seconds)
+    if lost := next((answer["error"] for answer in known if answer["error"]), None):
+        return Check(name, "warn", f"not compared: {lost}", LATER, False, seconds)
+    if skipped := list(dict.fromkeys(line for answer in known for line in answer["said"] if line.startswith(SKIPS))):
+        what = f"lerobot's loader leaves tensors out on purpose: {some(skipped, FEW)}"
+        return Check(name, "warn", what, "See that the checkpoint is of this type of policy", False, seconds)
+    return Check(name, "pass", f"all {known[0]['wanted']} tensors of the model are in the file", seconds=seconds)
+
+
+def _faults(answer: Answer) -> Iterator[tuple[str, str]]:
+    """What is wrong, each with its remedy."""
+    if answer["config"]:
+        words = " ".join(answer["words"])
+        over = f" with {words}" if words else ""
+        yield f"lerobot cannot read config.json{over}: {answer['config']}", SETTING if words else CONFIG
+    if missing := answer["missing"]:
+        what = f"{len(missing)} of {answer['wanted']} tensors of the model are not in the file: {some(missing, FEW)}"
+        yield f"{what}; lerobot would go on with random numbers", SAVE
+    for name, (theirs, ours) in list(answer["misshaped"].items())[:FEW]:
+        yield f"{name} has the shape {_text(theirs)} in the file, and {_text(ours)} in the model", SAVE
+    for name, (theirs, ours) in list(answer["mistyped"].items())[:FEW]:
+        yield f"{name} is of type {theirs} in the file, and {ours} in the model", SAVE
+    if unused := answer["unused"]:
+        yield f"{len(unused)} tensors of the file are not of the model: {some(unused, FEW)}", SAVE
+
+
+def _text(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape)) or "of a single number"

@@ -1,0 +1,188 @@
+"""Which tensors a policy wants and which its file has, by lerobot's own loader, without memory for either.
+
+Usage: python -m tracka.probes.model '[{"folder": ..., "words": ["--n_action_steps=10"]}, ...]'
+Prints one JSON object for each of them, whose keys are the fields of `Compared`. The model's parameters and the file's
+tensors have shapes and types and no storage; the loader maps, skips and renames them as ever, and where it would copy
+them they are compared.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from .. import form, tensors
+
+# What a policy would load by name before its own weights replace it: from elsewhere, in minutes, and in vain.
+LOADS_NOTHING_ELSE = {"pretrained_backbone_weights": None, "load_vlm_weights": False}
+SMALL = 1 << 30  # bytes of weights that a model may be made in memory for
+TYPES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+}
+
+
+@dataclass
+class Compared:
+    """What became of one checkpoint."""
+
+    folder: str
+    words: list[str]  # what is put over its configuration, as lerobot-eval's --policy.WORD=VALUE does
+    config: str | None = None  # why its configuration cannot be read
+    error: str | None = None  # why its model cannot be made or compared
+    wanted: int = 0  # tensors of the model
+    missing: list[str] = field(default_factory=list)  # tensors of the model that the file lacks
+    unused: list[str] = field(default_factory=list)  # tensors of the file that the model lacks
+    misshaped: dict[str, list[list[int]]] = field(default_factory=dict)  # name -> shape in the file and in the model
+    mistyped: dict[str, list[str]] = field(default_factory=dict)  # name -> type in the file and in the model
+    said: list[str] = field(default_factory=list)  # what the loader warned of
+
+
+def main(asked: list[dict[str, Any]]) -> None:
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # policies print
+        import lerobot.policies.factory  # noqa: F401 - registers the types of lerobot's own
+        from lerobot.utils.import_utils import register_third_party_plugins
+
+        register_third_party_plugins()
+        for each in asked:
+            print(json.dumps(asdict(compare(Path(each["folder"]), each["words"]))), file=out, flush=True)
+
+
+def compare(folder: Path, words: list[str]) -> Compared:
+    """Loads the checkpoint in `folder` by lerobot's loader, with nothing in memory if its class allows that."""
+    from ..resident.weights import without_storage
+
+    compared = Compared(str(folder), words)
+    try:
+        config = _config(folder, words)
+    except BaseException as error:  # argparse, which reads it, exits
+        compared.config = _text(error)
+        return compared
+    try:
+        with _listening(compared), without_storage(), _comparing(compared):
+            _load(config, folder)
+    except Exception as error:
+        compared.error = _text(error)
+        if (folder / form.WEIGHTS).stat().st_size <= SMALL:
+            return _compared_in_memory(config, folder, words)
+    return compared
+
+
+def _compared_in_memory(config: Any, folder: Path, words: list[str]) -> Compared:
+    """The same with parameters in memory, for a class that computes with them while it is made, as VQ-BeT's does."""
+    compared = Compared(str(folder), words)
+    try:
+        with _listening(compared), _comparing(compared):
+            _load(config, folder)
+    except Exception as error:
+        compared.error = _text(error)
+    return compared
+
+
+def _text(error: BaseException) -> str:
+    """The error behind an error: the parser of configurations says only that it could not make one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(f"{type(error).__name__}: {error}".split())[:600]
+
+
+def _config(folder: Path, words: list[str]) -> Any:
+    """The configuration, with the features of LIBERO where it names none, as lerobot-eval fills them in."""
+    from lerobot.configs import FeatureType, PreTrainedConfig
+    from lerobot.envs.configs import LiberoEnv
+    from lerobot.envs.utils import env_to_policy_features
+
+    with contextlib.redirect_stderr(io.StringIO()):
+        config = PreTrainedConfig.from_pretrained(folder, cli_overrides=words)
+    config.device, config.pretrained_path = "cpu", folder
+    features = env_to_policy_features(LiberoEnv())
+    actions = {key: feature for key, feature in features.items() if feature.type is FeatureType.ACTION}
+    config.output_features = config.output_features or actions
+    config.input_features = config.input_features or {key: features[key] for key in features if key not in actions}
+    for key, value in LOADS_NOTHING_ELSE.items():
+        if hasattr(config, key):
+            setattr(config, key, value)
+    return config
+
+
+def _load(config: Any, folder: Path) -> None:
+    from lerobot.policies.factory import get_policy_class
+
+    get_policy_class(config.type).from_pretrained(folder, config=config)
+
+
+@contextlib.contextmanager
+def _listening(compared: Compared) -> Iterator[None]:
+    """Keeps the warnings that are logged meanwhile."""
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: compared.said.append(record.getMessage()[:300])  # type: ignore[method-assign]
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _comparing(compared: Compared) -> Iterator[None]:
+    """What is read of files has no storage, and what would be copied to a model is compared with it."""
+    import safetensors.torch
+    import torch
+    from torch import nn
+
+    def load_file(filename: Any, **_: Any) -> dict[str, torch.Tensor]:
+        """Raises TrackaError for a file that is not sound."""
+        read = tensors.read(Path(filename)).tensors
+        return {
+            name: torch.empty(tensor.shape, dtype=_dtype(tensor.dtype), device="meta") for name, tensor in read.items()
+        }
+
+    def load_state_dict(module: nn.Module, state: dict[str, torch.Tensor], **_: Any) -> Any:
+        _compare(compared, module, state)
+        return nn.modules.module._IncompatibleKeys([], [])
+
+    with (
+        patch.object(safetensors.torch, "load_file", load_file),
+        patch.object(nn.Module, "load_state_dict", load_state_dict),
+    ):
+        yield
+
+
+def _dtype(word: str) -> Any:
+    import torch
+
+    return getattr(torch, TYPES[word]) if word in TYPES else torch.float8_e4m3fn
+
+
+def _compare(compared: Compared, module: Any, state: dict[str, Any]) -> None:
+    """Adds how a state differs from what the module wants; of tied tensors, one that is in the file is enough."""
+    model = module.state_dict(keep_vars=True)
+    loaded = {id(model[name]) for name in model.keys() & state.keys()}
+    compared.wanted += len(model)
+    compared.missing += [name for name, tensor in model.items() if name not in state and id(tensor) not in loaded]
+    compared.unused += [name for name in state if name not in model]
+    for name in model.keys() & state.keys():
+        ours, theirs = model[name], state[name]
+        if ours.shape != theirs.shape:
+            compared.misshaped[name] = [list(theirs.shape), list(ours.shape)]
+        elif ours.is_floating_point() != theirs.is_floating_point():
+            compared.mistyped[name] = [str(theirs.dtype), str(ours.dtype)]
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
