@@ -21,8 +21,7 @@ def lines(ended: subprocess.CompletedProcess[str]) -> dict[str, str]:
     return {name.partition(":")[0]: status for status, name, _ in words}
 
 
-@pytest.mark.slow
-@pytest.mark.dose
+@pytest.mark.slow  # an import of lerobot
 def test_a_sound_checkpoint_passes_every_check(tiny_act: Path) -> None:
     ended = check(str(tiny_act))
     assert ended.returncode == 0, ended.stdout
