@@ -117,6 +117,13 @@ def test_a_dry_run_writes_a_flagged_manifest_and_starts_nothing(made: Made) -> N
     assert not made.layout.marker("long_b1_e6").exists()
 
 
+def test_a_dry_preflight_says_what_it_would_check_and_writes_nothing(made: Made) -> None:
+    ended = made.call(*made.preflight_words("--dry-run", gpu_ids="0,1"))
+    assert ended.returncode == 0
+    assert "would check 2 GPUs, render libero_object with egl, resolve checkpoints/fake" in ended.stdout
+    assert not made.layout.preflight.exists()
+
+
 def test_a_dry_run_says_the_command_that_the_real_run_has(made: Made) -> None:
     said = made.call(*run_words(made, "--dry-run")).stdout
     made.call(*run_words(made))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import time
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from campaigns import SETTINGS, Made
+from campaigns import REPOSITORY, SETTINGS, Made
 
 from tracka import host, inventory, schema
 from tracka.check import Check
@@ -29,6 +30,17 @@ def test_a_package_of_another_version_is_named(made: Made, monkeypatch: pytest.M
     monkeypatch.setattr(host.discover, "distributions", lambda: [("NumPy", "0.1", None)])
     found = check(made, "packages")
     assert found.status == "warn" and "numpy 0.1 instead of" in found.evidence and not found.required
+
+
+def test_of_many_packages_of_other_versions_ten_are_named_and_all_are_counted(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = (REPOSITORY / "requirements.lock").read_text()
+    names = re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)[:11]
+    monkeypatch.setattr(host.discover, "distributions", lambda: [(name, "0.0.1.dev9", None) for name in names])
+    found = check(made, "packages").evidence
+    assert " pinned, 11 others: " in found
+    assert [name for name in names if f"{name} 0.0.1.dev9" not in found] == names[10:]
 
 
 def test_of_two_versions_the_one_that_is_imported_counts(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
