@@ -25,6 +25,7 @@ from tracka.run import Policy
 REPOSITORY = Path(__file__).resolve().parent.parent
 STANDIN = REPOSITORY / "fixtures" / "standin"
 WEIGHTS = (2).to_bytes(8, "little") + b"{}"  # a safetensors file with nothing in it
+OTHER_WEIGHTS = (8).to_bytes(8, "little") + b"{}      "  # another one
 ROWS = (
     "baseline_b1_e2,libero_object,1,2,cpu,7,egl,checkpoints/fake,1",
     "long_b1_e6,libero_object,1,6,cpu,7,egl,checkpoints/fake,1",
@@ -98,7 +99,7 @@ class Made:
 
     def change_weights(self) -> None:
         """Gives the checkpoint other weights."""
-        (self.root / "checkpoints" / "fake" / "model.safetensors").write_bytes(WEIGHTS + b"other")
+        (self.root / "checkpoints" / "fake" / "model.safetensors").write_bytes(OTHER_WEIGHTS)
 
     def pass_preflight(self) -> None:
         """Takes the campaign through phases 1 and 2, with the stand-ins."""

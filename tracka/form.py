@@ -41,7 +41,7 @@ def lacking(folder: Path, name: str) -> Finding:
 
 
 def _other_weights(folder: Path) -> Finding | None:
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     shards = [name for name in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]
     if shards or f"{WEIGHTS}.index.json" in names:
         what = f"the weights are spread over {len(shards)} files, and lerobot 0.6.1 reads {WEIGHTS} alone"
