@@ -80,7 +80,7 @@ def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
         raise TrackaError(Finding(str(folder), what, f"Give {trained} as policy_path"))
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if missing:
-        raise TrackaError([form.lacking(folder, name) for name in missing])
+        raise TrackaError(list(dict.fromkeys(form.lacking(folder, name) for name in missing)))
     return Checkpoint(source, revision, folder, policy_type(folder / "config.json"), digest.of_tree(folder))
 
 
