@@ -93,6 +93,12 @@ def tiny_act(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def act(tiny_act: Path, tmp_path: Path) -> Path:
+    """A copy of that checkpoint, which a test may break."""
+    return Path(shutil.copytree(tiny_act, tmp_path / "act"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def hashed_once() -> Iterator[None]:
     """LIBERO's own 585 files are read by the first preflight in this process alone; another folder's each time."""

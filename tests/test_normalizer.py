@@ -28,12 +28,6 @@ from tracka.errors import TrackaError
 STATE = "observation.state"
 
 
-@pytest.fixture
-def act(tiny_act: Path, tmp_path: Path) -> Path:
-    """A real checkpoint that a test may break."""
-    return Path(shutil.copytree(tiny_act, tmp_path / "act"))
-
-
 def said_of(folder: Path, *trusted: str) -> list[str]:
     try:
         normalizer.require(folder, EvalSettings(), trusted)

@@ -1,7 +1,6 @@
 """Which camera of LIBERO feeds which input of a policy: not another than it was made for, without a word."""
 
 import json
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -52,11 +51,6 @@ RIGHT = {
     "swapped_twice": (saved({}), settings(SWAPPED, MAPPING)),
     "saved_with_names_of_a_dataset": (saved({"observation.images.front": TABLE}), settings()),
 }
-
-
-@pytest.fixture
-def act(tiny_act: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(tiny_act, tmp_path / "act"))
 
 
 @pytest.mark.parametrize("name", WRONG)

@@ -21,12 +21,6 @@ POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\ns
 WEIGHTS = "model.safetensors"
 
 
-@pytest.fixture
-def act(tiny_act: Path, tmp_path: Path) -> Path:
-    """A real checkpoint that a test may break."""
-    return Path(shutil.copytree(tiny_act, tmp_path / "act"))
-
-
 def said_of(folder: Path) -> list[str]:
     """What is said of a checkpoint before a row of it would run."""
     try:

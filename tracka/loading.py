@@ -35,15 +35,22 @@ class IncompleteWeights(Exception):
 @contextlib.contextmanager
 def held() -> Iterator[None]:
     """Raises IncompleteWeights at the end of the block if a loader printed or logged one of the SIGNS meanwhile."""
-    printed, logged = _Tee(sys.stdout), _Listener()
-    logging.getLogger().addHandler(logged)
-    try:
-        with contextlib.redirect_stdout(printed):
-            yield
-    finally:
-        logging.getLogger().removeHandler(logged)
-    if line := sign_in("\n".join([*logged.lines, printed.getvalue()])):
+    printed = _Tee(sys.stdout)
+    with logged() as lines, contextlib.redirect_stdout(printed):
+        yield
+    if line := sign_in("\n".join([*lines, printed.getvalue()])):
         raise IncompleteWeights(line)
+
+
+@contextlib.contextmanager
+def logged() -> Iterator[list[str]]:
+    """Collects the warnings that are logged within the block."""
+    listener = _Listener()
+    logging.getLogger().addHandler(listener)
+    try:
+        yield listener.lines
+    finally:
+        logging.getLogger().removeHandler(listener)
 
 
 class _Tee(io.StringIO):

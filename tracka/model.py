@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, engine, environment, files, gpu, process
+from . import checkpoint, engine, environment, files, gpu, policy, process
 from .campaign import Campaign, EvalSettings
 from .check import Check
 from .errors import some
 from .process import Bounds
+from .tensors import as_text
 
 FEW = 4  # tensors that a message names
 OWN_PROGRAM = "not compared: the campaign has a program of its own (executable), which may have classes of its own"
@@ -47,8 +48,7 @@ def _asked(spec: Campaign, policy_path: str) -> Iterator[dict[str, Any]]:
 
 
 def _overrides(settings: EvalSettings) -> tuple[str, ...]:
-    over: dict[str, Any] = {"n_action_steps": settings.n_action_steps}
-    over |= {key.removeprefix("policy."): value for key, value in settings.flags.items() if key[:7] == "policy."}
+    over = {"n_action_steps": settings.n_action_steps, **policy.overrides(settings)}
     return tuple(f"--{name}={engine.word(value)}" for name, value in over.items() if value is not None)
 
 
@@ -63,10 +63,8 @@ def _ask(spec: Campaign, asked: Sequence[Answer], folder: Path) -> tuple[list[An
         stderr=err,
         bounds=Bounds(spec.probe_secs),
     )
-    said = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
-    how = "it took too long" if ended.stopped == "timeout" else f"exit code {ended.code}"
     answers = [json.loads(line) for line in files.read_text(out).splitlines() if line.startswith('{"folder"')]
-    return answers, f"{how}, {said[-1][:200]}", round(ended.seconds, 3)
+    return answers, process.last_words(ended, err), round(ended.seconds, 3)
 
 
 def _check(policy_path: str, answers: Sequence[Answer | None], why: str, seconds: float) -> Check:
@@ -96,12 +94,8 @@ def _faults(answer: Answer) -> Iterator[tuple[str, str]]:
         what = f"{len(missing)} of {answer['wanted']} tensors of the model are not in the file: {some(missing, FEW)}"
         yield f"{what}; lerobot would go on with random numbers", SAVE
     for name, (theirs, ours) in list(answer["misshaped"].items())[:FEW]:
-        yield f"{name} has the shape {_text(theirs)} in the file, and {_text(ours)} in the model", SAVE
+        yield f"{name} has the shape {as_text(theirs)} in the file, and {as_text(ours)} in the model", SAVE
     for name, (theirs, ours) in list(answer["mistyped"].items())[:FEW]:
         yield f"{name} is of type {theirs} in the file, and {ours} in the model", SAVE
     if unused := answer["unused"]:
         yield f"{len(unused)} tensors of the file are not of the model: {some(unused, FEW)}", SAVE
-
-
-def _text(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape)) or "of a single number"

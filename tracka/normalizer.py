@@ -6,16 +6,16 @@ _apply_transform): the policy then sees metres where it learned deviations, and 
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, files, form, tensors
+from . import checkpoint, form, tensors
 from .campaign import Campaign, EvalSettings
 from .check import Check, guarded
 from .errors import Finding, TrackaError, some
-from .policy import ACTION, Features, Policy, read
+from .policy import ACTION, POSTPROCESSOR, PREPROCESSOR, STEPS, Features, Policy, features, read, steps
 
 # Mode -> the statistics that it takes, the lower one or the mean first.
 NEEDED = {
@@ -26,8 +26,6 @@ NEEDED = {
 }
 IDENTITY = "IDENTITY"
 EPS = 1e-4  # at most; lerobot's own is 1e-8
-PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
-STEPS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}
 CLASSES = {PREPROCESSOR: ".NormalizerProcessorStep", POSTPROCESSOR: ".UnnormalizerProcessorStep"}
 SAVE = "Save the processors again, with the statistics of the dataset that the policy was trained on"
 SPREAD = "{name} has no spread in dimension {dims}: {effect}"
@@ -84,40 +82,33 @@ def findings(folder: Path, settings: EvalSettings, trusted: Collection[str] = ()
     old = form.old_statistics(folder)
     remedy = old.remedy if old else SAVE
     sides = {PREPROCESSOR: policy.inputs, POSTPROCESSOR: policy.outputs}
-    for file, features in sides.items():
-        kinds = {key: kind for key, (kind, _) in features.items()}
-        steps = list(_normalizers(folder / file, file))
+    normalizers = {file: list(_normalizers(folder / file)) for file in sides}
+    for file, known in sides.items():
+        kinds = {key: kind for key, (kind, _) in known.items()}
         yield from _absent(policy, folder / file, kinds, remedy)
-        for step in steps:
+        for step in normalizers[file]:
             yield from _maps(policy, step, set(kinds.values()))
-            yield from _unlike(step, features)
+            yield from _unlike(step, known)
             yield from _features(step, kinds, remedy, trusted)
-    yield from _disagreement(folder)
+    yield from _disagreement(itertools.chain(*normalizers.values()))
 
 
-def _steps(file: Path) -> Iterator[Mapping[str, Any]]:
-    steps = files.read_json(file).get("steps")
-    yield from (step for step in (steps if isinstance(steps, list) else ()) if isinstance(step, dict))
-
-
-def _normalizers(path: Path, file: str) -> Iterator[Normalizer]:
+def _normalizers(path: Path) -> Iterator[Normalizer]:
     """The normalising steps of one processor. Raises TrackaError for a state file that is missing or unsound."""
-    for step in _steps(path):
-        if step.get("registry_name") == STEPS[file] or str(step.get("class", "")).endswith(CLASSES[file]):
-            config = step.get("config")
-            yield _normalizer(path, config if isinstance(config, dict) else {}, step.get("state_file"))
+    for step, config in steps(path):
+        if step.get("registry_name") == STEPS[path.name] or str(step.get("class", "")).endswith(CLASSES[path.name]):
+            yield _normalizer(path, config, step.get("state_file"))
 
 
 def _normalizer(path: Path, config: Mapping[str, Any], state: object) -> Normalizer:
-    features, modes, only = config.get("features"), config.get("norm_map"), config.get("normalize_observation_keys")
+    modes, only = config.get("norm_map"), config.get("normalize_observation_keys")
     statistics = tensors.read(path.parent / str(state)) if state else None
     try:
-        shapes = {
-            str(key): (str(item["type"]), tuple(map(int, item["shape"]))) for key, item in (features or {}).items()
-        }
         named = {str(kind): str(mode) for kind, mode in (modes or {}).items()}
         known = frozenset(map(str, only)) if isinstance(only, list) else None
-        return Normalizer(path, shapes, named, known, float(config.get("eps", EPS)), statistics)
+        return Normalizer(
+            path, features(config.get("features")), named, known, float(config.get("eps", EPS)), statistics
+        )
     except (AttributeError, KeyError, TypeError, ValueError):
         what = "the normalising step's features or norm_map have another form than lerobot 0.6 writes"
         raise TrackaError(Finding(str(path), what, SAVE)) from None
@@ -126,7 +117,7 @@ def _normalizer(path: Path, config: Mapping[str, Any], state: object) -> Normali
 def _missing_state_files(folder: Path) -> Iterator[Finding]:
     """The files that a processor's step names and the checkpoint lacks."""
     for file in STEPS:
-        for step in _steps(folder / file):
+        for step, _ in steps(folder / file):
             state = step.get("state_file")
             if state is not None and not (folder / str(state)).is_file():
                 what = f"the step {step.get('registry_name', step.get('class'))} names {state}, which is not there"
@@ -135,7 +126,7 @@ def _missing_state_files(folder: Path) -> Iterator[Finding]:
 
 def _absent(policy: Policy, path: Path, kinds: Mapping[str, str], remedy: str) -> Iterator[Finding]:
     """A processor without any normalising step, where config.json says that features are normalised."""
-    words = (f"{step.get('registry_name', '')} {step.get('class', '')}".lower() for step in _steps(path))
+    words = (f"{step.get('registry_name', '')} {step.get('class', '')}".lower() for step, _ in steps(path))
     modes = _modes(policy)
     used = [f"{key} ({modes[kind]})" for key, kind in kinds.items() if modes.get(kind, IDENTITY) != IDENTITY]
     if used and not any("normaliz" in word for word in words):
@@ -161,11 +152,11 @@ def _maps(policy: Policy, step: Normalizer, kinds: Collection[str]) -> Iterator[
             yield Finding(str(step.where), what, SAVE)
 
 
-def _unlike(step: Normalizer, features: Features) -> Iterator[Finding]:
+def _unlike(step: Normalizer, trained: Features) -> Iterator[Finding]:
     """Features that the step takes for something else than config.json does: it normalises by its own word."""
-    for key, feature in features.items():
+    for key, feature in trained.items():
         if key in step.features and step.features[key] != feature:
-            kinds = [f"{kind} of {_text(shape)}" for kind, shape in (step.features[key], feature)]
+            kinds = [f"{kind} of {tensors.as_text(shape)}" for kind, shape in (step.features[key], feature)]
             yield Finding(str(step.where), f"{key} is {kinds[0]} here, and {kinds[1]} in config.json", SAVE)
     if not 0 < step.eps <= EPS:
         what = f"eps is {step.eps}, which changes what is normalised; lerobot's is 1e-08"
@@ -202,7 +193,7 @@ def _values(
     values = {name: statistics.values(name) for name in names}
     wrong = [name for name in names if shape is not None and shapes[name] not in _shapes(kind, shape)]
     for name in wrong:
-        what = f"{name} has the shape {_text(shapes[name])}, and the feature {_text(shape or ())}"
+        what = f"{name} has the shape {tensors.as_text(shapes[name])}, and the feature {tensors.as_text(shape or ())}"
         yield Finding(path, what, SAVE)
     unreal = {name: dims for name in names if (dims := _where(values[name], lambda x: not math.isfinite(x)))}
     for name, dims in unreal.items():
@@ -231,19 +222,14 @@ def _shapes(kind: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     return (shape, shape[:1], (*shape[:1], *(1 for _ in shape[1:]))) if kind == "VISUAL" else (shape,)
 
 
-def _text(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "of a single number"
-
-
 def _where(values: tuple[float, ...], fits: Callable[[float], bool]) -> str:
     """The places of the numbers that fit, in words; empty where none does."""
     return some([str(place) for place, value in enumerate(values) if fits(value)])
 
 
-def _disagreement(folder: Path) -> Iterator[Finding]:
+def _disagreement(normalizers: Iterable[Normalizer]) -> Iterator[Finding]:
     """Statistics of the action that differ between the two processors, which were trained with one dataset."""
-    steps = (step for file in STEPS for step in _normalizers(folder / file, file))
-    known = [step.statistics for step in steps if step.statistics is not None]
+    known = [step.statistics for step in normalizers if step.statistics is not None]
     for one, other in itertools.pairwise(known):
         for name in sorted(one.tensors.keys() & other.tensors.keys()):
             if name.startswith(f"{ACTION}.") and _bits(one, name) != _bits(other, name):
@@ -259,7 +245,7 @@ def _evidence(folder: Path) -> str:
     """What is normalised, and by which statistics."""
     lines: dict[str, None] = {}
     for file in STEPS:
-        for step in _normalizers(folder / file, file):
+        for step in _normalizers(folder / file):
             known = step.statistics.tensors if step.statistics else {}
             for key, (kind, _) in step.features.items():
                 needed = step.needed(key, kind)

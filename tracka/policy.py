@@ -13,7 +13,8 @@ STATE, ACTION = "observation.state", "action"
 # Types that go on with those of their cameras that are there; types that want each, in frames of the size declared.
 TOLERANT = ("pi0", "pi05", "pi0_fast", "smolvla", "xvla")
 STRICT = ("act", "diffusion", "multi_task_dit", "tdmpc", "vqbet")
-STEPS = {"policy_preprocessor.json": "normalizer_processor", "policy_postprocessor.json": "unnormalizer_processor"}
+PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
+STEPS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}
 Features = dict[str, tuple[str, tuple[int, ...]]]  # key -> type and shape
 
 
@@ -48,8 +49,7 @@ class Policy:
 def read(folder: Path, settings: EvalSettings = EvalSettings()) -> Policy:  # noqa: B008 - frozen
     """What the checkpoint in `folder` was made for, the campaign's own flags for the policy put over it."""
     path = folder / "config.json"
-    over = {key.removeprefix("policy."): value for key, value in settings.flags.items() if key.startswith("policy.")}
-    config = files.read_json(path) | over
+    config = files.read_json(path) | overrides(settings)
     return Policy(
         str(path),
         str(config.get("type")),
@@ -61,11 +61,19 @@ def read(folder: Path, settings: EvalSettings = EvalSettings()) -> Policy:  # no
     )
 
 
+def overrides(settings: EvalSettings) -> dict[str, Any]:
+    """What the campaign's own flags put over a checkpoint's config.json."""
+    return {key.removeprefix("policy."): value for key, value in settings.flags.items() if key.startswith("policy.")}
+
+
+def features(table: Mapping[str, Any] | None) -> Features:
+    """A JSON table of features. Raises AttributeError, KeyError, TypeError or ValueError for another form."""
+    return {str(key): (str(item["type"]), tuple(map(int, item["shape"]))) for key, item in (table or {}).items()}
+
+
 def _features(path: Path, config: Mapping[str, Any], key: str) -> Features:
     try:
-        found = {
-            name: (str(item["type"]), tuple(map(int, item["shape"]))) for name, item in (config[key] or {}).items()
-        }
+        found = features(config[key])
     except KeyError:
         if key not in config:
             return {}  # lerobot then takes the environment's
@@ -78,17 +86,22 @@ def _features(path: Path, config: Mapping[str, Any], key: str) -> Features:
     return found
 
 
-def _steps(folder: Path, file: str, name: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """The steps of this registered name, each with its config."""
-    steps = files.read_json(folder / file).get("steps")
-    for step in steps if isinstance(steps, list) else ():
-        if isinstance(step, dict) and step.get("registry_name") == name:
+def steps(processor: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The steps in a processor's JSON file, each with its config."""
+    listed = files.read_json(processor).get("steps")
+    for step in listed if isinstance(listed, list) else ():
+        if isinstance(step, dict):
             config = step.get("config")
             yield step, config if isinstance(config, dict) else {}
 
 
+def _named(processor: Path, name: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The steps of this registered name, each with its config."""
+    yield from ((step, config) for step, config in steps(processor) if step.get("registry_name") == name)
+
+
 def _names(folder: Path) -> dict[str, str]:
-    for _, config in _steps(folder, "policy_preprocessor.json", "rename_observations_processor"):
+    for _, config in _named(folder / PREPROCESSOR, "rename_observations_processor"):
         if isinstance(names := config.get("rename_map"), dict):
             return {str(key): str(value) for key, value in names.items()}
     return {}
@@ -97,7 +110,7 @@ def _names(folder: Path) -> dict[str, str]:
 def _statistics(folder: Path) -> Iterator[tuple[str, int]]:
     """How many numbers the state and the action are normalised by, where they are."""
     for (file, name), key, kind in zip(STEPS.items(), (STATE, ACTION), ("STATE", "ACTION"), strict=True):
-        for step, config in _steps(folder, file, name):
+        for step, config in _named(folder / file, name):
             modes = config.get("norm_map")
             used = isinstance(modes, dict) and modes.get(kind, "IDENTITY") != "IDENTITY"
             shapes = _shapes(folder / Path(str(step.get("state_file"))).name) if used else {}

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from . import leftover
+from . import files, leftover
 from .files import Json
 from .supervisor import Request
 
@@ -45,6 +45,13 @@ class Exit:
     code: int
     stopped: str
     seconds: float
+
+
+def last_words(ended: Exit, err: Path) -> str:
+    """How a child ended and the last line that it printed into `err`, for one that gave no answer."""
+    said = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
+    how = "it took too long" if ended.stopped == "timeout" else f"exit code {ended.code}"
+    return f"{how}, {said[-1][:200]}"
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,6 @@ from .hub import Wanted
 from .need import Need
 from .process import Bounds
 
-WEIGHTS = "weights:"  # how the checks of weights are called
 PROCESSORS = ("policy_preprocessor*", "policy_postprocessor*")
 
 
@@ -82,8 +81,8 @@ def policy_checks(spec: Campaign, policy_path: str) -> list[Check]:
 
 def readable(checks: Iterable[Check]) -> list[str]:
     """The checkpoints among these checks whose weights can be read."""
-    named = (check for check in checks if check.name.startswith(WEIGHTS))
-    return [check.name.removeprefix(WEIGHTS) for check in named if check.status == "pass"]
+    named = (check for check in checks if check.name.startswith(weights.CHECK))
+    return [check.name.removeprefix(weights.CHECK) for check in named if check.status == "pass"]
 
 
 def _policies(found: Found, spec: Campaign, paths: Sequence[str]) -> list[Check]:

@@ -145,10 +145,8 @@ def _run(spec: Campaign, share: tuple[str, Sequence[int]], folder: Path, backend
         stderr=err,
         bounds=Bounds(spec.probe_secs),
     )
-    said = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
-    how = "it took too long" if ended.stopped == "timeout" else f"exit code {ended.code}"
     records = [json.loads(line) for line in out.read_text().splitlines() if line.startswith('{"task"')]
-    return Ended(suite, tasks, records, f"{how}, {said[-1][:200]}", ended.seconds)
+    return Ended(suite, tasks, records, process.last_words(ended, err), ended.seconds)
 
 
 def _fault(record: Json | None, wanted: Json, why: str) -> str:

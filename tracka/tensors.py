@@ -7,10 +7,12 @@ lead to the remedy, because its own ("MetadataIncompleteBuffer") do not.
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import memo
 from .errors import Finding, TrackaError
 
 POINTER = b"version https://git-lfs.github.com/spec/"
@@ -57,6 +59,12 @@ class TensorFile:
         return tuple(map(float, numbers))
 
 
+def as_text(shape: Sequence[int]) -> str:
+    """A shape as a message has it, such as 3 x 96 x 96."""
+    return " x ".join(map(str, shape)) or "of a single number"
+
+
+@memo.remembered
 def read(path: Path) -> TensorFile:
     """Reads the header of a safetensors file. Raises TrackaError naming what is wrong with a file that is none."""
     with path.open("rb") as file:

@@ -12,12 +12,13 @@ from .campaign import Campaign
 from .check import Check, guarded
 from .errors import Finding, TrackaError
 
+CHECK = "weights:"  # before the path of a checkpoint: the name of its check
 ADAPTER = "adapter_config.json"
 
 
 def check(spec: Campaign, policy_path: str) -> Check:
     """The check `weights:POLICY_PATH`: every safetensors file is whole, and none of them is an adapter."""
-    return guarded(f"weights:{policy_path}", partial(_read, spec, policy_path))
+    return guarded(f"{CHECK}{policy_path}", partial(_read, spec, policy_path))
 
 
 def _read(spec: Campaign, policy_path: str) -> str:

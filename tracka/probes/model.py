@@ -9,7 +9,6 @@ them they are compared.
 import contextlib
 import io
 import json
-import logging
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from .. import form, tensors
+from .. import form, loading, tensors
 
 # What a policy would load by name before its own weights replace it: from elsewhere, in minutes, and in vain.
 LOADS_NOTHING_ELSE = {"pretrained_backbone_weights": None, "load_vlm_weights": False}
@@ -73,25 +72,23 @@ def compare(folder: Path, words: list[str]) -> Compared:
     except BaseException as error:  # argparse, which reads it, exits
         compared.config = _text(error)
         return compared
-    try:
-        with _listening(compared), without_storage(), _comparing(compared):
-            _load(config, folder)
-    except Exception as error:
-        compared.error = _text(error)
-        if (folder / form.WEIGHTS).stat().st_size <= SMALL:
-            return _compared_in_memory(config, folder, words)
+    _fill(compared, config, without_storage())
+    if compared.error and (folder / form.WEIGHTS).stat().st_size <= SMALL:
+        # A class may compute with its parameters while it is made, as VQ-BeT's does.
+        compared = Compared(str(folder), words)
+        _fill(compared, config, contextlib.nullcontext())
     return compared
 
 
-def _compared_in_memory(config: Any, folder: Path, words: list[str]) -> Compared:
-    """The same with parameters in memory, for a class that computes with them while it is made, as VQ-BeT's does."""
-    compared = Compared(str(folder), words)
+def _fill(compared: Compared, config: Any, storage: contextlib.AbstractContextManager[None]) -> None:
+    """Lets lerobot load the checkpoint, with parameters as `storage` makes them, and notes what became of it."""
+    from lerobot.policies.factory import get_policy_class
+
     try:
-        with _listening(compared), _comparing(compared):
-            _load(config, folder)
+        with loading.logged() as compared.said, storage, _comparing(compared):
+            get_policy_class(config.type).from_pretrained(compared.folder, config=config)
     except Exception as error:
         compared.error = _text(error)
-    return compared
 
 
 def _text(error: BaseException) -> str:
@@ -118,24 +115,6 @@ def _config(folder: Path, words: list[str]) -> Any:
         if hasattr(config, key):
             setattr(config, key, value)
     return config
-
-
-def _load(config: Any, folder: Path) -> None:
-    from lerobot.policies.factory import get_policy_class
-
-    get_policy_class(config.type).from_pretrained(folder, config=config)
-
-
-@contextlib.contextmanager
-def _listening(compared: Compared) -> Iterator[None]:
-    """Keeps the warnings that are logged meanwhile."""
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: compared.said.append(record.getMessage()[:300])  # type: ignore[method-assign]
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeHandler(handler)
 
 
 @contextlib.contextmanager
