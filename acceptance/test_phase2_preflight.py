@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tracka import caveat
 from tracka.campaign import Campaign
 from tracka.files import Json
 
@@ -21,7 +22,10 @@ def test_the_report_has_the_plans_keys(preflight_report: Json, contract: Callabl
     contract("preflight_report")
 
 
-def test_no_required_check_fails(preflight_report: Json, contract: Callable[[str], None]) -> None:
+def test_no_required_check_fails(
+    preflight_report: Json, contract: Callable[[str], None], record_caveats: Callable[..., None]
+) -> None:
+    record_caveats(caveat.of_preflight)
     contract("preflight_checks")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tracka import caveat
+
 pytestmark = pytest.mark.phase5
 
 
@@ -22,5 +24,8 @@ def test_the_runbook_tells_how_to_run_it_all_again(closure: None, contract: Call
     contract("runbook")
 
 
-def test_the_results_tell_every_rate_with_its_episodes(closure: None, contract: Callable[[str], None]) -> None:
+def test_the_results_tell_every_rate_with_its_episodes(
+    closure: None, contract: Callable[[str], None], record_caveats: Callable[..., None]
+) -> None:
+    record_caveats(caveat.of_results)
     contract("results")

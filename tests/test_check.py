@@ -31,6 +31,7 @@ def test_a_sound_checkpoint_passes_every_check(tiny_act: Path) -> None:
         "safety": "pass",
         "statistics": "pass",
         "features": "warn",  # its frames are of 128 pixels
+        "device": "pass",
         "model": "pass",
     }
 

@@ -89,7 +89,11 @@ def test_the_plans_dataclasses_have_the_plans_fields_first(kind: type) -> None:
 def test_the_reasons_are_those_that_the_code_gives() -> None:
     code = "".join(path.read_text() for path in (REPOSITORY / "tracka").glob("*.py"))
     given = re.findall(r'Failure\(\s*"(\w+)"|"(not_run)"|"(below_threshold)"', code)
-    reasons = {"".join(found) for found in given} | {reason for reason, _ in failure._SIGNS} | {answer.REASON}
+    reasons = (
+        {"".join(found) for found in given}
+        | {reason for reason, _ in failure._SIGNS}
+        | {answer.REASON, failure.REFUSED}
+    )
     assert {words(line["reason"])[0] for line in table("Reasons")} == reasons
 
 

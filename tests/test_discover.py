@@ -6,12 +6,13 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 import pytest
-from campaigns import REPOSITORY, Made
+from campaigns import REPOSITORY, SETTINGS, Made
 
 from tracka import assets, campaign, discover, files, schema
 from tracka.errors import ToolMissing
@@ -178,6 +179,12 @@ def test_where_no_program_is_found_the_place_and_the_way_are_named(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolMissing, match=f"{tmp_path}/lerobot-eval: lerobot-eval is not installed. Run `make setup`"):
         discover.find(python=tmp_path / "python")
+
+
+def test_a_type_that_no_setting_names_is_asked_of_the_checkpoint(make_campaign: Callable[..., Made]) -> None:
+    made = make_campaign(settings=SETTINGS.replace('policy_type = "act"\n', ""))
+    assert made.spec.defaults.policy_type is None
+    assert discover.policy_types(made.spec) == ["act"]
 
 
 def test_a_campaign_asks_for_the_policy_types_of_its_enabled_rows_once_each(made: Made) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hub
 import pytest
 from campaigns import REPOSITORY, Made, fake_checkpoint
 
@@ -15,9 +16,9 @@ from tracka.init import Wanted
 from tracka.matrix import AUTO, COLUMNS, CPU, SUITES
 
 
-def tracka(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Runs `tracka` as a user who stands in `folder`."""
-    environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+def tracka(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs `tracka` as a user who stands in `folder`, with these variables in the environment."""
+    environ = {**os.environ, "PYTHONPATH": str(REPOSITORY), **variables}
     return subprocess.run(
         [sys.executable, "-m", "tracka", *words], cwd=folder, env=environ, capture_output=True, text=True
     )
@@ -154,3 +155,70 @@ def test_empty_words_make_no_campaign(made: Made, words: tuple[str, ...]) -> Non
     ended = made.tracka("init", *words)
     assert ended.returncode == 2 and "error: " in ended.stderr
     assert not (REPOSITORY / "tasks" / "nameless").exists() and not (REPOSITORY / "tasks" / "configs").exists()
+
+
+# what the rows have to reach, which tasks, how long
+
+
+def test_threshold_tasks_and_length_are_those_asked_for_and_the_baseline_has_no_threshold(tmp_path: Path) -> None:
+    wanted = Wanted("org/policy", gpus=0, min_success_rate=0.9, task_ids=(4, 1, 4), episode_length=100)
+    spec = init.create(tmp_path / "new", wanted)
+    assert [(row.run_id, spec.task_ids(row), spec.threshold(row)) for row in spec.enabled] == [
+        ("baseline_b1_e2", (1,), 0.0),
+        ("object_t1_b10_e50", (1,), 0.9),
+        ("object_t4_b10_e50", (4,), 0.9),
+    ]
+    assert {spec.settings(row).episode_length for row in spec.enabled} == {100}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--task-ids", "0,10,12"), "error: --task-ids: libero_object has no task 10, 12. Use some of 0 to 9"),
+        (("--task-ids", "zero"), "error: --task-ids: 'zero' is no LIBERO task's index"),
+        (("--min-success-rate", "90"), "error: --min-success-rate: 90.0 is no rate. Use 0 to 1, such as 0.9"),
+    ],
+)
+def test_what_no_rows_can_have_is_refused_with_2(made: Made, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    ended = made.call("init", str(tmp_path / "in" / "new"), "--policy-path", "checkpoints/mine", *words)
+    assert (ended.returncode, ended.stdout) == (2, "") and said in ended.stderr
+    assert not (tmp_path / "in").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("--gpus", "1"),
+            "for pi0 on 1 GPU like an H100, with no early success, about 64 minutes with engine = lerobot-eval",
+        ),
+        (("--gpus", "8"), "for pi0 on 8 GPUs like an H100, with no early success, about 17 minutes with engine"),
+        (("--gpus", "0"), "how long that takes on a CPU, the baseline of phase 3 tells"),
+    ],
+)
+def test_the_command_says_how_much_it_is_and_how_long_it_takes(
+    made: Made, tmp_path: Path, words: tuple[str, ...], told: str
+) -> None:
+    ended = made.call("init", str(tmp_path / "new"), "--policy-path", "checkpoints/mine", *words)
+    assert "11 rows, 502 episodes of at most 280 steps; " in ended.stdout and told in ended.stdout
+    assert "No threshold is set" in ended.stdout
+
+
+def test_with_a_threshold_nothing_is_said_of_one(made: Made, tmp_path: Path) -> None:
+    words = ("--policy-path", "checkpoints/mine", "--min-success-rate", "0.5")
+    assert "No threshold" not in made.call("init", str(tmp_path / "new"), *words).stdout
+
+
+def test_the_type_of_a_repository_is_asked_of_its_config_alone(tmp_path: Path) -> None:
+    with hub.serve({"config.json": b'{"type": "act"}', "model.safetensors": b"w"}) as served:
+        environ = {"HF_ENDPOINT": served.address, "HF_HOME": str(tmp_path / "hf"), "no_proxy": "127.0.0.1"}
+        ended = tracka(tmp_path, "init", "new", "--policy-path", "org/policy", **environ)
+    assert ended.returncode == 0, ended.stderr
+    assert campaign.load(tmp_path / "tasks" / "new").defaults.policy_type == "act"
+    assert served.downloads == ["config.json"]
+
+
+def test_a_repository_that_cannot_be_asked_leaves_its_type_open(tmp_path: Path) -> None:
+    environ = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf"), "no_proxy": "127.0.0.1"}
+    assert tracka(tmp_path, "init", "new", "--policy-path", "org/policy", **environ).returncode == 0
+    assert campaign.load(tmp_path / "tasks" / "new").defaults.policy_type is None

@@ -66,6 +66,7 @@ def test_a_flag_with_its_right_value_is_left_alone(make_campaign: Maker, rule: s
 
 
 BAD_ROWS = {
+    "repeated_init_states": [BASE, row("twice", episodes=60)],
     "uneven_batches": [BASE, row("uneven", 3, 4)],
     "split_task": [BASE, row("first"), row("second", episodes=8)],
     "unpinned_revision": [BASE, row("main", policy="lerobot/pi0_libero_finetuned")],
@@ -73,6 +74,7 @@ BAD_ROWS = {
     "mixed_batches": [BASE, row("small"), row("wide", 4)],
 }
 GOOD_ROWS = {
+    "repeated_init_states": [BASE, row("once", episodes=50), row("again", seed=8, episodes=50)],
     "uneven_batches": [BASE, row("even", 2, 4), row("capped", 9, 4)],
     "split_task": [BASE, row("first"), row("repeat", seed=8), row("like_baseline", 1, 2)],
     "unpinned_revision": [BASE, row("pinned", policy=f"lerobot/pi0_libero_finetuned@{COMMIT}")],
@@ -115,6 +117,29 @@ def test_an_episode_of_another_length_than_the_suites_is_found(make_campaign: Ma
     made = make_campaign(GOOD)
     made.configure(f"[rows.good]\nepisode_length = {steps}")
     assert found(made, "episode_length").status == status
+
+
+CONTROL = {
+    "xvla as documented": ("xvla", 800, "absolute", []),
+    "xvla with lerobot's own mode": ("xvla", 800, "relative", ["env.control_mode is relative, not absolute"]),
+    "xvla with the suite's steps": ("xvla", None, "absolute", ["episodes end after 280 steps, not 800"]),
+    "pi0 as documented": ("pi0", None, None, []),
+    "pi0 with absolute targets": ("pi0", None, "absolute", ["env.control_mode is absolute, not relative"]),
+    "a type that nobody has documented": ("other", 9, "absolute", []),
+}
+
+
+@pytest.mark.parametrize("name", CONTROL)
+def test_control_mode_and_step_limit_are_those_of_the_types_documentation(make_campaign: Maker, name: str) -> None:
+    kind, steps, mode, said = CONTROL[name]
+    made = make_campaign(GOOD, SETTINGS.replace('"act"', f'"{kind}"'))
+    flags = f'flags = {{ "env.control_mode" = "{mode}" }}' if mode else ""
+    made.configure(f"[rows.good]\n{f'episode_length = {steps}' if steps else ''}\n{flags}")
+    evidence = found(made, "documented").evidence
+    assert [words for words in said if f"row good: {words}" not in evidence] == []
+    assert ("row good" in evidence) == bool(said)
+    if kind == "xvla" and steps:
+        assert "row good" not in found(made, "episode_length").evidence
 
 
 @pytest.mark.parametrize(("pixels", "status"), [(256, "warn"), (360, "pass")])
@@ -180,7 +205,8 @@ def test_the_command_exits_with_1_only_if_it_is_strict(make_campaign: Maker, wor
 def test_the_gate_fails_only_if_pytest_is_strict(make_campaign: Maker, words: Sequence[str]) -> None:
     made = make_campaign(BAD_ROWS["uneven_batches"])
     ended = made.pytest("-n0", "-k", "phase1 or phase2", *words)
-    assert ("lint:uneven_batches" in ended.stdout) == bool(words), ended.stdout
+    assert ended.returncode == (1 if words else 0), ended.stdout
+    assert "lint:uneven_batches" in ended.stdout
     assert (files.read_json(made.layout.handoff("phase2"))["status"] == "blocked") == bool(words)
 
 

@@ -28,6 +28,15 @@ def config(**changed: object) -> Callable[[Path], None]:
     return lambda folder: change_json(folder / "config.json", lambda value: value.update(changed))
 
 
+def step(name: str, **changed: object) -> Callable[[Path], None]:
+    """Changes the preprocessor's step of this name."""
+
+    def change(value: Any) -> None:
+        next(each for each in value["steps"] if each.get("registry_name") == name).update(changed)
+
+    return lambda folder: change_json(folder / "policy_preprocessor.json", change)
+
+
 def without(name: str) -> Callable[[Arrays], Arrays]:
     return lambda arrays: {key: value for key, value in arrays.items() if key != name}
 
@@ -65,6 +74,18 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "an_encoder_more": (config(use_vae=True), ("tensors of the model are not in the file", "vae")),
     "unknown_field": (config(use_rabc=False), ("lerobot cannot read config.json", "use_rabc")),
     "unknown_type": (config(type="act2"), ("lerobot cannot read config.json", "act2")),
+    "unknown_step": (
+        step("normalizer_processor", registry_name="my_step"),
+        ("lerobot cannot load the processors", "my_step"),
+    ),
+    "unknown_word_of_a_step": (
+        step("normalizer_processor", config={"epsilon": 1}),
+        ("lerobot cannot load the processors", "epsilon"),
+    ),
+    "no_device_step": (
+        step("device_processor", registry_name="to_batch_processor", config={}),
+        ("lerobot cannot load the processors", "device_processor"),
+    ),
     "more_steps_than_a_chunk": (config(n_action_steps=51), ("lerobot cannot read config.json", "51", "chunk")),
 }
 # What changes a file, and no action.

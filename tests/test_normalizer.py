@@ -48,6 +48,10 @@ def reshaped(name: str, *shape: int) -> Callable[[Arrays], Arrays]:
     return lambda arrays: {**arrays, name: np.ones(shape, np.float32)}
 
 
+def filled(name: str, value: float) -> Callable[[Arrays], Arrays]:
+    return lambda arrays: {**arrays, name: np.full_like(arrays[name], value)}
+
+
 def no_state_files(folder: Path) -> None:
     change_normalizer(folder, lambda step: step.pop("state_file"))
 
@@ -191,6 +195,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "two_datasets": (
         lambda folder: change_statistics(folder, number("action.mean", 1, value=0.5), POST),
         ("action.mean has other numbers than in policy_preprocessor",),
+    ),
+    "frames_of_255": (
+        lambda folder: change_statistics(folder, filled("observation.images.image.mean", 120), PRE),
+        ("observation.images.image.mean", "is of frames from 0 to 255"),
     ),
     "epsilon": (
         lambda folder: change_normalizer(folder, lambda step: step["config"].update(eps=1.0)),

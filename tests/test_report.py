@@ -84,4 +84,4 @@ def test_the_results_tell_checkpoint_backend_places_and_caveats(partial: Made) -
     for words in (tree, "`MUJOCO_GL=egl`", "summary/all_runs.csv", "`long_b1_e6`: crash"):
         assert words in text
     assert "`wide_b4_e4` ran with batch size 2 in place of 4" in text
-    assert "3 of 3 enabled rows ran, 2 are accepted" in text
+    assert "3 of 3 enabled rows ran, 2 are complete" in text

@@ -5,6 +5,7 @@ import re
 import pytest
 import test_model
 import test_normalizer
+import test_placement
 import test_views
 import test_weights
 from campaigns import REPOSITORY
@@ -15,6 +16,7 @@ CASES = {
     "Weights": [*test_weights.BROKEN, *test_model.BROKEN, *test_weights.LINES],
     "Statistics": [*test_normalizer.BROKEN],
     "Views": [*test_views.WRONG],
+    "Devices": [*test_placement.BROKEN],
 }
 
 

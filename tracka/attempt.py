@@ -157,6 +157,17 @@ def close_interrupted(layout: Layout, run_id: str) -> None:
         os.replace(folder.path, folder.path.with_name(f"{folder.path.name}.unstarted.{time.time_ns()}"))
 
 
+def refuse(layout: Layout, run_id: str, why: str) -> None:
+    """Ends the marker of a row that never ran because of its checkpoint. Call it with the row's lock.
+
+    A row that has run keeps the marker of its last attempt, which its files bear out.
+    """
+    if not layout.run(run_id).numbers():
+        marker.ensure_pending_held(layout, run_id)
+        marker.advance(layout, run_id, "running")
+        marker.advance(layout, run_id, "fail", reason=failure.REFUSED, notes=files.redacted(why))
+
+
 def restore_marker(layout: Layout, result: Json) -> None:
     """Gives a finished run whose marker was lost or damaged the marker that its own files tell."""
     run_id, attempt = result["run_id"], result["attempt"]

@@ -104,6 +104,15 @@ class Campaign:
         """The least success rate, from 0 to 1, with which the row is accepted."""
         return self.row_success_rates.get(row.run_id, self.min_success_rate)
 
+    def is_judged(self, row: Row) -> bool:
+        """Whether a success rate above 0 or known answers say what the row has to reach."""
+        return self.threshold(row) > 0 or row.run_id in self.known_answers
+
+    @property
+    def compared(self) -> tuple[Row, ...]:
+        """The enabled rows whose results count: all but the baseline, which only shows that rows run."""
+        return tuple(row for row in self.enabled if row.run_id != self.baseline)
+
     def timeout(self, row: Row) -> int:
         return self.settings(row).timeout_secs or self.row_secs
 

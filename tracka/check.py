@@ -18,6 +18,11 @@ class Check:
     required: bool = True
     seconds: float = 0.0
 
+    @property
+    def subject(self) -> str:
+        """What the check is about, such as a policy_path; empty where its name is all there is."""
+        return self.name.partition(":")[2]
+
 
 def answer(name: str, good: bool, evidence: str, remedy: str) -> Check:
     """A required check that passes if `good` and otherwise fails with the remedy."""

@@ -5,6 +5,7 @@ repository becomes a local snapshot first, because lerobot-eval's own `pretraine
 nor the processors: with a folder, everything that runs is what was hashed.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from .errors import Finding, TrackaError
 from .hub import Wanted
 
 REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+CONFIG = ("config.json",)
 REQUIRED = ("config.json", form.WEIGHTS, "policy_preprocessor.json", "policy_postprocessor.json")
 
 
@@ -40,7 +42,7 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
         if faults := list(place.policy_faults(folder, trusted)):
             raise TrackaError(faults)
         return _inspect(policy_path, None, folder)
-    if REPO.fullmatch(policy_path) is None or policy_path.startswith(("./", "../", "checkpoints/")):
+    if not _is_repository(policy_path):
         remedy = "Build or copy the checkpoint there; tracka preflight builds those of [build] in campaign.toml"
         raise hub.Unresolved("missing", Finding(policy_path, f"there is no folder {folder}", remedy))
     try:
@@ -82,6 +84,26 @@ def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
     if missing:
         raise TrackaError(list(dict.fromkeys(form.lacking(folder, name) for name in missing)))
     return Checkpoint(source, revision, folder, policy_type(folder / "config.json"), digest.of_tree(folder))
+
+
+def named_type(policy_path: str, root: Path) -> str | None:
+    """The policy type by config.json alone: of a folder here, else of the repository, from the cache or the hub.
+
+    Returns None where there is no such file, or nobody can be asked for it.
+    """
+    folder = in_campaign(policy_path, root)
+    if not folder.is_dir() and not _is_repository(policy_path):
+        return None
+    with contextlib.suppress(TrackaError):
+        repo, _, revision = policy_path.partition("@")
+        here = folder if folder.is_dir() else hub.fetch(Wanted(repo, revision or None, CONFIG, CONFIG))
+        return policy_type(here / "config.json")
+    return None
+
+
+def _is_repository(policy_path: str) -> bool:
+    """Whether a path that is no folder can name a repository of the hub."""
+    return REPO.fullmatch(policy_path) is not None and not policy_path.startswith(("./", "../", "checkpoints/"))
 
 
 def policy_type(config: Path) -> str:

@@ -20,6 +20,7 @@ from . import (
     entry,
     environment,
     files,
+    forecast,
     init,
     matrix,
     model,
@@ -77,15 +78,33 @@ def init_command(
     batch_size: Annotated[int, typer.Option(min=1)] = 10,
     n_episodes: Annotated[int, typer.Option(min=1, help="Episodes of each LIBERO task.")] = 50,
     seed: Annotated[int, typer.Option(min=0)] = 7,
+    min_success_rate: Annotated[float, typer.Option(help="What each row has to reach, 0 to 1; 0 is nothing.")] = 0.0,
+    task_ids: Annotated[str, typer.Option(help="LIBERO tasks of the suite, such as 0,3; all without it.")] = "",
+    episode_length: Annotated[int | None, typer.Option(min=1, help="Control steps, if not the suite's own.")] = None,
 ) -> None:
     """Make a campaign: a matrix with a baseline and one row a LIBERO task, and its settings."""
     if not name.strip("/ "):
         raise UsageError(Finding("NAME", "the campaign has no name", "Give it one, such as my-policy"))
     root = Path(name) if "/" in name else Path("tasks") / name
-    made = init.create(
-        root, init.Wanted(request.policy(policy_path), suite, policy_type, gpus, batch_size, n_episodes, seed, preset)
+    tasks = request.numbers("--task-ids", task_ids, "LIBERO task")
+    wanted = init.Wanted(
+        request.policy(policy_path),
+        suite,
+        policy_type,
+        gpus,
+        batch_size,
+        n_episodes,
+        seed,
+        preset,
+        min_success_rate,
+        tasks,
+        episode_length,
     )
-    print(f"{root}: {len(made.enabled)} rows. Edit {root}/configs, then: pytest acceptance --campaign {root}")
+    made = init.create(root, wanted)
+    print(f"{root}: {forecast.words(made)}")
+    if not min_success_rate:
+        print("No threshold is set, so the verdict will not be `accepted`: --min-success-rate, or [thresholds]")
+    print(f"Edit {root}/configs, then: pytest acceptance --campaign {root}")
 
 
 @app.command("schema")
@@ -176,7 +195,7 @@ def check_command(
     spec = campaign.Campaign(Layout(Path.cwd()), (), "", 0, trusted=tuple(trust or ()))
     with tempfile.TemporaryDirectory() as folder:
         checks = resource.policy_checks(spec, request.policy(policy_path))
-        checks += model.checks(spec, resource.readable(checks), Path(folder))
+        checks += model.checks(spec, resource.harmless(checks), Path(folder))
     _print_checks(checks)
     raise typer.Exit(1 if any(check.required and check.status == "fail" for check in checks) else 0)
 

@@ -97,8 +97,9 @@ def _row_result(layout: Layout, row: Row) -> EvalRunResult:
     result = _other_result(layout, row.run_id)
     if result is not None:
         return result
-    state = (marker.read(layout, row.run_id) or {}).get("status", "pending")
-    status = "pending" if state == "pass" else state  # without a result there is no pass
+    state = marker.read(layout, row.run_id) or {"status": "pending", "reason": None}
+    status = "pending" if state["status"] == "pass" else state["status"]  # without a result there is no pass
+    reason = "not_run" if status == "pending" else state["reason"] or "interrupted"
     folder = layout.run(row.run_id)
     return EvalRunResult(
         run_id=row.run_id,
@@ -114,7 +115,7 @@ def _row_result(layout: Layout, row: Row) -> EvalRunResult:
         stdout_log=layout.relative(folder.stdout),
         stderr_log=layout.relative(folder.stderr),
         video_path=None,
-        reason="not_run" if status == "pending" else "interrupted",
+        reason=reason,
         policy_path=row.policy_path,
         mujoco_gl=row.mujoco_gl,
         seed=row.seed,
@@ -212,8 +213,13 @@ def rate(result: EvalRunResult) -> str:
     """The success rate in percent with its Wilson interval; empty where there were no episodes."""
     if not result.episodes or result.successes is None:
         return ""
-    low, high = wilson(result.successes, result.episodes)
-    return f"{100 * result.successes / result.episodes:.1f}% ({100 * low:.1f} to {100 * high:.1f})"
+    return rate_in_words(result.successes, result.episodes)
+
+
+def rate_in_words(successes: int, episodes: int) -> str:
+    """The success rate of at least one episode in percent with its Wilson interval."""
+    low, high = wilson(successes, episodes)
+    return f"{100 * successes / episodes:.1f}% ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def wilson(successes: int, episodes: int) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from . import collect, discover, engine, files, parity, preflight, report, schema
+from . import collect, discover, engine, files, parity, preflight, report, run, schema
 from .campaign import Campaign
 from .errors import Finding, TrackaError, UsageError, short, some
 from .evidence import ROW_CONTRACTS
@@ -139,7 +139,13 @@ def _baseline(name: str) -> Contract:
 
 
 def _all_rows(name: str) -> Contract:
-    return lambda campaign: _each(campaign.enabled, name, campaign)
+    def hold(campaign: Campaign) -> Iterator[Finding]:
+        """One finding, the same in each contract, for a row that never ran because of its checkpoint."""
+        refused = {row.run_id: why for row in campaign.enabled if (why := run.refused(campaign, row))}
+        yield from refused.values()
+        yield from _each([row for row in campaign.enabled if row.run_id not in refused], name, campaign)
+
+    return hold
 
 
 def _each(rows: Iterable[Row], name: str, campaign: Campaign) -> Iterator[Finding]:

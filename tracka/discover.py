@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
-from . import digest, environment, files, memo, schema, trust
+from . import checkpoint, digest, environment, files, memo, schema, trust
 from .campaign import Campaign
 from .errors import Finding, ToolMissing, UsageError
 from .files import Json
@@ -221,9 +221,10 @@ def discover_for(campaign: Campaign) -> Json:
 
 
 def policy_types(campaign: Campaign) -> list[str]:
-    """The policy types that the campaign's rows name, each once."""
-    named = [campaign.settings(row).policy_type for row in campaign.enabled]
-    return [kind for kind in dict.fromkeys(named) if kind]
+    """The policy types of the campaign's rows, each once: as the settings name them, else by the checkpoint."""
+    asked = dict.fromkeys((campaign.settings(row).policy_type, row.policy_path) for row in campaign.enabled)
+    kinds = (named or checkpoint.named_type(path, campaign.layout.root) for named, path in asked)
+    return [kind for kind in dict.fromkeys(kinds) if kind]
 
 
 def executable(campaign: Campaign) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ from .campaign import EvalSettings
 from .errors import Finding, ToolMissing, UsageError
 from .matrix import Row
 
+TAKE_OUT = "Take it out of campaign.toml, or install lerobot 0.6.1"
+TYPE = "Set policy_type below [lerobot_eval]: neither campaign.toml nor a config.json at hand says of which type it is"
 INIT_STATES = 50  # fixed init states of every LIBERO task
 
 
@@ -86,8 +88,9 @@ def check_flags(argv: Sequence[str], capabilities: Mapping[str, Any]) -> None:
     known = set(capabilities["supported_flags"])
     used = [word.split("=", 1)[0] for word in argv if word.startswith("--")]
     version = capabilities["version_text"]
+    untyped = not capabilities.get("policy_types")
     findings = [
-        Finding(flag, f"{version} has no such flag", "Take it out of campaign.toml, or install lerobot 0.6.1")
+        Finding(flag, f"{version} has no such flag", TYPE if untyped and flag.startswith("--policy.") else TAKE_OUT)
         for flag in used
         if flag not in known
     ]

@@ -199,10 +199,16 @@ def valid_simulator(campaign: Campaign, row: Row) -> Iterator[Finding]:
 
 def proven_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """A parity run with today's inputs shows that the engine plays lerobot-eval's episodes of the row's checkpoint."""
-    plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
+    host = run.load_host(campaign.layout)
+    if run.refusal(campaign, row, host):
+        return  # its rows fail in phase 4; the engine is proven with the other checkpoints
+    plan = run.plan_row(campaign, row, host)
     if why := plan.unproven:
         path = proof.path(campaign.layout, plan.proof_key)
-        yield Finding(str(path), f"{row.policy_path}: {why}", "See the logs beside it; or engine = 'lerobot-eval'")
+        # An engine that cannot play another checkpoint than the baseline's fails that checkpoint's rows alone.
+        own = row.policy_path != campaign.row(campaign.baseline).policy_path and not proof.played(path)
+        remedy = "See the logs beside it; or engine = 'lerobot-eval'"
+        yield Finding(str(path), f"{row.policy_path}: {why}", remedy, warning=own)
 
 
 def proven_engine(campaign: Campaign, row: Row) -> Iterator[Finding]:

@@ -30,6 +30,7 @@ _IGNORED = re.compile(
 # MuJoCo's warning; LIBERO clips what is too large, so only NaN comes that far, and the rollout goes on without it.
 BAD_ACTION = "Nan, Inf or huge value in CTRL"
 WATCHED = (BAD_ACTION, *loading.SIGNS)  # what a log has to show wherever it was printed
+REFUSED = "checkpoint"  # the reason of a row that never ran: its checkpoint was refused
 SHRINKS_THE_BATCH = ("oom", "timeout")
 
 

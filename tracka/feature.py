@@ -13,7 +13,7 @@ from . import checkpoint
 from .campaign import Campaign, EvalSettings
 from .check import Check
 from .errors import Finding, TrackaError, some
-from .policy import ACTION, STATE, STRICT, TOLERANT, Policy, read
+from .policy import ACTION, PREPROCESSOR, STATE, STRICT, TOLERANT, Policy, read
 
 # What lerobot 0.6.1 gives of LIBERO (test_feature.py holds it against lerobot's own classes).
 CAMERAS = {"agentview_image": "image", "robot0_eye_in_hand_image": "image2"}
@@ -24,6 +24,7 @@ NUMBERS = {STATE: 8, ACTION: 7}
 RESIZED = ("image_resolution", "resize_imgs_with_padding", "resize_shape", "image_resize_shape", "resize_images_to")
 PADDED = {STATE: "max_state_dim", ACTION: "max_action_dim"}
 EMPTY = re.compile(r"observation\.images\.empty_camera_\d+")
+LIBERO_STEP = "libero_processor"  # turns frames by 180 degrees (lerobot/processor/env_processor.py)
 WRIST = re.compile(r"wrist|hand|gripper")
 
 
@@ -53,7 +54,7 @@ def check(spec: Campaign, policy_path: str) -> Check:
     try:
         folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
         found, evidence = [], ""
-        for settings, rows in _settings(spec, policy_path):
+        for settings, rows in by_settings(spec, policy_path):
             policy, env = read(folder, settings), given(settings)
             found += [_of(rows, finding) for finding in compare(policy, env)]
             evidence = evidence or _evidence(policy, env)
@@ -67,7 +68,7 @@ def check(spec: Campaign, policy_path: str) -> Check:
     return Check(name, "fail" if failed else "warn", what, remedy, required=failed)
 
 
-def _settings(spec: Campaign, policy_path: str) -> Iterator[tuple[EvalSettings, list[str]]]:
+def by_settings(spec: Campaign, policy_path: str) -> Iterator[tuple[EvalSettings, list[str]]]:
     """The policy's settings as far as they matter here, each once with its rows; rows are left out if all agree."""
     groups: dict[str, tuple[EvalSettings, list[str]]] = {}
     for row in spec.enabled:
@@ -110,6 +111,7 @@ def compare(policy: Policy, env: Given) -> list[Finding]:
         *_sizes(policy, env),
         *_renames(policy, env),
         *_views(policy, env),
+        *_turned(policy),
     ]
 
 
@@ -179,7 +181,7 @@ def _numbers(policy: Policy, env: Given) -> Iterator[Finding]:
         padded = policy.config.get(PADDED.get(key, ""))
         if key in NUMBERS and shape not in ((NUMBERS[key],), (padded,)):
             warned = policy.kind not in (*STRICT, *TOLERANT) and padded is None
-            yield _wrong(policy, key, f"is made for {_times(shape)} numbers", warned)
+            yield _wrong(policy, key, f"is made for {times(shape)} numbers", warned)
         if key in NUMBERS and isinstance(padded, int) and padded < NUMBERS[key]:
             yield _wrong(policy, key, f"has room for {padded} numbers ({PADDED[key]})", False)
     for key, count in dict(policy.statistics).items():
@@ -198,7 +200,7 @@ def _sizes(policy: Policy, env: Given) -> Iterator[Finding]:
         return
     for key, shape in policy.cameras.items():
         if key in env.seen and shape and shape != env.seen[key]:
-            what = f"{key} is made for {_times(shape)}, LIBERO gives {_times(env.seen[key])}, and a {policy.kind} does "
+            what = f"{key} is made for {times(shape)}, LIBERO gives {times(env.seen[key])}, and a {policy.kind} does "
             what += "not resize"
             remedy = (
                 f"observation_height = {shape[-2]}, observation_width = {shape[-1]}" if len(shape) == 3 else "Mend it"
@@ -225,14 +227,21 @@ def _views(policy: Policy, env: Given) -> Iterator[Finding]:
             yield Finding(policy.where, what, f"{remedy} below [lerobot_eval] in campaign.toml, and no other mapping")
 
 
-def _times(shape: Sequence[int]) -> str:
+def _turned(policy: Policy) -> Iterator[Finding]:
+    """LIBERO's own step in the checkpoint's processor, which would turn frames that lerobot has turned upright."""
+    if LIBERO_STEP in policy.step_names:
+        what = f"{PREPROCESSOR} has the step {LIBERO_STEP}, which lerobot-eval runs before it: frames are turned twice"
+        yield Finding(policy.where, what, "Take that step out, if the policy was trained on upright frames")
+
+
+def times(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape))
 
 
 def _evidence(policy: Policy, env: Given) -> str:
     if not policy.inputs:
         return f"{policy.where} names no features: lerobot takes LIBERO's"
-    used = [f"{key} ({_times(shape)})" for key, shape in env.seen.items() if key in policy.cameras]
+    used = [f"{key} ({times(shape)})" for key, shape in env.seen.items() if key in policy.cameras]
     over = [key for key in env.seen if key not in policy.cameras]
     lost = [key for key in policy.cameras if key not in env.seen]
     notes = [f"not taken: {some(over)}"] if over else []

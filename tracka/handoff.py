@@ -7,7 +7,7 @@ when rows failed; phase 5 is partial when phase 4 was.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import collect, delivery, files, git, progress, report, run, schema, validate
+from . import caveat, collect, delivery, files, git, progress, report, run, schema, validate
 from .campaign import Campaign
 from .errors import errors
 from .files import Json
@@ -29,6 +29,7 @@ def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Json:
     progress.ensure(campaign.layout)
     _write_tables_and_pages(campaign, phase, before)
     status, notes = _status(campaign, phase, before)
+    notes += [str(each) for each in caveat.of_phase(campaign, phase) if not (before and before.blocks)]
     handoff: Json = {
         "schema_version": schema.VERSION,
         "phase": phase,
@@ -68,8 +69,9 @@ def _before(campaign: Campaign, phase: str) -> Before | None:
     if previous is None or not (findings := validate.handoff(campaign, previous)):
         return None
     value = validate.valid_handoff(campaign, previous)
-    own = value.get("notes") if value.get("status") != "pass" else None  # a pass that is refused is outdated
-    return Before(bool(validate.blockers(campaign, phase)), tuple(own or map(str, findings)))
+    own = value.get("notes", []) if value.get("status") != "pass" else []  # a pass that is refused is outdated
+    reasons = [note for note in own if not note.startswith("warning: ")]
+    return Before(bool(validate.blockers(campaign, phase)), tuple(reasons or map(str, findings)))
 
 
 def _write_tables_and_pages(campaign: Campaign, phase: str, before: Before | None) -> None:

@@ -10,9 +10,11 @@ from pathlib import Path
 
 from . import campaign, checkpoint, files, matrix, preset, progress, schema
 from .campaign import Campaign
-from .errors import Finding, RunExists, UsageError, collected, short
+from .errors import Finding, RunExists, UsageError, collected, short, some
 from .layout import Layout
 from .matrix import COLUMNS, RUN_ID, SUITES
+
+BASELINE = "baseline_b1_e2"
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,9 @@ class Wanted:
     n_episodes: int = 50  # of each LIBERO task
     seed: int = 7
     preset: str | None = None  # a policy type whose settings are known
+    min_success_rate: float = 0.0  # of each row but the baseline; 0 is no threshold
+    task_ids: tuple[int, ...] = ()  # of the suite; empty is all
+    episode_length: int | None = None  # control steps; None is the suite's own
 
 
 def create(root: Path, wanted: Wanted) -> Campaign:
@@ -57,6 +62,11 @@ def _faults(root: Path, wanted: Wanted) -> Iterator[Finding]:
         yield Finding(short(root.name), "this is no plain folder name", "Use letters, digits, '.', '_' and '-'")
     if wanted.suite not in SUITES:
         yield Finding("--suite", f"LIBERO has no suite {short(wanted.suite)!r}", f"Use one of {', '.join(SUITES)}")
+    elif beyond := [task for task in wanted.task_ids if not 0 <= task < SUITES[wanted.suite]]:
+        what = f"{wanted.suite} has no task {some([str(task) for task in beyond])}"
+        yield Finding("--task-ids", what, f"Use some of 0 to {SUITES[wanted.suite] - 1}, such as 0,3")
+    if not 0 <= wanted.min_success_rate <= 1:
+        yield Finding("--min-success-rate", f"{wanted.min_success_rate} is no rate", "Use 0 to 1, such as 0.9")
 
 
 def _with_preset(root: Path, wanted: Wanted) -> Wanted:
@@ -82,11 +92,12 @@ def write_schema(layout: Layout) -> None:
 def _rows(wanted: Wanted) -> dict[str, tuple[int, int, int]]:
     """Run id -> LIBERO task, batch size, episodes: the baseline, then one row a task, so that GPUs share a suite."""
     name = wanted.suite.removeprefix("libero_")
+    tasks = sorted(set(wanted.task_ids)) or list(range(SUITES[wanted.suite]))
     scaled = {
         f"{name}_t{task}_b{wanted.batch_size}_e{wanted.n_episodes}": (task, wanted.batch_size, wanted.n_episodes)
-        for task in range(SUITES[wanted.suite])
+        for task in tasks
     }
-    return {"baseline_b1_e2": (0, 1, 2), **scaled}
+    return {BASELINE: (tasks[0], 1, 2), **scaled}
 
 
 def _matrix(wanted: Wanted) -> str:
@@ -106,17 +117,21 @@ def _settings(root: Path, wanted: Wanted) -> str:
     kind = wanted.policy_type or wanted.preset or _policy_type(root, wanted.policy_path)
     lines = [
         "schema_version = 1",
-        'baseline = "baseline_b1_e2"',
+        f'baseline = "{BASELINE}"',
         f"expected_gpus = {wanted.gpus}",
         "",
         "[lerobot_eval]",
         f"policy_type = {json.dumps(kind)}"
         if kind
         else '# policy_type = "pi0"   # so that phase 1 knows the flags of the policy',
+        *([f"episode_length = {wanted.episode_length}"] if wanted.episode_length else []),
         *_known(wanted),
         "",
         "[thresholds]",
-        "min_success_rate = 0.0   # from 0 to 1, of each row",
+        f"min_success_rate = {wanted.min_success_rate}   # from 0 to 1, of each row; 0.0 is no threshold",
+        "",
+        "[thresholds.rows]",
+        f"{BASELINE} = 0.0   # two episodes, which only show that rows run",
         "",
         "[timeouts]",
         "row_secs = 10800",
@@ -134,14 +149,11 @@ def _known(wanted: Wanted) -> Sequence[str]:
         return preset.lines(preset.find(wanted.preset))
     return (
         "# n_action_steps = 10   # steps of a chunk that are played before the policy is asked again",
-        "# episode_length = 280   # control steps; the suite's own where it is not set",
+        *(() if wanted.episode_length else ("# episode_length = 280   # control steps; else the suite's own",)),
         "# rename_map = {}   # observation key of the environment = key that the policy was trained with",
     )
 
 
 def _policy_type(root: Path, policy_path: str) -> str | None:
-    """The type of a checkpoint that is a folder here, and of the one that campaigns start with; else unknown."""
-    if policy_path == Wanted.policy_path:
-        return "pi0"
-    config = checkpoint.in_campaign(policy_path, root) / "config.json"
-    return checkpoint.policy_type(config) if config.is_file() else None
+    """The type by the checkpoint's config.json, here or on the hub; that of the usual checkpoint is known."""
+    return "pi0" if policy_path == Wanted.policy_path else checkpoint.named_type(policy_path, root)

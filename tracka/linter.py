@@ -12,10 +12,26 @@ from typing import Any
 from . import checkpoint, files
 from .campaign import STEPS, Campaign, effective
 from .check import Check
+from .engine import INIT_STATES
 from .errors import TrackaError, some
 from .matrix import Row
 from .preset import DOCS, PRESETS
 
+RELATIVE = "relative"  # LIBERO's own control mode, and that of its demonstrations
+
+
+@dataclass(frozen=True)
+class Documented:
+    """With what the documentation of a policy type evaluates on LIBERO; `steps` is None for the suite's own."""
+
+    control_mode: str = RELATIVE
+    steps: int | None = None
+
+
+DOCUMENTED = {
+    **dict.fromkeys(("act", "diffusion", "pi0", "pi05", "pi0_fast", "smolvla", "tdmpc", "vqbet"), Documented()),
+    "xvla": Documented("absolute", 800),
+}
 FPS, SIZE = 20, 360  # lerobot's own (lerobot/envs/configs.py)
 
 
@@ -75,10 +91,16 @@ def _uneven(spec: Campaign) -> Iterator[Lint]:
             yield Lint(f"row {row.run_id}", f"{row.n_episodes} episodes in batches of {batch}")
 
 
+def _repeated(spec: Campaign) -> Iterator[Lint]:
+    for row in spec.enabled:
+        if row.n_episodes > INIT_STATES:
+            yield Lint(f"row {row.run_id}", f"{row.n_episodes} episodes of {INIT_STATES} initial states a LIBERO task")
+
+
 def _split(spec: Campaign) -> Iterator[Lint]:
     """Rows that differ in nothing but the count of episodes; other seeds are repeats, the baseline a rehearsal."""
     groups: dict[str, list[str]] = defaultdict(list)
-    for row in _compared(spec):
+    for row in spec.compared:
         settings = effective(spec.settings(row))
         same = {key: value for key, value in settings.items() if key not in ("task_ids", "timeout_secs")}
         for task in spec.task_ids(row):
@@ -111,7 +133,7 @@ def _whole_chunk(spec: Campaign) -> Iterator[Lint]:
 def _seeds(spec: Campaign) -> Iterator[Lint]:
     """LIBERO tasks that two policies run with different seeds."""
     seeds: dict[tuple[str, int], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for row in _compared(spec):
+    for row in spec.compared:
         for task in spec.task_ids(row):
             seeds[row.task_suite, task][row.policy_path].add(row.seed)
     for (suite, task), policies in seeds.items():
@@ -123,17 +145,29 @@ def _seeds(spec: Campaign) -> Iterator[Lint]:
 def _mixed(spec: Campaign) -> Iterator[Lint]:
     """Suites that are run with several batch sizes, by one policy or by those that are compared."""
     sizes: dict[str, set[int]] = defaultdict(set)
-    for row in _compared(spec):
+    for row in spec.compared:
         sizes[row.task_suite].add(min(row.batch_size, row.n_episodes))
     for suite, used in sizes.items():
         if len(used) > 1:
             yield Lint(suite, f"batch sizes {', '.join(map(str, sorted(used)))}")
 
 
+def _documented(spec: Campaign) -> Iterator[Lint]:
+    """Rows whose control mode or step limit is not what the documentation of the policy's type evaluates with."""
+    for row in spec.enabled:
+        settings, documented = spec.settings(row), DOCUMENTED.get(_type(spec, row) or "")
+        mode = str(settings.flags.get("env.control_mode", RELATIVE))
+        if documented and mode != documented.control_mode:
+            yield Lint(f"row {row.run_id}", f"env.control_mode is {mode}, not {documented.control_mode}")
+        if documented and documented.steps and settings.episode_length != documented.steps:
+            said = settings.episode_length or STEPS[row.task_suite]
+            yield Lint(f"row {row.run_id}", f"episodes end after {said} steps, not {documented.steps}")
+
+
 def _length(spec: Campaign) -> Iterator[Lint]:
     for row in spec.enabled:
-        steps = spec.settings(row).episode_length
-        if steps not in (None, STEPS[row.task_suite]):
+        steps, documented = spec.settings(row).episode_length, DOCUMENTED.get(_type(spec, row) or "")
+        if steps not in (None, STEPS[row.task_suite], documented and documented.steps):
             yield Lint(f"row {row.run_id}", f"episode_length = {steps}, {row.task_suite} has {STEPS[row.task_suite]}")
 
 
@@ -164,11 +198,6 @@ def _preset(spec: Campaign) -> Iterator[Lint]:
                 yield Lint(
                     f"row {row.run_id}", f"{known.key} {said}, {known.value} is known to be right: {known.source}"
                 )
-
-
-def _compared(spec: Campaign) -> list[Row]:
-    """The rows whose results stand beside each other: all but the baseline, which only shows that rows run."""
-    return [row for row in spec.enabled if row.run_id != spec.baseline]
 
 
 def _type(spec: Campaign, row: Row) -> str | None:
@@ -227,6 +256,20 @@ RULES = (
         "Put all episodes of a LIBERO task into one row, or give a repeat a seed of its own",
         "lerobot/envs/libero.py, init_state_id; huggingface/lerobot #4152",
         _split,
+    ),
+    Rule(
+        "repeated_init_states",
+        "Each LIBERO task has 50 initial states, so the episodes beyond them repeat earlier ones and count twice",
+        "Set n_episodes to 50 at most, or give a repeat a row and a seed of its own",
+        "lerobot/envs/libero.py, init_state_id",
+        _repeated,
+    ),
+    Rule(
+        "documented",
+        "A policy that was trained on absolute targets fails with relative ones, and the other way round",
+        'Set "env.control_mode" below [lerobot_eval.flags], and episode_length, to what is documented for the type',
+        "huggingface/lerobot docs/source/libero.mdx, xvla.mdx",
+        _documented,
     ),
     Rule(
         "unpinned_revision",

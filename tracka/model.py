@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, engine, environment, files, gpu, policy, process
+from . import checkpoint, discover, engine, environment, files, gpu, need, policy, process, trust
 from .campaign import Campaign, EvalSettings
 from .check import Check
-from .errors import some
+from .checkpoint import Checkpoint
+from .errors import TrackaError, some
 from .process import Bounds
 from .tensors import as_text
 
@@ -22,6 +23,7 @@ CONFIG = (
     "It was written by another lerobot, or by hand: save it with lerobot 0.6.1, or take out what that does not know"
 )
 SETTING = "Mend the setting in campaign.toml, or config.json"
+PROCESSORS = "Save them again with save_pretrained of lerobot 0.6.1, both, with the files that they name"
 LATER = "The row itself is held: it fails by the reason `weights` if lerobot's loader says that weights are missing"
 SKIPS = "Skipping"  # how lerobot's loaders begin to say that they leave a tensor out on purpose
 Answer = Mapping[str, Any]
@@ -29,6 +31,9 @@ Answer = Mapping[str, Any]
 
 def checks(spec: Campaign, policy_paths: Sequence[str], folder: Path) -> list[Check]:
     """A check `model:POLICY_PATH` for each of these checkpoints, which are here; logs go to `folder`."""
+    if untrusted := list(trust.plugin_faults(discover.installed().plugins, spec.trusted)):
+        what = f"not compared, since lerobot would import what nobody trusts: {untrusted[0].where}"
+        return [Check(f"model:{path}", "warn", what, untrusted[0].remedy, False) for path in policy_paths]
     if spec.executable:
         return [Check(f"model:{path}", "pass", OWN_PROGRAM, required=False) for path in policy_paths]
     asked = {path: list(_asked(spec, path)) for path in policy_paths}
@@ -41,10 +46,18 @@ def checks(spec: Campaign, policy_paths: Sequence[str], folder: Path) -> list[Ch
 
 def _asked(spec: Campaign, policy_path: str) -> Iterator[dict[str, Any]]:
     """The checkpoint's folder with each set of words that its rows put over its config.json."""
-    folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
+    point = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots)
     settings = [spec.settings(row) for row in spec.enabled if row.policy_path == policy_path] or [spec.defaults]
     for words in dict.fromkeys(map(_overrides, settings)):
-        yield {"folder": str(folder), "words": list(words)}
+        yield {"folder": str(point.folder), "words": list(words), "processors": _may_load(spec, point)}
+
+
+def _may_load(spec: Campaign, point: Checkpoint) -> bool:
+    """Whether the tokenizers that the processors load are here and bring no code; else their own checks say so."""
+    try:
+        return not list(need.faults(point, spec))
+    except TrackaError:
+        return False
 
 
 def _overrides(settings: EvalSettings) -> tuple[str, ...]:
@@ -90,6 +103,8 @@ def _faults(answer: Answer) -> Iterator[tuple[str, str]]:
         words = " ".join(answer["words"])
         over = f" with {words}" if words else ""
         yield f"lerobot cannot read config.json{over}: {answer['config']}", SETTING if words else CONFIG
+    if answer["processors"]:
+        yield f"lerobot cannot load the processors: {answer['processors']}", PROCESSORS
     if missing := answer["missing"]:
         what = f"{len(missing)} of {answer['wanted']} tensors of the model are not in the file: {some(missing, FEW)}"
         yield f"{what}; lerobot would go on with random numbers", SAVE

@@ -25,6 +25,7 @@ NEEDED = {
     "QUANTILE10": ("q10", "q90"),
 }
 IDENTITY = "IDENTITY"
+WHITE = 1.01  # the largest value of a frame, and what rounding may add
 EPS = 1e-4  # at most; lerobot's own is 1e-8
 CLASSES = {PREPROCESSOR: ".NormalizerProcessorStep", POSTPROCESSOR: ".UnnormalizerProcessorStep"}
 SAVE = "Save the processors again, with the statistics of the dataset that the policy was trained on"
@@ -198,6 +199,9 @@ def _values(
     unreal = {name: dims for name in names if (dims := _where(values[name], lambda x: not math.isfinite(x)))}
     for name, dims in unreal.items():
         yield Finding(path, f"{name} is not finite in dimension {dims}", SAVE)
+    if kind == "VISUAL" and (large := [name for name in names if max(values[name], default=0) > WHITE]):
+        what = f"{some(large)} is of frames from 0 to 255, and lerobot gives a policy frames from 0 to 1"
+        yield Finding(path, what, SAVE)
     if not wrong and not unreal and len(set(shapes.values())) == 1:
         yield from _spread(step, path, values, trusted)
 

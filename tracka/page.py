@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
+from urllib import parse
 
 from . import markup
 
@@ -14,5 +15,5 @@ def render(name: str, facts: Mapping[str, Any], **filters: Callable[..., str]) -
 
     template = resources.files(__package__).joinpath("templates", name).read_text()
     page = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    page.filters |= {"quote": shlex.quote, "code": markup.code, "cell": markup.cell, **filters}
+    page.filters |= {"quote": shlex.quote, "code": markup.code, "cell": markup.cell, "link": parse.quote, **filters}
     return page.from_string(template).render(facts)

@@ -126,6 +126,22 @@ def prove(campaign: Campaign, row: Row, host: Host) -> Json:
     return certificate
 
 
+def prove_or_note(campaign: Campaign, row: Row, host: Host) -> Json:
+    """The same, but where an engine cannot play another checkpoint than the baseline's, a certificate that says so:
+    the rows of that checkpoint then fail by themselves, each with its reason."""
+    try:
+        return prove(campaign, row, host)
+    except UsageError as error:
+        if row.policy_path == campaign.row(campaign.baseline).policy_path:
+            raise
+        plan = run.plan_row(_of_one_task(campaign, row), row, host)
+        nothing = certificate(plan, Comparison(0, 0, 0, 0, 0, ()), None, ({}, {}))
+        failed = {"proven": False, "exact": False, "evidence": error.findings[0].what}
+        found = nothing | failed | {"reference_secs": 0.0, "resident_secs": 0.0}
+        files.write_json(proof.path(campaign.layout, plan.proof_key), found)
+        return found
+
+
 def _of_one_task(campaign: Campaign, row: Row) -> Campaign:
     table = {**campaign.row_tables.get(row.run_id, {}), "task_ids": campaign.task_ids(row)[:1]}
     return replace(campaign, row_tables={**campaign.row_tables, row.run_id: table})

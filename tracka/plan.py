@@ -27,6 +27,14 @@ PACKAGES = ("lerobot", "mujoco", "robosuite", "hf-libero")
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """The checks of preflight that a checkpoint failed, and the content that it had then."""
+
+    checks: tuple[str, ...]
+    tree_sha256: str | None
+
+
+@dataclass(frozen=True)
 class Host:
     """What preflight and discover decided for this host."""
 
@@ -36,6 +44,7 @@ class Host:
     render_prefix: tuple[str, ...] = ()
     invalid_tasks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # suite -> task -> why
     fingerprint: str | None = None  # of the host, as preflight's env_snapshot.json has it
+    refused: Mapping[str, Refusal] = field(default_factory=dict)  # policy_path -> why preflight refuses it
 
     def invalid(self, suite: str, task_ids: Sequence[int]) -> str | None:
         """Why the simulator makes a row of these tasks invalid; None if it does not."""
@@ -197,6 +206,7 @@ class Plan:
             "mujoco_gl": self.host.backend,
             "mujoco_gl_requested": row.mujoco_gl,
             "timeout_secs": self.timeout_secs,
+            "n_action_steps": self._action_steps(),
             "row_hash": self.row_hash,
             "outcome": None,
             "invalid": self.invalid,
@@ -213,6 +223,12 @@ class Plan:
             "settings": self._settings(),
             "versions": versions(),
         }
+
+    def _action_steps(self) -> int | None:
+        """The actions that the policy plays of each chunk, by the campaign or else by its own config.json."""
+        config = files.read_or_empty(self.checkpoint.folder / "config.json")
+        steps = self.settings.n_action_steps or config.get("n_action_steps")
+        return steps if isinstance(steps, int) else None
 
     def _checkpoint(self) -> Json:
         folder = self.campaign.layout.relative(self.checkpoint.folder)

@@ -35,6 +35,7 @@ from . import (
     standby,
     supervisor,
     validate,
+    verdict,
 )
 from .campaign import Campaign
 from .dealer import Dealer, Job
@@ -191,6 +192,7 @@ class Controller:
         self.findings: list[Finding] = []
         self.accepted = False
         self.trouble: list[str] = []  # what kept a handoff or a page from being written
+        self.failures = ""  # what pytest shows of the tests that failed
 
     def pytest_report_header(self) -> str:
         spec = self.spec
@@ -227,6 +229,10 @@ class Controller:
         others = [Job(index) for index in nodeids if index not in rows]
         return [*cost.jobs(self.spec, rows, resume=not self.config.getoption("allow_overwrite")), *others]
 
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and self.config.getoption("tbstyle") not in ("no", "line"):
+            self.failures += f"{report.longreprtext}\n"
+
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.open = phase_of(nodeid) or self.open
 
@@ -260,12 +266,6 @@ class Controller:
         for line in self._summary():
             terminalreporter.write_line(_shown(line))
 
-    def _verdict(self) -> str:
-        results = [run.read_result(self.spec.layout, row.run_id) for row in self.spec.enabled]
-        if any(result and result["invalid"] for result in results):
-            return "invalid: the simulator is not the benchmark's"
-        return "accepted" if self.accepted else "not accepted"
-
     def _summary(self) -> Iterator[str]:
         yield from row_table(self.spec)
         shown: list[str] = []
@@ -274,13 +274,18 @@ class Controller:
             value = files.read_or_empty(path)
             if value:
                 yield f"{phase}: {value.get('status')}  {self.spec.layout.relative(path)}"
-                yield from (f"    {note}" for note in value.get("notes", []) if note not in shown)
+                yield from (f"    {note}" for note in value.get("notes", []) if self._is_new(note, shown))
                 shown += value.get("notes", [])
-        if PHASES[-1] in self.ended:
-            yield from (f"    {finding}" for finding in self.findings if str(finding) not in shown)
+        if all(validate.valid_handoff(self.spec, phase).get("status") == "pass" for phase in PHASES):
+            yield from (f"    {finding}" for finding in self.findings if self._is_new(str(finding), shown))
         yield from (f"error: {line}" for line in self.trouble)
         if PHASES[-1] in self.ended:
-            yield f"verdict: {self._verdict()} (strict validation of all phases)"
+            yield f"verdict: {verdict.words(self.spec, self.accepted)} (strict validation of all phases)"
+
+    def _is_new(self, line: str, shown: Sequence[str]) -> bool:
+        """Whether neither this summary nor a failed test has said `line` yet: each cause stands there once."""
+        told = self.failures.replace(f"{self.spec.layout.root}/", "")
+        return line not in shown and line.replace(f"{self.spec.layout.root}/", "") not in told
 
 
 def _parameter(nodeid: str) -> str:

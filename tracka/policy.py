@@ -29,6 +29,7 @@ class Policy:
     outputs: Features
     statistics: Mapping[str, int]  # key -> numbers of its mean and deviation, where they are used
     names: Mapping[str, str]  # the rename_map that the checkpoint was saved with
+    step_names: tuple[str, ...]  # registered names of the preprocessor's steps
 
     @property
     def cameras(self) -> dict[str, tuple[int, ...]]:
@@ -58,6 +59,7 @@ def read(folder: Path, settings: EvalSettings = EvalSettings()) -> Policy:  # no
         _features(path, config, "output_features"),
         dict(_statistics(folder)),
         _names(folder),
+        tuple(str(step.get("registry_name")) for step, _ in steps(folder / PREPROCESSOR)),
     )
 
 

@@ -5,6 +5,7 @@ backend asked for and, where EGL fails, once with GLX (under Xvfb where there is
 used when it is asked for.
 """
 
+import contextlib
 import os
 import platform
 import time
@@ -29,12 +30,14 @@ from . import (
     schema,
     simulator,
     trust,
+    view,
 )
 from .campaign import Campaign
 from .check import Check, answer, guarded
-from .errors import Finding
+from .errors import Finding, TrackaError
 from .layout import Layout
 from .rendering import Frame
+from .view import View
 
 # The checks that every report has; beside them stand those of frames, checkpoints and tokenizers.
 HOST_CHECKS = (
@@ -91,12 +94,31 @@ def run_preflight(
     checks += [_plugins(spec), _help(spec), *needed, *linter.checks(spec, spec.strict)]
     checks.append(proposal.check(spec, proposal.measure(cfg.artifacts_dir)))
     with ThreadPoolExecutor(1) as beside:  # it takes as long as one of the simulator's probes
-        compared = beside.submit(model.checks, spec, resource.readable(needed), cfg.artifacts_dir)
+        compared = beside.submit(model.checks, spec, resource.harmless(needed), cfg.artifacts_dir)
         probes = _probes(cfg, spec, rendering.effective(frames))
     checks += compared.result()
     checks += simulator.checks(_suites(cfg, spec), probes, spec.accept_invalid_sim)
-    further = {"invalid_tasks": simulator.invalid(probes), "resources": [vars(item) for item in resources]}
-    return _report(cfg, checks, gpus, frames, time.monotonic() - start) | further
+    further = {
+        "invalid_tasks": simulator.invalid(probes),
+        "resources": [vars(item) for item in resources],
+        "views": [vars(each) for each in _views(spec, resource.readable(needed), rendering.effective(frames))],
+    }
+    return _report(cfg, _of_rows(cfg, spec, checks), gpus, frames, time.monotonic() - start) | further
+
+
+def _of_rows(cfg: PreflightConfig, spec: Campaign, checks: Sequence[Check]) -> list[Check]:
+    """The checks, those of other checkpoints than the baseline's not required: they are for their own rows to fail."""
+    others = {row.policy_path for row in spec.enabled} - {cfg.policy_path}
+    return [replace(check, required=check.required and check.subject not in others) for check in checks]
+
+
+def _views(spec: Campaign, policy_paths: Sequence[str], good: Frame | None) -> list[View]:
+    pictures = good.pictures if good else {}
+    found: list[View] = []
+    for policy_path in policy_paths:
+        with contextlib.suppress(TrackaError):  # `features:` says why it cannot be read
+            found += view.views(spec, policy_path, pictures)
+    return found
 
 
 def _campaign(cfg: PreflightConfig, accept_invalid_sim: bool, trusted: Sequence[str], strict: bool) -> Campaign:
@@ -159,7 +181,7 @@ def _report(
 
 
 def _passed(checks: Sequence[Check], name: str) -> bool:
-    return all(check.status == "pass" for check in checks if check.name.split(":")[0] == name)
+    return all(check.status == "pass" for check in checks if check.name.split(":")[0] == name and check.required)
 
 
 def write_preflight_report(report: dict[str, Any], out_path: Path) -> None:

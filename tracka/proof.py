@@ -28,4 +28,9 @@ def unproven(layout: Layout, wanted: str) -> str | None:
     found = schema.read_or_empty("parity", path(layout, wanted))
     if found.get("key") != wanted:
         return "no parity run on this host with this checkpoint, software and settings"
-    return None if found["proven"] else f"the parity run failed: {found['evidence']}"
+    return None if found["proven"] and found["episodes"] else f"the parity run failed: {found['evidence']}"
+
+
+def played(path: Path) -> bool:
+    """Whether both engines played their episodes, so that the certificate in the file `path` compares them."""
+    return bool(schema.read_or_empty("parity", path).get("episodes"))

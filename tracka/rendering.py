@@ -32,6 +32,7 @@ PICTURES = {
     "libero_90": "25e5f77239f373b0",
 }
 PICTURE_BITS = 16
+PICTURE_ENDINGS = {"agentview_image": "", "robot0_eye_in_hand_image": "_hand"}
 INSTALL = "Install libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libopengl0 (or NVIDIA's driver), or xvfb for GLX"
 
 
@@ -55,6 +56,12 @@ class Frame:
     def name(self) -> str:
         """Backend and GPU, as checks are called: `egl`, `egl:gpu3`."""
         return self.backend if self.device.gpu_id == CPU else f"{self.backend}:gpu{self.device.gpu_id}"
+
+    @property
+    def pictures(self) -> dict[str, str]:
+        """LIBERO's name of each camera -> the file beside preflight.json that shows what it saw."""
+        stem = f"frame_{self.name.replace(':', '_')}"
+        return {camera: f"{stem}{ending}.png" for camera, ending in PICTURE_ENDINGS.items()}
 
 
 def try_backends(spec: Campaign, suite: str, requested: str, gpu_ids: Sequence[int], folder: Path) -> list[Frame]:

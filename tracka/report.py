@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import collect, environment, files, page, plan, schema, setup, sweep
+from . import caveat, collect, environment, files, outline, page, plan, schema, setup, sweep, verdict
 from .campaign import Campaign
 from .collect import EvalRunResult
 from .files import Json
@@ -32,6 +32,7 @@ def results_as(campaign: Campaign, text: str) -> str:
 def _facts(campaign: Campaign) -> dict[str, Any]:
     """What both pages tell, but for the time at which they are made."""
     found, ran = enabled_results(campaign), manifests(campaign)
+    preflight = schema.read_or_empty("preflight", campaign.layout.preflight_report)
     return {
         "campaign": campaign,
         "name": campaign.name,
@@ -40,6 +41,14 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
         "table": collect.markdown(found),
         "failures": collect.failure_reasons(campaign, found),
         "checkpoints": _checkpoints(ran),
+        "threshold": verdict.threshold(campaign),
+        "all_judged": all(map(campaign.is_judged, campaign.compared)),
+        "totals": outline.totals(campaign, found),
+        "rows": outline.rows(campaign, ran),
+        "tasks": outline.tasks(campaign),
+        "views": preflight.get("views", []),
+        "caveats": [*caveat.of_preflight(campaign), *caveat.of_results(campaign)],
+        "own_settings": list(caveat.of_settings(campaign)),
     }
 
 

@@ -26,12 +26,19 @@ def preflight_config(suite: str, policy_path: str, backend: str, gpu_ids: str, a
         for flag, (word, words) in known.items()
         if word not in words
     ]
-    numbers = [word for word in gpu_ids.split(",") if word]
-    bad = [word for word in numbers if re.fullmatch("[0-9]{1,4}", word) is None]
-    findings += [Finding("--gpu-ids", f"{short(word)!r} is no GPU's index", "Write 0,1,2") for word in bad]
-    if findings:
+    gpus = collected(findings, lambda: numbers("--gpu-ids", gpu_ids, "GPU"))
+    if findings or gpus is None:
         raise UsageError(findings)
-    return PreflightConfig(suite, policy(policy_path), backend, [int(word) for word in numbers], artifacts_dir)
+    return PreflightConfig(suite, policy(policy_path), backend, list(gpus), artifacts_dir)
+
+
+def numbers(flag: str, text: str, of: str) -> tuple[int, ...]:
+    """The numbers in `text`, separated by commas. Raises UsageError with all words that are none."""
+    words = [word for word in text.split(",") if word]
+    bad = [word for word in words if re.fullmatch("[0-9]{1,4}", word) is None]
+    if bad:
+        raise UsageError([Finding(flag, f"{short(word)!r} is no {of}'s index", "Write 0,1,2") for word in bad])
+    return tuple(int(word) for word in words)
 
 
 def campaign_beside(layout: Layout) -> Campaign | None:

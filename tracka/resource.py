@@ -5,7 +5,7 @@ No weights are loaded. At the end a process in a row's own environment finds all
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from . import (
     hub,
     need,
     normalizer,
+    placement,
     process,
     trust,
     weights,
@@ -34,6 +35,7 @@ from .hub import Wanted
 from .need import Need
 from .process import Bounds
 
+SAFETY = "safety:"
 PROCESSORS = ("policy_preprocessor*", "policy_postprocessor*")
 
 
@@ -56,33 +58,51 @@ class Resource:
 
 @dataclass
 class Found:
-    """What was looked for so far, in order; what is still needed; and what of it came from the hub."""
+    """What was looked for so far, in order; what policies still need; and what of it came from the hub. What the
+    policy called `first`, the baseline's, does not need blocks nobody but the policies that do."""
 
+    first: str
     resources: list[Resource] = field(default_factory=list)
-    needs: dict[Need, None] = field(default_factory=dict)
+    needs: dict[Need, set[str]] = field(default_factory=dict)
     snapshots: dict[Wanted, Path] = field(default_factory=dict)
+    of_first: set[Wanted] = field(default_factory=set)
+
+    def need(self, policy_path: str, needs: Iterable[Need]) -> None:
+        """Adds what a policy needs."""
+        for each in needs:
+            self.needs.setdefault(each, set()).add(policy_path)
 
 
 def look(spec: Campaign, policy_path: str, folder: Path) -> tuple[list[Check], list[Resource]]:
     """A check for each checkpoint of the campaign and each thing they load, and what was found; logs in `folder`."""
-    found = Found()
+    found = Found(policy_path)
     checks = _policies(found, spec, list(dict.fromkeys([policy_path, *(row.policy_path for row in spec.enabled)])))
-    for each in found.needs:
+    for each, policies in found.needs.items():
         name = "tokenizer" if each.kind == "tokenizer" else "base_model"
-        checks.append(_check(found, name, each.kind, each.name, partial(_need, found, spec, each)))
+        check = _check(found, name, each.kind, each.name, partial(_need, found, spec, each))
+        checks.append(replace(check, required=policy_path in policies))
     checks.append(_check(found, "assets", "assets", "LIBERO", _assets))
-    return [*checks, _offline(spec, found.snapshots, folder)], found.resources
+    return [*checks, _offline(spec, found, folder)], found.resources
 
 
 def policy_checks(spec: Campaign, policy_path: str) -> list[Check]:
     """The checks of one checkpoint that need no process: whether it is here, can be read, is safe and fits."""
-    return _policies(Found(), spec, [policy_path])
+    return _policies(Found(policy_path), spec, [policy_path])
 
 
 def readable(checks: Iterable[Check]) -> list[str]:
     """The checkpoints among these checks whose weights can be read."""
-    named = (check for check in checks if check.name.startswith(weights.CHECK))
-    return [check.name.removeprefix(weights.CHECK) for check in named if check.status == "pass"]
+    return _passed(checks, weights.CHECK)
+
+
+def harmless(checks: Iterable[Check]) -> list[str]:
+    """The readable checkpoints among these checks that make no foreign code run."""
+    return _passed(checks, SAFETY)
+
+
+def _passed(checks: Iterable[Check], prefix: str) -> list[str]:
+    named = (check for check in checks if check.name.startswith(prefix))
+    return [check.name.removeprefix(prefix) for check in named if check.status == "pass"]
 
 
 def _policies(found: Found, spec: Campaign, paths: Sequence[str]) -> list[Check]:
@@ -91,8 +111,10 @@ def _policies(found: Found, spec: Campaign, paths: Sequence[str]) -> list[Check]
     read = [weights.check(spec, path) for path in here]
     # Of a file that is cut, `safety:` would say that it may be trusted, and `statistics:` that it cannot be read.
     whole = readable(read)
-    checks += [*read, *(guarded(f"safety:{path}", partial(_safe, spec, path)) for path in whole)]
-    return checks + [check(spec, path) for check in (normalizer.check, feature.check) for path in whole]
+    checks += [*read, *(guarded(f"{SAFETY}{path}", partial(_safe, spec, path)) for path in whole)]
+    return checks + [
+        check(spec, path) for check in (normalizer.check, feature.check, placement.check) for path in whole
+    ]
 
 
 def _safe(spec: Campaign, policy_path: str) -> str:
@@ -125,11 +147,13 @@ def _policy(found: Found, spec: Campaign, policy_path: str) -> tuple[str, list[R
         build.ensure(spec, policy_path)
         point = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots)
     except TrackaError:
-        found.needs.update(dict.fromkeys(need.unseen(spec.defaults.policy_type or "")))
+        found.need(policy_path, need.unseen(spec.defaults.policy_type or ""))
         raise
-    found.needs.update(dict.fromkeys(need.of(point)))
+    found.need(policy_path, need.of(point))
     if point.revision:
         found.snapshots[checkpoint.wanted(policy_path)] = point.folder
+        if policy_path == found.first:
+            found.of_first.add(checkpoint.wanted(policy_path))
     for row in spec.enabled:
         named = spec.settings(row).policy_type
         if row.policy_path == policy_path and named not in (None, point.policy_type):
@@ -150,6 +174,8 @@ def _need(found: Found, spec: Campaign, wanted: Need) -> tuple[str, list[Resourc
     root, folder, commit = spec.layout.root, wanted.folder(spec.layout.root), None
     if folder != root / wanted.name:
         found.snapshots[wanted.wanted] = folder
+        if found.first in found.needs[wanted]:
+            found.of_first.add(wanted.wanted)
         commit = folder.name
     if faults := list(wanted.faults(spec)):
         raise TrackaError(faults)
@@ -176,8 +202,9 @@ def _resource(
     return Resource(kind, name, "found", commit, str(folder), len(chosen), size, files.sha256(files.canonical(chosen)))
 
 
-def _offline(spec: Campaign, snapshots: dict[Wanted, Path], folder: Path) -> Check:
+def _offline(spec: Campaign, found: Found, folder: Path) -> Check:
     """Whether a row without network finds the same commits: its cache may be another one, or another revision's."""
+    snapshots = found.snapshots
     if not snapshots:
         return Check("offline", "pass", "nothing comes from the hub")
     ended = process.run(
@@ -190,13 +217,14 @@ def _offline(spec: Campaign, snapshots: dict[Wanted, Path], folder: Path) -> Che
     )
     again = [json.loads(line)["folder"] for line in files.tail(folder / "offline.log").splitlines() if line[:1] == "{"]
     again += [None] * (len(snapshots) - len(again))
-    lost = [
-        f"{wanted.repo} ({Path(here).name if here else 'nothing'} instead of {there.name})"
+    lost = {
+        wanted: f"{wanted.repo} ({Path(here).name if here else 'nothing'} instead of {there.name})"
         for (wanted, there), here in zip(snapshots.items(), again, strict=True)
         if here is None or Path(here).name != there.name
-    ]
+    }
     evidence = f"{len(snapshots) - len(lost)} of {len(snapshots)} repositories found again without network"
-    evidence += f"; not: {some(lost)}; exit code {ended.code}, see offline.err" if lost else ""
-    return answer(
+    evidence += f"; not: {some(list(lost.values()))}; exit code {ended.code}, see offline.err" if lost else ""
+    check = answer(
         "offline", not lost, evidence, "Give preflight and rows one HF_HOME, and pin revisions as repo@commit"
     )
+    return replace(check, required=not lost or not found.of_first.isdisjoint(lost))

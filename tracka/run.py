@@ -35,7 +35,7 @@ from .files import Json
 from .gpu import Device
 from .layout import Layout
 from .matrix import CPU, Row
-from .plan import Host, Plan
+from .plan import Host, Plan, Refusal
 
 
 @memo.remembered
@@ -51,8 +51,19 @@ def load_host(layout: Layout) -> Host:
         what = f"preflight is {report['status']} ({report['blocker']})"
         raise UsageError(Finding(str(layout.preflight_report), what, "Mend it and run preflight again"))
     backend, prefix = report["mujoco_gl_effective"], tuple(report["render_prefix"])
-    told = (prefix, report["invalid_tasks"], _fingerprint(layout))
+    told = (prefix, report["invalid_tasks"], _fingerprint(layout), _refused(report))
     return Host(backend, tuple(capabilities["executable"]), capabilities, *told)
+
+
+def _refused(report: Json) -> dict[str, Refusal]:
+    """The checkpoints that failed a check of a preflight that passed all the same: not the baseline's."""
+    trees = {item["name"]: item["sha256"] for item in report["resources"] if item["kind"] == "policy"}
+    failed: dict[str, list[str]] = {}
+    for check in report["checks"]:
+        policy_path = check["name"].partition(":")[2]
+        if check["status"] == "fail" and policy_path in trees:
+            failed.setdefault(policy_path, []).append(check["name"])
+    return {path: Refusal(tuple(names), trees[path]) for path, names in failed.items()}
 
 
 def _fingerprint(layout: Layout) -> str | None:
@@ -62,12 +73,16 @@ def _fingerprint(layout: Layout) -> str | None:
 
 
 def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
-    """The row's first attempt. Resolves and hashes the checkpoint. Raises TrackaError where it is not to be had."""
-    return _first_attempt(campaign, row, host, _checkpoint(campaign, row.policy_path))
+    """The row's first attempt. Resolves and hashes the checkpoint. Raises TrackaError where it is not to be had, not
+    sound or not trusted."""
+    point = _checkpoint(campaign, row.policy_path)
+    normalizer.require(point.folder, campaign.defaults, campaign.trusted)
+    return _first_attempt(campaign, row, host, point)
 
 
 def untrusted(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
-    """Why the policies of `rows` may not run, all at once. One that does not come here is for its row to tell."""
+    """Returns why the policies of `rows` could run code that nobody trusts, all at once. A missing or unsound
+    checkpoint is reported by its rows, not here."""
     findings: list[Finding] = []
     for policy_path in dict.fromkeys(row.policy_path for row in rows):
         with contextlib.suppress(TrackaError):
@@ -79,11 +94,24 @@ def _checkpoint(campaign: Campaign, policy_path: str) -> Checkpoint:
     """The checkpoint, if nothing that it, what it loads or lerobot's plug-ins bring would run untrusted code."""
     trust.require_plugins(discover.installed().plugins, campaign.trusted)
     point = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots)
-    weights.require(point.folder)
-    normalizer.require(point.folder, campaign.defaults, campaign.trusted)
+    weights.require(point.folder)  # first: a file that is cut would be called foreign, and nobody should trust it
     if found := list(need.faults(point, campaign)):
         raise UsageError(found)
     return point
+
+
+def refusal(campaign: Campaign, row: Row, host: Host) -> Finding | None:
+    """Returns why the row does not run, if preflight refuses its checkpoint and that is as it was then."""
+    found = host.refused.get(row.policy_path)
+    if found is None:
+        return None
+    with contextlib.suppress(TrackaError):
+        point = checkpoint.resolve(row.policy_path, campaign.layout.root, campaign.policy_roots)
+        if point.tree_sha256 != found.tree_sha256:
+            return None
+    what = f"preflight refuses the checkpoint {row.policy_path}: {', '.join(found.checks)}"
+    remedy = "Mend the checkpoint as the check says, then run: pytest acceptance"
+    return Finding(f"row {row.run_id}", what, remedy)
 
 
 def _first_attempt(campaign: Campaign, row: Row, host: Host, point: Checkpoint) -> Plan:
@@ -98,6 +126,15 @@ class Policy:
     allow_overwrite: bool = False  # run again what is there; with resume, only what passed with other inputs
 
 
+def refused(campaign: Campaign, row: Row) -> Finding | None:
+    """Returns why the row never ran, if its marker says that its checkpoint was refused."""
+    state = marker.read(campaign.layout, row.run_id) or {}
+    if state.get("reason") != failure.REFUSED or campaign.layout.run(row.run_id).numbers():
+        return None
+    what = f"it did not run, since its checkpoint {row.policy_path} is refused"
+    return Finding(f"row {row.run_id}", what, "Mend the checkpoint, then run: pytest acceptance")
+
+
 def run_row(
     campaign: Campaign, row: Row, host: Host, policy: Policy = Policy(resume=True), retry_index: int = 0
 ) -> Json:
@@ -109,7 +146,7 @@ def run_row(
     """
     layout = campaign.layout
     place.require(layout, row.run_id)
-    plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
+    plan = replace(_sound_plan(campaign, row, host), retry_index=retry_index)
     with marker.lock(layout, row.run_id):
         attempt.close_interrupted(layout, row.run_id)
         passed = _passed(plan, policy)
@@ -119,6 +156,19 @@ def run_row(
         marker.ensure_pending_held(layout, row.run_id)
         with lease.hold(row.gpu_id, lease.worker_number(), keep=True) as device:
             return _attempts(plan, device)
+
+
+def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
+    """The row's first attempt. Where its checkpoint is refused, the row's marker says so before the error is raised."""
+    trust.require_plugins(discover.installed().plugins, campaign.trusted)  # the host's fault, not the checkpoint's
+    try:
+        if why := refusal(campaign, row, host):
+            raise UsageError(why)
+        return plan_row(campaign, row, host)
+    except TrackaError as error:
+        with contextlib.suppress(Busy), marker.lock(campaign.layout, row.run_id):
+            attempt.refuse(campaign.layout, row.run_id, str(error.findings[0]))
+        raise
 
 
 def _attempts(plan: Plan, device: Device) -> Json:

@@ -1,6 +1,7 @@
 """Which tensors a policy wants and which its file has, by lerobot's own loader, without memory for either.
 
-Usage: python -m tracka.probes.model '[{"folder": ..., "words": ["--n_action_steps=10"]}, ...]'
+Usage: python -m tracka.probes.model '[{"folder": ..., "words": ["--n_action_steps=10"], "processors": true}, ...]'
+With `processors` the checkpoint's processors are loaded too, as lerobot-eval loads them.
 Prints one JSON object for each of them, whose keys are the fields of `Compared`. The model's parameters and the file's
 tensors have shapes and types and no storage; the loader maps, skips and renames them as ever, and where it would copy
 them they are compared.
@@ -43,6 +44,7 @@ class Compared:
     words: list[str]  # what is put over its configuration, as lerobot-eval's --policy.WORD=VALUE does
     config: str | None = None  # why its configuration cannot be read
     error: str | None = None  # why its model cannot be made or compared
+    processors: str | None = None  # why its processors cannot be loaded
     wanted: int = 0  # tensors of the model
     missing: list[str] = field(default_factory=list)  # tensors of the model that the file lacks
     unused: list[str] = field(default_factory=list)  # tensors of the file that the model lacks
@@ -59,10 +61,11 @@ def main(asked: list[dict[str, Any]]) -> None:
 
         register_third_party_plugins()
         for each in asked:
-            print(json.dumps(asdict(compare(Path(each["folder"]), each["words"]))), file=out, flush=True)
+            compared = compare(Path(each["folder"]), each["words"], each.get("processors", False))
+            print(json.dumps(asdict(compared)), file=out, flush=True)
 
 
-def compare(folder: Path, words: list[str]) -> Compared:
+def compare(folder: Path, words: list[str], processors: bool) -> Compared:
     """Loads the checkpoint in `folder` by lerobot's loader, with nothing in memory if its class allows that."""
     from ..resident.weights import without_storage
 
@@ -77,7 +80,30 @@ def compare(folder: Path, words: list[str]) -> Compared:
         # A class may compute with its parameters while it is made, as VQ-BeT's does.
         compared = Compared(str(folder), words)
         _fill(compared, config, contextlib.nullcontext())
+    compared.processors = _processors(folder, config) if processors else None
     return compared
+
+
+def _processors(folder: Path, config: Any) -> str | None:
+    """Loads the processors with the words that lerobot-eval puts over them, and returns why that is not possible.
+
+    The postprocessor's device may be one that this process does not have; `device:` judges it.
+    """
+    from lerobot.policies.factory import make_pre_post_processors
+
+    device = {"device_processor": {"device": "cpu"}}
+    stored = json.loads((folder / "policy_postprocessor.json").read_text()).get("steps", ())
+    moves = any(isinstance(step, dict) and step.get("registry_name") in device for step in stored)
+    try:
+        make_pre_post_processors(
+            config,
+            str(folder),
+            preprocessor_overrides={**device, "rename_observations_processor": {"rename_map": {}}},
+            postprocessor_overrides=device if moves else {},
+        )
+    except Exception as error:
+        return _text(error)
+    return None
 
 
 def _fill(compared: Compared, config: Any, storage: contextlib.AbstractContextManager[None]) -> None:

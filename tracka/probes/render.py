@@ -1,6 +1,7 @@
 """Renders one LIBERO frame the way lerobot-eval does, in the environment that a row would get.
 
 Usage: python -m tracka.probes.render SUITE TASK_ID FRAME.png
+The camera on the hand is saved beside it as FRAME_hand.png; both pictures are turned as a policy gets them.
 Prints one JSON object a line, stage by stage, so that a crash still tells how far it came:
 {"stage": "lerobot_import" | "environment" | "frame", ...}
 """
@@ -36,15 +37,21 @@ def main(suite_name: str, task_id: int, picture: Path) -> None:
     try:
         observation, _ = env.reset(seed=0)
         say("environment", task=env.task, mujoco_gl=os.environ.get("MUJOCO_GL"))
-        _report(observation["pixels"]["image"], picture)
+        for name, frame in observation["pixels"].items():
+            _save(frame, picture if name == "image" else picture.with_stem(f"{picture.stem}_hand"))
+        _report(observation["pixels"]["image"])
     finally:
         env.close()
 
 
-def _report(frame: Any, picture: Path) -> None:
+def _save(frame: Any, picture: Path) -> None:
+    """Turns the frame by 180 degrees, as lerobot's processor does for a policy, and saves it."""
     from PIL import Image
 
     Image.fromarray(frame[::-1, ::-1]).save(picture)
+
+
+def _report(frame: Any) -> None:
     say(
         "frame",
         shape=list(frame.shape),
