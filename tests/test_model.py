@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small_policies
 from campaigns import REPOSITORY, Made
 from checkpoints import Arrays, change_json, change_weights, old_statistics
 
@@ -166,32 +167,15 @@ def test_a_probe_that_ends_without_an_answer_is_a_warning(
 # each type that can be built small
 
 
-BUILD = """
-import sys
-import torch
-from lerobot.configs import FeatureType, PolicyFeature
-from lerobot.policies.factory import get_policy_class, make_policy_config
-frame = {"observation.images.image": PolicyFeature(FeatureType.VISUAL, (3, 96, 96))}
-state = {"observation.state": PolicyFeature(FeatureType.STATE, (8,))}
-action = {"action": PolicyFeature(FeatureType.ACTION, (7,))}
-small = {f"gpt_{name}": 64 for name in ("hidden_dim", "input_dim", "output_dim")} | {"gpt_n_layer": 1, "gpt_n_head": 2}
-kinds = {"tdmpc": {}, "vqbet": {"pretrained_backbone_weights": None, "crop_shape": (84, 84), **small}}
-for kind, words in kinds.items():
-    config = make_policy_config(
-        kind, input_features=frame | state, output_features=action, device="cpu", push_to_hub=False, **words
-    )
-    get_policy_class(kind)(config).save_pretrained(f"{sys.argv[1]}/{kind}")
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.dose
 def test_what_each_small_type_saves_is_complete_and_what_it_lacks_is_found(tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-c", BUILD, str(tmp_path)], check=True, cwd=REPOSITORY, capture_output=True)
+    command = [sys.executable, small_policies.__file__, str(tmp_path), "tdmpc", "vqbet"]
+    subprocess.run(command, check=True, cwd=REPOSITORY, capture_output=True)
     for kind in ("tdmpc", "vqbet"):
         cut = Path(shutil.copytree(tmp_path / kind, tmp_path / f"{kind}_cut"))
         change_weights(cut, lambda arrays: without(min(arrays))(arrays))
-    asked = [{"folder": str(folder), "words": []} for folder in sorted(tmp_path.iterdir())]
+    asked = [{"folder": str(folder), "words": [], "processors": True} for folder in sorted(tmp_path.iterdir())]
     ended = subprocess.run(
         process.python("tracka.probes.model", json.dumps(asked)), capture_output=True, text=True, cwd=REPOSITORY
     )
@@ -200,6 +184,15 @@ def test_what_each_small_type_saves_is_complete_and_what_it_lacks_is_found(tmp_p
         assert answers[kind] | {"folder": "", "wanted": 0} == answers[kind] | {
             "folder": "",
             "wanted": 0,
-            **{"config": None, "error": None, "missing": [], "unused": [], "misshaped": {}, "mistyped": {}, "said": []},
+            **{
+                "config": None,
+                "error": None,
+                "missing": [],
+                "unused": [],
+                "misshaped": {},
+                "mistyped": {},
+                "said": [],
+                "processors": None,
+            },
         }
         assert len(answers[f"{kind}_cut"]["missing"]) == 1

@@ -1,6 +1,7 @@
 """Preflight: what it says of a host, and that it proves rendering. The renderer is a stand-in."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -242,10 +243,17 @@ def test_a_missing_checkpoint_is_named_with_what_to_do(made: Made) -> None:
     add_row(made, "checkpoints/none")
     report = report_of(made)
     entry = check(report, "policy_resolve:checkpoints/none")
-    assert (entry["status"], report["status"], report["policy_resolve_ok"]) == ("fail", "blocked", False)
+    assert (entry["status"], entry["required"], report["status"]) == ("fail", False, "pass")  # its rows fail alone
     assert str(made.root / "checkpoints" / "none") in entry["evidence"]
     assert "[build]" in entry["remedy"]
     assert check(report, "policy_resolve:checkpoints/fake")["status"] == "pass"
+
+
+def test_the_baselines_checkpoint_must_be_there(made: Made) -> None:
+    shutil.rmtree(made.root / "checkpoints" / "fake")
+    report = report_of(made)
+    assert (report["status"], report["policy_resolve_ok"]) == ("blocked", False)
+    assert "policy_resolve:checkpoints/fake" in report["blocker"]
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "policy_preprocessor.json"])

@@ -18,6 +18,7 @@ from unittest.mock import ANY
 
 import numpy as np
 import pytest
+import small_policies
 from campaigns import REPOSITORY
 from checkpoints import POST, PRE, Arrays, change_json, change_statistics, change_weights
 
@@ -27,7 +28,7 @@ from tracka.errors import TrackaError, errors
 from tracka.layout import Layout
 
 SEED, FAULTS = 20261128, 200
-FRAMES = EvalSettings(observation_height=128, observation_width=128)
+SIDES = {"act": 128, "tdmpc": small_policies.SIDE, "vqbet": small_policies.SIDE}  # pixels of each one's frames
 # Acts on one observation with each checkpoint, as lerobot-eval makes policies and processors.
 ACT = """
 import json, sys
@@ -47,7 +48,8 @@ for folder in json.loads(sys.argv[1]):
             policy_cfg=config, pretrained_path=folder, preprocessor_overrides=device | names
         )
         torch.manual_seed(1)
-        frames = {f"observation.images.{name}": torch.rand(1, 3, 128, 128) for name in ("image", "image2")}
+        side = int(sys.argv[2])
+        frames = {f"observation.images.{name}": torch.rand(1, 3, side, side) for name in ("image", "image2")}
         seen = before(frames | {"observation.state": torch.rand(1, 8), "task": [""]})
         with torch.no_grad():
             said = {"action": after(policy.select_action(seen)).tolist()}
@@ -152,43 +154,59 @@ def _another(value: Any, chance: random.Random) -> Any:
 FAULTS_OF: tuple[Fault, ...] = (of_weights, of_statistics, of_json)
 
 
-def refused(folder: Path, models: dict[str, str]) -> bool:
+def refused(folder: Path, models: dict[str, str], side: int) -> bool:
     """Whether `tracka check` would refuse it."""
+    frames = EvalSettings(observation_height=side, observation_width=side)
     try:
         weights.require(folder)
-        normalizer.require(folder, FRAMES)
-        found = errors(feature.compare(policy.read(folder, FRAMES), feature.given(FRAMES)))
+        normalizer.require(folder, frames)
+        found = errors(feature.compare(policy.read(folder, frames), feature.given(frames)))
     except TrackaError:
         return True
     return bool(found) or models.get(str(folder)) == "fail"
 
 
+@pytest.fixture
+def sound_checkpoint(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The checkpoint of this kind that the faults are put into."""
+    if kind == "act":
+        return Path(request.getfixturevalue("tiny_act"))
+    command = [sys.executable, small_policies.__file__, str(tmp_path / "sound"), kind]
+    subprocess.run(command, check=True, cwd=REPOSITORY, capture_output=True)
+    return tmp_path / "sound" / kind
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_no_single_fault_that_changes_the_actions_is_accepted(tiny_act: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", SIDES)
+def test_no_single_fault_that_changes_the_actions_is_accepted(
+    kind: str, sound_checkpoint: Path, tmp_path: Path
+) -> None:
     chance, told = random.Random(SEED), dict[str, str]()
     for number in range(FAULTS):
-        folder = Path(shutil.copytree(tiny_act, tmp_path / f"{number:03}"))
+        folder = Path(shutil.copytree(sound_checkpoint, tmp_path / f"{number:03}"))
         told[str(folder)] = FAULTS_OF[number % len(FAULTS_OF)](folder, chance)
     spec = Campaign(Layout(tmp_path), (), "", 0)
     (tmp_path / "logs").mkdir()
     checks = model.checks(spec, list(told), tmp_path / "logs")
     models = {check.name.removeprefix("model:"): check.status for check in checks}
-    accepted = [name for name in told if not refused(Path(name), models)]
-    sound, *others = actions([str(tiny_act), *accepted])
+    accepted = [name for name in told if not refused(Path(name), models, SIDES[kind])]
+    sound, *others = actions([str(sound_checkpoint), *accepted], SIDES[kind])
     assert "action" in sound
     changed = {
         told[name]: said for name, said in zip(accepted, others, strict=True) if said not in (sound, {"error": ANY})
     }
     same = others.count(sound)
-    print(f"of {FAULTS} faults {FAULTS - len(accepted)} are refused, {same} change no action, the others end the row")
+    print(
+        f"{kind}: of {FAULTS} faults {FAULTS - len(accepted)} are refused, {same} change no action, the others end the row"
+    )
     assert changed == {} and len(accepted) < FAULTS / 2 and same
 
 
-def actions(folders: list[str]) -> list[dict[str, Any]]:
+def actions(folders: list[str], side: int) -> list[dict[str, Any]]:
     """What lerobot does with each checkpoint: its action, or the error that it ends with."""
     ended = subprocess.run(
-        [sys.executable, "-c", ACT, json.dumps(folders)],
+        [sys.executable, "-c", ACT, json.dumps(folders), str(side)],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,

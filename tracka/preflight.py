@@ -101,7 +101,10 @@ def run_preflight(
     further = {
         "invalid_tasks": simulator.invalid(probes),
         "resources": [vars(item) for item in resources],
-        "views": [vars(each) for each in _views(spec, resource.readable(needed), rendering.effective(frames))],
+        "views": [
+            vars(each) | {"rows": list(each.rows)}
+            for each in _views(spec, resource.readable(needed), rendering.effective(frames))
+        ],
     }
     return _report(cfg, _of_rows(cfg, spec, checks), gpus, frames, time.monotonic() - start) | further
 
