@@ -42,8 +42,11 @@ test: setup ## run the linter, the type checker and the harness's own tests, min
 	$(VENV)/bin/mypy
 	$(PYTEST) tests -m "not slow" --durations=10 --durations-min=1 --junitxml=reports/test.xml
 
+# `make ci-full` leaves out what it runs in full size besides.
+SLOW := slow
+ci-full: SLOW := slow and not repeated
 test-slow: setup ## run the tests that are long by nature: many kills, many simulators, all tables, small benchmarks
-	$(PYTEST) tests -m slow --durations=10 --durations-min=1 --junitxml=reports/test-slow.xml
+	$(PYTEST) tests -m "$(SLOW)" --durations=10 --durations-min=1 --junitxml=reports/test-slow.xml
 
 dose: setup ## run a few of the slow tests: a kill, a faulty policy and both engines on the real simulator
 	$(PYTEST) tests -m dose --junitxml=reports/dose.xml

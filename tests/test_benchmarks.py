@@ -64,6 +64,7 @@ def test_a_dealing_beyond_the_limit_fails() -> None:
 
 
 @pytest.mark.simulator
+@pytest.mark.repeated
 @pytest.mark.timeout(1800)
 def test_both_engines_are_timed_on_one_row_whose_actions_are_the_same_and_a_ratio_too_small_fails() -> None:
     ended = bench("engines", "--episodes", "2", "--whole", "0", "--steady", "1000")
@@ -73,6 +74,7 @@ def test_both_engines_are_timed_on_one_row_whose_actions_are_the_same_and_a_rati
 
 
 @pytest.mark.simulator
+@pytest.mark.repeated
 @pytest.mark.timeout(1800)
 def test_a_row_that_shares_a_process_is_quicker_and_plays_the_same_episodes() -> None:
     ended = bench("standby", "--rows", "2")

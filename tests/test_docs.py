@@ -56,6 +56,9 @@ def test_every_command_of_a_page_succeeds(page: Path, repository: Path) -> None:
         repository / "tasks" / "smoke-libero-object",
         campaigns.environment(repository / "tasks" / "smoke-libero-object"),
     )
+    made.behave(
+        **{f"object_t{task}_b10_e50": ["ok:50"] for task in range(10)}
+    )  # the reader's rows reach their threshold
     assert made.pytest("-n2").returncode == 0  # what `make accept` leaves
     for line in commands(page):
         if line in BY_CI | BY_SHELL:
@@ -80,6 +83,15 @@ def test_ci_full_runs_every_check_and_benchmark_that_does_not_take_hours() -> No
     ((run, _),) = [(needed.split(), words) for name, needed, words in targets if name == "ci-full"]
     short = {name for name, _, words in targets if not words.startswith("(hours)")}
     assert set(run) == short - PARTS_OF_OTHERS - {"setup", "lock", "sim-table", "clean-artifacts", "help", "ci-full"}
+
+
+def test_ci_full_leaves_out_what_it_runs_in_full_size_and_a_call_of_test_slow_leaves_out_nothing() -> None:
+    told = {
+        target: subprocess.run(["make", "-n", target], cwd=REPOSITORY, capture_output=True, text=True).stdout
+        for target in ("test-slow", "ci-full")
+    }
+    marks = {target: re.findall(r'-m "(slow[^"]*)"', text) for target, text in told.items()}
+    assert marks == {"test-slow": ["slow"], "ci-full": ["slow and not repeated"]}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

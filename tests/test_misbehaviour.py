@@ -22,8 +22,8 @@ MESSAGES = {
     "sleep": "so it was ended",
     "memory": "can't allocate memory",
 }
-SLOW, DOSE = pytest.mark.slow, pytest.mark.dose
-FAULTS = [pytest.param(("nan",), marks=[SLOW, DOSE]), pytest.param(tuple(REASONS), marks=SLOW)]
+SLOW, DOSE, REPEATED = pytest.mark.slow, pytest.mark.dose, pytest.mark.repeated
+FAULTS = [pytest.param(("nan",), marks=[SLOW, DOSE, REPEATED]), pytest.param(tuple(REASONS), marks=SLOW)]
 SETTINGS = f"""
 schema_version = 1
 baseline = "baseline_b1_e1"

@@ -1,10 +1,10 @@
 """The resident engine in a campaign: its commands, what its rows' hashes stand for, and when its results are proven."""
 
 import pytest
-from campaigns import Made
+from campaigns import Made, fake_checkpoint
 
 from tracka import evidence, files, parity, proof, run
-from tracka.errors import UsageError
+from tracka.errors import Finding, UsageError
 from tracka.plan import Plan
 from tracka.validate import holds
 
@@ -175,3 +175,48 @@ def test_a_setting_that_the_engine_does_not_have_is_refused(resident: Made, tabl
     use(resident, table)
     with pytest.raises(UsageError, match="resident"):
         resident.spec  # noqa: B018
+
+
+# a checkpoint that an engine cannot play
+
+
+@pytest.fixture
+def other(resident: Made) -> Made:
+    """The campaign with a row of another checkpoint than the baseline's."""
+    fake_checkpoint(resident.root / "checkpoints" / "other")
+    resident.layout.matrix.write_text(
+        resident.layout.matrix.read_text().replace(
+            "wide_b4_e4,libero_object,4,4,cpu,7,egl,checkpoints/fake",
+            "wide_b4_e4,libero_object,4,4,cpu,7,egl,checkpoints/other",
+        )
+    )
+    return resident
+
+
+def fail(*_: object) -> None:
+    raise UsageError(Finding("stderr.log", "lerobot-eval ended with exit code 1", "Read it"))
+
+
+def test_another_checkpoint_that_cannot_be_played_is_noted_and_left_to_its_rows(
+    other: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "prove", fail)
+    spec, host = other.spec, run.load_host(other.layout)
+    assert parity.prove_or_note(spec, spec.row(RUN_ID), host)["proven"] is False
+    assert "lerobot-eval ended with exit code 1" in str(plan(other).unproven)
+    (finding,) = evidence.proven_row(spec, spec.row(RUN_ID))
+    assert finding.warning and "lerobot-eval ended with exit code 1" in finding.what
+
+
+def test_the_baselines_checkpoint_must_be_played(other: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "prove", fail)
+    spec = other.spec
+    with pytest.raises(UsageError, match="ended with exit code 1"):
+        parity.prove_or_note(spec, spec.row("baseline_b1_e2"), run.load_host(other.layout))
+
+
+def test_a_certificate_without_episodes_proves_nothing(other: Made) -> None:
+    certify(other, proven=True)
+    path = proof.path(other.layout, plan(other).proof_key)
+    files.write_json(path, files.read_json(path) | {"episodes": 0})
+    assert plan(other).unproven is not None

@@ -197,6 +197,8 @@ def check_command(
         checks = resource.policy_checks(spec, request.policy(policy_path))
         checks += model.checks(spec, resource.harmless(checks), Path(folder))
     _print_checks(checks)
+    for seen in preflight.views(spec, resource.readable(checks), None):
+        print(f"      {seen.camera} ({seen.size}) feeds {seen.input or 'nothing'}")
     raise typer.Exit(1 if any(check.required and check.status == "fail" for check in checks) else 0)
 
 

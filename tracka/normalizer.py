@@ -15,7 +15,7 @@ from . import checkpoint, form, tensors
 from .campaign import Campaign, EvalSettings
 from .check import Check, guarded
 from .errors import Finding, TrackaError, some
-from .policy import ACTION, POSTPROCESSOR, PREPROCESSOR, STEPS, Features, Policy, features, read, steps
+from .policy import ACTION, POSTPROCESSOR, PREPROCESSOR, STEPS, Features, Policy, features, overrides, read, steps
 
 # Mode -> the statistics that it takes, the lower one or the mean first.
 NEEDED = {
@@ -62,7 +62,10 @@ def check(spec: Campaign, policy_path: str) -> Check:
 
     def judge() -> str:
         folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
-        require(folder, spec.defaults, spec.trusted)
+        rows = [spec.settings(row) for row in spec.enabled if row.policy_path == policy_path] or [spec.defaults]
+        distinct = {repr(overrides(settings)): settings for settings in rows}.values()
+        if found := list(dict.fromkeys(each for one in distinct for each in findings(folder, one, spec.trusted))):
+            raise TrackaError(found)
         return _evidence(folder)
 
     return guarded(f"statistics:{policy_path}", judge)

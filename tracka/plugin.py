@@ -192,7 +192,7 @@ class Controller:
         self.findings: list[Finding] = []
         self.accepted = False
         self.trouble: list[str] = []  # what kept a handoff or a page from being written
-        self.failures = ""  # what pytest shows of the tests that failed
+        self.failures: set[str] = set()  # the lines that pytest shows of the tests that failed
 
     def pytest_report_header(self) -> str:
         spec = self.spec
@@ -231,7 +231,7 @@ class Controller:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and self.config.getoption("tbstyle") not in ("no", "line"):
-            self.failures += f"{report.longreprtext}\n"
+            self.failures |= {self._placeless(line.strip()) for line in report.longreprtext.splitlines()}
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.open = phase_of(nodeid) or self.open
@@ -284,8 +284,11 @@ class Controller:
 
     def _is_new(self, line: str, shown: Sequence[str]) -> bool:
         """Whether neither this summary nor a failed test has said `line` yet: each cause stands there once."""
-        told = self.failures.replace(f"{self.spec.layout.root}/", "")
-        return line not in shown and line.replace(f"{self.spec.layout.root}/", "") not in told
+        return line not in shown and self._placeless(line) not in self.failures
+
+    def _placeless(self, line: str) -> str:
+        """A line as handoffs have it: with paths from the campaign's folder."""
+        return line.replace(f"{self.spec.layout.root}/", "")
 
 
 def _parameter(nodeid: str) -> str:

@@ -103,7 +103,7 @@ def run_preflight(
         "resources": [vars(item) for item in resources],
         "views": [
             vars(each) | {"rows": list(each.rows)}
-            for each in _views(spec, resource.readable(needed), rendering.effective(frames))
+            for each in views(spec, resource.readable(needed), rendering.effective(frames))
         ],
     }
     return _report(cfg, _of_rows(cfg, spec, checks), gpus, frames, time.monotonic() - start) | further
@@ -115,7 +115,8 @@ def _of_rows(cfg: PreflightConfig, spec: Campaign, checks: Sequence[Check]) -> l
     return [replace(check, required=check.required and check.subject not in others) for check in checks]
 
 
-def _views(spec: Campaign, policy_paths: Sequence[str], good: Frame | None) -> list[View]:
+def views(spec: Campaign, policy_paths: Sequence[str], good: Frame | None) -> list[View]:
+    """Which camera feeds which input of each of these checkpoints, with the pictures of a frame that rendered."""
     pictures = good.pictures if good else {}
     found: list[View] = []
     for policy_path in policy_paths:

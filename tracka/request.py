@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from . import campaign, discover, files, matrix, place, schema
+from . import campaign, discover, matrix, place, run, schema
 from .campaign import Campaign
 from .errors import Finding, UsageError, collected, short, some
 from .layout import Layout
@@ -61,8 +61,9 @@ def host(spec: Campaign, row: Row) -> Host:
     layout = spec.layout
     known = layout.capabilities.is_file()
     capabilities = schema.read("cli_capabilities", layout.capabilities) if known else discover.discover_for(spec)
-    prefix = files.read_or_empty(layout.preflight_report).get("render_prefix", ())
-    return Host(row.mujoco_gl, tuple(capabilities["executable"]), capabilities, tuple(prefix))
+    report = schema.read_or_empty("preflight", layout.preflight_report)
+    prefix, refused = tuple(report.get("render_prefix", ())), run.refusals(report)
+    return Host(row.mujoco_gl, tuple(capabilities["executable"]), capabilities, prefix, refused=refused)
 
 
 def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Campaign:

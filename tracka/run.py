@@ -51,15 +51,15 @@ def load_host(layout: Layout) -> Host:
         what = f"preflight is {report['status']} ({report['blocker']})"
         raise UsageError(Finding(str(layout.preflight_report), what, "Mend it and run preflight again"))
     backend, prefix = report["mujoco_gl_effective"], tuple(report["render_prefix"])
-    told = (prefix, report["invalid_tasks"], _fingerprint(layout), _refused(report))
+    told = (prefix, report["invalid_tasks"], _fingerprint(layout), refusals(report))
     return Host(backend, tuple(capabilities["executable"]), capabilities, *told)
 
 
-def _refused(report: Json) -> dict[str, Refusal]:
-    """The checkpoints that failed a check of a preflight that passed all the same: not the baseline's."""
-    trees = {item["name"]: item["sha256"] for item in report["resources"] if item["kind"] == "policy"}
+def refusals(report: Json) -> dict[str, Refusal]:
+    """The checkpoints that failed a check of preflight, by its report; none where there is no report."""
+    trees = {item["name"]: item["sha256"] for item in report.get("resources", ()) if item["kind"] == "policy"}
     failed: dict[str, list[str]] = {}
-    for check in report["checks"]:
+    for check in report.get("checks", ()):
         policy_path = check["name"].partition(":")[2]
         if check["status"] == "fail" and policy_path in trees:
             failed.setdefault(policy_path, []).append(check["name"])
@@ -76,7 +76,7 @@ def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
     """The row's first attempt. Resolves and hashes the checkpoint. Raises TrackaError where it is not to be had, not
     sound or not trusted."""
     point = _checkpoint(campaign, row.policy_path)
-    normalizer.require(point.folder, campaign.defaults, campaign.trusted)
+    normalizer.require(point.folder, campaign.settings(row), campaign.trusted)
     return _first_attempt(campaign, row, host, point)
 
 
@@ -128,8 +128,9 @@ class Policy:
 
 def refused(campaign: Campaign, row: Row) -> Finding | None:
     """Returns why the row never ran, if its marker says that its checkpoint was refused."""
-    state = marker.read(campaign.layout, row.run_id) or {}
-    if state.get("reason") != failure.REFUSED or campaign.layout.run(row.run_id).numbers():
+    if campaign.layout.run(row.run_id).numbers():
+        return None
+    if (marker.read(campaign.layout, row.run_id) or {}).get("reason") != failure.REFUSED:
         return None
     what = f"it did not run, since its checkpoint {row.policy_path} is refused"
     return Finding(f"row {row.run_id}", what, "Mend the checkpoint, then run: pytest acceptance")

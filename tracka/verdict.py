@@ -14,7 +14,10 @@ def words(campaign: Campaign, accepted: bool) -> str:
         return "invalid: the simulator is not the benchmark's"
     if not accepted:
         return "not accepted"
-    return NO_THRESHOLD + _rows_without(campaign) if _unjudged(campaign) else "accepted"
+    unjudged = _unjudged(campaign)
+    if len(unjudged) == len(campaign.compared):
+        return NO_THRESHOLD
+    return f"accepted, no threshold set for {some(unjudged)}" if unjudged else "accepted"
 
 
 def threshold(campaign: Campaign) -> str:
@@ -32,9 +35,3 @@ def threshold(campaign: Campaign) -> str:
 def _unjudged(campaign: Campaign) -> list[str]:
     """The rows of which nothing says what they have to reach."""
     return [row.run_id for row in campaign.compared if not campaign.is_judged(row)]
-
-
-def _rows_without(campaign: Campaign) -> str:
-    """Which rows have none, where others have one."""
-    unjudged = _unjudged(campaign)
-    return f" for {some(unjudged)}" if len(unjudged) < len(campaign.compared) else ""

@@ -57,7 +57,10 @@ BOTH = ("baseline_b1_e2", "other_b2_e2")
 BUILT = "Built vec env"  # lerobot-eval's words when all is imported and nothing played
 # Kills, what a row must have said before one, and up to how many seconds it then takes.
 SLOW, DOSE = pytest.mark.slow, pytest.mark.dose
-DOSES = [pytest.param(1, BUILT, 2, BOTH[:1], marks=[SLOW, DOSE]), pytest.param(4, "", 30, BOTH, marks=SLOW)]
+DOSES = [
+    pytest.param(1, BUILT, 2, BOTH[:1], marks=[SLOW, DOSE, pytest.mark.repeated]),
+    pytest.param(4, "", 30, BOTH, marks=SLOW),
+]
 
 
 def sweep(made: Made, rows: Sequence[str]) -> subprocess.Popen[bytes]:
