@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 SIDE = 96  # pixels of their one camera
-CAMERA, STATE, ACTION = "observation.images.image", "observation.state", "action"
+STATE, ACTION = "observation.state", "action"
+CAMERAS = {"tdmpc": "observation.image", "vqbet": "observation.images.image"}  # tdmpc's code knows no other name
 _GPT = {f"gpt_{name}": 64 for name in ("hidden_dim", "input_dim", "output_dim")} | {"gpt_n_layer": 1, "gpt_n_head": 2}
 WORDS: dict[str, dict[str, Any]] = {
     "tdmpc": {"use_mpc": False},
@@ -24,7 +25,7 @@ def build(folder: Path, kind: str) -> None:
 
     torch.manual_seed(0)
     inputs = {
-        CAMERA: PolicyFeature(FeatureType.VISUAL, (3, SIDE, SIDE)),
+        CAMERAS[kind]: PolicyFeature(FeatureType.VISUAL, (3, SIDE, SIDE)),
         STATE: PolicyFeature(FeatureType.STATE, (8,)),
     }
     outputs = {ACTION: PolicyFeature(FeatureType.ACTION, (7,))}
@@ -32,16 +33,16 @@ def build(folder: Path, kind: str) -> None:
         kind, input_features=inputs, output_features=outputs, device="cpu", push_to_hub=False, **WORDS[kind]
     )
     get_policy_class(kind)(config).save_pretrained(folder)
-    for processor in make_pre_post_processors(policy_cfg=config, dataset_stats=statistics()):
+    for processor in make_pre_post_processors(policy_cfg=config, dataset_stats=statistics(CAMERAS[kind])):
         processor.save_pretrained(folder)
 
 
-def statistics() -> dict[str, dict[str, Any]]:
+def statistics(camera: str) -> dict[str, dict[str, Any]]:
     """Means of zero, deviations of one, bounds from -1 to 1; frames from 0 to 1."""
     import torch
 
-    shapes = {CAMERA: (3, 1, 1), STATE: (8,), ACTION: (7,)}
-    lowest = {CAMERA: 0.0, STATE: -1.0, ACTION: -1.0}
+    shapes = {camera: (3, 1, 1), STATE: (8,), ACTION: (7,)}
+    lowest = {camera: 0.0, STATE: -1.0, ACTION: -1.0}
     return {
         key: {
             "mean": torch.zeros(shape),

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -28,7 +29,12 @@ from tracka.errors import TrackaError, errors
 from tracka.layout import Layout
 
 SEED, FAULTS = 20261128, 200
-SIDES = {"act": 128, "tdmpc": small_policies.SIDE, "vqbet": small_policies.SIDE}  # pixels of each one's frames
+SMALL = EvalSettings(observation_height=small_policies.SIDE, observation_width=small_policies.SIDE)
+SETTINGS = {
+    "act": EvalSettings(observation_height=128, observation_width=128),
+    "tdmpc": replace(SMALL, rename_map={"observation.images.image": small_policies.CAMERAS["tdmpc"]}),
+    "vqbet": SMALL,
+}
 # Acts on one observation with each checkpoint, as lerobot-eval makes policies and processors.
 ACT = """
 import json, sys
@@ -41,14 +47,14 @@ for folder in json.loads(sys.argv[1]):
         config = PreTrainedConfig.from_pretrained(folder)
         config.pretrained_path, config.device = folder, "cpu"
         torch.manual_seed(0)
-        policy = make_policy(config, env_cfg=LiberoEnv()).eval()
+        side, renamed = int(sys.argv[2]), json.loads(sys.argv[3])
+        policy = make_policy(config, env_cfg=LiberoEnv(), rename_map=renamed).eval()
         device = {"device_processor": {"device": "cpu"}}
-        names = {"rename_observations_processor": {"rename_map": {}}}
+        names = {"rename_observations_processor": {"rename_map": renamed}}
         before, after = make_pre_post_processors(
             policy_cfg=config, pretrained_path=folder, preprocessor_overrides=device | names
         )
         torch.manual_seed(1)
-        side = int(sys.argv[2])
         frames = {f"observation.images.{name}": torch.rand(1, 3, side, side) for name in ("image", "image2")}
         seen = before(frames | {"observation.state": torch.rand(1, 8), "task": [""]})
         with torch.no_grad():
@@ -154,13 +160,12 @@ def _another(value: Any, chance: random.Random) -> Any:
 FAULTS_OF: tuple[Fault, ...] = (of_weights, of_statistics, of_json)
 
 
-def refused(folder: Path, models: dict[str, str], side: int) -> bool:
-    """Whether `tracka check` would refuse it."""
-    frames = EvalSettings(observation_height=side, observation_width=side)
+def refused(folder: Path, models: dict[str, str], settings: EvalSettings) -> bool:
+    """Whether preflight would refuse it."""
     try:
         weights.require(folder)
-        normalizer.require(folder, frames)
-        found = errors(feature.compare(policy.read(folder, frames), feature.given(frames)))
+        normalizer.require(folder, settings)
+        found = errors(feature.compare(policy.read(folder, settings), feature.given(settings)))
     except TrackaError:
         return True
     return bool(found) or models.get(str(folder)) == "fail"
@@ -178,7 +183,7 @@ def sound_checkpoint(kind: str, request: pytest.FixtureRequest, tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("kind", SIDES)
+@pytest.mark.parametrize("kind", SETTINGS)
 def test_no_single_fault_that_changes_the_actions_is_accepted(
     kind: str, sound_checkpoint: Path, tmp_path: Path
 ) -> None:
@@ -190,8 +195,8 @@ def test_no_single_fault_that_changes_the_actions_is_accepted(
     (tmp_path / "logs").mkdir()
     checks = model.checks(spec, list(told), tmp_path / "logs")
     models = {check.name.removeprefix("model:"): check.status for check in checks}
-    accepted = [name for name in told if not refused(Path(name), models, SIDES[kind])]
-    sound, *others = actions([str(sound_checkpoint), *accepted], SIDES[kind])
+    accepted = [name for name in told if not refused(Path(name), models, SETTINGS[kind])]
+    sound, *others = actions([str(sound_checkpoint), *accepted], SETTINGS[kind])
     assert "action" in sound
     changed = {
         told[name]: said for name, said in zip(accepted, others, strict=True) if said not in (sound, {"error": ANY})
@@ -204,10 +209,11 @@ def test_no_single_fault_that_changes_the_actions_is_accepted(
     assert changed == {} and len(accepted) < FAULTS / 2 and same
 
 
-def actions(folders: list[str], side: int) -> list[dict[str, Any]]:
+def actions(folders: list[str], settings: EvalSettings) -> list[dict[str, Any]]:
     """What lerobot does with each checkpoint: its action, or the error that it ends with."""
+    words = [str(settings.observation_height), json.dumps(dict(settings.rename_map))]
     ended = subprocess.run(
-        [sys.executable, "-c", ACT, json.dumps(folders), str(side)],
+        [sys.executable, "-c", ACT, json.dumps(folders), *words],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,

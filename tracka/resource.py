@@ -61,7 +61,7 @@ class Found:
     """What was looked for so far, in order; what policies still need; and what of it came from the hub. What the
     policy called `first`, the baseline's, does not need blocks nobody but the policies that do."""
 
-    first: str
+    first: str = ""
     resources: list[Resource] = field(default_factory=list)
     needs: dict[Need, set[str]] = field(default_factory=dict)
     snapshots: dict[Wanted, Path] = field(default_factory=dict)
@@ -174,7 +174,7 @@ def _need(found: Found, spec: Campaign, wanted: Need) -> tuple[str, list[Resourc
     root, folder, commit = spec.layout.root, wanted.folder(spec.layout.root), None
     if folder != root / wanted.name:
         found.snapshots[wanted.wanted] = folder
-        if found.first in found.needs[wanted]:
+        if found.first in found.needs.get(wanted, ()):
             found.of_first.add(wanted.wanted)
         commit = folder.name
     if faults := list(wanted.faults(spec)):
