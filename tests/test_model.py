@@ -167,6 +167,37 @@ def test_a_probe_that_ends_without_an_answer_is_a_warning(
 # each type that can be built small
 
 
+# What is done to a checkpoint of the replay policy, a plug-in whose weights are buffers, and what is said of it.
+REPLAY: dict[str, tuple[Callable[[Path], object], str]] = {
+    "good": (lambda folder: None, "all 4 tensors of the model are in the file"),
+    "one_missing": (on(without("actions")), "1 of 4 tensors of the model are not in the file: actions"),
+    "one_renamed": (
+        on(lambda arrays: {name.replace("states", "positions"): value for name, value in arrays.items()}),
+        "1 of 4 tensors of the model are not in the file: states",
+    ),
+    "one_too_many": (
+        on(lambda arrays: arrays | {"ema": arrays["states"]}),
+        "1 tensors of the file are not of the model",
+    ),
+    "another_shape": (on(lambda arrays: arrays | {"states": arrays["states"][:, :-1].copy()}), "states has the shape"),
+    "another_type": (on(lambda arrays: arrays | {"states": arrays["states"].astype(np.int32)}), "states is of type"),
+    "another_count": (config(episodes=2), "has the shape"),
+    "unknown_field": (config(speed=2), "lerobot cannot read config.json"),
+}
+
+
+@pytest.mark.slow
+def test_a_plug_ins_checkpoint_is_compared_like_any_other(tmp_path: Path) -> None:
+    root = tmp_path / "campaign"
+    command = [sys.executable, "fixtures/replay.py", str(tmp_path / "sound"), "libero_object/0:0"]
+    subprocess.run(command, check=True, cwd=REPOSITORY, capture_output=True)
+    for name, (change, _) in REPLAY.items():
+        change(Path(shutil.copytree(tmp_path / "sound", root / "checkpoints" / name)))
+    checks = model.checks(campaign_of(root, n_action_steps=None), [f"checkpoints/{name}" for name in REPLAY], tmp_path)
+    for check, (name, (_, words)) in zip(checks, REPLAY.items(), strict=True):
+        assert check.status == ("pass" if name == "good" else "fail") and words in check.evidence, check
+
+
 @pytest.mark.slow
 @pytest.mark.dose
 def test_what_each_small_type_saves_is_complete_and_what_it_lacks_is_found(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ The model here is a small one, of lerobot's own code with smaller numbers: lerob
 from pathlib import Path
 
 import pytest
+import small_pi0
 import torch
 from campaigns import Made
 from lerobot.configs import PreTrainedConfig
@@ -13,30 +14,20 @@ from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi0.modeling_pi0 import PI0Policy
 from safetensors import safe_open
-from transformers import PaliGemmaConfig
 
 from fixtures import program, random_pi0
-from tracka import checkpoint, feature, need, resource, trust
+from tracka import checkpoint, feature, need, normalizer, placement, resource, trust, weights
 from tracka.matrix import SUITES
 
-SMALL = modeling_pi0.GemmaConfig(width=32, depth=2, mlp_dim=64, num_heads=2, num_kv_heads=1, head_dim=16)
 LARGE = {name: getattr(modeling_pi0, name) for name in ("get_gemma_config", "CONFIG_MAPPING")}  # lerobot's own
 TEXT = "pick up the milk and place it in the basket"
-
-
-def small_paligemma() -> PaliGemmaConfig:
-    made = PaliGemmaConfig()
-    made.vision_config.num_hidden_layers = 1
-    return made
 
 
 @pytest.fixture(scope="module")
 def small() -> pytest.MonkeyPatch:
     """lerobot's table of variants with small ones in it, for this module."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(modeling_pi0, "get_gemma_config", lambda variant: SMALL)
-        known = modeling_pi0.CONFIG_MAPPING
-        patch.setattr(modeling_pi0, "CONFIG_MAPPING", {"paligemma": small_paligemma, "gemma": known["gemma"]})
+        small_pi0.put(patch)
         yield patch
 
 
@@ -88,7 +79,8 @@ def test_track_a_finds_it_safe_fitting_and_whole(built: Path, made: Made) -> Non
     assert need.of(point) == [need.Need("tokenizer", str(built / "tokenizer"))]
     evidence, found = resource._need(resource.Found(), made.spec, need.of(point)[0])
     assert found[0].outcome == "found" and str(built / "tokenizer") in evidence
-    assert feature.check(made.spec, str(built)).status == "pass"
+    for check in (weights.check, normalizer.check, feature.check, placement.check):
+        assert check(made.spec, str(built)).status == "pass"
 
 
 def test_where_track_a_builds_it_the_tokenizer_is_named_where_it_will_lie(tmp_path: Path) -> None:

@@ -187,6 +187,7 @@ def sound_checkpoint(kind: str, request: pytest.FixtureRequest, tmp_path: Path) 
 def test_no_single_fault_that_changes_the_actions_is_accepted(
     kind: str, sound_checkpoint: Path, tmp_path: Path
 ) -> None:
+    assert not refused(sound_checkpoint, {}, SETTINGS[kind])
     chance, told = random.Random(SEED), dict[str, str]()
     for number in range(FAULTS):
         folder = Path(shutil.copytree(sound_checkpoint, tmp_path / f"{number:03}"))

@@ -11,6 +11,7 @@ from . import collect, engine, feature, simulator
 from .campaign import STEPS, Campaign
 from .collect import EvalRunResult
 from .files import Json
+from .matrix import Row
 
 SCENE = re.compile(r"^[A-Z_]+SCENE\d+_")  # what LIBERO's longer suites put before the words of a task
 
@@ -30,29 +31,31 @@ class Total:
 
 def totals(campaign: Campaign, results: Sequence[EvalRunResult]) -> list[Total]:
     """A total for each policy and suite that has episodes, in the order of their names."""
-    counted = [each for each in results if each.status == "pass" and each.run_id != campaign.baseline]
+    tasks = {row.run_id: campaign.task_ids(row) for row in campaign.compared}
+    counted = [each for each in results if each.status == "pass" and each.run_id in tasks]
     ordered = sorted(counted, key=_policy_and_suite)
-    return [_total(campaign, *key, list(group)) for key, group in groupby(ordered, _policy_and_suite)]
+    return [_total(tasks, *key, list(group)) for key, group in groupby(ordered, _policy_and_suite)]
 
 
 def _policy_and_suite(result: EvalRunResult) -> tuple[str, str]:
     return result.policy_path, result.task_suite
 
 
-def _total(campaign: Campaign, policy_path: str, suite: str, group: Sequence[EvalRunResult]) -> Total:
-    tasks = {task for each in group for task in campaign.task_ids(campaign.row(each.run_id))}
+def _total(tasks: Mapping[str, Sequence[int]], policy_path: str, suite: str, group: Sequence[EvalRunResult]) -> Total:
+    evaluated = {task for each in group for task in tasks[each.run_id]}
     episodes, successes = (sum(getattr(each, key) or 0 for each in group) for key in ("episodes", "successes"))
     rate = collect.rate_in_words(successes, episodes)
-    return Total(policy_path, suite, len(group), len(tasks), episodes, successes, rate)
+    return Total(policy_path, suite, len(group), len(evaluated), episodes, successes, rate)
 
 
 def rows(campaign: Campaign, manifests: Sequence[Json]) -> list[dict[str, Any]]:
     """How each row that ran was played, by its manifest, and what it has to reach."""
-    return [_row(campaign, manifest) for manifest in manifests]
+    known = {row.run_id: row for row in campaign.enabled}
+    return [_row(campaign, known[manifest["run_id"]], manifest) for manifest in manifests]
 
 
-def _row(campaign: Campaign, manifest: Json) -> dict[str, Any]:
-    row, settings = campaign.row(manifest["run_id"]), manifest["settings"]
+def _row(campaign: Campaign, row: Row, manifest: Json) -> dict[str, Any]:
+    settings = manifest["settings"]
     sides = (settings.get(f"observation_{side}", feature.SIDE) for side in ("height", "width"))
     videos = campaign.layout.run(row.run_id).attempt(manifest["attempt"]).output / "videos"
     kept = ("run_id", "policy_path", "task_ids", "batch_size", "seed", "engine", "mujoco_gl", "comparable")
@@ -62,18 +65,18 @@ def _row(campaign: Campaign, manifest: Json) -> dict[str, Any]:
         "steps": settings.get("episode_length", STEPS[manifest["task_suite"]]),
         "size": feature.times(tuple(sides)),
         "n_action_steps": manifest["n_action_steps"],
-        "threshold": _threshold(campaign, manifest["run_id"]),
+        "threshold": _threshold(campaign, row),
         "flags": _words(settings.get("flags", {})),
         "rename_map": _words(settings.get("rename_map", {})),
         "videos": campaign.layout.relative(videos) if videos.is_dir() else None,
     }
 
 
-def _threshold(campaign: Campaign, run_id: str) -> str:
-    rate = campaign.threshold(campaign.row(run_id))
+def _threshold(campaign: Campaign, row: Row) -> str:
+    rate = campaign.threshold(row)
     words = [f"{100 * rate:g}%"] if rate > 0 else []
-    words += ["its known answers"] if run_id in campaign.known_answers else []
-    return " and ".join(words) or "nothing"
+    words += ["its known answers"] if row.run_id in campaign.known_answers else []
+    return " and ".join(words) or "none"
 
 
 def _words(values: Mapping[str, Any]) -> str:
