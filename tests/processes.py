@@ -28,8 +28,12 @@ def of_campaign(root: Path) -> list[int]:
     return found
 
 
-def wait_for_the_end_of(root: Path, seconds: float = 5) -> None:
-    """Returns when no process of the campaign is left, and fails with their names where some are after `seconds`."""
+def wait_for_the_end_of(root: Path, seconds: float = 30) -> None:
+    """Returns when no process of the campaign is left, and fails with their names where some are after `seconds`.
+
+    Usually that is a moment. A worker of xdist that is still importing when its controller is killed ends when it first
+    reads from it: on a busy machine after six seconds and more.
+    """
     end = time.monotonic() + seconds
     while left := of_campaign(root):
         if time.monotonic() > end:

@@ -123,7 +123,7 @@ def kill_at_random(made: Made, chance: random.Random, kills: int, at_once: str) 
         killed += harness.poll() is None
         harness.kill()
         harness.wait()
-        wait_for_the_end_of(made.root, 5)
+        wait_for_the_end_of(made.root)
     return killed
 
 
