@@ -95,6 +95,8 @@ def test_a_fault_of_the_baselines_checkpoint_blocks_the_campaign_and_its_cause_s
     assert statuses(blocked) == ["pass", "blocked", "blocked", "blocked", "blocked"]
     assert blocked.started() == []
     assert ended.stdout.count(CAUSE) == 1, ended.stdout
+    assert ended.stdout.index("phase2: blocked") < ended.stdout.index(CAUSE) < ended.stdout.index("phase3: blocked")
+    assert CAUSE in (blocked.root.parent / "junit.xml").read_text()
 
 
 def test_a_sweep_runs_the_other_rows_and_says_why_those_did_not(partial: Made, copy_of: Callable[[Made], Made]) -> None:

@@ -218,7 +218,7 @@ def actions(folders: list[str], settings: EvalSettings) -> list[dict[str, Any]]:
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},  # others compute beside
     )
     told = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith('{"folder"')]
     return [{key: value for key, value in each.items() if key != "folder"} for each in told]

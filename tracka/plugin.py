@@ -192,7 +192,6 @@ class Controller:
         self.findings: list[Finding] = []
         self.accepted = False
         self.trouble: list[str] = []  # what kept a handoff or a page from being written
-        self.failures: set[str] = set()  # the lines that pytest shows of the tests that failed
 
     def pytest_report_header(self) -> str:
         spec = self.spec
@@ -229,10 +228,6 @@ class Controller:
         others = [Job(index) for index in nodeids if index not in rows]
         return [*cost.jobs(self.spec, rows, resume=not self.config.getoption("allow_overwrite")), *others]
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed and self.config.getoption("tbstyle") not in ("no", "line"):
-            self.failures |= {self._placeless(line.strip()) for line in report.longreprtext.splitlines()}
-
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.open = phase_of(nodeid) or self.open
 
@@ -244,6 +239,7 @@ class Controller:
             self._close(session)
         if self.trouble and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        self._leave_findings_to_the_summary()
 
     def _close(self, session: pytest.Session) -> None:
         """The verdict, and last of all the campaign's tick."""
@@ -274,17 +270,27 @@ class Controller:
             value = files.read_or_empty(path)
             if value:
                 yield f"{phase}: {value.get('status')}  {self.spec.layout.relative(path)}"
-                yield from (f"    {note}" for note in value.get("notes", []) if self._is_new(note, shown))
+                yield from (f"    {note}" for note in value.get("notes", []) if note not in shown)
                 shown += value.get("notes", [])
         if all(validate.valid_handoff(self.spec, phase).get("status") == "pass" for phase in PHASES):
-            yield from (f"    {finding}" for finding in self.findings if self._is_new(str(finding), shown))
+            yield from (f"    {finding}" for finding in self.findings if str(finding) not in shown)
         yield from (f"error: {line}" for line in self.trouble)
         if PHASES[-1] in self.ended:
             yield f"verdict: {verdict.words(self.spec, self.accepted)} (strict validation of all phases)"
 
-    def _is_new(self, line: str, shown: Sequence[str]) -> bool:
-        """Whether neither this summary nor a failed test has said `line` yet: each cause stands there once."""
-        return line not in shown and self._placeless(line) not in self.failures
+    def _leave_findings_to_the_summary(self) -> None:
+        """Takes what the handoffs note out of the failures on the terminal, so that it stands there once, at the end.
+
+        The JUnit report is written by now, and has it in each test.
+        """
+        handoffs = [files.read_or_empty(self.spec.layout.handoff(phase)) for phase in self.ended if phase in PHASES]
+        noted = {note for value in handoffs for note in value.get("notes", [])}
+        reporter = self.config.pluginmanager.get_plugin("terminalreporter")
+        for report in reporter.stats.get("failed", []) if reporter else ():
+            lines = report.longreprtext.splitlines()
+            kept = [line for line in lines if self._placeless(line.strip()) not in noted]
+            if len(kept) < len(lines):
+                report.longrepr = "\n".join([*kept, f"  see below, campaign {self.spec.name}"])
 
     def _placeless(self, line: str) -> str:
         """A line as handoffs have it: with paths from the campaign's folder."""

@@ -57,9 +57,11 @@ def main(asked: list[dict[str, Any]]) -> None:
     out = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # policies print
         import lerobot.policies.factory  # noqa: F401 - registers the types of lerobot's own
+        import torch
         from lerobot.utils.import_utils import register_third_party_plugins
 
         register_third_party_plugins()
+        torch.set_num_threads(1)  # it runs beside the simulator's probes, and has little to compute
         for each in asked:
             compared = compare(Path(each["folder"]), each["words"], each.get("processors", False))
             print(json.dumps(asdict(compared)), file=out, flush=True)
