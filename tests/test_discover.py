@@ -187,6 +187,17 @@ def test_a_type_that_no_setting_names_is_asked_of_the_checkpoint(make_campaign: 
     assert discover.policy_types(made.spec) == ["act"]
 
 
+def test_a_training_runs_folder_has_its_policys_type_and_is_told_by_preflight(
+    make_campaign: Callable[..., Made],
+) -> None:
+    made = make_campaign(settings=SETTINGS.replace('policy_type = "act"\n', ""))
+    fake = made.root / "checkpoints" / "fake"
+    fake.rename(made.root / "pretrained_model")
+    fake.mkdir()
+    (made.root / "pretrained_model").rename(fake / "pretrained_model")
+    assert discover.policy_types(made.spec) == ["act"]
+
+
 def test_a_campaign_asks_for_the_policy_types_of_its_enabled_rows_once_each(made: Made) -> None:
     settings = made.layout.settings
     tables = "[rows.long_b1_e6]\npolicy_type = 'pi0'\n[rows.off_b1_e1]\npolicy_type = 'smolvla'\n"

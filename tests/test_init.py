@@ -222,3 +222,14 @@ def test_a_repository_that_cannot_be_asked_leaves_its_type_open(tmp_path: Path) 
     environ = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf"), "no_proxy": "127.0.0.1"}
     assert tracka(tmp_path, "init", "new", "--policy-path", "org/policy", **environ).returncode == 0
     assert campaign.load(tmp_path / "tasks" / "new").defaults.policy_type is None
+
+
+@pytest.mark.parametrize("named", ["run", "run/checkpoints", "run/checkpoints/000100"])
+def test_a_training_runs_folder_is_refused_with_the_policys_own(made: Made, tmp_path: Path, named: str) -> None:
+    policy = tmp_path / "run" / "checkpoints" / "000100" / "pretrained_model"
+    fake_checkpoint(policy)
+    (tmp_path / "run" / "checkpoints" / "last").symlink_to("000100")
+    ended = made.call("init", str(tmp_path / "new"), "--policy-path", str(tmp_path / named))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "it is a folder of a training run; the policy lies in" in ended.stderr and "pretrained_model" in ended.stderr
+    assert not (tmp_path / "new").exists()

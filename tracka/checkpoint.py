@@ -77,26 +77,39 @@ def in_campaign(policy_path: str, root: Path) -> Path:
 
 
 def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
-    if not (folder / "config.json").is_file() and (trained := form.trained(folder)):
-        what = f"it is a folder of a training run; the policy lies in {trained}"
-        raise TrackaError(Finding(str(folder), what, f"Give {trained} as policy_path"))
+    if found := training_folder(folder):
+        raise TrackaError(found)
     missing = [name for name in REQUIRED if not (folder / name).is_file()]
     if missing:
         raise TrackaError(list(dict.fromkeys(form.lacking(folder, name) for name in missing)))
     return Checkpoint(source, revision, folder, policy_type(folder / "config.json"), digest.of_tree(folder))
 
 
+def training_folder(folder: Path) -> Finding | None:
+    """Returns where the policy lies if `folder` is one that a training run made around it."""
+    trained = None if (folder / "config.json").is_file() else form.trained(folder)
+    if trained is None:
+        return None
+    what = f"it is a folder of a training run; the policy lies in {trained}"
+    return Finding(str(folder), what, f"Give {trained} as policy_path")
+
+
 def named_type(policy_path: str, root: Path) -> str | None:
     """The policy type by config.json alone: of a folder here, else of the repository, from the cache or the hub.
 
-    Returns None where there is no such file, or nobody can be asked for it.
+    A training run's folder has the type of the policy in it: `resolve` says that it is one. Returns None where there is
+    no such file, or nobody can be asked for it.
     """
     folder = in_campaign(policy_path, root)
     if not folder.is_dir() and not _is_repository(policy_path):
         return None
     with contextlib.suppress(TrackaError):
         repo, _, revision = policy_path.partition("@")
-        here = folder if folder.is_dir() else hub.fetch(Wanted(repo, revision or None, CONFIG, CONFIG))
+        here = (
+            form.trained(folder) or folder
+            if folder.is_dir()
+            else hub.fetch(Wanted(repo, revision or None, CONFIG, CONFIG))
+        )
         return policy_type(here / "config.json")
     return None
 

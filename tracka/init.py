@@ -65,6 +65,8 @@ def _faults(root: Path, wanted: Wanted) -> Iterator[Finding]:
     elif beyond := [task for task in wanted.task_ids if not 0 <= task < SUITES[wanted.suite]]:
         what = f"{wanted.suite} has no task {some([str(task) for task in beyond])}"
         yield Finding("--task-ids", what, f"Use some of 0 to {SUITES[wanted.suite] - 1}, such as 0,3")
+    if found := checkpoint.training_folder(checkpoint.in_campaign(wanted.policy_path, root)):
+        yield found
     if not 0 <= wanted.min_success_rate <= 1:
         yield Finding("--min-success-rate", f"{wanted.min_success_rate} is no rate", "Use 0 to 1, such as 0.9")
 
