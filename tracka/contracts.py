@@ -92,7 +92,7 @@ def _preflight_checks(campaign: Campaign) -> Iterator[Finding]:
     yield from failed
     if report["status"] != "pass" and not failed:
         yield Finding(str(path), f"preflight is {report['status']} ({report['blocker']})", "Run preflight again")
-    for key, what in _doubts(campaign, report):
+    for key, what in () if failed else _doubts(campaign, report):  # what follows from a failed check is no other cause
         yield Finding(f"{path}, key {key}", what, "Run phase 2 again: pytest acceptance -m phase2")
 
 
