@@ -16,6 +16,7 @@ from .layout import Layout
 from .matrix import SUITES, Row
 
 RESIDENT = "resident"
+SIDE = 360  # pixels of a frame, where the campaign does not say otherwise (lerobot/envs/configs.py)
 # The steps after which lerobot 0.6 ends an episode.
 STEPS = {"libero_spatial": 280, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
 
@@ -34,6 +35,11 @@ class EvalSettings:
     use_async_envs: bool | None = None
     timeout_secs: int | None = None
     flags: Mapping[str, str | float | bool] = field(default_factory=dict)  # further flags of lerobot-eval
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """Height and width of the frames, in pixels."""
+        return self.observation_height or SIDE, self.observation_width or SIDE
 
     def updated(self, table: Mapping[str, Any]) -> "EvalSettings":
         """These settings with the keys of a row's own table put over them."""
@@ -104,6 +110,15 @@ class Campaign:
         """The least success rate, from 0 to 1, with which the row is accepted."""
         return self.row_success_rates.get(row.run_id, self.min_success_rate)
 
+    def settings_of(self, policy_path: str) -> list[EvalSettings]:
+        """The settings of the policy's enabled rows; the campaign's own where it has none."""
+        rows = [row for row in self.enabled if row.policy_path == policy_path]
+        return [self.settings(row) for row in rows] or [self.defaults]
+
+    def steps(self, row: Row) -> int:
+        """The control steps after which an episode of the row ends."""
+        return self.settings(row).episode_length or STEPS[row.task_suite]
+
     def is_judged(self, row: Row) -> bool:
         """Whether a success rate above 0 or known answers say what the row has to reach."""
         return self.threshold(row) > 0 or row.run_id in self.known_answers
@@ -118,8 +133,7 @@ class Campaign:
 
     def cost(self, row: Row) -> int:
         """A row's length by the matrix, in steps one after the other: the order of rows without a past."""
-        steps = self.settings(row).episode_length or STEPS[row.task_suite]
-        return -(-row.n_episodes // row.batch_size) * len(self.task_ids(row)) * steps
+        return -(-row.n_episodes // row.batch_size) * len(self.task_ids(row)) * self.steps(row)
 
 
 def load(root: Path) -> Campaign:

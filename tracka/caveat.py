@@ -8,10 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from . import run, schema, video
-from .campaign import STEPS, Campaign
+from .campaign import SIDE, STEPS, Campaign
 from .engine import INIT_STATES
 from .errors import Finding, TrackaError, some
-from .feature import SIDE
 from .files import Json
 from .matrix import SUITES, Row
 
@@ -100,9 +99,8 @@ def _settings(campaign: Campaign, row: Row) -> Iterator[str]:
     if settings.episode_length not in (None, STEPS[row.task_suite]):
         usual = f"those of {row.task_suite} after {STEPS[row.task_suite]}"
         yield f"episodes end after {settings.episode_length} steps, {usual}"
-    size = (settings.observation_height or SIDE, settings.observation_width or SIDE)
-    if size != (SIDE, SIDE):
-        yield f"frames of {size[0]} x {size[1]}, lerobot's own are {SIDE} x {SIDE}"
+    if settings.frame != (SIDE, SIDE):
+        yield f"frames of {settings.frame[0]} x {settings.frame[1]}, lerobot's own are {SIDE} x {SIDE}"
     for name, value in settings.flags.items():
         yield f"the flag {name} = {str(value).lower()}"
 

@@ -18,7 +18,6 @@ from .policy import ACTION, PREPROCESSOR, STATE, STRICT, TOLERANT, Policy, read
 # What lerobot 0.6.1 gives of LIBERO (test_feature.py holds it against lerobot's own classes).
 CAMERAS = {"agentview_image": "image", "robot0_eye_in_hand_image": "image2"}
 HAND = "robot0_eye_in_hand_image"
-SIDE = 360  # pixels, where the campaign does not say otherwise
 NUMBERS = {STATE: 8, ACTION: 7}
 # Keys of a config.json that say to what size frames are brought, and how many numbers are padded to.
 RESIZED = ("image_resolution", "resize_imgs_with_padding", "resize_shape", "image_resize_shape", "resize_images_to")
@@ -89,7 +88,6 @@ def _of(rows: Sequence[str], finding: Finding) -> Finding:
 
 def given(settings: EvalSettings) -> Given:
     """What LIBERO gives under these settings. Raises TrackaError where the mapping of cameras is no JSON."""
-    height, width = settings.observation_height or SIDE, settings.observation_width or SIDE
     names = CAMERAS
     if mapping := settings.flags.get("env.camera_name_mapping"):
         try:
@@ -100,7 +98,7 @@ def given(settings: EvalSettings) -> Given:
             raise TrackaError(Finding("flags, key env.camera_name_mapping", what, remedy)) from None
     keys = {camera: f"observation.images.{name}" for camera, name in names.items()}
     numbers = {ACTION: NUMBERS[ACTION]} if settings.flags.get("env.obs_type") == "pixels" else NUMBERS
-    return Given(keys, dict.fromkeys(keys.values(), (3, height, width)), numbers, settings.rename_map)
+    return Given(keys, dict.fromkeys(keys.values(), (3, *settings.frame)), numbers, settings.rename_map)
 
 
 def compare(policy: Policy, env: Given) -> list[Finding]:

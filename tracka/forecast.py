@@ -3,7 +3,7 @@
 import heapq
 from dataclasses import dataclass
 
-from .campaign import STEPS, Campaign
+from .campaign import Campaign
 from .matrix import Row
 
 GATES = 120  # seconds of phases 1, 2 and 5 (docs/several-gpus.md)
@@ -29,20 +29,13 @@ PACES = {
 def words(campaign: Campaign) -> str:
     """The campaign's size and, where it has GPUs, the time it is expected to take by either engine."""
     episodes = sum(row.n_episodes * len(campaign.task_ids(row)) for row in campaign.enabled)
-    told = f"{len(campaign.enabled)} rows, {episodes} episodes of at most {_longest(campaign)} steps"
+    longest = max(map(campaign.steps, campaign.enabled))
+    told = f"{len(campaign.enabled)} rows, {episodes} episodes of at most {longest} steps"
     if not campaign.expected_gpus:
         return f"{told}; how long that takes on a CPU, the baseline of phase 3 tells"
     times = [f"{in_words(seconds(campaign, engine))} with engine = {engine}" for engine in PACES]
     gpus = "1 GPU" if campaign.expected_gpus == 1 else f"{campaign.expected_gpus} GPUs"
     return f"{told}; for pi0 on {gpus} like an H100, with no early success, about {' or '.join(times)}"
-
-
-def _longest(campaign: Campaign) -> int:
-    return max(_steps(campaign, row) for row in campaign.enabled)
-
-
-def _steps(campaign: Campaign, row: Row) -> int:
-    return campaign.settings(row).episode_length or STEPS[row.task_suite]
 
 
 def seconds(campaign: Campaign, engine: str) -> float:
@@ -57,7 +50,7 @@ def seconds(campaign: Campaign, engine: str) -> float:
 def _row(campaign: Campaign, row: Row, pace: Pace) -> float:
     """A step of a smaller batch takes as long: the policy's calls bind, whose time hardly grows with the batch."""
     batches = -(-row.n_episodes // row.batch_size) * max(1, row.batch_size / BATCH)
-    return pace.row + batches * len(campaign.task_ids(row)) * _steps(campaign, row) * pace.step
+    return pace.row + batches * len(campaign.task_ids(row)) * campaign.steps(row) * pace.step
 
 
 def in_words(time: float) -> str:

@@ -47,8 +47,7 @@ def checks(spec: Campaign, policy_paths: Sequence[str], folder: Path) -> list[Ch
 def _asked(spec: Campaign, policy_path: str) -> Iterator[dict[str, Any]]:
     """The checkpoint's folder with each set of words that its rows put over its config.json."""
     point = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots)
-    settings = [spec.settings(row) for row in spec.enabled if row.policy_path == policy_path] or [spec.defaults]
-    for words in dict.fromkeys(map(_overrides, settings)):
+    for words in dict.fromkeys(map(_overrides, spec.settings_of(policy_path))):
         yield {"folder": str(point.folder), "words": list(words), "processors": _may_load(spec, point)}
 
 

@@ -15,7 +15,7 @@ from . import checkpoint, form, tensors
 from .campaign import Campaign, EvalSettings
 from .check import Check, guarded
 from .errors import Finding, TrackaError, some
-from .policy import ACTION, POSTPROCESSOR, PREPROCESSOR, STEPS, Features, Policy, features, overrides, read, steps
+from .policy import ACTION, POSTPROCESSOR, PREPROCESSOR, STEPS, Features, Policy, distinct, features, read, steps
 
 # Mode -> the statistics that it takes, the lower one or the mean first.
 NEEDED = {
@@ -62,9 +62,8 @@ def check(spec: Campaign, policy_path: str) -> Check:
 
     def judge() -> str:
         folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
-        rows = [spec.settings(row) for row in spec.enabled if row.policy_path == policy_path] or [spec.defaults]
-        distinct = {repr(overrides(settings)): settings for settings in rows}.values()
-        if found := list(dict.fromkeys(each for one in distinct for each in findings(folder, one, spec.trusted))):
+        settings = distinct(spec.settings_of(policy_path))
+        if found := list(dict.fromkeys(each for one in settings for each in findings(folder, one, spec.trusted))):
             raise TrackaError(found)
         return _evidence(folder)
 

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from . import collect, engine, feature, simulator
-from .campaign import STEPS, Campaign
+from .campaign import SIDE, STEPS, Campaign
 from .collect import EvalRunResult
 from .files import Json
 from .matrix import Row
@@ -56,7 +56,7 @@ def rows(campaign: Campaign, manifests: Sequence[Json]) -> list[dict[str, Any]]:
 
 def _row(campaign: Campaign, row: Row, manifest: Json) -> dict[str, Any]:
     settings = manifest["settings"]
-    sides = (settings.get(f"observation_{side}", feature.SIDE) for side in ("height", "width"))
+    sides = (settings.get(f"observation_{side}", SIDE) for side in ("height", "width"))
     videos = campaign.layout.run(row.run_id).attempt(manifest["attempt"]).output / "videos"
     kept = ("run_id", "policy_path", "task_ids", "batch_size", "seed", "engine", "mujoco_gl", "comparable")
     return {

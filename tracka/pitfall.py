@@ -30,7 +30,7 @@ DOCUMENTED = {
     **dict.fromkeys(("act", "diffusion", "pi0", "pi05", "pi0_fast", "smolvla", "tdmpc", "vqbet"), Documented()),
     "xvla": Documented("absolute", 800),
 }
-FPS, SIZE = 20, 360  # lerobot's own (lerobot/envs/configs.py)
+FPS = 20  # lerobot's own (lerobot/envs/configs.py)
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,7 @@ def undocumented(spec: Campaign) -> Iterator[Lint]:
         if documented and mode != documented.control_mode:
             yield Lint(f"row {row.run_id}", f"env.control_mode is {mode}, not {documented.control_mode}")
         if documented and documented.steps and settings.episode_length != documented.steps:
-            said = settings.episode_length or STEPS[row.task_suite]
-            yield Lint(f"row {row.run_id}", f"episodes end after {said} steps, not {documented.steps}")
+            yield Lint(f"row {row.run_id}", f"episodes end after {spec.steps(row)} steps, not {documented.steps}")
 
 
 def episode_lengths(spec: Campaign) -> Iterator[Lint]:
@@ -147,8 +146,7 @@ def episode_lengths(spec: Campaign) -> Iterator[Lint]:
 
 def frame_sizes(spec: Campaign) -> Iterator[Lint]:
     for row in spec.enabled:
-        settings = spec.settings(row)
-        given = (settings.observation_height or SIZE, settings.observation_width or SIZE)
+        given = spec.settings(row).frame
         if other := sorted(_trained(_config(spec, row)) - {given}):
             words = ", ".join(f"{height} x {width}" for height, width in other)
             yield Lint(f"row {row.run_id}", f"pictures of {given[0]} x {given[1]}, the checkpoint names {words}")

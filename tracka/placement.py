@@ -20,10 +20,10 @@ def check(spec: Campaign, policy_path: str) -> Check:
 
     def judge() -> str:
         folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
-        rows = [row for row in spec.enabled if row.policy_path == policy_path]
-        on_cpu = [row for row in rows if row.gpu_id == CPU]
+        rows = [row for row in spec.enabled if row.policy_path == policy_path and row.gpu_id == CPU]
+        on_cpu = policy.distinct(map(spec.settings, rows))
         found = list(_postprocessor(folder / policy.POSTPROCESSOR, bool(on_cpu)))
-        found += [each for row in on_cpu for each in _amp(policy.read(folder, spec.settings(row)))]
+        found += [each for settings in on_cpu for each in _amp(policy.read(folder, settings))]
         if found:
             raise TrackaError(list(dict.fromkeys(found)))
         return "the postprocessor's device and use_amp fit where the rows run"

@@ -1,6 +1,6 @@
 """What a policy was made for, by its checkpoint's JSON and the headers of its statistics; nothing else is read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,11 @@ def read(folder: Path, settings: EvalSettings = EvalSettings()) -> Policy:  # no
 def overrides(settings: EvalSettings) -> dict[str, Any]:
     """What the campaign's own flags put over a checkpoint's config.json."""
     return {key.removeprefix("policy."): value for key, value in settings.flags.items() if key.startswith("policy.")}
+
+
+def distinct(settings: Iterable[EvalSettings]) -> list[EvalSettings]:
+    """The settings, those left out that put the same over a config.json as one before them."""
+    return list({repr(overrides(each)): each for each in settings}.values())
 
 
 def features(table: Mapping[str, Any] | None) -> Features:
