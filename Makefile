@@ -83,7 +83,7 @@ bench-matrix: setup ## time and memory of parsing and collecting 10,000 rows; fa
 bench-overhead: setup ## what the harness adds to one row, median of five; fails above 3%
 	$(VENV)/bin/python -m benchmarks.overhead
 
-parity: setup ## hold the resident engine against lerobot-eval, episode by episode: some cases, a quarter of an hour
+parity: setup ## hold the resident engine against lerobot-eval, episode by episode: some cases, ten minutes
 	$(VENV)/bin/python -m fixtures.parity some --processes 2
 
 parity-full: setup ## (hours) the same for all cases; what was measured is kept; writes docs/parity.txt
