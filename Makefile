@@ -9,8 +9,8 @@ WORKERS ?= 2
 TEST_WORKERS ?= 3
 SMOKE := tasks/smoke-libero-object
 ANSWERS := tasks/known-answers
-# K of N for seven K, batch sizes 1, 2, 4 and 5: minutes on two cores, where the whole campaign takes hours.
-SOME_ANSWERS := object_t0_b1_e2,mix_1_of_5_b1,mix_4_of_8_b2,mix_7_of_10_b5,mix_9_of_12_b1,mix_2_of_8_b4,mix_3_of_6_b1,nothing_b1_e2
+# K of N for six K, batch sizes 1, 4 and 5: a quarter of an hour on two cores, where the whole campaign takes hours.
+SOME_ANSWERS := object_t0_b1_e2,mix_1_of_5_b1,mix_7_of_10_b5,mix_2_of_8_b4,mix_3_of_6_b1,nothing_b1_e2
 
 PYTEST = $(VENV)/bin/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
