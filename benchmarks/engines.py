@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fixtures import parity as program
 from fixtures.parity import Case
-from tracka import digest, parity
+from tracka import comparison, digest
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Timed:
 
     seconds: float  # of the whole process
     per_minute: float  # episodes, between the first that ended and the last
-    lines: parity.Played
+    episodes: comparison.Played
 
 
 def main() -> int:
@@ -37,13 +37,13 @@ def main() -> int:
         stages = json.loads((Path(folder) / "resident" / "eval" / "timings.json").read_text())
         if asked.keep:
             shutil.copytree(folder, asked.keep, dirs_exist_ok=True)
-    found = parity.compare(reference.lines, resident.lines)
+    found = comparison.compare(reference.episodes, resident.episodes)
     whole, steady = reference.seconds / resident.seconds, resident.per_minute / reference.per_minute
     print(f"{case}, {os.cpu_count()} cores, {program.PIXELS} x {program.PIXELS} pixels, policy on the CPU")
     print(f"{'':12} {'whole row':>12} {'under way':>20}")
     for name, each in (("reference", reference), ("resident", resident)):
         print(f"{name:12} {each.seconds:10.1f} s {each.per_minute:11.2f} a minute")
-    print(f"{'ratio':12} {whole:11.1f}x {steady:19.1f}x    ({found.same_actions} of {found.episodes} the same)")
+    print(f"{'ratio':12} {whole:11.1f}x {steady:19.1f}x    ({found.same} of {found.episodes} the same)")
     print("resident, seconds: " + ", ".join(f"{key} {value:.1f}" for key, value in stages["stages"].items()))
     print("of the main process: " + ", ".join(f"{key} {value:.1f}" for key, value in stages["main"].items()))
     print("of all workers: " + ", ".join(f"{key} {value:.1f}" for key, value in stages["workers"].items()))
@@ -65,11 +65,11 @@ def arguments() -> argparse.Namespace:
 
 def timed(case: Case, engine: str, folder: Path) -> Timed:
     program.play(case, engine, folder / engine)
-    lines = parity.read(folder / engine / "eval" / "episodes.jsonl")
-    ends = sorted(line["at_secs"] for line in lines.values())
+    episodes = comparison.read(folder / engine / "eval")
+    ends = sorted(episode.line["at_secs"] for episode in episodes.values())
     first = ends[case.batch_size - 1]  # a batch ends its episodes together
     rate = 60 * (len(ends) - case.batch_size) / (ends[-1] - first)
-    return Timed(json.loads((folder / engine / "seconds.json").read_text()), rate, lines)
+    return Timed(json.loads((folder / engine / "seconds.json").read_text()), rate, episodes)
 
 
 if __name__ == "__main__":

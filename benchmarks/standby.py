@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fixtures import parity as program
 from fixtures.parity import Case
-from tracka import parity, standby
+from tracka import comparison, standby
 
 ROWS = (
     Case(program.RANDOM, "libero_object", (0,), 7, 2),
@@ -32,7 +32,7 @@ class Row:
 
     seconds: float  # of the whole process
     load: float  # of its policy
-    lines: parity.Played
+    episodes: comparison.Played
 
 
 def main() -> int:
@@ -51,15 +51,15 @@ def main() -> int:
     sums = [sum(row.seconds for row in rows) for rows in (alone, shared)]
     later = [sum(row.seconds for row in rows[1:]) for rows in (alone, shared)]
     print(f"all {sums[0] / sums[1]:.2f}x, all but the first {later[0] / later[1]:.2f}x")
-    same = all(parity.compare(one.lines, other.lines).exact for one, other in zip(alone, shared, strict=True))
+    same = all(comparison.compare(one.episodes, other.episodes).exact for one, other in zip(alone, shared, strict=True))
     return 0 if same and later[0] > later[1] else 1
 
 
 def played(case: Case, folder: Path, told: Mapping[str, str]) -> Row:
     program.play(case, "resident", folder, told)
     stages = json.loads((folder / "eval" / "timings.json").read_text())["stages"]
-    lines = parity.read(folder / "eval" / "episodes.jsonl")
-    return Row(json.loads((folder / "seconds.json").read_text()), stages["policy_load"], lines)
+    episodes = comparison.read(folder / "eval")
+    return Row(json.loads((folder / "seconds.json").read_text()), stages["policy_load"], episodes)
 
 
 if __name__ == "__main__":

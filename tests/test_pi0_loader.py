@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_pi0
 from checkpoints import Arrays, change_weights
 from lerobot.configs import FeatureType, PolicyFeature, PreTrainedConfig
 from lerobot.policies.factory import get_policy_class, make_policy_config
 from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi05 import modeling_pi05
 
+from fixtures import small_pi0
 from tracka import loading, model
 from tracka.loading import IncompleteWeights
 from tracka.probes.model import Compared, compare

@@ -4,11 +4,19 @@ import pytest
 from campaigns import Made, fake_checkpoint
 
 from tracka import evidence, files, parity, proof, run
+from tracka.comparison import Comparison
 from tracka.errors import Finding, UsageError
 from tracka.plan import Plan
 from tracka.validate import holds
 
 RUN_ID = "wide_b4_e4"
+SAME = proof.numbers(Comparison(4, 4, 4, 4, (2, 2), 0.0, ()))
+PROVEN = {"compared": SAME, "repeated": None, "differing": []}
+REFUSED = {
+    "compared": proof.numbers(Comparison(4, 0, 4, 4, (2, 2), 1.9, ())),
+    "repeated": SAME,
+    "differing": ["libero_object task 0, episode 0: the action differs at step 0, by 1.9"],
+}
 
 
 @pytest.fixture
@@ -34,9 +42,7 @@ def certify(made: Made, proven: bool) -> None:
     """A certificate of all checkpoints, as a parity run would leave it."""
     for row in parity.subjects(made.spec):
         of = run.plan_row(made.spec, row, run.load_host(made.layout))
-        same = parity.Comparison(1, 1, 1, 0, 0, ()) if proven else parity.Comparison(9, 0, 0, 9, 0, ())
-        floor = None if proven else parity.Comparison(9, 9, 0, 0, 0, ())
-        value = parity.certificate(of, same, floor, ({}, {})) | {"reference_secs": 1.0, "resident_secs": 1.0}
+        value = parity.certificate(of, PROVEN if proven else REFUSED, {}, {}, {})
         files.write_json(proof.path(made.layout, of.proof_key), value)
 
 
@@ -71,8 +77,9 @@ def test_a_row_of_lerobot_eval_needs_no_proof(ready: Made) -> None:
 
 def test_without_a_parity_run_a_row_is_unproven_and_phase_3_says_so(resident: Made) -> None:
     assert "no parity run" in str(plan(resident).unproven)
-    (finding,) = holds(resident.spec, "phase3", "parity")
-    assert "no parity run" in finding.what and "lerobot-eval" in finding.remedy
+    findings = list(holds(resident.spec, "phase3", "parity"))
+    assert len(findings) == 2
+    assert all("no parity run" in each.what and "lerobot-eval" in each.remedy for each in findings)
 
 
 def test_a_parity_run_proves_all_rows_of_its_checkpoint(resident: Made) -> None:
@@ -83,7 +90,7 @@ def test_a_parity_run_proves_all_rows_of_its_checkpoint(resident: Made) -> None:
 
 def test_a_failed_parity_run_proves_nothing_and_is_told_with_its_figures(resident: Made) -> None:
     certify(resident, proven=False)
-    assert "the parity run failed: 0 of 9 outcomes" in str(plan(resident).unproven)
+    assert "the parity run failed: 0 of 4 episodes are the same to the bit" in str(plan(resident).unproven)
 
 
 @pytest.mark.parametrize("change", ["weights", "settings", "host"])
@@ -102,17 +109,59 @@ def test_another_checkpoint_setting_or_host_asks_for_a_new_proof(resident: Made,
     assert "no parity run" in str(plan(resident).unproven)
 
 
-def test_of_each_checkpoint_one_short_row_is_proven_the_baseline_first(resident: Made) -> None:
-    (row,) = parity.subjects(resident.spec)
-    assert (row.run_id, row.n_episodes) == ("baseline_b1_e2", 2)
+def test_a_verdict_that_was_written_by_hand_proves_nothing(resident: Made) -> None:
+    certify(resident, proven=False)
+    path = proof.path(resident.layout, plan(resident).proof_key)
+    files.write_json(path, files.read_json(path) | {"proven": True, "exact": True, "evidence": "all the same"})
+    assert "the parity run failed: 0 of 4" in str(plan(resident).unproven)
+    assert [finding.what for finding in holds(resident.spec, "phase3", "parity")]
 
 
-def test_rows_that_ask_their_checkpoint_otherwise_are_proven_each(resident: Made) -> None:
+def test_each_way_to_ask_a_checkpoint_is_proven_by_one_short_row_the_baseline_first(resident: Made) -> None:
+    """A row of one batch is played whole; of a longer one, a batch and one episode more."""
+    subjects = [(row.run_id, row.batch_size, row.n_episodes) for row in parity.subjects(resident.spec)]
+    assert subjects == [("baseline_b1_e2", 1, 2), ("wide_b4_e4", 4, 4)]
+
+
+OTHER_WAYS = {
+    "actions a look": "n_action_steps = 3",
+    "several tasks": "task_ids = [0, 1, 2]",
+    "frames": "observation_height = 128",
+}
+
+
+@pytest.mark.parametrize("line", OTHER_WAYS.values(), ids=OTHER_WAYS)
+def test_rows_that_ask_their_checkpoint_otherwise_are_proven_each(resident: Made, line: str) -> None:
     text = resident.layout.settings.read_text()
-    resident.layout.settings.write_text(f"{text}\n[rows.wide_b4_e4]\nn_action_steps = 3\n")
-    assert [row.run_id for row in parity.subjects(resident.spec)] == ["baseline_b1_e2", "wide_b4_e4"]
+    resident.layout.settings.write_text(f"{text}\n[rows.long_b1_e6]\n{line}\n")
+    ways = ["baseline_b1_e2", "long_b1_e6", "wide_b4_e4"]
+    assert sorted(row.run_id for row in parity.subjects(resident.spec)) == ways
     certify(resident, proven=True)
-    assert plan(resident).unproven is None and plan(resident, "long_b1_e6").unproven is None
+    assert [plan(resident, name).unproven for name in ways] == [None] * 3
+
+
+@pytest.mark.parametrize("change", ["batch size", "suite", "tasks", "noise", "code"])
+def test_a_proof_of_another_way_to_ask_proves_nothing(
+    resident: Made, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certify(resident, proven=True)
+    matrix, settings = resident.layout.matrix, resident.layout.settings
+    if change == "batch size":
+        matrix.write_text(matrix.read_text().replace("wide_b4_e4,libero_object,4", "wide_b4_e4,libero_object,2"))
+    elif change == "suite":
+        matrix.write_text(matrix.read_text().replace("wide_b4_e4,libero_object", "wide_b4_e4,libero_goal"))
+    elif change == "tasks":
+        settings.write_text(f"{settings.read_text()}\n[rows.wide_b4_e4]\ntask_ids = [0, 1]\n")
+    elif change == "noise":
+        use(resident, 'noise = "reference"')
+    else:
+        monkeypatch.setattr(proof, "code", lambda *_: "another")
+    assert "no parity run" in str(plan(resident).unproven)
+
+
+def test_a_retry_with_a_smaller_batch_is_proven_at_that_size_or_not_at_all(resident: Made) -> None:
+    certify(resident, proven=True)
+    assert plan(resident).unproven is None and plan(resident).retry(2).unproven is not None
 
 
 def gates_of_phase_3(made: Made) -> list[str]:
@@ -122,10 +171,11 @@ def gates_of_phase_3(made: Made) -> list[str]:
 
 def test_each_proof_is_a_gate_of_its_own_which_a_worker_takes_like_a_row(resident: Made) -> None:
     text = resident.layout.settings.read_text()
-    resident.layout.settings.write_text(f"{text}\n[rows.wide_b4_e4]\nn_action_steps = 3\n")
+    resident.layout.settings.write_text(f"{text}\n[rows.long_b1_e6]\nn_action_steps = 3\n")
     gate = "test_the_engine_plays_the_episodes_of_lerobot_eval"
     assert [name for name in gates_of_phase_3(resident) if name.startswith(gate)] == [
         f"{gate}[baseline_b1_e2]",
+        f"{gate}[long_b1_e6]",
         f"{gate}[wide_b4_e4]",
     ]
 
@@ -218,5 +268,5 @@ def test_the_baselines_checkpoint_must_be_played(other: Made, monkeypatch: pytes
 def test_a_certificate_without_episodes_proves_nothing(other: Made) -> None:
     certify(other, proven=True)
     path = proof.path(other.layout, plan(other).proof_key)
-    files.write_json(path, files.read_json(path) | {"episodes": 0})
+    files.write_json(path, files.read_json(path) | {"compared": proof.numbers(parity.NOTHING)})
     assert plan(other).unproven is not None

@@ -6,7 +6,6 @@ The model here is a small one, of lerobot's own code with smaller numbers: lerob
 from pathlib import Path
 
 import pytest
-import small_pi0
 import torch
 from campaigns import Made
 from lerobot.configs import PreTrainedConfig
@@ -15,11 +14,12 @@ from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi0.modeling_pi0 import PI0Policy
 from safetensors import safe_open
 
-from fixtures import program, random_pi0
+from fixtures import program, random_pi0, small_pi0
 from tracka import checkpoint, feature, need, normalizer, placement, resource, trust, weights
 from tracka.matrix import SUITES
 
-LARGE = {name: getattr(modeling_pi0, name) for name in ("get_gemma_config", "CONFIG_MAPPING")}  # lerobot's own
+NAMES = ("get_gemma_config", "CONFIG_MAPPING", small_pi0.VLM)
+LARGE = {name: getattr(modeling_pi0, name) for name in NAMES}  # lerobot's own
 TEXT = "pick up the milk and place it in the basket"
 
 

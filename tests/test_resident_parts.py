@@ -1,5 +1,6 @@
 """The parts of the resident engine that need no simulator: episodes, noise, weights, records, flags."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -11,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from tracka import campaign, engine
+from tracka import campaign, comparison, engine
 from tracka.probes import reference
 from tracka.resident import evaluation, noise, weights
 from tracka.resident.crew import Crew
-from tracka.resident.episode import Episode, Look, Outcome, digest, episodes
+from tracka.resident.episode import Episode, Look, Outcome, digest, episodes, observation_sha
 from tracka.resident.player import manner
 from tracka.resident.record import Record
 from tracka.resident.settings import ResidentConfig, ResidentSettings
@@ -29,7 +30,7 @@ def look(number: int = 0, chunk: int = 0, task_id: int = 0, seed: int = 7) -> Lo
 
 
 def outcome(success: bool, steps: int = 4) -> Outcome:
-    return Outcome(success, float(success), float(success), np.ones((steps, 7), np.float32), "f" * 64)
+    return Outcome(success, float(success), float(success), np.ones((steps, 7), np.float32), "e" * 64, "f" * 64)
 
 
 # episodes
@@ -175,7 +176,7 @@ def test_what_is_recorded_is_read_as_lerobot_evals_metrics(tmp_path: Path) -> No
     record = Record(tmp_path / "eval", 4)
     played = [(each, outcome(each.number == 1)) for each in episodes("libero_object", (2, 5), 2, 1, 7)]
     for each in reversed(played):
-        record(*each)
+        record(*each, {})
     record.close({2: ["a.mp4"]})
     metrics = engine.read_metrics(tmp_path / "eval", ())
     assert metrics.warnings == () and (metrics.episodes, metrics.successes) == (4, 2)
@@ -190,7 +191,7 @@ def test_what_is_recorded_is_read_as_lerobot_evals_metrics(tmp_path: Path) -> No
 
 def test_a_record_that_is_closed_returns_what_it_has_written(tmp_path: Path) -> None:
     record = Record(tmp_path, 1)
-    record(Episode("libero_object", 3, 0, 7, 1), outcome(True))
+    record(Episode("libero_object", 3, 0, 7, 1), outcome(True), {})
     told = record.close({3: ["a.mp4"]})
     assert told == json.loads((tmp_path / "eval_info.json").read_text())
     assert (told["overall"]["n_episodes"], told["overall"]["video_paths"]) == (1, ["a.mp4"])
@@ -199,33 +200,94 @@ def test_a_record_that_is_closed_returns_what_it_has_written(tmp_path: Path) -> 
 # the reference
 
 
-def rollout_of(env: SimpleNamespace, policy: None, seeds: list[int]) -> dict[str, torch.Tensor]:
+class TwoSlots:
+    """A vector environment of two slots whose state counts its steps."""
+
+    num_envs = 2
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def reset(self, **_: object) -> tuple[dict[str, Any], dict[str, Any]]:
+        self.steps = 0
+        return self._seen(), {}
+
+    def step(self, action: object) -> tuple[Any, ...]:
+        self.steps += 1
+        return self._seen(), None, None, None, {}
+
+    def _seen(self) -> dict[str, Any]:
+        return {"pixels": {"image": np.full((2, 4, 4, 3), self.steps, np.uint8)}, "state": np.array([[0.0], [1.0]])}
+
+    def call(self, name: str) -> tuple[Any, ...]:
+        return {"task_id": (3, 3), "first_state": ("a", "b"), "state_sha": ("c", "d")}[name]
+
+
+def rollout_of(env: TwoSlots, policy: Any, seeds: list[int]) -> dict[str, torch.Tensor]:
     """What lerobot's rollout returns of two episodes: one succeeds in its second step, one ends in its fourth."""
+    env.reset(seed=seeds)
+    for _ in range(4):
+        env.step(None)
     done = torch.tensor([[False, True, True, True], [False, False, False, True]])
     success = torch.tensor([[False, True, True, True], [False, False, False, False]])
-    return {"done": done, "success": success, "action": torch.arange(2 * 4 * 7, dtype=torch.float64).view(2, 4, 7)}
+    actions = torch.arange(2 * 4 * 7, dtype=torch.float64).view(2, 4, 7)
+    return {"done": done, "success": success, "action": actions, "reward": success.double()}
 
 
-def test_the_reference_notes_each_episode_up_to_the_step_that_ended_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    env = SimpleNamespace(call=lambda name: [3, 3])
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> comparison.Played:
+    """Three episodes at batch 2 by the reference around a lerobot-eval of numbers."""
     stock = SimpleNamespace(rollout=rollout_of)
-    stock.main = lambda: [stock.rollout(env, None, seeds=seeds) for seeds in ([7, 8], [9, 10])]
+    stock.main = lambda: [stock.rollout(TwoSlots(), None, seeds=seeds) for seeds in ([7, 8], [9, 10])]
     monkeypatch.setitem(sys.modules, "lerobot.scripts", SimpleNamespace(lerobot_eval=stock))  # type: ignore[arg-type]
-    parser = SimpleNamespace(parse_arg=lambda name: tmp_path / "eval")
-    monkeypatch.setitem(sys.modules, "lerobot.configs.parser", parser)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "lerobot.envs", SimpleNamespace(libero=SimpleNamespace()))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "tracka.resident.recorded", SimpleNamespace(RecordedEnv=None))  # type: ignore[arg-type]
+    words = {"env.task": "libero_object", "output_dir": tmp_path / "eval", "eval.n_episodes": 3}
+    monkeypatch.setitem(sys.modules, "lerobot.configs.parser", SimpleNamespace(parse_arg=words.get))  # type: ignore[arg-type]
+    monkeypatch.setattr("sys.argv", ["reference"])
     reference.main()
-    lines = list(map(json.loads, (tmp_path / "eval" / "episodes.jsonl").read_text().splitlines()))
+    return comparison.read(tmp_path / "eval")
+
+
+def test_the_reference_notes_each_episode_up_to_the_step_that_ended_it(recorded: comparison.Played) -> None:
+    lines = [episode.line for episode in recorded.values()]
     told = [(line["task"], line["episode"], line["seed"], line["success"], line["steps"]) for line in lines]
-    assert told == [(3, 0, 7, True, 2), (3, 1, 8, False, 4), (3, 2, 9, True, 2), (3, 3, 10, False, 4)]
-    actions = rollout_of(env, None, [])["action"].numpy().astype(np.float32)
-    assert [line["actions_sha"] for line in lines] == [digest(actions[0, :2]), digest(actions[1])] * 2
+    assert told == [(3, 0, 7, True, 2), (3, 1, 8, False, 4), (3, 2, 9, True, 2)]
+    actions = rollout_of(TwoSlots(), None, [])["action"].numpy().astype(np.float32)
+    assert [line["actions_sha"] for line in lines] == [
+        digest(actions[0, :2]),
+        digest(actions[1]),
+        digest(actions[0, :2]),
+    ]
+    assert np.array_equal(recorded[3, 1].actions, actions[1])
+    assert [line["sum_reward"] for line in lines] == [1.0, 0.0, 1.0]
+
+
+def test_the_reference_notes_what_was_seen_before_each_step_and_both_states(recorded: comparison.Played) -> None:
+    line = recorded[3, 1].line
+    seen = {"pixels": {"image": np.full((4, 4, 3), 2, np.uint8)}, "state": np.array([1.0])}
+    assert line["observations"]["2"] == observation_sha(seen) and list(line["observations"]) == ["0", "1", "2", "3"]
+    assert (line["first_state_sha"], line["final_state_sha"]) == ("b", "d")
+    assert recorded[3, 0].line["observations"].keys() == {"0", "1"}
+
+
+@pytest.mark.parametrize("engine", ["reference", "resident"])
+def test_both_engines_draw_the_noise_of_an_episode_by_the_rule_that_is_written_down(engine: str) -> None:
+    """docs/resident.md: SHA-256 of suite/task/seed/init state/chunk, its first seven bytes a seed of torch's CPU."""
+    seed = int.from_bytes(hashlib.sha256(b"libero_object/0/10/3/1").digest()[:7], "big")
+    wanted = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
+    if engine == "resident":
+        assert torch.equal(noise.of_looks([look(3, chunk=1)], SHAPE)[0], wanted)
+        return
+    policy = SimpleNamespace(model=SimpleNamespace(sample_noise=lambda shape, device: None))
+    with reference._given_noise(policy, ["libero_object/0/10/3"]):
+        drawn = [policy.model.sample_noise((1, *SHAPE), "cpu") for _ in range(2)]
+    assert torch.equal(drawn[1][0], wanted) and policy.model.sample_noise((1, *SHAPE), "cpu") is None
 
 
 def test_what_ended_before_a_crash_is_on_disk(tmp_path: Path) -> None:
     record = Record(tmp_path, 9)
-    record(Episode("libero_object", 0, 0, 7, 1), outcome(True))
+    record(Episode("libero_object", 0, 0, 7, 1), outcome(True), {})
     assert json.loads((tmp_path / "episodes.jsonl").read_text())["success"] is True
     assert np.load(tmp_path / "actions" / "libero_object_0_0.npy").shape == (4, 7)
     assert not (tmp_path / "eval_info.json").exists()
@@ -233,7 +295,7 @@ def test_what_ended_before_a_crash_is_on_disk(tmp_path: Path) -> None:
 
 def test_lines_that_tell_otherwise_than_the_sums_are_found(tmp_path: Path) -> None:
     record = Record(tmp_path, 1)
-    record(Episode("libero_object", 0, 0, 7, 1), outcome(True))
+    record(Episode("libero_object", 0, 0, 7, 1), outcome(True), {})
     record.close({})
     lines = (tmp_path / "episodes.jsonl").read_text()
     (tmp_path / "episodes.jsonl").write_text(lines.replace('"success": true', '"success": false'))
@@ -294,6 +356,9 @@ class Still:
     """A simulator in which nothing moves."""
 
     description, fallbacks, max_steps = "pick it up", (), 1
+
+    def state(self) -> Any:
+        return np.zeros(3)
 
     def reset(self, *_: Any) -> dict[str, Any]:
         return {"pixels": {"image": np.full((2, 2, 3), 9, np.uint8)}}

@@ -9,7 +9,7 @@ import pytest
 from campaigns import REPOSITORY
 
 from fixtures.parity import environ
-from tracka import engine, parity, video
+from tracka import comparison, engine, video
 
 pytestmark = pytest.mark.simulator
 
@@ -46,10 +46,10 @@ def test_it_plays_lerobot_evals_episodes_to_the_bit_and_leaves_its_evidence(
 ) -> None:
     sizes = {"env.observation_height": pixels, "env.observation_width": pixels, "env.episode_length": steps}
     for module, name in (("tracka.probes.reference", "reference"), ("tracka.resident", "resident")):
-        own: dict[str, object] = {} if name == "reference" else {"resident.slots": 3}
+        own: dict[str, object] = {} if name == "reference" else {"resident.slots": 3, "resident.hash_looks": "true"}
         ended = play(module, tiny_act, tmp_path / name, **sizes, **own)
         assert ended.returncode == 0, ended.stderr[-3000:]
-    found = parity.compare(*(parity.read(tmp_path / name / "episodes.jsonl") for name in ("reference", "resident")))
+    found = comparison.compare(*(comparison.read(tmp_path / name) for name in ("reference", "resident")))
     assert found.exact and found.episodes == 4
     theirs, ours = (engine.read_metrics(tmp_path / name, ()) for name in ("reference", "resident"))
     assert ours.warnings == () and ours.tasks == theirs.tasks

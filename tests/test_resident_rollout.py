@@ -12,7 +12,8 @@ import pytest
 
 from tracka.resident.crew import Crew
 from tracka.resident.episode import Episode, Look, Outcome, Task, episodes
-from tracka.resident.player import Manner, Player
+from tracka.resident.player import Manner, Player, Shapes
+from tracka.resident.record import Looks
 from tracka.resident.rollout import Rollout
 from tracka.resident.slot import Act, Begin, Ended, Film, Filmed, Seen
 
@@ -52,7 +53,7 @@ class Slots:
             if len(done) == length(episode):
                 del self.playing[number]
                 taken = np.array(done, np.float32)[:, None]
-                return Ended(number, Outcome(bool(episode.number % 2), 0.0, 0.0, taken, "state"))
+                return Ended(number, Outcome(bool(episode.number % 2), 0.0, 0.0, taken, "first", "last"))
         return Seen(number, {}, f"task {episode.task_id}")
 
     def replies(self) -> list[Any]:
@@ -64,8 +65,8 @@ class Slots:
 class Words:
     """A player whose actions tell for whom and when they are, so that a mix-up is seen."""
 
-    def __init__(self, manner: Manner, batch_size: int) -> None:
-        self.manner, self.batch_size = manner, batch_size
+    def __init__(self, manner: Manner, batch_size: int, lengths: bool) -> None:
+        self.manner, self.batch_size, self.lengths = manner, batch_size, lengths
         self.calls: list[list[Look]] = []
         self.copies = 0
 
@@ -75,6 +76,10 @@ class Words:
 
     def give_back(self, mine: int) -> None:
         pass
+
+    def company(self, look: Look) -> Shapes:
+        """Instructions of the first task are longer."""
+        return (("tokens", (1, 12 if self.lengths and look.episode.task_id == 0 else 8)),)
 
     def mixed(self, looks: Sequence[Look]) -> list[Any]:
         self.calls.append(list(looks))
@@ -92,11 +97,13 @@ def mark(episode: Episode, chunk: int) -> float:
     return 1000 * episode.task_id + 10 * episode.number + chunk
 
 
-def played(manner: Manner, slots: int, batch_size: int, seed: int = 0, n_episodes: int = 7) -> SimpleNamespace:
+def played(
+    manner: Manner, slots: int, batch_size: int, seed: int = 0, n_episodes: int = 7, lengths: bool = False
+) -> SimpleNamespace:
     todo = episodes("libero_object", (0, 3, 4), n_episodes, batch_size, 7)
-    crew, player, outcomes = Slots(slots, seed), Words(manner, batch_size), {}
+    crew, player, outcomes = Slots(slots, seed), Words(manner, batch_size, lengths), {}
 
-    def record(episode: Episode, outcome: Outcome) -> None:
+    def record(episode: Episode, outcome: Outcome, looks: Looks) -> None:
         assert episode not in outcomes
         outcomes[episode] = outcome
 
@@ -121,6 +128,17 @@ def test_no_two_looks_of_a_call_have_the_same_position_when_episodes_mix() -> No
     for call in run.player.calls:
         assert max(Counter(look.episode.position for look in call).values()) == 1
     assert any(len({look.episode.task_id for look in call}) > 1 for call in run.player.calls)
+
+
+@pytest.mark.parametrize(("slots", "batch_size"), [(1, 1), (4, 4), (12, 4), (32, 8)])
+def test_looks_whose_instructions_differ_in_length_share_no_call(slots: int, batch_size: int) -> None:
+    for seed in range(3):
+        run = played(MIXING, slots, batch_size, seed, n_episodes=9, lengths=True)
+        assert set(run.outcomes) == set(run.todo)
+        for call in run.player.calls:
+            assert len({look.episode.task_id == 0 for look in call}) == 1
+    if batch_size > 1:
+        assert run.rollout.mixed_calls > 0
 
 
 def test_in_reference_batches_are_played_one_after_the_other_in_lerobot_evals_order() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from campaigns import REPOSITORY, Made
 
-from tracka import files, parity, run, schema
+from tracka import files, parity, proof, run, schema
 from tracka.files import Json
 from tracka.sieve import sieve
 
@@ -70,9 +70,10 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
     yield "campaign", CAMPAIGN
     spec = made.spec
     plan = run.plan_row(spec, spec.row("baseline_b1_e2"), run.load_host(layout))
-    same, other = parity.Comparison(9, 9, 9, 0, 0, ()), parity.Comparison(9, 8, 7, 1, 0, ("task 0, seed 7: 1 step",))
-    for found, floor in ((same, None), (other, same)):
-        yield "parity", parity.certificate(plan, found, floor, ({}, {})) | {"reference_secs": 2.5, "resident_secs": 1}
+    numbers = proof.numbers(parity.NOTHING)
+    for again in (None, numbers):
+        judged = {"compared": numbers, "repeated": again, "differing": ["episode 0: the action differs"]}
+        yield "parity", parity.certificate(plan, judged, {"fallbacks": ["no"]}, {"resident": 1.5}, {"a.npy": "0" * 64})
 
 
 def broken(value: Any) -> Iterator[Any]:

@@ -209,9 +209,7 @@ def test_no_single_fault_that_changes_the_actions_is_accepted(
     }
     same = others.count(sound)
     ends = len(accepted) - same
-    print(
-        f"{kind}: of {count} faults {count - len(accepted)} are refused, {same} change no action, {ends} end the row"
-    )
+    print(f"{kind}: of {count} faults {count - len(accepted)} are refused, {same} change no action, {ends} end the row")
     assert changed == {} and len(accepted) < count / 2 and same
 
 

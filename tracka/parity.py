@@ -1,87 +1,31 @@
 """The parity gate: the same row through lerobot-eval and through the resident engine, episode by episode.
 
-Guarantees: a certificate is written whole or not at all, after both engines have ended well; equal actions to the last
-bit prove the engine; where they differ, the reference is run once more against itself, and the engines may differ no
-more than that.
+Guarantees: a certificate is written whole or not at all, after both engines have ended well, with the records that its
+numbers come from beside it; what was played is a row's own way to ask: its batch size, its noise, several tasks where
+it has several. Where lerobot-eval repeats itself to the bit, nothing but the same bits proves the engine.
 """
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from . import environment, files, lease, leftover, place, process, proof, run, schema, secret
+from . import comparison, files, lease, leftover, place, proof, run, schema
 from .campaign import Campaign
-from .errors import Finding, UsageError, some
+from .comparison import Comparison, Played
+from .errors import UsageError
 from .files import Json
-from .gpu import Device
-from .layout import RunFolder
 from .matrix import Row
-from .plan import REFERENCE_NOISE, Host, Plan, asked_of_policy
+from .plan import Host, Plan, asked_of_policy
+from .recording import AGAIN, REFERENCE, RESIDENT, Recordings
 
-SIGNIFICANT = 0.05
-Played = Mapping[tuple[int, int], Json]  # (task, seed) -> the episode's line
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two runs of the same episodes."""
-
-    episodes: int
-    same_outcome: int
-    same_actions: int
-    only_first: int  # episodes that only the first solved
-    only_second: int
-    differing: tuple[str, ...]
-
-    @property
-    def exact(self) -> bool:
-        return self.same_actions == self.episodes == self.same_outcome
-
-    @property
-    def mcnemar_p(self) -> float:
-        """The exact McNemar test of the episodes that only one of both solved."""
-        from statsmodels.stats.contingency_tables import mcnemar
-
-        table = [[0, self.only_first], [self.only_second, 0]]
-        return 1.0 if self.same_outcome == self.episodes else float(mcnemar(table, exact=True).pvalue)
-
-
-def compare(first: Played, second: Played) -> Comparison:
-    """Raises UsageError where the two are not of the same episodes."""
-    if first.keys() != second.keys():
-        odd = sorted(first.keys() ^ second.keys())
-        raise UsageError(Finding("parity", f"only one engine played {some([str(each) for each in odd])}", "Run again"))
-    pairs = [(name, first[name], second[name]) for name in sorted(first)]
-    return Comparison(
-        len(pairs),
-        sum(a["success"] == b["success"] for _, a, b in pairs),
-        sum(a["actions_sha"] == b["actions_sha"] for _, a, b in pairs),
-        sum(a["success"] and not b["success"] for _, a, b in pairs),
-        sum(b["success"] and not a["success"] for _, a, b in pairs),
-        tuple(_difference(*pair) for pair in pairs if pair[1]["actions_sha"] != pair[2]["actions_sha"]),
-    )
-
-
-def _difference(name: tuple[int, int], first: Json, second: Json) -> str:
-    told = [f"{each['steps']} steps, {'success' if each['success'] else 'failure'}" for each in (first, second)]
-    return f"task {name[0]}, seed {name[1]}: {told[0]}; {told[1]}"
-
-
-def read(path: Path) -> Played:
-    """The episodes that an engine has recorded. Raises UsageError where they cannot be read."""
-    try:
-        return {(line["task"], line["seed"]): line for line in files.read_lines(path)}
-    except KeyError as error:
-        raise UsageError(Finding(str(path), f"no record of episodes ({error})", "See the logs beside it")) from error
+TASKS = 2  # of a row that has several: looks of both may share a call
+WIDE = 8  # episodes where lerobot-eval does not repeat itself, so that outcomes can tell something
+NOTHING = Comparison(0, 0, 0, 0, (0, 0), 0.0, ())
 
 
 def subjects(campaign: Campaign) -> list[Row]:
-    """The rows to be proven: one of each checkpoint and way to ask it, of one LIBERO task and one batch; none for
-    lerobot-eval.
-
-    One batch, so that a policy's noise can be lerobot-eval's; where a batch is one episode, two.
-    """
+    """The rows to be proven: one of each checkpoint and way to ask it; none for lerobot-eval."""
     first: dict[bytes, Row] = {}
     for row in _candidates(campaign):
         first.setdefault(_way(campaign, row), row)
@@ -101,29 +45,100 @@ def _candidates(campaign: Campaign) -> list[Row]:
 
 
 def _way(campaign: Campaign, row: Row) -> bytes:
-    return files.canonical([row.policy_path, asked_of_policy(campaign, row)])
+    return files.canonical([row.policy_path, row.batch_size, asked_of_policy(campaign, row)])
 
 
 def _short(row: Row) -> Row:
-    return replace(row, n_episodes=min(row.n_episodes, max(row.batch_size, 2)))
+    """The row with at most a whole batch and one episode more, whose slot is reset a second time."""
+    return replace(row, n_episodes=min(row.n_episodes, row.batch_size + 1))
 
 
 def prove(campaign: Campaign, row: Row, host: Host) -> Json:
-    """The certificate of the row's checkpoint on this host, from the disk or else made now.
+    """The certificate of the row's checkpoint and way to ask it on this host: the campaign's, the user's or a new one.
 
     Raises TrackaError where an engine fails; a certificate that says no is returned like any other.
     """
     place.require(campaign.layout)
-    plan = run.plan_row(_of_one_task(campaign, row), row, host)
-    path = proof.path(campaign.layout, plan.proof_key)
-    found = schema.read_or_empty("parity", path)
-    if found.get("key") == plan.proof_key and found.get("run_id") == row.run_id and found["proven"]:
-        return found
+    plan = _plan(campaign, row, host)
+    path, kept = proof.path(campaign.layout, plan.proof_key), proof.kept(plan.proof_key)
+    if _holds(path, plan.proof_key):
+        return proof.read(path, plan.proof_key)
+    if _holds(kept, plan.proof_key):
+        return _copy(kept, path)
     leftover.end(leftover.ROW, str(path.parent))  # what a killed session left of its own parity run
     with lease.hold(row.gpu_id, lease.worker_number()) as device:
-        certificate = _certificate(plan, device, path.parent)
-    files.write_json(path, certificate)
+        found = _certificate(Recordings(plan, device, path.parent))
+    files.write_json(path, found)
+    if found["proven"]:
+        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+            _copy(path, kept)
+    return found
+
+
+def _certificate(recordings: Recordings) -> Json:
+    """Plays until the engine is proven or refused."""
+    recordings.reference()
+    recordings.resident()
+    if not recordings.compared(RESIDENT).exact:
+        recordings.reference(AGAIN)
+        if not recordings.compared(AGAIN).exact and (wider := _wide(recordings.plan)):
+            recordings.plan = wider
+            recordings.reference()
+            recordings.resident()
+            recordings.reference(AGAIN)
+    timings = files.read_or_empty(recordings.folder / RESIDENT / "timings.json")
+    return certificate(
+        recordings.plan,
+        _judged(recordings.played, recordings.plan.chunk),
+        timings,
+        {name: recordings.seconds(name) for name in recordings.played},
+        recordings.files(),
+    )
+
+
+def _wide(plan: Plan) -> Plan | None:
+    """The plan with more episodes, since outcomes of a few tell nothing; None where it has as many."""
+    row = replace(plan.row, n_episodes=max(plan.row.n_episodes, WIDE))
+    return replace(plan, row=row) if row != plan.row else None
+
+
+def _holds(path: Path, key: str) -> bool:
+    return bool(proof.read(path, key).get("proven")) and not list(doubts(path))
+
+
+def _copy(source: Path, target: Path) -> Json:
+    """Copies a certificate with its records, itself last, and returns it."""
+    certificate = schema.read("parity", source)
+    for name in certificate["files"]:
+        files.make_folder((target.parent / name).parent)
+        files.copy_atomic(source.parent / name, target.parent / name)
+    files.write_json(target, certificate)
     return certificate
+
+
+def doubts(path: Path) -> Iterator[str]:
+    """What in the records beside a certificate contradicts it: another content of a file, or other numbers."""
+    certificate, folder = schema.read("parity", path), path.parent
+    for name, sha256 in certificate["files"].items():
+        if not (folder / name).is_file():
+            yield f"{name} is missing"
+        elif files.sha256_file(folder / name) != sha256:
+            yield f"{name} is not as it was recorded"
+    if certificate["files"]:
+        names = [name for name in (REFERENCE, AGAIN, RESIDENT) if (folder / name).is_dir()]
+        again = _judged({name: comparison.read(folder / name) for name in names}, certificate["chunk"])
+        yield from (f"its {key} is not what its records say" for key in again if again[key] != certificate[key])
+
+
+def _judged(played: Mapping[str, Played], chunk: int) -> Json:
+    """The part of a certificate that its records decide."""
+    found = comparison.compare(played[REFERENCE], played[RESIDENT], chunk)
+    again = comparison.compare(played[REFERENCE], played[AGAIN], chunk) if AGAIN in played else None
+    return {
+        "compared": proof.numbers(found),
+        "repeated": None if again is None else proof.numbers(again),
+        "differing": [str(difference) for difference in found.differing],
+    }
 
 
 def prove_or_note(campaign: Campaign, row: Row, host: Host) -> Json:
@@ -134,99 +149,39 @@ def prove_or_note(campaign: Campaign, row: Row, host: Host) -> Json:
     except UsageError as error:
         if row.policy_path == campaign.row(campaign.baseline).policy_path:
             raise
-        plan = run.plan_row(_of_one_task(campaign, row), row, host)
-        nothing = certificate(plan, Comparison(0, 0, 0, 0, 0, ()), None, ({}, {}))
-        failed = {"proven": False, "exact": False, "evidence": error.findings[0].what}
-        found = nothing | failed | {"reference_secs": 0.0, "resident_secs": 0.0}
+        plan = _plan(campaign, row, host)
+        nothing = proof.numbers(NOTHING)
+        judged: Json = {"compared": nothing, "repeated": None, "differing": []}
+        found = certificate(plan, judged, {}, {}, {}) | {"evidence": error.findings[0].what}
         files.write_json(proof.path(campaign.layout, plan.proof_key), found)
         return found
 
 
-def _of_one_task(campaign: Campaign, row: Row) -> Campaign:
-    table = {**campaign.row_tables.get(row.run_id, {}), "task_ids": campaign.task_ids(row)[:1]}
-    return replace(campaign, row_tables={**campaign.row_tables, row.run_id: table})
+def _plan(campaign: Campaign, row: Row, host: Host) -> Plan:
+    table = {**campaign.row_tables.get(row.run_id, {}), "task_ids": campaign.task_ids(row)[:TASKS]}
+    return run.plan_row(replace(campaign, row_tables={**campaign.row_tables, row.run_id: table}), row, host)
 
 
-def _certificate(plan: Plan, device: Device, folder: Path) -> Json:
-    reference, reference_secs = _play(plan, device, folder / f"reference-{time.time_ns()}", "lerobot-eval")
-    resident, resident_secs = _play(plan, device, folder / f"resident-{time.time_ns()}", "resident")
-    found = compare(reference, resident)
-    floor = None
-    if not found.exact:
-        again, _ = _play(plan, device, folder / f"again-{time.time_ns()}", "lerobot-eval")
-        floor = compare(reference, again)
-    return certificate(plan, found, floor, (reference, resident)) | {
-        "reference_secs": round(reference_secs, 3),
-        "resident_secs": round(resident_secs, 3),
-    }
-
-
-def certificate(plan: Plan, found: Comparison, floor: Comparison | None, played: Sequence[Played]) -> Json:
-    """parity.json but for the seconds."""
-    fisher_p = None if floor is None else _fisher(found, floor)
-    return {
+def certificate(
+    plan: Plan, judged: Json, timings: Json, seconds: Mapping[str, float], recorded: Mapping[str, str]
+) -> Json:
+    """parity.json. `timings` are the resident engine's own, `recorded` the records beside it and their sha256."""
+    found = {
         "schema_version": schema.VERSION,
         "generated_at_utc": files.utc_now(),
         "key": plan.proof_key,
         "run_id": plan.row.run_id,
-        "proven": found.exact or (found.mcnemar_p >= SIGNIFICANT and (fisher_p or 0.0) >= SIGNIFICANT),
-        "exact": found.exact,
-        "evidence": _evidence(found, floor),
-        "episodes": found.episodes,
-        "same_outcome": found.same_outcome,
-        "same_actions": found.same_actions,
-        "reference_successes": sum(line["success"] for line in played[0].values()),
-        "resident_successes": sum(line["success"] for line in played[1].values()),
-        "mcnemar_p": found.mcnemar_p,
-        "floor": None
-        if floor is None
-        else {"same_outcome": floor.same_outcome, "same_actions": floor.same_actions, "fisher_p": fisher_p},
-        "differing": list(found.differing),
+        "evidence": "",
+        "suite": plan.row.task_suite,
+        "tasks": list(plan.task_ids),
+        "batch_size": plan.batch_size,
+        "manner": timings.get("manner", ""),
+        "fallbacks": timings.get("fallbacks", []),
+        "calls_of_several_tasks": timings.get("calls_of_several_tasks", 0),
+        "chunk": plan.chunk,
+        **judged,
+        "reference_secs": round(seconds.get(REFERENCE, 0.0), 3),
+        "resident_secs": round(seconds.get(RESIDENT, 0.0), 3),
+        "files": dict(recorded),
     }
-
-
-def _evidence(found: Comparison, floor: Comparison | None) -> str:
-    told = f"{found.same_outcome} of {found.episodes} outcomes and {found.same_actions} action sequences are the same"
-    if floor is None:
-        return told
-    return f"{told}; of the reference against itself {floor.same_outcome} and {floor.same_actions}"
-
-
-def _fisher(found: Comparison, floor: Comparison) -> float:
-    """The chance of so many outcomes that differ, were the engines as alike as the reference is to itself."""
-    from scipy.stats import fisher_exact
-
-    counts = [[each.episodes - each.same_outcome, each.same_outcome] for each in (found, floor)]
-    return float(fisher_exact(counts, alternative="greater").pvalue)
-
-
-def _play(plan: Plan, device: Device, folder: Path, engine: str) -> tuple[Played, float]:
-    """One engine's episodes of the plan, and the seconds it took. Raises UsageError where it fails."""
-    spec = replace(plan.campaign, engine=engine, resident=dict(plan.campaign.resident) | REFERENCE_NOISE)
-    ours = replace(plan, campaign=spec)
-    files.make_folder(folder)
-    target = RunFolder(folder)
-    command = ours.command(target, device.torch_name)
-    if engine == "lerobot-eval":
-        command = [*plan.host.render_prefix, *process.python("tracka.probes.reference"), *_flags(command)]
-    marks = leftover.marks(folder.parent, device.lock_file)
-    environ = environment.for_row(plan.campaign, device, plan.host.backend) | marks
-    ended = process.run(
-        command,
-        cwd=plan.campaign.layout.root,
-        env=environ,
-        stdout=target.stdout,
-        stderr=target.stderr,
-        bounds=plan.bounds,
-        secrets=secret.known(environ),
-        lease=device.lock,
-        journal=device.journal,
-        label=f"parity-{plan.row.run_id}",
-    )
-    if ended.code != 0:
-        raise UsageError(Finding(str(target.stderr), f"{engine} ended with exit code {ended.code}", "Read it"))
-    return read(target.output / "episodes.jsonl"), ended.seconds
-
-
-def _flags(command: Sequence[str]) -> list[str]:
-    return [word for word in command if word.startswith("--")]
+    return found | proof.verdict(found)

@@ -20,9 +20,8 @@ from .matrix import CPU, Row
 from .process import Bounds
 
 HASH_VERSION = 2
-# Of the resident engine's settings, those that decide outcomes; in a parity run its noise is lerobot-eval's.
+# Of the resident engine's settings, those that decide outcomes; its speed-ups change none, and each is held to that.
 DECIDING = ("noise", "compile")
-REFERENCE_NOISE = {"noise": "reference"}
 PACKAGES = ("lerobot", "mujoco", "robosuite", "hf-libero")
 
 
@@ -119,22 +118,33 @@ class Plan:
         if not self.campaign.is_resident:
             return {}
         chosen = {key: value for key, value in self.campaign.resident.items() if key in DECIDING}
-        return {"engine_version": proof.ENGINE_VERSION, "resident": chosen}
+        return {"engine_code": proof.code(), "resident": chosen}
 
     @property
     def proof_key(self) -> str:
-        """What a parity run of this plan proves: this checkpoint with its settings, on this host."""
-        return proof.key(
-            {
-                "checkpoint": self.checkpoint.tree_sha256,
-                "host": self.host.fingerprint,
-                "backend": self.host.backend,
-                **asked_of_policy(self.campaign, self.row),
-                "resident": {key: value for key, value in self.campaign.resident.items() if key == "compile"},
-                "versions": versions(),
-                "program": self._program(),
-            }
-        )
+        """What a parity run of this plan proves: this checkpoint, asked in this way, on this host."""
+        return proof.key(self._proven())
+
+    @property
+    def reference_key(self) -> str:
+        """What a recorded run of lerobot-eval holds for, whatever the resident engine's code."""
+        settings = campaigns.effective(self.settings)
+        counts = {"task_ids": list(self.task_ids), "n_episodes": self.row.n_episodes, "seed": self.row.seed}
+        length = settings.get("episode_length")
+        recorder = {"episode_length": length, "recorder": proof.code(proof.RECORDER)}
+        return files.sha256(files.canonical(self._proven() | counts | recorder))
+
+    def _proven(self) -> Json:
+        return {
+            "checkpoint": self.checkpoint.tree_sha256,
+            "host": self.host.fingerprint,
+            "backend": self.host.backend,
+            **asked_of_policy(self.campaign, self.row),
+            "batch_size": self.batch_size,
+            "resident": {key: value for key, value in self.campaign.resident.items() if key in DECIDING},
+            "versions": versions(),
+            "program": self._program(),
+        }
 
     @property
     def unproven(self) -> str | None:
@@ -211,6 +221,7 @@ class Plan:
             "outcome": None,
             "invalid": self.invalid,
             "unproven": self.unproven,
+            "threshold": self.campaign.threshold(row),
             **self.record(folder, device.gpu_id),
         }
 
@@ -223,6 +234,11 @@ class Plan:
             "settings": self._settings(),
             "versions": versions(),
         }
+
+    @property
+    def chunk(self) -> int:
+        """The actions that the policy plays of a chunk; 1 where nothing says how many."""
+        return max(1, self._action_steps() or 1)
 
     def _action_steps(self) -> int | None:
         """The actions that the policy plays of each chunk, by the campaign or else by its own config.json."""
@@ -243,11 +259,14 @@ class Plan:
 
 
 def asked_of_policy(campaign: Campaign, row: Row) -> Json:
-    """How a row asks its policy, whatever the tasks and however long: what a proof of one row shows of another."""
+    """How a row asks its policy, whichever tasks of the suite and however long: what a proof of one row shows of
+    another. Rows of one task and rows of several are asked otherwise, since looks of several may share a call."""
     settings = campaigns.effective(campaign.settings(row))
     left_out = ("task_ids", "episode_length", "timeout_secs")
     return {
         "device": gpu.torch_name(row.gpu_id),
+        "suite": row.task_suite,
+        "several_tasks": len(campaign.task_ids(row)) > 1,
         "settings": {key: value for key, value in settings.items() if key not in left_out},
     }
 

@@ -5,7 +5,7 @@ same row means the same episodes in both engines, whatever slot plays them.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +69,8 @@ class Outcome:
     sum_reward: float
     max_reward: float
     actions: Array
-    final_state: str  # SHA-256 of the simulator's last time, positions and velocities
+    first_state: str  # SHA-256 of the simulator's time, positions and velocities when the policy looks first
+    final_state: str  # the same at the end
 
     @property
     def steps(self) -> int:
@@ -83,6 +84,23 @@ class Outcome:
 
 def digest(array: Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def observation_sha(observation: Observation) -> str:
+    """SHA-256 of an observation's arrays in the order of their names: pictures as bytes, all else as float64."""
+    total = hashlib.sha256()
+    for name, array in _arrays(observation):
+        total.update(name.encode() + str(array.shape).encode())
+        total.update(np.ascontiguousarray(array if array.dtype == np.uint8 else array.astype(np.float64)))
+    return total.hexdigest()
+
+
+def _arrays(observation: Observation, prefix: str = "") -> Iterator[tuple[str, Array]]:
+    for name, value in sorted(observation.items()):
+        if isinstance(value, Mapping):
+            yield from _arrays(dict(value), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", np.asarray(value)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def evaluate(cfg: "ResidentConfig", kept: Kept, stages: Stages) -> None:
     record = Record(output, len(todo))
     player = _player(cfg, kept, len({each.batch for each in todo}))
     stages.end("load")
-    playing = Rollout(crew, player, todo, record)
+    playing = Rollout(crew, player, todo, record, cfg.resident.hash_looks)
     playing.run()
     stages.end("rollout")
     films = _films(record.ordered(), cfg.resident.videos, output / "videos")
@@ -172,7 +172,9 @@ def _timings(
         "stages": _rounded(whole),
         "main": _rounded(playing.seconds),
         "workers": _rounded(workers),
+        "manner": player.manner.words,
         "policy_calls": playing.calls,
+        "calls_of_several_tasks": playing.mixed_calls,
         "looks": playing.asked,
         "slots": len(playing.crew),
         "processes": len(playing.crew.processes),

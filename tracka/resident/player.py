@@ -22,6 +22,7 @@ from lerobot.envs.factory import make_env_pre_post_processors
 from lerobot.envs.utils import preprocess_observation
 from lerobot.policies.factory import make_policy, make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
+from lerobot.processor import TokenizerProcessorStep
 from lerobot.utils.constants import ACTION
 
 from .. import loading
@@ -38,6 +39,7 @@ MIXING: Mapping[str, Callable[[Any], bool]] = {
     "smolvla": lambda config: config.n_obs_steps == 1 and config.rtc_config is None,
 }
 NOISY = ("pi0", "pi05", "smolvla")
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]  # input of a policy -> its shape
 # What a policy class of a plug-in may say of itself: its select_action reads an observation only when its queue is
 # empty, and draws nothing at random.
 DECLARATION = "reads_once_per_chunk"
@@ -51,6 +53,12 @@ class Manner:
     lazy: bool  # looked at once a chunk
     concurrent: bool  # several batches at once
     reasons: tuple[str, ...] = ()
+
+    @property
+    def words(self) -> str:
+        """What the manner is called in timings and certificates."""
+        asked = "mixing" if self.mixing else "lockstep" if self.concurrent else "lockstep, one batch at a time"
+        return f"{asked}, {'a look a chunk' if self.lazy else 'a look a step'}"
 
 
 def manner(policy: PreTrainedPolicy, draws: str, batches: int) -> Manner:
@@ -89,6 +97,8 @@ class Player:
         self.env_before, self.env_after = make_env_pre_post_processors(env_cfg=cfg.env, policy_cfg=cfg.policy)
         self.spare: list[PreTrainedPolicy] = []
         self.draws = noise.Reference()
+        tokenizers = [step for step in self.before.steps if isinstance(step, TokenizerProcessorStep)]
+        self.pads_to_longest = any(step.padding != "max_length" for step in tokenizers)
         self.seconds = time.perf_counter() - start
 
     @property
@@ -105,6 +115,14 @@ class Player:
     def chunk(self) -> int:
         """Actions a look."""
         return int(self.policy.config.n_action_steps) if self.manner.lazy else 1
+
+    def company(self, look: Look) -> Shapes:
+        """What all looks of a call must have in common: the shapes of the policy's inputs for each look alone, where
+        its tokenizer pads to the longest of a call, since padding changes how a policy rounds."""
+        if not self.pads_to_longest:
+            return ()
+        tensors = {name: value for name, value in self._batch([look]).items() if isinstance(value, torch.Tensor)}
+        return tuple(sorted((name, tuple(value.shape)) for name, value in tensors.items()))
 
     def copy(self) -> PreTrainedPolicy:
         """A policy with a memory of its own, for one batch in lockstep; weights are shared."""

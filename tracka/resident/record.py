@@ -6,7 +6,7 @@ Guarantees: an episode is on disk, whole, before the next one is told of; eval_i
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,15 @@ from .. import files
 from .episode import Episode, Outcome
 
 Played = tuple[Episode, Outcome]
+Looks = Mapping[int, str]  # control step, from 0 -> SHA-256 of what the policy saw before it
 
 
-def line(episode: Episode, outcome: Outcome, seconds: float) -> dict[str, Any]:
-    """An episode's line of episodes.jsonl. `seconds` is the time since the evaluation's start."""
-    return {
+def line(episode: Episode, outcome: Outcome, seconds: float, looks: Looks) -> dict[str, Any]:
+    """An episode's line of episodes.jsonl. `seconds` is the time since the evaluation's start.
+
+    `observations` is left out where no look was hashed: it is for the parity gate.
+    """
+    told = {
         "suite": episode.suite,
         "task": episode.task_id,
         "episode": episode.number,
@@ -31,9 +35,11 @@ def line(episode: Episode, outcome: Outcome, seconds: float) -> dict[str, Any]:
         "steps": outcome.steps,
         "sum_reward": outcome.sum_reward,
         "actions_sha": outcome.actions_sha,
+        "first_state_sha": outcome.first_state,
         "final_state_sha": outcome.final_state,
         "at_secs": round(seconds, 3),
     }
+    return told | ({"observations": {str(step): sha for step, sha in looks.items()}} if looks else {})
 
 
 class Record:
@@ -47,11 +53,11 @@ class Record:
         (folder / "actions").mkdir(parents=True, exist_ok=True)
         self.log = (folder / "episodes.jsonl").open("x", encoding="utf-8")
 
-    def __call__(self, episode: Episode, outcome: Outcome) -> None:
+    def __call__(self, episode: Episode, outcome: Outcome, looks: Looks) -> None:
         """Takes an episode that has ended."""
         np.save(self.folder / "actions" / f"{episode.suite}_{episode.task_id}_{episode.number}.npy", outcome.actions)
         now = time.monotonic() - self.start
-        self.log.write(json.dumps(line(episode, outcome, now)) + "\n")
+        self.log.write(json.dumps(line(episode, outcome, now, looks)) + "\n")
         self.log.flush()
         os.fsync(self.log.fileno())
         self.played.append((episode, outcome))

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from .crew import Crew
-from .episode import Array, Episode, Look, Outcome, Task
-from .player import Player
+from .episode import Array, Episode, Look, Outcome, Task, observation_sha
+from .player import Player, Shapes
+from .record import Looks
 from .slot import Act, Begin, Ended, Film, Filmed, Seen
 
 FULL = 0.75  # of a batch is worth a call: who waits for the last places waits long
 Take = tuple[Episode, Outcome, Path]  # what to play again, and where the video goes
-Recorded = Callable[[Episode, Outcome], None]
+Recorded = Callable[[Episode, Outcome, Looks], None]
 
 
 @dataclass
@@ -31,7 +32,10 @@ class Party:
     policy: Any = None
     slots: dict[int, int] = field(default_factory=dict)  # slot -> index of its episode
     looks: dict[int, Look] = field(default_factory=dict)  # index -> what was seen last
+    seen: dict[int, dict[int, str]] = field(default_factory=dict)  # index -> control step -> hash of what was seen
     waiting: set[int] = field(default_factory=set)  # indices that wait for actions
+    since: int = 0  # the policy calls when the last of them began to wait
+    company: Shapes | None = None  # with whom it may share a call, by the last look
     chunk: int = 0
 
     @property
@@ -50,14 +54,16 @@ class Party:
 
 
 class Rollout:
-    """Plays `episodes` and tells `recorded` of each as it ends."""
+    """Plays `episodes` and tells `recorded` of each as it ends, with a hash of each look where `hashing`."""
 
-    def __init__(self, crew: Crew, player: Player, episodes: Sequence[Episode], recorded: Recorded) -> None:
-        self.crew, self.player, self.recorded = crew, player, recorded
+    def __init__(
+        self, crew: Crew, player: Player, episodes: Sequence[Episode], recorded: Recorded, hashing: bool = False
+    ) -> None:
+        self.crew, self.player, self.recorded, self.hashing = crew, player, recorded, hashing
         self.parties = _parties(episodes, mixing=player.manner.mixing)
         self.playing: dict[int, Party] = {}  # slot -> its party
         self.seconds: dict[str, float] = defaultdict(float)
-        self.calls = self.asked = 0
+        self.calls = self.mixed_calls = self.asked = 0
 
     def run(self) -> None:
         self._deal()
@@ -124,6 +130,9 @@ class Rollout:
             if isinstance(reply, Seen):
                 party.looks[index] = self._look(party, index, reply)
                 party.waiting.add(index)
+                party.since = self.calls
+                if self.player.manner.mixing:
+                    party.company = self.player.company(party.looks[index])
             elif isinstance(reply, Ended):
                 self._end(party, index, reply)
         self._deal()
@@ -133,11 +142,14 @@ class Rollout:
         observation = {"pixels": pictures}
         if seen.robot_state:
             observation["robot_state"] = seen.robot_state
+        if self.hashing:
+            step = party.chunk * self.player.chunk
+            party.seen.setdefault(index, {})[step] = observation_sha(observation)
         return Look(party.episodes[index], party.chunk, seen.description, observation)
 
     def _end(self, party: Party, index: int, ended: Ended) -> None:
         del party.slots[ended.slot], self.playing[ended.slot]
-        self.recorded(party.episodes[index], ended.outcome)
+        self.recorded(party.episodes[index], ended.outcome, party.seen.pop(index, {}))
         if not party.slots and party.policy is not None and self.player.manner.concurrent:
             self.player.give_back(party.policy)
 
@@ -146,11 +158,17 @@ class Rollout:
         ready = list({id(party): party for party in self.playing.values() if party.ready}.values())
         if not self.player.manner.mixing:
             return ready[:1]
-        places: dict[int, Party] = {}
+        companies: dict[Shapes | None, list[Party]] = defaultdict(list)
         for party in ready:
-            places.setdefault(party.place, party)
-        enough = len(places) >= FULL * self.player.batch_size or len(ready) == len(self.playing)
-        return list(places.values()) if enough else []
+            companies[party.company].append(party)
+        calls = [_call(parties) for parties in companies.values() if self._enough(parties)]
+        return min(calls, key=lambda parties: min(party.since for party in parties), default=[])
+
+    def _enough(self, ready: Sequence[Party]) -> bool:
+        """Whether a call is full enough, or nobody is left who is likely to join it."""
+        company = ready[0].company
+        likely = [party for party in self.playing.values() if party.company in (None, company)]
+        return len({party.place for party in ready}) >= FULL * self.player.batch_size or len(ready) == len(likely)
 
     def _ask(self, parties: Sequence[Party]) -> None:
         start = time.perf_counter()
@@ -161,6 +179,7 @@ class Rollout:
             actions = self.player.in_step(party.policy, [party.looks[i] for i in range(len(party.episodes))])
         self.seconds["policy"] += time.perf_counter() - start
         self.calls += 1
+        self.mixed_calls += len({party.task for party in parties}) > 1
         self._act(parties, actions)
 
     def _act(self, parties: Sequence[Party], actions: Sequence[Array]) -> None:
@@ -171,6 +190,14 @@ class Rollout:
             for slot, index in party.slots.items():
                 self.asked += 1
                 self.crew.send(slot, Act(slot, actions[number if self.player.manner.mixing else index]))
+
+
+def _call(ready: Sequence[Party]) -> list[Party]:
+    """Of these parties one for each place of a call, those that wait longest."""
+    places: dict[int, Party] = {}
+    for party in sorted(ready, key=lambda party: party.since):
+        places.setdefault(party.place, party)
+    return list(places.values())
 
 
 def _parties(episodes: Sequence[Episode], mixing: bool) -> list[Party]:

@@ -31,6 +31,7 @@ class ResidentSettings:
     fast_load: bool = True  # weights straight to the device, without a random initialisation
     standby: bool = True  # the harness's: whether a process that stands by may play it
     compile: bool = False  # torch.compile, which may change outcomes
+    hash_looks: bool = False  # episodes.jsonl has a hash of each observation: for the parity gate
 
     def __post_init__(self) -> None:
         if self.noise not in NOISE:

@@ -105,6 +105,7 @@ class Slot:
     simulator: "Simulator | None" = None
     task: Task | None = None
     episode: Episode | None = None
+    first_state: str = ""
     actions: list[Array] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
 
@@ -177,6 +178,7 @@ class Worker:
         start = time.perf_counter()
         observation = simulator.reset(episode.seed, episode.init_state, episode.ordinal)
         self.seconds["reset"] += time.perf_counter() - start
+        slot.first_state = digest(simulator.state())
         return observation
 
     def _built(self, slot: Slot, episode: Episode) -> "Simulator":
@@ -232,4 +234,5 @@ class Worker:
 def _outcome(slot: Slot, success: bool) -> Outcome:
     assert slot.simulator is not None
     actions = np.stack(slot.actions)
-    return Outcome(success, sum(slot.rewards), max(slot.rewards), actions, digest(slot.simulator.state()))
+    rewards = sum(slot.rewards), max(slot.rewards)
+    return Outcome(success, *rewards, actions, slot.first_state, digest(slot.simulator.state()))
