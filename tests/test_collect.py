@@ -188,7 +188,7 @@ def test_any_text_comes_back_from_the_csv(tmp_path: Path, text: str) -> None:
 
 def test_the_markdown_has_one_line_a_run_and_as_many_cells_in_each() -> None:
     head, rule, first, second = collect.markdown([RESULT, replace(RESULT, run_id="s")]).splitlines()
-    assert {line.count("|") for line in (head, rule, first, second)} == {10}
+    assert {line.count("|") for line in (head, rule, first, second)} == {11}
     assert first.startswith("| r | libero_object | pass | 2 | 1 | 50.0% (9.5 to 90.5) |")
 
 

@@ -9,7 +9,21 @@ import os
 import time
 from pathlib import Path
 
-from . import engine, environment, failure, files, lease, leftover, marker, process, schema, secret, standby
+from . import (
+    engine,
+    environment,
+    failure,
+    files,
+    gpu,
+    judgement,
+    lease,
+    leftover,
+    marker,
+    process,
+    schema,
+    secret,
+    standby,
+)
 from .engine import Metrics
 from .errors import TrackaError
 from .failure import Failure
@@ -84,7 +98,8 @@ def _execute(plan: Plan, folder: RunFolder, manifest: Json, environ: dict[str, s
 def _judge(plan: Plan, folder: RunFolder, manifest: Json, ended: Exit) -> Json:
     logs = (folder.stdout, folder.stderr)
     metrics = engine.read_metrics(folder.output, logs)
-    failed = failure.diagnose(ended, metrics, plan.row.task_suite, plan.expected, logs)
+    device = gpu.torch_name(manifest["gpu_id"])
+    failed = failure.diagnose(ended, metrics, plan.row.task_suite, plan.expected, logs, device)
     records = engine.episode_records(metrics, plan.batch_size, plan.row.n_episodes, plan.row.seed)
     files.write_text(folder.episodes, "".join(json.dumps(record) + "\n" for record in records))
     layout = plan.campaign.layout
@@ -123,6 +138,7 @@ def _result(
         "video_paths": [layout.relative(video) for video in videos],
         "stdout_log": layout.relative(top.stdout),
         "stderr_log": layout.relative(top.stderr),
+        "files": judgement.recorded(folder),
     }
 
 
@@ -183,7 +199,8 @@ def restore_marker(layout: Layout, result: Json) -> None:
 
 def _end_marker(layout: Layout, result: Json, notes: str) -> None:
     path = layout.relative(layout.run(result["run_id"]).result)
-    ended = {"result_path": path, "reason": result["reason"], "notes": notes}
+    sha256 = files.sha256_file(layout.run(result["run_id"]).result)
+    ended = {"result_path": path, "result_sha256": sha256, "reason": result["reason"], "notes": notes}
     marker.advance(layout, result["run_id"], result["status"], result["attempt"], **ended)
 
 

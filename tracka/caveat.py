@@ -7,7 +7,7 @@ stand on the terminal, in handoffs and in results.md, and are no findings of a s
 from collections import defaultdict
 from collections.abc import Iterator
 
-from . import run, schema, video
+from . import files, judgement, marker, run, schema, video
 from .campaign import SIDE, STEPS, Campaign
 from .engine import INIT_STATES
 from .errors import Finding, TrackaError, some
@@ -18,6 +18,8 @@ USUAL = (
     "The usual sign of a wrong set-up: cameras, statistics, control mode or n_action_steps of another training. Look at"
     " a video, and at `tracka check`"
 )
+SLOWER = "The results stand, and take longer; docs/resident.md has what each way needs"
+HISTORY = "Say so wherever the result is quoted"
 BENCHMARK = "Leave it as the benchmark has it, or say so wherever the result is quoted"
 
 
@@ -25,7 +27,7 @@ def of_phase(campaign: Campaign, phase: str) -> list[Finding]:
     """The caveats that the end of `phase` tells: preflight's after phase 2, those of the results after phase 4."""
     if phase == "phase2":
         return list(of_preflight(campaign))
-    return list(of_results(campaign)) if phase == "phase4" else []
+    return [*of_results(campaign), *of_history(campaign)] if phase == "phase4" else []
 
 
 def of_preflight(campaign: Campaign) -> Iterator[Finding]:
@@ -52,11 +54,12 @@ def _changed_since(campaign: Campaign, check: Json) -> str:
 
 
 def of_results(campaign: Campaign) -> Iterator[Finding]:
-    """Results that look like a wrong set-up: no success at all, videos of one colour."""
+    """Results that look like a wrong set-up, and what the engine could not do as asked."""
     results = {row.run_id: run.read_result(campaign.layout, row.run_id) or {} for row in campaign.enabled}
     yield from _without_success(campaign, results)
     for row in campaign.enabled:
         yield from _without_pictures(campaign, row, results[row.run_id])
+    yield from _fallbacks(campaign, results)
 
 
 def _without_success(campaign: Campaign, results: dict[str, Json]) -> Iterator[Finding]:
@@ -78,6 +81,51 @@ def _without_pictures(campaign: Campaign, row: Row, result: Json) -> Iterator[Fi
         what = f"{len(plain)} of {len(paths)} videos show one colour, such as {campaign.layout.relative(plain[0])}"
         remedy = "The policy saw no picture: look at that video, and at the frame beside preflight.json"
         yield Finding(f"row {row.run_id}", what, remedy, warning=True)
+
+
+def _fallbacks(campaign: Campaign, results: dict[str, Json]) -> Iterator[Finding]:
+    """The slower ways that the resident engine took, each with its reason and the rows that it took it in."""
+    rows_by_reason: dict[str, list[str]] = defaultdict(list)
+    for run_id, result in results.items():
+        if result:
+            attempt = campaign.layout.run(run_id).attempt(result["attempt"])
+            for reason in files.read_or_empty(attempt.output / "timings.json").get("fallbacks", ()):
+                rows_by_reason[str(reason)].append(run_id)
+    for reason, run_ids in rows_by_reason.items():
+        yield Finding(f"rows {some(run_ids)}", f"fallback: {reason}", SLOWER, warning=True)
+
+
+def of_history(campaign: Campaign) -> Iterator[Finding]:
+    """What was changed after a result was known: rows left out, thresholds lowered, attempts taken away."""
+    enabled = {row.run_id for row in campaign.enabled}
+    runs = campaign.layout.runs
+    ran = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
+    for run_id in ran:
+        manifest, result = run.read_files(campaign.layout, run_id)
+        if result is not None and run_id not in enabled and (why := _shortfall(manifest, result)):
+            yield Finding(f"row {run_id}", f"it is no longer enabled, and its run {why}", HISTORY, warning=True)
+    for row in campaign.enabled:
+        yield from _of_row(campaign, row)
+
+
+def _of_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    manifest, result = run.read_files(campaign.layout, row.run_id)
+    asked, least = manifest.get("threshold", 0.0), campaign.threshold(row)
+    if result and least < asked and (why := _shortfall(manifest, result)) and result["status"] == "pass":
+        what = f"its threshold was lowered to {100 * least:g}% after its run {why}"
+        yield Finding(f"row {row.run_id}", what, HISTORY, warning=True)
+    numbers, state = campaign.layout.run(row.run_id).numbers(), marker.read(campaign.layout, row.run_id)
+    if lost := judgement.lost_attempts(numbers, state):
+        what = f"{lost} of its attempts {'is' if lost == 1 else 'are'} no longer in its run folder"
+        yield Finding(f"row {row.run_id}", what, HISTORY, warning=True)
+
+
+def _shortfall(manifest: Json, result: Json) -> str:
+    """How a run fell short of what its row had to reach when it began; empty where it did not."""
+    if result["status"] != "pass":
+        return f"failed ({result['reason']})"
+    asked, rate = manifest.get("threshold", 0.0), result["success_rate"]
+    return f"reached {100 * rate:.1f}% of {100 * asked:g}%" if rate < asked else ""
 
 
 def of_settings(campaign: Campaign) -> Iterator[Finding]:

@@ -299,6 +299,7 @@ def collect_command(
     if dry_run:
         print(f"would write {len(results)} runs into {', '.join(map(str, targets))}")
         return
+    collect.require_unchanged(spec.layout if spec else Layout.of_runs(runs_root), [each.run_id for each in results])
     collect.write_csv(results, summary_csv)
     collect.write_markdown(results, summary_md)
     if failures_csv and spec:

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from . import answer, campaign, engine, files, gpu, marker, markup, matrix, run, schema
+from . import answer, campaign, engine, files, gpu, judgement, marker, markup, matrix, run, schema
 from .campaign import Campaign
+from .errors import Finding, UsageError
 from .layout import Layout
 from .matrix import Row
 
@@ -48,6 +49,7 @@ class EvalRunResult:
     duration_sec: float | None = None
     invalid: str | None = None  # why the simulator was not the benchmark's
     unproven: str | None = None  # why the engine is not known to play lerobot-eval's episodes
+    engine: str = ""  # that played
 
 
 def load_run_manifest(path: Path) -> dict[str, Any]:
@@ -143,6 +145,7 @@ def _line(manifest: dict[str, Any], result: dict[str, Any]) -> EvalRunResult:
         duration_sec=result["duration_sec"],
         invalid=result["invalid"],
         unproven=result["unproven"],
+        engine=manifest["engine"],
     )
 
 
@@ -186,6 +189,7 @@ def markdown(results: Sequence[EvalRunResult]) -> str:
         "episodes",
         "successes",
         "success rate (95% interval)",
+        "engine",
         "backend",
         "device",
         "logs",
@@ -200,7 +204,17 @@ def _cells(result: EvalRunResult) -> tuple[str, ...]:
     counts = tuple("" if count is None else str(count) for count in (result.episodes, result.successes))
     logs = str(Path(result.stdout_log).parent)
     device = gpu.device_name(result.gpu_id)
-    return (result.run_id, result.task_suite, status, *counts, rate(result), result.mujoco_gl, device, logs)
+    return (
+        result.run_id,
+        result.task_suite,
+        status,
+        *counts,
+        rate(result),
+        result.engine,
+        result.mujoco_gl,
+        device,
+        logs,
+    )
 
 
 def status_text(status: str, reason: str | None, invalid: str | None, unproven: str | None) -> str:
@@ -268,6 +282,31 @@ def tables(spec: Campaign) -> dict[str, str]:
     results = campaign_results(spec)
     failures = _failures(spec, failure_reasons(spec, results))
     return {"all_runs.csv": csv_text(results), "all_runs.md": markdown(results), "failures.csv": failures}
+
+
+def require_unchanged(layout: Layout, run_ids: Iterable[str]) -> None:
+    """Raises UsageError naming each result.json that is not as its run wrote it: no table is made of such numbers."""
+    findings = [
+        Finding(str(path), "it has changed since its run ended", judgement.AGAIN)
+        for run_id in run_ids
+        if (path := layout.run(run_id).result).is_file() and not _as_written(layout, run_id, path)
+    ]
+    if findings:
+        raise UsageError(findings)
+
+
+def _as_written(layout: Layout, run_id: str, path: Path) -> bool:
+    """By the row's marker; a run without one, of another matrix say, cannot be told."""
+    wanted = (marker.read(layout, run_id) or {}).get("result_sha256")
+    return wanted is None or files.sha256_file(path) == wanted
+
+
+def results_sha256(layout: Layout, rows: Iterable[Row]) -> str:
+    """One hash over the results of these rows as they lie on the disk."""
+    paths = {row.run_id: layout.run(row.run_id).result for row in rows}
+    return files.sha256(
+        files.canonical({run_id: files.sha256_file(path) for run_id, path in paths.items() if path.is_file()})
+    )
 
 
 def write_tables(spec: Campaign, texts: dict[str, str]) -> None:

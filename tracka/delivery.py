@@ -59,7 +59,8 @@ def _capabilities(campaign: Campaign) -> Json:
 def _baseline(campaign: Campaign) -> Json:
     result = run.read_result(campaign.layout, campaign.baseline) or {}
     keys = ("exit_code", "status", "reason", "episodes", "successes", "success_rate")
-    return {"run_id": campaign.baseline, **{key: result.get(key) for key in keys}}
+    sha256 = collect.results_sha256(campaign.layout, [campaign.row(campaign.baseline)])
+    return {"run_id": campaign.baseline, **{key: result.get(key) for key in keys}, "results_sha256": sha256}
 
 
 def _counts(campaign: Campaign) -> Json:
@@ -71,6 +72,7 @@ def _counts(campaign: Campaign) -> Json:
         "completed_rows": enabled - len(reasons),
         "failed_rows": len(reasons),
         "failures": reasons,
+        "results_sha256": collect.results_sha256(campaign.layout, campaign.enabled),
     }
 
 

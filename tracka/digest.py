@@ -16,14 +16,15 @@ def of_tree(folder: Path) -> str:
 def of_files(folder: Path) -> dict[str, str]:
     """The sha256 of every file below `folder`, by its path there.
 
-    Contents are read again only where size, time of change or inode differ from the last time.
+    Contents are read again only where size, inode or one of the times differ from the last time.
     """
     store = cache_folder() / "trees" / f"{files.sha256(str(folder).encode())}.json"
     known = files.read_or_empty(store)
     found: dict[str, Any] = {}
     for path in files.walk_files(folder):
         status, name = path.stat(), str(path.relative_to(folder))
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ino]
+        # The time of change too: a program can put the time of modification back, but not this one.
+        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
         last = known.get(name, {})
         digest = last["sha256"] if last.get("stamp") == stamp else files.sha256_file(path)
         found[name] = {"stamp": stamp, "sha256": digest}

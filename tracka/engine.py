@@ -112,7 +112,8 @@ def read_metrics(output: Path, logs: Sequence[Path]) -> Metrics:
     if not found:
         return Metrics(warnings=(warning, "logs: no metrics found"))
     successes, episodes, rate = found[-1]
-    return Metrics("log", episodes, successes, rate, warnings=(warning, "per-task outcomes are missing"))
+    doubts = (warning, "per-task outcomes are missing", *inconsistent(found[-1]))
+    return Metrics("log", episodes, successes, rate, warnings=doubts)
 
 
 def _from_eval_info(info: Mapping[str, Any]) -> Metrics:
@@ -182,6 +183,17 @@ def parse_log(log: Path) -> tuple[int | None, int | None, float | None] | None:
     episodes = int(count[1]) if count else None
     successes = None if rate is None or episodes is None else round(rate * episodes)
     return successes, episodes, rate
+
+
+def inconsistent(told: tuple[int | None, int | None, float | None]) -> Iterator[str]:
+    """Why (successes, episodes, success rate) of a log cannot all be true: no number of episodes has such a rate."""
+    successes, episodes, rate = told
+    if successes is None or episodes is None or rate is None:
+        return
+    if not 0 <= rate <= 1:
+        yield f"logs: a success rate of {100 * rate:g}% is none"
+    elif not math.isclose(rate * episodes, successes, abs_tol=0.005 * max(1, episodes) / 100):
+        yield f"logs: {100 * rate:g}% of {episodes} episodes is no whole number of them"
 
 
 def reported(metrics: Metrics) -> files.Json:

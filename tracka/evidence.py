@@ -8,15 +8,15 @@ import filecmp
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from . import answer, collect, engine, files, marker, proof, run, video
+from . import answer, collect, engine, files, judgement, marker, parity, proof, run, video
 from .campaign import Campaign
 from .errors import Finding
 from .files import Json
+from .judgement import AGAIN
 from .layout import Layout, RunFolder
 from .matrix import Row
 
 RowContract = Callable[[Campaign, Row], Iterator[Finding]]
-AGAIN = "Run the row again: move its run folder away, then pytest acceptance"
 
 
 def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -30,6 +30,9 @@ def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
     yield from _copies(top, top.attempt(manifest["attempt"]), result)
     if manifest["attempt"] != max(top.numbers(), default=0):
         yield Finding(str(top.manifest), "it is not of the last attempt", AGAIN)
+    yield from judgement.untimely(top.path, manifest, result, marker.read(campaign.layout, row.run_id))
+    yield from judgement.changed(top.attempt(manifest["attempt"]), result)
+    yield from judgement.pretended(campaign, top.manifest, manifest)
     if result["status"] == "pass":
         yield from _outcome(campaign.layout, top, manifest, result)
 
@@ -49,6 +52,7 @@ def _marker(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Itera
         "retry_index": manifest["retry_index"],
         "gpu_id": manifest["gpu_id"],
         "result_path": campaign.layout.relative(campaign.layout.run(row.run_id).result),
+        "result_sha256": files.sha256_file(campaign.layout.run(row.run_id).result),
     }
     yield from _differing(str(path), state, wanted)
     yield from _differing(f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
@@ -79,7 +83,9 @@ def _planned(campaign: Campaign, row: Row, manifest: Json) -> Iterator[Finding]:
         return
     attempt = replace(plan, batch_size=manifest["batch_size"], retry_index=manifest["retry_index"])
     wanted = attempt.record(campaign.layout.run(row.run_id).attempt(manifest["attempt"]), manifest["gpu_id"])
-    yield from _differing(str(campaign.layout.run(row.run_id).manifest), _placeless(manifest), _placeless(wanted))
+    where = str(campaign.layout.run(row.run_id).manifest)
+    yield from _differing(where, _placeless(manifest), _placeless(wanted))
+    yield from _differing(where, manifest, {"invalid": attempt.invalid})
 
 
 def _placeless(record: Json) -> Json:
@@ -126,9 +132,12 @@ def _outcome(layout: Layout, top: RunFolder, manifest: Json, result: Json) -> It
         "attempt": manifest["attempt"],
         "row_hash": manifest["row_hash"],
         "dry_run": False,
+        "invalid": manifest["invalid"],
+        "unproven": manifest["unproven"],
         "video_paths": [layout.relative(video) for video in attempt.videos()],
     }
     yield from _differing(str(top.result), result, wanted)
+    yield from judgement.diagnosed(attempt, manifest, result, metrics)
     for log in logs:
         told = engine.parse_log(log)
         if told and None not in told[:2] and told[:2] != (metrics.successes, metrics.episodes):
@@ -203,20 +212,33 @@ def proven_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
     if run.refusal(campaign, row, host):
         return  # its rows fail in phase 4; the engine is proven with the other checkpoints
     plan = run.plan_row(campaign, row, host)
+    path = proof.path(campaign.layout, plan.proof_key)
     if why := plan.unproven:
-        path = proof.path(campaign.layout, plan.proof_key)
         # An engine that cannot play another checkpoint than the baseline's fails that checkpoint's rows alone.
         own = row.policy_path != campaign.row(campaign.baseline).policy_path and not proof.played(path)
         remedy = "See the logs beside it; or engine = 'lerobot-eval'"
         yield Finding(str(path), f"{row.policy_path}: {why}", remedy, warning=own)
+        return
+    for doubt in parity.doubts(path):
+        yield Finding(str(path), doubt, "Remove its folder, then pytest acceptance -m phase3: it is proven anew")
 
 
 def proven_engine(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """The engine is proven to play lerobot-eval's episodes; if not, a strict validation does not accept the row."""
     path = campaign.layout.run(row.run_id).result
-    if why := collect.load_result(path)["unproven"]:
+    if why := collect.load_result(path)["unproven"] or _unproven_today(campaign, row):
         remedy = "Run the parity gate, then the row again: pytest acceptance -m phase3, and with --allow-overwrite"
         yield Finding(str(path), f"unproven: {why}", remedy, warning=True)
+
+
+def _unproven_today(campaign: Campaign, row: Row) -> str | None:
+    """Why today's certificates do not prove the engine for the attempt that passed, though they did when it ran."""
+    result = collect.load_result(campaign.layout.run(row.run_id).result)
+    if result["status"] != "pass" or not campaign.is_resident:
+        return None
+    plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
+    batch_size = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)["batch_size"]
+    return replace(plan, batch_size=batch_size).unproven if result["row_hash"] == plan.row_hash else None
 
 
 def known_answer(campaign: Campaign, row: Row) -> Iterator[Finding]:

@@ -29,15 +29,16 @@ _IGNORED = re.compile(
 )
 # MuJoCo's warning; LIBERO clips what is too large, so only NaN comes that far, and the rollout goes on without it.
 BAD_ACTION = "Nan, Inf or huge value in CTRL"
-WATCHED = (BAD_ACTION, *loading.SIGNS)  # what a log has to show wherever it was printed
+ON_CPU = "Switching to 'cpu'"  # what lerobot does, with a warning, where torch finds no GPU
+WATCHED = (BAD_ACTION, ON_CPU, *loading.SIGNS)  # what a log has to show wherever it was printed
 REFUSED = "checkpoint"  # the reason of a row that never ran: its checkpoint was refused
 SHRINKS_THE_BATCH = ("oom", "timeout")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """`reason` is one of timeout, flood, weights, oom, rendering, hub, import, killed, crash, bad_action, no_result,
-    invalid_result, interrupted, not_started; `message` is the line that says it."""
+    """`reason` is one of timeout, flood, weights, device, oom, rendering, hub, import, killed, crash, bad_action,
+    no_result, invalid_result, interrupted, not_started; `message` is the line that says it."""
 
     reason: str
     message: str
@@ -47,9 +48,10 @@ class Failure:
 
 
 def diagnose(
-    ended: Exit, metrics: Metrics, suite: str, expected: dict[int, int], logs: Sequence[Path]
+    ended: Exit, metrics: Metrics, suite: str, expected: dict[int, int], logs: Sequence[Path], device: str = "cpu"
 ) -> Failure | None:
-    """The failure of an ended evaluation; None only for exit 0 with exactly the episodes expected of the suite."""
+    """The failure of an ended evaluation; None only for exit 0 with exactly the episodes expected of the suite, on the
+    device, `cpu` or `cuda`, that it was told."""
     if ended.stopped == "timeout":
         return Failure("timeout", f"not done after {ended.seconds:.0f} s, so it was ended")
     if ended.stopped == "flood":
@@ -65,6 +67,9 @@ def diagnose(
         return _crash(ended, without_ignored("\n".join(files.tail(log) for log in logs)))
     if line := next(filter(None, map(_weights, logs)), None):
         return Failure("weights", f"exit code 0, but the policy ran without its weights: {line}")
+    if device != "cpu" and any(files.mentions(log, ON_CPU.encode()) for log in logs):
+        what = "torch found no GPU, so lerobot went on with the CPU: see stderr.log, and nvidia-smi"
+        return Failure("device", what)
     if any(files.mentions(log, BAD_ACTION.encode()) for log in logs):
         return Failure("bad_action", "MuJoCo was given an action that is no number, and left it out: see stdout.log")
     if metrics.source != "eval_info.json":
@@ -120,8 +125,8 @@ def last_line(text: str) -> str:
 
 
 def next_batch(reason: str, batch_size: int) -> int | None:
-    """The batch size of the one retry, or None where there is none: out of memory at batch 1, or weights that lack."""
-    if reason == "weights":
+    """The batch size of the one retry; None where none helps: out of memory at batch 1, weights that lack, no GPU."""
+    if reason in ("weights", "device"):
         return None
     if reason not in SHRINKS_THE_BATCH:
         return batch_size

@@ -13,6 +13,7 @@ from .errors import Finding
 from .matrix import AUTO, CPU
 
 PRETEND = "TRACKA_PRETEND_GPUS"  # for tests: that many GPUs that do not exist
+PRETENDED = "GPU-pretended-"  # how their UUIDs begin
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -80,7 +81,7 @@ def inventory() -> tuple[Gpu, ...]:
     As CUDA does: a word is an index, a UUID or the beginning of one, and what follows a bad or repeated word is hidden.
     """
     if pretended := int(os.environ.get(PRETEND, "0")):
-        return tuple(Gpu(i, str(i), f"GPU-pretended-{i}", "pretended GPU") for i in range(pretended))
+        return tuple(Gpu(i, str(i), f"{PRETENDED}{i}", "pretended GPU") for i in range(pretended))
     installed = _installed()
     wanted = os.environ.get(VISIBLE)
     if wanted is None:

@@ -63,6 +63,7 @@ def _write(layout: Layout, run_id: str, last: Json, status: str, attempt: int, *
         "started_at_utc": None,
         "ended_at_utc": None,
         "result_path": None,
+        "result_sha256": None,
         "notes": "",
         "reason": None,
         **last,
@@ -71,7 +72,8 @@ def _write(layout: Layout, run_id: str, last: Json, status: str, attempt: int, *
     }
     marker["history"] = [*last["history"], {"status": status, "at_utc": now, "attempt": attempt}]
     if status == "running":
-        marker |= {"started_at_utc": now, "ended_at_utc": None, "result_path": None, "reason": None, "notes": ""}
+        marker |= {"started_at_utc": now, "ended_at_utc": None, "reason": None, "notes": ""}
+        marker |= {"result_path": None, "result_sha256": None}
     elif status in ("pass", "fail"):
         marker["ended_at_utc"] = now
     files.write_json(layout.marker(run_id), marker)

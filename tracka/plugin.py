@@ -196,7 +196,8 @@ class Controller:
     def pytest_report_header(self) -> str:
         spec = self.spec
         folder = os.path.relpath(spec.layout.root, self.config.invocation_params.dir)
-        return f"campaign: {folder}, {len(spec.enabled)} of {len(spec.rows)} rows enabled, {spec.expected_gpus} GPUs"
+        rows = f"{len(spec.enabled)} of {len(spec.rows)} rows enabled"
+        return f"campaign: {folder}, {rows}, {spec.expected_gpus} GPUs, engine {spec.engine}"
 
     def phase_end(self, phase: str) -> None:
         """Hands over, once: after the phase's last test, or at the end of a session that was cut short."""

@@ -47,7 +47,7 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
         "rows": outline.rows(campaign, ran),
         "tasks": outline.tasks(campaign),
         "views": preflight.get("views", []),
-        "caveats": [*caveat.of_preflight(campaign), *caveat.of_results(campaign)],
+        "caveats": [*caveat.of_preflight(campaign), *caveat.of_results(campaign), *caveat.of_history(campaign)],
         "own_settings": list(caveat.of_settings(campaign)),
     }
 
