@@ -164,9 +164,9 @@ def test_episodes_of_another_suite_are_found_where_every_copy_tells_so(root: Pat
         edit(folder / "result.json", per_task=[result["per_task"][0] | {"suite": "libero_goal"}])
         episodes = folder / "episodes.jsonl"
         episodes.write_text(episodes.read_text().replace("libero_object", "libero_goal"))
-    (finding,) = found(root)
-    assert finding.where == f"{root / ATTEMPT / 'eval'}, key task_group"
-    assert finding.what == "it is ['libero_goal'], and ['libero_object'] by the other files"
+    told = [(finding.where, finding.what) for finding in found(root)]
+    what = "it is ['libero_goal'], and ['libero_object'] by the other files"
+    assert (f"{root / ATTEMPT / 'eval'}, key task_group", what) in told
 
 
 def test_videos_of_another_run_are_found(root: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_help_text_of_other_flags_is_found(root: Path) -> None:
     assert any("other flags" in finding.what for finding in found(root, "phase1"))
 
 
-def test_figures_that_disagree_are_a_warning(root: Path) -> None:
+def test_figures_that_disagree_are_found(root: Path) -> None:
     """lerobot-eval's own total says otherwise than its list of episodes, in every copy of the evidence."""
     info = root / ATTEMPT / "eval" / "eval_info.json"
     value = files.read_json(info)
@@ -241,9 +241,10 @@ def test_figures_that_disagree_are_a_warning(root: Path) -> None:
     said = ["overall.n_episodes is 7, and 2 episodes are listed"]
     edit(root / ATTEMPT / "result.json", parser_warnings=said)
     shutil.copy(root / ATTEMPT / "result.json", root / RESULT)
-    assert [(finding.what, finding.warning) for finding in found(root)] == [(said[0], True)]
-    assert command(root, "--phase", "all").returncode == 0
-    assert command(root, "--phase", "all", "--strict").returncode == 1
+    assert any(
+        finding.what == f"it is called passed, and its own files say invalid_result: {said[0]}"
+        for finding in found(root)
+    )
 
 
 # the untouched campaigns
@@ -358,10 +359,8 @@ def history(before: str, after: str) -> list[str]:
 def test_a_step_that_no_run_makes_is_found(root: Path, before: str, after: str) -> None:
     steps = [{"status": status, "at_utc": "2026-01-01T00:00:00Z", "attempt": 1} for status in history(before, after)]
     edit(root / MARKER, history=steps)
-    if (before, after) in POSSIBLE:
-        assert found(root) == []
-    else:
-        assert found(root, "phase3")
+    told = [finding for finding in found(root, "phase3") if "an impossible step" in finding.what]
+    assert bool(told) == ((before, after) not in POSSIBLE)
 
 
 MARKERS: dict[str, Json] = {

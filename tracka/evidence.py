@@ -30,11 +30,20 @@ def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
     yield from _copies(top, top.attempt(manifest["attempt"]), result)
     if manifest["attempt"] != max(top.numbers(), default=0):
         yield Finding(str(top.manifest), "it is not of the last attempt", AGAIN)
-    yield from judgement.untimely(top.path, manifest, result, marker.read(campaign.layout, row.run_id))
-    yield from judgement.changed(top.attempt(manifest["attempt"]), result)
-    yield from judgement.pretended(campaign, top.manifest, manifest)
     if result["status"] == "pass":
         yield from _outcome(campaign.layout, top, manifest, result)
+    yield from _as_written(campaign, row, manifest, result)
+
+
+def _as_written(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Iterator[Finding]:
+    """The files are those that the run left, at times and on a device that a run has."""
+    top, state = campaign.layout.run(row.run_id), marker.read(campaign.layout, row.run_id)
+    if state is not None:
+        wanted = {"result_sha256": files.sha256_file(top.result)}
+        yield from _differing(str(campaign.layout.marker(row.run_id)), state, wanted)
+    yield from judgement.changed(top.attempt(manifest["attempt"]), result)
+    yield from judgement.untimely(top.path, manifest, result, state)
+    yield from judgement.pretended(campaign, top.manifest, manifest)
 
 
 def _marker(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Iterator[Finding]:
@@ -52,7 +61,6 @@ def _marker(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Itera
         "retry_index": manifest["retry_index"],
         "gpu_id": manifest["gpu_id"],
         "result_path": campaign.layout.relative(campaign.layout.run(row.run_id).result),
-        "result_sha256": files.sha256_file(campaign.layout.run(row.run_id).result),
     }
     yield from _differing(str(path), state, wanted)
     yield from _differing(f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
