@@ -14,7 +14,6 @@ from .engine import Metrics
 from .errors import Finding
 from .files import Json
 from .layout import RunFolder
-from .matrix import CPU
 from .process import Exit
 
 AGAIN = "Run the row again: move its run folder away, then pytest acceptance"
@@ -44,7 +43,7 @@ def diagnosed(attempt: RunFolder, manifest: Json, result: Json, metrics: Metrics
     n_episodes: int = manifest["n_episodes"]
     expected = dict.fromkeys(manifest["task_ids"], n_episodes)
     logs = (attempt.stdout, attempt.stderr)
-    device = "cpu" if manifest["gpu_id"] == CPU else "cuda"
+    device = gpu.torch_name(manifest["gpu_id"])
     if failed := failure.diagnose(ended, metrics, manifest["task_suite"], expected, logs, device):
         what = f"it is called passed, and its own files say {failed.reason}: {failed.message}"
         yield Finding(str(attempt.path), what, AGAIN)

@@ -119,13 +119,13 @@ def _copy(source: Path, target: Path) -> Json:
 def doubts(path: Path) -> Iterator[str]:
     """What in the records beside a certificate contradicts it: another content of a file, or other numbers."""
     certificate, folder = schema.read("parity", path), path.parent
+    missing = [name for name in certificate["files"] if not (folder / name).is_file()]
+    yield from (f"{name} is missing" for name in missing)
     for name, sha256 in certificate["files"].items():
-        if not (folder / name).is_file():
-            yield f"{name} is missing"
-        elif files.sha256_file(folder / name) != sha256:
+        if name not in missing and files.sha256_file(folder / name) != sha256:
             yield f"{name} is not as it was recorded"
-    if certificate["files"]:
-        names = [name for name in (REFERENCE, AGAIN, RESIDENT) if (folder / name).is_dir()]
+    if certificate["files"] and not missing:
+        names = {Path(name).parts[0] for name in certificate["files"]}  # an earlier refusal may have left more beside
         again = _judged({name: comparison.read(folder / name) for name in names}, certificate["chunk"])
         yield from (f"its {key} is not what its records say" for key in again if again[key] != certificate[key])
 
