@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from tracka import campaign, comparison, engine
+from tracka import campaign, comparison, engine, recording
 from tracka.probes import reference
 from tracka.resident import evaluation, noise, weights
 from tracka.resident.crew import Crew
@@ -283,6 +283,44 @@ def test_both_engines_draw_the_noise_of_an_episode_by_the_rule_that_is_written_d
     with reference._given_noise(policy, ["libero_object/0/10/3"]):
         drawn = [policy.model.sample_noise((1, *SHAPE), "cpu") for _ in range(2)]
     assert torch.equal(drawn[1][0], wanted) and policy.model.sample_noise((1, *SHAPE), "cpu") is None
+
+
+class OneStep:
+    """A vector environment of one slot, and lerobot-eval's rollout in it, one step long."""
+
+    num_envs = 1
+
+    def __init__(self) -> None:
+        self.benchmark: list[bool] = []
+
+    def reset(self) -> Any:
+        return {}, {}
+
+    step = reset
+
+    def call(self, name: str) -> Any:
+        return (0,)
+
+    def rollout(self, env: Any, policy: Any, seeds: Any) -> Any:
+        self.benchmark.append(torch.backends.cudnn.benchmark)
+        env.reset()
+        flags = {name: torch.ones(1, 1) for name in ("done", "success", "reward")}
+        return flags | {"action": torch.zeros(1, 1, 7)}
+
+
+def test_the_gates_plays_do_without_cudnns_choice_by_timing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = OneStep()
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    flags = {"env.task": "libero_object", "output_dir": tmp_path, "eval.n_episodes": 1}
+    monkeypatch.setattr(sys, "argv", ["reference", *(f"--{name}={value}" for name, value in flags.items())])
+    reference.recorded(env.rollout, by_episode=False)(env, None, seeds=[7])
+    assert env.benchmark == [False]
+    for chosen in (True, False):
+        cfg: Any = SimpleNamespace(seed=7, resident=SimpleNamespace(cudnn_benchmark=chosen))
+        player: Any = SimpleNamespace(turn_to=lambda cfg: None)
+        evaluation._player(cfg, evaluation.Kept(player=player), 1)
+        assert torch.backends.cudnn.benchmark is chosen
+    assert recording.IN_THE_GATE == {"hash_looks": True, "cudnn_benchmark": False}
 
 
 def test_what_ended_before_a_crash_is_on_disk(tmp_path: Path) -> None:

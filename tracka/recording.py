@@ -19,6 +19,7 @@ from .plan import Plan
 
 REFERENCE, AGAIN, RESIDENT = "reference", "again", "resident"  # lerobot-eval, lerobot-eval once more, this engine
 SECONDS, ACTIONS = "seconds.json", "actions"
+IN_THE_GATE = {"hash_looks": True, "cudnn_benchmark": False}  # settings of the resident engine beside the campaign's
 RECORDS = (Path("episodes.jsonl"), Path("timings.json"), Path(SECONDS))
 
 
@@ -93,7 +94,7 @@ class Recordings:
 
     def _command(self, engine: str, target: RunFolder) -> list[str]:
         told = dict(self.plan.campaign.resident)
-        spec = replace(self.plan.campaign, engine=engine, resident=told | {"hash_looks": True})
+        spec = replace(self.plan.campaign, engine=engine, resident=told | IN_THE_GATE)
         command = replace(self.plan, campaign=spec).command(target, self.device.torch_name)
         if engine == "resident":
             return command

@@ -5,6 +5,9 @@ The stock program runs unchanged around its own rollout(). What goes into it and
 episodes.jsonl and actions/ in its output folder, with the keys that the resident engine writes there. With
 `--resident.noise=episode` a flow-matching policy gets the noise that the resident engine's documentation promises for
 each episode, in place of torch's own; lerobot's code around it is the same.
+
+On a GPU, lerobot-eval lets each process choose its convolutions by timing them (`torch.backends.cudnn.benchmark`), so
+two of its processes may round otherwise. A recording is made without, and so are the plays that are compared with it.
 """
 
 import contextlib
@@ -14,7 +17,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from ..resident.episode import digest, observation_sha
 
 START = time.monotonic()
 NOISE = "--resident.noise="
+Rollout = Callable[..., Any]
 
 
 def main() -> None:
@@ -35,10 +39,18 @@ def main() -> None:
     by_episode = f"{NOISE}episode" in sys.argv
     sys.argv = [word for word in sys.argv if not word.startswith(NOISE)]
     libero.LiberoEnv = RecordedEnv
-    real = lerobot_eval.rollout
+    lerobot_eval.rollout = recorded(lerobot_eval.rollout, by_episode)
+    lerobot_eval.main()
+
+
+def recorded(real: Rollout, by_episode: bool) -> Rollout:
+    """lerobot-eval's rollout, writing down what it plays; each episode has its own noise if `by_episode`."""
+    import torch
+
     played: Counter[int] = Counter()  # LIBERO task -> its episodes so far
 
-    def recording(env: Any, policy: Any, *args: Any, **kwargs: Any) -> Any:
+    def rollout(env: Any, policy: Any, *args: Any, **kwargs: Any) -> Any:
+        torch.backends.cudnn.benchmark = False  # which lerobot-eval has switched on by now
         task_id, seeds = int(env.call("task_id")[0]), kwargs["seeds"]
         first = played[task_id]
         keys = [f"{_flag('env.task')}/{task_id}/{seed}/{first + slot}" for slot, seed in enumerate(seeds)]
@@ -49,8 +61,7 @@ def main() -> None:
         played[task_id] += len(seeds)
         return result
 
-    lerobot_eval.rollout = recording
-    lerobot_eval.main()
+    return rollout
 
 
 def _flag(name: str) -> str:

@@ -133,7 +133,7 @@ def _player(cfg: "ResidentConfig", kept: Kept, batches: int) -> "Player":
 
     from .player import Player
 
-    torch.backends.cudnn.benchmark = True
+    torch.backends.cudnn.benchmark = cfg.resident.cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = True
     set_seed(cfg.seed)
     if kept.player is not None:

@@ -32,6 +32,7 @@ class ResidentSettings:
     standby: bool = True  # the harness's: whether a process that stands by may play it
     compile: bool = False  # torch.compile, which may change outcomes
     hash_looks: bool = False  # episodes.jsonl has a hash of each observation: for the parity gate
+    cudnn_benchmark: bool = True  # convolutions by their speed here, as in lerobot-eval; not in the gate
 
     def __post_init__(self) -> None:
         if self.noise not in NOISE:
