@@ -19,6 +19,7 @@ def bench(name: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
 
+@pytest.mark.repeated
 def test_a_matrix_within_its_limits_passes_with_a_figure_for_every_step() -> None:
     ended = bench("matrix", "--rows", "120", "--seconds", "60")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -34,6 +35,7 @@ def test_a_matrix_beyond_a_limit_fails(limit: tuple[str, str]) -> None:
     assert ended.stdout.endswith(": BROKEN\n")
 
 
+@pytest.mark.repeated
 def test_the_overhead_of_a_row_is_what_the_run_takes_beyond_lerobot_eval() -> None:
     ended = bench("overhead", "--runs", "1", "--percent", "1000")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -50,6 +52,7 @@ def test_an_overhead_beyond_the_limit_fails() -> None:
     assert ended.stdout.startswith("run 1: ")
 
 
+@pytest.mark.repeated
 def test_the_gates_dealing_is_judged_by_the_lower_bound_beside_xdists_own() -> None:
     ended = bench("schedule", "--modes", "ours", "load", "--scale", "0.1", "--limit", "20")
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -84,6 +87,7 @@ def test_a_row_that_shares_a_process_is_quicker_and_plays_the_same_episodes() ->
 
 
 @pytest.mark.simulator
+@pytest.mark.repeated
 @pytest.mark.timeout(1800)
 def test_growth_has_a_line_a_pair_of_slots_and_batch_size(tmp_path: Path) -> None:
     policy = str(parity.checkpoint(parity.RANDOM))

@@ -344,7 +344,6 @@ def test_what_the_page_gives_a_reason_for_may_be_missing() -> None:
 
 @pytest.mark.simulator
 @pytest.mark.slow
-@pytest.mark.dose
 @pytest.mark.usefixtures("libero", "folder")
 def test_one_command_records_verifies_and_writes_the_page(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -49,7 +49,6 @@ PAGES_WITH_COMMANDS = [page for page in PAGES if page.name != BY_ANOTHER_TEST an
 
 
 @pytest.mark.slow
-@pytest.mark.dose
 @pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: page.name)
 def test_every_command_of_a_page_succeeds(page: Path, repository: Path) -> None:
     made = campaigns.Made(

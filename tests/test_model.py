@@ -199,7 +199,6 @@ def test_a_plug_ins_checkpoint_is_compared_like_any_other(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.dose
 def test_what_each_small_type_saves_is_complete_and_what_it_lacks_is_found(tmp_path: Path) -> None:
     command = [sys.executable, small_policies.__file__, str(tmp_path), "tdmpc", "vqbet"]
     subprocess.run(command, check=True, cwd=REPOSITORY, capture_output=True)

@@ -25,7 +25,7 @@ FLAGS = {
 }
 SLOW, DOSE, REPEATED = pytest.mark.slow, pytest.mark.dose, pytest.mark.repeated
 # Pixels, steps, and looks at an episode.
-SIZES = [pytest.param(64, 12, 2, marks=[SLOW, DOSE, REPEATED]), pytest.param(128, 24, 3, marks=SLOW)]
+SIZES = [pytest.param(64, 12, 2, marks=[SLOW, DOSE]), pytest.param(128, 24, 3, marks=[SLOW, REPEATED])]
 
 
 def words(checkpoint: Path, folder: Path, **more: object) -> list[str]:

@@ -147,6 +147,9 @@ def assert_equal(taken: list[Seen], wanted: list[Seen]) -> None:
         assert one.pictures in (b"", other.pictures), f"other pictures after step {step}"
 
 
+REPEATED = [pytest.mark.slow, pytest.mark.repeated]  # `make parity` plays in all four suites
+
+
 def slow_but_for_some(tasks: Sequence[tuple[str, int]]) -> list[Any]:
     """Parameters for these tasks, of which all but the `USUAL` ones are slow."""
     return [pytest.param(*task, marks=[] if task in USUAL else pytest.mark.slow) for task in tasks]
@@ -157,7 +160,7 @@ def slow_but_for_some(tasks: Sequence[tuple[str, int]]) -> list[Any]:
 
 @pytest.mark.parametrize(
     ("suite", "task"),
-    [pytest.param(*task, marks=[pytest.mark.slow, *([pytest.mark.dose] if task in USUAL else [])]) for task in EVERY],
+    [pytest.param(*task, marks=[pytest.mark.slow] if task in USUAL else REPEATED) for task in EVERY],
 )
 def test_all_speedups_together_change_no_bit_whatever_came_before(
     suite: str, task: int, reference: Callable[..., Any], shared: Callable[..., Any], simulator_of: Callable[..., Any]
