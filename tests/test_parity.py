@@ -1,8 +1,10 @@
 """What the parity gate makes of two engines' episodes."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -231,6 +233,47 @@ def test_more_than_half_of_the_outcomes_other_than_lerobot_evals_own_is_refused(
 
     told = judged((nudged(0.9),), (nudged(0.8), swapped))
     assert not told["proven"] and "8 of 8 outcomes differ, 0 of 8 of lerobot-eval's own" in told["evidence"]
+
+
+@pytest.fixture
+def certified(tmp_path: Path) -> Path:
+    """A certificate that proves two episodes, with the records of both engines beside it."""
+    played = {name: play(tmp_path / name, 2) for name in ("reference", "resident")}
+    row = SimpleNamespace(run_id="row", task_suite="libero_object")
+    plan: Any = SimpleNamespace(proof_key="0" * 64, row=row, task_ids=(0,), batch_size=1, chunk=CHUNK)
+    recorded = {str(path.relative_to(tmp_path)): files.sha256_file(path) for path in files.walk_files(tmp_path)}
+    path = tmp_path / proof.NAME
+    files.write_json(path, parity.certificate(plan, parity._judged(played, CHUNK), {}, {}, recorded))
+    return path
+
+
+def test_a_certificate_holds_beside_its_own_records_and_whatever_else_lies_there(certified: Path) -> None:
+    play(certified.parent / "again", 2, negated)  # of an earlier refusal
+    assert proof.read(certified, "0" * 64)["exact"]
+    assert list(parity.doubts(certified)) == []
+
+
+def test_a_record_that_is_missing_or_edited_is_named(certified: Path) -> None:
+    shutil.rmtree(certified.parent / "resident" / "actions")
+    with (certified.parent / "reference" / "episodes.jsonl").open("a") as file:
+        file.write("\n")
+    assert list(parity.doubts(certified)) == [
+        "resident/actions/libero_object_0_0.npy is missing",
+        "resident/actions/libero_object_0_1.npy is missing",
+        "reference/episodes.jsonl is not as it was recorded",
+    ]
+
+
+def test_records_edited_together_with_their_hashes_contradict_the_numbers(certified: Path) -> None:
+    path = certified.parent / "resident" / "episodes.jsonl"
+    path.write_text(path.read_text().replace('"steps": 9', '"steps": 8', 1))
+    certificate = files.read_json(certified)
+    certificate["files"]["resident/episodes.jsonl"] = files.sha256_file(path)
+    files.write_json(certified, certificate)
+    assert list(parity.doubts(certified)) == [
+        "its compared is not what its records say",
+        "its differing is not what its records say",
+    ]
 
 
 def test_a_certificate_of_no_episodes_proves_nothing() -> None:
