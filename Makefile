@@ -31,7 +31,7 @@ export FIND_PYTHON PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: accept test test-slow dose ci-full test-faults known-answers known-answers-full demonstrations sim-validity \
-  sim-validity-full sim-table parity parity-full bench bench-standby bench-schedule bench-matrix bench-overhead setup \
+  sim-validity-full sim-table parity planted-engines parity-full bench bench-standby bench-schedule bench-matrix bench-overhead setup \
   lock clean-artifacts help
 
 accept: setup ## run the acceptance gates on the embedded campaign (JUnit in reports/accept.xml)
@@ -51,7 +51,7 @@ test-slow: setup ## run the tests that are long by nature: many kills, many simu
 dose: setup ## run a few of the slow tests: a kill, a faulty policy and both engines on the real simulator
 	$(PYTEST) tests -m dose --junitxml=reports/dose.xml
 
-ci-full: test test-slow accept known-answers sim-validity parity bench bench-standby bench-schedule bench-matrix bench-overhead ## run everything but what takes hours
+ci-full: test test-slow accept known-answers sim-validity parity planted-engines bench bench-standby bench-schedule bench-matrix bench-overhead ## run everything but what takes hours
 
 test-faults: setup ## the fault suite alone: kills, hangs, damaged files, full disks (docs/reliability.md)
 	$(PYTEST) tests/faults tests/test_process.py tests/test_lease.py tests/test_gpu.py tests/test_matrix.py tests/test_secret.py tests/test_standby.py --junitxml=reports/test-faults.xml
@@ -85,6 +85,9 @@ bench-overhead: setup ## what the harness adds to one row, median of five; fails
 
 parity: setup ## hold the resident engine against lerobot-eval, episode by episode: some cases, minutes
 	$(VENV)/bin/python -m fixtures.parity some --processes 2
+
+planted-engines: setup ## what the parity gate says of engines with a planted fault, and of 51 honest runs (ten minutes)
+	$(VENV)/bin/python -m fixtures.planted
 
 parity-full: setup ## (hours) the same for all cases; what was measured is kept; writes docs/parity.txt
 	$(VENV)/bin/python -m fixtures.parity all --processes 2 --output docs/parity.txt

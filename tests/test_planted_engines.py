@@ -1,0 +1,34 @@
+"""Engines with a planted fault against the parity gate; `make planted-engines` has all of them."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+from campaigns import REPOSITORY
+
+from fixtures.planted.__main__ import MARKS, POLICIES
+
+PAGE = (REPOSITORY / "docs" / "parity.md").read_text()
+TABLE = PAGE.split(MARKS[0])[1].split(MARKS[1])[0]
+
+
+@pytest.mark.simulator
+@pytest.mark.slow
+@pytest.mark.repeated
+@pytest.mark.timeout(1200)
+def test_some_planted_faults_are_refused_by_name_and_the_honest_engine_is_proven() -> None:
+    command = [sys.executable, "-m", "fixtures.planted", "--policies", "act", "--honest", "4"]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert "4 of 4 runs with every fault planted and none in effect are proven" in ended.stdout
+
+
+def test_the_page_has_at_least_twelve_faults_each_refused_for_a_policy_that_shows_it() -> None:
+    lines = [re.split(r" *\| *", line.strip("| ")) for line in TABLE.splitlines() if line.startswith("| ")][2:]
+    assert len(lines) >= 12
+    assert {kind for _, kinds, _ in lines for kind in kinds.split(", ")} == set(POLICIES)
+    assert all(re.search(r"the [a-z ]+ differs", refusal) for _, _, refusal in lines)
+    assert re.search(r"(\d+) of \1 runs with a fault are refused", TABLE)
+    honest = re.search(r"(\d+) of \1 runs with every fault planted and none in effect are proven", TABLE)
+    assert honest and int(honest[1]) >= 50
