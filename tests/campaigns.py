@@ -219,6 +219,14 @@ def make(root: Path, rows: Sequence[str] = ROWS, settings: str = SETTINGS) -> Ma
     return made
 
 
+@contextlib.contextmanager
+def shared(temporary: Path, name: str) -> Iterator[Path]:
+    """A folder of all xdist workers, which one worker at a time may fill; it need not exist."""
+    place = temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary
+    with lock.hold(place / f"{name}.lock", name, wait=True):
+        yield place / name
+
+
 def finished(
     temporary: Path,
     name: str,
@@ -233,9 +241,8 @@ def finished(
     `pytest`: all five phases unless they say otherwise. `before` is a campaign to start from, `environ` is added to the
     environment. Beside the campaign lie the gates' output in gates.txt, their report in junit.xml and their exit status
     in exit.txt: see `judged`."""
-    shared = temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary
-    root = shared / name / "campaign"
-    with lock.hold(shared / f"{name}.lock", name, wait=True):
+    with shared(temporary, name) as folder:
+        root = folder / "campaign"
         if root.exists():
             return Made(root, environment(root))
         if before is not None:

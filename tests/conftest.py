@@ -24,8 +24,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Those with the simulator first, so that none of them is left running alone at the end; and with more time."""
-    items.sort(key=lambda item: item.get_closest_marker("simulator") is None)
+    """The longest first, then those with the simulator, so that none is left running alone at the end; and with more
+    time."""
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("long", "simulator")])
     for item in items:
         if item.get_closest_marker("simulator") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SIMULATOR_SECS))

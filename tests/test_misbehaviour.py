@@ -23,7 +23,10 @@ MESSAGES = {
     "memory": "can't allocate memory",
 }
 SLOW, DOSE, REPEATED = pytest.mark.slow, pytest.mark.dose, pytest.mark.repeated
-FAULTS = [pytest.param(("nan",), marks=[SLOW, DOSE, REPEATED]), pytest.param(tuple(REASONS), marks=SLOW)]
+FAULTS = [
+    pytest.param(("nan",), marks=[SLOW, DOSE, REPEATED]),
+    pytest.param(tuple(REASONS), marks=[SLOW, pytest.mark.long]),
+]
 SETTINGS = f"""
 schema_version = 1
 baseline = "baseline_b1_e1"

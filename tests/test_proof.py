@@ -1,5 +1,7 @@
 """The resident engine in a campaign: its commands, what its rows' hashes stand for, and when its results are proven."""
 
+from dataclasses import replace
+
 import pytest
 from campaigns import Made, fake_checkpoint
 
@@ -86,6 +88,14 @@ def test_a_parity_run_proves_all_rows_of_its_checkpoint(resident: Made) -> None:
     certify(resident, proven=True)
     assert plan(resident).unproven is None and plan(resident, "baseline_b1_e2").unproven is None
     assert list(holds(resident.spec, "phase3", "parity")) == []
+
+
+def test_a_process_that_has_loaded_a_policy_serves_rows_of_any_suite_whose_proofs_are_others(resident: Made) -> None:
+    one = plan(resident)
+    other = replace(one, row=replace(one.row, task_suite="libero_goal"))
+    assert one.proof_key != other.proof_key and one.load_key == other.load_key
+    resident.change_weights()
+    assert plan(resident).load_key != one.load_key
 
 
 def test_a_failed_parity_run_proves_nothing_and_is_told_with_its_figures(resident: Made) -> None:

@@ -202,6 +202,7 @@ def test_simulators_of_two_tasks_may_be_stepped_in_turn_and_closed(
     assert_equal(list(steps_of(again, 1)), reference("libero_object", 0)[1])
 
 
+@pytest.mark.slow
 def test_the_frame_is_what_lerobot_renders_of_the_observation_looked_at_last(shared: Callable[..., Any]) -> None:
     simulator = shared("libero_goal", 7)
     simulator.reset(7, 0, 0)

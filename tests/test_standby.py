@@ -127,6 +127,7 @@ def timings(folder: Path) -> dict[str, object]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("size", [pytest.param(SMALL, marks=pytest.mark.repeated), LARGE], ids=["small", "large"])
 def test_the_second_row_loads_nothing_and_plays_the_episodes_that_it_plays_alone(
     size: Mapping[str, object], tiny_act: Path, tmp_path: Path, session: None
@@ -259,7 +260,8 @@ def test_a_row_that_fails_says_why_and_leaves_nobody(
     assert ends(told)
 
 
-@pytest.mark.slow  # two suites' settle probes, three rows
+@pytest.mark.slow
+@pytest.mark.long  # two suites' settle probes, three rows
 def test_the_rows_of_a_sweep_share_one_load_whatever_another_policy_does_and_nobody_outlives_it(tmp_path: Path) -> None:
     made = Made(campaigns.make(tmp_path / "campaign", ROWS, SETTINGS).root, {})
     prepared = made.pytest("-n0", "-m", "phase1 or phase2")

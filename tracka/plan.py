@@ -126,6 +126,13 @@ class Plan:
         return proof.key(self._proven())
 
     @property
+    def load_key(self) -> str:
+        """What a process that has loaded this policy can play on, whatever the suite and the tasks: the checkpoint's
+        content and the software."""
+        loaded = ("checkpoint", "versions", "program")
+        return proof.key({name: value for name, value in self._proven().items() if name in loaded})
+
+    @property
     def reference_key(self) -> str:
         """What a recorded run of lerobot-eval holds for, whatever the resident engine's code."""
         settings = campaigns.effective(self.settings)

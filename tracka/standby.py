@@ -44,14 +44,14 @@ def session() -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def key(command: Sequence[str], environ: Mapping[str, str], proof: str, batch: int) -> str:
-    """What two rows must have in common; `proof` stands for checkpoint, software, settings and device.
+def key(command: Sequence[str], environ: Mapping[str, str], load: str, batch: int) -> str:
+    """What two rows must have in common; `load` stands for the checkpoint's content and the software.
 
     `batch` is how many episodes lerobot-eval plays at once: its batch size, or all episodes where they are fewer.
     """
     own = tuple(f"--{name}=" for name in OWN)
     words = [word for word in command if not word.startswith(own)]
-    return files.sha256(files.canonical([words, dict(environ), proof, batch]))
+    return files.sha256(files.canonical([words, dict(environ), load, batch]))
 
 
 def ready(name: str, wanted: str, root: Path, environ: Mapping[str, str], lease: Path | None = None) -> dict[str, str]:

@@ -54,7 +54,7 @@ SMALL = {"slow:0.3": 5, "slow:1": 2, "crash": 1, "oom": 1, "short": 1}
 LARGE = {"slow:0.3": 24, "slow:1": 8, "crash": 4, "oom": 2, "short": 2}
 DOSES = [
     pytest.param(Dose(1, 5, 4, SMALL), marks=[pytest.mark.slow, pytest.mark.dose, pytest.mark.repeated]),
-    pytest.param(Dose(20261124, 50, 8, LARGE), marks=pytest.mark.slow),
+    pytest.param(Dose(20261124, 50, 8, LARGE), marks=[pytest.mark.slow, pytest.mark.long]),
 ]
 
 

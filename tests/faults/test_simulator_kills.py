@@ -59,7 +59,7 @@ BUILT = "Built vec env"  # lerobot-eval's words when all is imported and nothing
 SLOW, DOSE = pytest.mark.slow, pytest.mark.dose
 DOSES = [
     pytest.param(1, BUILT, 2, BOTH[:1], marks=[SLOW, DOSE, pytest.mark.repeated]),
-    pytest.param(4, "", 30, BOTH, marks=SLOW),
+    pytest.param(4, "", 30, BOTH, marks=[SLOW, pytest.mark.long]),
 ]
 
 
