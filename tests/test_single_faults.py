@@ -36,9 +36,8 @@ SETTINGS = {
     "vqbet": SMALL,
 }
 COUNTS = [
-    pytest.param("act", FAULTS),
-    *(pytest.param(kind, FAULTS // 4) for kind in ("tdmpc", "vqbet")),
-    *(pytest.param(kind, FAULTS, marks=pytest.mark.repeated) for kind in ("tdmpc", "vqbet")),  # four minutes each
+    *(pytest.param(kind, FAULTS // 8) for kind in SETTINGS),
+    *(pytest.param(kind, FAULTS, marks=pytest.mark.repeated) for kind in SETTINGS),  # minutes each
 ]
 # Acts on one observation with each checkpoint, as lerobot-eval makes policies and processors.
 ACT = """

@@ -261,11 +261,10 @@ def test_a_row_that_fails_says_why_and_leaves_nobody(
 
 
 @pytest.mark.slow
-@pytest.mark.long  # two suites' settle probes, three rows
+@pytest.mark.long
 def test_the_rows_of_a_sweep_share_one_load_whatever_another_policy_does_and_nobody_outlives_it(tmp_path: Path) -> None:
     made = Made(campaigns.make(tmp_path / "campaign", ROWS, SETTINGS).root, {})
-    prepared = made.pytest("-n0", "-m", "phase1 or phase2")
-    assert prepared.returncode == 0, prepared.stdout
+    campaigns.pass_preflight_of_real_rows(made)
     swept = made.tracka(*made.sweep_words("--max-parallel", "1"))
     assert swept.returncode == 1, swept.stderr
     assert files.read_json(made.layout.run("nan").result)["reason"] == "bad_action"

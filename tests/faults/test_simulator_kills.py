@@ -69,14 +69,6 @@ def sweep(made: Made, rows: Sequence[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "tracka", *words], cwd=REPOSITORY, stdout=quiet, stderr=quiet)
 
 
-def prepare(made: Made, really: bool) -> None:
-    """Phases 1 and 2, with the real preflight or with stand-ins."""
-    if not really:
-        return campaigns.pass_preflight_of_real_rows(made)
-    prepared = made.pytest("-n0", "-m", "phase1 or phase2")
-    assert prepared.returncode == 0, prepared.stdout
-
-
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("kills", "said", "seconds", "rows"), DOSES, ids=["once", "often"])
 def test_a_sweep_of_the_real_simulator_that_is_killed_and_resumed_tells_the_truth(
@@ -85,7 +77,7 @@ def test_a_sweep_of_the_real_simulator_that_is_killed_and_resumed_tells_the_trut
     root = campaigns.make(tmp_path / "campaign", ROWS, SETTINGS).root
     made = Made(root, {"TRACKA_STANDIN": str(root / "standin.json")})  # by which its processes are found; none is used
     monkeypatch.setenv("TRACKA_STANDIN", made.environ["TRACKA_STANDIN"])
-    prepare(made, really=rows == BOTH)
+    campaigns.pass_preflight_of_real_rows(made)
     spec, chance = made.spec, random.Random(SEED)
     for _ in range(kills):
         harness = sweep(made, rows)
