@@ -55,7 +55,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--suite", default="libero_object")
     parser.add_argument("--task", type=int, default=0)
     parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--episodes", type=int, default=10)
+    parser.add_argument("--episodes", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--whole", type=float, default=6.0, help="the least ratio end to end")
     parser.add_argument("--steady", type=float, default=15.0, help="the least ratio under way")

@@ -147,7 +147,7 @@ def assert_equal(taken: list[Seen], wanted: list[Seen]) -> None:
         assert one.pictures in (b"", other.pictures), f"other pictures after step {step}"
 
 
-REPEATED = [pytest.mark.slow, pytest.mark.repeated]  # `make parity` plays in all four suites
+REPEATED = [pytest.mark.slow, pytest.mark.repeated]  # `make parity` plays in three suites
 
 
 def slow_but_for_some(tasks: Sequence[tuple[str, int]]) -> list[Any]:
