@@ -5,7 +5,8 @@ checks matrix and settings, and `tracka collect`, which does so too, reads the r
 Both are counted whole, with Python's start and the imports, which a third process shows alone. The files were written
 just before, so they come from the system's cache. Exit status 1 if both together take longer, or one of them more
 memory, than allowed. Seconds are of a core, so other programs do not count; a slow machine is allowed more, by what the
-imports alone take there.
+imports alone take there. Each step runs three times and its least counts: on a shared machine the same work takes up to
+half as much again from one run to the next.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 IMPORT = "import tracka.cli"
 IMPORT_SECS = 0.24  # on the machine for which the limit is meant
+RUNS = 3
 PARSE = "import sys, pathlib, tracka.cli; tracka.cli.campaign.load(pathlib.Path(sys.argv[1]))"
 
 
@@ -52,9 +54,9 @@ def measure(root: Path) -> dict[str, Cost]:
     """The costs of the steps on the campaign in `root`."""
     tables = [f"--{name}={root / place}" for name, place in TABLES.items()]
     return {
-        "import": cost("-c", IMPORT),
-        "parse": cost("-c", PARSE, str(root)),
-        "collect": cost("-m", "tracka", "collect", f"--runs-root={root / 'artifacts' / 'runs'}", *tables),
+        "import": least("-c", IMPORT),
+        "parse": least("-c", PARSE, str(root)),
+        "collect": least("-m", "tracka", "collect", f"--runs-root={root / 'artifacts' / 'runs'}", *tables),
     }
 
 
@@ -63,6 +65,11 @@ TABLES = {
     "summary-md": "artifacts/summary/all_runs.md",
     "failures-csv": "artifacts/summary/failures.csv",
 }
+
+
+def least(*words: str) -> Cost:
+    """Runs Python on `words` several times and returns the cost of the run that kept a core busy for the least time."""
+    return min((cost(*words) for _ in range(RUNS)), key=lambda each: each.busy)
 
 
 def cost(*words: str) -> Cost:
