@@ -9,7 +9,7 @@ import io
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -156,7 +156,7 @@ def write_csv(results: list[EvalRunResult], out_path: Path) -> None:
 
 def csv_text(results: Sequence[EvalRunResult]) -> str:
     names = [item.name for item in fields(EvalRunResult)]
-    return _table(names, (asdict(result) for result in results))
+    return _table(names, (vars(result) for result in results))
 
 
 def _table(columns: Sequence[str], records: Iterable[dict[str, Any]]) -> str:
@@ -202,7 +202,7 @@ def markdown(results: Sequence[EvalRunResult]) -> str:
 def _cells(result: EvalRunResult) -> tuple[str, ...]:
     status = status_text(result.status, result.reason, result.invalid, result.unproven)
     counts = tuple("" if count is None else str(count) for count in (result.episodes, result.successes))
-    logs = str(Path(result.stdout_log).parent)
+    logs = result.stdout_log.rpartition("/")[0]
     device = gpu.device_name(result.gpu_id)
     return (
         result.run_id,
@@ -289,16 +289,16 @@ def require_unchanged(layout: Layout, run_ids: Iterable[str]) -> None:
     findings = [
         Finding(str(path), "it has changed since its run ended", judgement.AGAIN)
         for run_id in run_ids
-        if (path := layout.run(run_id).result).is_file() and not _as_written(layout, run_id, path)
+        if not _as_written(layout, run_id, path := layout.run(run_id).result)
     ]
     if findings:
         raise UsageError(findings)
 
 
 def _as_written(layout: Layout, run_id: str, path: Path) -> bool:
-    """By the row's marker; a run without one, of another matrix say, cannot be told."""
+    """Whether a result, where there is one, is as the row's marker says; a run without a marker counts as unchanged."""
     wanted = files.read_or_empty(layout.marker(run_id)).get("result_sha256")  # one key, of maybe thousands of markers
-    return wanted is None or files.sha256_file(path) == wanted
+    return wanted is None or not path.is_file() or files.sha256_file(path) == wanted
 
 
 def results_sha256(layout: Layout, rows: Iterable[Row]) -> str:
