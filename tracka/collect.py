@@ -90,8 +90,9 @@ def campaign_results(spec: Campaign) -> list[EvalRunResult]:
 
 def _results(layout: Layout, rows: Sequence[Row]) -> list[EvalRunResult]:
     known = {row.run_id for row in rows}
-    found = sorted(path.name for path in layout.runs.iterdir() if path.is_dir()) if layout.runs.is_dir() else []
-    others = [_other_result(layout, run_id) for run_id in found if run_id not in known]
+    folders = layout.runs.iterdir() if layout.runs.is_dir() else ()
+    unknown = sorted(path.name for path in folders if path.name not in known and path.is_dir())
+    others = [_other_result(layout, run_id) for run_id in unknown]
     return [*(_row_result(layout, row) for row in rows), *(result for result in others if result)]
 
 
@@ -202,7 +203,7 @@ def markdown(results: Sequence[EvalRunResult]) -> str:
 def _cells(result: EvalRunResult) -> tuple[str, ...]:
     status = status_text(result.status, result.reason, result.invalid, result.unproven)
     counts = tuple("" if count is None else str(count) for count in (result.episodes, result.successes))
-    logs = result.stdout_log.rpartition("/")[0]
+    logs = str(Path(result.stdout_log).parent)
     device = gpu.device_name(result.gpu_id)
     return (
         result.run_id,
