@@ -171,10 +171,11 @@ def _table(columns: Sequence[str], records: Iterable[dict[str, Any]]) -> str:
 
 def _cell(value: Any) -> Any:
     """Spreadsheets run a text that starts like a formula, so such a text gets an apostrophe; -1 stays a number."""
-    if not isinstance(value, str) or re.fullmatch(r"-?[0-9]+", value):
+    if not isinstance(value, str):
         return value
     plain = value.replace("\r", " ")  # csv does not quote it, and readers take it for the end of a line
-    return f"'{plain}" if plain.startswith(("=", "+", "-", "@", "\t")) else plain
+    is_formula = plain.startswith(("=", "+", "-", "@", "\t")) and not re.fullmatch(r"-?[0-9]+", value)
+    return f"'{plain}" if is_formula else plain
 
 
 def write_markdown(results: list[EvalRunResult], out_path: Path) -> None:
