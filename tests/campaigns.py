@@ -1,6 +1,8 @@
 """Campaigns for tests: real folders whose lerobot-eval, renderer and checkpoint are stand-ins."""
 
+import atexit
 import contextlib
+import functools
 import io
 import json
 import os
@@ -9,13 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from tracka import campaign, cli, discover, files, handoff, init, lock, preflight, run, validate
+from tracka import campaign, cli, codebase, discover, files, handoff, init, lock, preflight, run, software, validate
 from tracka.campaign import Campaign
 from tracka.files import Json
 from tracka.layout import Layout
@@ -216,7 +219,30 @@ def make(root: Path, rows: Sequence[str] = ROWS, settings: str = SETTINGS) -> Ma
     fake_checkpoint(root / "checkpoints" / "fake")
     made = Made(root, environment(root))
     made.behave()
+    _share_hashes(root / "cache")
     return made
+
+
+def _share_hashes(cache: Path) -> None:
+    """Puts what this process knows of the installed software into a campaign's cache: each process of its would find it
+    out again, in half a second."""
+    for path in files.walk_files(_hashes_of_software()):
+        target = cache / path.relative_to(_hashes_of_software())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists():
+            shutil.copy(path, target)
+
+
+@functools.cache
+def _hashes_of_software() -> Path:
+    """A cache that has the installed packages and the hashes of their code, made once in this process."""
+    cache = Path(tempfile.mkdtemp(prefix="tracka-tests-"))
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
+    with _as_it_was({"XDG_CACHE_HOME": str(cache)}):
+        software._packages.cache_clear()
+        software.packages()
+        codebase.hashes(REPOSITORY)
+    return cache
 
 
 @contextlib.contextmanager

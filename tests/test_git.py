@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from campaigns import Made
 
-from tracka import errors, files, git, plan, preflight
+from tracka import errors, files, git, preflight, software
 from tracka.host import LEROBOT
 
 IDENTITY = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.com", "-c", "commit.gpgsign=false")
@@ -152,25 +152,25 @@ def test_the_version_of_an_editable_lerobot_names_its_commit_and_whether_it_was_
     install(site, editable(checkout))
     assert "%20" in checkout.as_uri()
     head = run_git(checkout, "rev-parse", "HEAD")
-    assert plan.versions()["lerobot"] == f"{LEROBOT}+{head[:12]}"
+    assert software.versions()["lerobot"] == f"{LEROBOT}+{head[:12]}"
     (checkout / "code.py").write_text("x = 2\n")
-    assert plan.versions()["lerobot"] == f"{LEROBOT}+{head[:12]}.dirty"
+    assert software.versions()["lerobot"] == f"{LEROBOT}+{head[:12]}.dirty"
 
 
 def test_an_editable_lerobot_outside_a_repository_says_that_its_commit_is_unknown(site: Path, checkout: Path) -> None:
     install(site, editable(checkout))
     shutil.rmtree(checkout / ".git")
-    assert plan.versions()["lerobot"] == f"{LEROBOT}+unknown"
+    assert software.versions()["lerobot"] == f"{LEROBOT}+unknown"
 
 
 @pytest.mark.parametrize("origin", [None, {"url": "file:///wheels/lerobot.whl", "archive_info": {}}])
 def test_the_version_of_a_lerobot_from_a_wheel_is_its_version_alone(site: Path, origin: files.Json | None) -> None:
     install(site, origin)
-    assert plan.versions()["lerobot"] == LEROBOT
+    assert software.versions()["lerobot"] == LEROBOT
 
 
 def test_a_package_that_is_missing_is_said_to_be() -> None:
-    assert plan.versions(["no-such-package"]) == {"no-such-package": "missing"}
+    assert software.versions(["no-such-package"]) == {"no-such-package": "missing"}
 
 
 def test_a_row_that_passed_before_lerobot_was_edited_is_refused(site: Path, checkout: Path, ready: Made) -> None:

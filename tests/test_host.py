@@ -125,7 +125,7 @@ def test_the_same_host_and_software_have_the_same_fingerprints_at_another_time(m
 @pytest.mark.parametrize(
     ("module", "name", "value", "changed"),
     [
-        (inventory.plan, "versions", {"mujoco": "3.4.0"}, "software"),
+        (inventory.software, "versions", {"mujoco": "3.4.0"}, "software"),
         (inventory, "pip_freeze", "numpy==0\n", "software"),
         (inventory.gpu, "driver", ("580.65", "13.0"), "host"),
         (inventory, "_cpu", "another processor", "host"),

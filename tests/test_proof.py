@@ -1,6 +1,7 @@
 """The resident engine in a campaign: its commands, what its rows' hashes stand for, and when its results are proven."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from campaigns import Made, fake_checkpoint
@@ -117,6 +118,25 @@ def test_another_checkpoint_setting_or_host_asks_for_a_new_proof(resident: Made,
         snapshot["fingerprints"]["host"] = "0" * 64
         files.write_json(path, snapshot)
     assert "no parity run" in str(plan(resident).unproven)
+
+
+@pytest.mark.parametrize("change", ["package", "variable", "module"])
+def test_a_certificate_holds_for_the_software_that_it_was_made_with(
+    resident: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    certify(resident, proven=True)
+    loaded = plan(resident).load_key
+    if change == "package":
+        metadata = tmp_path / "site/tokenizers-99.1.dist-info/METADATA"
+        files.write_text(metadata, "Metadata-Version: 2.1\nName: tokenizers\nVersion: 99.1\n")
+        monkeypatch.syspath_prepend(tmp_path / "site")
+    elif change == "variable":
+        monkeypatch.setenv("OMP_NUM_THREADS", "17")
+    else:
+        files.write_text(tmp_path / "site/transformers/__init__.py", "")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    assert "no parity run" in str(plan(resident).unproven)
+    assert plan(resident).load_key != loaded  # nor may a process that has the policy loaded go on
 
 
 def test_a_verdict_that_was_written_by_hand_proves_nothing(resident: Made) -> None:

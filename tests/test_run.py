@@ -399,7 +399,7 @@ def test_a_run_folder_holds_the_plans_files_and_nothing_else(ready: Made) -> Non
     ready.run_row(ROW)
     top, plans = ready.layout.run(ROW), {"run_manifest.json", "result.json", "stdout.log", "stderr.log"}
     assert {path.name for path in top.path.iterdir()} == plans | {"episodes.jsonl", "attempts"}
-    assert {path.name for path in top.attempt(2).path.iterdir()} == plans | {"episodes.jsonl", "eval"}
+    assert {path.name for path in top.attempt(2).path.iterdir()} == plans | {"episodes.jsonl", "eval", "identity.json"}
 
 
 def test_no_artifact_but_the_manifest_names_the_campaigns_place(ready: Made) -> None:

@@ -115,8 +115,8 @@ def test_a_suite_without_a_table_is_called_unprobed(made: Made, monkeypatch: pyt
 def test_another_mujoco_is_judged_by_where_objects_are(
     made: Made, monkeypatch: pytest.MonkeyPatch, off: str, status: str
 ) -> None:
-    versions = simulator.plan.versions() | {"mujoco": "3.9.9"}
-    monkeypatch.setattr(simulator.plan, "versions", lambda: versions)
+    versions = simulator.software.versions() | {"mujoco": "3.9.9"}
+    monkeypatch.setattr(simulator.software, "versions", lambda: versions)
     monkeypatch.setenv(SETTLE, f"libero_object/3:{off}")
     found = check(report_of(made), "version:mujoco")
     assert (found["status"], found["evidence"][:5]) == (status, "3.9.9")

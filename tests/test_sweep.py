@@ -280,7 +280,10 @@ def test_resume_refuses_a_row_that_passed_with_other_inputs_and_runs_the_others(
     ready.configure(f"[rows.{LONG}]\nepisode_length = 9")
     ended = sweep(ready, "--resume")
     assert ended.returncode == 1
-    assert f"run {LONG} passed with another row, settings, checkpoint or software than today's" in ended.stderr
+    assert f"error: row {LONG}: " in ended.stderr
+    assert "it passed with another row, settings, checkpoint or software than today's: settings: episode_length" in (
+        ended.stderr
+    )
     assert contents(ready.layout.run(LONG).path) == passed
     assert sorted(ready.started()) == sorted([LONG, BASELINE, WIDE])
 

@@ -4,4 +4,4 @@
 command calls the same functions. See docs/architecture.md for the way of one row from the matrix to the report.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -15,6 +15,7 @@ from . import (
     failure,
     files,
     gpu,
+    identity,
     judgement,
     lease,
     leftover,
@@ -45,6 +46,7 @@ def run(plan: Plan, device: Device) -> Json:
     files.make_folder(folder.path.parent)
     folder.path.mkdir(mode=0o700)  # exclusively: an attempt is made once
     files.write_json(folder.manifest, manifest)
+    identity.write(folder, plan.identity_parts)
     for log in (folder.stdout, folder.stderr):
         log.touch(mode=0o600)  # linked to the top before the launch, so that they can be followed there
     _publish(layout.run(run_id), folder, starting=True)

@@ -38,6 +38,12 @@ def fetch(name: str) -> Path:
     return path
 
 
+def content(name: str) -> str:
+    """What tells these weights from others: their name, or the hash of a file in torch's cache that has other bytes."""
+    path = _cache() / _address(name).rsplit("/", 1)[-1]
+    return path.stem if not path.is_file() or _whole(path) else files.sha256_file(path)
+
+
 def _address(name: str) -> str:
     """Where torchvision has it, by its source: importing torchvision takes seconds."""
     kind, _, version = name.partition(".")

@@ -33,6 +33,7 @@ from . import (
     setup,
     sweep,
     validate,
+    why,
     worker,
 )
 from .check import Check
@@ -305,6 +306,20 @@ def collect_command(
     if failures_csv and spec:
         collect.write_failures(spec, collect.failure_reasons(spec, results), failures_csv)
     print(f"{len(results)} runs in {summary_csv}")
+
+
+@app.command("why")
+def why_command(
+    result: Annotated[str, typer.Argument(metavar="RUN", help="A run id, or the folder of a run or of an attempt.")],
+    other: Annotated[str | None, typer.Argument(help="Another one; without it what the row would run today.")] = None,
+    root: Annotated[Path, typer.Option(help="The campaign's folder.")] = Path(),
+    whole: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
+) -> None:
+    """Show in which parts of their row hash two results differ, or a result and today. Exits with 1 if any differs."""
+    one, two = why.compare(root, result, other)
+    for line in why.table(one, two, (result, other or why.TODAY), whole):
+        print(line)
+    raise typer.Exit(1 if one != two else 0)
 
 
 @app.command("validate")

@@ -2,10 +2,28 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import files
+
+Stamp = list[int]  # size, times of the last modification and change, inode
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Which files of a folder count: by their suffixes, but for those in folders that are left out or hidden, and in
+    virtual environments. Links to files are followed, those to folders only where that is said."""
+
+    suffixes: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    follows_links: bool = False
+
+
+# The code in a checkout, which may hold environments, data and results besides.
+SOURCES = Kind((".c", ".cc", ".cpp", ".cu", ".h", ".py", ".pyx", ".so"), left_out=("__pycache__", "node_modules"))
 
 
 def of_tree(folder: Path) -> str:
@@ -19,15 +37,56 @@ def of_files(folder: Path) -> dict[str, str]:
     Contents are read again only where size, inode or one of the times differ from the last time.
     """
     store = cache_folder() / "trees" / f"{files.sha256(str(folder).encode())}.json"
+    return _digests(
+        folder, {str(path.relative_to(folder)): stamp(path.stat()) for path in files.walk_files(folder)}, store
+    )
+
+
+def of_kind(place: Path, kind: Kind) -> str:
+    """One hash for the paths and contents of the files of this kind below the folder `place`, or of the file itself."""
+    if place.is_file():
+        return files.sha256_file(place)
+    stamps = dict(_stamps(place, "", kind, set()))
+    if (known := _kinds.get((place, kind))) and known[0] == stamps:
+        return known[1]
+    store = cache_folder() / "trees" / f"{files.sha256(f'{place} {kind}'.encode())}.json"
+    digests = _digests(place, stamps, store)
+    answer = files.sha256(files.canonical(digests))
+    _kinds[place, kind] = stamps, answer
+    return answer
+
+
+_kinds: dict[tuple[Path, Kind], tuple[dict[str, Stamp], str]] = {}  # what this process has hashed
+
+
+def _stamps(place: Path, below: str, kind: Kind, seen: set[tuple[int, int]]) -> Iterator[tuple[str, Stamp]]:
+    """The stamps of the files that count, by their paths below the folder. A link to a folder above is left out."""
+    with contextlib.suppress(OSError), os.scandir(place / below) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            name = f"{below}{entry.name}"
+            if entry.name.startswith(".") or entry.name in kind.left_out:
+                continue
+            if entry.is_dir(follow_symlinks=kind.follows_links):
+                status = entry.stat()
+                if (status.st_dev, status.st_ino) not in seen and not (place / name / "pyvenv.cfg").exists():
+                    yield from _stamps(place, f"{name}/", kind, seen | {(status.st_dev, status.st_ino)})
+            elif entry.name.endswith(kind.suffixes) and entry.is_file():
+                yield name, stamp(entry.stat())
+
+
+def stamp(status: os.stat_result) -> Stamp:
+    """What changes where a file's content does: the time of change too, which no program can put back."""
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
+def _digests(folder: Path, stamps: dict[str, Stamp], store: Path) -> dict[str, str]:
+    """The sha256 of each of these files, read again only where its stamp differs from the one in the file `store`."""
     known = files.read_or_empty(store)
     found: dict[str, Any] = {}
-    for path in files.walk_files(folder):
-        status, name = path.stat(), str(path.relative_to(folder))
-        # The time of change too: a program can put the time of modification back, but not this one.
-        stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    for name, now in stamps.items():
         last = known.get(name, {})
-        digest = last["sha256"] if last.get("stamp") == stamp else files.sha256_file(path)
-        found[name] = {"stamp": stamp, "sha256": digest}
+        digest = last["sha256"] if last.get("stamp") == now else files.sha256_file(folder / name)
+        found[name] = {"stamp": now, "sha256": digest}
     if found != known:
         with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
             files.write_json(store, found)

@@ -9,11 +9,12 @@ answers are kept by lerobot's version, its plug-ins and the program itself.
 import contextlib
 import functools
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -155,8 +156,7 @@ def _plugin(name: str, version: str, origin: str) -> str:
     folder = editable_folder(origin)
     if folder is None:
         return f"{name} {version}"
-    code = {path.relative_to(folder).as_posix(): files.sha256_file(path) for path in sorted(folder.rglob("*.py"))}
-    return f"{name} {version}+{files.sha256(files.canonical(code))[:12]}"
+    return f"{name} {version}+{digest.of_kind(folder, digest.SOURCES)[:12]}"
 
 
 def editable_folder(origin: str) -> Path | None:
@@ -178,27 +178,48 @@ def _distributions() -> list[Distribution]:
 def distributions() -> tuple[Installed, ...]:
     """Name, version and files of every installed distribution, in the order of the import path.
 
-    They are read again only when a folder of the import path has changed, as installing and removing do.
+    They are read again only when one of them has come, gone or changed.
     """
-    return _distributions_below(tuple(map(_folder_state, sys.path)))
+    return _distributions_below(path_state())
 
 
-def _folder_state(folder: str) -> tuple[str, int]:
-    """A folder of the import path, and when an entry was last added to it or taken from it."""
+Metadata = tuple[str, int, int]  # the name of a distribution's folder, and when it and its METADATA last changed
+
+
+def path_state() -> tuple[tuple[str, tuple[Metadata, ...]], ...]:
+    """The folders of the import path that hold distributions, with the state of each distribution's metadata."""
+    folders = dict.fromkeys([*python_path(), *sys.path])
+    states = ((folder, tuple(sorted(_metadata_states(folder)))) for folder in folders)
+    return tuple((folder, state) for folder, state in states if state)
+
+
+def python_path() -> list[str]:
+    """The folders of PYTHONPATH, which rows inherit, as it is now."""
+    return [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+
+
+def _metadata_states(folder: str) -> Iterator[Metadata]:
+    with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
+        for entry in entries:
+            if entry.name.endswith((".dist-info", ".egg-info")):
+                yield entry.name, entry.stat().st_mtime_ns, _changed(f"{entry.path}/METADATA")
+
+
+def _changed(path: str) -> int:
     try:
-        return folder, Path(folder).stat().st_mtime_ns
+        return os.stat(path).st_mtime_ns  # noqa: PTH116 - a Path for each of 200 takes longer than the call
     except OSError:
-        return folder, 0
+        return 0
 
 
 @functools.lru_cache(maxsize=1)
-def _distributions_below(folders: tuple[tuple[str, int], ...]) -> tuple[Installed, ...]:
-    """The distributions below these folders, which are those of `sys.path`.
+def _distributions_below(state: tuple[tuple[str, tuple[Metadata, ...]], ...]) -> tuple[Installed, ...]:
+    """The distributions in these folders, which are those of `sys.path` that hold any.
 
     The two header lines are read as text: the standard library's parser takes a quarter of a second for 200 packages.
     """
     installed_here = []
-    for item in metadata.distributions(path=[folder for folder, _ in folders]):
+    for item in metadata.distributions(path=[folder for folder, _ in state]):
         text = item.read_text("METADATA") or item.read_text("PKG-INFO") or ""
         header = dict(HEADER.findall(text.partition("\n\n")[0]))
         installed_here.append((header.get("Name", ""), header.get("Version", ""), item))

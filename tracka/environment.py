@@ -34,6 +34,17 @@ NEEDED = (
     "PYTHONUNBUFFERED",
     "TZ",
 )
+# Of what is passed on, what changes no outcome: places, secrets, the node, the job; and what a row's identity has
+# elsewhere: backend, device, code on PYTHONPATH, the folders of LIBERO_CONFIG_PATH.
+NO_PART = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|PYTHONPATH|SSL_CERT_\w+|REQUESTS_CA_BUNDLE"
+    r"|CURL_CA_BUNDLE|\w+_(?:proxy|PROXY)|XDG_\w+|DISPLAY|XAUTHORITY|HF_(?:ENDPOINT|TOKEN\w*|HUB_\w+|XET_\w+)"
+    r"|HF_(?:DATASETS|LEROBOT)_\w+|HUGGINGFACE_\w+|\w+_(?:HOME|PATH|DIR|CACHE|OFFLINE|VERBOSITY|VERBOSE|LOGS|WARNINGS)"
+    r"|CUDA_(?:VISIBLE_DEVICES|DEVICE_ORDER|MPS_\w+)|NVIDIA_(?:VISIBLE_DEVICES|DRIVER_CAPABILITIES|REQUIRE_\w+)"
+    r"|NVIDIA_\w*VERSION|NCCL_\w+|MUJOCO_(?:GL|EGL_DEVICE_ID)|SLURM_\w+|TRACKA_\w+"
+)
+# These choose the GL driver by the files that they name, which count by their content.
+VENDORS = re.compile(r"__EGL_VENDOR_LIBRARY_\w+|__EGL_EXTERNAL_PLATFORM_CONFIG_\w+|VK_\w*(?:FILENAMES|FILES|PATH)")
 ROWS_AT_ONCE = "TRACKA_ROWS_AT_ONCE"  # by which the resident engine divides this host's cores
 # Never inherited as they are: robosuite refuses an EGL id that does not fit the leased device.
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")
@@ -61,6 +72,21 @@ def base() -> dict[str, str]:
         "TZ": "UTC",
     }
     return passed | fixed
+
+
+def deciding() -> dict[str, str]:
+    """The variables that a row's process gets and that may decide its outcome, such as OMP_NUM_THREADS."""
+    passed = {name: value for name, value in os.environ.items() if may_pass(name) and name not in KEPT_BACK}
+    vendors = {name: _contents(value) for name, value in passed.items() if VENDORS.fullmatch(name)}
+    plain = {name: value for name, value in passed.items() if name not in vendors and not NO_PART.fullmatch(name)}
+    return shown(plain) | vendors
+
+
+def _contents(places: str) -> str:
+    """A hash of the files that a variable names, or of the JSON files in the folders that it names."""
+    named = [Path(place) for place in places.split(os.pathsep) if place]
+    listed = [path for place in named for path in (sorted(place.glob("*.json")) if place.is_dir() else [place])]
+    return files.sha256(files.canonical([files.sha256_file(path) if path.is_file() else None for path in listed]))
 
 
 def may_pass(name: str) -> bool:

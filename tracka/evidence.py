@@ -8,7 +8,7 @@ import filecmp
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from . import answer, collect, engine, files, judgement, marker, parity, proof, run, video
+from . import answer, collect, engine, files, identity, judgement, marker, parity, proof, run, video
 from .campaign import Campaign
 from .errors import Finding
 from .files import Json
@@ -175,15 +175,11 @@ def result_stands(campaign: Campaign, row: Row) -> Iterator[Finding]:
     if result["status"] != "pass":
         remedy = f"Read {result['stderr_log']}, mend it, and rerun: pytest acceptance --lf"
         yield Finding(str(path), f"the run failed ({result['reason']}): {result['error_message']}", remedy)
-    elif result["row_hash"] != _today(campaign, row):
-        what = "it passed with another row, settings, checkpoint or software than today's"
-        yield Finding(
-            str(path), what, "Run it again with --allow-overwrite, or give the changed row a run id of its own"
-        )
-
-
-def _today(campaign: Campaign, row: Row) -> str:
-    return run.plan_row(campaign, row, run.load_host(campaign.layout)).row_hash
+        return
+    plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
+    if result["row_hash"] != plan.row_hash:
+        attempt = campaign.layout.run(row.run_id).attempt(result["attempt"])
+        yield Finding(str(path), *identity.change(attempt, plan.identity_parts))
 
 
 def videos(campaign: Campaign, row: Row) -> Iterator[Finding]:

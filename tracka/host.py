@@ -12,7 +12,7 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from . import discover, environment, gpu, plan, provision
+from . import discover, environment, gpu, provision, software
 from .campaign import Campaign
 from .check import Check, answer, warning
 from .matrix import Row
@@ -61,7 +61,7 @@ def _users(one: gpu.Gpu) -> list[str]:
 
 
 def _lerobot() -> Check:
-    found = plan.versions()["lerobot"]
+    found = software.versions()["lerobot"]
     remedy = "Run `make setup`: another lerobot has another command line"
     return answer("version:lerobot", found.split("+")[0] == LEROBOT, f"{found}, pinned {LEROBOT}", remedy)
 

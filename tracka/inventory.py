@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from . import __version__, discover, environment, files, git, gpu, plan, schema, setup
+from . import __version__, discover, environment, files, git, gpu, schema, setup, software
 from .files import Json
 
 
@@ -69,7 +69,7 @@ def env_snapshot() -> Json:
 
 
 def _software() -> Json:
-    return {"tracka_version": __version__, "python": sys.version, "versions": plan.versions()}
+    return {"tracka_version": __version__, "python": sys.version, "versions": software.versions()}
 
 
 def _host() -> Json:

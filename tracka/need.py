@@ -4,13 +4,14 @@ Read from the checkpoint's JSON files; nothing is imported and no weights are lo
 rules of the checkpoint itself.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from . import files, hub, place, trust
-from .campaign import Campaign
+from . import backbone, digest, files, hub, place, policy, trust
+from .campaign import Campaign, EvalSettings
 from .checkpoint import Checkpoint
 from .errors import Finding, TrackaError, some
 from .hub import Wanted
@@ -64,6 +65,16 @@ class Need:
         here = root / self.name
         return here if here.is_dir() else _whole(self.wanted)
 
+    def content(self, root: Path) -> str:
+        """The hash of its files, wherever they lie."""
+        if self.kind == "backbone":
+            return backbone.content(self.name)
+        here = self.folder(root)
+        patterns = ("*",) if here == root / self.name else self.wanted.patterns or ("*",)
+        digests = digest.of_files(here)
+        fitting = {name: value for name, value in digests.items() if any(fnmatch(name, each) for each in patterns)}
+        return files.sha256(files.canonical(fitting))
+
     def faults(self, campaign: Campaign) -> Iterator[Finding]:
         """Why it may not be loaded, by the rules for a checkpoint; a backbone's bytes are those of its hash."""
         if self.kind == "backbone":
@@ -76,11 +87,18 @@ class Need:
             yield from trust.policy_faults(here, campaign.trusted, prefix, self.wanted.patterns or ("*",))
 
 
-def faults(point: Checkpoint, campaign: Campaign) -> Iterator[Finding]:
-    """What of the checkpoint and of all that it loads by name could run code that nobody trusts."""
+def faults(point: Checkpoint, campaign: Campaign, settings: Sequence[EvalSettings] | None = None) -> Iterator[Finding]:
+    """What of the checkpoint and of all that it loads by name could run code that nobody trusts; with the settings of
+    its rows, or with those given."""
     yield from trust.policy_faults(point.folder, campaign.trusted)
-    for each in of(point):
+    for each in of(point, campaign.settings_of(point.source) if settings is None else settings):
         yield from each.faults(campaign)
+
+
+def contents(point: Checkpoint, campaign: Campaign, settings: EvalSettings) -> dict[str, str]:
+    """The hash of the content of each thing that the checkpoint loads by name, by its kind and name. Call it where
+    `faults` has found everything in place."""
+    return {f"{each.kind} {each.name}": each.content(campaign.layout.root) for each in of(point, [settings])}
 
 
 def _whole(wanted: Wanted) -> Path:
@@ -109,14 +127,16 @@ def unseen(kind: str) -> list[Need]:
     return list(dict.fromkeys([*fixed, *of_type(kind, {})]))
 
 
-def of(checkpoint: Checkpoint) -> list[Need]:
-    """What the checkpoint's config, processors and adapter load by name."""
+def of(checkpoint: Checkpoint, settings: Sequence[EvalSettings] = ()) -> list[Need]:
+    """What the checkpoint's config, under each of these settings, its processors and its adapter load by name."""
     configs = [config for name in PROCESSORS for config in _step_configs(files.read_json(checkpoint.folder / name))]
     named = sorted({str(config[key]) for config in configs for key in trust.STEP_NAMES if config.get(key)})
     # lerobot does not save the second tokenizer of the step that makes action tokens: it loads its own.
     if any(config.get("action_tokenizer_name") for config in configs):
         named.append(PALIGEMMA)
-    models = of_type(checkpoint.policy_type, files.read_json(checkpoint.folder / "config.json"))
+    config = files.read_json(checkpoint.folder / "config.json")
+    over = [policy.overrides(each) for each in settings] or [{}]
+    models = [need for each in over for need in of_type(checkpoint.policy_type, config | each)]
     adapted = _adapted(files.read_or_empty(checkpoint.folder / "adapter_config.json"))
     return list(dict.fromkeys([*(Need("tokenizer", name) for name in named), *models, *adapted]))
 

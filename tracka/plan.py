@@ -4,12 +4,28 @@ Guarantees: a plan touches no file but the checkpoint it hashes; two plans with 
 episodes of the same policy in the same software, wherever they run.
 """
 
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata
+from functools import cached_property
 from pathlib import Path
 
-from . import __version__, discover, engine, environment, files, git, gpu, lease, memo, process, proof, schema
+from . import (
+    __version__,
+    codebase,
+    discover,
+    engine,
+    environment,
+    files,
+    gpu,
+    identity,
+    lease,
+    memo,
+    process,
+    proof,
+    schema,
+    software,
+)
 from . import campaign as campaigns
 from .campaign import Campaign, EvalSettings
 from .checkpoint import Checkpoint
@@ -19,10 +35,8 @@ from .layout import RunFolder
 from .matrix import CPU, Row
 from .process import Bounds
 
-HASH_VERSION = 2
 # Of the resident engine's settings, those that decide outcomes; its speed-ups change none, and each is held to that.
 DECIDING = ("noise", "compile")
-PACKAGES = ("lerobot", "mujoco", "robosuite", "hf-libero")
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,7 @@ class Plan:
     batch_size: int
     retry_index: int = 0
     timeout_secs: int = 10800
+    loaded: Mapping[str, str] = field(default_factory=dict)  # what the policy loads by name -> hash of its content
 
     @property
     def settings(self) -> EvalSettings:
@@ -91,34 +106,48 @@ class Plan:
         """Why the simulator makes the row invalid; None if it does not."""
         return self.host.invalid(self.row.task_suite, self.task_ids)
 
-    @property
+    @cached_property
     def row_hash(self) -> str:
-        """The identity of what the row asks for: no GPU number, no path, nothing that leaves outcomes as they are."""
-        settings = self._settings()
-        identity = {
-            "hash_version": HASH_VERSION,
-            "engine": self.campaign.engine,
-            **self._resident(),
+        """The hash of `identity_parts`: two plans with the same one ask for the same episodes of the same policy."""
+        return identity.row_hash(self.identity_parts)
+
+    @cached_property
+    def identity_parts(self) -> Json:
+        """What the row asks for, part by part: no GPU number, no path, nothing that leaves outcomes as they are."""
+        return {
+            "hash_version": identity.VERSION,
+            "row": {
+                "suite": self.row.task_suite,
+                "task_ids": list(self.task_ids),
+                "batch_size": self.row.batch_size,
+                "n_episodes": self.row.n_episodes,
+                "seed": self.row.seed,
+                "device": "cpu" if self.row.gpu_id == CPU else "cuda",
+            },
+            "settings": self._settings(),
+            "engine": {"name": self.campaign.engine, **self._resident()},
             "checkpoint": self.checkpoint.tree_sha256,
-            "suite": self.row.task_suite,
-            "task_ids": list(self.task_ids),
-            "batch_size": self.row.batch_size,
-            "n_episodes": self.row.n_episodes,
-            "seed": self.row.seed,
-            "backend": self.host.backend,
-            "device": "cpu" if self.row.gpu_id == CPU else "cuda",
-            "settings": settings,
-            "versions": versions(),
-            "program": self._program(),
-        } | ({"simulator": "invalid"} if self.invalid else {})
-        return files.sha256(files.canonical(identity))
+            "simulator": {"backend": self.host.backend, "invalid": self.invalid is not None},
+            **self._software(),
+        }
 
     def _resident(self) -> Json:
         """What else decides the outcomes of the resident engine; nothing for lerobot-eval."""
         if not self.campaign.is_resident:
             return {}
         chosen = {key: value for key, value in self.campaign.resident.items() if key in DECIDING}
-        return {"engine_code": proof.code(), "resident": chosen}
+        return {"code": proof.code(), "settings": chosen}
+
+    def _software(self) -> Json:
+        """What plays the episodes on this host, and what the policy loads beside its checkpoint."""
+        return {
+            "loaded": dict(self.loaded),
+            "program": self._program(),
+            "python": platform.python_version(),
+            "packages": software.packages().versions,
+            "code": codebase.hashes(self.campaign.layout.root),
+            "environment": environment.deciding(),
+        }
 
     @property
     def proof_key(self) -> str:
@@ -129,8 +158,7 @@ class Plan:
     def load_key(self) -> str:
         """What a process that has loaded this policy can play on, whatever the suite and the tasks: the checkpoint's
         content and the software."""
-        loaded = ("checkpoint", "versions", "program")
-        return proof.key({name: value for name, value in self._proven().items() if name in loaded})
+        return proof.key({"checkpoint": self.checkpoint.tree_sha256, **self._software()})
 
     @property
     def reference_key(self) -> str:
@@ -149,8 +177,7 @@ class Plan:
             **asked_of_policy(self.campaign, self.row),
             "batch_size": self.batch_size,
             "resident": {key: value for key, value in self.campaign.resident.items() if key in DECIDING},
-            "versions": versions(),
-            "program": self._program(),
+            **self._software(),
         }
 
     @property
@@ -163,11 +190,10 @@ class Plan:
         return {key: value for key, value in campaigns.effective(self.settings).items() if key != "timeout_secs"}
 
     def _program(self) -> Json:
-        """What lerobot-eval is: its release, its plug-ins, and the files of one that is the campaign's own."""
+        """What lerobot-eval is: its plug-ins, and the files of one that is the campaign's own."""
         own = [self.campaign.layout.root / word for word in self.campaign.executable]
         return {
-            "version": self.host.capabilities["version_text"],
-            "plugins": self.host.capabilities["plugins"],
+            "plugins": list(discover.installed().plugins),
             "own": [_digest(path) for path in own if path.is_file()],
         }
 
@@ -239,7 +265,7 @@ class Plan:
             "command": self.command(folder, gpu.torch_name(gpu_id)),
             "checkpoint": self._checkpoint(),
             "settings": self._settings(),
-            "versions": versions(),
+            "versions": software.versions(),
         }
 
     @property
@@ -281,18 +307,3 @@ def asked_of_policy(campaign: Campaign, row: Row) -> Json:
 @memo.remembered
 def _digest(path: Path) -> str:
     return files.sha256_file(path)
-
-
-@memo.remembered
-def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """The installed versions of what decides an episode's outcome, read without importing any of it."""
-    return {name: _version(name) for name in packages}
-
-
-def _version(name: str) -> str:
-    try:
-        found = metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-        return "missing"
-    checkout = discover.editable_folder(found.read_text("direct_url.json") or "")
-    return found.version if checkout is None else f"{found.version}+{git.revision(checkout)}"

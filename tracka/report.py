@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from . import caveat, collect, environment, files, outline, page, plan, schema, setup, sweep, verdict
+from . import caveat, collect, environment, files, outline, page, schema, setup, software, sweep, verdict
 from .campaign import Campaign
 from .collect import EvalRunResult
 from .files import Json
@@ -61,7 +61,7 @@ def _commands(campaign: Campaign, failed: Sequence[str]) -> dict[str, Any]:
         "sweep": _sweep(campaign, [row.run_id for row in campaign.enabled]),
         "rerun": _sweep(campaign, failed),
         "megabytes": _megabytes(campaign.layout),
-        "versions": plan.versions(),
+        "versions": software.versions(),
         "hf_home": files.read_or_empty(folder / "env_snapshot.json").get("env", {}).get("HF_HOME"),
     }
 

@@ -149,7 +149,7 @@ def _policy(found: Found, spec: Campaign, policy_path: str) -> tuple[str, list[R
     except TrackaError:
         found.need(policy_path, need.unseen(spec.defaults.policy_type or ""))
         raise
-    found.need(policy_path, need.of(point))
+    found.need(policy_path, need.of(point, spec.settings_of(policy_path)))
     if point.revision:
         found.snapshots[checkpoint.wanted(policy_path)] = point.folder
         if policy_path == found.first:

@@ -6,9 +6,10 @@ attempt that the next call closes as interrupted.
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
 from . import (
     attempt,
@@ -18,6 +19,7 @@ from . import (
     failure,
     files,
     gpu,
+    identity,
     lease,
     marker,
     memo,
@@ -75,9 +77,9 @@ def _fingerprint(layout: Layout) -> str | None:
 def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
     """The row's first attempt. Resolves and hashes the checkpoint. Raises TrackaError where it is not to be had, not
     sound or not trusted."""
-    point = _checkpoint(campaign, row.policy_path)
-    normalizer.require(point.folder, campaign.settings(row), campaign.trusted)
-    return _first_attempt(campaign, row, host, point)
+    point, settings = _checkpoint(campaign, row.policy_path), campaign.settings(row)
+    normalizer.require(point.folder, settings, campaign.trusted)
+    return _first_attempt(campaign, row, host, point, need.contents(point, campaign, settings))
 
 
 def untrusted(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
@@ -114,8 +116,10 @@ def refusal(campaign: Campaign, row: Row, host: Host) -> Finding | None:
     return Finding(f"row {row.run_id}", what, remedy)
 
 
-def _first_attempt(campaign: Campaign, row: Row, host: Host, point: Checkpoint) -> Plan:
-    return Plan(campaign, row, host, point, row.batch_size, timeout_secs=campaign.timeout(row))
+def _first_attempt(
+    campaign: Campaign, row: Row, host: Host, point: Checkpoint, loaded: Mapping[str, str] = MappingProxyType({})
+) -> Plan:
+    return Plan(campaign, row, host, point, row.batch_size, timeout_secs=campaign.timeout(row), loaded=loaded)
 
 
 @dataclass(frozen=True)
@@ -196,8 +200,7 @@ def _passed(plan: Plan, policy: Policy) -> Json | None:
         return result
     if policy.allow_overwrite:
         return None
-    what = f"run {run_id} passed with another row, settings, checkpoint or software than today's"
-    remedy = "Give the changed row a run id of its own, or run it again: tracka run or pytest, with --allow-overwrite"
+    what, remedy = identity.change(folder.attempt(result["attempt"]), plan.identity_parts)
     raise ChangedRun(Finding(str(folder.manifest), what, remedy))
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from . import environment, files, gpu, plan, process
+from . import environment, files, gpu, process, software
 from .campaign import Campaign
 from .check import Check
 from .files import Json
@@ -88,7 +88,7 @@ def invalid(found: Sequence[Probe]) -> dict[str, dict[str, str]]:
 
 def _version_check(alike: bool, bad: str) -> Check:
     """The pinned version passes; another one is judged by its probes, and only warned of if they are good."""
-    found, pinned = plan.versions()["mujoco"], table()["mujoco"]
+    found, pinned = software.versions()["mujoco"], table()["mujoco"]
     if found == pinned:
         return Check("version:mujoco", "pass", f"{found}, the benchmark's")
     how = "objects of every probed task are where they are on it" if alike else "objects are elsewhere, or not probed"
