@@ -46,7 +46,7 @@ def of_kind(place: Path, kind: Kind) -> str:
     """One hash for the paths and contents of the files of this kind below the folder `place`, or of the file itself."""
     if place.is_file():
         return files.sha256_file(place)
-    stamps = dict(_stamps(place, "", kind, set()))
+    stamps = dict(_stamps(str(place), "", kind, frozenset()))
     if (known := _kinds.get((place, kind))) and known[0] == stamps:
         return known[1]
     store = cache_folder() / "trees" / f"{files.sha256(f'{place} {kind}'.encode())}.json"
@@ -59,19 +59,25 @@ def of_kind(place: Path, kind: Kind) -> str:
 _kinds: dict[tuple[Path, Kind], tuple[dict[str, Stamp], str]] = {}  # what this process has hashed
 
 
-def _stamps(place: Path, below: str, kind: Kind, seen: set[tuple[int, int]]) -> Iterator[tuple[str, Stamp]]:
+def _stamps(place: str, below: str, kind: Kind, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, Stamp]]:
     """The stamps of the files that count, by their paths below the folder. A link to a folder above is left out."""
-    with contextlib.suppress(OSError), os.scandir(place / below) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            name = f"{below}{entry.name}"
-            if entry.name.startswith(".") or entry.name in kind.left_out:
-                continue
-            if entry.is_dir(follow_symlinks=kind.follows_links):
-                status = entry.stat()
-                if (status.st_dev, status.st_ino) not in seen and not (place / name / "pyvenv.cfg").exists():
-                    yield from _stamps(place, f"{name}/", kind, seen | {(status.st_dev, status.st_ino)})
-            elif entry.name.endswith(kind.suffixes) and entry.is_file():
-                yield name, stamp(entry.stat())
+    try:
+        with os.scandir(f"{place}/{below}") as listed:
+            entries = sorted(listed, key=lambda entry: entry.name)
+    except OSError:
+        return
+    if below and any(entry.name == "pyvenv.cfg" for entry in entries):
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name in kind.left_out:
+            continue
+        if entry.is_dir(follow_symlinks=kind.follows_links):
+            status = entry.stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity not in above:
+                yield from _stamps(place, f"{below}{entry.name}/", kind, above | {identity})
+        elif entry.name.endswith(kind.suffixes) and entry.is_file():
+            yield f"{below}{entry.name}", stamp(entry.stat())
 
 
 def stamp(status: os.stat_result) -> Stamp:
