@@ -4,12 +4,12 @@ Read from the checkpoint's JSON files; nothing is imported and no weights are lo
 rules of the checkpoint itself.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import files, hub, place, trust
+from . import checkpoint, files, form, hub, place, trust
 from .campaign import Campaign
 from .checkpoint import Checkpoint
 from .errors import Finding, TrackaError, some
@@ -51,18 +51,23 @@ class Need:
     name: str
     weights: bool = False
     revision: str | None = None
+    adapted: bool = False  # it is the policy that an adapter is for
 
     @property
     def wanted(self) -> Wanted:
         """What of a hub repository is needed, if it is one."""
         if self.kind == "tokenizer":
             return hub.tokenizer(self.name)
+        if self.adapted:
+            return hub.base_policy(self.name, self.revision)
         return hub.base_model(self.name, self.weights, self.revision)
 
     def folder(self, root: Path) -> Path:
         """Where its files are: a folder as a row, which starts in the campaign's `root`, finds it, or a snapshot."""
         here = root / self.name
-        return here if here.is_dir() else _whole(self.wanted)
+        if here.is_dir():
+            return here
+        return _base(self.wanted, here) if self.adapted else _whole(self.wanted)
 
     def faults(self, campaign: Campaign) -> Iterator[Finding]:
         """Why it may not be loaded, by the rules for a checkpoint; a backbone's bytes are those of its hash."""
@@ -92,6 +97,20 @@ def _whole(wanted: Wanted) -> Path:
     return found
 
 
+def _base(wanted: Wanted, here: Path) -> Path:
+    """The snapshot of an adapter's base. Raises TrackaError naming the folder too that is not there."""
+    nowhere = f"the adapter's base is not here: there is no folder {here}"
+    if not checkpoint.is_repository(wanted.repo):
+        remedy = f"Copy the policy there, or name where it is as base_model_name_or_path in {form.ADAPTER_CONFIG}"
+        raise hub.Unresolved("missing", Finding(wanted.repo, nowhere, remedy))
+    try:
+        return _whole(wanted)
+    except TrackaError as error:
+        (finding,) = error.findings
+        what = f"{nowhere}, and of the hub: {finding.what}"
+        raise hub.Unresolved(getattr(error, "outcome", "refused"), replace(finding, what=what)) from error
+
+
 def of_type(kind: str, config: Mapping[str, Any]) -> Iterator[Need]:
     """What a policy of this type loads with this config."""
     for key, default in TOKENIZERS.get(kind, {}).items():
@@ -109,16 +128,16 @@ def unseen(kind: str) -> list[Need]:
     return list(dict.fromkeys([*fixed, *of_type(kind, {})]))
 
 
-def of(checkpoint: Checkpoint) -> list[Need]:
+def of(point: Checkpoint) -> list[Need]:
     """What the checkpoint's config, processors and adapter load by name."""
-    configs = [config for name in PROCESSORS for config in _step_configs(files.read_json(checkpoint.folder / name))]
+    configs = [config for name in PROCESSORS for config in _step_configs(files.read_json(point.folder / name))]
     named = sorted({str(config[key]) for config in configs for key in trust.STEP_NAMES if config.get(key)})
     # lerobot does not save the second tokenizer of the step that makes action tokens: it loads its own.
     if any(config.get("action_tokenizer_name") for config in configs):
         named.append(PALIGEMMA)
-    models = of_type(checkpoint.policy_type, files.read_json(checkpoint.folder / "config.json"))
-    adapted = _adapted(files.read_or_empty(checkpoint.folder / "adapter_config.json"))
-    return list(dict.fromkeys([*(Need("tokenizer", name) for name in named), *models, *adapted]))
+    models = of_type(point.policy_type, files.read_json(point.folder / "config.json"))
+    base = adapted(point.folder)
+    return list(dict.fromkeys([*(Need("tokenizer", name) for name in named), *models, *([base] if base else ())]))
 
 
 def _step_configs(processor: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -128,7 +147,8 @@ def _step_configs(processor: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield step["config"]
 
 
-def _adapted(adapter: Mapping[str, Any]) -> Iterable[Need]:
-    """The policy that an adapter (PEFT) is for."""
-    if name := adapter.get("base_model_name_or_path"):
-        yield Need("base_model", str(name), True, adapter.get("revision"))
+def adapted(folder: Path) -> Need | None:
+    """The policy that the adapter (PEFT) in `folder` is for, if there is an adapter and it names one."""
+    adapter = files.read_or_empty(folder / form.ADAPTER_CONFIG)
+    name, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
+    return Need("base_model", str(name), True, str(revision) if revision else None, adapted=True) if name else None

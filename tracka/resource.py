@@ -118,9 +118,10 @@ def _policies(found: Found, spec: Campaign, paths: Sequence[str]) -> list[Check]
 
 
 def _safe(spec: Campaign, policy_path: str) -> str:
-    """Reads what the checkpoint, which is here already, could make run."""
+    """Reads what the checkpoint, which is here already, and an adapter's base could make run."""
     folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
-    if found := trust.policy_faults(folder, spec.trusted):
+    base = need.adapted(folder)
+    if found := [*trust.policy_faults(folder, spec.trusted), *(base.faults(spec) if base else ())]:
         raise TrackaError(found)
     named = f", trusted by name: {', '.join(spec.trusted)}" if spec.trusted else ""
     return f"no pickle, foreign class or remote code{named}"
