@@ -15,6 +15,7 @@ from . import (
     backbone,
     build,
     checkpoint,
+    dependency,
     digest,
     environment,
     feature,
@@ -113,7 +114,9 @@ def _policies(found: Found, spec: Campaign, paths: Sequence[str]) -> list[Check]
     whole = readable(read)
     checks += [*read, *(guarded(f"{SAFETY}{path}", partial(_safe, spec, path)) for path in whole)]
     return checks + [
-        check(spec, path) for check in (normalizer.check, feature.check, placement.check) for path in whole
+        check(spec, path)
+        for check in (dependency.check, normalizer.check, feature.check, placement.check)
+        for path in whole
     ]
 
 
