@@ -29,6 +29,7 @@ def test_a_sound_checkpoint_passes_every_check(tiny_act: Path) -> None:
         "policy_resolve": "pass",
         "weights": "pass",
         "safety": "pass",
+        "imports": "pass",
         "statistics": "pass",
         "features": "warn",  # its frames are of 128 pixels
         "device": "pass",

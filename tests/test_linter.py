@@ -101,6 +101,20 @@ def test_a_branch_is_no_pinned_revision(make_campaign: Maker) -> None:
     assert "at main" in found(made, "unpinned_revision").evidence
 
 
+@pytest.mark.parametrize(
+    ("base", "revision", "status"),
+    [("org/base", None, "warn"), ("org/base", "main", "warn"), ("org/base", COMMIT, "pass"), ("configs", None, "pass")],
+)
+def test_the_base_of_an_adapter_is_pinned_like_a_checkpoint(
+    make_campaign: Maker, base: str, revision: str | None, status: str
+) -> None:
+    made = configured(make_campaign(GOOD), use_peft=True)
+    folder = made.root / "checkpoints" / "fake"
+    files.write_json(folder / "adapter_config.json", {"base_model_name_or_path": base, "revision": revision})
+    check = found(made, "unpinned_revision")
+    assert check.status == status and ("org/base at " in check.evidence) == (status == "warn")
+
+
 @pytest.mark.parametrize(("steps", "status"), [(50, "warn"), (10, "pass")])
 def test_a_chunk_that_is_played_whole_is_found_in_the_checkpoint(make_campaign: Maker, steps: int, status: str) -> None:
     made = configured(make_campaign(GOOD, of_pi0()), chunk_size=50, n_action_steps=steps)

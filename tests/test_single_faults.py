@@ -167,7 +167,7 @@ FAULTS_OF: tuple[Fault, ...] = (of_weights, of_statistics, of_json)
 def refused(folder: Path, models: dict[str, str], settings: EvalSettings) -> bool:
     """Whether preflight would refuse it."""
     try:
-        weights.require(folder)
+        weights.require(folder, folder.parent)
         normalizer.require(folder, settings)
         found = errors(feature.compare(policy.read(folder, settings), feature.given(settings)))
     except TrackaError:

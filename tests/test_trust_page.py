@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import test_adapter
 import test_model
 import test_normalizer
 import test_placement
@@ -13,7 +14,13 @@ from campaigns import REPOSITORY
 PAGE = (REPOSITORY / "docs" / "trust.md").read_text()
 SECTIONS = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S))
 CASES = {
-    "Weights": [*test_weights.BROKEN, *test_model.BROKEN, *test_weights.LINES],
+    "Weights": [
+        *test_weights.BROKEN,
+        *test_adapter.BROKEN,
+        *test_model.BROKEN,
+        *test_adapter.TENSORS,
+        *test_weights.LINES,
+    ],
     "Statistics": [*test_normalizer.BROKEN],
     "Views": [*test_views.WRONG],
     "Devices": [*test_placement.BROKEN],

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from campaigns import Made
-from checkpoints import change_json, change_weights, old_statistics
+from checkpoints import change_weights, old_statistics
 from safetensors.numpy import load_file, save_file
 
 from tracka import checkpoint, files, form, loading, tensors, weights
@@ -25,7 +25,7 @@ def said_of(folder: Path) -> list[str]:
     """What is said of a checkpoint before a row of it would run."""
     try:
         checkpoint.resolve(str(folder), folder.parent)
-        weights.require(folder)
+        weights.require(folder, folder.parent)
     except TrackaError as error:
         return [str(finding) for finding in error.findings]
     return []
@@ -49,11 +49,6 @@ def shard(folder: Path, index: bool) -> None:
 
 def pickle_of(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / WEIGHTS).rename(folder / name)
-
-
-def adapter(folder: Path) -> None:
-    (folder / WEIGHTS).rename(folder / "adapter_model.safetensors")
-    files.write_json(folder / "adapter_config.json", {"peft_type": "LORA", "r": 4})
 
 
 def header(change: Callable[[dict[str, dict[str, object]]], object]) -> Callable[[Path], None]:
@@ -100,15 +95,6 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "shards_without_index": (lambda folder: shard(folder, False), ("spread over 2 files", "python -c")),
     "bin": (pickle_of("pytorch_model.bin"), ("pytorch_model.bin", "a pickle", "save_pretrained")),
     "pt": (pickle_of("policy.pt"), ("policy.pt", "a pickle")),
-    "adapter": (adapter, ("adapter_model.safetensors", "LoRA", "merge_and_unload")),
-    "adapter_beside": (
-        lambda folder: files.write_json(folder / "adapter_config.json", {"r": 4}),
-        ("adapter_config.json", "LoRA", "merge_and_unload"),
-    ),
-    "use_peft": (
-        lambda folder: change_json(folder / "config.json", lambda value: value.update(use_peft=True)),
-        ("key use_peft", "LoRA"),
-    ),
     "old": (
         lambda folder: (
             change_weights(folder, old_statistics),
@@ -181,6 +167,7 @@ LINES = {
     "pi0_random": "Warning: Could not load state dict: Error(s) in loading state_dict for PI0Policy",
     "pi0_no_file": "Returning model without loading pretrained weights",
     "vla_jepa": "reinit_modules: skipping 2 tensor(s) with mismatched shapes (randomly re-initialised):",
+    "adapter": "UserWarning: Found missing adapter keys while loading the checkpoint: ['base_model.lora_A.default']",
 }
 
 
@@ -194,11 +181,13 @@ def test_a_run_whose_policy_did_not_get_its_weights_fails_by_that_name_and_is_no
     assert ready.layout.run("long_b1_e6").numbers() == [1]
 
 
-def test_every_line_is_one_that_lerobot_prints() -> None:
+def test_every_line_is_one_that_lerobot_or_peft_prints() -> None:
     from importlib.util import find_spec
 
-    (where,) = find_spec("lerobot").submodule_search_locations or ()  # type: ignore[union-attr]
-    text = "".join(path.read_text() for path in (Path(where) / "policies").rglob("*.py"))
+    (lerobot,) = find_spec("lerobot").submodule_search_locations or ()  # type: ignore[union-attr]
+    (peft,) = find_spec("peft").submodule_search_locations or ()  # type: ignore[union-attr]
+    sources = [*(Path(lerobot) / "policies").rglob("*.py"), Path(peft) / "peft_model.py"]
+    text = "".join(path.read_text() for path in sources)
     assert [sign for sign in loading.SIGNS if sign not in text] == []
 
 
@@ -223,6 +212,15 @@ def test_a_loader_that_logs_it_is_an_error_too_and_any_other_line_is_none() -> N
     with pytest.raises(loading.IncompleteWeights, match="action_head"), loading.held():
         logging.getLogger("lerobot").warning("Missing key(s) when loading model: %s", ["action_head.weight"])
     list(noisy("Loading weights from local directory"))
+
+
+def test_a_loader_that_warns_of_it_is_an_error_each_time() -> None:
+    import warnings
+
+    for _ in range(2):  # a process shows a warning once
+        lacks = pytest.raises(loading.IncompleteWeights, match="adapter keys")
+        with pytest.warns(UserWarning, match="adapter keys"), lacks, loading.held():
+            warnings.warn("Found missing adapter keys while loading the checkpoint: ['a'].", stacklevel=1)
 
 
 def test_arrays_of_a_checkpoint_with_old_statistics_are_told_from_others(act: Path) -> None:

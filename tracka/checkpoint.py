@@ -16,7 +16,9 @@ from .hub import Wanted
 
 REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 CONFIG = ("config.json",)
-REQUIRED = ("config.json", form.WEIGHTS, "policy_preprocessor.json", "policy_postprocessor.json")
+PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
+ADAPTER = (form.ADAPTER_CONFIG, form.ADAPTER_WEIGHTS)
+OF_A_REPOSITORY = (*CONFIG, f"{form.WEIGHTS}|{form.ADAPTER_WEIGHTS}", *PROCESSORS)
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
         if faults := list(place.policy_faults(folder, trusted)):
             raise TrackaError(faults)
         return _inspect(policy_path, None, folder)
-    if not _is_repository(policy_path):
+    if not is_repository(policy_path):
         remedy = "Build or copy the checkpoint there; tracka preflight builds those of [build] in campaign.toml"
         raise hub.Unresolved("missing", Finding(policy_path, f"there is no folder {folder}", remedy))
     try:
@@ -57,7 +59,7 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
 def wanted(policy_path: str) -> Wanted:
     """The repository that a `policy_path` like repo@revision names."""
     repo, _, revision = policy_path.partition("@")
-    return Wanted(repo, revision or None, required=REQUIRED)
+    return Wanted(repo, revision or None, required=OF_A_REPOSITORY)
 
 
 def without_download(policy_path: str, root: Path) -> Checkpoint:
@@ -79,10 +81,16 @@ def in_campaign(policy_path: str, root: Path) -> Path:
 def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
     if found := training_folder(folder):
         raise TrackaError(found)
-    missing = [name for name in REQUIRED if not (folder / name).is_file()]
+    missing = [name for name in _required(folder) if not (folder / name).is_file()]
     if missing:
         raise TrackaError(list(dict.fromkeys(form.lacking(folder, name) for name in missing)))
     return Checkpoint(source, revision, folder, policy_type(folder / "config.json"), digest.of_tree(folder))
+
+
+def _required(folder: Path) -> tuple[str, ...]:
+    """The files without which lerobot loads no policy from `folder`, which may be an adapter by its config.json."""
+    weights = ADAPTER if files.read_or_empty(folder / "config.json").get("use_peft") else (form.WEIGHTS,)
+    return (*CONFIG, *weights, *PROCESSORS)
 
 
 def training_folder(folder: Path) -> Finding | None:
@@ -101,7 +109,7 @@ def named_type(policy_path: str, root: Path) -> str | None:
     no such file, or nobody can be asked for it.
     """
     folder = in_campaign(policy_path, root)
-    if not folder.is_dir() and not _is_repository(policy_path):
+    if not folder.is_dir() and not is_repository(policy_path):
         return None
     with contextlib.suppress(TrackaError):
         repo, _, revision = policy_path.partition("@")
@@ -114,7 +122,7 @@ def named_type(policy_path: str, root: Path) -> str | None:
     return None
 
 
-def _is_repository(policy_path: str) -> bool:
+def is_repository(policy_path: str) -> bool:
     """Whether a path that is no folder can name a repository of the hub."""
     return REPO.fullmatch(policy_path) is not None and not policy_path.startswith(("./", "../", "checkpoints/"))
 

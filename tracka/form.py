@@ -7,11 +7,20 @@ from . import tensors
 from .errors import Finding, TrackaError
 
 WEIGHTS = "model.safetensors"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 # Where lerobot-train puts the policy below the folder of a run, of its checkpoints, or of one of them.
 TRAINED = ("pretrained_model", "last/pretrained_model", "checkpoints/last/pretrained_model")
-ADAPTER = (
+MERGE_ADAPTER = (
     "Merge it into its policy and save that: PeftModel.from_pretrained(policy, folder).merge_and_unload(), "
     "save_pretrained, and the processors beside it"
+)
+USE_PEFT = (
+    "Set use_peft to true in config.json, as lerobot-train does, if the adapter is meant; else take "
+    "adapter_config.json and the adapter's weights away"
+)
+ADAPTER_FILES = (
+    "Copy adapter_config.json and adapter_model.safetensors of the training run there; or set use_peft to false, if "
+    "model.safetensors is the whole policy"
 )
 OLD_STATISTICS = re.compile(r"(?:.*\.)?(?:un)?normalize_(?:inputs|outputs|targets)\.buffer_")
 MIGRATE = (
@@ -36,6 +45,8 @@ def lacking(folder: Path, name: str) -> Finding:
     """What is said of a file that is not there: where another form of it is, how to bring that into lerobot's."""
     if name == WEIGHTS:
         return _other_weights(folder) or Finding(str(folder / name), "the checkpoint lacks this file", SAVE)
+    if name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        return _other_adapter(folder, name)
     old = old_statistics(folder) if name.startswith("policy_") else None
     return old or Finding(str(folder / name), "the checkpoint lacks this file", SAVE)
 
@@ -46,9 +57,9 @@ def _other_weights(folder: Path) -> Finding | None:
     if shards or f"{WEIGHTS}.index.json" in names:
         what = f"the weights are spread over {len(shards)} files, and lerobot 0.6.1 reads {WEIGHTS} alone"
         return Finding(str(folder / (shards or names)[0]), what, MERGE.format(folder))
-    if "adapter_model.safetensors" in names:
-        what = "this is an adapter (LoRA) without its policy, and Track A does not evaluate adapters yet"
-        return Finding(str(folder / "adapter_model.safetensors"), what, ADAPTER)
+    if ADAPTER_WEIGHTS in names:
+        what = f"this is an adapter (LoRA), and lerobot looks for {WEIGHTS}, since config.json does not say use_peft"
+        return Finding(str(folder / ADAPTER_WEIGHTS), what, USE_PEFT)
     if pickles := [name for name in names if Path(name).suffix in PICKLES]:
         what = f"the weights are a pickle, and lerobot 0.6.1 reads {WEIGHTS} alone"
         remedy = (
@@ -56,6 +67,15 @@ def _other_weights(folder: Path) -> Finding | None:
         )
         return Finding(str(folder / pickles[0]), what, remedy)
     return None
+
+
+def _other_adapter(folder: Path, name: str) -> Finding:
+    if name == ADAPTER_WEIGHTS and (pickles := sorted(folder.glob("adapter_model.bin"))):
+        what = "the adapter's weights are a pickle, which PEFT would load and Track A does not let run"
+        remedy = f"Load it where it may run code of its own, and save it with save_pretrained, which writes {name}"
+        return Finding(str(pickles[0]), what, remedy)
+    what = "config.json says use_peft, and this file of the adapter is not there"
+    return Finding(str(folder / name), what, ADAPTER_FILES)
 
 
 def old_statistics(folder: Path) -> Finding | None:

@@ -91,7 +91,8 @@ class Wanted:
 
     def lacking(self, folder: Path) -> list[str]:
         """The required files that `folder` does not have."""
-        lacking = [item for item in self.required if not any(_has(folder, name) for name in item.split("|"))]
+        required = [item.split("|") for item in self.required]
+        lacking = [" or ".join(names) for names in required if not any(_has(folder, name) for name in names)]
         return lacking + [name for name in _shards(folder) if self.fits(name) and not (folder / name).is_file()]
 
 
@@ -113,6 +114,12 @@ def base_model(name: str, weights: bool, revision: str | None = None) -> Wanted:
     if not weights:
         return Wanted(name, revision, LIGHT, ("config.json",), instead)
     return Wanted(name, revision, LIGHT + WEIGHTS, ("config.json", "*model*.safetensors"), instead)
+
+
+def base_policy(name: str, revision: str | None = None) -> Wanted:
+    """The policy that an adapter is for, of which lerobot reads the weights in one file."""
+    instead = "copy it here and name its folder as base_model_name_or_path in adapter_config.json"
+    return Wanted(name, revision, LIGHT + WEIGHTS, ("config.json", "model.safetensors"), instead)
 
 
 def cached(wanted: Wanted) -> Path | None:

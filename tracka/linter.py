@@ -99,7 +99,8 @@ RULES = (
     Rule(
         "unpinned_revision",
         "A repository may change between two runs, and lerobot-eval itself pins weights but not config.json",
-        "Write repo@commit, with all 40 digits, as policy_path",
+        "Write repo@commit, with all 40 digits, as policy_path; the commit of an adapter's base as revision in its "
+        "adapter_config.json, or name a folder as base_model_name_or_path (pi0, pi05 and pi0_fast take no revision)",
         "huggingface/lerobot #3901",
         pitfall.unpinned_revisions,
     ),

@@ -1,16 +1,18 @@
 """What lerobot's loaders print when a policy does not get all of its weights from the file.
 
 Most of them load what fits, print what does not, and go on; those of pi0 and pi0.5 even go on with random weights
-(lerobot 0.6.1: policies/utils.py, pi0/modeling_pi0.py, vla_jepa/modeling_vla_jepa.py). A policy of which one of these
-lines was printed is not the policy of the checkpoint.
+(lerobot 0.6.1: policies/utils.py, pi0/modeling_pi0.py, vla_jepa/modeling_vla_jepa.py). PEFT warns of tensors that an
+adapter lacks (peft 0.21: peft_model.py). A policy of which one of these lines was printed is not the policy of the
+checkpoint.
 """
 
 import contextlib
 import io
 import logging
 import sys
+import warnings
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 SIGNS = (
     "Missing key(s) when loading model",
@@ -20,6 +22,7 @@ SIGNS = (
     "Could not load state dict",
     "Returning model without loading pretrained weights",
     "reinit_modules: skipping",
+    "Found missing adapter keys while loading the checkpoint",
 )
 
 
@@ -34,11 +37,11 @@ class IncompleteWeights(Exception):
 
 @contextlib.contextmanager
 def held() -> Iterator[None]:
-    """Raises IncompleteWeights at the end of the block if a loader printed or logged one of the SIGNS meanwhile."""
+    """Raises IncompleteWeights at the end of the block if a loader printed, logged or warned of one of the SIGNS."""
     printed = _Tee(sys.stdout)
-    with logged() as lines, contextlib.redirect_stdout(printed):
+    with logged() as lines, warned() as more, contextlib.redirect_stdout(printed):
         yield
-    if line := sign_in("\n".join([*lines, printed.getvalue()])):
+    if line := sign_in("\n".join([*lines, *more, printed.getvalue()])):
         raise IncompleteWeights(line)
 
 
@@ -51,6 +54,25 @@ def logged() -> Iterator[list[str]]:
         yield listener.lines
     finally:
         logging.getLogger().removeHandler(listener)
+
+
+@contextlib.contextmanager
+def warned() -> Iterator[list[str]]:
+    """Collects the warnings of the module `warnings` within the block, which are shown as ever.
+
+    A process shows the same one once, but PEFT's each time here: it may load a policy again.
+    """
+    lines: list[str] = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", f".*{SIGNS[-1]}")
+        show = warnings.showwarning
+
+        def note(message: Warning | str, *more: Any, **named: Any) -> None:
+            lines.append(str(message))
+            show(message, *more, **named)
+
+        warnings.showwarning = note
+        yield lines
 
 
 class _Tee(io.StringIO):

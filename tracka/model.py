@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import checkpoint, discover, engine, environment, files, gpu, need, policy, process, trust
+from . import adapter, checkpoint, discover, engine, environment, files, gpu, need, policy, process, trust
 from .campaign import Campaign, EvalSettings
 from .check import Check
 from .checkpoint import Checkpoint
@@ -19,6 +19,10 @@ from .tensors import as_text
 FEW = 4  # tensors that a message names
 OWN_PROGRAM = "not compared: the campaign has a program of its own (executable), which may have classes of its own"
 SAVE = "Take the checkpoint that training saved (save_pretrained), whole, with the config.json beside it"
+SAVE_ADAPTER = (
+    "Take the adapter that training saved, whole: adapter_model.safetensors with its own adapter_config.json, and as "
+    "its base the policy that it was trained on"
+)
 CONFIG = (
     "It was written by another lerobot, or by hand: save it with lerobot 0.6.1, or take out what that does not know"
 )
@@ -47,8 +51,14 @@ def checks(spec: Campaign, policy_paths: Sequence[str], folder: Path) -> list[Ch
 def _asked(spec: Campaign, policy_path: str) -> Iterator[dict[str, Any]]:
     """The checkpoint's folder with each set of words that its rows put over its config.json."""
     point = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots)
+    base = adapter.base(point.folder, spec.layout.root)
     for words in dict.fromkeys(map(_overrides, spec.settings_of(policy_path))):
-        yield {"folder": str(point.folder), "words": list(words), "processors": _may_load(spec, point)}
+        yield {
+            "folder": str(point.folder),
+            "words": list(words),
+            "processors": _may_load(spec, point),
+            "base": str(base) if base else None,
+        }
 
 
 def _may_load(spec: Campaign, point: Checkpoint) -> bool:
@@ -75,7 +85,7 @@ def _ask(spec: Campaign, asked: Sequence[Answer], folder: Path) -> tuple[list[An
         stderr=err,
         bounds=Bounds(spec.probe_secs),
     )
-    answers = [json.loads(line) for line in files.read_text(out).splitlines() if line.startswith('{"folder"')]
+    answers = [json.loads(line) for line in files.read_text(out).splitlines() if line.startswith('{"wanted"')]
     return answers, process.last_words(ended, err), round(ended.seconds, 3)
 
 
@@ -93,7 +103,12 @@ def _check(policy_path: str, answers: Sequence[Answer | None], why: str, seconds
     if skipped := list(dict.fromkeys(line for answer in known for line in answer["said"] if line.startswith(SKIPS))):
         what = f"lerobot's loader leaves tensors out on purpose: {some(skipped, FEW)}"
         return Check(name, "warn", what, "See that the checkpoint is of this type of policy", False, seconds)
-    return Check(name, "pass", f"all {known[0]['wanted']} tensors of the model are in the file", seconds=seconds)
+    return Check(name, "pass", _good(known[0]), seconds=seconds)
+
+
+def _good(answer: Answer) -> str:
+    whole = f"all {answer['wanted']} tensors of the model are in the file"
+    return f"{whole}, and all {answer['adapter']['wanted']} of the adapter in its own" if answer["adapter"] else whole
 
 
 def _faults(answer: Answer) -> Iterator[tuple[str, str]]:
@@ -104,12 +119,21 @@ def _faults(answer: Answer) -> Iterator[tuple[str, str]]:
         yield f"lerobot cannot read config.json{over}: {answer['config']}", SETTING if words else CONFIG
     if answer["processors"]:
         yield f"lerobot cannot load the processors: {answer['processors']}", PROCESSORS
+    yield from ((what, SAVE) for what in _differences(answer, "model"))
+    if answer["refused"]:
+        yield f"PEFT cannot load the adapter: {answer['refused']}", SAVE_ADAPTER
+    if answer["adapter"]:
+        yield from ((what, SAVE_ADAPTER) for what in _differences(answer["adapter"], "adapter"))
+
+
+def _differences(answer: Answer, of: str) -> Iterator[str]:
+    """How the tensors of a file differ from those of the model, or those that PEFT makes for the adapter."""
     if missing := answer["missing"]:
-        what = f"{len(missing)} of {answer['wanted']} tensors of the model are not in the file: {some(missing, FEW)}"
-        yield f"{what}; lerobot would go on with random numbers", SAVE
+        what = f"{len(missing)} of {answer['wanted']} tensors of the {of} are not in the file: {some(missing, FEW)}"
+        yield f"{what}; lerobot would go on with random numbers"
     for name, (theirs, ours) in list(answer["misshaped"].items())[:FEW]:
-        yield f"{name} has the shape {as_text(theirs)} in the file, and {as_text(ours)} in the model", SAVE
+        yield f"{name} has the shape {as_text(theirs)} in the file, and {as_text(ours)} in the {of}"
     for name, (theirs, ours) in list(answer["mistyped"].items())[:FEW]:
-        yield f"{name} is of type {theirs} in the file, and {ours} in the model", SAVE
+        yield f"{name} is of type {theirs} in the file, and {ours} in the {of}"
     if unused := answer["unused"]:
-        yield f"{len(unused)} tensors of the file are not of the model: {some(unused, FEW)}", SAVE
+        yield f"{len(unused)} tensors of the file are not of the {of}: {some(unused, FEW)}"

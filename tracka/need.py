@@ -4,13 +4,13 @@ Read from the checkpoint's JSON files; nothing is imported and no weights are lo
 rules of the checkpoint itself.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from . import backbone, digest, files, hub, place, policy, trust
+from . import backbone, checkpoint, digest, files, form, hub, place, policy, trust
 from .campaign import Campaign, EvalSettings
 from .checkpoint import Checkpoint
 from .errors import Finding, TrackaError, some
@@ -52,18 +52,23 @@ class Need:
     name: str
     weights: bool = False
     revision: str | None = None
+    adapted: bool = False  # it is the policy that an adapter is for
 
     @property
     def wanted(self) -> Wanted:
         """What of a hub repository is needed, if it is one."""
         if self.kind == "tokenizer":
             return hub.tokenizer(self.name)
+        if self.adapted:
+            return hub.base_policy(self.name, self.revision)
         return hub.base_model(self.name, self.weights, self.revision)
 
     def folder(self, root: Path) -> Path:
         """Where its files are: a folder as a row, which starts in the campaign's `root`, finds it, or a snapshot."""
         here = root / self.name
-        return here if here.is_dir() else _whole(self.wanted)
+        if here.is_dir():
+            return here
+        return _base(self.wanted, here) if self.adapted else _whole(self.wanted)
 
     def content(self, root: Path) -> str:
         """The hash of its files, wherever they lie."""
@@ -87,11 +92,10 @@ class Need:
             yield from trust.policy_faults(here, campaign.trusted, prefix, self.wanted.patterns or ("*",))
 
 
-def faults(point: Checkpoint, campaign: Campaign, settings: Sequence[EvalSettings] | None = None) -> Iterator[Finding]:
-    """What of the checkpoint and of all that it loads by name could run code that nobody trusts; with the settings of
-    its rows, or with those given."""
+def faults(point: Checkpoint, campaign: Campaign) -> Iterator[Finding]:
+    """What of the checkpoint and of all that it loads by name could run code that nobody trusts."""
     yield from trust.policy_faults(point.folder, campaign.trusted)
-    for each in of(point, campaign.settings_of(point.source) if settings is None else settings):
+    for each in of(point, campaign.settings_of(point.source)):
         yield from each.faults(campaign)
 
 
@@ -108,6 +112,20 @@ def _whole(wanted: Wanted) -> Path:
         what = f"the repository has no {some(lacking)}"
         raise TrackaError(Finding(f"hub repository {wanted.repo}", what, f"Name another one; or {wanted.instead}"))
     return found
+
+
+def _base(wanted: Wanted, here: Path) -> Path:
+    """The snapshot of an adapter's base. Raises TrackaError naming the folder too that is not there."""
+    nowhere = f"the adapter's base is not here: there is no folder {here}"
+    if not checkpoint.is_repository(wanted.repo):
+        remedy = f"Copy the policy there, or name where it is as base_model_name_or_path in {form.ADAPTER_CONFIG}"
+        raise hub.Unresolved("missing", Finding(wanted.repo, nowhere, remedy))
+    try:
+        return _whole(wanted)
+    except TrackaError as error:
+        (finding,) = error.findings
+        what = f"{nowhere}, and of the hub: {finding.what}"
+        raise hub.Unresolved(getattr(error, "outcome", "refused"), replace(finding, what=what)) from error
 
 
 def of_type(kind: str, config: Mapping[str, Any]) -> Iterator[Need]:
@@ -127,18 +145,18 @@ def unseen(kind: str) -> list[Need]:
     return list(dict.fromkeys([*fixed, *of_type(kind, {})]))
 
 
-def of(checkpoint: Checkpoint, settings: Sequence[EvalSettings] = ()) -> list[Need]:
+def of(point: Checkpoint, settings: Sequence[EvalSettings] = ()) -> list[Need]:
     """What the checkpoint's config, under each of these settings, its processors and its adapter load by name."""
-    configs = [config for name in PROCESSORS for config in _step_configs(files.read_json(checkpoint.folder / name))]
+    configs = [config for name in PROCESSORS for config in _step_configs(files.read_json(point.folder / name))]
     named = sorted({str(config[key]) for config in configs for key in trust.STEP_NAMES if config.get(key)})
     # lerobot does not save the second tokenizer of the step that makes action tokens: it loads its own.
     if any(config.get("action_tokenizer_name") for config in configs):
         named.append(PALIGEMMA)
-    config = files.read_json(checkpoint.folder / "config.json")
+    config = files.read_json(point.folder / "config.json")
     over = [policy.overrides(each) for each in settings] or [{}]
-    models = [need for each in over for need in of_type(checkpoint.policy_type, config | each)]
-    adapted = _adapted(files.read_or_empty(checkpoint.folder / "adapter_config.json"))
-    return list(dict.fromkeys([*(Need("tokenizer", name) for name in named), *models, *adapted]))
+    models = [need for each in over for need in of_type(point.policy_type, config | each)]
+    base = adapted(point.folder)
+    return list(dict.fromkeys([*(Need("tokenizer", name) for name in named), *models, *([base] if base else ())]))
 
 
 def _step_configs(processor: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -148,7 +166,8 @@ def _step_configs(processor: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield step["config"]
 
 
-def _adapted(adapter: Mapping[str, Any]) -> Iterable[Need]:
-    """The policy that an adapter (PEFT) is for."""
-    if name := adapter.get("base_model_name_or_path"):
-        yield Need("base_model", str(name), True, adapter.get("revision"))
+def adapted(folder: Path) -> Need | None:
+    """The policy that the adapter (PEFT) in `folder` is for, if there is an adapter and it names one."""
+    adapter = files.read_or_empty(folder / form.ADAPTER_CONFIG)
+    name, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
+    return Need("base_model", str(name), True, str(revision) if revision else None, adapted=True) if name else None

@@ -1,6 +1,7 @@
 """Settings that are known to spoil an evaluation: for each a function from a campaign to the places that have it.
 
-Guarantees: nothing is read but the campaign and the config.json of checkpoints that are folders here.
+Guarantees: nothing is read but the campaign, and config.json and adapter_config.json of checkpoints that are folders
+here.
 """
 
 from collections import defaultdict
@@ -8,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from . import checkpoint, files
+from . import checkpoint, files, need
 from .campaign import STEPS, Campaign, effective
 from .engine import INIT_STATES
 from .errors import TrackaError, some
@@ -90,6 +91,19 @@ def unpinned_revisions(spec: Campaign) -> Iterator[Lint]:
             named = match["revision"] or "no revision"
             if not _is_commit(named) and not row.policy_path.startswith("checkpoints/"):
                 yield Lint(f"row {row.run_id}", f"{match['repo']} at {named}")
+        yield from _unpinned_base(spec, row)
+
+
+def _unpinned_base(spec: Campaign, row: Row) -> Iterator[Lint]:
+    """The base of an adapter that is a folder here, where that base is a repository whose weights may change."""
+    base = need.adapted(checkpoint.in_campaign(row.policy_path, spec.layout.root)) if _is_adapter(spec, row) else None
+    if base and not (spec.layout.root / base.name).is_dir() and not _is_commit(base.revision or ""):
+        named = base.revision or "no revision"
+        yield Lint(f"row {row.run_id}", f"{base.name} at {named}, the base of the adapter {row.policy_path}")
+
+
+def _is_adapter(spec: Campaign, row: Row) -> bool:
+    return bool(_config(spec, row).get("use_peft"))
 
 
 def _is_commit(revision: str) -> bool:

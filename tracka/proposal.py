@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import campaign as campaigns
-from . import host
+from . import host, need
 from .campaign import Campaign
 from .check import Check, warning
 from .errors import Finding, UsageError, some
@@ -91,7 +91,8 @@ def disk(spec: Campaign) -> int:
 def weights(spec: Campaign) -> int:
     """MB of the largest weights that are in a folder here: what a GPU must hold at the least."""
     folders = {(spec.layout.root / row.policy_path) for row in spec.enabled}
-    sizes = [path.stat().st_size for folder in folders if (path := folder / "model.safetensors").is_file()]
+    bases = {spec.layout.root / base.name for folder in folders if (base := need.adapted(folder))}
+    sizes = [path.stat().st_size for folder in folders | bases if (path := folder / "model.safetensors").is_file()]
     return max(sizes, default=0) // 10**6
 
 

@@ -15,6 +15,7 @@ from . import (
     backbone,
     build,
     checkpoint,
+    dependency,
     digest,
     environment,
     feature,
@@ -113,14 +114,17 @@ def _policies(found: Found, spec: Campaign, paths: Sequence[str]) -> list[Check]
     whole = readable(read)
     checks += [*read, *(guarded(f"{SAFETY}{path}", partial(_safe, spec, path)) for path in whole)]
     return checks + [
-        check(spec, path) for check in (normalizer.check, feature.check, placement.check) for path in whole
+        check(spec, path)
+        for check in (dependency.check, normalizer.check, feature.check, placement.check)
+        for path in whole
     ]
 
 
 def _safe(spec: Campaign, policy_path: str) -> str:
-    """Reads what the checkpoint, which is here already, could make run."""
+    """Reads what the checkpoint, which is here already, and an adapter's base could make run."""
     folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
-    if found := trust.policy_faults(folder, spec.trusted):
+    base = need.adapted(folder)
+    if found := [*trust.policy_faults(folder, spec.trusted), *(base.faults(spec) if base else ())]:
         raise TrackaError(found)
     named = f", trusted by name: {', '.join(spec.trusted)}" if spec.trusted else ""
     return f"no pickle, foreign class or remote code{named}"

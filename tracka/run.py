@@ -14,6 +14,7 @@ from types import MappingProxyType
 from . import (
     attempt,
     checkpoint,
+    dependency,
     discover,
     environment,
     failure,
@@ -96,9 +97,11 @@ def _checkpoint(campaign: Campaign, policy_path: str) -> Checkpoint:
     """The checkpoint, if nothing that it, what it loads or lerobot's plug-ins bring would run untrusted code."""
     trust.require_plugins(discover.installed().plugins, campaign.trusted)
     point = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots)
-    weights.require(point.folder)  # first: a file that is cut would be called foreign, and nobody should trust it
+    # First: a file that is cut would be called foreign, and nobody should trust it.
+    weights.require(point.folder, campaign.layout.root)
     if found := list(need.faults(point, campaign)):
         raise UsageError(found)
+    dependency.require(point, campaign)
     return point
 
 

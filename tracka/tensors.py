@@ -86,6 +86,15 @@ def read(path: Path) -> TensorFile:
     return TensorFile(path, tensors, metadata if isinstance(metadata, dict) else {}, LENGTH + length)
 
 
+def faults(path: Path) -> Sequence[Finding]:
+    """What is wrong with a safetensors file; nothing where it is sound."""
+    try:
+        read(path)
+    except TrackaError as error:
+        return error.findings
+    return ()
+
+
 def _header(path: Path, data: bytes) -> dict[str, Any]:
     try:
         header = json.loads(data)

@@ -42,7 +42,16 @@ STEP = re.compile(rf"lerobot\.(processor|policies)\.(?!{'|'.join(REMOTE_TYPES)})
 # The keys by which a step loads something, and need.py says what.
 STEP_NAMES = ("tokenizer_name", "action_tokenizer_name", "paligemma_tokenizer_name", "processor_name")
 REMOTE = ("auto_map", "trust_remote_code")
-ADAPTER = ("adapters", "auto_mapping", "megatron_config", "tokenizer_name_or_path")
+ADAPTER = (
+    "adapters",
+    "auto_mapping",
+    "corda_config",
+    "lora_ga_config",
+    "megatron_config",
+    "peft_type",
+    "tokenizer_name_or_path",
+)
+LORA = "LORA"  # the one peft_type whose loading has been read: others load prompts, adapters and models by name
 REMEDY = (
     "Look at it, then trust it by name: trusted = [{name}] below [security] in campaign.toml; "
     "for one preflight, not for rows: --trust {name}"
@@ -154,7 +163,8 @@ def _asks(key: str, adapter: dict[str, Any]) -> bool:
     """Whether an adapter's key asks for something; PEFT itself notes the class in lerobot that was adapted."""
     found = adapter.get(key)
     library = found.get("parent_library") if isinstance(found, dict) else None
-    return bool(found) and not (key == "auto_mapping" and str(library).startswith("lerobot."))
+    known = {"auto_mapping": str(library).startswith("lerobot."), "peft_type": found == LORA}
+    return bool(found) and not known.get(key, False)
 
 
 def _names(step: dict[str, Any]) -> Iterator[str]:

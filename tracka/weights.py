@@ -7,42 +7,52 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from . import checkpoint, files, form, tensors
+from . import adapter, checkpoint, files, form, tensors
 from .campaign import Campaign
 from .check import Check, guarded
 from .errors import Finding, TrackaError
 
 CHECK = "weights:"  # before the path of a checkpoint: the name of its check
-ADAPTER = "adapter_config.json"
 
 
 def check(spec: Campaign, policy_path: str) -> Check:
-    """The check `weights:POLICY_PATH`: every safetensors file is whole, and none of them is an adapter."""
+    """The check `weights:POLICY_PATH`: every safetensors file is whole, and an adapter has its base."""
     return guarded(f"{CHECK}{policy_path}", partial(_read, spec, policy_path))
 
 
 def _read(spec: Campaign, policy_path: str) -> str:
     folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
-    require(folder)
-    weights = tensors.read(folder / form.WEIGHTS).tensors
+    require(folder, spec.layout.root)
+    here = adapter.base(folder, spec.layout.root)
+    return (
+        f"{_size(folder / form.ADAPTER_WEIGHTS)} over {_size(here / form.WEIGHTS)}"
+        if here
+        else _size(folder / form.WEIGHTS)
+    )
+
+
+def _size(path: Path) -> str:
+    weights = tensors.read(path).tensors
     return f"{len(weights)} tensors, {sum(tensor.end - tensor.start for tensor in weights.values())} bytes"
 
 
-def require(folder: Path) -> None:
-    """Raises TrackaError naming everything that keeps lerobot from the weights and statistics in `folder`."""
-    if found := list(findings(folder)):
+def require(folder: Path, root: Path) -> None:
+    """Raises TrackaError naming everything that keeps lerobot from the weights and statistics in `folder`.
+
+    `root` is the campaign's folder, from which an adapter's base is looked for.
+    """
+    if found := list(findings(folder, root)):
         raise TrackaError(found)
 
 
-def findings(folder: Path) -> Iterator[Finding]:
-    """What is wrong with the checkpoint's safetensors files, and with an adapter in the place of a policy."""
+def findings(folder: Path, root: Path) -> Iterator[Finding]:
+    """What is wrong with the checkpoint's safetensors files, and with an adapter and its base."""
     for path in files.walk_files(folder):
         if path.suffix == ".safetensors":
-            try:
-                tensors.read(path)
-            except TrackaError as error:
-                yield from error.findings
-    config = folder / "config.json"
-    if (folder / ADAPTER).is_file() or files.read_json(config).get("use_peft"):
-        where = folder / ADAPTER if (folder / ADAPTER).is_file() else f"{config}, key use_peft"
-        yield Finding(str(where), "this is an adapter (LoRA), which Track A does not evaluate yet", form.ADAPTER)
+            yield from tensors.faults(path)
+    beside = [name for name in checkpoint.ADAPTER if (folder / name).is_file()]
+    if adapter.is_one(folder):
+        yield from adapter.findings(folder, root)
+    elif beside:
+        what = f"there is an adapter (LoRA) beside the policy, and lerobot loads {form.WEIGHTS} without it"
+        yield Finding(str(folder / beside[0]), what, form.USE_PEFT)

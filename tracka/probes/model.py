@@ -1,7 +1,8 @@
 """Which tensors a policy wants and which its file has, by lerobot's own loader, without memory for either.
 
 Usage: python -m tracka.probes.model '[{"folder": ..., "words": ["--n_action_steps=10"], "processors": true}, ...]'
-With `processors` the checkpoint's processors are loaded too, as lerobot-eval loads them.
+With `processors` the checkpoint's processors are loaded too, as lerobot-eval loads them; with `base`, the folder of the
+policy that an adapter is for, the adapter's tensors are compared as well, by PEFT's loader.
 Prints one JSON object for each of them, whose keys are the fields of `Compared`. The model's parameters and the file's
 tensors have shapes and types and no storage; the loader maps, skips and renames them as ever, and where it would copy
 them they are compared.
@@ -11,7 +12,7 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,20 +38,28 @@ TYPES = {
 
 
 @dataclass
-class Compared:
-    """What became of one checkpoint."""
+class Difference:
+    """How the tensors of a file differ from those of a model."""
 
-    folder: str
-    words: list[str]  # what is put over its configuration, as lerobot-eval's --policy.WORD=VALUE does
-    config: str | None = None  # why its configuration cannot be read
-    error: str | None = None  # why its model cannot be made or compared
-    processors: str | None = None  # why its processors cannot be loaded
     wanted: int = 0  # tensors of the model
     missing: list[str] = field(default_factory=list)  # tensors of the model that the file lacks
     unused: list[str] = field(default_factory=list)  # tensors of the file that the model lacks
     misshaped: dict[str, list[list[int]]] = field(default_factory=dict)  # name -> shape in the file and in the model
     mistyped: dict[str, list[str]] = field(default_factory=dict)  # name -> type in the file and in the model
+
+
+@dataclass
+class Compared(Difference):
+    """What became of one checkpoint."""
+
+    folder: str = ""
+    words: list[str] = field(default_factory=list)  # put over its configuration, as --policy.WORD=VALUE is
+    config: str | None = None  # why its configuration cannot be read
+    error: str | None = None  # why its model cannot be made or compared
+    processors: str | None = None  # why its processors cannot be loaded
     said: list[str] = field(default_factory=list)  # what the loader warned of
+    adapter: Difference | None = None  # of the adapter's own tensors
+    refused: str | None = None  # why PEFT cannot load the adapter
 
 
 def main(asked: list[dict[str, Any]]) -> None:
@@ -63,25 +72,26 @@ def main(asked: list[dict[str, Any]]) -> None:
         register_third_party_plugins()
         torch.set_num_threads(1)  # it runs beside the simulator's probes, and has little to compute
         for each in asked:
-            compared = compare(Path(each["folder"]), each["words"], each.get("processors", False))
+            compared = compare(Path(each["folder"]), each["words"], each.get("processors", False), each.get("base"))
             print(json.dumps(asdict(compared)), file=out, flush=True)
 
 
-def compare(folder: Path, words: list[str], processors: bool) -> Compared:
+def compare(folder: Path, words: list[str], processors: bool, base: str | None = None) -> Compared:
     """Loads the checkpoint in `folder` by lerobot's loader, with nothing in memory if its class allows that."""
     from ..resident.weights import without_storage
 
-    compared = Compared(str(folder), words)
+    source = Path(base or folder)
+    compared = Compared(folder=str(folder), words=words)
     try:
         config = _config(folder, words)
     except BaseException as error:  # argparse, which reads it, exits
         compared.config = _text(error)
         return compared
-    _fill(compared, config, without_storage())
-    if compared.error and (folder / form.WEIGHTS).stat().st_size <= SMALL:
+    _fill(compared, source, config, without_storage())
+    if compared.error and (source / form.WEIGHTS).stat().st_size <= SMALL:
         # A class may compute with its parameters while it is made, as VQ-BeT's does.
-        compared = Compared(str(folder), words)
-        _fill(compared, config, contextlib.nullcontext())
+        compared = Compared(folder=str(folder), words=words)
+        _fill(compared, source, config, contextlib.nullcontext())
     compared.processors = _processors(folder, config) if processors else None
     return compared
 
@@ -108,15 +118,37 @@ def _processors(folder: Path, config: Any) -> str | None:
     return None
 
 
-def _fill(compared: Compared, config: Any, storage: contextlib.AbstractContextManager[None]) -> None:
-    """Lets lerobot load the checkpoint, with parameters as `storage` makes them, and notes what became of it."""
+def _fill(compared: Compared, source: Path, config: Any, storage: contextlib.AbstractContextManager[None]) -> None:
+    """Lets lerobot load the policy in `source`, with parameters as `storage` makes them, and PEFT an adapter over it.
+
+    Notes what became of it.
+    """
     from lerobot.policies.factory import get_policy_class
 
+    with loading.logged() as compared.said, storage:
+        try:
+            with _comparing(compared):
+                policy = get_policy_class(config.type).from_pretrained(str(source), config=config)
+            if source != Path(compared.folder):
+                _adapt(compared, policy)
+        except Exception as error:
+            compared.error = _text(error)
+
+
+def _adapt(compared: Compared, policy: Any) -> None:
+    """Lets PEFT load the adapter as lerobot's make_policy does; the policy's own tensors are no part of it."""
+    from peft import PeftConfig, PeftModel
+
+    own = list(policy.state_dict(keep_vars=True).values())  # kept alive, so that no other has the id of one
+    compared.adapter = Difference()
     try:
-        with loading.logged() as compared.said, storage, _comparing(compared):
-            get_policy_class(config.type).from_pretrained(compared.folder, config=config)
+        adapter = PeftConfig.from_pretrained(compared.folder)
+        with _comparing(compared.adapter, {id(tensor) for tensor in own}):
+            PeftModel.from_pretrained(policy, compared.folder, config=adapter, is_trainable=True)
+    except NotImplementedError:  # something computes with tensors that have no storage
+        raise
     except Exception as error:
-        compared.error = _text(error)
+        compared.refused = _text(error)
 
 
 def _text(error: BaseException) -> str:
@@ -146,8 +178,11 @@ def _config(folder: Path, words: list[str]) -> Any:
 
 
 @contextlib.contextmanager
-def _comparing(compared: Compared) -> Iterator[None]:
-    """What is read of files has no storage, and what would be copied to a model is compared with it."""
+def _comparing(difference: Difference, apart: Collection[int] = ()) -> Iterator[None]:
+    """What is read of files has no storage, and what would be copied to a model is compared with it.
+
+    Tensors of the model whose ids are in `apart` may be missing in the file.
+    """
     import safetensors.torch
     import torch
     from torch import nn
@@ -160,14 +195,21 @@ def _comparing(compared: Compared) -> Iterator[None]:
         }
 
     def load_state_dict(module: nn.Module, state: dict[str, torch.Tensor], **_: Any) -> Any:
-        _compare(compared, module, state)
+        _compare(difference, module, state, apart)
         return nn.modules.module._IncompatibleKeys([], [])
 
     with (
+        _peft_reads(load_file),
         patch.object(safetensors.torch, "load_file", load_file),
         patch.object(nn.Module, "load_state_dict", load_state_dict),
     ):
         yield
+
+
+def _peft_reads(load_file: Any) -> contextlib.AbstractContextManager[Any]:
+    """Has PEFT, where it is in use, read its files by `load_file`: it has a name of its own for that function."""
+    module = sys.modules.get("peft.utils.save_and_load")
+    return patch.object(module, "safe_load_file", load_file) if module else contextlib.nullcontext()
 
 
 def _dtype(word: str) -> Any:
@@ -176,12 +218,13 @@ def _dtype(word: str) -> Any:
     return getattr(torch, TYPES[word]) if word in TYPES else torch.float8_e4m3fn
 
 
-def _compare(compared: Compared, module: Any, state: dict[str, Any]) -> None:
+def _compare(compared: Difference, module: Any, state: dict[str, Any], apart: Collection[int]) -> None:
     """Adds how a state differs from what the module wants; of tied tensors, one that is in the file is enough."""
     model = module.state_dict(keep_vars=True)
+    wanted = {name: tensor for name, tensor in model.items() if id(tensor) not in apart}
     loaded = {id(model[name]) for name in model.keys() & state.keys()}
-    compared.wanted += len(model)
-    compared.missing += [name for name, tensor in model.items() if name not in state and id(tensor) not in loaded]
+    compared.wanted += len(wanted)
+    compared.missing += [name for name, tensor in wanted.items() if name not in state and id(tensor) not in loaded]
     compared.unused += [name for name in state if name not in model]
     for name in model.keys() & state.keys():
         ours, theirs = model[name], state[name]
