@@ -57,7 +57,7 @@ test-faults: setup ## the fault suite alone: kills, hangs, damaged files, full d
 	$(PYTEST) tests/faults tests/test_process.py tests/test_lease.py tests/test_gpu.py tests/test_matrix.py tests/test_secret.py tests/test_standby.py --junitxml=reports/test-faults.xml
 
 known-answers: setup ## hold reported successes against known ones, for some policies whose outcome is known
-	$(VENV)/bin/python -m fixtures.known_answers $(ANSWERS) --rows $(SOME_ANSWERS)
+	$(VENV)/bin/python -m fixtures.known_answers $(ANSWERS) --rows $(SOME_ANSWERS) --folder reports/known-answers
 
 known-answers-full: setup ## (hours) the same for every stored demonstration; what has passed is not run again
 	$(VENV)/bin/python -m fixtures.known_answers $(ANSWERS) --output docs/known-answers.txt

@@ -11,7 +11,7 @@ import pytest
 from campaigns import Made
 
 from fixtures.known_answers import Line
-from tracka import files
+from tracka import campaign, files
 from tracka.run import Policy
 
 BASELINE, PAIR = "baseline_b1_e2", "pair_b4_e4"
@@ -83,6 +83,17 @@ def differing(made: Made) -> dict[str, str]:
 
 
 # what is right
+
+
+def test_in_a_folder_of_their_own_the_rows_that_are_named_and_the_baseline_are_enabled_alone(
+    accepted: Made, tmp_path: Path
+) -> None:
+    before = accepted.layout.matrix.read_bytes()
+    ended = answers(accepted, "--rows", BASELINE, "--folder", str(tmp_path / "part"), "--judge-only")
+    assert ended.returncode == 1 and "0 of" not in ended.stdout  # nothing has run there
+    assert [row.run_id for row in campaign.load(tmp_path / "part").enabled] == [BASELINE]
+    assert [row.run_id for row in accepted.spec.enabled] == [BASELINE, PAIR]
+    assert accepted.layout.matrix.read_bytes() == before
 
 
 def test_where_all_files_agree_the_table_is_printed_and_written(accepted: Made, tmp_path: Path) -> None:
