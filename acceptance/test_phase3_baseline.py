@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tracka.campaign import Campaign
+from tracka.evidence import RUN_CONTRACTS
 from tracka.files import Json
 from tracka.matrix import Row
 
@@ -35,10 +36,6 @@ def test_the_baseline_runs_and_leaves_valid_evidence(
     baseline = campaign.row(campaign.baseline)
     result = evaluate(baseline)
     record_row(baseline, result)
-    contract("baseline_result")
-    contract("baseline_evidence")
-    contract("baseline_backend")
-    contract("baseline_videos")
-    contract("baseline_verdict")
-    contract("baseline_known_answer")
+    for name in RUN_CONTRACTS:
+        contract(f"baseline_{name}")
     assert result["episodes"] == baseline.n_episodes

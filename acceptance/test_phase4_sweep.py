@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tracka.evidence import RUN_CONTRACTS
 from tracka.files import Json
 from tracka.matrix import Row
 
@@ -25,11 +26,5 @@ def test_row(
     record_row: Callable[[Row, Json], None],
 ) -> None:
     record_row(row, evaluate(row))
-    row_contract(row, "result")
-    row_contract(row, "evidence")
-    row_contract(row, "backend")
-    row_contract(row, "videos")
-    row_contract(row, "verdict")
-    row_contract(row, "simulator")
-    row_contract(row, "engine")
-    row_contract(row, "known_answer")
+    for name in RUN_CONTRACTS:
+        row_contract(row, name)

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 from campaigns import REPOSITORY
 
+from tracka.contracts import CONTRACTS
+from tracka.evidence import RUN_CONTRACTS
+
 PACKAGE = REPOSITORY / "tracka"
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text())
@@ -64,6 +67,23 @@ def tracked() -> list[Path]:
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     return [REPOSITORY / name for name in listed.stdout.splitlines() if (REPOSITORY / name).is_file()]
+
+
+# the gates
+
+AT_THE_END = {"baseline_summary", "summaries"}  # made when the phase hands over, after its last test
+RUNS = {"phase3": "baseline_", "phase4": "rows_"}
+
+
+@pytest.mark.parametrize("phase", CONTRACTS)
+def test_a_gate_holds_each_contract_of_its_phase(phase: str) -> None:
+    (path,) = (REPOSITORY / "acceptance").glob(f"test_{phase}_*.py")
+    tree = ast.parse(path.read_text())
+    named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    loops = {ast.unparse(node.iter) for node in ast.walk(tree) if isinstance(node, ast.For)}
+    if "RUN_CONTRACTS" in loops:
+        named |= {f"{RUNS[phase]}{name}" for name in RUN_CONTRACTS}
+    assert set(CONTRACTS[phase]) - named - AT_THE_END == set()
 
 
 # imports

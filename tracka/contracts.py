@@ -12,7 +12,7 @@ from pathlib import Path
 from . import collect, discover, engine, files, parity, preflight, report, run, schema
 from .campaign import Campaign
 from .errors import Finding, TrackaError, UsageError, short, some
-from .evidence import ROW_CONTRACTS
+from .evidence import ROW_CONTRACTS, RUN_CONTRACTS
 from .matrix import Row
 
 Contract = Callable[[Campaign], Iterator[Finding]]
@@ -248,25 +248,11 @@ CONTRACTS: dict[str, dict[str, Contract]] = {
     },
     "phase3": {
         "parity": _parity,
-        "baseline_evidence": _baseline("evidence"),
-        "baseline_backend": _baseline("backend"),
-        "baseline_result": _baseline("result"),
-        "baseline_videos": _baseline("videos"),
-        "baseline_verdict": _baseline("verdict"),
-        "baseline_simulator": _baseline("simulator"),
-        "baseline_engine": _baseline("engine"),
-        "baseline_known_answer": _baseline("known_answer"),
+        **{f"baseline_{name}": _baseline(name) for name in RUN_CONTRACTS},
         "baseline_summary": _baseline_summary,
     },
     "phase4": {
-        "rows_evidence": _all_rows("evidence"),
-        "rows_backend": _all_rows("backend"),
-        "rows_result": _all_rows("result"),
-        "rows_videos": _all_rows("videos"),
-        "rows_verdict": _all_rows("verdict"),
-        "rows_simulator": _all_rows("simulator"),
-        "rows_engine": _all_rows("engine"),
-        "rows_known_answer": _all_rows("known_answer"),
+        **{f"rows_{name}": _all_rows(name) for name in RUN_CONTRACTS},
         "summaries": _summaries,
     },
     "phase5": {"no_failures": _no_failures, "runbook": _runbook, "results": _results},

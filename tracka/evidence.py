@@ -251,6 +251,8 @@ def known_answer(campaign: Campaign, row: Row) -> Iterator[Finding]:
         yield from answer.differences(campaign, row)
 
 
+# What holds for each run, the baseline's in phase 3 and every row's in phase 4; first what says most of a failed one.
+RUN_CONTRACTS = ("result", "evidence", "backend", "videos", "verdict", "simulator", "engine", "known_answer")
 ROW_CONTRACTS: dict[str, RowContract] = {
     "evidence": evidence,
     "backend": backend,
