@@ -149,6 +149,22 @@ def _adapt(compared: Compared, policy: Any) -> None:
         raise
     except Exception as error:
         compared.refused = _text(error)
+    compared.adapter = _as_in_file(compared.adapter)
+
+
+def _as_in_file(adapter: Difference) -> Difference:
+    """The same with names as the adapter's file has them: in the model they have PEFT's name of an adapter inside."""
+
+    def named(name: str) -> str:
+        return name.replace(".default.", ".")
+
+    return Difference(
+        adapter.wanted,
+        [named(name) for name in adapter.missing],
+        [named(name) for name in adapter.unused],
+        {named(name): shapes for name, shapes in adapter.misshaped.items()},
+        {named(name): types for name, types in adapter.mistyped.items()},
+    )
 
 
 def _text(error: BaseException) -> str:
