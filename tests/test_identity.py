@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -271,6 +272,23 @@ def test_a_gl_driver_counts_by_the_content_of_the_file_that_chooses_it(
         assert "__EGL_VENDOR_LIBRARY_FILENAMES" in refusal(passed)
         hashes.append(environment.deciding()["__EGL_VENDOR_LIBRARY_FILENAMES"])
     assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "caller", "told"),
+    [("pi0", None, "1"), ("smolvla", None, "1"), ("act", "0", "0"), ("a_plug_in", None, None), ("groot", None, None)],
+)
+def test_a_row_takes_what_was_found_in_the_cache_and_not_what_the_hub_has_by_now(
+    passed: Made, monkeypatch: pytest.MonkeyPatch, kind: str, caller: str | None, told: str | None
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    if caller:
+        monkeypatch.setenv("HF_HUB_OFFLINE", caller)
+    spec = replace(passed.spec, executable=())
+    plan = run.plan_row(passed.spec, spec.row(ROW), run.load_host(spec.layout))
+    asked = replace(plan, campaign=spec, checkpoint=replace(plan.checkpoint, policy_type=kind))
+    assert asked.environ(gpu.CPU_DEVICE).get("HF_HUB_OFFLINE") == told
+    assert "HF_HUB_OFFLINE" not in plan.environ(gpu.CPU_DEVICE) or caller  # a program of the campaign's own
 
 
 # changes that do not

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from . import (
     engine,
-    environment,
     failure,
     files,
     gpu,
@@ -40,7 +39,7 @@ def run(plan: Plan, device: Device) -> Json:
     layout, run_id = plan.campaign.layout, plan.row.run_id
     number = max(layout.run(run_id).numbers(), default=0) + 1
     folder = layout.run(run_id).attempt(number)
-    environ = environment.for_row(plan.campaign, device, plan.host.backend)
+    environ = plan.environ(device)
     manifest = plan.manifest(folder, device, environ, number)
     told = _standing_by(plan, device, manifest["command"], environ)
     files.make_folder(folder.path.parent)

@@ -41,6 +41,8 @@ WEIGHTS: dict[str, str | None] = {
 }
 # In their processors' code, so that no config can say otherwise.
 FIXED = dict.fromkeys(("pi0", "pi05", "pi0_fast"), PALIGEMMA)
+# Types of which this module knows all that they load by name.
+KNOWN = ("act", "diffusion", "pi0", "pi05", "tdmpc", "vqbet", *TOKENIZERS, *BASE_MODELS)
 PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 
 

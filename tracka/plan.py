@@ -21,6 +21,7 @@ from . import (
     identity,
     lease,
     memo,
+    need,
     process,
     proof,
     schema,
@@ -199,6 +200,16 @@ class Plan:
 
     def retry(self, batch_size: int) -> "Plan":
         return replace(self, batch_size=batch_size, retry_index=1)
+
+    def environ(self, device: Device) -> dict[str, str]:
+        """The environment of the row's process.
+
+        Where all that its policy loads by name is known, it is here and part of the row's identity: the process takes
+        that and does not ask the hub for a newer commit, unless the caller's HF_HUB_OFFLINE says otherwise.
+        """
+        environ = environment.for_row(self.campaign, device, self.host.backend)
+        offline = not self.campaign.executable and self.checkpoint.policy_type in need.KNOWN
+        return ({"HF_HUB_OFFLINE": "1"} if offline else {}) | environ
 
     def command(self, folder: RunFolder, device: str) -> list[str]:
         """The argv, its paths relative to the campaign's folder, where the process runs."""

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from . import comparison, digest, environment, failure, files, leftover, process, secret
+from . import comparison, digest, failure, files, leftover, process, secret
 from .comparison import Comparison, Played
 from .errors import Finding, UsageError
 from .gpu import Device
@@ -72,7 +72,7 @@ class Recordings:
         target = RunFolder(self.folder / f"{name}-{time.time_ns()}")
         files.make_folder(target.path)
         marks = leftover.marks(self.folder, self.device.lock_file)
-        environ = environment.for_row(self.plan.campaign, self.device, self.plan.host.backend) | marks
+        environ = self.plan.environ(self.device) | marks
         ended = process.run(
             self._command(engine, target),
             cwd=self.plan.campaign.layout.root,

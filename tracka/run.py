@@ -16,7 +16,6 @@ from . import (
     checkpoint,
     dependency,
     discover,
-    environment,
     failure,
     files,
     gpu,
@@ -269,5 +268,4 @@ def dry_manifest(campaign: Campaign, row: Row, host: Host) -> Json:
     """The manifest of a run that does not start. Leases no GPU, downloads and writes nothing."""
     device = gpu.CPU_DEVICE if row.gpu_id == CPU else Device(max(row.gpu_id, 0), str(max(row.gpu_id, 0)))
     plan = _first_attempt(campaign, row, host, checkpoint.without_download(row.policy_path, campaign.layout.root))
-    environ = environment.for_row(campaign, device, host.backend)
-    return plan.manifest(campaign.layout.run(row.run_id).attempt(1), device, environ, 1, dry_run=True)
+    return plan.manifest(campaign.layout.run(row.run_id).attempt(1), device, plan.environ(device), 1, dry_run=True)
