@@ -240,7 +240,7 @@ def _hashes_of_software() -> Path:
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
     with _as_it_was({"XDG_CACHE_HOME": str(cache)}):
         software._packages.cache_clear()
-        software.packages()
+        software.packages(REPOSITORY)
         codebase.hashes(REPOSITORY)
     return cache
 

@@ -72,7 +72,8 @@ def partial(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Path]:
     """Copies a campaign, so that a test may meddle with it."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name, value in campaigns.environment(tmp_path / "campaign").items():
+        monkeypatch.setenv(name, value)
     return lambda original: Path(shutil.copytree(original, tmp_path / "campaign"))
 
 

@@ -114,7 +114,7 @@ NAMES += [
 
 @pytest.mark.parametrize("name", NAMES)
 def test_another_version_of_a_package_that_an_evaluation_imports_asks_for_a_new_run(passed: Made, name: str) -> None:
-    before = software.packages().versions[name]
+    before = software.packages(Path()).versions[name]
     install(passed.root / SITE, name, "99.1")
     said = refusal(passed)
     assert f"packages: {name} 99.1 instead of {before}" in said
@@ -146,12 +146,12 @@ def test_a_package_of_one_version_from_another_source_asks_for_a_new_run(
 ) -> None:
     install(passed.root / SITE, "einops", "1.0", origin | {"url": "https://host/einops"})
     files.write_text(passed.root / SITE / "einops-1.0.dist-info/RECORD", "einops/__init__.py,sha256=one,1\n")
-    versions = software.packages().versions
+    versions = software.packages(Path()).versions
     files.write_text(passed.root / SITE / "einops-1.0.dist-info/RECORD", "einops/__init__.py,sha256=two,1\n")
     files.write_json(
         passed.root / SITE / "einops-1.0.dist-info/direct_url.json", other | {"url": "https://host/einops"}
     )
-    assert software.packages().versions["einops"] != versions["einops"]
+    assert software.packages(Path()).versions["einops"] != versions["einops"]
 
 
 LOADS = {
@@ -203,6 +203,7 @@ def test_code_that_is_edited_where_it_is_installed_asks_for_a_new_run(
 ) -> None:
     folder = passed.root / "installed"
     files.write_text(folder / package / "__init__.py", "speed = 1\n")
+    install(folder, "of_no_evaluation", "1.0")
     monkeypatch.syspath_prepend(folder)  # as if the environment's own folder were this one
     first = passed.run_row(ROW, run.Policy(resume=True, allow_overwrite=True))
     append(folder / package / "part.py")
@@ -267,16 +268,16 @@ def test_a_gl_driver_counts_by_the_content_of_the_file_that_chooses_it(
     for name in ("one", "same", "other"):
         files.write_json(passed.root / name / "50_vendor.json", {"library": "b" if name == "other" else "a"})
     hashes = []
-    for place in ("one/50_vendor.json", "same", "other", "other/50_vendor.json"):
+    for place in ("one/50_vendor.json", "same/50_vendor.json", "other/50_vendor.json", "one", "same", "other"):
         monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", str(passed.root / place))
         assert "__EGL_VENDOR_LIBRARY_FILENAMES" in refusal(passed)
         hashes.append(environment.deciding()["__EGL_VENDOR_LIBRARY_FILENAMES"])
-    assert hashes[0] == hashes[1] != hashes[2] == hashes[3]
+    assert hashes[0] == hashes[1] != hashes[2] and hashes[3] == hashes[4] != hashes[5]
 
 
 @pytest.mark.parametrize(
     ("kind", "caller", "told"),
-    [("pi0", None, "1"), ("smolvla", None, "1"), ("act", "0", "0"), ("a_plug_in", None, None), ("groot", None, None)],
+    [("pi0", None, "1"), ("smolvla", None, "1"), ("act", "0", "1"), ("a_plug_in", None, None), ("groot", None, None)],
 )
 def test_a_row_takes_what_was_found_in_the_cache_and_not_what_the_hub_has_by_now(
     passed: Made, monkeypatch: pytest.MonkeyPatch, kind: str, caller: str | None, told: str | None
@@ -365,7 +366,7 @@ def test_every_package_that_an_evaluation_imports_is_among_those_that_count(tmp_
     owners = packages_distributions()
     imported = {software.canonical_name(name) for module in json.loads(ended.stdout) for name in owners.get(module, ())}
     assert len(imported) > 60
-    assert imported - software.packages().versions.keys() - NOT_OURS == set()
+    assert imported - software.packages(Path()).versions.keys() - NOT_OURS == set()
 
 
 # of what the interpreter itself or the test's own environment brings
@@ -441,11 +442,12 @@ def test_all_parts_are_shown_on_request_with_a_mark_at_those_that_differ(passed:
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (("no_such_row",), "has no row 'no_such_row'"),
-        ((OTHER,), "no attempt began"),
-        ((ROW, "no/such/folder"), "no attempt began"),
+        (("no_such_row",), "'no_such_row' is neither a folder nor a row of the campaign"),
+        ((OTHER,), "no attempt of it began"),
+        ((ROW, "no/such/folder"), "is neither a folder nor a row"),
+        ((ROW, "."), "no attempt of it began"),
     ],
-    ids=["no row", "not run", "no folder"],
+    ids=["no row", "not run", "no folder", "another folder"],
 )
 def test_what_cannot_be_compared_is_refused_with_2(passed: Made, words: tuple[str, ...], what: str) -> None:
     ended = passed.call("why", *words, "--root", str(passed.root))

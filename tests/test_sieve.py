@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from campaigns import REPOSITORY, Made
 
-from tracka import files, parity, proof, run, schema
+from tracka import files, identity, parity, proof, run, schema
 from tracka.files import Json
 from tracka.sieve import sieve
 
@@ -60,6 +60,8 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
         yield "run_manifest", files.read_json(layout.run(run_id).manifest)
         yield "result", files.read_json(layout.run(run_id).result)
         yield "row_marker", files.read_json(layout.marker(run_id))
+    parts = files.read_json(layout.run("baseline_b1_e2").attempt(1).path / identity.NAME)
+    yield "identity", parts | {"packages": {"torch": "2.11.0"}, "code": {"lerobot": "0" * 64}}
     for name, path in (
         ("cli_capabilities", layout.capabilities),
         ("preflight", layout.preflight_report),

@@ -312,7 +312,9 @@ def collect_command(
 def why_command(
     result: Annotated[str, typer.Argument(metavar="RUN", help="A run id, or the folder of a run or of an attempt.")],
     other: Annotated[str | None, typer.Argument(help="Another one; without it what the row would run today.")] = None,
-    root: Annotated[Path, typer.Option(help="The campaign's folder.")] = Path(),
+    root: Annotated[
+        Path | None, typer.Option(help="The campaign's folder; else the one around, or that of the result.")
+    ] = None,
     whole: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
 ) -> None:
     """Show in which parts of their row hash two results differ, or a result and today. Exits with 1 if any differs."""

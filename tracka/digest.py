@@ -14,16 +14,21 @@ Stamp = list[int]  # size, times of the last modification and change, inode
 
 @dataclass(frozen=True)
 class Kind:
-    """Which files of a folder count: by their suffixes, but for those in folders that are left out or hidden, and in
-    virtual environments. Links to files are followed, those to folders only where that is said."""
+    """Which files of a folder count: all, or those with these suffixes; but none in a folder that is hidden, an
+    environment, or left out by its name. Links to files are followed, those to folders only where that is said."""
 
-    suffixes: tuple[str, ...]
+    suffixes: tuple[str, ...] = ("",)
     left_out: tuple[str, ...] = ()
     follows_links: bool = False
 
 
-# The code in a checkout, which may hold environments, data and results besides.
-SOURCES = Kind((".c", ".cc", ".cpp", ".cu", ".h", ".py", ".pyx", ".so"), left_out=("__pycache__", "node_modules"))
+# The code in a checkout, which may hold tests, environments, data and results besides.
+SOURCES = Kind(
+    (".c", ".cc", ".cpp", ".cu", ".h", ".py", ".pyx", ".so"),
+    ("__pycache__", "build", "dist", "docs", "examples", "node_modules", "outputs", "test", "tests", "wandb"),
+)
+# Notes of the hub's client and of git beside a checkpoint, which tell when and whence it was fetched.
+NOTES = (".cache/huggingface/", ".git/")
 
 
 def of_tree(folder: Path) -> str:
@@ -36,24 +41,38 @@ def of_files(folder: Path) -> dict[str, str]:
 
     Contents are read again only where size, inode or one of the times differ from the last time.
     """
-    store = cache_folder() / "trees" / f"{files.sha256(str(folder).encode())}.json"
-    return _digests(
-        folder, {str(path.relative_to(folder)): stamp(path.stat()) for path in files.walk_files(folder)}, store
-    )
+    paths = {str(path.relative_to(folder)): path for path in files.walk_files(folder)}
+    stamps = {name: stamp(path.stat()) for name, path in paths.items() if not name.startswith(NOTES)}
+    return _digests(folder, stamps, _store(str(folder)))
 
 
 def of_kind(place: Path, kind: Kind) -> str:
     """One hash for the paths and contents of the files of this kind below the folder `place`, or of the file itself."""
     if place.is_file():
-        return files.sha256_file(place)
+        return of_file(place)
     stamps = dict(_stamps(str(place), "", kind, frozenset()))
     if (known := _kinds.get((place, kind))) and known[0] == stamps:
         return known[1]
-    store = cache_folder() / "trees" / f"{files.sha256(f'{place} {kind}'.encode())}.json"
-    digests = _digests(place, stamps, store)
+    digests = _digests(place, stamps, _store(f"{place} {kind}"))
     answer = files.sha256(files.canonical(digests))
     _kinds[place, kind] = stamps, answer
     return answer
+
+
+def of_file(path: Path) -> str:
+    """The sha256 of a file, which this process reads again only where it changed."""
+    now = stamp(path.stat())
+    if (known := _files.get(path)) is None or known[0] != now:
+        known = _files[path] = now, files.sha256_file(path)
+    return known[1]
+
+
+_files: dict[Path, tuple[Stamp, str]] = {}
+
+
+def _store(name: str) -> Path:
+    """The file that keeps the hashes of a folder's files from one process to the next."""
+    return cache_folder() / "trees" / f"{files.sha256(name.encode(errors='surrogateescape'))}.json"
 
 
 _kinds: dict[tuple[Path, Kind], tuple[dict[str, Stamp], str]] = {}  # what this process has hashed
@@ -66,18 +85,24 @@ def _stamps(place: str, below: str, kind: Kind, above: frozenset[tuple[int, int]
             entries = sorted(listed, key=lambda entry: entry.name)
     except OSError:
         return
-    if below and any(entry.name == "pyvenv.cfg" for entry in entries):
+    if _is_environment({entry.name for entry in entries}):
         return
     for entry in entries:
         if entry.name.startswith(".") or entry.name in kind.left_out:
             continue
-        if entry.is_dir(follow_symlinks=kind.follows_links):
-            status = entry.stat()
-            identity = (status.st_dev, status.st_ino)
-            if identity not in above:
-                yield from _stamps(place, f"{below}{entry.name}/", kind, above | {identity})
-        elif entry.name.endswith(kind.suffixes) and entry.is_file():
-            yield f"{below}{entry.name}", stamp(entry.stat())
+        with contextlib.suppress(OSError):  # a link that leads nowhere, or to itself
+            if entry.is_dir(follow_symlinks=kind.follows_links):
+                status = entry.stat()
+                inode = (status.st_dev, status.st_ino)
+                if inode not in above:
+                    yield from _stamps(place, f"{below}{entry.name}/", kind, above | {inode})
+            elif entry.name.endswith(kind.suffixes) and entry.is_file():
+                yield f"{below}{entry.name}", stamp(entry.stat())
+
+
+def _is_environment(names: set[str]) -> bool:
+    """Whether a folder with entries of these names is a virtual environment or one of conda's."""
+    return "conda-meta" in names or ("pyvenv.cfg" in names and not names.isdisjoint(("bin", "lib", "Scripts")))
 
 
 def stamp(status: os.stat_result) -> Stamp:
@@ -90,8 +115,9 @@ def _digests(folder: Path, stamps: dict[str, Stamp], store: Path) -> dict[str, s
     known = files.read_or_empty(store)
     found: dict[str, Any] = {}
     for name, now in stamps.items():
-        last = known.get(name, {})
-        digest = last["sha256"] if last.get("stamp") == now else files.sha256_file(folder / name)
+        last = known.get(name)
+        kept = last.get("sha256") if isinstance(last, dict) and last.get("stamp") == now else None
+        digest = kept or files.sha256_file(folder / name)
         found[name] = {"stamp": now, "sha256": digest}
     if found != known:
         with contextlib.suppress(OSError):  # a cache that cannot be written only costs time

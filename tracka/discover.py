@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlparse
 
 from . import checkpoint, digest, environment, files, memo, schema, trust
@@ -161,9 +162,11 @@ def _plugin(name: str, version: str, origin: str) -> str:
 
 def editable_folder(origin: str) -> Path | None:
     """Where a distribution's code lies, by its direct_url.json, if it is installed editable."""
-    found = json.loads(origin or "{}")
-    editable = found.get("dir_info", {}).get("editable", False)
-    return Path(unquote(urlparse(found["url"]).path)) if editable else None
+    try:
+        found = json.loads(origin or "{}")
+        return Path(unquote(urlparse(found["url"]).path)) if found["dir_info"]["editable"] is True else None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _is_own(python: Path) -> bool:
@@ -172,58 +175,78 @@ def _is_own(python: Path) -> bool:
 
 def _distributions() -> list[Distribution]:
     ours = (each for each in distributions() if each[0].startswith("lerobot"))
-    return [(name, version, item.read_text("direct_url.json") or "") for name, version, item in ours]
+    return [(name, version, json.dumps(origin_of(item))) for name, version, item in ours]
 
 
-def distributions() -> tuple[Installed, ...]:
-    """Name, version and files of every installed distribution, in the order of the import path.
+def distributions(first: Sequence[str] = ()) -> tuple[Installed, ...]:
+    """Name, version and files of every installed distribution, in the order of the import path; `first` are folders
+    that come before it.
 
     They are read again only when one of them has come, gone or changed.
     """
-    return _distributions_below(path_state())
+    return _distributions_below(path_state(first))
 
 
-Metadata = tuple[str, int, int]  # the name of a distribution's folder, and when it and its METADATA last changed
+Stamps = tuple[str, tuple[int, ...]]  # the name of a distribution's folder, and the state of its METADATA and its like
+PathState = tuple[tuple[str, tuple[Stamps, ...]], ...]
+DESCRIPTIONS = ("METADATA", "RECORD", "direct_url.json")
 
 
-def path_state() -> tuple[tuple[str, tuple[Metadata, ...]], ...]:
+def path_state(first: Sequence[str] = ()) -> PathState:
     """The folders of the import path that hold distributions, with the state of each distribution's metadata."""
-    folders = dict.fromkeys([*python_path(), *sys.path])
-    states = ((folder, tuple(sorted(_metadata_states(folder)))) for folder in folders)
+    states = ((folder, tuple(sorted(_metadata_states(folder)))) for folder in dict.fromkeys([*first, *sys.path]))
     return tuple((folder, state) for folder, state in states if state)
 
 
-def python_path() -> list[str]:
-    """The folders of PYTHONPATH, which rows inherit, as it is now."""
-    return [folder for folder in os.environ.get("PYTHONPATH", "").split(os.pathsep) if folder]
+def python_path(root: Path) -> list[str]:
+    """The folders of PYTHONPATH as a process in `root` has them; an empty entry is that folder itself."""
+    value = os.environ.get("PYTHONPATH", "")
+    return [os.path.normpath(root / entry) for entry in value.split(os.pathsep)] if value else []
 
 
-def _metadata_states(folder: str) -> Iterator[Metadata]:
+def _metadata_states(folder: str) -> Iterator[Stamps]:
     with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
         for entry in entries:
-            if entry.name.endswith((".dist-info", ".egg-info")):
-                yield entry.name, entry.stat().st_mtime_ns, _changed(f"{entry.path}/METADATA")
+            if entry.name.endswith((".dist-info", ".egg-info")) and not entry.name.startswith("~"):  # pip's leftovers
+                yield entry.name, tuple(number for name in DESCRIPTIONS for number in _stamp(f"{entry.path}/{name}"))
 
 
-def _changed(path: str) -> int:
+def _stamp(path: str) -> tuple[int, ...]:
+    """The size of a file, the times of its last modification and change, and its inode; nothing where it is not."""
     try:
-        return os.stat(path).st_mtime_ns  # noqa: PTH116 - a Path for each of 200 takes longer than the call
+        status = os.stat(path)  # noqa: PTH116 - a Path for each of 600 takes longer than the call
     except OSError:
-        return 0
+        return ()
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
-@functools.lru_cache(maxsize=1)
-def _distributions_below(state: tuple[tuple[str, tuple[Metadata, ...]], ...]) -> tuple[Installed, ...]:
+@functools.lru_cache(maxsize=2)
+def _distributions_below(state: PathState) -> tuple[Installed, ...]:
     """The distributions in these folders, which are those of `sys.path` that hold any.
 
     The two header lines are read as text: the standard library's parser takes a quarter of a second for 200 packages.
     """
     installed_here = []
     for item in metadata.distributions(path=[folder for folder, _ in state]):
-        text = item.read_text("METADATA") or item.read_text("PKG-INFO") or ""
-        header = dict(HEADER.findall(text.partition("\n\n")[0]))
-        installed_here.append((header.get("Name", ""), header.get("Version", ""), item))
+        header = dict(HEADER.findall(header_of(item)))
+        if "Name" in header:
+            installed_here.append((header["Name"], header.get("Version", ""), item))
     return tuple(installed_here)
+
+
+def header_of(item: metadata.Distribution) -> str:
+    """The header of a distribution's description; empty where it cannot be read."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return (item.read_text("METADATA") or item.read_text("PKG-INFO") or "").partition("\n\n")[0]
+    return ""
+
+
+def origin_of(item: metadata.Distribution) -> dict[str, Any]:
+    """What pip noted of where a distribution came from, in its direct_url.json; empty for one of an index."""
+    with contextlib.suppress(OSError, ValueError):
+        value = json.loads(item.read_text("direct_url.json") or "{}")
+        return value if isinstance(value, dict) else {}
+    return {}
 
 
 def _ask_for_distributions(python: Path) -> list[Distribution]:

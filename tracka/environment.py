@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from . import files, leftover, secret, setup, standby
+from . import digest, files, leftover, secret, setup, standby
 from .campaign import Campaign
+from .digest import Kind
 from .gpu import Device
 from .matrix import CPU
 
@@ -39,12 +40,18 @@ NEEDED = (
 NO_PART = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|PYTHONPATH|SSL_CERT_\w+|REQUESTS_CA_BUNDLE"
     r"|CURL_CA_BUNDLE|\w+_(?:proxy|PROXY)|XDG_\w+|DISPLAY|XAUTHORITY|HF_(?:ENDPOINT|TOKEN\w*|HUB_\w+|XET_\w+)"
-    r"|HF_(?:DATASETS|LEROBOT)_\w+|HUGGINGFACE_\w+|\w+_(?:HOME|PATH|DIR|CACHE|OFFLINE|VERBOSITY|VERBOSE|LOGS|WARNINGS)"
+    r"|HF_(?:USER|DEBUG|(?:DATASETS|LEROBOT|INFERENCE)_\w+)|HUGGINGFACE_\w+|\w+_(?:HOME|PATH|DIR|ROOT|CACHE|CACHE_\w+)"
+    r"|\w+_(?:OFFLINE|VERBOSITY|VERBOSE|LOGS|LOG_LEVEL|DEBUG|WARNINGS|VERSION|STACKTRACES)|OMP_DISPLAY_\w+"
     r"|CUDA_(?:VISIBLE_DEVICES|DEVICE_ORDER|MPS_\w+)|NVIDIA_(?:VISIBLE_DEVICES|DRIVER_CAPABILITIES|REQUIRE_\w+)"
-    r"|NVIDIA_\w*VERSION|NCCL_\w+|MUJOCO_(?:GL|EGL_DEVICE_ID)|SLURM_\w+|TRACKA_\w+"
+    r"|NVIDIA_(?:BUILD|PRODUCT)_\w+|TORCH_CUDA_ARCH_LIST|TORCHELASTIC_\w+|(?:TORCH_)?NCCL_\w+"
+    r"|MUJOCO_(?:GL|EGL_DEVICE_ID)|SLURM_\w+|TRACKA_\w+"
 )
 # These choose the GL driver by the files that they name, which count by their content.
-VENDORS = re.compile(r"__EGL_VENDOR_LIBRARY_\w+|__EGL_EXTERNAL_PLATFORM_CONFIG_\w+|VK_\w*(?:FILENAMES|FILES|PATH)")
+VENDORS = re.compile(
+    r"__EGL_VENDOR_LIBRARY_\w+|__EGL_EXTERNAL_PLATFORM_CONFIG_\w+|VK_\w*(?:FILENAMES|FILES|PATH)"
+    r"|(?:LIBGL|EGL)_DRIVERS_(?:PATH|DIR)"
+)
+DRIVERS = Kind((".json", ".so"), follows_links=True)
 ROWS_AT_ONCE = "TRACKA_ROWS_AT_ONCE"  # by which the resident engine divides this host's cores
 # Never inherited as they are: robosuite refuses an EGL id that does not fit the leased device.
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")
@@ -83,10 +90,10 @@ def deciding() -> dict[str, str]:
 
 
 def _contents(places: str) -> str:
-    """A hash of the files that a variable names, or of the JSON files in the folders that it names."""
-    named = [Path(place) for place in places.split(os.pathsep) if place]
-    listed = [path for place in named for path in (sorted(place.glob("*.json")) if place.is_dir() else [place])]
-    return files.sha256(files.canonical([files.sha256_file(path) if path.is_file() else None for path in listed]))
+    """A hash of the files, or of the driver files in the folders, that a variable names."""
+    return files.sha256(
+        files.canonical([digest.of_kind(Path(place), DRIVERS) for place in places.split(os.pathsep) if place])
+    )
 
 
 def may_pass(name: str) -> bool:

@@ -8,7 +8,7 @@ import filecmp
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from . import answer, collect, engine, files, identity, judgement, marker, parity, proof, run, video
+from . import answer, collect, engine, files, identity, judgement, marker, parity, proof, run, schema, video
 from .campaign import Campaign
 from .errors import Finding
 from .files import Json
@@ -41,9 +41,23 @@ def _as_written(campaign: Campaign, row: Row, manifest: Json, result: Json) -> I
     if state is not None:
         wanted = {"result_sha256": files.sha256_file(top.result)}
         yield from _differing(str(campaign.layout.marker(row.run_id)), state, wanted)
+    yield from _identified(top.attempt(manifest["attempt"]), manifest)
     yield from judgement.changed(top.attempt(manifest["attempt"]), result)
     yield from judgement.untimely(top.path, manifest, result, state)
     yield from judgement.pretended(campaign, top.manifest, manifest)
+
+
+def _identified(attempt: RunFolder, manifest: Json) -> Iterator[Finding]:
+    """The identity that the attempt wrote down is what its row hash is of; an older row hash has none."""
+    path = attempt.path / identity.NAME
+    if path.is_file():
+        parts = files.read_json(path)
+        yield from schema.findings("identity", parts, str(path))
+        if (
+            identity.row_hash({name: part for name, part in parts.items() if name != "schema_version"})
+            != manifest["row_hash"]
+        ):
+            yield Finding(str(path), "it is not what the run's row hash is of", AGAIN)
 
 
 def _marker(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Iterator[Finding]:
@@ -97,9 +111,11 @@ def _planned(campaign: Campaign, row: Row, manifest: Json) -> Iterator[Finding]:
 
 
 def _placeless(record: Json) -> Json:
-    """A record without its places: where the checkpoint and the program lie may change, what they are may not."""
+    """A record without its places: where checkpoint, program and checkouts lie may change, what they are may not."""
     checkpoint = {key: value for key, value in record["checkpoint"].items() if key != "folder"}
-    return record | {"checkpoint": checkpoint, "command": _flags(record["command"])}
+    # The commit of a checkout may change while its code, which the row hash covers, stays the same.
+    versions = {name: version.partition("+")[0] for name, version in record["versions"].items()}
+    return record | {"checkpoint": checkpoint, "command": _flags(record["command"]), "versions": versions}
 
 
 def _flags(command: Sequence[str]) -> list[str]:

@@ -5,7 +5,6 @@ CUDA_VISIBLE_DEVICES, time-outs and development tools: they change no outcome.
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from . import files, schema
@@ -56,7 +55,7 @@ def flat(parts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
     """Every value of an identity as text, by the keys that lead to it."""
     for key, value in parts.items():
         name = f"{prefix}{key}"
-        if isinstance(value, dict) and value:
+        if isinstance(value, dict):
             yield from flat(value, f"{name}: ")
         else:
             yield name, value if isinstance(value, str) else files.canonical(value).decode()
@@ -65,7 +64,9 @@ def flat(parts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
 def change(attempt: RunFolder, today: Json) -> tuple[str, str]:
     """What has changed since an attempt passed, and the remedy, as a message says them."""
     before = read(attempt)
-    if before is None or before.get("hash_version") != VERSION:
+    if before is None and (attempt.path / NAME).is_file():
+        return f"it passed, and its {NAME} is damaged, so nobody can tell whether it would be the same today", AGAIN
+    if before is None or before["hash_version"] != VERSION:
         return OLDER, KEEP
     # A package that comes or goes says less than one that has changed, which may have brought it.
     changed = sorted(differences(before, today), key=lambda difference: MISSING in difference[1:])
@@ -78,10 +79,3 @@ def change(attempt: RunFolder, today: Json) -> tuple[str, str]:
 def shown(value: str) -> str:
     """A value of an identity as a message has it: hashes by their beginning."""
     return value[:12] if len(value) == 64 and value.isalnum() else short(value)
-
-
-def folder_of(path: Path) -> RunFolder:
-    """The folder of an attempt, or of the last attempt of a run, by its path."""
-    top = RunFolder(path)
-    numbers = top.numbers()
-    return top.attempt(numbers[-1]) if numbers else top

@@ -5,14 +5,15 @@ episodes of the same policy in the same software, wherever they run.
 """
 
 import platform
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 from . import (
     __version__,
     codebase,
+    digest,
     discover,
     engine,
     environment,
@@ -20,7 +21,6 @@ from . import (
     gpu,
     identity,
     lease,
-    memo,
     need,
     process,
     proof,
@@ -145,7 +145,7 @@ class Plan:
             "loaded": dict(self.loaded),
             "program": self._program(),
             "python": platform.python_version(),
-            "packages": software.packages().versions,
+            "packages": software.packages(self.campaign.layout.root).versions,
             "code": codebase.hashes(self.campaign.layout.root),
             "environment": environment.deciding(),
         }
@@ -192,10 +192,12 @@ class Plan:
 
     def _program(self) -> Json:
         """What lerobot-eval is: its plug-ins, and the files of one that is the campaign's own."""
-        own = [self.campaign.layout.root / word for word in self.campaign.executable]
+        first, *more = [*self.campaign.executable, ""]
+        words = [shutil.which(first, path=environment.base()["PATH"]) or first, *filter(None, more)]
+        paths = [(word, self.campaign.layout.root / word) for word in words if word]
         return {
             "plugins": list(discover.installed().plugins),
-            "own": [_digest(path) for path in own if path.is_file()],
+            "own": [digest.of_file(path) if path.is_file() else word for word, path in paths],
         }
 
     def retry(self, batch_size: int) -> "Plan":
@@ -205,11 +207,11 @@ class Plan:
         """The environment of the row's process.
 
         Where all that its policy loads by name is known, it is here and part of the row's identity: the process takes
-        that and does not ask the hub for a newer commit, unless the caller's HF_HUB_OFFLINE says otherwise.
+        that and does not ask the hub for a newer commit.
         """
         environ = environment.for_row(self.campaign, device, self.host.backend)
         offline = not self.campaign.executable and self.checkpoint.policy_type in need.KNOWN
-        return ({"HF_HUB_OFFLINE": "1"} if offline else {}) | environ
+        return environ | ({"HF_HUB_OFFLINE": "1"} if offline else {})
 
     def command(self, folder: RunFolder, device: str) -> list[str]:
         """The argv, its paths relative to the campaign's folder, where the process runs."""
@@ -313,8 +315,3 @@ def asked_of_policy(campaign: Campaign, row: Row) -> Json:
         "several_tasks": len(campaign.task_ids(row)) > 1,
         "settings": {key: value for key, value in settings.items() if key not in left_out},
     }
-
-
-@memo.remembered
-def _digest(path: Path) -> str:
-    return files.sha256_file(path)

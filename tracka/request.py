@@ -62,8 +62,7 @@ def host(spec: Campaign, row: Row) -> Host:
     known = layout.capabilities.is_file()
     capabilities = schema.read("cli_capabilities", layout.capabilities) if known else discover.discover_for(spec)
     report = schema.read_or_empty("preflight", layout.preflight_report)
-    prefix, refused = tuple(report.get("render_prefix", ())), run.refusals(report)
-    return Host(row.mujoco_gl, tuple(capabilities["executable"]), capabilities, prefix, refused=refused)
+    return run.host_of(layout, row.mujoco_gl, capabilities, report)
 
 
 def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Campaign:

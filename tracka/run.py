@@ -6,9 +6,11 @@ attempt that the next call closes as interrupted.
 """
 
 import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 
 from . import (
@@ -52,9 +54,20 @@ def load_host(layout: Layout) -> Host:
     if report["status"] != "pass" or report["mujoco_gl_effective"] is None:
         what = f"preflight is {report['status']} ({report['blocker']})"
         raise UsageError(Finding(str(layout.preflight_report), what, "Mend it and run preflight again"))
-    backend, prefix = report["mujoco_gl_effective"], tuple(report["render_prefix"])
-    told = (prefix, report["invalid_tasks"], _fingerprint(layout), refusals(report))
-    return Host(backend, tuple(capabilities["executable"]), capabilities, *told)
+    return host_of(layout, report["mujoco_gl_effective"], capabilities, report)
+
+
+def host_of(layout: Layout, backend: str, capabilities: Json, report: Json) -> Host:
+    """What phase 1 and preflight's report, which may be empty, say of this host whose rows render with `backend`."""
+    return Host(
+        backend,
+        tuple(capabilities["executable"]),
+        capabilities,
+        tuple(report.get("render_prefix", ())),
+        report.get("invalid_tasks", {}),
+        _fingerprint(layout),
+        refusals(report),
+    )
 
 
 def refusals(report: Json) -> dict[str, Refusal]:
@@ -77,9 +90,19 @@ def _fingerprint(layout: Layout) -> str | None:
 def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
     """The row's first attempt. Resolves and hashes the checkpoint. Raises TrackaError where it is not to be had, not
     sound or not trusted."""
+    _require_own_program(campaign, host)
     point, settings = _checkpoint(campaign, row.policy_path), campaign.settings(row)
     normalizer.require(point.folder, settings, campaign.trusted)
     return _first_attempt(campaign, row, host, point, need.contents(point, campaign, settings))
+
+
+def _require_own_program(campaign: Campaign, host: Host) -> None:
+    """Raises UsageError where lerobot-eval is of another Python: its software is not what a row's identity is of."""
+    program, own = Path(host.executable[0]), Path(sys.executable).absolute().parent
+    if not campaign.executable and program.is_absolute() and program.parent != own:
+        what = f"lerobot-eval is that of another Python, {program}, of whose packages Track A knows nothing"
+        remedy = f"Install Track A there and run it from there, or run phase 1 again with --python-bin {sys.executable}"
+        raise UsageError(Finding(f"{campaign.layout.capabilities}, key executable", what, remedy))
 
 
 def untrusted(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
@@ -162,12 +185,15 @@ def run_row(
             return passed
         marker.ensure_pending_held(layout, row.run_id)
         with lease.hold(row.gpu_id, lease.worker_number(), keep=True) as device:
+            # Once more: a row may have waited for its device for hours.
+            plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
             return _attempts(plan, device)
 
 
 def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
     """The row's first attempt. Where its checkpoint is refused, the row's marker says so before the error is raised."""
     trust.require_plugins(discover.installed().plugins, campaign.trusted)  # the host's fault, not the checkpoint's
+    _require_own_program(campaign, host)
     try:
         if why := refusal(campaign, row, host):
             raise UsageError(why)

@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import Any
+from pathlib import Path
 
 from . import digest, discover, files, git, memo
+from .files import Json
 
 PACKAGES = ("lerobot", "mujoco", "robosuite", "hf-libero")
 # What no package asks for by name, and lerobot, transformers, diffusers or peft use where they find it.
@@ -24,13 +25,22 @@ OPTIONAL = (
     "deepspeed",
     "flash-attn",
     "flash-attn-3",
+    "flash-attn-4",
+    "flash-linear-attention",
+    "ftfy",
+    "icc-rt",
+    "intel-cmplr-lib-rt",
     "kernels",
     "liger-kernel",
+    "mamba-ssm",
     "nvidia-ml-py",
     "opentelemetry-exporter-otlp-proto-http",
+    "opt-einsum",
     "optimum",
+    "optree",
     "sageattention",
     "sentencepiece",
+    "tbb",
     "tiktoken",
     "torchao",
     "xformers",
@@ -44,10 +54,10 @@ REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][\w.-]*)\s*(?:\[([^\]]*)\])?[^;]*(?:;\
 
 @dataclass(frozen=True)
 class Packages:
-    """Versions by name, and of those that are installed editable the folder that their code is imported from."""
+    """Versions by name, and of each that is installed editable its checkout and then the modules that it has."""
 
     versions: dict[str, str] = field(default_factory=dict)
-    editable: dict[str, str] = field(default_factory=dict)
+    editable: dict[str, list[str]] = field(default_factory=dict)
 
 
 @memo.remembered
@@ -65,30 +75,32 @@ def _version(name: str) -> str:
     return distribution.version if checkout is None else f"{distribution.version}+{git.revision(checkout)}"
 
 
-def packages() -> Packages:
-    """The installed packages that an evaluation may import.
+def packages(root: Path) -> Packages:
+    """The installed packages that an evaluation may import whose process starts in the folder `root`.
 
     The answer is kept by the state of the installed packages' metadata: finding it takes a third of a second.
     """
-    return _packages(platform.python_version(), discover.path_state())
+    first = tuple(discover.python_path(root))
+    return _packages(platform.python_version(), first, discover.path_state(first))
 
 
 @functools.lru_cache(maxsize=2)
-def _packages(python: str, state: object) -> Packages:
-    key = files.sha256(files.canonical([python, state, PACKAGES, OPTIONAL, TOOLS, TOOLS_EXTRAS]))
+def _packages(python: str, first: tuple[str, ...], state: discover.PathState) -> Packages:
+    key = files.sha256(files.canonical([files.sha256_file(Path(__file__)), python, state]))
     store = digest.cache_folder() / "packages" / f"{key}.json"
-    if known := files.read_or_empty(store):
-        return Packages(**known)
-    found = _closure()
+    with contextlib.suppress(TypeError):  # of another form
+        if known := files.read_or_empty(store):
+            return Packages(**known)
+    found = _closure(discover.distributions(first))
     with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
         files.write_json(store, vars(found))
     return found
 
 
-def _closure() -> Packages:
+def _closure(distributions: Sequence[discover.Installed]) -> Packages:
     """The packages that lerobot, the simulator and the plug-ins ask for, and those that they ask for, and so on."""
     installed: dict[str, discover.Installed] = {}
-    for each in discover.distributions():
+    for each in distributions:
         installed.setdefault(canonical_name(each[0]), each)  # of two, the first in sys.path is imported
     plugins = [name for name in installed if name.startswith("lerobot-")]
     waiting = [(name, "") for name in (*PACKAGES, *OPTIONAL, *plugins)]
@@ -105,11 +117,12 @@ def _closure() -> Packages:
 def _described(installed: Sequence[discover.Installed]) -> Packages:
     found = Packages()
     for name, version, distribution in installed:
-        origin = distribution.read_text("direct_url.json") or ""
-        folder = discover.editable_folder(origin)
-        found.versions[name] = version if folder else f"{version}{_source(distribution, origin)}"
+        origin = discover.origin_of(distribution)
+        folder = discover.editable_folder(json.dumps(origin))
+        found.versions[name] = version if folder or not origin else f"{version}+{_source(distribution, origin)}"
         if folder:
-            found.editable[name] = str(folder)
+            modules = (distribution.read_text("top_level.txt") or name.replace("-", "_")).split()
+            found.editable[name] = [str(folder), *modules]
     return found
 
 
@@ -125,8 +138,7 @@ def _extras(installed: discover.Installed | None) -> list[str]:
 def _required(distribution: metadata.Distribution, extra: str) -> Iterator[tuple[str, str]]:
     """The packages, each without and with the extras asked for, that a distribution asks for; with `extra`, for that
     extra alone."""
-    header = (distribution.read_text("METADATA") or "").partition("\n\n")[0]
-    for line in REQUIRES.findall(header):
+    for line in REQUIRES.findall(discover.header_of(distribution)):
         match = REQUIREMENT.match(line)
         name, extras, marker = match.groups() if match else ("", None, None)
         if bool(extra) == ("extra" in (marker or "")) and _applies(marker, extra):
@@ -135,22 +147,25 @@ def _required(distribution: metadata.Distribution, extra: str) -> Iterator[tuple
 
 @functools.cache
 def _applies(marker: str | None, extra: str) -> bool:
-    from packaging.markers import Marker
+    """Whether what is asked for with this marker is asked for here; one that cannot be read counts."""
+    from packaging.markers import InvalidMarker, Marker
 
-    return marker is None or Marker(marker).evaluate({"extra": extra})
+    try:
+        return marker is None or Marker(marker).evaluate({"extra": extra})
+    except InvalidMarker:
+        return True
 
 
-def _source(distribution: metadata.Distribution, origin: str) -> str:
+def _source(distribution: metadata.Distribution, origin: Json) -> str:
     """What tells a package that was not taken from an index from others of its version: its commit, or its files."""
-    if not origin:
-        return ""
-    source: dict[str, Any] = json.loads(origin)
-    commit = source.get("vcs_info", {}).get("commit_id")
-    return f"+{commit[:12] if commit else _record(distribution)}"
+    source = origin.get("vcs_info")
+    commit = source.get("commit_id") if isinstance(source, dict) else None
+    return str(commit)[:12] if commit else _record(distribution)
 
 
 def _record(distribution: metadata.Distribution) -> str:
-    """A hash of a distribution's files by its RECORD, those left out that say where it is installed."""
+    """A hash of a distribution's files by its RECORD, without those that say where it is installed or have no hash."""
     lines = (distribution.read_text("RECORD") or "").splitlines()
-    own = sorted(line for line in lines if not line.startswith("../") and ".dist-info/" not in line.partition(",")[0])
+    hashed = (line for line in lines if "=" in line.rpartition(",")[0].rpartition(",")[2])
+    own = sorted(line for line in hashed if not line.startswith("../") and ".dist-info/" not in line.partition(",")[0])
     return files.sha256("\n".join(own).encode())[:12]

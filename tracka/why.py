@@ -1,25 +1,35 @@
 """Why a row that has passed runs again: the identities of two results, or of a result and today, side by side."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import campaign, identity, markup, run
-from .errors import Finding, UsageError
+from .errors import Finding, TrackaError, UsageError, short, some
 from .files import Json
-from .layout import RunFolder
+from .layout import Layout, RunFolder
 
 TODAY = "today"
-NO_IDENTITY = f"it has no {identity.NAME}: no attempt began, or its row hash is older than version {identity.VERSION}"
 
 
-def compare(root: Path, result: str, other: str | None) -> tuple[Json, Json]:
+@dataclass(frozen=True)
+class Result:
+    """A result as it is named: the folder of its attempt, and its row in the campaign around it."""
+
+    folder: RunFolder
+    run_id: str
+    layout: Layout
+
+
+def compare(root: Path | None, result: str, other: str | None) -> tuple[Json, Json]:
     """The identities of a result and of another one, or of what its row would run today.
 
-    A result is named by its run id in the campaign at `root`, or by the folder of a run or of an attempt.
-    Raises UsageError where one of them has no identity, and TrackaError where today's row cannot be planned.
+    A result is named by its run id in the campaign at `root`, or by the folder of a run or of an attempt, in whose
+    campaign its row is. Raises UsageError where a result has no identity, or today's row cannot be planned.
     """
-    before = _stored(root, result)
-    return before, _stored(root, other) if other else _today(root, result)
+    one = _result(root, result)
+    before = _stored(one)
+    return before, _stored(_result(root, other)) if other else _today(one)
 
 
 def table(one: Json, two: Json, names: tuple[str, str], whole: bool = False) -> Iterator[str]:
@@ -38,31 +48,48 @@ def table(one: Json, two: Json, names: tuple[str, str], whole: bool = False) -> 
     yield f"{len(different)} of {len(ours.keys() | theirs.keys())} parts differ"
 
 
-def _folder(root: Path, result: str) -> RunFolder:
-    """The attempt that a run id or a folder names; of a run, the last one."""
-    return identity.folder_of(Path(result) if "/" in result or Path(result).is_dir() else _layout_folder(root, result))
+def _result(root: Path | None, name: str) -> Result:
+    layout = Layout((root or Path()).resolve())
+    known = [row.run_id for row in campaign.load(layout.root).rows] if layout.settings.is_file() else []
+    if name in known:
+        return Result(_last_attempt(layout.run(name)), name, layout)
+    folder = Path(name).resolve()
+    if not folder.is_dir():
+        rows = f"; its rows are {some(known)}" if known else ""
+        what = f"{short(name)!r} is neither a folder nor a row of the campaign {layout.root}{rows}"
+        raise UsageError(
+            Finding("RUN", what, "Name a run id with --root CAMPAIGN, or the folder of a run or of an attempt")
+        )
+    top = folder.parent.parent if folder.parent.name == "attempts" else folder
+    return Result(
+        _last_attempt(RunFolder(folder)), top.name, Layout(root.resolve()) if root else Layout.of_runs(top.parent)
+    )
 
 
-def _layout_folder(root: Path, run_id: str) -> Path:
-    spec = campaign.load(root)
-    known = [row.run_id for row in spec.rows]
-    if run_id not in known:
-        raise UsageError(Finding("RUN", f"the matrix has no row {run_id!r}", f"Name one of {', '.join(known[:8])}"))
-    return spec.layout.run(run_id).path
+def _last_attempt(top: RunFolder) -> RunFolder:
+    numbers = top.numbers()
+    return top.attempt(numbers[-1]) if numbers else top
 
 
-def _stored(root: Path, result: str) -> Json:
-    folder = _folder(root, result)
-    if (parts := identity.read(folder)) is None:
-        raise UsageError(Finding(str(folder.path), NO_IDENTITY, identity.KEEP))
-    return parts
+def _stored(result: Result) -> Json:
+    if (parts := identity.read(result.folder)) is not None:
+        return parts
+    if (result.folder.path / identity.NAME).is_file():
+        what, remedy = f"its {identity.NAME} is damaged", identity.AGAIN
+    elif result.folder.manifest.is_file():
+        what, remedy = f"it has no {identity.NAME}: its row hash is of an older version", identity.KEEP
+    else:
+        what, remedy = "no attempt of it began", "Run it first: pytest acceptance, or tracka run"
+    raise UsageError(Finding(str(result.folder.path), what, remedy))
 
 
-def _today(root: Path, run_id: str) -> Json:
-    """What the row would run today. A folder's row is the one of that name in the campaign at `root`."""
-    spec = campaign.load(root)
-    name = Path(run_id).name if "/" in run_id else run_id
-    if name not in {row.run_id for row in spec.rows}:
-        what = f"the campaign {root} has no row {name!r} to compare with"
-        raise UsageError(Finding("RUN", what, "Name a run id of the campaign, or a second result"))
-    return run.plan_row(spec, spec.row(name), run.load_host(spec.layout)).identity_parts
+def _today(result: Result) -> Json:
+    """What the row would run today."""
+    spec = campaign.load(result.layout.root)
+    if result.run_id not in {row.run_id for row in spec.rows}:
+        what = f"the campaign {result.layout.root} has no row {result.run_id!r} to compare with"
+        raise UsageError(Finding("RUN", what, "Name a second result, or the campaign with --root"))
+    try:
+        return run.plan_row(spec, spec.row(result.run_id), run.load_host(spec.layout)).identity_parts
+    except TrackaError as error:
+        raise UsageError(error.findings) from error
