@@ -194,7 +194,7 @@ DESCRIPTIONS = ("METADATA", "RECORD", "direct_url.json")
 
 def path_state(first: Sequence[str] = ()) -> PathState:
     """The folders of the import path that hold distributions, with the state of each distribution's metadata."""
-    states = ((folder, tuple(sorted(_metadata_states(folder)))) for folder in dict.fromkeys([*first, *sys.path]))
+    states = ((folder, tuple(sorted(_metadata_states(folder)))) for folder in [*first, *sys.path])
     return tuple((folder, state) for folder, state in states if state)
 
 
