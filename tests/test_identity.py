@@ -169,6 +169,31 @@ def test_a_folder_that_the_policy_loads_by_name_asks_for_a_new_run_once_it_is_ed
     assert f"loaded: base_model {LOADED}" in refusal(passed)
 
 
+AGAIN = run.Policy(resume=True, allow_overwrite=True)
+
+
+def test_a_tokenizer_that_the_processors_name_asks_for_a_new_run_once_it_is_edited(passed: Made) -> None:
+    step = {"registry_name": "tokenizer_processor", "config": {"tokenizer_name": "checkpoints/words"}}
+    files.write_json(passed.root / "checkpoints/fake/policy_preprocessor.json", {"steps": [step]})
+    files.write_json(passed.root / "checkpoints/words/tokenizer.json", {"words": 1})
+    assert passed.run_row(ROW, AGAIN)["status"] == "pass"
+    files.write_json(passed.root / "checkpoints/words/tokenizer.json", {"words": 2})
+    assert "loaded: tokenizer checkpoints/words" in refusal(passed)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_the_base_of_an_adapter_asks_for_a_new_run_once_it_is_edited(passed: Made, name: str) -> None:
+    fake, base = passed.root / "checkpoints/fake", passed.root / "checkpoints/base"
+    shutil.copytree(fake, base)
+    files.write_json(fake / "config.json", files.read_json(fake / "config.json") | {"use_peft": True})
+    files.write_json(fake / "adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "checkpoints/base"})
+    (fake / "model.safetensors").rename(fake / "adapter_model.safetensors")
+    assert passed.run_row(ROW, AGAIN)["status"] == "pass"
+    other = {"config.json": (base / "config.json").read_bytes() + b"\n", "model.safetensors": campaigns.OTHER_WEIGHTS}
+    (base / name).write_bytes(other[name])
+    assert "loaded: base_model checkpoints/base" in refusal(passed)
+
+
 def test_a_model_that_the_campaigns_own_flags_name_is_the_one_that_counts(passed: Made) -> None:
     shutil.copytree(passed.root / LOADED, passed.root / "checkpoints/flagged")
     known = files.read_json(passed.layout.capabilities)
