@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import campaigns
@@ -18,10 +19,9 @@ BASELINE, WIDE = "baseline_b1_e2", "wide_b4_e4"
 
 
 @pytest.fixture
-def passed(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+def passed(tmp_path_factory: pytest.TempPathFactory, copy_of: Callable[[Made], Made]) -> Made:
     """A copy of an accepted campaign."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return campaigns.copied(campaigns.finished(tmp_path_factory.getbasetemp(), "passed"), tmp_path)
+    return copy_of(campaigns.finished(tmp_path_factory.getbasetemp(), "passed"))
 
 
 def found(made: Made, phase: str = "phase4") -> list[str]:
@@ -165,7 +165,6 @@ def test_a_pretended_gpu_is_accepted_under_a_stand_in_alone(passed: Made) -> Non
 def test_a_file_edited_in_place_with_its_time_put_back_has_another_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "policy" / "model.safetensors"
     path.parent.mkdir()
     path.write_bytes(b"one")
@@ -179,18 +178,15 @@ def test_a_file_edited_in_place_with_its_time_put_back_has_another_hash(
 
 
 @pytest.fixture
-def below(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+def below(tmp_path_factory: pytest.TempPathFactory, copy_of: Callable[[Made], Made]) -> Made:
     """A copy of a campaign whose row wide_b4_e4 reached 50% of 75%."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return campaigns.copied(campaigns.below_threshold(tmp_path_factory.getbasetemp()), tmp_path)
+    return copy_of(campaigns.below_threshold(tmp_path_factory.getbasetemp()))
 
 
 @pytest.fixture
-def crashed(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+def crashed(tmp_path_factory: pytest.TempPathFactory, copy_of: Callable[[Made], Made]) -> Made:
     """A copy of a campaign whose row long_b1_e6 failed twice."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    made = campaigns.finished(tmp_path_factory.getbasetemp(), "partial", long_b1_e6=["crash"])
-    return campaigns.copied(made, tmp_path)
+    return copy_of(campaigns.finished(tmp_path_factory.getbasetemp(), "partial", long_b1_e6=["crash"]))
 
 
 def history(made: Made) -> list[str]:

@@ -8,7 +8,7 @@ import filecmp
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from . import answer, collect, engine, files, identity, judgement, marker, parity, proof, run, schema, video
+from . import answer, collect, engine, files, identity, judgement, marker, parity, proof, run, schema, secret, video
 from .campaign import Campaign
 from .errors import Finding
 from .files import Json
@@ -49,15 +49,13 @@ def _as_written(campaign: Campaign, row: Row, manifest: Json, result: Json) -> I
 
 def _identified(attempt: RunFolder, manifest: Json) -> Iterator[Finding]:
     """The identity that the attempt wrote down is what its row hash is of; an older row hash has none."""
-    path = attempt.path / identity.NAME
-    if path.is_file():
-        parts = files.read_json(path)
-        yield from schema.findings("identity", parts, str(path))
-        if (
-            identity.row_hash({name: part for name, part in parts.items() if name != "schema_version"})
-            != manifest["row_hash"]
-        ):
-            yield Finding(str(path), "it is not what the run's row hash is of", AGAIN)
+    path, parts = attempt.path / identity.NAME, identity.read(attempt)
+    if not path.is_file():
+        return
+    yield from schema.findings("identity", files.read_json(path), str(path))
+    # A secret in a setting is in the hash and not in the file.
+    if parts and secret.MASK not in path.read_bytes() and identity.row_hash(parts) != manifest["row_hash"]:
+        yield Finding(str(path), "it is not what the run's row hash is of", AGAIN)
 
 
 def _marker(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Iterator[Finding]:
