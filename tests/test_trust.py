@@ -386,9 +386,9 @@ def test_the_policy_that_an_adapter_is_for_is_judged_as_one(ready: Made) -> None
     fake_checkpoint(base)
     files.write_json(fake / "adapter_config.json", {"base_model_name_or_path": "base"})
     point = checkpoint.resolve("checkpoints/fake", ready.root)
-    assert list(need.faults(point, ready.spec)) == []
+    assert list(need.faults(point, ready.spec, [ready.spec.defaults])) == []
     (base / "adapter.bin").write_bytes(b"anything")
-    (finding,) = need.faults(point, ready.spec)
+    (finding,) = need.faults(point, ready.spec, [ready.spec.defaults])
     assert '"base:adapter.bin"' in finding.remedy
 
 

@@ -64,7 +64,7 @@ def _asked(spec: Campaign, policy_path: str) -> Iterator[dict[str, Any]]:
 def _may_load(spec: Campaign, point: Checkpoint) -> bool:
     """Whether the tokenizers that the processors load are here and bring no code; else their own checks say so."""
     try:
-        return not list(need.faults(point, spec))
+        return not list(need.faults(point, spec, spec.settings_of(point.source)))
     except TrackaError:
         return False
 

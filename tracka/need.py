@@ -94,10 +94,10 @@ class Need:
             yield from trust.policy_faults(here, campaign.trusted, prefix, self.wanted.patterns or ("*",))
 
 
-def faults(point: Checkpoint, campaign: Campaign) -> Iterator[Finding]:
-    """What of the checkpoint and of all that it loads by name could run code that nobody trusts."""
+def faults(point: Checkpoint, campaign: Campaign, settings: Sequence[EvalSettings]) -> Iterator[Finding]:
+    """What of the checkpoint, and of what it loads by name under these settings, could run code that nobody trusts."""
     yield from trust.policy_faults(point.folder, campaign.trusted)
-    for each in of(point, campaign.settings_of(point.source)):
+    for each in of(point, settings):
         yield from each.faults(campaign)
 
 
@@ -155,7 +155,7 @@ def of(point: Checkpoint, settings: Sequence[EvalSettings] = ()) -> list[Need]:
     if any(config.get("action_tokenizer_name") for config in configs):
         named.append(PALIGEMMA)
     config = files.read_json(point.folder / "config.json")
-    over = [policy.overrides(each) for each in settings] or [{}]
+    over = [policy.overrides(each) for each in policy.distinct(settings)] or [{}]
     models = [need for each in over for need in of_type(point.policy_type, config | each)]
     base = adapted(point.folder)
     return list(dict.fromkeys([*(Need("tokenizer", name) for name in named), *models, *([base] if base else ())]))

@@ -32,7 +32,7 @@ from . import (
     trust,
     weights,
 )
-from .campaign import Campaign
+from .campaign import Campaign, EvalSettings
 from .checkpoint import Checkpoint
 from .errors import Busy, ChangedRun, Finding, RunExists, TrackaError, UsageError, collected
 from .files import Json
@@ -91,7 +91,8 @@ def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
     """The row's first attempt. Resolves and hashes the checkpoint. Raises TrackaError where it is not to be had, not
     sound or not trusted."""
     _require_own_program(campaign, host)
-    point, settings = _checkpoint(campaign, row.policy_path), campaign.settings(row)
+    settings = campaign.settings(row)
+    point = _checkpoint(campaign, row.policy_path, [settings])
     normalizer.require(point.folder, settings, campaign.trusted)
     return _first_attempt(campaign, row, host, point, need.contents(point, campaign, settings))
 
@@ -111,17 +112,18 @@ def untrusted(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
     findings: list[Finding] = []
     for policy_path in dict.fromkeys(row.policy_path for row in rows):
         with contextlib.suppress(TrackaError):
-            collected(findings, partial(_checkpoint, campaign, policy_path))
+            settings = [campaign.settings(row) for row in rows if row.policy_path == policy_path]
+            collected(findings, partial(_checkpoint, campaign, policy_path, settings))
     return list(dict.fromkeys(findings))
 
 
-def _checkpoint(campaign: Campaign, policy_path: str) -> Checkpoint:
+def _checkpoint(campaign: Campaign, policy_path: str, settings: Sequence[EvalSettings]) -> Checkpoint:
     """The checkpoint, if nothing that it, what it loads or lerobot's plug-ins bring would run untrusted code."""
     trust.require_plugins(discover.installed().plugins, campaign.trusted)
     point = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots)
     # First: a file that is cut would be called foreign, and nobody should trust it.
     weights.require(point.folder, campaign.layout.root)
-    if found := list(need.faults(point, campaign)):
+    if found := list(need.faults(point, campaign, settings)):
         raise UsageError(found)
     dependency.require(point, campaign)
     return point

@@ -75,6 +75,7 @@ def _version(name: str) -> str:
     return distribution.version if checkout is None else f"{distribution.version}+{git.revision(checkout)}"
 
 
+@memo.remembered
 def packages(root: Path) -> Packages:
     """The installed packages that an evaluation may import whose process starts in the folder `root`.
 
