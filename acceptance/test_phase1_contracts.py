@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tracka.campaign import Campaign
-from tracka.files import Json
+from tracka.campaign.campaign import Campaign
+from tracka.core.files import Json
 
 pytestmark = pytest.mark.phase1
 

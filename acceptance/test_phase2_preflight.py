@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from tracka import caveat
-from tracka.campaign import Campaign
-from tracka.files import Json
+from tracka.campaign.campaign import Campaign
+from tracka.core.files import Json
+from tracka.reporting import caveat
 
 pytestmark = pytest.mark.phase2
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tracka.campaign import Campaign
-from tracka.evidence import RUN_CONTRACTS
-from tracka.files import Json
-from tracka.matrix import Row
+from tracka.campaign.campaign import Campaign
+from tracka.campaign.matrix import Row
+from tracka.core.files import Json
+from tracka.gates.evidence import RUN_CONTRACTS
 
 pytestmark = pytest.mark.phase3
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tracka import caveat
+from tracka.reporting import caveat
 
 pytestmark = pytest.mark.phase5
 

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from fixtures import parity as program
 from fixtures.parity import Case
-from tracka import comparison, digest
+from tracka.core import digest
+from tracka.engines import comparison
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def measured(
     }
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
         words = [f"--{name}={value}" for name, value in (named | {"output_dir": Path(folder, "eval")}).items()]
-        subprocess.run([sys.executable, "-m", "tracka.resident", *words], check=True, env=program.environ())
+        subprocess.run([sys.executable, "-m", "tracka.engines.resident", *words], check=True, env=program.environ())
         return line(Path(folder, "eval"), slots, batch_size)
 
 

@@ -14,13 +14,17 @@ from random import Random
 import campaigns
 from campaigns import STANDIN, Made
 
-from tracka import attempt, engine, environment, files, gpu, marker, memo, preflight, run
-from tracka.campaign import Campaign
-from tracka.engine import Metrics
-from tracka.files import Json
-from tracka.layout import RunFolder
-from tracka.matrix import Row
-from tracka.plan import Host, Plan
+from tracka.campaign.campaign import Campaign
+from tracka.campaign.layout import RunFolder
+from tracka.campaign.matrix import Row
+from tracka.core import files, memo
+from tracka.core.files import Json
+from tracka.engines import engine
+from tracka.engines.engine import Metrics
+from tracka.execution import environment, gpu
+from tracka.preflight import preflight
+from tracka.runs import attempt, marker, run
+from tracka.runs.plan import Host, Plan
 
 BASELINE = "baseline_b1_e2"
 EPISODES, TASKS = 50, 10  # what `tracka init` gives a row: 50 episodes of one LIBERO task

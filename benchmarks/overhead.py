@@ -23,8 +23,10 @@ from pathlib import Path
 import campaigns
 from campaigns import REPOSITORY, SETTINGS, STANDIN, Made
 
-from tracka import campaign, discover, run
-from tracka.layout import Layout
+from tracka.campaign import campaign
+from tracka.campaign.layout import Layout
+from tracka.engines import discover
+from tracka.runs import run
 
 REAL_ROW = "object_t1_b1_s11"
 CLOCK = [sys.executable, "-IS", str(Path(__file__).with_name("clock.py"))]

@@ -16,9 +16,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tracka import files
-from tracka.layout import Layout
-from tracka.matrix import COLUMNS
+from tracka.campaign.layout import Layout
+from tracka.campaign.matrix import COLUMNS
+from tracka.core import files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # in the matrix's order: the longest in the middle

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from fixtures import parity as program
 from fixtures.parity import Case
-from tracka import comparison, standby
+from tracka.engines import comparison
+from tracka.execution import standby
 
 ROWS = (
     Case(program.RANDOM, "libero_object", (0,), 7, 2),

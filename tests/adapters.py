@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from tracka import files
+from tracka.core import files
 
 RANK = 2
 LAYER = "base_model.model.model.encoder.layers.0"  # of ACT: small, and neither attention nor a backbone

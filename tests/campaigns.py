@@ -18,12 +18,18 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from tracka import campaign, cli, codebase, discover, files, handoff, init, lock, preflight, run, software, validate
-from tracka.campaign import Campaign
-from tracka.files import Json
-from tracka.layout import Layout
-from tracka.matrix import COLUMNS
-from tracka.run import Policy
+from tracka import cli, init
+from tracka.campaign import campaign
+from tracka.campaign.campaign import Campaign
+from tracka.campaign.layout import Layout
+from tracka.campaign.matrix import COLUMNS
+from tracka.core import files, lock
+from tracka.core.files import Json
+from tracka.engines import codebase, discover, software
+from tracka.gates import handoff, validate
+from tracka.preflight import preflight
+from tracka.runs import run
+from tracka.runs.run import Policy
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STANDIN = REPOSITORY / "fixtures" / "standin"
@@ -54,7 +60,8 @@ RESUME = Policy(resume=True)
 RUN_ROW = """
 import signal, sys
 from pathlib import Path
-from tracka import campaign, run
+from tracka.campaign import campaign
+from tracka.runs import run
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell would ignore it
 spec = campaign.load(Path(sys.argv[1]))
 print(run.run_row(spec, spec.row(sys.argv[2]), run.load_host(spec.layout))["status"])

@@ -13,7 +13,9 @@ import campaigns
 import pytest
 from campaigns import REPOSITORY, Made
 
-from tracka import assets, environment, lock
+from tracka.core import lock
+from tracka.execution import environment
+from tracka.install import assets
 
 SIMULATOR_SECS = 900  # a backstop: ten times what the longest takes on two quiet cores
 

@@ -2,11 +2,18 @@
 
 import re
 from functools import cache
+from pathlib import Path
 
 from campaigns import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "contracts.md"
 Line = dict[str, str]
+
+
+def module_of_tests(name: str) -> Path:
+    """The file `name` below tests/, such as `test_cli.py`, in whichever folder it stands."""
+    (path,) = (REPOSITORY / "tests").rglob(name)
+    return path
 
 
 @cache

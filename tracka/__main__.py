@@ -7,7 +7,7 @@ if sys.version_info[:2] != (3, 12):  # a checkout is run before pip could have r
     sys.exit(3)
 if __name__ == "__main__":
     if sys.argv[1:2] == ["setup"]:
-        from .setup import main as setup
+        from .install.setup import main as setup
 
         sys.exit(setup(sys.argv[2:]))
     from .cli import main

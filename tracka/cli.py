@@ -13,32 +13,19 @@ from typing import Annotated
 
 import typer
 
-from . import (
-    campaign,
-    collect,
-    discover,
-    entry,
-    environment,
-    files,
-    forecast,
-    init,
-    matrix,
-    model,
-    place,
-    preflight,
-    proposal,
-    request,
-    resource,
-    run,
-    setup,
-    sweep,
-    validate,
-    why,
-    worker,
-)
-from .check import Check
-from .errors import Finding, ToolMissing, TrackaError, UsageError, screen
-from .layout import PHASES, Layout
+from . import init, request, why
+from .campaign import campaign, matrix, place
+from .campaign.layout import PHASES, Layout
+from .core import files
+from .core.check import Check
+from .core.errors import Finding, ToolMissing, TrackaError, UsageError, screen
+from .engines import discover
+from .execution import entry, environment
+from .gates import validate
+from .install import setup
+from .preflight import model, preflight, proposal, resource
+from .reporting import collect
+from .runs import forecast, run, sweep, worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

@@ -8,11 +8,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import campaign, checkpoint, files, matrix, preset, progress, schema
-from .campaign import Campaign
-from .errors import Finding, RunExists, UsageError, collected, short, some
-from .layout import Layout
-from .matrix import COLUMNS, RUN_ID, SUITES
+from .campaign import campaign, matrix, preset
+from .campaign.campaign import Campaign
+from .campaign.layout import Layout
+from .campaign.matrix import COLUMNS, RUN_ID, SUITES
+from .checkpoints import checkpoint
+from .core import files, schema
+from .core.errors import Finding, RunExists, UsageError, collected, short, some
+from .reporting import progress
 
 BASELINE = "baseline_b1_e2"
 

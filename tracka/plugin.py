@@ -17,31 +17,19 @@ from typing import Any
 
 import pytest
 
-from . import campaign as campaigns
-from . import (
-    collect,
-    cost,
-    entry,
-    environment,
-    files,
-    handoff,
-    lock,
-    markup,
-    parity,
-    place,
-    progress,
-    run,
-    schedule,
-    standby,
-    supervisor,
-    validate,
-    verdict,
-)
-from .campaign import Campaign
-from .dealer import Dealer, Job
-from .errors import Busy, Finding, TrackaError, UsageError, screen
-from .layout import PHASES
-from .matrix import Row
+from . import schedule
+from .campaign import campaign as campaigns
+from .campaign import place
+from .campaign.campaign import Campaign
+from .campaign.layout import PHASES
+from .campaign.matrix import Row
+from .core import files, lock, markup
+from .core.errors import Busy, Finding, TrackaError, UsageError, screen
+from .execution import entry, environment, standby, supervisor
+from .gates import handoff, validate
+from .reporting import progress, verdict
+from .runs import cost, marker, parity, run
+from .runs.dealer import Dealer, Job
 from .schedule import PhasedScheduling, RowLoop, phase_of
 
 SMOKE = "smoke-libero-object"
@@ -315,7 +303,7 @@ def _row_cells(spec: Campaign, row: Row) -> tuple[str, ...]:
     result = run.read_result(spec.layout, row.run_id)
     if result is None:
         return (row.run_id, "not run", "", "", "", "", folder)
-    status = collect.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
+    status = marker.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
     counts = ("" if result[key] is None else str(result[key]) for key in ("episodes", "successes"))
     return (
         row.run_id,

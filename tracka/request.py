@@ -4,13 +4,16 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from . import campaign, discover, matrix, place, run, schema
-from .campaign import Campaign
-from .errors import Finding, UsageError, collected, short, some
-from .layout import Layout
-from .matrix import Row
-from .plan import Host
-from .preflight import PreflightConfig
+from .campaign import campaign, matrix, place
+from .campaign.campaign import Campaign
+from .campaign.layout import Layout
+from .campaign.matrix import Row
+from .core import schema
+from .core.errors import Finding, UsageError, collected, short, some
+from .engines import discover
+from .preflight.preflight import PreflightConfig
+from .runs import run
+from .runs.plan import Host
 
 
 def policy(policy_path: str) -> str:

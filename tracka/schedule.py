@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from .dealer import Dealer, Job
-from .errors import Finding
+from .core.errors import Finding
+from .runs.dealer import Dealer, Job
 
 try:
     from xdist.scheduler import LoadScheduling

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import campaign, identity, markup, run
-from .errors import Finding, TrackaError, UsageError, short, some
-from .files import Json
-from .layout import Layout, RunFolder
+from .campaign import campaign
+from .campaign.layout import Layout, RunFolder
+from .core import markup
+from .core.errors import Finding, TrackaError, UsageError, short, some
+from .core.files import Json
+from .runs import identity, run
 
 TODAY = "today"
 

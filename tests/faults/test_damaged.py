@@ -9,7 +9,8 @@ import campaigns
 import pytest
 from campaigns import Made
 
-from tracka import files, marker, run
+from tracka.core import files
+from tracka.runs import marker, run
 
 ROW = "long_b1_e6"
 

@@ -5,7 +5,7 @@ import time
 from campaigns import Made
 from processes import of_campaign
 
-from tracka import files
+from tracka.core import files
 
 ROW = "long_b1_e6"
 

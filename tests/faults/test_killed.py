@@ -12,7 +12,9 @@ import pytest
 from campaigns import REPOSITORY, Made
 from processes import is_alive, of_campaign, wait_for_the_end_of, wait_until
 
-from tracka import files, leftover, marker
+from tracka.core import files
+from tracka.execution import leftover
+from tracka.runs import marker
 
 ROW = "long_b1_e6"
 GPU_ROW = "gpu_b1_e1"

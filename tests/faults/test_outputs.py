@@ -5,7 +5,7 @@ import time
 import pytest
 from campaigns import Made
 
-from tracka import files
+from tracka.core import files
 
 ROW, WIDE = "long_b1_e6", "wide_b4_e4"
 

@@ -18,7 +18,7 @@ from campaigns import REPOSITORY, SETTINGS, Made
 from journals import overlaps
 from processes import of_campaign, wait_for_the_end_of
 
-from tracka import marker, run
+from tracka.runs import marker, run
 
 Line = dict[str, str]
 

@@ -7,7 +7,8 @@ import time
 from campaigns import REPOSITORY, Made
 from processes import wait_until
 
-from tracka import files, validate
+from tracka.core import files
+from tracka.gates import validate
 
 ROW, WIDE, BASELINE = "long_b1_e6", "wide_b4_e4", "baseline_b1_e2"
 

@@ -15,7 +15,9 @@ import pytest
 from campaigns import REPOSITORY, Made
 from processes import wait_for_the_end_of, wait_until
 
-from tracka import campaign, files, validate
+from tracka.campaign import campaign
+from tracka.core import files
+from tracka.gates import validate
 
 pytestmark = pytest.mark.simulator
 

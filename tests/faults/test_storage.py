@@ -13,7 +13,8 @@ import pytest
 from campaigns import REPOSITORY, RUN_ROW, Made
 from processes import of_campaign
 
-from tracka import files, marker
+from tracka.core import files
+from tracka.runs import marker
 
 ROW = "long_b1_e6"
 NAMESPACE = ("unshare", "--mount", "--map-root-user")

@@ -1,0 +1,170 @@
+"""Who plays what when: the resident engine's rollout over slots that are played by numbers alone."""
+
+import itertools
+import random
+from collections import Counter, deque
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from tracka.engines.resident.crew import Crew
+from tracka.engines.resident.episode import Episode, Look, Outcome, Task, episodes
+from tracka.engines.resident.player import Manner, Player, Shapes
+from tracka.engines.resident.record import Looks
+from tracka.engines.resident.rollout import Rollout
+from tracka.engines.resident.slot import Act, Begin, Ended, Film, Filmed, Seen
+
+CHUNK = 5
+MIXING, LOCKSTEP, REFERENCE = Manner(True, True, True), Manner(False, True, True), Manner(False, True, False)
+
+
+class Slots:
+    """A crew without processes: an episode ends after a number of steps of its own, and answers come in any order."""
+
+    def __init__(self, count: int, seed: int = 0) -> None:
+        self.pictures = {number: {"image": np.zeros((2, 2, 3), np.uint8)} for number in range(count)}
+        self.tasks: dict[int, Task] = {}
+        self.replied: deque[Any] = deque()
+        self.playing: dict[int, tuple[Episode, list[float]]] = {}
+        self.begun: list[tuple[int, Episode]] = []
+        self.random = random.Random(seed)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def send(self, number: int, command: Any) -> None:
+        if isinstance(command, Begin):
+            assert number not in self.playing
+            self.begun.append((number, command.episode))
+            self.playing[number] = (command.episode, [])
+            self.replied.append(Seen(number, {}, f"task {command.episode.task_id}"))
+        elif isinstance(command, Act):
+            self.replied.append(self._act(number, command.actions))
+        elif isinstance(command, Film):
+            self.replied.append(Filmed(number, command.path, None))
+
+    def _act(self, number: int, actions: Any) -> Any:
+        episode, done = self.playing[number]
+        for action in actions:
+            done.append(float(action[0]))
+            if len(done) == length(episode):
+                del self.playing[number]
+                taken = np.array(done, np.float32)[:, None]
+                return Ended(number, Outcome(bool(episode.number % 2), 0.0, 0.0, taken, "first", "last"))
+        return Seen(number, {}, f"task {episode.task_id}")
+
+    def replies(self) -> list[Any]:
+        count = self.random.randint(1, len(self.replied))
+        self.random.shuffle(self.replied)
+        return [self.replied.popleft() for _ in range(count)]
+
+
+class Words:
+    """A player whose actions tell for whom and when they are, so that a mix-up is seen."""
+
+    def __init__(self, manner: Manner, batch_size: int, lengths: bool) -> None:
+        self.manner, self.batch_size, self.lengths = manner, batch_size, lengths
+        self.calls: list[list[Look]] = []
+        self.copies = 0
+
+    def copy(self) -> int:
+        self.copies += 1
+        return self.copies
+
+    def give_back(self, mine: int) -> None:
+        pass
+
+    def company(self, look: Look) -> Shapes:
+        """Instructions of the first task are longer."""
+        return (("tokens", (1, 12 if self.lengths and look.episode.task_id == 0 else 8)),)
+
+    def mixed(self, looks: Sequence[Look]) -> list[Any]:
+        self.calls.append(list(looks))
+        return [np.full((CHUNK, 7), mark(look.episode, look.chunk), np.float32) for look in looks]
+
+    def in_step(self, policy: Any, looks: Sequence[Look]) -> list[Any]:
+        return self.mixed(looks)
+
+
+def length(episode: Episode) -> int:
+    return 3 + (7 * episode.number + 5 * episode.task_id) % 23
+
+
+def mark(episode: Episode, chunk: int) -> float:
+    return 1000 * episode.task_id + 10 * episode.number + chunk
+
+
+def played(
+    manner: Manner, slots: int, batch_size: int, seed: int = 0, n_episodes: int = 7, lengths: bool = False
+) -> SimpleNamespace:
+    todo = episodes("libero_object", (0, 3, 4), n_episodes, batch_size, 7)
+    crew, player, outcomes = Slots(slots, seed), Words(manner, batch_size, lengths), {}
+
+    def record(episode: Episode, outcome: Outcome, looks: Looks) -> None:
+        assert episode not in outcomes
+        outcomes[episode] = outcome
+
+    rollout = Rollout(cast(Crew, crew), cast(Player, player), todo, record)
+    rollout.run()
+    return SimpleNamespace(todo=todo, crew=crew, player=player, outcomes=outcomes, rollout=rollout)
+
+
+@pytest.mark.parametrize("manner", [MIXING, LOCKSTEP, REFERENCE], ids=["mixing", "lockstep", "reference"])
+@pytest.mark.parametrize(("slots", "batch_size"), [(1, 1), (4, 1), (4, 4), (9, 4), (32, 4)])
+def test_every_episode_is_played_once_with_its_own_actions(manner: Manner, slots: int, batch_size: int) -> None:
+    for seed in range(3):
+        run = played(manner, slots, batch_size, seed)
+        assert set(run.outcomes) == set(run.todo)
+        for episode, outcome in run.outcomes.items():
+            assert outcome.steps == length(episode)
+            assert outcome.actions[:, 0].tolist() == [mark(episode, step // CHUNK) for step in range(length(episode))]
+
+
+def test_no_two_looks_of_a_call_have_the_same_position_when_episodes_mix() -> None:
+    run = played(MIXING, 12, 4, n_episodes=9)
+    for call in run.player.calls:
+        assert max(Counter(look.episode.position for look in call).values()) == 1
+    assert any(len({look.episode.task_id for look in call}) > 1 for call in run.player.calls)
+
+
+@pytest.mark.parametrize(("slots", "batch_size"), [(1, 1), (4, 4), (12, 4), (32, 8)])
+def test_looks_whose_instructions_differ_in_length_share_no_call(slots: int, batch_size: int) -> None:
+    for seed in range(3):
+        run = played(MIXING, slots, batch_size, seed, n_episodes=9, lengths=True)
+        assert set(run.outcomes) == set(run.todo)
+        for call in run.player.calls:
+            assert len({look.episode.task_id == 0 for look in call}) == 1
+    if batch_size > 1:
+        assert run.rollout.mixed_calls > 0
+
+
+def test_in_reference_batches_are_played_one_after_the_other_in_lerobot_evals_order() -> None:
+    run = played(REFERENCE, 12, 4)
+    batches = [call[0].episode.batch for call in run.player.calls]
+    assert list(dict.fromkeys(batches)) == list(dict.fromkeys(episode.batch for episode in run.todo))
+    assert batches == sorted(batches)
+
+
+def test_batches_in_lockstep_are_played_beside_each_other_each_with_a_policy_of_its_own() -> None:
+    run = played(LOCKSTEP, 12, 4)
+    batches = [call[0].episode.batch for call in run.player.calls]
+    assert batches != sorted(batches)
+    assert run.player.copies == len(set(batches))
+
+
+def test_a_slot_goes_on_with_its_task_where_it_can() -> None:
+    run = played(MIXING, 3, 1, n_episodes=30)
+    tasks: dict[int, list[int]] = {}
+    for slot, episode in run.crew.begun:
+        tasks.setdefault(slot, []).append(episode.task_id)
+    changes = sum(a != b for line in tasks.values() for a, b in itertools.pairwise(line))
+    assert changes <= len(tasks)
+
+
+def test_films_are_made_on_all_slots() -> None:
+    run = played(MIXING, 3, 1)
+    films = [(episode, outcome, f"{episode.number}.mp4") for episode, outcome in run.outcomes.items()]
+    assert len(run.rollout.film(films)) == len(films)

@@ -1,0 +1,238 @@
+"""plan.md and todo/: boxes follow the handoffs, lines are only added, TODO.md comes last."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import campaigns
+import pytest
+from campaigns import REPOSITORY, Made, judged
+
+from tracka.campaign.layout import PHASES, Layout
+from tracka.core import files
+from tracka.core.errors import Finding
+from tracka.gates import handoff, validate
+from tracka.reporting import progress
+
+PI0 = "20260210-track-a-lerobot-pi0-libero"
+TEMPLATE = re.compile(
+    r"- \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \| phase=phase[1-5] \| owner=[^|]+ \| status=(pass|blocked|partial)"
+    r" \| marker=\S+phase[1-5]_handoff\.json \| next=[^|]+"
+)
+
+
+def lines(page: Path) -> list[str]:
+    """The progress lines of a page, as `phase status`."""
+    return [f"{found['phase']} {found['status']}" for found in progress.LINE.finditer(page.read_text())]
+
+
+def boxes(page: Path) -> str:
+    """The boxes of a page, one letter each: x or a blank."""
+    return "".join(re.findall(r"^- \[([ x])\]", page.read_text(), re.MULTILINE))
+
+
+@pytest.fixture
+def passed(tmp_path_factory: pytest.TempPathFactory, copy_of: Callable[[Made], Made]) -> Made:
+    """A copy of a campaign that all five gates have accepted."""
+    shared = campaigns.finished(tmp_path_factory.getbasetemp(), "passed")
+    assert judged(shared).returncode == 0
+    return copy_of(shared)
+
+
+def warnings(made: Made) -> list[Finding]:
+    return [finding for finding in validate.validate(made.spec, strict=True) if finding.warning]
+
+
+def test_a_campaign_gets_its_pages_with_its_first_handoff(made: Made) -> None:
+    handoff.hand_over(made.spec, "phase1")
+    layout = made.layout
+    assert [boxes(page) for page in (layout.plan, layout.todo, layout.todo_list)] == [" " * 5, " " * 5, " "]
+    assert "plan.md" in layout.todo.read_text() and f"({layout.root.name}.md)" in layout.todo_list.read_text()
+
+
+def test_each_phase_that_passes_ticks_its_box_and_adds_its_line(ready: Made) -> None:
+    for page in (ready.layout.plan, ready.layout.todo):
+        assert boxes(page) == "xx   "
+        assert lines(page) == ["phase1 pass", "phase2 pass"]
+
+
+def test_a_line_has_the_form_of_the_plans_template(ready: Made) -> None:
+    added = [line for line in ready.layout.plan.read_text().splitlines() if "phase=" in line]
+    assert len(added) == 2 and all(TEMPLATE.fullmatch(line) for line in added)
+
+
+def test_a_line_names_its_owner_without_breaking_the_form(made: Made) -> None:
+    handoff.hand_over(made.spec, "phase1", owner="a | b\nc")
+    (line,) = [line for line in made.layout.plan.read_text().splitlines() if "phase=" in line]
+    assert "owner=a / b c |" in line and TEMPLATE.fullmatch(line)
+
+
+def test_the_same_status_again_adds_no_line(ready: Made) -> None:
+    before = ready.layout.plan.read_text()
+    handoff.hand_over(ready.spec, "phase1")
+    handoff.hand_over(ready.spec, "phase2")
+    assert ready.layout.plan.read_text() == before
+
+
+def test_another_status_adds_a_line_and_keeps_those_before(ready: Made) -> None:
+    before = ready.layout.plan.read_text()
+    ready.layout.preflight_report.unlink()
+    handoff.hand_over(ready.spec, "phase2")
+    assert lines(ready.layout.plan) == ["phase1 pass", "phase2 pass", "phase2 blocked"]
+    assert ready.layout.plan.read_text().startswith(before.rstrip())
+    assert "does not exist" in ready.layout.plan.read_text().splitlines()[-1]
+
+
+def test_a_line_that_a_crash_lost_is_added_by_the_next_handoff(ready: Made) -> None:
+    text = ready.layout.plan.read_text()
+    ready.layout.plan.write_text("".join(line for line in text.splitlines(True) if "phase=phase2" not in line))
+    handoff.hand_over(ready.spec, "phase2")
+    assert lines(ready.layout.plan) == ["phase1 pass", "phase2 pass"]
+    assert lines(ready.layout.todo) == ["phase1 pass", "phase2 pass"]
+
+
+def test_a_blocked_preflight_is_complete_but_a_blocked_baseline_is_not(ready: Made) -> None:
+    ready.layout.preflight_report.unlink()
+    handoff.hand_over(ready.spec, "phase2")
+    handoff.hand_over(ready.spec, "phase3")
+    assert boxes(ready.layout.plan) == "xx   "
+
+
+def test_the_next_action_is_the_next_phase_or_what_to_mend(ready: Made) -> None:
+    assert re.search(r"^Next action: Run phase 3: .* -m phase3$", ready.layout.todo.read_text(), re.MULTILINE)
+    ready.layout.preflight_report.unlink()
+    handoff.hand_over(ready.spec, "phase2")
+    action = re.findall(r"^Next action: (.*)$", ready.layout.todo.read_text(), re.MULTILINE)
+    assert len(action) == 1 and "preflight.json: the file does not exist" in action[0]
+
+
+def test_lines_go_to_the_end_of_their_section_whatever_follows_it(made: Made) -> None:
+    files.write_text(
+        made.layout.plan, "# Mine\n\n- [ ] Phase 1 done\n\n## Progress\n\n- Created.\n\n## Notes\n\nkeep\n"
+    )
+    handoff.hand_over(made.spec, "phase1")
+    text = made.layout.plan.read_text()
+    assert re.search(r"## Progress\n\n- Created\.\n- .*phase=phase1.*\n\n## Notes\n\nkeep\n$", text)
+
+
+def test_a_plan_without_the_section_gets_it(made: Made) -> None:
+    files.write_text(made.layout.plan, "# Mine\n")
+    handoff.hand_over(made.spec, "phase1")
+    assert re.fullmatch(r"# Mine\n\n## Progress\n\n- .*phase=phase1.*\n", made.layout.plan.read_text())
+
+
+def test_what_stood_on_a_failed_phase_loses_its_box(passed: Made) -> None:
+    layout = passed.layout
+    assert [boxes(page) for page in (layout.plan, layout.todo, layout.todo_list)] == ["xxxxx", "xxxxx", "x"]
+    passed.behave(long_b1_e6=["crash", "crash"])
+    shutil.rmtree(layout.run("long_b1_e6").path)
+    passed.pytest("-m", "phase4")
+    assert [boxes(page) for page in (layout.plan, layout.todo, layout.todo_list)] == ["xxx  ", "xxx  ", " "]
+    assert lines(layout.plan) == [*(f"{phase} pass" for phase in PHASES), "phase4 partial"]
+
+
+def test_the_todo_list_is_ticked_only_when_strict_validation_finds_nothing(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    made = campaigns.below_threshold(tmp_path_factory.getbasetemp())
+    assert judged(made).returncode == 1
+    assert boxes(made.layout.todo_list) == " "
+    assert lines(made.layout.plan)[-2:] == ["phase4 partial", "phase5 partial"]
+    assert "owner=me" in made.layout.plan.read_text()
+
+
+def test_a_session_of_one_phase_leaves_the_todo_list_alone(ready: Made) -> None:
+    before = ready.layout.todo_list.read_text()
+    ready.pytest("-m", "phase3")
+    assert ready.layout.todo_list.read_text() == before
+
+
+def test_strict_validation_warns_of_pages_that_tell_otherwise(passed: Made) -> None:
+    layout = passed.layout
+    assert warnings(passed) == []
+    layout.plan.write_text(layout.plan.read_text().replace("- [x] Phase 3", "- [ ] Phase 3"))
+    layout.todo.write_text(re.sub("^- .*phase=phase4.*\n", "", layout.todo.read_text(), flags=re.MULTILINE))
+    found = [(Path(finding.where).name, finding.what.split()[-3:]) for finding in warnings(passed)]
+    assert found == [("plan.md", ["it", "is", "pass"]), ("campaign.md", ["it", "is", "pass"])]
+    words = ("validate", "--phase", "all", "--root", str(passed.root))
+    assert passed.call(*words).returncode == 0
+    assert passed.call(*words, "--strict").returncode == 1
+    assert passed.pytest("-m", "phase3 or phase4 or phase5").returncode == 0  # which mends them
+    assert warnings(passed) == []
+
+
+def test_strict_validation_warns_of_a_tick_that_is_not_earned(ready: Made) -> None:
+    text = ready.layout.todo_list.read_text()
+    ready.layout.todo_list.write_text(text.replace("[ ]", "[x]"))
+    assert [Path(finding.where).name for finding in warnings(ready)] == ["TODO.md"]
+
+
+# the plan's own campaign
+
+
+@pytest.fixture
+def pi0(tmp_path: Path) -> Layout:
+    """A copy of the plan's campaign as it is in the repository."""
+    (tmp_path / "pytest.ini").touch()
+    shutil.copytree(REPOSITORY / "tasks" / PI0, tmp_path / "tasks" / PI0, ignore=shutil.ignore_patterns("artifacts"))
+    return Layout(tmp_path / "tasks" / PI0)
+
+
+def test_the_users_past_lines_stay_as_they_are(pi0: Layout) -> None:
+    past = pi0.plan.read_text()
+    handed: files.Json = {"phase": "phase2", "status": "blocked", "generated_at_utc": "2026-11-23T00:00:00Z"}
+    progress.record(pi0, handed | {"notes": ["gpus: 0 visible, 8 expected"]}, {}, [], "somebody")
+    text = pi0.plan.read_text()
+    assert text.startswith(past.rstrip())
+    (line,) = text.removeprefix(past.rstrip()).split("\n")[1:-1]
+    assert TEMPLATE.fullmatch(line)
+    assert f"owner=somebody | status=blocked | marker=tasks/{PI0}/artifacts/state/phase2_handoff.json |" in line
+
+
+def test_the_plans_pages_are_in_the_repository_with_their_history(pi0: Layout) -> None:
+    assert lines(pi0.plan)[:3] == ["phase1 pass", "phase2 pass", "phase3 blocked"]
+    assert [boxes(pi0.plan), boxes(pi0.todo), boxes(pi0.todo_list)] == ["xx   ", "xx   ", " "]
+
+
+def test_a_todo_list_of_ones_own_gets_the_campaigns_line_and_keeps_the_others(made: Made) -> None:
+    mine = "# Mine\n\n- [ ] ask Bob whether campaign needs GPUs\n- [x] milk\n"
+    files.write_text(made.layout.todo_list, mine)
+    progress.close(made.layout, accepted=True)
+    assert made.layout.todo_list.read_text().startswith(f"{mine}- [x] [campaign](campaign.md)")
+
+
+def test_a_renamed_campaign_is_valid_and_gets_pages_of_its_new_name(passed: Made) -> None:
+    passed.root.rename(passed.root.with_name("moved"))
+    moved = Made(passed.root.with_name("moved"), passed.environ)
+    assert validate.validate(moved.spec, strict=True) == []
+    handoff.hand_over(moved.spec, "phase5")
+    assert boxes(moved.layout.todo) == "    x" and "[x] [campaign]" in moved.layout.todo_list.read_text()
+
+
+def test_a_page_that_cannot_be_read_fails_the_session_in_words(ready: Made) -> None:
+    ready.layout.plan.write_bytes(b"\xe9\xff")
+    ended = ready.pytest("-m", "phase1")
+    assert ended.returncode == 1
+    assert f"error: phase1 could not be handed over: {ready.layout.plan}: it cannot be read as UTF-8" in ended.stdout
+    assert "INTERNALERROR" not in ended.stdout
+
+
+def test_an_owner_without_a_name_is_unknown(made: Made) -> None:
+    handoff.hand_over(made.spec, "phase1", owner="")
+    assert "| owner=unknown |" in made.layout.plan.read_text()
+
+
+def test_commands_on_the_pages_survive_a_folder_with_a_space(tmp_path: Path) -> None:
+    odd = campaigns.make(tmp_path / "my camp's")
+    handoff.hand_over(odd.spec, "phase1")
+    for page in (odd.layout.plan, odd.layout.todo):
+        assert f"--campaign {shlex.quote(str(odd.root))}" in page.read_text()
+
+
+def test_a_campaign_is_called_tasks_name_only_in_a_repository(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "tasks" / "camp")
+    assert layout.shown == str(layout.root)
+    (tmp_path / "pytest.ini").touch()
+    assert layout.shown == "tasks/camp"

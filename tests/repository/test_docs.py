@@ -1,0 +1,111 @@
+"""The documentation: every command in it runs, as written, in a copy of the repository with stand-ins for lerobot."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import campaigns
+import pytest
+from campaigns import REPOSITORY, SETTINGS, STANDIN
+
+from tracka.campaign import campaign
+
+# Pages under docs/examples are what a campaign wrote: their commands name a campaign of another machine.
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+BY_ANOTHER_TEST = "plan-commands.md"
+BY_CI = {"make accept", "make test"}  # .ci/run runs these two, and a dose of the rest
+PARTS_OF_OTHERS = {"test-faults", "dose"}  # targets that run tests which others run too
+BY_SHELL = {"source .venv/bin/activate"}
+WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of the page's bash blocks."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def run(line: str, repository: Path, made: campaigns.Made) -> subprocess.CompletedProcess[str]:
+    program, *words = line.split()
+    module = {"pytest": "pytest", "tracka": "tracka"}[program]
+    environ = {**os.environ, **made.environ, "PYTHONPATH": f"{STANDIN}{os.pathsep}{repository}"}
+    environ |= {"TRACKA_PRETEND_GPUS": "8", "TRACKA_GPU_LOCKS": str(repository.parent / "locks")}
+    return subprocess.run(
+        [sys.executable, "-m", module, *words], cwd=repository, env=environ, capture_output=True, text=True
+    )
+
+
+def use_standin(settings: Path) -> None:
+    """Gives a campaign that the documentation made the stand-in for lerobot-eval."""
+    (line,) = [line for line in SETTINGS.splitlines() if line.startswith("executable")]
+    text = settings.read_text()
+    if "executable" not in text:
+        settings.write_text(text.replace("[lerobot_eval]", f"{line}\n\n[lerobot_eval]", 1))
+
+
+PAGES_WITH_COMMANDS = [page for page in PAGES if page.name != BY_ANOTHER_TEST and commands(page)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES_WITH_COMMANDS, ids=lambda page: page.name)
+def test_every_command_of_a_page_succeeds(page: Path, repository: Path) -> None:
+    made = campaigns.Made(
+        repository / "tasks" / "smoke-libero-object",
+        campaigns.environment(repository / "tasks" / "smoke-libero-object"),
+    )
+    made.behave(
+        **{f"object_t{task}_b10_e50": ["ok:50"] for task in range(10)}
+    )  # the reader's rows reach their threshold
+    assert made.pytest("-n2").returncode == 0  # what `make accept` leaves
+    for line in commands(page):
+        if line in BY_CI | BY_SHELL:
+            continue
+        ended = run(line, repository, made)
+        assert ended.returncode == 0, f"{line}\n{ended.stdout}{ended.stderr}"
+        for settings in (repository / "tasks" / "my-policy" / "configs").glob("campaign.toml"):
+            use_standin(settings)
+
+
+def test_what_the_tests_of_the_pages_leave_to_ci_is_what_ci_runs() -> None:
+    script = (REPOSITORY / ".ci" / "run").read_text()
+    assert [line for line in script.splitlines() if line.startswith("make ")] == [
+        "make test",
+        "make accept",
+        "make dose",
+    ]
+
+
+def test_ci_full_runs_every_check_and_benchmark_that_does_not_take_hours() -> None:
+    targets = re.findall(r"^([a-z-]+):(.*?) ## (.*)$", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+    ((run, _),) = [(needed.split(), words) for name, needed, words in targets if name == "ci-full"]
+    short = {name for name, _, words in targets if not words.startswith("(hours)")}
+    assert set(run) == short - PARTS_OF_OTHERS - {"setup", "lock", "sim-table", "clean-artifacts", "help", "ci-full"}
+
+
+def test_ci_full_leaves_out_what_it_runs_in_full_size_and_a_call_of_test_slow_leaves_out_nothing() -> None:
+    told = {
+        target: subprocess.run(["make", "-n", target], cwd=REPOSITORY, capture_output=True, text=True).stdout
+        for target in ("test-slow", "ci-full")
+    }
+    marks = {target: re.findall(r'-m "(slow[^"]*)"', text) for target, text in told.items()}
+    assert marks == {"test-slow": ["slow"], "ci-full": ["slow and not repeated"]}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_to_a_file(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_readme_shows_the_smoke_campaigns_rows_with_their_known_answers() -> None:
+    readme = (REPOSITORY / "README.md").read_text()
+    spec = campaign.load(REPOSITORY / "tasks" / "smoke-libero-object")
+    block = readme[readme.index("\nrun   ") : readme.index("\nphase1: pass")]
+    shown = [tuple(line.split()[:4]) for line in block.splitlines()[2:]]
+    episodes = {row.run_id: row.n_episodes * len(spec.task_ids(row)) for row in spec.enabled}
+    wins = {row.run_id: sum(map(len, spec.known_answers[row.run_id].values())) for row in spec.enabled}
+    assert shown == [(run_id, "pass", str(count), str(wins[run_id])) for run_id, count in episodes.items()]
+    known, every = sum(wins.values()), sum(episodes.values())
+    assert f"it knows {WORDS[known]} of the {WORDS[every]} episodes by heart" in readme

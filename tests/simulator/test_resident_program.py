@@ -1,0 +1,84 @@
+"""The resident engine as a program, beside lerobot-eval itself, on the real simulator."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from campaigns import REPOSITORY
+
+from fixtures.parity import environ
+from tracka.engines import comparison, engine
+from tracka.reporting import video
+
+pytestmark = pytest.mark.simulator
+
+FLAGS = {
+    "policy.device": "cpu",
+    "env.type": "libero",
+    "env.task": "libero_object",
+    "env.task_ids": "[1]",
+    "policy.n_action_steps": 10,
+    "eval.batch_size": 2,
+    "eval.n_episodes": 4,
+    "seed": 7,
+}
+SLOW, DOSE, REPEATED = pytest.mark.slow, pytest.mark.dose, pytest.mark.repeated
+# Pixels, steps, and looks at an episode.
+SIZES = [pytest.param(64, 12, 2, marks=[SLOW, DOSE]), pytest.param(128, 24, 3, marks=[SLOW, REPEATED])]
+
+
+def words(checkpoint: Path, folder: Path, **more: object) -> list[str]:
+    named = FLAGS | {"policy.path": checkpoint, "output_dir": folder} | more
+    return [f"--{name}={value}" for name, value in named.items()]
+
+
+def play(module: str, checkpoint: Path, folder: Path, **more: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *words(checkpoint, folder, **more)]
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environ(), cwd=REPOSITORY
+    )
+
+
+@pytest.mark.parametrize(("pixels", "steps", "looks"), SIZES)
+def test_it_plays_lerobot_evals_episodes_to_the_bit_and_leaves_its_evidence(
+    pixels: int, steps: int, looks: int, tiny_act: Path, tmp_path: Path
+) -> None:
+    sizes = {"env.observation_height": pixels, "env.observation_width": pixels, "env.episode_length": steps}
+    for module, name in (("tracka.engines.reference", "reference"), ("tracka.engines.resident", "resident")):
+        own: dict[str, object] = {} if name == "reference" else {"resident.slots": 3, "resident.hash_looks": "true"}
+        ended = play(module, tiny_act, tmp_path / name, **sizes, **own)
+        assert ended.returncode == 0, ended.stderr[-3000:]
+    found = comparison.compare(*(comparison.read(tmp_path / name) for name in ("reference", "resident")))
+    assert found.exact and found.episodes == 4
+    theirs, ours = (engine.read_metrics(tmp_path / name, ()) for name in ("reference", "resident"))
+    assert ours.warnings == () and ours.tasks == theirs.tasks
+    assert all(video.frame_count(path) == steps // 4 + 1 for path in (tmp_path / "resident" / "videos").rglob("*.mp4"))
+    told = json.loads((tmp_path / "resident" / "timings.json").read_text())
+    assert told["fallbacks"] == [] and told["looks"] == 4 * looks
+
+
+WRONG = {"eval.recording": "true", "env.hard_reset": "false"}
+
+
+def test_flags_that_it_cannot_obey_are_all_named_before_anything_is_made(
+    tiny_act: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tracka.engines.resident.evaluation import Kept, Stages, run
+
+    monkeypatch.setattr("lerobot.utils.utils.init_logging", lambda: None)  # this process's is pytest's
+    monkeypatch.setattr("sys.argv", ["tracka.engines.resident", *words(tiny_act, tmp_path / "eval", **WRONG)])
+    with pytest.raises(SystemExit) as ended:
+        run(Kept(), Stages())
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "eval.recording" in said and "env.hard_reset" in said
+    assert not (tmp_path / "eval").exists()
+
+
+@SLOW
+def test_flags_that_it_cannot_obey_end_it_with_2_and_all_of_them_named(tiny_act: Path, tmp_path: Path) -> None:
+    ended = play("tracka.engines.resident", tiny_act, tmp_path / "eval", **WRONG)
+    assert ended.returncode == 2
+    assert "eval.recording" in ended.stderr and "env.hard_reset" in ended.stderr
+    assert not (tmp_path / "eval").exists()

@@ -1,0 +1,25 @@
+"""The plan's functions and dataclasses under one name; docs/contracts.md tells where each lives and what holds it."""
+
+from .preflight.preflight import PreflightConfig, run_preflight, write_preflight_report
+from .reporting.collect import (
+    EvalRunResult,
+    collect_results,
+    load_result,
+    load_run_manifest,
+    parse_success_metrics,
+    write_csv,
+    write_markdown,
+)
+
+__all__ = [
+    "EvalRunResult",
+    "PreflightConfig",
+    "collect_results",
+    "load_result",
+    "load_run_manifest",
+    "parse_success_metrics",
+    "run_preflight",
+    "write_csv",
+    "write_markdown",
+    "write_preflight_report",
+]

@@ -1,0 +1,1 @@
+"""What the user defines: matrix, settings, and every path of a campaign."""

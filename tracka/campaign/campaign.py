@@ -1,0 +1,287 @@
+"""A campaign: the folder that holds a matrix, a `campaign.toml` and, later, the artifacts.
+
+Guarantees: loading a campaign is a pure function of its `configs/` folder, imports nothing heavy and starts nothing;
+everything wrong with its files is said at once.
+"""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..core import files, schema
+from ..core.errors import Finding, UsageError, collected, some
+from . import matrix
+from .layout import Layout
+from .matrix import SUITES, Row
+
+RESIDENT = "resident"
+SIDE = 360  # pixels of a frame, where the campaign does not say otherwise (lerobot/envs/configs.py)
+# The steps after which lerobot 0.6 ends an episode.
+STEPS = {"libero_spatial": 280, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """What lerobot-eval is told beyond the matrix. None leaves lerobot's own default in force."""
+
+    policy_type: str | None = None
+    n_action_steps: int | None = None
+    episode_length: int | None = None  # control steps
+    task_ids: tuple[int, ...] | None = None  # of the suite; None is all
+    rename_map: Mapping[str, str] = field(default_factory=dict)
+    observation_height: int | None = None  # pixels
+    observation_width: int | None = None  # pixels
+    use_async_envs: bool | None = None
+    timeout_secs: int | None = None
+    flags: Mapping[str, str | float | bool] = field(default_factory=dict)  # further flags of lerobot-eval
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        """Height and width of the frames, in pixels."""
+        return self.observation_height or SIDE, self.observation_width or SIDE
+
+    def updated(self, table: Mapping[str, Any]) -> "EvalSettings":
+        """These settings with the keys of a row's own table put over them."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
+        }
+        return replace(self, **values)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A loaded campaign. `rows` holds the disabled ones too."""
+
+    layout: Layout
+    rows: tuple[Row, ...]
+    baseline: str
+    expected_gpus: int
+    engine: str = "lerobot-eval"
+    resident: Mapping[str, Any] = field(default_factory=dict)  # of the resident engine
+    defaults: EvalSettings = field(default_factory=EvalSettings)
+    row_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    row_secs: int = 10800
+    grace_secs: int = 10
+    probe_secs: int = 600
+    min_success_rate: float = 0.0
+    row_success_rates: Mapping[str, float] = field(default_factory=dict)
+    # row -> LIBERO task -> the episodes that succeed, for policies whose outcome is known beforehand
+    known_answers: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
+    log_mib: int = 256
+    build: Mapping[str, str] = field(default_factory=dict)
+    cuda_to_egl: Mapping[int, int] = field(default_factory=dict)
+    policy_roots: tuple[Path, ...] = ()  # where policies may lie although everybody can write there
+    trusted: tuple[str, ...] = ()  # names of what may run code: plug-ins, classes, files, keys
+    executable: tuple[str, ...] = ()
+    accept_invalid_sim: bool = False  # whether rows run although the simulator is not the benchmark's
+    strict: bool = False  # what the linter finds blocks the campaign
+    digests: Mapping[str, str] = field(default_factory=dict)  # of the files it was read from, by path in the campaign
+
+    @property
+    def name(self) -> str:
+        return self.layout.root.name
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether the resident engine plays its episodes."""
+        return self.engine == RESIDENT
+
+    @property
+    def enabled(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if row.enabled)
+
+    def row(self, run_id: str) -> Row:
+        """The row called `run_id`; UsageError where the matrix has none."""
+        for row in self.rows:
+            if row.run_id == run_id:
+                return row
+        known = some([row.run_id for row in self.rows])
+        raise UsageError(Finding(str(self.layout.matrix), f"there is no row {run_id!r}", f"Name one of {known}"))
+
+    def settings(self, row: Row) -> EvalSettings:
+        return self.defaults.updated(self.row_tables.get(row.run_id, {}))
+
+    def task_ids(self, row: Row) -> tuple[int, ...]:
+        """The LIBERO tasks that the row evaluates, in order."""
+        return tuple(sorted(self.settings(row).task_ids or range(SUITES[row.task_suite])))
+
+    def threshold(self, row: Row) -> float:
+        """The least success rate, from 0 to 1, with which the row is accepted."""
+        return self.row_success_rates.get(row.run_id, self.min_success_rate)
+
+    def settings_of(self, policy_path: str) -> list[EvalSettings]:
+        """The settings of the policy's enabled rows; the campaign's own where it has none."""
+        rows = [row for row in self.enabled if row.policy_path == policy_path]
+        return [self.settings(row) for row in rows] or [self.defaults]
+
+    def steps(self, row: Row) -> int:
+        """The control steps after which an episode of the row ends."""
+        return self.settings(row).episode_length or STEPS[row.task_suite]
+
+    def is_judged(self, row: Row) -> bool:
+        """Whether a success rate above 0 or known answers say what the row has to reach."""
+        return self.threshold(row) > 0 or row.run_id in self.known_answers
+
+    @property
+    def compared(self) -> tuple[Row, ...]:
+        """The enabled rows whose results count: all but the baseline, which only shows that rows run."""
+        return tuple(row for row in self.enabled if row.run_id != self.baseline)
+
+    def timeout(self, row: Row) -> int:
+        return self.settings(row).timeout_secs or self.row_secs
+
+    def cost(self, row: Row) -> int:
+        """A row's length by the matrix, in steps one after the other: the order of rows without a past."""
+        return -(-row.n_episodes // row.batch_size) * len(self.task_ids(row)) * self.steps(row)
+
+
+def load(root: Path) -> Campaign:
+    """The campaign in the folder `root`.
+
+    Raises UsageError with all findings in its matrix, its settings, and between the two.
+    """
+    layout = Layout(root.resolve())
+    digests = _digests(layout)  # before reading, so that a change in between counts as one
+    if not layout.settings.parent.is_dir():
+        remedy = "Name a campaign's folder, or make one with `tracka init NAME`"
+        raise UsageError(Finding(str(root), "this is no campaign: it has no configs folder", remedy))
+    findings: list[Finding] = []
+    rows = collected(findings, lambda: matrix.load(layout.matrix))
+    table = collected(findings, lambda: _read_toml(layout.settings))
+    if rows is None or table is None:
+        raise UsageError([*findings, *(schema.findings("campaign", table, str(layout.settings)) if table else ())])
+    broken = schema.findings("campaign", table, str(layout.settings))
+    findings += [*broken, *_unknown_names(str(layout.settings), rows, table)]
+    if broken:
+        raise UsageError(findings)
+    campaign = replace(_campaign(layout, rows, table), digests=digests)
+    findings += [*_wrong_tasks(campaign), *_wrong_answers(campaign), *_disobeyed(campaign)]
+    if findings:
+        raise UsageError(findings)
+    return campaign
+
+
+def _digests(layout: Layout) -> dict[str, str]:
+    paths = [path for path in (layout.matrix, layout.settings, layout.run_schema) if path.is_file()]
+    return {layout.relative(path): files.sha256_file(path) for path in paths}
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        remedy = "Write it, or make a campaign with `tracka init NAME`"
+        raise UsageError(Finding(str(path), "the settings do not exist", remedy)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise UsageError(Finding(str(path), f"this is not TOML ({error})", "Mend that line")) from None
+
+
+def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> Campaign:
+    timeouts, thresholds = table.get("timeouts", {}), table.get("thresholds", {})
+    given: dict[str, Any] = {key: table[key] for key in ("engine", "resident", "build") if key in table}
+    given |= timeouts | table.get("limits", {})
+    if "min_success_rate" in thresholds:
+        given["min_success_rate"] = thresholds["min_success_rate"]
+    return Campaign(
+        layout,
+        rows,
+        baseline=table["baseline"],
+        expected_gpus=table["expected_gpus"],
+        defaults=EvalSettings().updated(table.get("lerobot_eval", {})),
+        row_tables=table.get("rows", {}),
+        row_success_rates=thresholds.get("rows", {}),
+        known_answers={run_id: _answer(tasks) for run_id, tasks in table.get("known_answers", {}).items()},
+        cuda_to_egl={int(cuda): egl for cuda, egl in table.get("egl", {}).get("cuda_to_egl", {}).items()},
+        policy_roots=tuple(Path(root).resolve() for root in table.get("security", {}).get("policy_roots", ())),
+        trusted=tuple(table.get("security", {}).get("trusted", ())),
+        executable=tuple(table.get("executable", ())),
+        accept_invalid_sim=table.get("preflight", {}).get("accept_invalid_sim", False),
+        strict=table.get("preflight", {}).get("strict", False),
+        **given,
+    )
+
+
+def _answer(tasks: Mapping[str, Sequence[int]]) -> dict[int, tuple[int, ...]]:
+    return {int(task): tuple(sorted(episodes)) for task, episodes in tasks.items()}
+
+
+def _unknown_names(where: str, rows: Sequence[Row], table: Mapping[str, Any]) -> Iterator[Finding]:
+    """Run ids in the settings that the matrix does not have; nothing is taken for granted about the settings' form."""
+    known = {row.run_id: row for row in rows}
+    thresholds = table.get("thresholds")
+    rates = thresholds.get("rows") if isinstance(thresholds, dict) else None
+    tables = [table.get("rows"), rates, table.get("known_answers")]
+    for run_id in dict.fromkeys(name for named in tables if isinstance(named, dict) for name in named):
+        if run_id not in known:
+            yield Finding(f"{where}, row {run_id}", "the matrix has no such row", "Name a run id of the matrix")
+    baseline = table.get("baseline")
+    if isinstance(baseline, str) and not (baseline in known and known[baseline].enabled):
+        what = f"the baseline {baseline!r} is no enabled row of the matrix"
+        yield Finding(f"{where}, key baseline", what, "Name an enabled row: phase 3 runs it")
+
+
+def _wrong_tasks(campaign: Campaign) -> Iterator[Finding]:
+    where = str(campaign.layout.settings)
+    for row in campaign.rows:
+        if row.run_id == campaign.baseline and len(campaign.task_ids(row)) != 1:
+            remedy = f"Pin one, such as task_ids = [0] under [rows.{row.run_id}]"
+            yield Finding(f"{where}, row {row.run_id}", "the baseline runs several LIBERO tasks", remedy)
+        if beyond := [task for task in campaign.task_ids(row) if task >= SUITES[row.task_suite]]:
+            what = f"{row.task_suite} has no task {beyond}"
+            yield Finding(f"{where}, row {row.run_id}, key task_ids", what, f"Use 0 to {SUITES[row.task_suite] - 1}")
+
+
+def _wrong_answers(campaign: Campaign) -> Iterator[Finding]:
+    """Known answers that the row cannot give: of other tasks than it runs, or of more episodes."""
+    for row in campaign.rows:
+        answer = campaign.known_answers.get(row.run_id)
+        if answer is None:
+            continue
+        where = f"{campaign.layout.settings}, known_answers.{row.run_id}"
+        if tuple(sorted(answer)) != campaign.task_ids(row):
+            yield Finding(where, f"it is of tasks {sorted(answer)}", f"The row runs {list(campaign.task_ids(row))}")
+        for task, episodes in answer.items():
+            if beyond := [episode for episode in episodes if episode >= row.n_episodes]:
+                what = f"task {task} has no episode {some([str(episode) for episode in beyond])}"
+                yield Finding(where, what, f"Use 0 to {row.n_episodes - 1}")
+
+
+def slots(workers: int, batch_size: int) -> int:
+    """The environments of a row of the resident engine that names none: one a worker, or two batches if that is more.
+
+    While the policy looks at one batch another one is played, which never needs more than two slots a worker. Each is
+    seconds of building and 0.7 GB.
+    """
+    return min(2 * workers, max(workers, 2 * batch_size))
+
+
+# Flags of lerobot-eval with which the resident engine plays nothing, beside their only possible value.
+OBEYED = {"eval.recording": False, "env.hard_reset": True, "env.init_states": True}
+
+
+def _disobeyed(campaign: Campaign) -> Iterator[Finding]:
+    """Settings that the resident engine refuses: better here than when a row runs."""
+    if not campaign.is_resident:
+        return
+    for row in campaign.enabled:
+        settings, where = campaign.settings(row), f"{campaign.layout.settings}, row {row.run_id}"
+        if settings.use_async_envs is False and row.batch_size > 1:
+            what = "sync environments with a batch skip init states in lerobot-eval"
+            yield Finding(f"{where}, key use_async_envs", what, "Leave it out, or set batch_size to 1")
+        for name, value in settings.flags.items():
+            if value is not OBEYED.get(name, value):
+                what = f"the resident engine does not play with {name}={value}"
+                yield Finding(f"{where}, key flags", what, "Leave it out, or set engine = 'lerobot-eval'")
+
+
+def effective(settings: EvalSettings) -> dict[str, Any]:
+    """The settings that are set, as plain data for manifests and hashes."""
+    values = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+    return {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items() if _is_set(value)}
+
+
+def _is_set(value: Any) -> bool:
+    return value is not None and value != {}

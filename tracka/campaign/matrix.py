@@ -1,0 +1,142 @@
+"""The evaluation matrix: `eval_matrix.csv`, one `Row` a line, exactly the plan's nine columns.
+
+Guarantees: a matrix is read whole or refused with all its errors at once, each with line and column; the order of
+rows is the order of the file; a run id is a plain file name, so it can never point outside the runs folder.
+"""
+
+import csv
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.errors import Finding, UsageError, short
+
+COLUMNS = ("run_id", "task_suite", "batch_size", "n_episodes", "gpu_id", "seed", "mujoco_gl", "policy_path", "enabled")
+SUITES = {"libero_object": 10, "libero_spatial": 10, "libero_goal": 10, "libero_10": 10, "libero_90": 90}
+BACKENDS = ("egl", "glx", "osmesa")
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+CPU, AUTO = -1, -2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the matrix: a request, before campaign.toml and preflight have their say."""
+
+    run_id: str
+    task_suite: str
+    batch_size: int
+    n_episodes: int  # of each LIBERO task
+    gpu_id: int  # an index among the visible GPUs, or CPU, or AUTO
+    seed: int
+    mujoco_gl: str
+    policy_path: str
+    enabled: bool
+    line: int = 0
+
+
+def load(path: Path) -> tuple[Row, ...]:
+    """The rows of the matrix at `path`.
+
+    Raises UsageError with every finding: unknown or missing columns, duplicate run ids, bad values.
+    """
+    lines = list(_lines(path))
+    findings = [_miscounted(path, line, cells) for line, cells in lines if len(cells) != len(COLUMNS)]
+    table = [(line, dict(zip(COLUMNS, cells, strict=True))) for line, cells in lines if len(cells) == len(COLUMNS)]
+    findings += [finding for line, record in table for finding in _faults(f"{path}, line {line}", record)]
+    findings += _duplicates(path, table)
+    if not lines:
+        findings.append(Finding(str(path), "the matrix has no rows", "Add one line a run"))
+    if findings:
+        raise UsageError(findings)
+    return tuple(_row(line, record) for line, record in table)
+
+
+def parse(cells: Sequence[str], where: str) -> Row:
+    """One row from its nine cells, as the command line gives them. Raises UsageError with every finding."""
+    record = dict(zip(COLUMNS, cells, strict=True))
+    if findings := list(_faults(where, record)):
+        raise UsageError(findings)
+    return _row(0, record)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a mark before UTF-8
+            reader = csv.reader(file, strict=True)
+            _check_header(path, next(reader, []))
+            yield from ((reader.line_num, cells) for cells in reader if cells)
+    except FileNotFoundError:
+        remedy = "Write it, or make a campaign with `tracka init NAME`"
+        raise UsageError(Finding(str(path), "the matrix does not exist", remedy)) from None
+    except (csv.Error, UnicodeDecodeError, OSError) as error:
+        raise UsageError(Finding(str(path), f"this is no CSV in UTF-8 ({error})", "Save it as UTF-8 CSV")) from None
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    if tuple(header) == COLUMNS:
+        return
+    missing = [name for name in COLUMNS if name not in header]
+    unknown = [name for name in header if name not in COLUMNS]
+    listed = f"missing: {missing or 'none'}, unknown: {short(unknown or 'none', 80)}"
+    wrong = listed if missing or unknown else "their order differs"
+    what = f"the columns are not the plan's ({wrong})"
+    raise UsageError(Finding(f"{path}, line 1", what, f"Write the header as {','.join(COLUMNS)}"))
+
+
+def _miscounted(path: Path, line: int, cells: list[str]) -> Finding:
+    what = f"{len(cells)} cells where {len(COLUMNS)} are needed"
+    return Finding(f"{path}, line {line}", what, "Give each column a cell")
+
+
+def _faults(where: str, record: dict[str, str]) -> Iterator[Finding]:
+    for column, (pattern, need) in _CELLS.items():
+        if not re.fullmatch(pattern, record[column]):
+            yield Finding(f"{where}, column {column}", f"{short(record[column])!r} is not {need}", f"Write {need}")
+
+
+_NUMBER = r"[1-9][0-9]{0,8}"
+_CELLS = {
+    "run_id": (RUN_ID.pattern, "a run id (letters, digits, '.', '_' and '-', at most 100, a letter or digit first)"),
+    "task_suite": ("|".join(SUITES), f"one of {', '.join(SUITES)}"),
+    "batch_size": (_NUMBER, "a whole number from 1 up"),
+    "n_episodes": (_NUMBER, "a whole number from 1 up"),
+    "gpu_id": (r"0|-1|[1-9][0-9]{0,3}|auto|cpu", "a GPU's index, auto, or cpu (also -1)"),
+    "seed": (r"0|" + _NUMBER, "a whole number from 0 up"),
+    "mujoco_gl": ("|".join(BACKENDS), f"one of {', '.join(BACKENDS)}"),
+    "policy_path": (
+        r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?",
+        "a checkpoint: repo, repo@revision or a folder",
+    ),
+    "enabled": ("0|1", "0 or 1"),
+}
+
+
+def _duplicates(path: Path, table: list[tuple[int, dict[str, str]]]) -> Iterator[Finding]:
+    first: dict[str, int] = {}
+    for line, record in table:
+        run_id = record["run_id"].casefold()  # two ids that differ in case alone are one folder on some disks
+        if run_id in first:
+            what = f"{short(record['run_id'])!r} stands on line {first[run_id]} already"
+            yield Finding(f"{path}, line {line}, column run_id", what, "Give each row its own run id")
+        first.setdefault(run_id, line)
+
+
+def _row(line: int, record: dict[str, str]) -> Row:
+    return Row(
+        run_id=record["run_id"],
+        task_suite=record["task_suite"],
+        batch_size=int(record["batch_size"]),
+        n_episodes=int(record["n_episodes"]),
+        gpu_id=parse_gpu(record["gpu_id"]),
+        seed=int(record["seed"]),
+        mujoco_gl=record["mujoco_gl"],
+        policy_path=record["policy_path"],
+        enabled=record["enabled"] == "1",
+        line=line,
+    )
+
+
+def parse_gpu(text: str) -> int:
+    """A cell of the column gpu_id as a number: an index, CPU or AUTO."""
+    return {"cpu": CPU, "-1": CPU, "auto": AUTO}.get(text) or int(text)

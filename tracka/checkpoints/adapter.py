@@ -1,0 +1,103 @@
+"""A LoRA adapter (PEFT): whether lerobot 0.6.1 loads it and the policy that it is for, its base, as they were meant.
+
+lerobot makes the base by the adapter's config.json, gives it the weights in the base's model.safetensors, and lets PEFT
+put the adapter over it (policies/factory.py, make_policy). The base's own config.json and processors are not used.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..core import files
+from ..core.errors import Finding, TrackaError
+from ..core.files import Json
+from . import checkpoint, form, need, tensors
+from .need import Need
+
+# Their from_pretrained asks the hub for the weights without a revision (pi0/modeling_pi0.py and its likes).
+WITHOUT_REVISION = ("pi0", "pi05", "pi0_fast")
+MAIN = "main"
+# Ways to begin a training by which PEFT changes the base's own weights, again at every loading (tuners/lora/layer.py).
+CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+PLAIN = (
+    "Save it as a plain LoRA: PEFT's save_pretrained with path_initial_model_for_weight_conversion, and the processors "
+    "beside it"
+)
+NAME = (
+    "Write the folder or hub repository of the policy that was trained on as base_model_name_or_path in "
+    "adapter_config.json: a folder absolute, or from the campaign's folder"
+)
+
+
+def is_one(folder: Path) -> bool:
+    """Whether lerobot loads the checkpoint in `folder` as an adapter."""
+    return bool(files.read_or_empty(folder / "config.json").get("use_peft"))
+
+
+def base(folder: Path, root: Path) -> Path | None:
+    """The folder of the adapter's base, brought here if need be; None for a checkpoint that is no adapter.
+
+    `root` is the campaign's folder, where rows start. Raises TrackaError where there is no base.
+    """
+    named = need.adapted(folder) if is_one(folder) else None
+    return named.folder(root) if named else None
+
+
+def findings(folder: Path, root: Path) -> Iterator[Finding]:
+    """What is wrong with the adapter in `folder` and with its base."""
+    config = folder / form.ADAPTER_CONFIG
+    words = files.read_or_empty(config)
+    yield from _initial(config, words)
+    named = need.adapted(folder)
+    if named is None:
+        what = "the adapter does not name the policy that it is for, and lerobot loads none"
+        yield Finding(f"{config}, key base_model_name_or_path", what, NAME)
+        return
+    kind = checkpoint.policy_type(folder / "config.json")
+    if not (root / named.name).is_dir() and kind in WITHOUT_REVISION and named.revision not in (None, MAIN):
+        yield _without_revision(config, kind, named)
+        return
+    try:
+        here = named.folder(root)
+    except TrackaError as error:
+        yield from error.findings
+        return
+    yield from _of_base(here, kind)
+
+
+def _initial(config: Path, words: Json) -> Iterator[Finding]:
+    """PEFT works out these changes of the base anew at every loading, some at random; none is in the adapter's file."""
+    initial = str(words.get("init_lora_weights", "")).lower()
+    if initial.startswith(CHANGES_BASE):
+        what = f"by init_lora_weights {initial!r} PEFT changes the weights of the base at every loading"
+        yield Finding(f"{config}, key init_lora_weights", what, PLAIN)
+
+
+def _without_revision(config: Path, kind: str, named: Need) -> Finding:
+    what = (
+        f"it pins {named.name} at {named.revision}, and lerobot 0.6.1 loads the base of a {kind} without its revision: "
+        "the hub's main branch would be played"
+    )
+    remedy = (
+        f"Run `hf download {named.name} --revision {named.revision} --local-dir FOLDER` and name that folder as "
+        "base_model_name_or_path in adapter_config.json"
+    )
+    return Finding(f"{config}, key revision", what, remedy)
+
+
+def _of_base(here: Path, kind: str) -> Iterator[Finding]:
+    """What keeps a policy in the folder `here` from being the base of an adapter of this type."""
+    config = files.read_or_empty(here / "config.json")
+    if trained := None if config else form.trained(here):
+        yield Finding(
+            str(here), f"the adapter's base is a folder of a training run; the policy lies in {trained}", NAME
+        )
+    elif config.get("use_peft") or (here / form.ADAPTER_CONFIG).is_file():
+        what = "the adapter's base is an adapter itself, and lerobot loads one adapter over the weights of one policy"
+        yield Finding(str(here), what, f"{form.MERGE_ADAPTER}: first the base, whose folder you then name")
+    elif lacking := [name for name in ("config.json", form.WEIGHTS) if not (here / name).is_file()]:
+        yield from (form.lacking(here, name) for name in lacking)
+    elif config.get("type") != kind:
+        what = f"the adapter's base is a {config.get('type')}, and the adapter's config.json says {kind}"
+        yield Finding(f"{here / 'config.json'}, key type", what, NAME)
+    else:
+        yield from tensors.faults(here / form.WEIGHTS)

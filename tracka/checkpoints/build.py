@@ -1,0 +1,85 @@
+"""Checkpoints that a campaign builds for itself: `[build]` in campaign.toml names folder, builder and arguments.
+
+A builder is a program in `fixtures/` whose first argument is the folder to fill. It runs in a process of its own, since
+it imports torch, and its folder appears whole or not at all. Beside the folder a file says what built it: another line,
+another builder or other data builds it anew.
+"""
+
+import os
+import shutil
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..campaign.campaign import Campaign
+from ..core import files, lock
+from ..core.errors import Finding, TrackaError
+from ..execution import environment, gpu, process
+from ..execution.process import Bounds
+
+BUILD_SECS = 600
+
+
+def ensure(campaign: Campaign, policy_path: str) -> None:
+    """Builds the checkpoint `policy_path` if the campaign has a builder for it and has not built the same already.
+
+    Raises TrackaError with the builder's last words where it fails.
+    """
+    builder = campaign.build.get(policy_path)
+    target = campaign.layout.root / policy_path
+    if builder is None or (target.is_dir() and not _note(target).is_file()):
+        return  # one that was not built here is left alone
+    made_of = f"{builder}\n{_digest(program(builder.split()[0]))}\n"
+    if not _is_due(made_of, target):
+        return
+    with lock.hold(target.parent / f".{target.name}.lock", f"building {policy_path}", wait=True):
+        if _is_due(made_of, target):
+            _build(campaign, builder, target, made_of)
+
+
+def _note(target: Path) -> Path:
+    return target.with_name(f".{target.name}.built")
+
+
+def _is_due(made_of: str, target: Path) -> bool:
+    """Whether the folder is missing, or was built by another line, another program or from other data."""
+    return not target.is_dir() or files.read_text(_note(target)) != made_of
+
+
+def _digest(builder: Path) -> str:
+    """Of all code and data that lies beside a builder, which may read any of it."""
+    below = (path for kind in ("*.py", "*.jsonl") for path in builder.parent.rglob(kind))
+    read = {path.relative_to(builder.parent).as_posix(): files.sha256_file(path) for path in below}
+    return files.sha256(files.canonical(read))
+
+
+def _build(campaign: Campaign, builder: str, target: Path, made_of: str) -> None:
+    name, *arguments = builder.split()
+    partial, log = target.with_name(f".{target.name}.partial"), target.with_name(f"{target.name}.log")
+    shutil.rmtree(partial, ignore_errors=True)
+    ended = process.run(
+        [sys.executable, str(program(name)), str(partial), *arguments],
+        cwd=target.parent,
+        env=environment.for_row(campaign, gpu.CPU_DEVICE, "egl"),
+        stdout=log.with_suffix(".out"),
+        stderr=log,
+        bounds=Bounds(BUILD_SECS),
+    )
+    if ended.code != 0 or not partial.is_dir():
+        last = files.tail(log).strip().rsplit("\n", 1)[-1][:300]
+        what = f"the builder {builder} ended with exit code {ended.code}: {last}"
+        raise TrackaError(Finding(str(log), what, "Read this log and mend the builder"))
+    shutil.rmtree(target, ignore_errors=True)
+    files.write_text(_note(target), made_of)  # while there is no folder: a note never tells of another one
+    os.replace(partial, target)
+
+
+def program(builder: str) -> Path:
+    """The file of a builder, in the repository's `fixtures/` or in the installed `tracka.fixtures`."""
+    spec = find_spec("tracka.fixtures")
+    folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    beside = Path(__file__).resolve().parents[2] / "fixtures"
+    for folder in [beside, *folders]:
+        if (folder / f"{builder}.py").is_file():
+            return folder / f"{builder}.py"
+    raise TrackaError(Finding(f"builder {builder}", "fixtures/ has no such builder", "Mend [build] in campaign.toml"))

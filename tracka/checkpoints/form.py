@@ -1,0 +1,90 @@
+"""In which form a checkpoint's files come: lerobot's own, or another and what brings it into lerobot's."""
+
+import re
+from pathlib import Path
+
+from ..core.errors import Finding, TrackaError
+from . import tensors
+
+WEIGHTS = "model.safetensors"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+# Where lerobot-train puts the policy below the folder of a run, of its checkpoints, or of one of them.
+TRAINED = ("pretrained_model", "last/pretrained_model", "checkpoints/last/pretrained_model")
+MERGE_ADAPTER = (
+    "Merge it into its policy and save that: PeftModel.from_pretrained(policy, folder).merge_and_unload(), "
+    "save_pretrained, and the processors beside it"
+)
+USE_PEFT = (
+    "Set use_peft to true in config.json, as lerobot-train does, if the adapter is meant; else take "
+    "adapter_config.json and the adapter's weights away"
+)
+ADAPTER_FILES = (
+    "Copy adapter_config.json and adapter_model.safetensors of the training run there; or set use_peft to false, if "
+    "model.safetensors is the whole policy"
+)
+OLD_STATISTICS = re.compile(r"(?:.*\.)?(?:un)?normalize_(?:inputs|outputs|targets)\.buffer_")
+MIGRATE = (
+    "Bring it into today's form, whose folder you then name: "
+    "python -m lerobot.processor.migrate_policy_normalization --pretrained-path {}"
+)
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+SAVE = "Save it with save_pretrained of lerobot 0.6, policy and processors"
+MERGE = (
+    'Merge them: python -c "from pathlib import Path; from safetensors.torch import load_file, save_file; '
+    "d = Path('{0}'); save_file({{k: v for f in sorted(d.glob('model-*-of-*.safetensors')) "
+    "for k, v in load_file(f).items()}}, d / 'model.safetensors', {{'format': 'pt'}})\""
+)
+
+
+def trained(folder: Path) -> Path | None:
+    """The policy's folder below one that lerobot-train made: a run, its checkpoints or one of them."""
+    return next((folder / name for name in TRAINED if (folder / name / "config.json").is_file()), None)
+
+
+def lacking(folder: Path, name: str) -> Finding:
+    """What is said of a file that is not there: where another form of it is, how to bring that into lerobot's."""
+    if name == WEIGHTS:
+        return _other_weights(folder) or Finding(str(folder / name), "the checkpoint lacks this file", SAVE)
+    if name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
+        return _other_adapter(folder, name)
+    old = old_statistics(folder) if name.startswith("policy_") else None
+    return old or Finding(str(folder / name), "the checkpoint lacks this file", SAVE)
+
+
+def _other_weights(folder: Path) -> Finding | None:
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    shards = [name for name in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]
+    if shards or f"{WEIGHTS}.index.json" in names:
+        what = f"the weights are spread over {len(shards)} files, and lerobot 0.6.1 reads {WEIGHTS} alone"
+        return Finding(str(folder / (shards or names)[0]), what, MERGE.format(folder))
+    if ADAPTER_WEIGHTS in names:
+        what = f"this is an adapter (LoRA), and lerobot looks for {WEIGHTS}, since config.json does not say use_peft"
+        return Finding(str(folder / ADAPTER_WEIGHTS), what, USE_PEFT)
+    if pickles := [name for name in names if Path(name).suffix in PICKLES]:
+        what = f"the weights are a pickle, and lerobot 0.6.1 reads {WEIGHTS} alone"
+        remedy = (
+            "Load it with the lerobot that wrote it, where it may run code of its own, and save it with save_pretrained"
+        )
+        return Finding(str(folder / pickles[0]), what, remedy)
+    return None
+
+
+def _other_adapter(folder: Path, name: str) -> Finding:
+    if name == ADAPTER_WEIGHTS and (pickles := sorted(folder.glob("adapter_model.bin"))):
+        what = "the adapter's weights are a pickle, which PEFT would load and Track A does not let run"
+        remedy = f"Load it where it may run code of its own, and save it with save_pretrained, which writes {name}"
+        return Finding(str(pickles[0]), what, remedy)
+    what = "config.json says use_peft, and this file of the adapter is not there"
+    return Finding(str(folder / name), what, ADAPTER_FILES)
+
+
+def old_statistics(folder: Path) -> Finding | None:
+    """The finding that the statistics are inside the weights, as lerobot wrote them before it had processors."""
+    try:
+        names = tensors.read(folder / WEIGHTS).tensors
+    except (OSError, TrackaError):
+        return None
+    if old := [name for name in names if OLD_STATISTICS.match(name)]:
+        what = f"the statistics are inside the weights ({old[0]}), where lerobot 0.6 does not look for them"
+        return Finding(str(folder / WEIGHTS), what, MIGRATE.format(folder))
+    return None

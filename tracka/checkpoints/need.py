@@ -1,0 +1,177 @@
+"""What a policy loads by name beside its checkpoint, as lerobot 0.6.1 does: tokenizers, base models, a backbone.
+
+Read from the checkpoint's JSON files; nothing is imported and no weights are loaded. What is named is judged by the
+rules of the checkpoint itself.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from ..campaign import place
+from ..campaign.campaign import Campaign, EvalSettings
+from ..core import digest, files
+from ..core.errors import Finding, TrackaError, some
+from . import backbone, checkpoint, form, hub, policy, trust
+from .checkpoint import Checkpoint
+from .hub import Wanted
+
+PALIGEMMA = "google/paligemma-3b-pt-224"
+# Policy type -> key of its config.json -> what is loaded where it does not say (test_hub.py holds it against lerobot).
+TOKENIZERS = {
+    "pi0_fast": {"text_tokenizer_name": PALIGEMMA, "action_tokenizer_name": "lerobot/fast-action-tokenizer"},
+    "xvla": {"tokenizer_name": "facebook/bart-large"},
+}
+BASE_MODELS = {
+    "eo1": {"vlm_base": "Qwen/Qwen2.5-VL-3B-Instruct"},
+    "evo1": {"vlm_model_name": "OpenGVLab/InternVL3-1B-hf"},
+    "multi_task_dit": dict.fromkeys(("vision_encoder_name", "text_encoder_name"), "openai/clip-vit-base-patch16"),
+    "smolvla": {"vlm_model_name": "HuggingFaceTB/SmolVLM2-500M-Video-Instruct"},
+    "vla_jepa": {
+        "qwen_model_name": "Qwen/Qwen3-VL-2B-Instruct",
+        "jepa_encoder_name": "facebook/vjepa2-vitl-fpc64-256",
+    },
+}
+# Of these the weights are loaded too: always, or where a key of the config says so; of the others the config alone.
+WEIGHTS: dict[str, str | None] = {
+    "evo1": None,
+    "multi_task_dit": None,
+    "smolvla": "load_vlm_weights",
+    "vla_jepa": None,
+}
+# In their processors' code, so that no config can say otherwise.
+FIXED = dict.fromkeys(("pi0", "pi05", "pi0_fast"), PALIGEMMA)
+# Types of which this module knows all that they load by name.
+KNOWN = ("act", "diffusion", "pi0", "pi05", "tdmpc", "vqbet", *TOKENIZERS, *BASE_MODELS)
+PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing loaded by name. `kind` is tokenizer, base_model or backbone (torchvision's weights)."""
+
+    kind: str
+    name: str
+    weights: bool = False
+    revision: str | None = None
+    adapted: bool = False  # it is the policy that an adapter is for
+
+    @property
+    def wanted(self) -> Wanted:
+        """What of a hub repository is needed, if it is one."""
+        if self.kind == "tokenizer":
+            return hub.tokenizer(self.name)
+        if self.adapted:
+            return hub.base_policy(self.name, self.revision)
+        return hub.base_model(self.name, self.weights, self.revision)
+
+    def folder(self, root: Path) -> Path:
+        """Where its files are: a folder as a row, which starts in the campaign's `root`, finds it, or a snapshot."""
+        here = root / self.name
+        if here.is_dir():
+            return here
+        return _base(self.wanted, here) if self.adapted else _whole(self.wanted)
+
+    def content(self, root: Path) -> str:
+        """The hash of its files, wherever they lie."""
+        if self.kind == "backbone":
+            return backbone.content(self.name)
+        here = self.folder(root)
+        patterns = ("*",) if here == root / self.name else self.wanted.patterns or ("*",)
+        digests = digest.of_files(here)
+        fitting = {name: value for name, value in digests.items() if any(fnmatch(name, each) for each in patterns)}
+        return files.sha256(files.canonical(fitting))
+
+    def faults(self, campaign: Campaign) -> Iterator[Finding]:
+        """Why it may not be loaded, by the rules for a checkpoint; a backbone's bytes are those of its hash."""
+        if self.kind == "backbone":
+            return
+        here, prefix = self.folder(campaign.layout.root), f"{self.name}:"
+        if here == campaign.layout.root / self.name:
+            yield from place.policy_faults(here.resolve(), campaign.policy_roots)
+            yield from trust.policy_faults(here, campaign.trusted, prefix)
+        else:
+            yield from trust.policy_faults(here, campaign.trusted, prefix, self.wanted.patterns or ("*",))
+
+
+def faults(point: Checkpoint, campaign: Campaign, settings: Sequence[EvalSettings]) -> Iterator[Finding]:
+    """What of the checkpoint, and of what it loads by name under these settings, could run code that nobody trusts."""
+    yield from trust.policy_faults(point.folder, campaign.trusted)
+    for each in of(point, settings):
+        yield from each.faults(campaign)
+
+
+def contents(point: Checkpoint, campaign: Campaign, settings: EvalSettings) -> dict[str, str]:
+    """The hash of the content of each thing that the checkpoint loads by name, by its kind and name. Call it where
+    `faults` has found everything in place."""
+    return {f"{each.kind} {each.name}": each.content(campaign.layout.root) for each in of(point, [settings])}
+
+
+def _whole(wanted: Wanted) -> Path:
+    """The snapshot. Raises TrackaError where the repository itself lacks what is needed."""
+    found = hub.fetch(wanted)
+    if lacking := wanted.lacking(found):
+        what = f"the repository has no {some(lacking)}"
+        raise TrackaError(Finding(f"hub repository {wanted.repo}", what, f"Name another one; or {wanted.instead}"))
+    return found
+
+
+def _base(wanted: Wanted, here: Path) -> Path:
+    """The snapshot of an adapter's base. Raises TrackaError naming the folder too that is not there."""
+    nowhere = f"the adapter's base is not here: there is no folder {here}"
+    if not checkpoint.is_repository(wanted.repo):
+        remedy = f"Copy the policy there, or name where it is as base_model_name_or_path in {form.ADAPTER_CONFIG}"
+        raise hub.Unresolved("missing", Finding(wanted.repo, nowhere, remedy))
+    try:
+        return _whole(wanted)
+    except TrackaError as error:
+        (finding,) = error.findings
+        what = f"{nowhere}, and of the hub: {finding.what}"
+        raise hub.Unresolved(getattr(error, "outcome", "refused"), replace(finding, what=what)) from error
+
+
+def of_type(kind: str, config: Mapping[str, Any]) -> Iterator[Need]:
+    """What a policy of this type loads with this config."""
+    for key, default in TOKENIZERS.get(kind, {}).items():
+        yield Need("tokenizer", str(config.get(key) or default))
+    weights = kind in WEIGHTS and bool(config.get(WEIGHTS[kind] or "", WEIGHTS[kind] is None))
+    for key, default in BASE_MODELS.get(kind, {}).items():
+        yield Need("base_model", str(config.get(key) or default), weights)
+    if backbone := config.get("pretrained_backbone_weights"):
+        yield Need("backbone", str(backbone))
+
+
+def unseen(kind: str) -> list[Need]:
+    """What a policy of this type loads as far as its checkpoint, which is not here, cannot say otherwise."""
+    fixed = [Need("tokenizer", FIXED[kind])] if kind in FIXED else []
+    return list(dict.fromkeys([*fixed, *of_type(kind, {})]))
+
+
+def of(point: Checkpoint, settings: Sequence[EvalSettings] = ()) -> list[Need]:
+    """What the checkpoint's config, under each of these settings, its processors and its adapter load by name."""
+    configs = [config for name in PROCESSORS for config in _step_configs(files.read_json(point.folder / name))]
+    named = sorted({str(config[key]) for config in configs for key in trust.STEP_NAMES if config.get(key)})
+    # lerobot does not save the second tokenizer of the step that makes action tokens: it loads its own.
+    if any(config.get("action_tokenizer_name") for config in configs):
+        named.append(PALIGEMMA)
+    config = files.read_json(point.folder / "config.json")
+    over = [policy.overrides(each) for each in policy.distinct(settings)] or [{}]
+    models = [need for each in over for need in of_type(point.policy_type, config | each)]
+    base = adapted(point.folder)
+    return list(dict.fromkeys([*(Need("tokenizer", name) for name in named), *models, *([base] if base else ())]))
+
+
+def _step_configs(processor: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    steps = processor.get("steps")
+    for step in steps if isinstance(steps, list) else ():
+        if isinstance(step, dict) and isinstance(step.get("config"), dict):
+            yield step["config"]
+
+
+def adapted(folder: Path) -> Need | None:
+    """The policy that the adapter (PEFT) in `folder` is for, if there is an adapter and it names one."""
+    adapter = files.read_or_empty(folder / form.ADAPTER_CONFIG)
+    name, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
+    return Need("base_model", str(name), True, str(revision) if revision else None, adapted=True) if name else None

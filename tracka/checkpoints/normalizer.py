@@ -1,0 +1,260 @@
+"""Whether a checkpoint brings the statistics that its normalisers need, read from its JSON and its files of statistics.
+
+lerobot 0.6.1 passes a feature on as it is where a normaliser has no statistics of it (normalize_processor.py,
+_apply_transform): the policy then sees metres where it learned deviations, and nothing says so.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..campaign.campaign import Campaign, EvalSettings
+from ..core.check import Check, guarded
+from ..core.errors import Finding, TrackaError, some
+from . import checkpoint, form, tensors
+from .policy import ACTION, POSTPROCESSOR, PREPROCESSOR, STEPS, Features, Policy, distinct, features, read, steps
+
+# Mode -> the statistics that it takes, the lower one or the mean first.
+NEEDED = {
+    "MEAN_STD": ("mean", "std"),
+    "MIN_MAX": ("min", "max"),
+    "QUANTILES": ("q01", "q99"),
+    "QUANTILE10": ("q10", "q90"),
+}
+IDENTITY = "IDENTITY"
+WHITE = 1.01  # the largest value of a frame, and what rounding may add
+EPS = 1e-4  # at most; lerobot's own is 1e-8
+CLASSES = {PREPROCESSOR: ".NormalizerProcessorStep", POSTPROCESSOR: ".UnnormalizerProcessorStep"}
+SAVE = "Save the processors again, with the statistics of the dataset that the policy was trained on"
+SPREAD = "{name} has no spread in dimension {dims}: {effect}"
+EFFECTS = {
+    PREPROCESSOR: "what differs from it there by a hair becomes a huge number",
+    POSTPROCESSOR: "the policy's own number there is thrown away, whatever it is",
+}
+TRUST = 'If the dataset never moved there, trust it by name: trusted = ["{name}"] below [security] in campaign.toml'
+
+
+@dataclass(frozen=True)
+class Normalizer:
+    """One normalising step of a processor: its file, the features it knows, the mode of each kind, its statistics."""
+
+    where: Path
+    features: Features
+    modes: Mapping[str, str]  # kind of feature -> mode
+    only: frozenset[str] | None  # the observations that it is limited to
+    eps: float  # what is added to a deviation
+    statistics: tensors.TensorFile | None
+
+    def needed(self, key: str, kind: str) -> tuple[str, ...]:
+        """The names of the statistics that it takes of a feature, in its file."""
+        return tuple(f"{key}.{word}" for word in NEEDED.get(self.modes.get(kind, IDENTITY), ()))
+
+    def leaves_out(self, key: str) -> bool:
+        """Whether it passes an observation on as it is, whatever the mode."""
+        return key not in self.features or (self.only is not None and key not in self.only)
+
+
+def check(spec: Campaign, policy_path: str) -> Check:
+    """The check `statistics:POLICY_PATH`: what the policy is normalised by is there, fits and is sound."""
+
+    def judge() -> str:
+        folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
+        settings = distinct(spec.settings_of(policy_path))
+        if found := list(dict.fromkeys(each for one in settings for each in findings(folder, one, spec.trusted))):
+            raise TrackaError(found)
+        return _evidence(folder)
+
+    return guarded(f"statistics:{policy_path}", judge)
+
+
+def require(folder: Path, settings: EvalSettings, trusted: tuple[str, ...] = ()) -> None:
+    """Raises TrackaError naming everything that is wrong with the statistics of the checkpoint in `folder`."""
+    if found := list(dict.fromkeys(findings(folder, settings, trusted))):
+        raise TrackaError(found)
+
+
+def findings(folder: Path, settings: EvalSettings, trusted: Collection[str] = ()) -> Iterator[Finding]:
+    """Everything that is wrong with the statistics of the checkpoint in `folder`."""
+    policy = read(folder, settings)
+    if missing := list(_missing_state_files(folder)):
+        yield from missing
+        return
+    old = form.old_statistics(folder)
+    remedy = old.remedy if old else SAVE
+    sides = {PREPROCESSOR: policy.inputs, POSTPROCESSOR: policy.outputs}
+    normalizers = {file: list(_normalizers(folder / file)) for file in sides}
+    for file, known in sides.items():
+        kinds = {key: kind for key, (kind, _) in known.items()}
+        yield from _absent(policy, folder / file, kinds, remedy)
+        for step in normalizers[file]:
+            yield from _maps(policy, step, set(kinds.values()))
+            yield from _unlike(step, known)
+            yield from _features(step, kinds, remedy, trusted)
+    yield from _disagreement(itertools.chain(*normalizers.values()))
+
+
+def _normalizers(path: Path) -> Iterator[Normalizer]:
+    """The normalising steps of one processor. Raises TrackaError for a state file that is missing or unsound."""
+    for step, config in steps(path):
+        if step.get("registry_name") == STEPS[path.name] or str(step.get("class", "")).endswith(CLASSES[path.name]):
+            yield _normalizer(path, config, step.get("state_file"))
+
+
+def _normalizer(path: Path, config: Mapping[str, Any], state: object) -> Normalizer:
+    modes, only = config.get("norm_map"), config.get("normalize_observation_keys")
+    statistics = tensors.read(path.parent / str(state)) if state else None
+    try:
+        named = {str(kind): str(mode) for kind, mode in (modes or {}).items()}
+        known = frozenset(map(str, only)) if isinstance(only, list) else None
+        return Normalizer(
+            path, features(config.get("features")), named, known, float(config.get("eps", EPS)), statistics
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        what = "the normalising step's features or norm_map have another form than lerobot 0.6 writes"
+        raise TrackaError(Finding(str(path), what, SAVE)) from None
+
+
+def _missing_state_files(folder: Path) -> Iterator[Finding]:
+    """The files that a processor's step names and the checkpoint lacks."""
+    for file in STEPS:
+        for step, _ in steps(folder / file):
+            state = step.get("state_file")
+            if state is not None and not (folder / str(state)).is_file():
+                what = f"the step {step.get('registry_name', step.get('class'))} names {state}, which is not there"
+                yield Finding(str(folder / file), what, "Copy that file too, or save the processors again")
+
+
+def _absent(policy: Policy, path: Path, kinds: Mapping[str, str], remedy: str) -> Iterator[Finding]:
+    """A processor without any normalising step, where config.json says that features are normalised."""
+    words = (f"{step.get('registry_name', '')} {step.get('class', '')}".lower() for step, _ in steps(path))
+    modes = _modes(policy)
+    used = [f"{key} ({modes[kind]})" for key, kind in kinds.items() if modes.get(kind, IDENTITY) != IDENTITY]
+    if used and not any("normaliz" in word for word in words):
+        what = f"it has no {STEPS[path.name]}, and by config.json the policy was trained with one for {some(used)}"
+        yield Finding(str(path), what, remedy)
+
+
+def _modes(policy: Policy) -> dict[str, str]:
+    """The mode of each kind of feature by config.json."""
+    mapping = policy.config.get("normalization_mapping")
+    return {str(kind): str(mode) for kind, mode in mapping.items()} if isinstance(mapping, dict) else {}
+
+
+def _maps(policy: Policy, step: Normalizer, kinds: Collection[str]) -> Iterator[Finding]:
+    """Modes that lerobot does not have, and those that differ from config.json's."""
+    trained = _modes(policy)
+    for kind in sorted(kinds):
+        mode = step.modes.get(kind, IDENTITY)
+        if mode not in (*NEEDED, IDENTITY):
+            yield Finding(str(step.where), f"{kind} is normalised by {mode}, which lerobot does not have", SAVE)
+        elif trained and mode != trained.get(kind, IDENTITY):
+            what = f"{kind} is normalised by {mode}, and by {trained.get(kind, IDENTITY)} in config.json"
+            yield Finding(str(step.where), what, SAVE)
+
+
+def _unlike(step: Normalizer, trained: Features) -> Iterator[Finding]:
+    """Features that the step takes for something else than config.json does: it normalises by its own word."""
+    for key, feature in trained.items():
+        if key in step.features and step.features[key] != feature:
+            kinds = [f"{kind} of {tensors.as_text(shape)}" for kind, shape in (step.features[key], feature)]
+            yield Finding(str(step.where), f"{key} is {kinds[0]} here, and {kinds[1]} in config.json", SAVE)
+    if not 0 < step.eps <= EPS:
+        what = f"eps is {step.eps}, which changes what is normalised; lerobot's is 1e-08"
+        yield Finding(str(step.where), what, SAVE)
+
+
+def _features(step: Normalizer, kinds: Mapping[str, str], remedy: str, trusted: Collection[str]) -> Iterator[Finding]:
+    """What is wrong with the statistics of each feature that the step has to normalise."""
+    for key, kind in kinds.items():
+        needed = step.needed(key, kind)
+        if not needed:
+            continue
+        if key != ACTION and step.leaves_out(key):
+            yield Finding(str(step.where), f"the normalising step leaves {key} out", SAVE)
+        known = step.statistics.tensors if step.statistics else {}
+        if lacking := [name for name in needed if name not in known]:
+            there = f"; {step.statistics.path.name} has {some(sorted(known), 4)}" if step.statistics else ""
+            yield Finding(str(step.where), f"there are no statistics {some(lacking)}{there}", remedy)
+        elif step.statistics:
+            yield from _values(step, step.statistics, key, kind, needed, trusted)
+
+
+def _values(
+    step: Normalizer,
+    statistics: tensors.TensorFile,
+    key: str,
+    kind: str,
+    names: tuple[str, ...],
+    trusted: Collection[str],
+) -> Iterator[Finding]:
+    """Shapes that do not fit, numbers that are none, and spreads that are negative or zero."""
+    path, shape = str(statistics.path), step.features[key][1] if key in step.features else None
+    shapes = {name: statistics.tensors[name].shape for name in names}
+    values = {name: statistics.values(name) for name in names}
+    wrong = [name for name in names if shape is not None and shapes[name] not in _shapes(kind, shape)]
+    for name in wrong:
+        what = f"{name} has the shape {tensors.as_text(shapes[name])}, and the feature {tensors.as_text(shape or ())}"
+        yield Finding(path, what, SAVE)
+    unreal = {name: dims for name in names if (dims := _where(values[name], lambda x: not math.isfinite(x)))}
+    for name, dims in unreal.items():
+        yield Finding(path, f"{name} is not finite in dimension {dims}", SAVE)
+    if kind == "VISUAL" and (large := [name for name in names if max(values[name], default=0) > WHITE]):
+        what = f"{some(large)} is of frames from 0 to 255, and lerobot gives a policy frames from 0 to 1"
+        yield Finding(path, what, SAVE)
+    if not wrong and not unreal and len(set(shapes.values())) == 1:
+        yield from _spread(step, path, values, trusted)
+
+
+def _spread(
+    step: Normalizer, path: str, values: Mapping[str, tuple[float, ...]], trusted: Collection[str]
+) -> Iterator[Finding]:
+    (first, low), (last, high) = values.items()
+    is_deviation = last.endswith(".std")
+    spread = high if is_deviation else tuple(above - below for below, above in zip(low, high, strict=True))
+    if dims := _where(spread, lambda x: x < 0):
+        what = f"{last} is negative" if is_deviation else f"{last} is below {first}"
+        yield Finding(path, f"{what} in dimension {dims}", SAVE)
+    name = f"{step.where.name}:{last}"
+    if (dims := _where(spread, lambda x: x == 0)) and name not in trusted:
+        what = SPREAD.format(name=last, dims=dims, effect=EFFECTS[step.where.name])
+        yield Finding(path, what, f"{SAVE}. {TRUST.format(name=name)}")
+
+
+def _shapes(kind: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """The shapes that statistics of a feature may have: an image's are by channel."""
+    return (shape, shape[:1], (*shape[:1], *(1 for _ in shape[1:]))) if kind == "VISUAL" else (shape,)
+
+
+def _where(values: tuple[float, ...], fits: Callable[[float], bool]) -> str:
+    """The places of the numbers that fit, in words; empty where none does."""
+    return some([str(place) for place, value in enumerate(values) if fits(value)])
+
+
+def _disagreement(normalizers: Iterable[Normalizer]) -> Iterator[Finding]:
+    """Statistics of the action that differ between the two processors, which were trained with one dataset."""
+    known = [step.statistics for step in normalizers if step.statistics is not None]
+    for one, other in itertools.pairwise(known):
+        for name in sorted(one.tensors.keys() & other.tensors.keys()):
+            if name.startswith(f"{ACTION}.") and _bits(one, name) != _bits(other, name):
+                yield Finding(str(other.path), f"{name} has other numbers than in {one.path.name}", SAVE)
+
+
+def _bits(statistics: tensors.TensorFile, name: str) -> list[str]:
+    """The numbers of one statistic as texts, so that those that are no numbers are equal to themselves."""
+    return list(map(str, statistics.values(name)))
+
+
+def _evidence(folder: Path) -> str:
+    """What is normalised, and by which statistics."""
+    lines: dict[str, None] = {}
+    for file in STEPS:
+        for step in _normalizers(folder / file):
+            known = step.statistics.tensors if step.statistics else {}
+            for key, (kind, _) in step.features.items():
+                needed = step.needed(key, kind)
+                if needed and set(needed) <= known.keys():
+                    lines[f"{key} by {' and '.join(NEEDED[step.modes[kind]])}"] = None
+    return some(list(lines)) or "nothing is normalised"

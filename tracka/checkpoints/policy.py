@@ -1,0 +1,133 @@
+"""What a policy was made for, by its checkpoint's JSON and the headers of its statistics; nothing else is read."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..campaign.campaign import EvalSettings
+from ..core import files
+from ..core.errors import Finding, TrackaError
+from . import tensors
+
+STATE, ACTION = "observation.state", "action"
+# Types that go on with those of their cameras that are there; types that want each, in frames of the size declared.
+TOLERANT = ("pi0", "pi05", "pi0_fast", "smolvla", "xvla")
+STRICT = ("act", "diffusion", "multi_task_dit", "tdmpc", "vqbet")
+PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
+STEPS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}
+Features = dict[str, tuple[str, tuple[int, ...]]]  # key -> type and shape
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a policy was made for. `spare` of its cameras may be missing; None where nobody has looked at its code."""
+
+    where: str
+    kind: str
+    config: Mapping[str, Any]
+    inputs: Features
+    outputs: Features
+    statistics: Mapping[str, int]  # key -> numbers of its mean and deviation, where they are used
+    names: Mapping[str, str]  # the rename_map that the checkpoint was saved with
+    step_names: tuple[str, ...]  # registered names of the preprocessor's steps
+
+    @property
+    def cameras(self) -> dict[str, tuple[int, ...]]:
+        count = self.config.get("empty_cameras")
+        empty = range(count if isinstance(count, int) else 0)
+        added = {f"observation.images.empty_camera_{index}": () for index in empty}
+        return {key: shape for key, (kind, shape) in self.inputs.items() if kind == "VISUAL"} | {
+            key: shape for key, shape in added.items() if key not in self.inputs
+        }
+
+    @property
+    def spare(self) -> int | None:
+        if self.kind in TOLERANT:
+            return len(self.cameras) - 1
+        return {**dict.fromkeys(STRICT, 0), "evo1": int(self.config.get("empty_cameras") or 0)}.get(self.kind)
+
+
+def read(folder: Path, settings: EvalSettings = EvalSettings()) -> Policy:  # noqa: B008 - frozen
+    """What the checkpoint in `folder` was made for, the campaign's own flags for the policy put over it."""
+    path = folder / "config.json"
+    config = files.read_json(path) | overrides(settings)
+    return Policy(
+        str(path),
+        str(config.get("type")),
+        config,
+        _features(path, config, "input_features"),
+        _features(path, config, "output_features"),
+        dict(_statistics(folder)),
+        _names(folder),
+        tuple(str(step.get("registry_name")) for step, _ in steps(folder / PREPROCESSOR)),
+    )
+
+
+def overrides(settings: EvalSettings) -> dict[str, Any]:
+    """What the campaign's own flags put over a checkpoint's config.json."""
+    return {key.removeprefix("policy."): value for key, value in settings.flags.items() if key.startswith("policy.")}
+
+
+def distinct(settings: Iterable[EvalSettings]) -> list[EvalSettings]:
+    """The settings, those left out that put the same over a config.json as one before them."""
+    return list({repr(overrides(each)): each for each in settings}.values())
+
+
+def features(table: Mapping[str, Any] | None) -> Features:
+    """A JSON table of features. Raises AttributeError, KeyError, TypeError or ValueError for another form."""
+    return {str(key): (str(item["type"]), tuple(map(int, item["shape"]))) for key, item in (table or {}).items()}
+
+
+def _features(path: Path, config: Mapping[str, Any], key: str) -> Features:
+    try:
+        found = features(config[key])
+    except KeyError:
+        if key not in config:
+            return {}  # lerobot then takes the environment's
+        found = None
+    except (AttributeError, TypeError, ValueError):
+        found = None
+    if found is None:
+        what = "it is no table of features, each with its type and shape"
+        raise TrackaError(Finding(f"{path}, key {key}", what, "Save the policy with save_pretrained of lerobot 0.6"))
+    return found
+
+
+def steps(processor: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The steps in a processor's JSON file, each with its config."""
+    listed = files.read_json(processor).get("steps")
+    for step in listed if isinstance(listed, list) else ():
+        if isinstance(step, dict):
+            config = step.get("config")
+            yield step, config if isinstance(config, dict) else {}
+
+
+def _named(processor: Path, name: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+    """The steps of this registered name, each with its config."""
+    yield from ((step, config) for step, config in steps(processor) if step.get("registry_name") == name)
+
+
+def _names(folder: Path) -> dict[str, str]:
+    for _, config in _named(folder / PREPROCESSOR, "rename_observations_processor"):
+        if isinstance(names := config.get("rename_map"), dict):
+            return {str(key): str(value) for key, value in names.items()}
+    return {}
+
+
+def _statistics(folder: Path) -> Iterator[tuple[str, int]]:
+    """How many numbers the state and the action are normalised by, where they are."""
+    for (file, name), key, kind in zip(STEPS.items(), (STATE, ACTION), ("STATE", "ACTION"), strict=True):
+        for step, config in _named(folder / file, name):
+            modes = config.get("norm_map")
+            used = isinstance(modes, dict) and modes.get(kind, "IDENTITY") != "IDENTITY"
+            shapes = _shapes(folder / Path(str(step.get("state_file"))).name) if used else {}
+            yield from ((key, shape[-1]) for word, shape in shapes.items() if word in (f"{key}.mean", f"{key}.min"))
+
+
+def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes in a file of statistics; none where it cannot be read, which `statistics:` reports."""
+    try:
+        return {name: tensor.shape for name, tensor in tensors.read(path).tensors.items() if tensor.shape}
+    except (OSError, TrackaError):
+        return {}

@@ -1,0 +1,135 @@
+"""The tensors of a safetensors file: types and shapes by its header, and the values of small ones.
+
+The format is documented at https://huggingface.co/docs/safetensors: 8 bytes with the header's length, the header as
+JSON, then the tensors' bytes without gaps. The library checks all of it; what it finds wrong is said here in words that
+lead to the remedy, because its own ("MetadataIncompleteBuffer") do not.
+"""
+
+import json
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core import memo
+from ..core.errors import Finding, TrackaError
+
+POINTER = b"version https://git-lfs.github.com/spec/"
+LENGTH = 8  # bytes of the header's length
+HEADER = 100_000_000  # bytes of a header at most, by the format
+AGAIN = "Copy the file again from where it was trained; one from the hub: `hf download REPOSITORY --force-download`"
+# Types that hold plain numbers, as the module struct calls them, and BF16 as the upper half of a float32.
+TYPES = {"F64": "d", "F32": "f", "F16": "e", "BF16": "H", "I64": "q", "I32": "i", "I16": "h", "I8": "b", "U8": "B"}
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One tensor of a file. `dtype` is the format's word, such as F32; `start` and `end` are bytes after the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """A sound safetensors file: its tensors by name, the texts of its metadata, and where its data begin."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str]
+    data: int
+
+    def values(self, name: str) -> tuple[float, ...]:
+        """The numbers of one tensor, row by row. Raises TrackaError for a type that holds no plain numbers."""
+        tensor = self.tensors[name]
+        if tensor.dtype not in TYPES:
+            what = f"{name} is of type {tensor.dtype}, which holds no plain numbers"
+            raise TrackaError(Finding(str(self.path), what, "Save it as float32"))
+        with self.path.open("rb") as file:
+            file.seek(self.data + tensor.start)
+            data = file.read(tensor.end - tensor.start)
+        letter = TYPES[tensor.dtype]
+        count = len(data) // struct.calcsize(f"<{letter}")
+        numbers = struct.unpack(f"<{count}{letter}", data)
+        if tensor.dtype == "BF16":
+            return struct.unpack(f"<{count}f", struct.pack(f"<{count}I", *(number << 16 for number in numbers)))
+        return tuple(map(float, numbers))
+
+
+def as_text(shape: Sequence[int]) -> str:
+    """A shape as a message has it, such as 3 x 96 x 96."""
+    return " x ".join(map(str, shape)) or "of a single number"
+
+
+@memo.remembered
+def read(path: Path) -> TensorFile:
+    """Reads the header of a safetensors file. Raises TrackaError naming what is wrong with a file that is none."""
+    with path.open("rb") as file:
+        start = file.read(max(len(POINTER), LENGTH))
+        if start.startswith(POINTER):
+            raise TrackaError(_pointer(path, start + file.read(1024)))
+        length = int.from_bytes(start[:LENGTH], "little")
+        size = path.stat().st_size
+        if len(start) < LENGTH or (start[LENGTH : LENGTH + 1] == b"{" and length + LENGTH > size):
+            raise TrackaError(_cut(path, size, length + LENGTH if len(start) >= LENGTH else LENGTH))
+        file.seek(LENGTH)
+        header = _header(path, file.read(length) if length <= HEADER else b"")
+    metadata = header.pop("__metadata__", {})
+    tensors = {name: _tensor(path, name, item) for name, item in header.items()}
+    whole = LENGTH + length + max((tensor.end for tensor in tensors.values()), default=0)
+    if size < whole:
+        raise TrackaError(_cut(path, size, whole))
+    _require_sound(path)
+    return TensorFile(path, tensors, metadata if isinstance(metadata, dict) else {}, LENGTH + length)
+
+
+def faults(path: Path) -> Sequence[Finding]:
+    """What is wrong with a safetensors file; nothing where it is sound."""
+    try:
+        read(path)
+    except TrackaError as error:
+        return error.findings
+    return ()
+
+
+def _header(path: Path, data: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(data)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict):
+        raise TrackaError(Finding(str(path), "it is no safetensors file: its header is not JSON", AGAIN))
+    return header
+
+
+def _tensor(path: Path, name: str, item: Any) -> Tensor:
+    try:
+        start, end = map(int, item["data_offsets"])
+        return Tensor(str(item["dtype"]), tuple(map(int, item["shape"])), start, end)
+    except (KeyError, TypeError, ValueError):
+        what = f"it is no safetensors file: its header tells no type, shape and place of {name}"
+        raise TrackaError(Finding(str(path), what, AGAIN)) from None
+
+
+def _require_sound(path: Path) -> None:
+    """Lets the library check the rest: types, sizes, places that overlap, bytes that belong to no tensor."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            pass
+    except (SafetensorError, OSError, ValueError) as error:
+        raise TrackaError(Finding(str(path), f"it is no sound safetensors file ({error})", AGAIN)) from None
+
+
+def _pointer(path: Path, text: bytes) -> Finding:
+    size = next((line.split()[1] for line in text.decode(errors="replace").splitlines() if line[:5] == "size "), "?")
+    what = f"it is a git-lfs pointer to a file of {size} bytes, not that file"
+    return Finding(str(path), what, "Run `git lfs pull` in its repository, or fetch it with `hf download REPOSITORY`")
+
+
+def _cut(path: Path, size: int, whole: int) -> Finding:
+    return Finding(str(path), f"it is cut: {size} of {whole} bytes are here", AGAIN)

@@ -1,0 +1,59 @@
+"""Whether a checkpoint's weights can be read by lerobot 0.6.1, by the headers of its files: no weights are read.
+
+lerobot reads one file, model.safetensors. Every other form is named with the way to bring it into this one.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from ..campaign.campaign import Campaign
+from ..core import files
+from ..core.check import Check, guarded
+from ..core.errors import Finding, TrackaError
+from . import adapter, checkpoint, form, tensors
+
+CHECK = "weights:"  # before the path of a checkpoint: the name of its check
+
+
+def check(spec: Campaign, policy_path: str) -> Check:
+    """The check `weights:POLICY_PATH`: every safetensors file is whole, and an adapter has its base."""
+    return guarded(f"{CHECK}{policy_path}", partial(_read, spec, policy_path))
+
+
+def _read(spec: Campaign, policy_path: str) -> str:
+    folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
+    require(folder, spec.layout.root)
+    here = adapter.base(folder, spec.layout.root)
+    return (
+        f"{_size(folder / form.ADAPTER_WEIGHTS)} over {_size(here / form.WEIGHTS)}"
+        if here
+        else _size(folder / form.WEIGHTS)
+    )
+
+
+def _size(path: Path) -> str:
+    weights = tensors.read(path).tensors
+    return f"{len(weights)} tensors, {sum(tensor.end - tensor.start for tensor in weights.values())} bytes"
+
+
+def require(folder: Path, root: Path) -> None:
+    """Raises TrackaError naming everything that keeps lerobot from the weights and statistics in `folder`.
+
+    `root` is the campaign's folder, from which an adapter's base is looked for.
+    """
+    if found := list(findings(folder, root)):
+        raise TrackaError(found)
+
+
+def findings(folder: Path, root: Path) -> Iterator[Finding]:
+    """What is wrong with the checkpoint's safetensors files, and with an adapter and its base."""
+    for path in files.walk_files(folder):
+        if path.suffix == ".safetensors":
+            yield from tensors.faults(path)
+    beside = [name for name in checkpoint.ADAPTER if (folder / name).is_file()]
+    if adapter.is_one(folder):
+        yield from adapter.findings(folder, root)
+    elif beside:
+        what = f"there is an adapter (LoRA) beside the policy, and lerobot loads {form.WEIGHTS} without it"
+        yield Finding(str(folder / beside[0]), what, form.USE_PEFT)

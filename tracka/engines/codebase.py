@@ -1,0 +1,127 @@
+"""The content of the code that an evaluation imports, where a version does not tell it. Nothing is imported here.
+
+lerobot, LIBERO and robosuite count by their files, because people mend them in place; so does each package that is
+installed editable, and what a row's process finds on PYTHONPATH before the installed package of that name.
+"""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+
+from ..core import digest, files, memo
+from ..core.digest import Kind
+from ..execution import environment
+from . import discover, software
+
+# Distribution -> the package that is imported from it.
+IN_PLACE = {"hf-libero": "libero", "lerobot": "lerobot", "robosuite": "robosuite"}
+CUSTOMIZE = ("sitecustomize", "usercustomize")  # imported by each Python that finds them
+# Track A plays no episode. The others are names of a project's own folders that some packages install by mistake.
+OTHERS = ("tracka", "build", "docs", "examples", "test", "tests", "wandb")
+# LIBERO's tasks count by the folders that its config.yaml names.
+PACKAGE = Kind(left_out=("__pycache__", "bddl_files", "init_files"), follows_links=True)
+FOLDER = Kind(follows_links=True)
+LIBERO_KEYS = ("bddl_files", "init_states")
+
+
+@memo.remembered
+def hashes(root: Path) -> dict[str, str]:
+    """The hash of each package that counts by its content, by its name; `root` is where a row's process starts."""
+    packages, site = software.packages(root), _site_folders(root)
+    found = {name: _package(module, site) for name, module in IN_PLACE.items() if name in packages.versions}
+    for name, (folder, *modules) in packages.editable.items():
+        parts = [found.get(name) or _package(module, site) for module in modules]
+        found[name] = _joined([*parts, digest.of_kind(Path(folder), digest.SOURCES)])
+    found |= {name: _package(name, site) for name in CUSTOMIZE if _spec(name, site)}
+    for name, value in (*_libero_tasks(root), *_on_python_path(root, site)):
+        found.setdefault(name, value)  # of two modules on PYTHONPATH the first is imported
+    return found
+
+
+def _libero_tasks(root: Path) -> Iterator[tuple[str, str]]:
+    """The hashes of LIBERO's task definitions and of its init states, in the folders that its config.yaml names."""
+    import yaml
+
+    path = root / environment.libero_config_path() / "config.yaml"
+    named: object = {}
+    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
+        named = yaml.safe_load(path.read_text())
+    for key in LIBERO_KEYS:
+        folder = named.get(key) if isinstance(named, dict) else None
+        yield f"hf-libero {key}", digest.of_kind(root / str(folder), FOLDER) if folder else "not named"
+
+
+def _site_folders(root: Path) -> list[str]:
+    """The folders from which a row's process imports what is installed: those that hold distributions, and those that
+    they add with .pth files. Our own process may have more, such as the folder that it was started in."""
+    others = {os.path.realpath(folder) for folder in discover.python_path(root)}
+    holding = [os.path.realpath(folder) for folder, state in discover.path_state() if _is_site(state)]
+    site = [folder for folder in dict.fromkeys(holding) if folder not in others]
+    return [place for folder in site for place in (folder, *_added(Path(folder)))]
+
+
+def _is_site(state: Sequence[discover.Stamps]) -> bool:
+    """Whether packages are installed in a folder with these distributions; a checkout may hold an .egg-info."""
+    return any(name.endswith(".dist-info") for name, _ in state)
+
+
+def _added(site: Path) -> Iterator[str]:
+    for path in sorted(site.glob("*.pth")):
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            lines = [line.strip() for line in path.read_text().splitlines()]
+            yield from (str(site / line) for line in lines if line and not re.match(r"import\s|#", line))
+
+
+def _package(module: str, site: Sequence[str]) -> str:
+    """The hash of a package's files, wherever it would be imported from; that of no files where nothing would be."""
+    spec = _spec(module, site)
+    folders = list(spec.submodule_search_locations or [str(spec.origin)]) if spec else []
+    return _joined([digest.of_kind(Path(folder), PACKAGE) for folder in folders])
+
+
+def _spec(module: str, site: Sequence[str]) -> ModuleSpec | None:
+    """Where an installed module is found: in the site folders, or by the finder of one that is installed editable."""
+    spec = PathFinder.find_spec(module, list(site))
+    if spec and spec.loader:  # none for a mere folder, which comes last
+        return spec
+    editable = (finder for finder in sys.meta_path if str(getattr(finder, "__module__", "")).startswith("__editable__"))
+    return next((found for finder in editable if (found := finder.find_spec(module, None))), None)
+
+
+def _on_python_path(root: Path, site: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What a row's process imports from PYTHONPATH instead of the installed or standard module of that name."""
+    for place in discover.python_path(root):
+        folder = Path(place)
+        if folder.is_file():  # a zip, which Python imports from
+            yield f"PYTHONPATH: {folder.name}", digest.of_kind(folder, FOLDER)
+        for path in _entries(folder) if os.path.realpath(place) not in site else ():
+            if _is_module(path) and _comes_first(path.name.partition(".")[0], site):
+                yield f"PYTHONPATH: {path.name}", digest.of_kind(path, PACKAGE)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _is_module(path: Path) -> bool:
+    return (path / "__init__.py").is_file() or path.suffix in (".py", ".pyc", ".so")
+
+
+def _comes_first(name: str, site: Sequence[str]) -> bool:
+    """Whether a module of this name hides another, or is imported for its name alone."""
+    if name in CUSTOMIZE or name in sys.stdlib_module_names or name in IN_PLACE.values():
+        return True
+    if software.canonical_name(name) in software.OPTIONAL:
+        return True
+    return name not in OTHERS and _spec(name, site) is not None
+
+
+def _joined(hashes: list[str]) -> str:
+    return files.sha256(files.canonical(hashes))

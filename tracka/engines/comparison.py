@@ -1,0 +1,197 @@
+"""The same episodes played twice, compared quantity by quantity.
+
+Guarantees: quantities are compared in the order of cause and effect, so the first that differs is the one to look at;
+nothing that was not recorded counts as equal.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core import files
+from ..core.errors import Finding, UsageError, some
+from ..core.files import Json
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ABSENT = "not recorded"
+BEYOND = 1e9  # a difference of actions that are no numbers
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode as an engine recorded it: its line of episodes.jsonl, and the file of its actions, (steps, 7)."""
+
+    line: Json
+    actions_file: Path
+
+    @property
+    def name(self) -> str:
+        return f"{self.line['suite']} task {self.line['task']}, episode {self.line['episode']}"
+
+    @cached_property
+    def actions(self) -> "NDArray[Any]":
+        """Raises UsageError where the actions cannot be read, or are not those of the line."""
+        import numpy as np
+
+        try:
+            found: NDArray[Any] = np.load(self.actions_file, allow_pickle=False).astype(np.float32)
+        except (OSError, ValueError) as error:
+            raise UsageError(Finding(str(self.actions_file), f"no actions ({error})", "Run again")) from error
+        if files.sha256(found.tobytes()) != self.line["actions_sha"]:
+            raise UsageError(Finding(str(self.actions_file), "they are not those of episodes.jsonl", "Run again"))
+        return found
+
+
+Played = Mapping[tuple[int, int], Episode]  # (LIBERO task, episode) -> how it was played
+NEEDED = (
+    "suite",
+    "task",
+    "episode",
+    "success",
+    "steps",
+    "sum_reward",
+    "actions_sha",
+    "first_state_sha",
+    "final_state_sha",
+)
+
+
+def read(folder: Path) -> Played:
+    """The episodes that an engine has recorded in its output folder. Raises UsageError where they cannot be read."""
+    path = folder / "episodes.jsonl"
+    played: dict[tuple[int, int], Episode] = {}
+    for line in files.read_lines(path):
+        if missing := [key for key in NEEDED if key not in line]:
+            what = f"no record of episodes: {some(missing)} is missing"
+            raise UsageError(Finding(str(path), what, "See the logs beside it"))
+        name = f"{line['suite']}_{line['task']}_{line['episode']}.npy"
+        played[line["task"], line["episode"]] = Episode(line, folder / "actions" / name)
+    if not played:
+        raise UsageError(Finding(str(path), "no record of episodes: it is empty", "See the logs beside it"))
+    return played
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first quantity in which two plays of an episode differ; `size` is the largest of an action's numbers."""
+
+    episode: str
+    quantity: str
+    step: int | None = None  # control step, from 0
+    size: float | None = None
+    told: str = ""  # both values, where they say something
+
+    def __str__(self) -> str:
+        at = "" if self.step is None else f" at step {self.step}"
+        size = "" if self.size is None else f", by {self.size:.2g}"
+        return f"{self.episode}: the {self.quantity} differs{at}{size}{f' ({self.told})' if self.told else ''}"
+
+
+def first_difference(first: Episode, second: Episode) -> Difference | None:
+    """None for plays that are the same to the bit in all that was recorded."""
+    return next((found for look in QUANTITIES if (found := look(first, second))), None)
+
+
+def _first_state(first: Episode, second: Episode) -> Difference | None:
+    same = first.line["first_state_sha"] == second.line["first_state_sha"]
+    return None if same else Difference(first.name, "init state")
+
+
+def _course(first: Episode, second: Episode) -> Difference | None:
+    """Observations and actions, step by step: what is seen before a step comes before what is done in it."""
+    seen, done = _other_observation(first, second), _other_action(first, second)
+    if seen is not None and (done is None or seen[0] <= done[0]):
+        return Difference(first.name, "observation", seen[0], told=seen[1])
+    return None if done is None else Difference(first.name, "action", *done)
+
+
+def _other_observation(first: Episode, second: Episode) -> tuple[int, str] | None:
+    """The first step that both looked at and saw otherwise; the one before the first action must have been seen."""
+    seen, again = (episode.line.get("observations", {}) for episode in (first, second))
+    if not {"0"} <= seen.keys() & again.keys():
+        return 0, ABSENT
+    both = sorted(map(int, seen.keys() & again.keys()))
+    return next(((step, "") for step in both if seen[str(step)] != again[str(step)]), None)
+
+
+def _other_action(first: Episode, second: Episode) -> tuple[int, float] | None:
+    """The first step in which another action was taken, and by how much its numbers differ."""
+    if first.line["actions_sha"] == second.line["actions_sha"]:
+        return None
+    common = min(len(first.actions), len(second.actions))
+    sizes = abs(first.actions[:common] - second.actions[:common]).max(axis=1)
+    other = [int(step) for step in sizes.nonzero()[0]]
+    return (other[0], float(sizes.max())) if other else None
+
+
+def _line(key: str, words: str) -> "Look":
+    def look(first: Episode, second: Episode) -> Difference | None:
+        values = [episode.line[key] for episode in (first, second)]
+        told = "" if key.endswith("_sha") else f"{values[0]} and {values[1]}"
+        return None if values[0] == values[1] else Difference(first.name, words, told=told)
+
+    return look
+
+
+Look = Callable[[Episode, Episode], Difference | None]
+QUANTITIES: Sequence[Look] = (
+    _first_state,
+    _course,
+    _line("steps", "number of steps"),
+    _line("success", "success"),
+    _line("sum_reward", "reward"),
+    _line("final_state_sha", "final state"),
+)
+
+
+def begins_alike(first: Episode, second: Episode) -> bool:
+    """Whether init state and first observation are the same to the bit."""
+    seen, again = (episode.line.get("observations", {}).get("0") for episode in (first, second))
+    return _first_state(first, second) is None and seen is not None and seen == again
+
+
+def first_chunk(first: Episode, second: Episode, chunk: int) -> float:
+    """The largest difference of a number in the actions of the first `chunk` steps."""
+    steps = min(chunk, len(first.actions), len(second.actions))
+    largest = float(abs(first.actions[:steps] - second.actions[:steps]).max())
+    return largest if largest < BEYOND else BEYOND  # which NaN is not
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two plays of the same episodes, counted. `differing` has the first difference of each episode that has one."""
+
+    episodes: int
+    same: int  # to the bit in every quantity
+    same_begin: int  # init state and first observation
+    same_outcome: int
+    successes: tuple[int, int]
+    first_chunk: float  # the largest difference in the first chunks of the episodes that begin alike
+    differing: tuple[Difference, ...]
+
+    @property
+    def exact(self) -> bool:
+        return self.same == self.episodes > 0
+
+
+def compare(first: Played, second: Played, chunk: int = 1) -> Comparison:
+    """Raises UsageError where the two are not of the same episodes."""
+    if first.keys() != second.keys():
+        odd = sorted(first.keys() ^ second.keys())
+        raise UsageError(Finding("parity", f"only one engine played {some([str(each) for each in odd])}", "Run again"))
+    pairs = [(first[name], second[name]) for name in sorted(first)]
+    differing = tuple(found for pair in pairs if (found := first_difference(*pair)))
+    alike = [pair for pair in pairs if begins_alike(*pair)]
+    return Comparison(
+        len(pairs),
+        len(pairs) - len(differing),
+        len(alike),
+        sum(one.line["success"] == other.line["success"] for one, other in pairs),
+        (sum(one.line["success"] for one, _ in pairs), sum(other.line["success"] for _, other in pairs)),
+        max((first_chunk(*pair, chunk) for pair in alike), default=0.0) if differing else 0.0,
+        differing,
+    )

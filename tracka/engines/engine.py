@@ -1,0 +1,242 @@
+"""The engine `lerobot-eval`: from a row's settings to its argv, and from what it left behind to metrics.
+
+It only ever gets a local folder as `--policy.path` and only flags that `discover` has established.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ..campaign.campaign import EvalSettings
+from ..campaign.matrix import Row
+from ..core import files
+from ..core.errors import Finding, ToolMissing, UsageError
+
+TAKE_OUT = "Take it out of campaign.toml, or install lerobot 0.6.1"
+TYPE = "Set policy_type below [lerobot_eval]: neither campaign.toml nor a config.json at hand says of which type it is"
+INIT_STATES = 50  # fixed init states of every LIBERO task
+
+
+@dataclass(frozen=True)
+class TaskOutcome:
+    """The episodes of one LIBERO task, in the order in which lerobot-eval counts them."""
+
+    suite: str
+    task_id: int
+    successes: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What an evaluation says of itself. `warnings` names everything that was missing or did not fit."""
+
+    source: str | None = None
+    episodes: int | None = None
+    successes: int | None = None
+    success_rate: float | None = None  # 0 to 1
+    tasks: tuple[TaskOutcome, ...] = ()
+    warnings: tuple[str, ...] = ()
+    lines: "Lines" = field(default_factory=dict)
+
+
+Lines = Mapping[tuple[int, int], files.Json]  # (LIBERO task, episode) -> what was told of it as it ended
+
+
+def command(
+    executable: Sequence[str],
+    row: Row,
+    settings: EvalSettings,
+    *,
+    policy: Path,
+    device: str,
+    batch_size: int,
+    output: Path,
+) -> list[str]:
+    """The argv of one evaluation. `device` is torch's word for it, `output` the folder that lerobot-eval fills."""
+    named: dict[str, Any] = {
+        "policy.path": policy,
+        "policy.device": device,
+        "policy.n_action_steps": settings.n_action_steps,
+        "env.type": "libero",
+        "env.task": row.task_suite,
+        "env.task_ids": json.dumps(list(settings.task_ids)) if settings.task_ids else None,
+        "env.episode_length": settings.episode_length,
+        "env.observation_height": settings.observation_height,
+        "env.observation_width": settings.observation_width,
+        "eval.batch_size": batch_size,
+        "eval.n_episodes": row.n_episodes,
+        "eval.use_async_envs": settings.use_async_envs,
+        "seed": row.seed,
+        "rename_map": json.dumps(dict(settings.rename_map)) if settings.rename_map else None,
+        "output_dir": output,
+        **settings.flags,
+    }
+    return [*executable, *(f"--{name}={word(value)}" for name, value in named.items() if value is not None)]
+
+
+def word(value: Any) -> str:
+    """A value as lerobot's command line takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def check_flags(argv: Sequence[str], capabilities: Mapping[str, Any]) -> None:
+    """Raises ToolMissing for the flags of `argv` that the installed lerobot-eval does not know."""
+    known = set(capabilities["supported_flags"])
+    used = [word.split("=", 1)[0] for word in argv if word.startswith("--")]
+    version = capabilities["version_text"]
+    untyped = not capabilities.get("policy_types")
+    findings = [
+        Finding(flag, f"{version} has no such flag", TYPE if untyped and flag.startswith("--policy.") else TAKE_OUT)
+        for flag in used
+        if flag not in known
+    ]
+    if findings:
+        raise ToolMissing(findings)
+
+
+def read_metrics(output: Path, logs: Sequence[Path]) -> Metrics:
+    """The metrics of an ended evaluation: from eval_info.json, else from the logs as the plan asks."""
+    try:
+        told = _from_eval_info(files.read_json(output / "eval_info.json"))
+        lines = _lines(output)
+        return replace(told, lines=lines, warnings=(*told.warnings, *_other_lines(told, lines)))
+    except UsageError as error:
+        warning = f"{Path(error.findings[0].where).name}: {error.findings[0].what}"
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        warning = f"eval_info.json: unexpected content ({type(error).__name__}: {error})"
+    found = [parsed for log in logs if (parsed := parse_log(log))]
+    if not found:
+        return Metrics(warnings=(warning, "logs: no metrics found"))
+    successes, episodes, rate = found[-1]
+    doubts = (warning, "per-task outcomes are missing", *inconsistent(found[-1]))
+    return Metrics("log", episodes, successes, rate, warnings=doubts)
+
+
+def _from_eval_info(info: Mapping[str, Any]) -> Metrics:
+    tasks = tuple(
+        TaskOutcome(str(task["task_group"]), int(task["task_id"]), tuple(map(_outcome, task["metrics"]["successes"])))
+        for task in info["per_task"]
+    )
+    outcomes = [success for task in tasks for success in task.successes]
+    if not outcomes:
+        return Metrics("eval_info.json", 0, 0, None, tasks, ("eval_info.json holds no episodes",))
+    rate = sum(outcomes) / len(outcomes)
+    return Metrics("eval_info.json", len(outcomes), sum(outcomes), rate, tasks, (*_disagreements(info, outcomes),))
+
+
+def _lines(output: Path) -> Lines:
+    """What the resident engine wrote of each episode as it ended; empty for lerobot-eval, which writes none.
+
+    Raises UsageError or KeyError where the file is damaged.
+    """
+    path = output / "episodes.jsonl"
+    lines = files.read_lines(path) if path.is_file() else []
+    return {(line["task"], line["episode"]): line for line in lines}
+
+
+def _other_lines(metrics: Metrics, lines: Lines) -> Iterator[str]:
+    """Whether the episodes as they ended are those of eval_info.json."""
+    told = {name: line["success"] for name, line in lines.items()}
+    counted = {
+        (task.task_id, episode): success for task in metrics.tasks for episode, success in enumerate(task.successes)
+    }
+    if told and told != counted:
+        yield f"episodes.jsonl tells of {sum(told.values())} of {len(told)} successes, or of other episodes"
+
+
+def _outcome(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"a success must be true or false, not {value!r}")
+    return value
+
+
+def _disagreements(info: Mapping[str, Any], outcomes: Sequence[bool]) -> Iterator[str]:
+    overall = info.get("overall", {})
+    reported, percent = overall.get("n_episodes"), overall.get("pc_success")
+    if reported != len(outcomes):
+        yield f"overall.n_episodes is {reported}, and {len(outcomes)} episodes are listed"
+    if not isinstance(percent, int | float) or not math.isclose(percent, 100 * sum(outcomes) / len(outcomes)):
+        yield f"overall.pc_success is {percent}, and {sum(outcomes)} of {len(outcomes)} listed episodes succeeded"
+
+
+# Each number up to what follows it in a dict's repr, so that a log cut inside a number gives none.
+_NUMBER = r"(?:np\.float\d+\()?([-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf))(?=[,)}])"
+_SUCCESS = re.compile(rf"'pc_success': {_NUMBER}")
+_EPISODES = re.compile(r"'n_episodes': (\d+)(?=[,}])")
+
+
+def parse_log(log: Path) -> tuple[int | None, int | None, float | None] | None:
+    """(successes, episodes, success rate from 0 to 1) of the last overall metrics in a log; None without any.
+
+    lerobot up to 0.6.0 prints them on stdout, 0.6.1 logs them on stderr; all as the repr of a dict on one line.
+    """
+    lines = [line for line in re.split(r"[\r\n]", files.tail(log, 1 << 22)) if "'pc_success'" in line]
+    overall = [line for line in lines if "'eval_s'" in line] or lines
+    if not overall:
+        return None
+    percent, count = _SUCCESS.search(overall[-1]), _EPISODES.search(overall[-1])
+    rate = float(percent[1]) / 100 if percent and math.isfinite(float(percent[1])) else None
+    episodes = int(count[1]) if count else None
+    successes = None if rate is None or episodes is None else round(rate * episodes)
+    return successes, episodes, rate
+
+
+def inconsistent(told: tuple[int | None, int | None, float | None]) -> Iterator[str]:
+    """Why (successes, episodes, success rate) of a log cannot all be true: no number of episodes has such a rate."""
+    successes, episodes, rate = told
+    if successes is None or episodes is None or rate is None:
+        return
+    if not 0 <= rate <= 1:
+        yield f"logs: a success rate of {100 * rate:g}% is none"
+    elif not math.isclose(rate * episodes, successes, abs_tol=0.005 * max(1, episodes) / 100):
+        yield f"logs: {100 * rate:g}% of {episodes} episodes is no whole number of them"
+
+
+def reported(metrics: Metrics) -> files.Json:
+    """The part of result.json that an evaluation's own files decide."""
+    return {
+        "episodes": metrics.episodes,
+        "successes": metrics.successes,
+        "success_rate": metrics.success_rate,
+        "per_task": [
+            {
+                "suite": task.suite,
+                "task_id": task.task_id,
+                "successes": sum(task.successes),
+                "episodes": len(task.successes),
+            }
+            for task in metrics.tasks
+            if task.successes
+        ],
+        "metrics_source": metrics.source,
+        "parser_warnings": list(metrics.warnings),
+    }
+
+
+def episode_records(metrics: Metrics, batch_size: int, n_episodes: int, seed: int) -> list[files.Json]:
+    """A record an episode. lerobot-eval reports neither steps nor actions: those are null there.
+
+    Its environments are slots: in each batch every slot is reset once and moves on by the number of slots in the
+    fixed init states, and episode i of a task is seeded with seed + i (lerobot/envs/libero.py, lerobot_eval.py).
+    """
+    slots = min(batch_size, n_episodes)
+    return [
+        {
+            "suite": task.suite,
+            "task": task.task_id,
+            "episode": episode,
+            "init_state": episode % INIT_STATES,
+            "seed": seed + episode,
+            "reset_ordinal": episode // slots,
+            "slot": episode % slots,
+            "success": success,
+            "steps": metrics.lines.get((task.task_id, episode), {}).get("steps"),
+            "actions_sha": metrics.lines.get((task.task_id, episode), {}).get("actions_sha"),
+        }
+        for task in metrics.tasks
+        for episode, success in enumerate(task.successes)
+    ]

@@ -1,0 +1,136 @@
+"""Why an evaluation failed, in one word that programs can act on, and what the row may try next."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core import files, markup
+from ..execution.process import Exit
+from . import loading
+from .engine import Metrics
+
+_SIGNS = (
+    ("weights", "|".join(map(re.escape, loading.SIGNS))),
+    (
+        "oom",
+        r"CUDA out of memory|OutOfMemoryError|^MemoryError|Cannot allocate memory|std::bad_alloc|can't allocate memory",
+    ),
+    (
+        "rendering",
+        r"\bEGL\w*(?:Error|_BAD|_NOT)|eglInitialize|Cannot initialize a EGL|GLFWError|OSMesa\w* failed|gladLoadGL",
+    ),
+    ("hub", r"GatedRepoError|RepositoryNotFoundError|LocalEntryNotFoundError|OfflineModeIsEnabled|Cannot access gated"),
+    ("import", r"^(?:ModuleNotFoundError|ImportError)"),
+)
+_EXCEPTION = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?::|$)")
+# "Exception ignored in: ..." and the traceback below it: indented lines, then the exception's own.
+_IGNORED = re.compile(
+    r"^Exception ignored in:.*\n(?:Traceback .*\n(?:[ \t^~].*\n)*(?:\S.*(?:\n|$)(?:[ \t].*\n)*)?)?", re.MULTILINE
+)
+# MuJoCo's warning; LIBERO clips what is too large, so only NaN comes that far, and the rollout goes on without it.
+BAD_ACTION = "Nan, Inf or huge value in CTRL"
+ON_CPU = "Switching to 'cpu'"  # what lerobot does, with a warning, where torch finds no GPU
+WATCHED = (BAD_ACTION, ON_CPU, *loading.SIGNS)  # what a log has to show wherever it was printed
+REFUSED = "checkpoint"  # the reason of a row that never ran: its checkpoint was refused
+SHRINKS_THE_BATCH = ("oom", "timeout")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """`reason` is one of timeout, flood, weights, device, oom, rendering, hub, import, killed, crash, bad_action,
+    no_result, invalid_result, interrupted, not_started; `message` is the line that says it."""
+
+    reason: str
+    message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", markup.line(self.message))  # it comes out of a log, or of eval_info.json
+
+
+def diagnose(
+    ended: Exit, metrics: Metrics, suite: str, expected: dict[int, int], logs: Sequence[Path], device: str = "cpu"
+) -> Failure | None:
+    """The failure of an ended evaluation; None only for exit 0 with exactly the episodes expected of the suite, on the
+    device, `cpu` or `cuda`, that it was told."""
+    if ended.stopped == "timeout":
+        return Failure("timeout", f"not done after {ended.seconds:.0f} s, so it was ended")
+    if ended.stopped == "flood":
+        what = f"it printed more than a log may take within {ended.seconds:.0f} s, so it was ended"
+        return Failure("flood", what)
+    if ended.stopped == "lost":
+        return Failure("killed", "the process that supervised the run was killed, so nothing is known of the run's end")
+    if ended.stopped == "survived":
+        return Failure(
+            "killed", "a process of the run could not be ended: another user's, or one that the kernel holds"
+        )
+    if ended.code != 0:
+        return _crash(ended, without_ignored("\n".join(files.tail(log) for log in logs)))
+    if line := next(filter(None, map(_weights, logs)), None):
+        return Failure("weights", f"exit code 0, but the policy ran without its weights: {line}")
+    if device != "cpu" and any(files.mentions(log, ON_CPU.encode()) for log in logs):
+        what = "torch found no GPU, so lerobot went on with the CPU: see stderr.log, and nvidia-smi"
+        return Failure("device", what)
+    if any(files.mentions(log, BAD_ACTION.encode()) for log in logs):
+        return Failure("bad_action", "MuJoCo was given an action that is no number, and left it out: see stdout.log")
+    if metrics.source != "eval_info.json":
+        return Failure("no_result", f"exit code 0, but {'; '.join(metrics.warnings)}")
+    counted = {task.task_id: len(task.successes) for task in metrics.tasks}
+    if counted != expected or len(counted) != len(metrics.tasks):
+        return Failure("invalid_result", f"episodes by task are {counted}, expected {expected}")
+    if others := {task.suite for task in metrics.tasks} - {suite}:
+        return Failure("invalid_result", f"the episodes are of {', '.join(sorted(others))}, expected {suite}")
+    if metrics.warnings:
+        return Failure("invalid_result", "; ".join(metrics.warnings))
+    return None
+
+
+def _weights(log: Path) -> str | None:
+    """The line of a log that tells of weights which were not loaded."""
+    try:
+        with log.open(errors="replace") as lines:
+            return next((sign[:500] for line in lines if (sign := loading.sign_in(line))), None)
+    except OSError:
+        return None
+
+
+def _crash(ended: Exit, text: str) -> Failure:
+    for reason, pattern in _SIGNS:
+        if found := re.search(pattern, text, re.MULTILINE):
+            return Failure(reason, _line(text, found.start()))
+    if ended.code < 0:
+        return Failure("killed", f"ended by signal {-ended.code}; the kernel's out-of-memory killer sends 9")
+    return Failure("crash", f"exit code {ended.code}: {last_line(text)}")
+
+
+def without_ignored(text: str) -> str:
+    """`text` on plain lines, without what Python says of exceptions in destructors.
+
+    After any error robosuite's EGL context fails once more at exit, which says nothing about the cause.
+    """
+    plain = re.sub(r"\r\n?", "\n", text)
+    return _IGNORED.sub("", plain)
+
+
+def _line(text: str, position: int) -> str:
+    start = text.rfind("\n", 0, position) + 1
+    end = text.find("\n", position)
+    return text[start : end if end >= 0 else None].strip()[:500]
+
+
+def last_line(text: str) -> str:
+    """The last exception that a traceback ends with, else the last line with words in it."""
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
+    exceptions = [line for line in lines if _EXCEPTION.match(line)]
+    return (exceptions or lines or ["nothing was printed"])[-1][:500]
+
+
+def next_batch(reason: str, batch_size: int) -> int | None:
+    """The batch size of the one retry; None where none helps: out of memory at batch 1, weights that lack, no GPU."""
+    if reason in ("weights", "device"):
+        return None
+    if reason not in SHRINKS_THE_BATCH:
+        return batch_size
+    if batch_size == 1:
+        return None if reason == "oom" else 1
+    return batch_size // 2

@@ -1,0 +1,158 @@
+"""Certificates that the resident engine plays the reference's episodes: on this host, with this checkpoint.
+
+Guarantees: a certificate stands for the checkpoint's content, the host, the versions, the settings, the way of asking
+and the engine's code that it was made with, and for nothing else; its verdict follows from its numbers, whoever wrote
+it down; a damaged one counts as none.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..campaign.layout import Layout
+from ..core import digest, files, memo, schema
+from ..core.files import Json
+from .comparison import Comparison
+
+NAME = "parity.json"
+# The code whose change asks for a new proof.
+ENGINE = ("engines/resident/*.py", "engines/loading.py", "execution/standby.py")
+# The code whose change asks for a new recording.
+RECORDER = ("engines/reference.py", "engines/resident/recorded.py", "engines/resident/episode.py")
+SPREAD = 3.0  # times its own spread in lerobot-eval a first chunk may differ
+VISIBLE = 0.1  # of an action's numbers, which go from -1 to 1: a larger spread would hide what a gate must see
+SIGNIFICANT = 0.05
+QUANTITIES = "init state, observations, actions, reward, success and final state"
+
+
+def path(layout: Layout, key: str) -> Path:
+    """The certificate of what `key` stands for."""
+    return layout.parity / key[:16] / NAME
+
+
+def kept(key: str) -> Path:
+    """The same certificate in the user's own folder, for other campaigns on this host."""
+    return digest.cache_folder() / "proofs" / key[:32] / NAME
+
+
+@memo.remembered
+def code(names: Sequence[str] = ENGINE) -> str:
+    """The hash of modules of ours, of the resident engine's by default."""
+    here = Path(__file__).parent.parent
+    modules = [path for name in names for path in sorted(here.glob(name))]
+    return files.sha256(files.canonical({str(path.relative_to(here)): files.sha256_file(path) for path in modules}))
+
+
+def key(identity: Json) -> str:
+    """The hash of all that a certificate holds for."""
+    return files.sha256(files.canonical({"engine_code": code(), **identity}))
+
+
+def read(path: Path, wanted: str) -> Json:
+    """The certificate in the file `path` where it stands for the key `wanted`, with the verdict that its numbers give;
+    an empty one otherwise."""
+    found = schema.read_or_empty("parity", path)
+    return found | verdict(found) if found.get("key") == wanted else {}
+
+
+def unproven(layout: Layout, wanted: str) -> str | None:
+    """Why the resident engine's results are not proven yet; None if they are."""
+    found = read(path(layout, wanted), wanted)
+    if not found:
+        return "no parity run on this host with this checkpoint, software, settings and way of asking"
+    return None if found["proven"] else f"the parity run failed: {found['evidence']}"
+
+
+def played(path: Path) -> bool:
+    """Whether both engines played their episodes, so that the certificate in the file `path` compares them."""
+    return bool(schema.read_or_empty("parity", path).get("compared", {}).get("episodes"))
+
+
+def numbers(found: Comparison) -> Json:
+    """The counts of a comparison as certificates have them."""
+    return {
+        "episodes": found.episodes,
+        "same": found.same,
+        "same_begin": found.same_begin,
+        "same_outcome": found.same_outcome,
+        "reference_successes": found.successes[0],
+        "other_successes": found.successes[1],
+        "first_chunk": found.first_chunk,
+    }
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The numbers of one comparison in a certificate; see `comparison.Comparison`."""
+
+    episodes: int
+    same: int
+    same_begin: int
+    same_outcome: int
+    reference_successes: int
+    other_successes: int
+    first_chunk: float
+
+
+def verdict(certificate: Json) -> Json:
+    """The keys `proven`, `exact` and `evidence` of a certificate, from its numbers alone."""
+    found = Counts(**certificate["compared"])
+    again = Counts(**certificate["repeated"]) if certificate["repeated"] else None
+    first = f"; {certificate['differing'][0]}" if certificate["differing"] else ""
+    if not found.episodes:
+        return {"proven": False, "exact": False, "evidence": certificate["evidence"]}
+    told = f"{found.same} of {found.episodes} episodes are the same to the bit"
+    if found.same == found.episodes:
+        return {"proven": True, "exact": True, "evidence": f"{told}: {QUANTITIES}"}
+    if again is None or again.same == again.episodes:
+        why = "" if again is None else ", and lerobot-eval repeats itself to the bit"
+        return {"proven": False, "exact": False, "evidence": f"{told}{why}{first}"}
+    refusals = list(_refusals(found, again))
+    seen = "; ".join(refusals) + first if refusals else "; ".join(_seen(found, again))
+    own = f"{told}, {again.same} of lerobot-eval with itself; {seen}"
+    return {"proven": not refusals, "exact": False, "evidence": own}
+
+
+def _refusals(found: Counts, again: Counts) -> Iterator[str]:
+    """Why plays that differ differ more than lerobot-eval's own do, or why nothing could have shown that."""
+    if found.same_begin < found.episodes and again.same_begin == again.episodes:
+        yield f"{found.episodes - found.same_begin} episodes begin otherwise, none of lerobot-eval's own"
+    if found.first_chunk > SPREAD * again.first_chunk:
+        yield f"first chunks differ by {found.first_chunk:.2g}, lerobot-eval's own by {again.first_chunk:.2g}"
+    reference, ours = again.reference_successes + again.other_successes, found.other_successes
+    if fisher(ours, found.episodes, reference, 2 * again.episodes) < SIGNIFICANT:
+        yield f"{ours} of {found.episodes} succeed, {reference} of {2 * again.episodes} in lerobot-eval"
+    other, own = found.episodes - found.same_outcome, again.episodes - again.same_outcome
+    if fisher(other, found.episodes, own, again.episodes, "greater") < SIGNIFICANT:
+        yield f"{other} of {found.episodes} outcomes differ, {own} of {again.episodes} of lerobot-eval's own"
+    if not _sees_chunks(found, again) and not refused_counts(found, again):
+        yield "nothing that was compared could have shown a difference"
+
+
+def _seen(found: Counts, again: Counts) -> Iterator[str]:
+    """How large a difference would have been seen."""
+    if _sees_chunks(found, again):
+        limit = SPREAD * again.first_chunk
+        yield f"first chunks differ by {found.first_chunk:.2g}, and more than {limit:.2g} would have been refused"
+    if counts := refused_counts(found, again):
+        told = ", ".join(map(str, counts))
+        yield f"{found.other_successes} of {found.episodes} succeed, and any of {told} would have been refused"
+
+
+def _sees_chunks(found: Counts, again: Counts) -> bool:
+    """Whether first chunks can be compared: all begin alike, and lerobot-eval's own spread hides no real difference."""
+    return found.same_begin == found.episodes and SPREAD * again.first_chunk <= VISIBLE
+
+
+def refused_counts(found: Counts, again: Counts) -> list[int]:
+    """The numbers of successes that would have been refused beside those of lerobot-eval's two runs."""
+    reference, of = again.reference_successes + again.other_successes, 2 * again.episodes
+    counts = range(found.episodes + 1)
+    return [count for count in counts if fisher(count, found.episodes, reference, of) < SIGNIFICANT]
+
+
+def fisher(some: int, of: int, others: int, of_others: int, alternative: str = "two-sided") -> float:
+    """The p-value of Fisher's exact test that `some` of `of` is the same share as `others` of `of_others`."""
+    from scipy.stats import fisher_exact
+
+    return float(fisher_exact([[some, of - some], [others, of_others - others]], alternative=alternative).pvalue)

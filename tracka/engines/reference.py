@@ -1,0 +1,159 @@
+"""lerobot-eval itself, with a record of every episode: what the resident engine is compared with.
+
+Usage: python -m tracka.engines.reference FLAGS OF LEROBOT-EVAL [--resident.noise=episode]
+The stock program runs unchanged around its own rollout(). What goes into it and what it returns is written to
+episodes.jsonl and actions/ in its output folder, with the keys that the resident engine writes there. With
+`--resident.noise=episode` a flow-matching policy gets the noise that the resident engine's documentation promises for
+each episode, in place of torch's own; lerobot's code around it is the same.
+
+On a GPU, lerobot-eval lets each process choose its convolutions by timing them (`torch.backends.cudnn.benchmark`), so
+two of its processes may round otherwise. A recording is made without, and so are the plays that are compared with it.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .resident.episode import digest, observation_sha
+
+START = time.monotonic()
+NOISE = "--resident.noise="
+Rollout = Callable[..., Any]
+
+
+def main() -> None:
+    from lerobot.envs import libero
+    from lerobot.scripts import lerobot_eval
+
+    from .resident.recorded import RecordedEnv
+
+    by_episode = f"{NOISE}episode" in sys.argv
+    sys.argv = [word for word in sys.argv if not word.startswith(NOISE)]
+    libero.LiberoEnv = RecordedEnv
+    lerobot_eval.rollout = recorded(lerobot_eval.rollout, by_episode)
+    lerobot_eval.main()
+
+
+def recorded(real: Rollout, by_episode: bool) -> Rollout:
+    """lerobot-eval's rollout, writing down what it plays; each episode has its own noise if `by_episode`."""
+    import torch
+
+    played: Counter[int] = Counter()  # LIBERO task -> its episodes so far
+
+    def rollout(env: Any, policy: Any, *args: Any, **kwargs: Any) -> Any:
+        torch.backends.cudnn.benchmark = False  # which lerobot-eval has switched on by now
+        task_id, seeds = int(env.call("task_id")[0]), kwargs["seeds"]
+        first = played[task_id]
+        keys = [f"{_flag('env.task')}/{task_id}/{seed}/{first + slot}" for slot, seed in enumerate(seeds)]
+        seen: list[list[str]] = []
+        with _watched(env, seen), _given_noise(policy, keys if by_episode else ()):
+            result = real(env, policy, *args, **kwargs)
+        _write(Path(_flag("output_dir")), task_id, first, seeds, _episodes(env, result, seen))
+        played[task_id] += len(seeds)
+        return result
+
+    return rollout
+
+
+def _flag(name: str) -> str:
+    from lerobot.configs.parser import parse_arg
+
+    return str(parse_arg(name))
+
+
+@contextlib.contextmanager
+def _watched(env: Any, seen: list[list[str]]) -> Iterator[None]:
+    """Adds to `seen` a hash for each slot of what a vector environment shows, reset and steps."""
+    reset, step = env.reset, env.step
+
+    def watch(told: Any) -> Any:
+        seen.append([observation_sha(_of_slot(told[0], slot)) for slot in range(env.num_envs)])
+        return told
+
+    env.reset = lambda *args, **kwargs: watch(reset(*args, **kwargs))
+    env.step = lambda *args, **kwargs: watch(step(*args, **kwargs))
+    try:
+        yield
+    finally:
+        env.reset, env.step = reset, step
+
+
+def _of_slot(observation: Mapping[str, Any], slot: int) -> dict[str, Any]:
+    return {
+        name: _of_slot(value, slot) if isinstance(value, Mapping) else value[slot]
+        for name, value in observation.items()
+    }
+
+
+@contextlib.contextmanager
+def _given_noise(policy: Any, keys: Sequence[str]) -> Iterator[None]:
+    """Lets a flow-matching policy draw each slot's noise by its episode's key and the count of chunks before."""
+    import torch
+
+    model: Any = getattr(policy, "model", None)
+    if not keys or not hasattr(model, "sample_noise"):
+        yield
+        return
+    stock, chunks = model.sample_noise, Counter[str]()
+
+    def draw(shape: Sequence[int], device: Any) -> Any:
+        drawn = []
+        for key in keys:
+            seed = int.from_bytes(hashlib.sha256(f"{key}/{chunks[key]}".encode()).digest()[:7], "big")
+            drawn.append(torch.randn(tuple(shape[1:]), generator=torch.Generator("cpu").manual_seed(seed)))
+            chunks[key] += 1
+        return torch.stack(drawn).to(device)
+
+    model.sample_noise = draw
+    try:
+        yield
+    finally:
+        model.sample_noise = stock
+
+
+def _episodes(env: Any, result: Any, seen: Sequence[Sequence[str]]) -> Iterator[tuple[dict[str, Any], Any]]:
+    """What the rollout's slots played, up to the step that ended each, and their actions of shape (steps, 7)."""
+    states = zip(env.call("first_state"), env.call("state_sha"), strict=True)
+    for slot, (first_state, final_state) in enumerate(states):
+        steps = int(np.argmax(result["done"][slot].numpy())) + 1
+        actions = result["action"][slot].numpy()[:steps].astype(np.float32)
+        told = {
+            "success": bool(result["success"][slot][:steps].any()),
+            "steps": steps,
+            "sum_reward": float(result["reward"][slot][:steps].sum()),
+            "actions_sha": digest(actions),
+            "first_state_sha": first_state,
+            "final_state_sha": final_state,
+            "observations": {str(step): shas[slot] for step, shas in enumerate(seen[:steps])},
+            "at_secs": round(time.monotonic() - START, 3),
+        }
+        yield told, actions
+
+
+def _write(
+    folder: Path, task_id: int, first: int, seeds: Sequence[int], episodes: Iterator[tuple[dict[str, Any], Any]]
+) -> None:
+    """Appends the rollout's episodes, but for those beyond the number that was asked for, which fill up its batch."""
+    suite, count = _flag("env.task"), int(_flag("eval.n_episodes"))
+    (folder / "actions").mkdir(parents=True, exist_ok=True)
+    with (folder / "episodes.jsonl").open("a", encoding="utf-8") as file:
+        for number, (seed, (told, actions)) in enumerate(zip(seeds, episodes, strict=True), start=first):
+            if number < count:
+                np.save(folder / "actions" / f"{suite}_{task_id}_{number}.npy", actions)
+                line = {"suite": suite, "task": task_id, "episode": number, "init_state": number, "seed": seed, **told}
+                file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+if __name__ == "__main__":
+    main()

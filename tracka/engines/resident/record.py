@@ -1,0 +1,127 @@
+"""What an evaluation leaves: episodes.jsonl as it goes, and eval_info.json in lerobot-eval's form at its end.
+
+Guarantees: an episode is on disk, whole, before the next one is told of; eval_info.json appears whole or not at all.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...core import files
+from .episode import Episode, Outcome
+
+Played = tuple[Episode, Outcome]
+Looks = Mapping[int, str]  # control step, from 0 -> SHA-256 of what the policy saw before it
+
+
+def line(episode: Episode, outcome: Outcome, seconds: float, looks: Looks) -> dict[str, Any]:
+    """An episode's line of episodes.jsonl. `seconds` is the time since the evaluation's start.
+
+    `observations` is left out where no look was hashed: it is for the parity gate.
+    """
+    told = {
+        "suite": episode.suite,
+        "task": episode.task_id,
+        "episode": episode.number,
+        "init_state": episode.init_state,
+        "seed": episode.seed,
+        "reset_ordinal": episode.ordinal,
+        "success": outcome.success,
+        "steps": outcome.steps,
+        "sum_reward": outcome.sum_reward,
+        "actions_sha": outcome.actions_sha,
+        "first_state_sha": outcome.first_state,
+        "final_state_sha": outcome.final_state,
+        "at_secs": round(seconds, 3),
+    }
+    return told | ({"observations": {str(step): sha for step, sha in looks.items()}} if looks else {})
+
+
+class Record:
+    """The files of one evaluation in `folder`, and its progress on stdout."""
+
+    def __init__(self, folder: Path, expected: int) -> None:
+        self.folder, self.expected = folder, expected
+        self.played: list[Played] = []
+        self.start = time.monotonic()
+        self.first: float | None = None
+        (folder / "actions").mkdir(parents=True, exist_ok=True)
+        self.log = (folder / "episodes.jsonl").open("x", encoding="utf-8")
+
+    def __call__(self, episode: Episode, outcome: Outcome, looks: Looks) -> None:
+        """Takes an episode that has ended."""
+        np.save(self.folder / "actions" / f"{episode.suite}_{episode.task_id}_{episode.number}.npy", outcome.actions)
+        now = time.monotonic() - self.start
+        self.log.write(json.dumps(line(episode, outcome, now, looks)) + "\n")
+        self.log.flush()
+        os.fsync(self.log.fileno())
+        self.played.append((episode, outcome))
+        print(self._progress(now), flush=True)
+
+    def _progress(self, now: float) -> str:
+        done, won = len(self.played), sum(outcome.success for _, outcome in self.played)
+        if self.first is None:
+            self.first = now
+        rate = 60 * (done - 1) / (now - self.first) if now > self.first else 0.0
+        left = f", about {60 * (self.expected - done) / rate:.0f} s left" if rate else ""
+        return f"{done} of {self.expected} episodes, {won} successes, {rate:.1f} episodes/min{left}"
+
+    def ordered(self) -> list[Played]:
+        """By task and number, as lerobot-eval lists them."""
+        return sorted(self.played, key=lambda played: (played[0].task_id, played[0].number))
+
+    def close(self, videos: dict[int, list[str]]) -> dict[str, Any]:
+        """Writes eval_info.json and returns it; `videos` are the paths by task."""
+        self.log.close()
+        info = eval_info(self.ordered(), videos, time.monotonic() - self.start)
+        files.write_json(self.folder / "eval_info.json", info)
+        return info
+
+
+def eval_info(played: Sequence[Played], videos: dict[int, list[str]], seconds: float) -> dict[str, Any]:
+    """The content of eval_info.json, with the keys and the arithmetic of lerobot-eval 0.6.1."""
+    tasks = list(dict.fromkeys((episode.suite, episode.task_id) for episode, _ in played))
+    per_task = [
+        {
+            "task_group": suite,
+            "task_id": task_id,
+            "metrics": _metrics(
+                (outcome for episode, outcome in played if episode.task_id == task_id), videos.get(task_id, [])
+            ),
+        }
+        for suite, task_id in tasks
+    ]
+    outcomes = [outcome for _, outcome in played]
+    overall = _aggregate(outcomes, [path for paths in videos.values() for path in paths])
+    return {
+        "per_task": per_task,
+        "per_group": dict.fromkeys(dict.fromkeys(suite for suite, _ in tasks), overall),
+        "overall": overall | {"eval_s": seconds, "eval_ep_s": seconds / max(1, len(outcomes))},
+    }
+
+
+def _metrics(outcomes: Iterable[Outcome], videos: Sequence[str]) -> dict[str, Any]:
+    taken = list(outcomes)
+    return {
+        "sum_rewards": [outcome.sum_reward for outcome in taken],
+        "max_rewards": [outcome.max_reward for outcome in taken],
+        "successes": [outcome.success for outcome in taken],
+        "video_paths": list(videos),
+        "predicted_video_paths": [],
+    }
+
+
+def _aggregate(outcomes: Sequence[Outcome], videos: Sequence[str]) -> dict[str, Any]:
+    return {
+        "avg_sum_reward": float(np.mean([outcome.sum_reward for outcome in outcomes])),
+        "avg_max_reward": float(np.mean([outcome.max_reward for outcome in outcomes])),
+        "pc_success": float(np.mean([outcome.success for outcome in outcomes]) * 100),
+        "n_episodes": len(outcomes),
+        "video_paths": list(videos),
+        "predicted_video_paths": [],
+    }

@@ -1,0 +1,173 @@
+"""The packages that an evaluation on this host may import, each with its version. None of them is imported here.
+
+What lerobot, the simulator and lerobot's plug-ins ask for counts, and what that asks for, and so on, development tools
+left out. A package that was not taken from an index counts by its commit or by its files.
+"""
+
+import contextlib
+import functools
+import json
+import platform
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from ..core import digest, files, git, memo
+from ..core.files import Json
+from . import discover
+
+PACKAGES = ("lerobot", "mujoco", "robosuite", "hf-libero")
+# What no package asks for by name, and lerobot, transformers, diffusers or peft use where they find it.
+OPTIONAL = (
+    "apex",
+    "bitsandbytes",
+    "deepspeed",
+    "flash-attn",
+    "flash-attn-3",
+    "flash-attn-4",
+    "flash-linear-attention",
+    "ftfy",
+    "icc-rt",
+    "intel-cmplr-lib-rt",
+    "kernels",
+    "liger-kernel",
+    "mamba-ssm",
+    "nvidia-ml-py",
+    "opentelemetry-exporter-otlp-proto-http",
+    "opt-einsum",
+    "optimum",
+    "optree",
+    "sageattention",
+    "sentencepiece",
+    "tbb",
+    "tiktoken",
+    "torchao",
+    "xformers",
+)
+# Asked for by packages of the evaluation (bddl asks for pytest), and never imported by one.
+TOOLS = ("cmake", "hf-xet", "jupytext", "pytest", "setuptools", "tzdata", "wandb")
+TOOLS_EXTRAS = ("all", "dev", "notebook", "test", "video_benchmark")  # of lerobot: for those who change it
+REQUIRES = re.compile(r"^Requires-Dist:[ \t]*(.*)$", re.MULTILINE)  # the parser of headers takes ten times as long
+REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][\w.-]*)\s*(?:\[([^\]]*)\])?[^;]*(?:;\s*(.*))?")
+
+
+@dataclass(frozen=True)
+class Packages:
+    """Versions by name, and of each that is installed editable its checkout and then the modules that it has."""
+
+    versions: dict[str, str] = field(default_factory=dict)
+    editable: dict[str, list[str]] = field(default_factory=dict)
+
+
+@memo.remembered
+def versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """The installed versions of these packages, an editable one's with the commit of its checkout."""
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        distribution = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+    checkout = discover.editable_folder(distribution.read_text("direct_url.json") or "")
+    return distribution.version if checkout is None else f"{distribution.version}+{git.revision(checkout)}"
+
+
+@memo.remembered
+def packages(root: Path) -> Packages:
+    """The installed packages that an evaluation may import whose process starts in the folder `root`.
+
+    The answer is kept by the state of the installed packages' metadata: finding it takes a third of a second.
+    """
+    first = tuple(discover.python_path(root))
+    return _packages(platform.python_version(), first, discover.path_state(first))
+
+
+@functools.lru_cache(maxsize=2)
+def _packages(python: str, first: tuple[str, ...], state: discover.PathState) -> Packages:
+    key = files.sha256(files.canonical([files.sha256_file(Path(__file__)), python, state]))
+    store = digest.cache_folder() / "packages" / f"{key}.json"
+    with contextlib.suppress(TypeError):  # of another form
+        if known := files.read_or_empty(store):
+            return Packages(**known)
+    found = _closure(discover.distributions(first))
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+        files.write_json(store, vars(found))
+    return found
+
+
+def _closure(distributions: Sequence[discover.Installed]) -> Packages:
+    """The packages that lerobot, the simulator and the plug-ins ask for, and those that they ask for, and so on."""
+    installed: dict[str, discover.Installed] = {}
+    for each in distributions:
+        installed.setdefault(canonical_name(each[0]), each)  # of two, the first in sys.path is imported
+    plugins = [name for name in installed if name.startswith("lerobot-")]
+    waiting = [(name, "") for name in (*PACKAGES, *OPTIONAL, *plugins)]
+    waiting += [("lerobot", extra) for extra in _extras(installed.get("lerobot")) if extra not in TOOLS_EXTRAS]
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        name, extra = item = waiting.pop()
+        if item not in seen and name in installed and name not in TOOLS:
+            seen.add(item)
+            waiting += _required(installed[name][2], extra)
+    return _described([(name, *installed[name][1:]) for name in sorted({name for name, _ in seen})])
+
+
+def _described(installed: Sequence[discover.Installed]) -> Packages:
+    found = Packages()
+    for name, version, distribution in installed:
+        origin = discover.origin_of(distribution)
+        folder = discover.editable_folder(json.dumps(origin))
+        found.versions[name] = version if folder or not origin else f"{version}+{_source(distribution, origin)}"
+        if folder:
+            modules = (distribution.read_text("top_level.txt") or name.replace("-", "_")).split()
+            found.editable[name] = [str(folder), *modules]
+    return found
+
+
+def canonical_name(name: str) -> str:
+    """A distribution's name as packaging standards compare them (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _extras(installed: discover.Installed | None) -> list[str]:
+    return installed[2].metadata.get_all("Provides-Extra") or [] if installed else []
+
+
+def _required(distribution: metadata.Distribution, extra: str) -> Iterator[tuple[str, str]]:
+    """The packages, each without and with the extras asked for, that a distribution asks for; with `extra`, for that
+    extra alone."""
+    for line in REQUIRES.findall(discover.header_of(distribution)):
+        match = REQUIREMENT.match(line)
+        name, extras, marker = match.groups() if match else ("", None, None)
+        if bool(extra) == ("extra" in (marker or "")) and _applies(marker, extra):
+            yield from ((canonical_name(name), each.strip()) for each in ("", *(extras or "").split(",")))
+
+
+@functools.cache
+def _applies(marker: str | None, extra: str) -> bool:
+    """Whether what is asked for with this marker is asked for here; one that cannot be read counts."""
+    from packaging.markers import InvalidMarker, Marker
+
+    try:
+        return marker is None or Marker(marker).evaluate({"extra": extra})
+    except InvalidMarker:
+        return True
+
+
+def _source(distribution: metadata.Distribution, origin: Json) -> str:
+    """What tells a package that was not taken from an index from others of its version: its commit, or its files."""
+    source = origin.get("vcs_info")
+    commit = source.get("commit_id") if isinstance(source, dict) else None
+    return str(commit)[:12] if commit else _record(distribution)
+
+
+def _record(distribution: metadata.Distribution) -> str:
+    """A hash of a distribution's files by its RECORD, without those that say where it is installed or have no hash."""
+    lines = (distribution.read_text("RECORD") or "").splitlines()
+    hashed = (line for line in lines if "=" in line.rpartition(",")[0].rpartition(",")[2])
+    own = sorted(line for line in hashed if not line.startswith("../") and ".dist-info/" not in line.partition(",")[0])
+    return files.sha256("\n".join(own).encode())[:12]

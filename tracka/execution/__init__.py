@@ -1,0 +1,1 @@
+"""Child processes: what they see, which GPU they hold, and who ends them."""

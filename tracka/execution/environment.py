@@ -1,0 +1,147 @@
+"""The environment of a row's process: what is passed on, what is set, and what a manifest may show of it."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..campaign.campaign import Campaign
+from ..campaign.matrix import CPU
+from ..core import digest, files, secret
+from ..core.digest import Kind
+from ..install import setup
+from . import leftover, standby
+from .gpu import Device
+
+# Allow-listed, because a CI job's environment holds secrets that an evaluated policy has no business to read. The
+# hub's token is among what passes: gated tokenizers need it.
+PASSED = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|PYTHONPATH|PYTHONHASHSEED|SSL_CERT_\w+"
+    r"|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(?:https?|no)_proxy|(?:HTTPS?|NO)_PROXY|XDG_\w+|DISPLAY|XAUTHORITY|HF_\w+"
+    r"|HUGGINGFACE_\w+|TRANSFORMERS_\w+|TORCH\w*|PYTORCH_\w+|CUDA_\w+|NVIDIA_\w+|NCCL_\w+|OMP_\w+|MKL_\w+|OPENBLAS_\w+"
+    r"|NUMBA_\w+|MUJOCO_\w+|LIBERO_\w+|PYOPENGL_\w+|MESA_\w+|LIBGL_\w+|GALLIUM_\w+|LP_\w+|EGL_\w+|__EGL_\w+|__GLX_\w+"
+    r"|VK_\w+|SLURM_(?!JWT)\w+|TRACKA_\w+"
+)
+# What an evaluation cannot do without, and a reader who runs it again must set.
+NEEDED = (
+    "CUDA_DEVICE_ORDER",
+    "CUDA_VISIBLE_DEVICES",
+    "HF_HOME",
+    "HF_HUB_OFFLINE",
+    "LIBERO_CONFIG_PATH",
+    "MUJOCO_EGL_DEVICE_ID",
+    "MUJOCO_GL",
+    "PYTHONPATH",
+    "PYTHONUNBUFFERED",
+    "TZ",
+)
+# Of what is passed on, what changes no outcome: places, secrets, the node, the job; and what a row's identity has
+# elsewhere: backend, device, code on PYTHONPATH, the folders of LIBERO_CONFIG_PATH.
+NO_PART = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|PYTHONPATH|SSL_CERT_\w+|REQUESTS_CA_BUNDLE"
+    r"|CURL_CA_BUNDLE|\w+_(?:proxy|PROXY)|XDG_\w+|DISPLAY|XAUTHORITY|HF_(?:ENDPOINT|TOKEN\w*|HUB_\w+|XET_\w+)"
+    r"|HF_(?:USER|DEBUG|(?:DATASETS|LEROBOT|INFERENCE)_\w+)|HUGGINGFACE_\w+|\w+_(?:HOME|PATH|DIR|ROOT|CACHE|CACHE_\w+)"
+    r"|\w+_(?:OFFLINE|VERBOSITY|VERBOSE|LOGS|LOG_LEVEL|DEBUG|WARNINGS|VERSION|STACKTRACES)|OMP_DISPLAY_\w+"
+    r"|CUDA_(?:VISIBLE_DEVICES|DEVICE_ORDER|MPS_\w+)|NVIDIA_(?:VISIBLE_DEVICES|DRIVER_CAPABILITIES|REQUIRE_\w+)"
+    r"|NVIDIA_(?:BUILD|PRODUCT)_\w+|TORCH_CUDA_ARCH_LIST|TORCHELASTIC_\w+|(?:TORCH_)?NCCL_\w+"
+    r"|MUJOCO_(?:GL|EGL_DEVICE_ID)|SLURM_\w+|TRACKA_\w+"
+)
+# These choose the GL driver by the files that they name, which count by their content.
+VENDORS = re.compile(
+    r"__EGL_VENDOR_LIBRARY_\w+|__EGL_EXTERNAL_PLATFORM_CONFIG_\w+|VK_\w*(?:FILENAMES|FILES|PATH)"
+    r"|(?:LIBGL|EGL)_DRIVERS_(?:PATH|DIR)"
+)
+DRIVERS = Kind((".json", ".so"), follows_links=True)
+ROWS_AT_ONCE = "TRACKA_ROWS_AT_ONCE"  # by which the resident engine divides this host's cores
+# Never inherited as they are: robosuite refuses an EGL id that does not fit the leased device.
+DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")
+# What is a session's own, or one row's.
+KEPT_BACK = (leftover.SESSION, standby.SOCKET)
+
+
+def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
+    """The environment of a process that renders with `backend` and computes on `device`."""
+    inherited = {name: value for name, value in base().items() if name not in DEVICE_VARIABLES}
+    shared = {ROWS_AT_ONCE: str(max(1, campaign.expected_gpus))}
+    return inherited | {"MUJOCO_GL": backend} | shared | devices(campaign, device, backend)
+
+
+def base() -> dict[str, str]:
+    """What every child gets: the allow-listed part of ours, and the paths and switches that lerobot needs."""
+    passed = {name: value for name, value in os.environ.items() if may_pass(name) and name not in KEPT_BACK}
+    fixed = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{passed.get('PATH', os.defpath)}",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA's own order is by speed, NVML's is by bus
+        "HF_HOME": hf_home(),
+        "LIBERO_CONFIG_PATH": libero_config_path(),
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TZ": "UTC",
+    }
+    return passed | fixed
+
+
+def deciding() -> dict[str, str]:
+    """The variables that a row's process gets and that may decide its outcome, such as OMP_NUM_THREADS."""
+    passed = {name: value for name, value in os.environ.items() if may_pass(name) and name not in KEPT_BACK}
+    vendors = {name: _contents(value) for name, value in passed.items() if VENDORS.fullmatch(name)}
+    plain = {name: value for name, value in passed.items() if name not in vendors and not NO_PART.fullmatch(name)}
+    return shown(plain) | vendors
+
+
+def _contents(places: str) -> str:
+    """A hash of the files, or of the driver files in the folders, that a variable names."""
+    return files.sha256(
+        files.canonical([digest.of_kind(Path(place), DRIVERS) for place in places.split(os.pathsep) if place])
+    )
+
+
+def may_pass(name: str) -> bool:
+    """Whether a child gets our variable of this name: a listed one and, of secrets, the hub's alone."""
+    return bool(PASSED.fullmatch(name)) and (name.startswith(("HF_", "HUGGING")) or not secret.NAME.fullmatch(name))
+
+
+def hf_home() -> str:
+    """The hub's cache: the caller's, else the one that set-up was told for this environment, else the client's own."""
+    told = setup.hub_cache_file(Path(sys.prefix))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return os.environ.get("HF_HOME") or (told.read_text().strip() if told.is_file() else str(cache / "huggingface"))
+
+
+def libero_config_path() -> str:
+    """The folder of LIBERO's config.yaml: the caller's, else the one that set-up wrote into this environment."""
+    return os.environ.get("LIBERO_CONFIG_PATH") or str(Path(sys.prefix) / "etc" / "libero")
+
+
+def libero_assets() -> Path | None:
+    """The folder of the installed LIBERO's assets, there or not; None without LIBERO. LIBERO is not imported."""
+    package = find_spec("libero")
+    places = (package.submodule_search_locations or ()) if package else ()
+    folders = [Path(place) / "libero" / "assets" for place in places]
+    return next((folder for folder in folders if folder.is_dir()), folders[0] if folders else None)
+
+
+def devices(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
+    """CUDA_VISIBLE_DEVICES and, for EGL, MUJOCO_EGL_DEVICE_ID, in the form that robosuite 1.4 accepts.
+
+    robosuite takes CUDA_VISIBLE_DEVICES for an EGL index where the EGL id is unset, and asserts that the EGL id is
+    part of that string. A CPU row hides all GPUs (an empty string) and names an EGL device, or it would crash.
+    """
+    if backend != "egl":
+        return {"CUDA_VISIBLE_DEVICES": device.visible}
+    if device.gpu_id == CPU:
+        return {"CUDA_VISIBLE_DEVICES": "", "MUJOCO_EGL_DEVICE_ID": os.environ.get("MUJOCO_EGL_DEVICE_ID", "0")}
+    if not device.visible.isdigit():
+        return {"CUDA_VISIBLE_DEVICES": device.visible}
+    egl = str(campaign.cuda_to_egl.get(int(device.visible), int(device.visible)))
+    # CUDA reads the list up to the first bad index, so -1 hides what follows and the assertion still finds the id.
+    visible = device.visible if egl in device.visible else f"{device.visible},-1,{egl}"
+    return {"CUDA_VISIBLE_DEVICES": visible, "MUJOCO_EGL_DEVICE_ID": egl}
+
+
+def shown(environment: Mapping[str, str]) -> dict[str, str]:
+    """The part of an environment that a manifest may hold: no value that could be a secret, no password in a URL."""
+    names = sorted(name for name in environment if not secret.NAME.fullmatch(name))
+    return {name: files.without_password(environment[name]) for name in names}

@@ -1,0 +1,217 @@
+"""The GPUs that this process may use, by number within the caller's CUDA_VISIBLE_DEVICES, and who computes on them."""
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ..campaign.matrix import AUTO, CPU
+from ..core.errors import Finding
+
+PRETEND = "TRACKA_PRETEND_GPUS"  # for tests: that many GPUs that do not exist
+PRETENDED = "GPU-pretended-"  # how their UUIDs begin
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One visible GPU. `visible` is its word in CUDA_VISIBLE_DEVICES, `sliced` whether it is cut into MIG instances."""
+
+    gpu_id: int
+    visible: str
+    uuid: str
+    name: str
+    sliced: bool = False
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that computes on a GPU, by the driver's word; `memory` in MiB, None where the driver does not say."""
+
+    pid: int
+    name: str
+    memory: int | None
+
+    def __str__(self) -> str:
+        size = "unknown memory" if self.memory is None else f"{self.memory} MiB"
+        return f"process {self.pid} ({self.name}, {size})"
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a row runs on: a leased GPU with the lock's descriptor and file, or the CPU (gpu_id -1, nothing visible).
+
+    The `journal` tells when runs began and ended there; `others` are the processes that computed on the GPU when the
+    lease began; none of them is ours.
+    """
+
+    gpu_id: int
+    visible: str
+    uuid: str | None = None
+    lock: int | None = None
+    lock_file: Path | None = None
+    journal: Path | None = None
+    others: tuple[Process, ...] = ()
+
+    @property
+    def torch_name(self) -> str:
+        return torch_name(self.gpu_id)
+
+
+CPU_DEVICE = Device(CPU, "")
+
+
+def torch_name(gpu_id: int) -> str:
+    """torch's word for a gpu_id: its process sees one GPU alone."""
+    return "cpu" if gpu_id == CPU else "cuda"
+
+
+def device_name(gpu_id: int) -> str:
+    """A gpu_id as people read it: `cpu`, `any GPU`, `GPU 3`."""
+    return {CPU: "cpu", AUTO: "any GPU"}.get(gpu_id, f"GPU {gpu_id}")
+
+
+def inventory() -> tuple[Gpu, ...]:
+    """The visible GPUs, numbered from 0; empty where there is no NVIDIA driver.
+
+    As CUDA does: a word is an index, a UUID or the beginning of one, and what follows a bad or repeated word is hidden.
+    """
+    if pretended := int(os.environ.get(PRETEND, "0")):
+        return tuple(Gpu(i, str(i), f"{PRETENDED}{i}", "pretended GPU") for i in range(pretended))
+    installed = _installed()
+    wanted = os.environ.get(VISIBLE)
+    if wanted is None:
+        return installed
+    found: list[Gpu] = []
+    for word in wanted.split(","):
+        named = _named(word.strip(), installed)
+        if named is None or named in found:
+            break
+        found.append(named)
+    return tuple(replace(each, gpu_id=i) for i, each in enumerate(found))
+
+
+def _named(word: str, installed: tuple[Gpu, ...]) -> Gpu | None:
+    """The one GPU that a word of CUDA_VISIBLE_DEVICES names."""
+    found = [each for each in installed if word == each.visible or _begins(each.uuid, word)]
+    return found[0] if len(found) == 1 else None
+
+
+def _begins(uuid: str, word: str) -> bool:
+    return word.startswith("GPU-") and uuid.startswith(word)
+
+
+def problem() -> Finding | None:
+    """What keeps the visible GPUs from being leased one by one; nothing in the usual case."""
+    words = os.environ.get(VISIBLE, "").split(",")
+    sliced = [f"GPU {each.gpu_id}" for each in inventory() if each.sliced]
+    remedy = "Lease whole GPUs (nvidia-smi -mig 0), or set gpu_id to cpu"
+    if any(word.strip().startswith("MIG-") for word in words):
+        return Finding(VISIBLE, "it names an instance of MIG, which cannot render: MIG has no graphics", remedy)
+    if sliced:
+        return Finding(", ".join(sliced), "cut into instances of MIG, which cannot render: MIG has no graphics", remedy)
+    return None
+
+
+def processes(uuid: str | None) -> tuple[Process, ...]:
+    """Who computes on a GPU now, by the driver's word; nobody where there is no driver to ask."""
+    if uuid is None or os.environ.get(PRETEND):
+        return ()
+    with _driver() as nvml:
+        if nvml is None:
+            return ()
+        try:
+            running = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByUUID(uuid))
+        except nvml.NVMLError:
+            return ()
+        return tuple(Process(each.pid, _name(each.pid), _mib(each.usedGpuMemory)) for each in running)
+
+
+@dataclass(frozen=True)
+class State:
+    """What the driver says of one GPU now; memory in MiB, None where it does not say."""
+
+    gpu_id: int
+    name: str
+    uuid: str
+    memory_total: int | None
+    memory_free: int | None
+    processes: tuple[str, ...]
+
+
+def states(gpus: Sequence[Gpu]) -> tuple[State, ...]:
+    """The state of each of `gpus`; of pretended ones nothing is known but name and UUID."""
+    with _driver() as nvml:
+        known = None if os.environ.get(PRETEND) else nvml
+        return tuple(
+            State(each.gpu_id, each.name, each.uuid, *_memory(known, each.uuid), tuple(map(str, processes(each.uuid))))
+            for each in gpus
+        )
+
+
+def _memory(nvml: Any, uuid: str) -> tuple[int | None, int | None]:
+    if nvml is None:
+        return None, None
+    try:
+        found = nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(uuid))
+    except nvml.NVMLError:
+        return None, None
+    return int(found.total) >> 20, int(found.free) >> 20
+
+
+def driver() -> tuple[str, str] | None:
+    """The driver's version and the newest CUDA that it runs, such as 580.65 and 13.0; None without a driver."""
+    with _driver() as nvml:
+        if nvml is None:
+            return None
+        cuda = nvml.nvmlSystemGetCudaDriverVersion_v2()
+        return str(nvml.nvmlSystemGetDriverVersion()), f"{cuda // 1000}.{cuda % 1000 // 10}"
+
+
+def _name(pid: int) -> str:
+    with contextlib.suppress(psutil.Error):
+        return psutil.Process(pid).name()
+    return "unknown"
+
+
+def _mib(size: int | None) -> int | None:
+    return None if size is None else size >> 20
+
+
+@contextlib.contextmanager
+def _driver() -> Iterator[Any]:
+    """NVIDIA's management library while it is open; None without a driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        yield None
+        return
+    try:
+        yield pynvml
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _installed() -> tuple[Gpu, ...]:
+    with _driver() as nvml:
+        if nvml is None:
+            return ()
+        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+        return tuple(
+            Gpu(i, str(i), str(nvml.nvmlDeviceGetUUID(each)), str(nvml.nvmlDeviceGetName(each)), _sliced(nvml, each))
+            for i, each in enumerate(handles)
+        )
+
+
+def _sliced(nvml: Any, handle: Any) -> bool:
+    """Whether MIG is on; a GPU that does not know MIG has it off."""
+    try:
+        return bool(nvml.nvmlDeviceGetMigMode(handle)[0])
+    except nvml.NVMLError:
+        return False

@@ -1,0 +1,129 @@
+"""The right to one GPU of the host, held by a file lock that the row's supervisor inherits.
+
+Guarantees: of all users and campaigns of a host one at a time has a GPU; the lease lives as long as the supervisor, so
+until the last process of the row has ended, even if the harness is killed; if the supervisor is killed too, what it
+left behind is ended before the GPU is used again. A journal beside the lock tells when each run began and ended there.
+
+The folder of the locks is one for the host, open to every user; TRACKA_GPU_LOCKS names another.
+"""
+
+import contextlib
+import os
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..campaign.matrix import AUTO, CPU
+from ..core import lock
+from ..core.errors import Busy, Finding, TrackaError
+from . import gpu, leftover, standby
+from .gpu import CPU_DEVICE, Device, Gpu
+
+LOCKS = "TRACKA_GPU_LOCKS"
+HOST_FOLDER = "/tmp/tracka-gpus"  # not under TMPDIR, which may differ from job to job
+WORKER = "TRACKA_WORKER"  # the number of a process that `tracka sweep` started
+OTHERS_SECS = 30.0  # longer than a process stands by that nobody asks
+JOURNAL_BYTES = 1 << 20  # a longer journal begins anew
+
+
+@contextlib.contextmanager
+def hold(request: int, preferred: int = 0, poll_secs: float = 0.2, keep: bool = False) -> Iterator[Device]:
+    """Holds the device that a row asks for, waiting until it is free. What this session has standing by on it ends,
+    unless told to `keep` it.
+
+    `request` is an index, AUTO (any GPU, the one numbered `preferred` first) or CPU (no lock).
+    Raises TrackaError where the host has no such GPU, or the folder of the locks cannot be trusted.
+    """
+    if request == CPU:
+        yield CPU_DEVICE
+        return
+    candidates = _candidates(request, preferred)
+    folder = _folder()
+    with contextlib.ExitStack() as held:
+        while (device := _first_free(candidates, folder, held)) is None:
+            time.sleep(poll_secs)
+        ours = _standing_by(device) if keep else frozenset()
+        leftover.end(leftover.LEASE, str(device.lock_file), spared=ours)
+        if not ours:
+            _wait_for_others(device, poll_secs)
+        yield replace(device, others=tuple(each for each in gpu.processes(device.uuid) if each.pid not in ours))
+
+
+def _standing_by(device: Device) -> frozenset[int]:
+    """The processes that this session keeps on the GPU for its next rows; another session's are leftovers."""
+    session = os.environ.get(leftover.SESSION)
+    if not session:
+        return frozenset()
+    return leftover.marked(leftover.SESSION, session) & leftover.marked(leftover.LEASE, str(device.lock_file))
+
+
+def _wait_for_others(device: Device, poll_secs: float) -> None:
+    """Until what another user has standing by on the GPU has been idle for long enough, and ends."""
+    end = time.monotonic() + OTHERS_SECS
+    assert device.lock_file is not None
+    occupied = standby.occupied(device.lock_file)
+    while occupied.exists() and time.monotonic() < end:
+        with contextlib.suppress(Busy), lock.hold(occupied, "the GPU", shared=True):
+            return
+        time.sleep(poll_secs)
+
+
+def worker_number() -> int:
+    """The number of this worker of xdist (gw3 is 3) or of a sweep, 0 elsewhere: the GPU that it asks for first."""
+    return int(os.environ.get(WORKER) or os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+
+
+def _first_free(candidates: Sequence[Gpu], folder: Path, held: contextlib.ExitStack) -> Device | None:
+    for each in candidates:
+        path = folder / f"{each.uuid}.lock"
+        with contextlib.suppress(Busy):
+            file = held.enter_context(lock.hold(path, f"GPU {each.gpu_id}", shared=True))
+            lock.sign(file, f"process {os.getpid()}")
+            journal = path.with_suffix(".journal")
+            _begin(journal)
+            return Device(each.gpu_id, each.visible, each.uuid, file.fileno(), path, journal)
+    return None
+
+
+def _begin(path: Path) -> None:
+    """Makes the journal if there is none, and empties one that is too long. Call it with the lock."""
+    with lock.opened(path, shared=True) as file:
+        if os.fstat(file.fileno()).st_size > JOURNAL_BYTES:
+            file.truncate(0)
+
+
+def _folder() -> Path:
+    """The folder of the locks. One that another user could exchange files in is refused."""
+    folder = Path(os.environ.get(LOCKS) or HOST_FOLDER)
+    if not folder.is_absolute():
+        what = "it is no absolute path, so each process would have locks of its own"
+        raise TrackaError(Finding(f"{LOCKS}={folder}", what, "Name a folder from / on, the same for all on the host"))
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(parents=True)
+        folder.chmod(0o1777)  # everybody's, and each file its owner's, as /tmp itself
+    found = folder.lstat()
+    ours, open_to_all = found.st_uid in (0, os.getuid()), found.st_mode & 0o022
+    if not stat.S_ISDIR(found.st_mode) or (open_to_all and not found.st_mode & stat.S_ISVTX):
+        what = "the locks of the GPUs lie in no folder, or in one where other users can replace them"
+        remedy = f"Remove it, or chmod 1777 it, or name another in {LOCKS}, the same for all who share the host"
+        raise TrackaError(Finding(str(folder), what, remedy))
+    if not ours and not open_to_all:
+        what = "the locks of the GPUs lie in another user's folder that you may not write to"
+        raise TrackaError(Finding(str(folder), what, f"Ask its owner to chmod 1777 it, or name another in {LOCKS}"))
+    return folder
+
+
+def _candidates(request: int, preferred: int) -> Sequence[Gpu]:
+    if problem := gpu.problem():
+        raise TrackaError(problem)
+    gpus = gpu.inventory()
+    if request == AUTO and gpus:
+        first = preferred % len(gpus)
+        return (*gpus[first:], *gpus[:first])
+    if 0 <= request < len(gpus):
+        return (gpus[request],)
+    wanted = "any GPU" if request == AUTO else f"GPU {request}"
+    what = f"the row asks for {wanted}, and {len(gpus)} are visible here"
+    raise TrackaError(Finding("column gpu_id", what, "Run on a host that has it, or write auto or cpu"))

@@ -1,0 +1,188 @@
+"""A bounded child process: its own session, its output in files, its whole tree ended when time is up or we are.
+
+The work is done by a supervisor of its own, a process that outlives us for the seconds that it takes to end the tree.
+
+Guarantees: `run` returns within timeout + grace + a few seconds; when it returns or raises, no descendant of the child
+is alive; if we are killed, the supervisor ends them all.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from ..core import files
+from ..core.files import Json
+from . import leftover
+from .supervisor import Request
+
+_PARENT = str(Path(__file__).resolve().parents[2])
+SPARE_SECS = 60.0  # that a supervisor may take beyond its child's time and grace
+_START = """
+import runpy, sys
+sys.path.insert(0, sys.argv[1])
+sys.argv = sys.argv[2:]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a child ended. `code` is minus the signal's number after a signal, as in subprocess.
+
+    `stopped` is `timeout` or `flood`, where it took too long or printed too much, `survived` where something of it
+    could not be ended, `lost` where the supervisor was killed and so nothing is known of the end, else nothing.
+    """
+
+    code: int
+    stopped: str
+    seconds: float
+
+
+def last_words(ended: Exit, err: Path) -> str:
+    """How a child ended and the last line that it printed into `err`, for one that gave no answer."""
+    said = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
+    how = "it took too long" if ended.stopped == "timeout" else f"exit code {ended.code}"
+    return f"{how}, {said[-1][:200]}"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """How long a child may run and how much it may print; see `supervisor.Request`."""
+
+    timeout: float
+    grace: float = 10
+    flood: int = Request.flood
+    kept: int = Request.kept
+
+
+def run(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    stdout: Path,
+    stderr: Path,
+    bounds: Bounds,
+    secrets: Sequence[bytes] = (),
+    watched: Sequence[str] = (),
+    lease: int | None = None,
+    journal: Path | None = None,
+    label: str = "",
+) -> Exit:
+    """Runs `command` to its end or to its bounds: then TERM, after `grace` KILL.
+
+    `lease` is a descriptor that the supervisor holds as long as anything of the child is alive. Raises OSError where
+    the command cannot be started or a log cannot be written.
+    """
+    request = Request(
+        tuple(command),
+        str(cwd.absolute()),
+        {**env, leftover.CHILD: uuid.uuid4().hex},
+        str(stdout.absolute()),
+        str(stderr.absolute()),
+        bounds.timeout,
+        bounds.grace,
+        bounds.flood,
+        bounds.kept,
+        tuple(map(os.fsdecode, secrets)),
+        tuple(watched),
+        journal=None if journal is None else str(journal),
+        label=label,
+    )
+    start = time.monotonic()
+    with _supervisor(request, () if lease is None else (lease,)) as status:
+        told = _told(status, bounds.timeout + bounds.grace + SPARE_SECS)
+    if not told or "pid" in told[-1]:
+        leftover.end(leftover.CHILD, request.env[leftover.CHILD])
+        return Exit(-signal.SIGKILL, "lost", time.monotonic() - start)
+    return _exit(**told[-1])
+
+
+@contextlib.contextmanager
+def _supervisor(request: Request, held: Sequence[int]) -> Iterator[IO[bytes]]:
+    """Starts a supervisor for the request and yields what it tells, to be read to the end.
+
+    Whatever happens meanwhile, its control pipe is closed, and so the child's tree ended, before this returns.
+    """
+    control, ours = os.pipe()
+    theirs, status = os.pipe()
+    with os.fdopen(ours, "wb", buffering=0) as asked, os.fdopen(theirs, "rb") as told:
+        try:
+            try:
+                _launch(request, (control, status), held)
+            finally:
+                os.close(control)
+                os.close(status)
+            with contextlib.suppress(BrokenPipeError):  # it is gone already: it tells nothing
+                rest = memoryview(request.sent())
+                while rest:
+                    rest = rest[asked.write(rest) :]
+            yield told
+        finally:
+            asked.close()
+            told.read()
+
+
+def _told(status: IO[bytes], seconds: float) -> list[Json]:
+    """What the supervisor tells until it ends. One that is stopped itself keeps no deadline: it is killed then."""
+    text, end = b"", time.monotonic() + seconds
+    while chunk := _read(status, end - time.monotonic()):
+        text += chunk
+    told = [json.loads(line) for line in text.splitlines()]
+    if chunk is None and told:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(told[0]["supervisor"], signal.SIGKILL)
+    return told
+
+
+def _read(status: IO[bytes], seconds: float) -> bytes | None:
+    """The next words, nothing at their end, None if there are none within `seconds`."""
+    ready, _, _ = select.select([status], [], [], max(0.0, seconds))
+    return os.read(status.fileno(), 65536) if ready else None
+
+
+def _launch(request: Request, pipes: tuple[int, int], held: Sequence[int]) -> None:
+    """Starts the supervisor, which leaves our process tree at once."""
+    marks = {leftover.SUPERVISES: request.env[leftover.ROW]} if leftover.ROW in request.env else {}
+    with subprocess.Popen(
+        python("tracka.execution.supervisor", *map(str, pipes)),
+        cwd="/",
+        env=os.environ | marks,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        pass_fds=(*pipes, *held),
+    ):
+        pass
+
+
+def python(module: str, *words: str) -> list[str]:
+    """The command of a module of ours, this very one, wherever it is started and whatever lies there."""
+    return [sys.executable, "-P", "-c", _START, _PARENT, module, *words]
+
+
+def _exit(
+    code: int = 0,
+    stopped: str = "",
+    seconds: float = 0.0,
+    errno: int | None = None,
+    strerror: str = "",
+    filename: str | None = None,
+    trouble: str = "",
+) -> Exit:
+    """What the supervisor's last words mean."""
+    if trouble:
+        raise RuntimeError(f"the supervisor failed: {trouble}")
+    if errno is not None:
+        raise OSError(errno, strerror, filename)
+    return Exit(code, stopped, seconds)

@@ -1,0 +1,241 @@
+"""The process that owns a child and everything below it: python -m tracka.execution.supervisor CONTROL STATUS.
+
+It leaves its caller's process tree, reads a request from the descriptor CONTROL, and tells by STATUS how the child
+started and ended, one JSON object a line.
+
+Guarantees: when CONTROL reaches its end, because the caller asked or died, even by KILL, the whole tree ends within
+seconds; so it does at the deadline and when the child prints too much; a descendant that left session or parent is
+still found, since the kernel hands orphans to us; if we are killed, the kernel kills the child, and the caller knows
+that nothing is known. A pipe that a grandchild holds open delays nothing.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from . import entry
+from .log import Log
+
+CONTROL_GRACE_SECS = 1.0  # between TERM and KILL where the caller is gone or in a hurry
+KILL_SECS = 10.0  # for a process that the kernel does not let go at once
+_LIBC = ctypes.CDLL(None)  # loaded here, since a child between fork and exec had better load nothing
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to run and within which bounds. Paths are absolute, sizes bytes, durations seconds."""
+
+    command: tuple[str, ...]
+    cwd: str
+    env: dict[str, str]
+    stdout: str
+    stderr: str
+    timeout: float
+    grace: float = 10
+    flood: int = 1 << 30  # of stdout or stderr: a child that prints more is ended
+    kept: int = 8 << 20  # of each log
+    secrets: tuple[str, ...] = ()  # never shown in a log
+    watched: tuple[str, ...] = ()  # words that a log shows wherever they were printed
+    journal: str | None = None  # where the beginning and end of the child are noted, under `label`
+    label: str = ""
+
+    def sent(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def received(cls, line: bytes) -> "Request":
+        values: dict[str, Any] = json.loads(line)
+        for key, value in values.items():
+            values[key] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
+
+
+def end_with_parent() -> None:
+    """Called in a child: the kernel shall kill it when its parent dies, even by KILL."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main(control: int, status: int) -> None:
+    if os.fork():
+        os._exit(0)  # so that nobody but the kernel and the control pipe knows us
+    os.setsid()
+    entry.prepare()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)  # a handler, since an ignored signal would be so in the child
+    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        request = Request.received(_line(control))
+        say(status, **_Supervision(request, control, status).run())
+    except OSError as error:
+        say(status, errno=error.errno, strerror=error.strerror, filename=error.filename)
+    except Exception:
+        say(status, trouble=traceback.format_exc())
+
+
+def _line(control: int) -> bytes:
+    with os.fdopen(os.dup(control), "rb") as file:
+        return file.readline()
+
+
+def say(status: int, **values: Any) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        os.write(status, json.dumps(values).encode() + b"\n")
+
+
+class _Supervision:
+    """One child, from its start to the end of its tree."""
+
+    def __init__(self, request: Request, control: int, status: int) -> None:
+        self.request, self.control, self.status = request, control, status
+        self.start = time.monotonic()
+        self.stopped = ""
+        self.pipes = selectors.DefaultSelector()
+
+    def run(self) -> dict[str, Any]:
+        with self._logs() as self.logs:
+            self.child = self._launch()
+            try:
+                note(self.request, "start", self.child.pid)
+                say(self.status, pid=self.child.pid, supervisor=os.getpid())
+                self._supervise()
+                seconds = time.monotonic() - self.start
+            finally:
+                alive = kill_all(self.child)
+                with contextlib.suppress(OSError):  # the run is over: its result is worth more than this line
+                    note(self.request, "end", self.child.pid)
+            self._drain()
+        return {"code": self.child.wait(), "stopped": self._verdict(seconds, alive), "seconds": seconds}
+
+    def _verdict(self, seconds: float, alive: bool) -> str:
+        """Why the child's exit code does not count. A child that ended late did so while we were stopped."""
+        late = "timeout" if seconds > self.request.timeout else ""
+        return self.stopped or self._flooded() or late or ("survived" if alive else "")
+
+    @contextlib.contextmanager
+    def _logs(self) -> Iterator[list[Log]]:
+        request = self.request
+        secrets, watched = ([os.fsencode(word) for word in words] for words in (request.secrets, request.watched))
+        with contextlib.ExitStack() as opened:
+            logs = []
+            for path in (request.stdout, request.stderr):
+                logs.append(Log(Path(path), request.kept, secrets, watched))
+                opened.callback(logs[-1].close)
+            yield logs
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        request, me = self.request, os.getpid()
+
+        def bind() -> None:
+            end_with_parent()
+            if os.getppid() != me:
+                os._exit(125)  # we died before the kernel knew what to do then
+
+        child = subprocess.Popen(
+            request.command,
+            cwd=request.cwd,
+            env=request.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+            preexec_fn=bind,
+        )
+        for pipe, log in zip((child.stdout, child.stderr), self.logs, strict=True):
+            assert pipe is not None
+            os.set_blocking(pipe.fileno(), False)
+            self.pipes.register(pipe, selectors.EVENT_READ, log.feed)
+        self.pipes.register(self.control, selectors.EVENT_READ, None)
+        return child
+
+    def _supervise(self) -> None:
+        self._pump(self.request.timeout, self._reason_to_stop)
+        if self.child.poll() is not None:
+            return
+        self.stopped = self.stopped or "timeout"
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.child.pid, signal.SIGTERM)
+        if self.stopped != "cancelled":
+            self._pump(self.request.grace, lambda: self.stopped if self.stopped == "cancelled" else "")
+        if self.stopped == "cancelled":
+            self._pump(CONTROL_GRACE_SECS, lambda: "")
+
+    def _reason_to_stop(self) -> str:
+        return self.stopped or self._flooded()
+
+    def _flooded(self) -> str:
+        return "flood" if any(log.printed > self.request.flood for log in self.logs) else ""
+
+    def _pump(self, seconds: float, reason: Callable[[], str]) -> None:
+        """Moves output into the logs until the child ends, time is up, or there is a reason to stop."""
+        end = time.monotonic() + seconds
+        while self.child.poll() is None and (left := end - time.monotonic()) > 0:
+            for key, _ in self.pipes.select(min(0.05, left)):
+                self._read(key)
+            if found := reason():
+                self.stopped = found
+                return
+
+    def _read(self, key: selectors.SelectorKey) -> bool:
+        """Reads once from a pipe; whether there may be more."""
+        try:
+            chunk = os.read(key.fd, 1 << 18)
+        except BlockingIOError:
+            return False
+        if key.data is None:
+            self.stopped = "cancelled"
+        elif chunk:
+            key.data(chunk)
+            return True
+        self.pipes.unregister(key.fileobj)
+        return False
+
+    def _drain(self) -> None:
+        """What the tree had printed when it ended: all its writers are gone, or cannot be helped."""
+        for key in list(self.pipes.get_map().values()):
+            while key.data is not None and self._read(key):
+                pass
+
+
+def kill_all(child: subprocess.Popen[bytes]) -> bool:
+    """Kills our descendants until there is none: each may have started another meanwhile. Whether some live on."""
+    end = time.monotonic() + KILL_SECS
+    while (tree := psutil.Process().children(recursive=True)) and time.monotonic() < end:
+        for process in tree:
+            with contextlib.suppress(psutil.Error):  # gone, or another user's
+                process.kill()
+        child.poll()
+        for process in tree:  # the orphans that the kernel gave us wait for us; the child is subprocess's business
+            with contextlib.suppress(ChildProcessError):
+                if process.pid != child.pid:
+                    os.waitpid(process.pid, os.WNOHANG)
+        time.sleep(0.01)
+    return bool(tree)
+
+
+def note(request: Request, event: str, pid: int) -> None:
+    """Adds a line to the journal. One line is one write, so lines of several writers stay whole."""
+    if request.journal is None:
+        return
+    line = {"event": event, "label": request.label, "pid": pid, "supervisor": os.getpid(), "at": time.time()}
+    number = os.open(request.journal, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(number, "ab", buffering=0) as file:
+        file.write(json.dumps(line).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,110 @@
+"""What a handoff holds of its phase: what it was given, the files that it leaves, and its details.
+
+Made here for the handoff and, later, to hold the handoff against the disk again.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ..campaign.campaign import Campaign
+from ..campaign.layout import PHASES, Layout
+from ..core import schema
+from ..core.files import Json
+from ..reporting import collect
+from ..runs import run
+
+_SUMMARY_FILES = ("all_runs.csv", "all_runs.md", "failures.csv")
+
+
+def inputs(campaign: Campaign, phase: str) -> dict[str, str | None]:
+    """The campaign's definition as it was read, by content: a file edited meanwhile outdates the handoff. And what
+    earlier phases left, by name, since that is written anew in every session."""
+    layout = campaign.layout
+    given: dict[str, str | None] = {**campaign.digests}
+    earlier = [layout.handoff(name) for name in PHASES[: PHASES.index(phase)]]
+    return given | {layout.relative(path): None for path in (*earlier, *_INPUTS[phase](campaign, layout))}
+
+
+def outputs(campaign: Campaign, phase: str) -> list[str]:
+    """The files of the phase that are there."""
+    paths = [path for path in _OUTPUTS[phase](campaign, campaign.layout) if path.is_file()]
+    return [campaign.layout.relative(path) for path in paths]
+
+
+def _of_phase3(campaign: Campaign, layout: Layout) -> list[Path]:
+    run = layout.run(campaign.baseline)
+    files = [run.manifest, run.stdout, run.stderr, run.result, run.episodes, layout.marker(campaign.baseline)]
+    return [*files, *sorted(layout.summary.glob("baseline_summary.*"))]
+
+
+def _of_phase4(campaign: Campaign, layout: Layout) -> list[Path]:
+    rows = [row.run_id for row in campaign.enabled]
+    files = [path for run_id in rows for path in (layout.run(run_id).result, layout.marker(run_id))]
+    return [*files, *(layout.summary / name for name in _SUMMARY_FILES)]
+
+
+def _host(campaign: Campaign) -> Json:
+    found = schema.read_or_empty("preflight", campaign.layout.preflight_report)
+    checks = {check["name"]: check["status"] for check in found.get("checks", [])}
+    return {
+        "mujoco_gl_effective": found.get("mujoco_gl_effective"),
+        "checks": checks,
+        "blocker": found.get("blocker"),
+    }
+
+
+def _capabilities(campaign: Campaign) -> Json:
+    known = schema.read_or_empty("cli_capabilities", campaign.layout.capabilities)
+    return {"version_text": known.get("version_text"), "flags": len(known.get("supported_flags", []))}
+
+
+def _baseline(campaign: Campaign) -> Json:
+    result = run.read_result(campaign.layout, campaign.baseline) or {}
+    keys = ("exit_code", "status", "reason", "episodes", "successes", "success_rate")
+    sha256 = collect.results_sha256(campaign.layout, [campaign.row(campaign.baseline)])
+    return {"run_id": campaign.baseline, **{key: result.get(key) for key in keys}, "results_sha256": sha256}
+
+
+def _counts(campaign: Campaign) -> Json:
+    results = collect.campaign_results(campaign)
+    reasons = collect.failure_reasons(campaign, results)
+    enabled = len(campaign.enabled)
+    return {
+        "enabled_rows": enabled,
+        "completed_rows": enabled - len(reasons),
+        "failed_rows": len(reasons),
+        "failures": reasons,
+        "results_sha256": collect.results_sha256(campaign.layout, campaign.enabled),
+    }
+
+
+_INPUTS: dict[str, Callable[[Campaign, Layout], list[Path]]] = {
+    "phase1": lambda _, layout: [layout.plan, layout.todo],
+    "phase2": lambda _, layout: [layout.capabilities],
+    "phase3": lambda _, layout: [layout.capabilities, layout.preflight_report],
+    "phase4": lambda _, layout: [layout.preflight_report],
+    "phase5": lambda _, layout: [layout.summary / name for name in _SUMMARY_FILES],
+}
+_OUTPUTS: dict[str, Callable[[Campaign, Layout], list[Path]]] = {
+    "phase1": lambda campaign, layout: [
+        *(layout.root / name for name in campaign.digests),
+        layout.capabilities,
+        layout.state / "lerobot_eval_help.txt",
+    ],
+    "phase2": lambda _, layout: sorted(layout.preflight.glob("*")),
+    "phase3": _of_phase3,
+    "phase4": _of_phase4,
+    "phase5": lambda _, layout: [layout.runbook, layout.results, layout.plan, layout.todo, layout.todo_list],
+}
+_DETAILS: dict[str, Callable[[Campaign], Json]] = {
+    "phase1": _capabilities,
+    "phase2": _host,
+    "phase3": _baseline,
+    "phase4": _counts,
+    "phase5": _counts,
+}
+
+
+def details(campaign: Campaign, phase: str) -> Json:
+    """Flags and version, backend and checks, the baseline's end, or row counts: by phase."""
+    return _DETAILS[phase](campaign)

@@ -1,0 +1,283 @@
+"""The contracts of one row: what its run folder and its marker must be.
+
+A run folder is held against itself: its top files against the attempt they are copies of, its result against what
+lerobot-eval left, its manifest against the matrix. So an edited number is found, whichever file it stands in.
+"""
+
+import filecmp
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from ..campaign.campaign import Campaign
+from ..campaign.layout import Layout, RunFolder
+from ..campaign.matrix import Row
+from ..core import files, schema, secret
+from ..core.errors import Finding
+from ..core.files import Json
+from ..engines import engine, proof
+from ..reporting import collect, video
+from ..runs import answer, identity, judgement, marker, parity, run
+from ..runs.judgement import AGAIN
+
+RowContract = Callable[[Campaign, Row], Iterator[Finding]]
+
+
+def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """The files of one row: there, of the right form, agreeing with each other and with the matrix."""
+    top = campaign.layout.run(row.run_id)
+    manifest, result = collect.load_run_manifest(top.manifest), collect.load_result(top.result)
+    yield from _marker(campaign, row, manifest, result)
+    yield from _differing(str(top.manifest), manifest, _asked(campaign, row, manifest))
+    yield from _differing(str(top.manifest), manifest, {"outcome": {key: result[key] for key in ("status", "reason")}})
+    yield from _planned(campaign, row, manifest)
+    yield from _copies(top, top.attempt(manifest["attempt"]), result)
+    if manifest["attempt"] != max(top.numbers(), default=0):
+        yield Finding(str(top.manifest), "it is not of the last attempt", AGAIN)
+    if result["status"] == "pass":
+        yield from _outcome(campaign.layout, top, manifest, result)
+    yield from _as_written(campaign, row, manifest, result)
+
+
+def _as_written(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Iterator[Finding]:
+    """The files are those that the run left, at times and on a device that a run has."""
+    top, state = campaign.layout.run(row.run_id), marker.read(campaign.layout, row.run_id)
+    if state is not None:
+        wanted = {"result_sha256": files.sha256_file(top.result)}
+        yield from _differing(str(campaign.layout.marker(row.run_id)), state, wanted)
+    yield from _identified(top.attempt(manifest["attempt"]), manifest)
+    yield from judgement.changed(top.attempt(manifest["attempt"]), result)
+    yield from judgement.untimely(top.path, manifest, result, state)
+    yield from judgement.pretended(campaign, top.manifest, manifest)
+
+
+def _identified(attempt: RunFolder, manifest: Json) -> Iterator[Finding]:
+    """The identity that the attempt wrote down is what its row hash is of; an older row hash has none."""
+    path, parts = attempt.path / identity.NAME, identity.read(attempt)
+    if not path.is_file():
+        return
+    yield from schema.findings("identity", files.read_json(path), str(path))
+    # A secret in a setting is in the hash and not in the file.
+    if parts and secret.MASK not in path.read_bytes() and identity.row_hash(parts) != manifest["row_hash"]:
+        yield Finding(str(path), "it is not what the run's row hash is of", AGAIN)
+
+
+def _marker(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Iterator[Finding]:
+    path = campaign.layout.marker(row.run_id)
+    state = marker.read(campaign.layout, row.run_id)
+    if state is None:
+        yield Finding(str(path), "the row's marker is missing or damaged", "Run pytest acceptance: it is restored")
+        return
+    for broken in marker.broken_steps(state):
+        yield Finding(str(path), f"an impossible step: {broken}", AGAIN)
+    wanted = {
+        "run_id": row.run_id,
+        "status": result["status"],
+        "reason": result["reason"],
+        "retry_index": manifest["retry_index"],
+        "gpu_id": manifest["gpu_id"],
+        "result_path": campaign.layout.relative(campaign.layout.run(row.run_id).result),
+    }
+    yield from _differing(str(path), state, wanted)
+    yield from _differing(f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
+
+
+def _asked(campaign: Campaign, row: Row, manifest: Json) -> Json:
+    """What the manifest must say for the row as the matrix has it; a retry may have run with a smaller batch."""
+    return {
+        "run_id": row.run_id,
+        "dry_run": False,
+        "task_suite": row.task_suite,
+        "task_ids": list(campaign.task_ids(row)),
+        "n_episodes": row.n_episodes,
+        "expected_episodes": row.n_episodes * len(campaign.task_ids(row)),
+        "seed": row.seed,
+        "batch_size_requested": row.batch_size,
+        "batch_size": min(manifest["batch_size"], row.batch_size),
+        "comparable": manifest["batch_size"] == row.batch_size,
+        "retry_index": manifest["retry_index"] if manifest["batch_size"] == row.batch_size else 1,
+        "policy_path": row.policy_path,
+    }
+
+
+def _planned(campaign: Campaign, row: Row, manifest: Json) -> Iterator[Finding]:
+    """Its record of what ran is what its hash stands for. A hash that is not today's is the result's own contract."""
+    plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
+    if manifest["row_hash"] != plan.row_hash:
+        return
+    attempt = replace(plan, batch_size=manifest["batch_size"], retry_index=manifest["retry_index"])
+    wanted = attempt.record(campaign.layout.run(row.run_id).attempt(manifest["attempt"]), manifest["gpu_id"])
+    where = str(campaign.layout.run(row.run_id).manifest)
+    yield from _differing(where, _placeless(manifest), _placeless(wanted))
+    yield from _differing(where, manifest, {"invalid": attempt.invalid})
+
+
+def _placeless(record: Json) -> Json:
+    """A record without its places: where checkpoint, program and checkouts lie may change, what they are may not."""
+    checkpoint = {key: value for key, value in record["checkpoint"].items() if key != "folder"}
+    # The commit of a checkout may change while its code, which the row hash covers, stays the same.
+    versions = {name: version.partition("+")[0] for name, version in record["versions"].items()}
+    return record | {"checkpoint": checkpoint, "command": _flags(record["command"]), "versions": versions}
+
+
+def _flags(command: Sequence[str]) -> list[str]:
+    """The flags of an evaluation that decide what it does, in order: neither the program's place nor the policy's."""
+    return [word for word in command if word.startswith("--") and not word.startswith("--policy.path=")]
+
+
+def _differing(where: str, found: Json, wanted: Json) -> Iterator[Finding]:
+    for key, value in files.redacted(wanted).items():
+        if found.get(key) != value:
+            yield Finding(f"{where}, key {key}", f"it is {found.get(key)!r}, and {value!r} by the other files", AGAIN)
+
+
+def _copies(top: RunFolder, attempt: RunFolder, result: Json) -> Iterator[Finding]:
+    """The files at the top are those of the last attempt, byte for byte."""
+    pairs = [
+        (top.manifest, attempt.manifest),
+        (top.result, attempt.result),
+        (top.stdout, attempt.stdout),
+        (top.stderr, attempt.stderr),
+    ]
+    if result["status"] == "pass":
+        pairs.append((top.episodes, attempt.episodes))
+    for copy, original in pairs:
+        if lost := [path for path in (copy, original) if not path.is_file()]:
+            yield from (Finding(str(path), "the file does not exist", AGAIN) for path in lost)
+        elif not copy.samefile(original) and not filecmp.cmp(copy, original, shallow=False):
+            yield Finding(str(copy), f"it differs from {original}", AGAIN)
+
+
+def _outcome(layout: Layout, top: RunFolder, manifest: Json, result: Json) -> Iterator[Finding]:
+    """The result and the episodes are what lerobot-eval's own files say."""
+    attempt = top.attempt(manifest["attempt"])
+    logs = (attempt.stdout, attempt.stderr)
+    metrics = engine.read_metrics(attempt.output, logs)
+    wanted = engine.reported(metrics) | {
+        "run_id": manifest["run_id"],
+        "attempt": manifest["attempt"],
+        "row_hash": manifest["row_hash"],
+        "dry_run": False,
+        "invalid": manifest["invalid"],
+        "unproven": manifest["unproven"],
+        "video_paths": [layout.relative(video) for video in attempt.videos()],
+    }
+    yield from _differing(str(top.result), result, wanted)
+    yield from judgement.diagnosed(attempt, manifest, result, metrics)
+    for log in logs:
+        told = engine.parse_log(log)
+        if told and None not in told[:2] and told[:2] != (metrics.successes, metrics.episodes):
+            yield Finding(str(log), f"it tells of {told[0]} of {told[1]} successes, eval_info.json does not", AGAIN)
+    suites = sorted({task.suite for task in metrics.tasks})
+    yield from _differing(str(attempt.output), {"task_group": suites}, {"task_group": [manifest["task_suite"]]})
+    records = engine.episode_records(metrics, manifest["batch_size"], manifest["n_episodes"], manifest["seed"])
+    for warning in metrics.warnings:
+        yield Finding(str(attempt.output), warning, "Look at eval_info.json and the logs", warning=True)
+    if files.read_lines(top.episodes) != records:
+        yield Finding(str(top.episodes), "its lines are not the episodes of eval_info.json", AGAIN)
+
+
+def backend(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """The row ran with the backend that preflight chose."""
+    manifest = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)
+    chosen = files.read_json(campaign.layout.preflight_report).get("mujoco_gl_effective")
+    if manifest["mujoco_gl"] != chosen:
+        what = f"the run used {manifest['mujoco_gl']}, preflight chose {chosen}"
+        yield Finding(str(campaign.layout.run(row.run_id).manifest), what, "Run the row again with --allow-overwrite")
+
+
+def result_stands(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """The row passed, with inputs that are still today's."""
+    path = campaign.layout.run(row.run_id).result
+    result = collect.load_result(path)
+    if result["status"] != "pass":
+        remedy = f"Read {result['stderr_log']}, mend it, and rerun: pytest acceptance --lf"
+        yield Finding(str(path), f"the run failed ({result['reason']}): {result['error_message']}", remedy)
+        return
+    plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
+    if result["row_hash"] != plan.row_hash:
+        attempt = campaign.layout.run(row.run_id).attempt(result["attempt"])
+        yield Finding(str(path), *identity.change(attempt, plan.identity_parts))
+
+
+def videos(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """The videos of a row that passed are there and play to their end."""
+    path = campaign.layout.run(row.run_id).result
+    result = collect.load_result(path)
+    if result["status"] == "pass" and not result["video_paths"]:
+        yield Finding(str(path), "the run has no videos", "Look for video errors in its stderr.log")
+    for name in result["video_paths"] if result["status"] == "pass" else ():
+        if not video.frame_count(campaign.layout.root / name):
+            yield Finding(str(campaign.layout.root / name), "the video does not play", AGAIN)
+
+
+def verdict(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """The policy succeeded often enough."""
+    path = campaign.layout.run(row.run_id).result
+    rate, least = collect.load_result(path)["success_rate"], campaign.threshold(row)
+    if rate is not None and rate < least:
+        what = f"the success rate is {rate:.3f}, at least {least:.3f} is asked for"
+        yield Finding(str(path), what, "Look at the videos; the threshold stands in campaign.toml")
+
+
+def valid_simulator(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """The simulator was the benchmark's; if not, the row stands, but a strict validation does not accept it."""
+    path = campaign.layout.run(row.run_id).result
+    if why := collect.load_result(path)["invalid"]:
+        remedy = "Run it again where preflight finds the simulator valid, with --allow-overwrite"
+        yield Finding(str(path), f"invalid: {why}", remedy, warning=True)
+
+
+def proven_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """A parity run with today's inputs shows that the engine plays lerobot-eval's episodes of the row's checkpoint."""
+    host = run.load_host(campaign.layout)
+    if run.refusal(campaign, row, host):
+        return  # its rows fail in phase 4; the engine is proven with the other checkpoints
+    plan = run.plan_row(campaign, row, host)
+    path = proof.path(campaign.layout, plan.proof_key)
+    if why := plan.unproven:
+        # An engine that cannot play another checkpoint than the baseline's fails that checkpoint's rows alone.
+        own = row.policy_path != campaign.row(campaign.baseline).policy_path and not proof.played(path)
+        remedy = "See the logs beside it; or engine = 'lerobot-eval'"
+        yield Finding(str(path), f"{row.policy_path}: {why}", remedy, warning=own)
+        return
+    for doubt in parity.doubts(path):
+        yield Finding(str(path), doubt, "Remove its folder, then pytest acceptance -m phase3: it is proven anew")
+
+
+def proven_engine(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """The engine is proven to play lerobot-eval's episodes; if not, a strict validation does not accept the row."""
+    path = campaign.layout.run(row.run_id).result
+    if why := collect.load_result(path)["unproven"] or _unproven_today(campaign, row):
+        remedy = "Run the parity gate, then the row again: pytest acceptance -m phase3, and with --allow-overwrite"
+        yield Finding(str(path), f"unproven: {why}", remedy, warning=True)
+
+
+def _unproven_today(campaign: Campaign, row: Row) -> str | None:
+    """Why today's certificates do not prove the engine for the attempt that passed, though they did when it ran."""
+    result = collect.load_result(campaign.layout.run(row.run_id).result)
+    if result["status"] != "pass" or not campaign.is_resident:
+        return None
+    plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
+    batch_size = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)["batch_size"]
+    return replace(plan, batch_size=batch_size).unproven if result["row_hash"] == plan.row_hash else None
+
+
+def known_answer(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """Of a policy whose outcome is known beforehand, exactly the known episodes succeeded."""
+    if collect.load_result(campaign.layout.run(row.run_id).result)["status"] == "pass":
+        yield from answer.differences(campaign, row)
+
+
+# What holds for each run, the baseline's in phase 3 and every row's in phase 4; first what says most of a failed one.
+RUN_CONTRACTS = ("result", "evidence", "backend", "videos", "verdict", "simulator", "engine", "known_answer")
+ROW_CONTRACTS: dict[str, RowContract] = {
+    "evidence": evidence,
+    "backend": backend,
+    "result": result_stands,
+    "videos": videos,
+    "verdict": verdict,
+    "known_answer": known_answer,
+    "simulator": valid_simulator,
+    "engine": proven_engine,
+    "parity": proven_row,
+}

@@ -1,0 +1,104 @@
+"""The end of a phase: its summaries and its handoff, written by one process from what is on disk.
+
+A handoff's status is what the contracts say about the disk. Phases 1 to 3 pass or are blocked; phase 4 is partial
+when rows failed; phase 5 is partial when phase 4 was.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..campaign.campaign import Campaign
+from ..campaign.layout import PHASES, Layout, phase_before
+from ..core import files, git, schema
+from ..core.errors import UsageError, errors
+from ..core.files import Json
+from ..reporting import caveat, collect, progress, report
+from ..runs import run
+from . import delivery, validate
+
+MAY_BE_PARTIAL = ("phase4", "phase5")
+_SUMMARIES: dict[str, Callable[[Campaign], dict[str, str]]] = {
+    "phase3": collect.baseline_tables,
+    "phase4": collect.tables,
+}
+
+
+def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Json:
+    """Writes the phase's summaries or pages, then its handoff, which it returns, and puts it on the campaign's plan.
+
+    `owner` is who the plan's progress line names.
+    """
+    last, before = files.read_or_empty(campaign.layout.handoff(phase)), _before(campaign, phase)
+    progress.ensure(campaign.layout)
+    _write_tables_and_pages(campaign, phase, before)
+    status, notes = _status(campaign, phase, before)
+    notes += [str(each) for each in caveat.of_phase(campaign, phase) if not (before and before.blocks)]
+    handoff: Json = {
+        "schema_version": schema.VERSION,
+        "phase": phase,
+        "status": status,
+        "generated_at_utc": files.utc_now(),
+        "git_commit": git.commit(campaign.layout.root),
+        "inputs": delivery.inputs(campaign, phase),
+        "outputs": delivery.outputs(campaign, phase),
+        "notes": [note.replace(f"{campaign.layout.root}/", "") for note in notes],
+        "details": delivery.details(campaign, phase),
+    }
+    files.write_json(campaign.layout.handoff(phase), handoff)
+    voided = [] if status == "pass" else _voided(campaign.layout, phase)
+    progress.record(campaign.layout, handoff, last, voided, owner)
+    return handoff
+
+
+def _voided(layout: Layout, phase: str) -> list[str]:
+    """Takes the later handoffs away, which stood on what no longer holds, and returns their phases."""
+    later = [name for name in PHASES[PHASES.index(phase) + 1 :] if layout.handoff(name).exists()]
+    for name in later:
+        layout.handoff(name).unlink()
+    return later
+
+
+@dataclass(frozen=True)
+class Before:
+    """Why the phase before does not let this one pass. Reasons are handed on as they are: phase 5 names what stopped
+    phase 2."""
+
+    blocks: bool
+    notes: tuple[str, ...]
+
+
+def _before(campaign: Campaign, phase: str) -> Before | None:
+    previous = phase_before(phase)
+    if previous is None or not (findings := validate.handoff(campaign, previous)):
+        return None
+    value = validate.valid_handoff(campaign, previous)
+    own = value.get("notes", []) if value.get("status") != "pass" else []  # a pass that is refused is outdated
+    reasons = [note for note in own if not note.startswith("warning: ")]
+    return Before(bool(validate.blockers(campaign, phase)), tuple(reasons or map(str, findings)))
+
+
+def _write_tables_and_pages(campaign: Campaign, phase: str, before: Before | None) -> None:
+    """Writes what the phase tells of its results, unless one was changed after its run: its contract says so then."""
+    if phase in _SUMMARIES:
+        for row in campaign.enabled:
+            run.close_left_behind(campaign.layout, row.run_id)
+    try:
+        collect.require_unchanged(campaign.layout, [row.run_id for row in campaign.enabled])
+    except UsageError:
+        return
+    if phase in _SUMMARIES:
+        collect.write_tables(campaign, _SUMMARIES[phase](campaign))
+    if phase == "phase5" and not (before and before.blocks):
+        report.write(campaign)  # here too, since --lf leaves out the tests that wrote the pages
+
+
+def _status(campaign: Campaign, phase: str, before: Before | None) -> tuple[str, list[str]]:
+    if before and before.blocks:
+        return "blocked", list(before.notes)
+    findings = validate.check(campaign, phase)
+    notes = [str(finding) for finding in findings]
+    if before:
+        return "partial", [*before.notes, *notes]
+    if not errors(findings):
+        return "pass", notes
+    return ("partial" if phase in MAY_BE_PARTIAL else "blocked"), notes

@@ -1,0 +1,125 @@
+"""Holds the disk against the contracts: one phase, one contract, or everything up to a phase with its handoffs.
+
+Gates, handoffs and `tracka validate` all come here, so they cannot disagree.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from ..campaign.campaign import Campaign
+from ..campaign.layout import PHASES, phase_before
+from ..campaign.matrix import Row
+from ..core import files, memo, schema
+from ..core.errors import Finding, TrackaError, UsageError, collected, errors, some
+from ..core.files import Json
+from ..reporting import progress
+from . import delivery
+from .contracts import CONTRACTS
+from .evidence import ROW_CONTRACTS
+
+
+def check(campaign: Campaign, phase: str) -> list[Finding]:
+    """All findings in the artifacts of one phase, its handoff aside."""
+    with memo.lasting():
+        found = [finding for name in CONTRACTS[phase] for finding in holds(campaign, phase, name)]
+    return list(dict.fromkeys(found))
+
+
+def holds(campaign: Campaign, phase: str, name: str) -> list[Finding]:
+    """The findings of one contract, warnings among them."""
+    try:
+        return list(CONTRACTS[phase][name](campaign))
+    except TrackaError as error:
+        return list(error.findings)
+
+
+def row_holds(campaign: Campaign, row: Row, name: str) -> list[Finding]:
+    """The findings of one contract of a row: a name of evidence.ROW_CONTRACTS."""
+    try:
+        return list(ROW_CONTRACTS[name](campaign, row))
+    except TrackaError as error:
+        return list(error.findings)
+
+
+def validate(campaign: Campaign, phases: Sequence[str] = PHASES, strict: bool = False) -> list[Finding]:
+    """What breaks the contracts of `phases`, the handoffs of the phases before them included.
+
+    Warnings are left out unless `strict`.
+    """
+    last = max(PHASES.index(phase) for phase in phases)
+    findings = [finding for phase in PHASES[: last + 1] for finding in handoff(campaign, phase)]
+    findings += [finding for phase in phases for finding in check(campaign, phase)]
+    findings += collected(findings, lambda: list(progress.findings(campaign, phases))) or []
+    found = list(dict.fromkeys(findings))
+    return found if strict else errors(found)
+
+
+def read_handoff(campaign: Campaign, phase: str) -> Json:
+    """The phase's handoff. Raises UsageError where it is missing or broken."""
+    path = campaign.layout.handoff(phase)
+    remedy = f"Run {phase}: pytest acceptance -m {phase}"
+    if not path.exists():
+        raise UsageError(Finding(str(path), f"{phase} has handed nothing over", remedy))
+    value = schema.read("handoff", path)
+    if value["phase"] != phase:
+        raise UsageError(Finding(f"{path}, key phase", f"this is the handoff of {value['phase']}", remedy))
+    return value
+
+
+def handoff(campaign: Campaign, phase: str) -> list[Finding]:
+    """Why the phase after `phase` may not start: no valid handoff, one that does not say pass, or an outdated one."""
+    try:
+        value = read_handoff(campaign, phase)
+    except UsageError as error:
+        return list(error.findings)
+    where, remedy = str(campaign.layout.handoff(phase)), f"Mend it, then run {phase} again: pytest acceptance"
+    if value["status"] != "pass":
+        return [Finding(where, f"{phase} is {value['status']}: {_in_short(value['notes'])}", remedy)]
+    return [*_outdated(campaign, value, where), *_lost(campaign, value, where), *_untold(campaign, value, where)]
+
+
+def blockers(campaign: Campaign, phase: str) -> list[Finding]:
+    """Why `phase` may not start, by the handoff before it. Phase 5 may close a partial phase 4."""
+    before = phase_before(phase)
+    if before is None:
+        return []
+    closes = phase == PHASES[-1] and valid_handoff(campaign, before).get("status") == "partial"
+    return [] if closes else handoff(campaign, before)
+
+
+def valid_handoff(campaign: Campaign, phase: str) -> Json:
+    """The phase's handoff, or an empty one where `read_handoff` would refuse."""
+    try:
+        return read_handoff(campaign, phase)
+    except UsageError:
+        return {}
+
+
+def _in_short(notes: Sequence[str], most: int = 3) -> str:
+    rest = f"; and {len(notes) - most} more" if len(notes) > most else ""
+    return "; ".join(note.rstrip(".") for note in notes[:most]) + rest
+
+
+def _outdated(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
+    for name, digest in value["inputs"].items():
+        path = campaign.layout.root / name
+        if digest and (not path.is_file() or files.sha256_file(path) != digest):
+            what = f"{name} has changed since {value['phase']} was accepted"
+            yield Finding(where, what, f"Run {value['phase']} again: pytest acceptance")
+
+
+def _untold(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
+    """Files or facts of the phase that its handoff does not hold, or holds otherwise than the disk."""
+    remedy = f"Run {value['phase']} again: pytest acceptance"
+    there = {"inputs": list(campaign.digests), "outputs": delivery.outputs(campaign, value["phase"])}
+    for key, wanted in there.items():
+        named = frozenset(value[key])
+        if missing := [name for name in wanted if name not in named]:
+            yield Finding(f"{where}, key {key}", f"it does not name {some(missing)}", remedy)
+    if value["details"] != delivery.details(campaign, value["phase"]):
+        yield Finding(f"{where}, key details", "the artifacts say otherwise", remedy)
+
+
+def _lost(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
+    for name in value["outputs"]:
+        if not (campaign.layout.root / name).exists():
+            yield Finding(where, f"the output {name} is gone", f"Run {value['phase']} again: pytest acceptance")

@@ -1,0 +1,1 @@
+"""From a bare Python to the locked environment, with the standard library alone."""

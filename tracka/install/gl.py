@@ -1,0 +1,117 @@
+"""The system's OpenGL libraries: which are missing, and their installation where this process may install.
+
+Guarantees: nothing is loaded into this process; packages are installed by root alone, with apt-get; a library that
+no package of this release brings is a warning as long as something can draw.
+"""
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from ..core.errors import Finding, InstallFailed, ToolMissing
+from ..core.files import without_password
+
+LOG = logging.getLogger("tracka.setup")
+PROBE = """
+import ctypes, glob, sys
+def there(name):
+    if "/" in name:
+        return bool(glob.glob(name))
+    try:
+        return bool(ctypes.CDLL(name))
+    except OSError:
+        return False
+for line in sys.argv[1:]:
+    print(int(any(there(name) for name in line.split())))
+"""
+
+
+@dataclass(frozen=True)
+class GlLibrary:
+    """One thing to find under any of its names, a soname or a file pattern, and the Debian package that brings it."""
+
+    names: tuple[str, ...]
+    package: str
+    needed: bool = False
+
+    def __str__(self) -> str:
+        return self.names[0].rsplit("/", 1)[-1]
+
+
+LIBRARIES = (
+    GlLibrary(("libEGL.so.1",), "libegl1", needed=True),
+    GlLibrary(("libEGL_mesa.so.0", "libEGL_nvidia.so.0"), "libegl-mesa0", needed=True),
+    GlLibrary(("libGL.so.1",), "libgl1", needed=True),
+    GlLibrary(("libOpenGL.so.0",), "libopengl0", needed=True),
+    GlLibrary(("libGLESv2.so.2",), "libgles2"),
+    GlLibrary(("libOSMesa.so.8", "libOSMesa.so.6"), "libosmesa6"),
+    GlLibrary(("/usr/share/glvnd/egl_vendor.d/*mesa.json", "/etc/glvnd/egl_vendor.d/*mesa.json"), "libegl-mesa0"),
+    GlLibrary(
+        ("/usr/lib*/dri/swrast_dri.so", "/usr/lib/*/dri/swrast_dri.so", "/usr/lib/*/libgallium*"), "libgl1-mesa-dri"
+    ),
+)
+
+
+def missing_gl_libraries(needed_only: bool = False) -> list[str]:
+    """The name of every library that cannot be loaded."""
+    return [str(library) for library in _missing(needed_only)]
+
+
+def _missing(needed_only: bool = False) -> list[GlLibrary]:
+    wanted = [library for library in LIBRARIES if library.needed or not needed_only]
+    argv = [sys.executable, "-I", "-S", "-c", PROBE, *(" ".join(library.names) for library in wanted)]
+    answers = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout.split()
+    # A library may end the process that loads it; then no answer is a good one.
+    answers += ["0"] * (len(wanted) - len(answers))
+    return [library for library, answer in zip(wanted, answers, strict=True) if answer != "1"]
+
+
+def ensure_gl(install_optional: bool = True) -> None:
+    """Installs what is missing, or says in one line what to install; fails where nothing could draw.
+
+    Without `install_optional` only a lack of what drawing needs is acted upon, then for all at once.
+    """
+    if not _missing(needed_only=not install_optional):
+        return
+    missing = _missing()
+    installs = os.geteuid() == 0 and shutil.which("apt-get") is not None
+    log = _apt_install(_packages(missing)) if installs else ""
+    left = _missing() if installs else missing
+    if any(library.needed for library in left):
+        raise (InstallFailed if installs else ToolMissing)(_finding(left, log))
+    if left:
+        LOG.warning("warning: %s", _finding(left, ""))
+
+
+def _finding(missing: list[GlLibrary], log: str) -> Finding:
+    names = ", ".join(map(str, missing))
+    remedy = f"Install them as root: apt-get install --no-install-recommends {' '.join(_packages(missing))}"
+    return Finding("OpenGL", f"missing {names}" + (f"; apt-get said: {log}" if log else ""), remedy)
+
+
+def _packages(missing: list[GlLibrary]) -> list[str]:
+    return sorted({library.package for library in missing})
+
+
+def _apt_install(packages: list[str]) -> str:
+    """Installs `packages`, one by one where not all can be had; returns the last line of the last failure."""
+    LOG.info("set-up: apt-get install %s ...", " ".join(packages))
+    failure = _apt_get("update")
+    if not _apt_get("install", "--yes", "--no-install-recommends", *packages):
+        return ""
+    for package in packages:
+        failure = _apt_get("install", "--yes", "--no-install-recommends", package) or failure
+    return failure
+
+
+def _apt_get(*words: str) -> str:
+    """The last line that a failed apt-get printed; empty after success."""
+    argv = ["apt-get", "--quiet", "--option", "DPkg::Lock::Timeout=120", *words]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
+    said = without_password(done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}")
+    lines = said.splitlines()
+    return lines[-1] if done.returncode else ""

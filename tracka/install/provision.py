@@ -1,0 +1,220 @@
+"""The set-up: from a Python 3.12 and this repository to a virtual environment in which every gate can run.
+
+Guarantees: every package comes from requirements.lock and is checked against its hash, the installer and the build
+tool included; nothing is compiled and nothing asks on standard input; LIBERO's configuration and assets are in place
+before anything imports it; a second call finds its stamp and installs nothing; two calls at once wait for each other;
+a folder that is no virtual environment is never touched.
+
+Standard library only: this runs before anything is installed. What it does goes to the logger `tracka.setup`.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..core.errors import Finding, InstallFailed, ToolMissing, TrackaError
+from ..core.files import Json, read_json, sha256_file, without_password, write_json
+from .assets import ASSET_LIST, place_libero_assets, write_libero_config
+from .gl import ensure_gl
+
+LOG = logging.getLogger("tracka.setup")
+LOCK = "requirements.lock"
+BOOTSTRAP = ("setuptools", "uv")
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+TAIL_LINES = 15
+
+
+def provision(root: Path, python: Path, venv: Path, lerobot: Path | None = None) -> None:
+    """Brings `venv` to the state that `root`'s lock asks for, made with `python` where it does not exist yet.
+
+    `lerobot` is a checkout to install, editable, in the place of the locked lerobot.
+    Raises ToolMissing for a missing tool and InstallFailed for a step that failed.
+    """
+    root, venv = root.absolute(), venv.absolute()
+    if not (root / LOCK).is_file():
+        raise ToolMissing(Finding(str(root / LOCK), "there is no lock to install", "Run this in a checkout of Track A"))
+    with _one_at_a_time(root / LOCK):
+        done = is_current(root, venv, lerobot)
+        ensure_gl(install_optional=not done)
+        if done:
+            LOG.debug("%s is up to date: nothing to install", venv)
+        else:
+            _build(root, python, venv, lerobot)
+
+
+def _build(root: Path, python: Path, venv: Path, lerobot: Path | None) -> None:
+    stamp_path(venv).unlink(missing_ok=True)
+    if not _runs(venv / "bin" / "python"):
+        _make_venv(python, venv)
+    _install_bootstrap(root, venv)
+    _install_lock(root, venv)
+    _install_projects([*_projects(root), *([lerobot] if lerobot else [])], venv)
+    with _step("LIBERO's configuration and assets"):
+        write_libero_config(venv)
+        place_libero_assets(venv)
+    write_json(stamp_path(venv), _state(root, venv, lerobot))
+
+
+def stamp_path(venv: Path) -> Path:
+    return venv / "tracka-setup.json"
+
+
+def is_current(root: Path, venv: Path, lerobot: Path | None = None) -> bool:
+    """Whether the last set-up of `venv` ended well and still fits the files that it was made from."""
+    if not (venv / "bin" / "python").exists() or not stamp_path(venv).is_file():
+        return False
+    try:
+        return read_json(stamp_path(venv)) == _state(root, venv, lerobot)
+    except TrackaError:
+        return False
+
+
+def _state(root: Path, venv: Path, lerobot: Path | None = None) -> Json:
+    """What the set-up depends on. The folders belong to it: a moved environment has stale paths inside."""
+    package = Path(__file__).parent
+    inputs = [root / LOCK, *(package / name for name in ("assets.py", "gl.py", "provision.py"))]
+    inputs += [project / "pyproject.toml" for project in _projects(root)]
+    digest = hashlib.sha256("".join(sha256_file(path) for path in inputs).encode()).hexdigest()
+    places = {"root": str(root), "venv": str(venv), "lerobot": str(lerobot) if lerobot else None}
+    return {"assets": sha256_file(ASSET_LIST), "inputs": digest, **places}
+
+
+def _projects(root: Path) -> list[Path]:
+    """This project and the policy plug-ins of its fixtures: lerobot finds a plug-in only where it is installed."""
+    return [root, *sorted(path.parent for path in root.glob("fixtures/lerobot_policy_*/pyproject.toml"))]
+
+
+def _make_venv(python: Path, venv: Path) -> None:
+    if venv.exists() and any(venv.iterdir()) and not (venv / "pyvenv.cfg").is_file():
+        raise ToolMissing(Finding(str(venv), "this folder is no virtual environment", "Move it away or name another"))
+    with _step(f"virtual environment {venv}"):
+        if _succeeds([str(python), "-c", "import ensurepip, venv"]):
+            _run([str(python), "-m", "venv", "--clear", str(venv)], "Check that the folder can be written")
+        else:
+            _run([_outer_uv(python), "venv", "--clear", "--python", str(python), str(venv)], "Check the folder")
+
+
+def _outer_uv(python: Path | str) -> str:
+    uv = shutil.which("uv")
+    if uv is None:
+        remedy = "Run `apt-get install python3.12-venv` as root, or install uv"
+        raise ToolMissing(Finding(str(python), "this Python has no pip for a virtual environment", remedy))
+    return uv
+
+
+def _install_bootstrap(root: Path, venv: Path) -> None:
+    """The installer and the build tool, from the lock: nothing may come from outside it, not even these."""
+    python = str(venv / "bin" / "python")
+    if _succeeds([python, "-c", "import pip"]):
+        install = [python, "-m", "pip", "install"]
+    else:
+        install = [_outer_uv(python), "pip", "install", "--python", python]
+    with _step("installer"), tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
+        file.write("".join(lock_block((root / LOCK).read_text(), name) for name in BOOTSTRAP))
+        file.flush()
+        _run([*install, "--no-deps", "--require-hashes", "-r", file.name], "Check the package index (pip's settings)")
+
+
+def lock_block(lock: str, name: str) -> str:
+    """The lines of the lock that pin the package `name` and its hashes."""
+    lines = lock.splitlines(keepends=True)
+    starts = [number for number, line in enumerate(lines) if line.startswith(f"{name}==")]
+    if not starts:
+        raise ToolMissing(Finding(LOCK, f"{name} is not pinned", "Run `make lock`"))
+    end = starts[0] + 1
+    while end < len(lines) and lines[end].lstrip().startswith("--hash="):
+        end += 1
+    # The last hash line carries no backslash, so the block stands alone.
+    return "".join(lines[starts[0] : end])
+
+
+def _install_lock(root: Path, venv: Path) -> None:
+    argv = _uv(venv, "sync", "--require-hashes", "--no-build-isolation", str(root / LOCK))
+    remedy = "Check the package index (uv's own settings apply) and the free disk space: about 8 GB are needed"
+    with _step("packages of the lock, about 7 GB"):
+        _run(argv, remedy)
+
+
+def _install_projects(projects: Sequence[Path], venv: Path) -> None:
+    words = [word for project in projects for word in ("--editable", str(project))]
+    with _step("this project"):
+        _run(_uv(venv, "install", "--no-deps", "--no-build-isolation", *words), "Check pyproject.toml")
+
+
+def _uv(venv: Path, command: str, *words: str) -> list[str]:
+    return [str(venv / "bin" / "uv"), "pip", command, "--python", str(venv / "bin" / "python"), *words]
+
+
+def _environment() -> dict[str, str]:
+    """The user's environment less what would send packages or imports elsewhere."""
+    unwanted = ("PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "VIRTUAL_ENV")
+    environment = {key: value for key, value in os.environ.items() if key not in unwanted}
+    environment.setdefault("UV_HTTP_TIMEOUT", "300")
+    environment |= {"PYTHONUNBUFFERED": "1", "TZ": "UTC"}
+    if CERTIFICATES.is_file():
+        # uv brings its own authorities; behind a proxy with one of its own only the machine's list will do.
+        environment.setdefault("UV_SYSTEM_CERTS", "1")
+    return environment
+
+
+def _runs(python: Path) -> bool:
+    return python.exists() and _succeeds([str(python), "-c", "import sys; sys.exit(sys.version_info[:2] != (3, 12))"])
+
+
+def _succeeds(argv: Sequence[str]) -> bool:
+    try:
+        return _capture(argv).returncode == 0
+    except OSError:
+        return False
+
+
+def _capture(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=_environment(),
+    )
+
+
+def _run(argv: Sequence[str], remedy: str) -> None:
+    try:
+        done = _capture(argv)
+    except OSError as error:
+        raise ToolMissing(Finding(argv[0], f"it does not start ({error.strerror})", remedy)) from None
+    LOG.debug("$ %s\n%sexit code %d", " ".join(argv), without_password(done.stdout), done.returncode)
+    if done.returncode:
+        last = "\n".join(without_password(done.stdout).strip().splitlines()[-TAIL_LINES:])
+        raise InstallFailed(Finding(" ".join(argv), f"exit code {done.returncode}, its last lines:\n{last}\n", remedy))
+
+
+@contextmanager
+def _step(title: str) -> Iterator[None]:
+    start = time.monotonic()
+    LOG.info("set-up: %s ...", title)
+    yield
+    LOG.info("set-up: %s: %.1f s", title, time.monotonic() - start)
+
+
+@contextmanager
+def _one_at_a_time(path: Path) -> Iterator[None]:
+    """Holds an advisory lock on the lock file itself, so that no further file is needed."""
+    # Opened for writing because network file systems refuse an exclusive lock on less; nothing is written.
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            LOG.info("set-up: waiting for another set-up of this folder ...")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

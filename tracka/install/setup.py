@@ -1,0 +1,247 @@
+"""`tracka setup`: the environment that a campaign runs in, with the log of its making and snapshots of what it is.
+
+    python3.12 -m tracka setup --artifacts-dir tasks/NAME/artifacts/preflight
+
+Guarantees: bad arguments are said together and nothing is started; a second call installs nothing; the log and the
+snapshots belong to the environment that was made, whichever Python made it. Exit codes: 2 bad arguments, 3 a tool is
+missing, 4 an installation failed.
+
+Standard library only: on a fresh machine this runs before anything is installed.
+"""
+
+import argparse
+import logging
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..core.errors import Finding, InstallFailed, ToolMissing, TrackaError, UsageError, screen
+from ..core.files import copy_atomic, make_folder, redacted, utc_now, without_password, write_text
+from .provision import LOCK, is_current, lock_block, provision
+
+ROOT = Path(__file__).resolve().parents[2]
+LOG = logging.getLogger("tracka.setup")
+ENVIRONMENT = "vla_pi0"
+PYTHON = "3.12"
+DISK = Path("/mnt/local_storage")  # the plan's host has its caches there; elsewhere the user's own cache serves
+SNAPSHOTS = "import sys, pathlib; from tracka.preflight import inventory; inventory.write(pathlib.Path(sys.argv[1]))"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An environment as asked for on the command line; None where a flag was not given."""
+
+    artifacts_dir: Path
+    env_name: str = ENVIRONMENT
+    python_version: str = PYTHON
+    lerobot_dir: Path | None = None
+    hf_home: Path | None = None
+
+    @property
+    def venv(self) -> Path:
+        """The environment's folder: `.venv` is the one called vla_pi0, others stand beside it."""
+        return ROOT / (".venv" if self.env_name == ENVIRONMENT else f".venv-{self.env_name}")
+
+    @property
+    def lerobot(self) -> Path | None:
+        """The checkout to install; None for the lerobot of the lock."""
+        found = self.lerobot_dir or DISK / "src" / "lerobot"
+        return found.absolute() if self.lerobot_dir or found.is_dir() else None
+
+    @property
+    def command(self) -> str:
+        """The command line that asks for it."""
+        given = {"--env-name": self.env_name, "--python-version": self.python_version}
+        given |= {"--lerobot-dir": str(self.lerobot_dir or ""), "--hf-home": str(self.hf_home or "")}
+        given["--artifacts-dir"] = str(self.artifacts_dir)
+        words = [word for flag, value in given.items() if value for word in (flag, value)]
+        return shlex.join([f"python{PYTHON}", "-m", "tracka", "setup", *words])
+
+    @property
+    def hub_cache(self) -> Path | None:
+        """What HF_HOME shall be wherever this environment runs; None where the user's own default is good."""
+        found = self.hf_home or DISK / "huggingface"
+        return found.absolute() if self.hf_home or DISK.is_dir() else None
+
+
+def set_up(wanted: Wanted, python: Path) -> None:
+    """Makes or refreshes the environment, then writes `setup.log`, `pip_freeze.txt` and `env_snapshot.json`.
+
+    Raises UsageError with everything that is wrong with `wanted`, ToolMissing or InstallFailed.
+    """
+    if findings := list(_faults(wanted)):
+        raise UsageError(findings)
+    log, kept = wanted.artifacts_dir / "setup.log", log_file(wanted.venv)
+    installs = not is_current(ROOT, wanted.venv, wanted.lerobot)
+    try:
+        with _logged(log, earlier=kept):
+            LOG.debug("%s begins: %s", utc_now(), wanted.command)
+            provision(ROOT, python, wanted.venv, wanted.lerobot)
+            _remember_hub_cache(wanted)
+            _snapshots(wanted)
+            LOG.debug("%s made %s: %s", utc_now(), wanted.venv.name, wanted.command)
+    finally:
+        if (wanted.venv / "pyvenv.cfg").is_file() and (installs or not kept.is_file()):
+            copy_atomic(log, kept)  # after a failed installation too: the next one is made on what it left
+
+
+def _faults(wanted: Wanted) -> Iterator[Finding]:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", wanted.env_name):
+        yield Finding("--env-name", f"{wanted.env_name!r} is no plain name", "Use letters, digits, '.', '_' and '-'")
+    if wanted.python_version != PYTHON:
+        what = f"lerobot {_locked_lerobot()} needs Python {PYTHON}, not {wanted.python_version}"
+        yield Finding("--python-version", what, f"Leave it out, or say {PYTHON}")
+    if wanted.lerobot:
+        yield from _checkout_faults(wanted.lerobot, wanted.lerobot_dir is not None)
+    for flag, folder in {"--artifacts-dir": wanted.artifacts_dir, "--hf-home": wanted.hub_cache}.items():
+        if folder and not _can_be_written(folder):
+            yield Finding(flag, f"{folder} cannot be written", "Name a folder that is yours")
+
+
+def _checkout_faults(folder: Path, named: bool) -> Iterator[Finding]:
+    """A checkout of another lerobot would be refused by preflight, after minutes of installing."""
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
+    except (OSError, ValueError):
+        project = {}
+    instead = "leave the flag out" if named else "move it away"
+    remedy = f"Check out v{_locked_lerobot()} there, or {instead}: lerobot then comes from the lock"
+    if project.get("name") != "lerobot":
+        yield Finding("--lerobot-dir", f"{folder} is no checkout of lerobot", remedy)
+    elif project.get("version") != _locked_lerobot():
+        yield Finding("--lerobot-dir", f"{folder} is lerobot {project.get('version')}", remedy)
+
+
+def _locked_lerobot() -> str:
+    try:
+        return lock_block((ROOT / LOCK).read_text(), "lerobot").split("==")[1].split()[0].rstrip("\\")
+    except (OSError, ToolMissing):
+        return "0.6"
+
+
+def _can_be_written(folder: Path) -> bool:
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK)
+
+
+@contextmanager
+def _logged(path: Path, earlier: Path) -> Iterator[None]:
+    """Sends the set-up's words to the terminal and, with every command and its output, to `path`, after what earlier
+    set-ups of this environment said."""
+    write_text(path, earlier.read_text(errors="replace") if earlier.is_file() else "")
+    terminal, file = logging.StreamHandler(sys.stdout), logging.FileHandler(path, encoding="utf-8")
+    terminal.setLevel(logging.INFO)
+    file.addFilter(_redact)
+    LOG.setLevel(logging.DEBUG)
+    LOG.handlers = [terminal, file]
+    try:
+        yield
+    except TrackaError as error:
+        LOG.debug("error: %s", error)
+        raise
+    finally:
+        LOG.handlers = []
+        file.close()
+
+
+def _redact(record: logging.LogRecord) -> bool:
+    """A filter that lets every line pass, its secrets taken out."""
+    record.msg, record.args = redacted(record.getMessage()), None
+    return True
+
+
+def _remember_hub_cache(wanted: Wanted) -> None:
+    """Puts HF_HOME where `environment.hf_home` finds it, so that a flag given once holds for every later command."""
+    if wanted.hub_cache:
+        make_folder(wanted.hub_cache)
+        write_text(hub_cache_file(wanted.venv), f"{wanted.hub_cache}\n")
+
+
+def log_file(venv: Path) -> Path:
+    """The file in an environment that tells how it was made."""
+    return venv / "setup.log"
+
+
+def commands(log: Path) -> dict[str, str]:
+    """The set-ups that succeeded, as a log tells of them: each command line once, and the environment it made."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    made = re.findall(rf"^\S+Z made (\S+): (python{PYTHON} -m tracka setup .*)$", text, re.MULTILINE)
+    return {command: venv for venv, command in made}
+
+
+def hub_cache_file(venv: Path) -> Path:
+    """The file in an environment that holds its HF_HOME."""
+    return venv / "etc" / "tracka" / "hf_home"
+
+
+def _snapshots(wanted: Wanted) -> None:
+    """Taken by the environment's own Python: this one may have nothing installed."""
+    argv = [str(wanted.venv / "bin" / "python"), "-c", SNAPSHOTS, str(wanted.artifacts_dir.absolute())]
+    done = subprocess.run(argv, cwd=ROOT, env=_environment(wanted), capture_output=True, text=True)
+    if done.returncode:
+        what = f"the new environment cannot describe itself: {without_password(done.stderr).strip()[-500:]}"
+        raise InstallFailed(Finding(str(wanted.venv), what, "Remove it and set up again"))
+
+
+def _environment(wanted: Wanted) -> Mapping[str, str]:
+    cache = {"HF_HOME": str(wanted.hub_cache)} if wanted.hub_cache else {}
+    return {**os.environ, **cache, "PYTHONUNBUFFERED": "1", "TZ": "UTC"}
+
+
+def _folder(word: str) -> Path:
+    if not word:
+        raise argparse.ArgumentTypeError("name a folder, such as tasks/NAME/artifacts/preflight")
+    return Path(word)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line: the plan's flags."""
+    made = argparse.ArgumentParser(
+        prog="tracka setup", description="Make or refresh the environment of a campaign.", allow_abbrev=False
+    )
+    made.add_argument("--env-name", default=ENVIRONMENT, help=f"its name (default: {ENVIRONMENT}, the folder .venv)")
+    made.add_argument("--python-version", default=PYTHON, help=f"its Python (default and only choice: {PYTHON})")
+    made.add_argument(
+        "--lerobot-dir",
+        type=Path,
+        help=f"a checkout of lerobot to install (default: {DISK}/src/lerobot, else the lock)",
+    )
+    made.add_argument(
+        "--hf-home", type=Path, help=f"the hub's cache (default: {DISK}/huggingface, else the user's own)"
+    )
+    made.add_argument("--artifacts-dir", type=_folder, required=True, help="where the log goes: artifacts/preflight")
+    made.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    given = vars(parser().parse_args(arguments))
+    dry_run, wanted = given.pop("dry_run"), Wanted(**given)
+    try:
+        if dry_run:
+            _say(wanted)
+        else:
+            set_up(wanted, Path(sys.executable))
+    except TrackaError as error:
+        print(screen(error.findings), file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {error.filename or 'the system'}: {error.strerror}. Mend its permissions", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _say(wanted: Wanted) -> None:
+    if findings := list(_faults(wanted)):
+        raise UsageError(findings)
+    print(f"would make {wanted.venv} with {sys.executable} from {ROOT / LOCK}")
+    print(f"would install lerobot from {wanted.lerobot or 'the lock'}; HF_HOME {wanted.hub_cache or 'unchanged'}")
+    print(f"would write setup.log, pip_freeze.txt and env_snapshot.json into {wanted.artifacts_dir}")

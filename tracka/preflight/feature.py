@@ -1,0 +1,247 @@
+"""Whether a policy takes what LIBERO gives: cameras, state and action, read from a checkpoint's JSON and headers alone.
+
+lerobot-eval compares the cameras' names only, and only without a rename_map; what else does not fit ends a row
+minutes later, inside torch. It also puts the campaign's rename_map, or none, in the place of the checkpoint's own.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ..campaign.campaign import Campaign, EvalSettings
+from ..checkpoints import checkpoint
+from ..checkpoints.policy import ACTION, PREPROCESSOR, STATE, STRICT, TOLERANT, Policy, read
+from ..core.check import Check
+from ..core.errors import Finding, TrackaError, some
+
+# What lerobot 0.6.1 gives of LIBERO (test_feature.py holds it against lerobot's own classes).
+CAMERAS = {"agentview_image": "image", "robot0_eye_in_hand_image": "image2"}
+HAND = "robot0_eye_in_hand_image"
+NUMBERS = {STATE: 8, ACTION: 7}
+# Keys of a config.json that say to what size frames are brought, and how many numbers are padded to.
+RESIZED = ("image_resolution", "resize_imgs_with_padding", "resize_shape", "image_resize_shape", "resize_images_to")
+PADDED = {STATE: "max_state_dim", ACTION: "max_action_dim"}
+EMPTY = re.compile(r"observation\.images\.empty_camera_\d+")
+LIBERO_STEP = "libero_processor"  # turns frames by 180 degrees (lerobot/processor/env_processor.py)
+WRIST = re.compile(r"wrist|hand|gripper")
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the environment gives: each camera's key, each key's frame, and the numbers."""
+
+    keys: Mapping[str, str]  # LIBERO's own name of a camera -> its key
+    cameras: Mapping[str, tuple[int, ...]]
+    numbers: Mapping[str, int]
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def seen(self) -> dict[str, tuple[int, ...]]:
+        """The cameras as the policy sees them, renamed."""
+        return {self.renamed.get(key, key): shape for key, shape in self.cameras.items()}
+
+    @property
+    def hand(self) -> str:
+        """The key of the camera on the hand."""
+        return self.keys[HAND]
+
+
+def check(spec: Campaign, policy_path: str) -> Check:
+    """The check `features:POLICY_PATH` over all rows of the policy; a mismatch that may do no harm is a warning."""
+    name = f"features:{policy_path}"
+    try:
+        folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
+        found, evidence = [], ""
+        for settings, rows in by_settings(spec, policy_path):
+            policy, env = read(folder, settings), given(settings)
+            found += [_of(rows, finding) for finding in compare(policy, env)]
+            evidence = evidence or _evidence(policy, env)
+    except TrackaError as error:
+        found = list(error.findings)
+    if not found:
+        return Check(name, "pass", evidence)
+    failed = any(not finding.warning for finding in found)
+    what = "; ".join(f"{finding.where}: {finding.what}" for finding in found)
+    remedy = "; ".join(dict.fromkeys(finding.remedy for finding in found))
+    return Check(name, "fail" if failed else "warn", what, remedy, required=failed)
+
+
+def by_settings(spec: Campaign, policy_path: str) -> Iterator[tuple[EvalSettings, list[str]]]:
+    """The policy's settings as far as they matter here, each once with its rows; rows are left out if all agree."""
+    groups: dict[str, tuple[EvalSettings, list[str]]] = {}
+    for row in spec.enabled:
+        if row.policy_path == policy_path:
+            one = spec.settings(row)
+            key = repr((one.rename_map, one.observation_height, one.observation_width, one.flags))
+            groups.setdefault(key, (one, []))[1].append(row.run_id)
+    if len(groups) < 2:
+        yield next((settings for settings, _ in groups.values()), spec.defaults), []
+    else:
+        yield from groups.values()
+
+
+def _of(rows: Sequence[str], finding: Finding) -> Finding:
+    where = f"{finding.where} (rows {some(rows)})" if rows else finding.where
+    return Finding(where, finding.what, finding.remedy, finding.warning)
+
+
+def given(settings: EvalSettings) -> Given:
+    """What LIBERO gives under these settings. Raises TrackaError where the mapping of cameras is no JSON."""
+    names = CAMERAS
+    if mapping := settings.flags.get("env.camera_name_mapping"):
+        try:
+            names = {camera: str(dict(json.loads(str(mapping)))[camera]) for camera in CAMERAS}
+        except (ValueError, TypeError, KeyError):
+            what = "it is no JSON object with both cameras"
+            remedy = f"Write it like '{json.dumps(CAMERAS)}'"
+            raise TrackaError(Finding("flags, key env.camera_name_mapping", what, remedy)) from None
+    keys = {camera: f"observation.images.{name}" for camera, name in names.items()}
+    numbers = {ACTION: NUMBERS[ACTION]} if settings.flags.get("env.obs_type") == "pixels" else NUMBERS
+    return Given(keys, dict.fromkeys(keys.values(), (3, *settings.frame)), numbers, settings.rename_map)
+
+
+def compare(policy: Policy, env: Given) -> list[Finding]:
+    """Everything that does not fit, errors and warnings."""
+    return [
+        *_cameras(policy, env),
+        *_numbers(policy, env),
+        *_sizes(policy, env),
+        *_renames(policy, env),
+        *_views(policy, env),
+        *_turned(policy),
+    ]
+
+
+def _cameras(policy: Policy, env: Given) -> Iterator[Finding]:
+    if not policy.inputs:
+        return
+    lost = [key for key in policy.cameras if key not in env.seen]
+    over = [key for key in env.seen if key not in policy.cameras]
+    refused = bool(lost and over and not env.renamed)  # by lerobot-eval, whatever the policy can do without
+    if not refused and not _too_many(policy, lost):
+        return
+    real = [key for key in lost if not EMPTY.fullmatch(key)]
+    what = f"the policy wants {some(real or lost)}, which LIBERO does not give"
+    what += f"; LIBERO gives {some(over)}, which the policy does not take" if over else ""
+    warned = policy.spare is None and not refused
+    what += f"; whether a {policy.kind} runs without, nobody has looked at" if warned else ""
+    yield Finding(policy.where, what, _remedy(policy, env), warned)
+
+
+def _too_many(policy: Policy, lost: Sequence[str]) -> bool:
+    """Whether more cameras are missing than the policy can do without."""
+    if policy.spare is None:
+        return any(not EMPTY.fullmatch(key) for key in lost)
+    return len(lost) > policy.spare
+
+
+def _remedy(policy: Policy, env: Given) -> str:
+    names = suggested(policy, env)
+    after = {names.get(key, key) for key in env.cameras}
+    if not names or _too_many(policy, [key for key in policy.cameras if key not in after]):
+        return (
+            f"Take a policy for LIBERO's cameras, {some(list(env.cameras))}: no rename_map can give this one all of its"
+        )
+    pairs = ", ".join(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in names.items())
+    flag = f"--rename_map='{json.dumps(names)}'"
+    return f"If these are the same views: rename_map = {{ {pairs} }} below [lerobot_eval] in campaign.toml ({flag})"
+
+
+def suggested(policy: Policy, env: Given) -> dict[str, str]:
+    """The rename_map that gives the policy most of its cameras: the one it was saved with, else by the names."""
+    saved = {key: name for key, name in policy.names.items() if key in env.cameras and name in policy.cameras}
+    kept = {key: name for key, name in env.renamed.items() if key in env.numbers}
+    spare = [key for key in env.cameras if key not in policy.cameras]
+    free = [key for key in policy.cameras if key not in env.cameras and not EMPTY.fullmatch(key)]
+    pairs: dict[str, str] = {}
+    for alike in (True, False):  # cameras on the hand with each other, then what is left, in order
+        for key in spare:
+            fits = [name for name in free if not alike or (key == env.hand) == bool(WRIST.search(name))]
+            if key not in pairs and fits:
+                pairs[key] = fits[0]
+                free.remove(fits[0])
+    # A map that changes nothing keeps lerobot-eval from comparing names, where the placeholders alone are missing.
+    same = {key: key for key in env.cameras if key in policy.cameras}
+    found = saved or pairs or same
+    return kept | found if found else {}
+
+
+def _numbers(policy: Policy, env: Given) -> Iterator[Finding]:
+    kinds = {key: kind for key, (kind, _) in policy.inputs.items()}
+    if STATE in policy.inputs and STATE not in {env.renamed.get(key, key) for key in env.numbers}:
+        remedy = "Leave env.obs_type and the state's name in rename_map as they are"
+        yield Finding(policy.where, f"the policy wants {STATE}, which LIBERO does not give", remedy)
+    for key in (key for key, kind in kinds.items() if kind == "ENV"):
+        what = f"the policy wants {key}, the environment's own state, which LIBERO does not give"
+        yield Finding(policy.where, what, "Take a policy for cameras", policy.kind not in STRICT)
+    for key, (_, shape) in {**policy.inputs, **policy.outputs}.items():
+        padded = policy.config.get(PADDED.get(key, ""))
+        if key in NUMBERS and shape not in ((NUMBERS[key],), (padded,)):
+            warned = policy.kind not in (*STRICT, *TOLERANT) and padded is None
+            yield _wrong(policy, key, f"is made for {times(shape)} numbers", warned)
+        if key in NUMBERS and isinstance(padded, int) and padded < NUMBERS[key]:
+            yield _wrong(policy, key, f"has room for {padded} numbers ({PADDED[key]})", False)
+    for key, count in dict(policy.statistics).items():
+        if count not in (1, NUMBERS[key]):
+            yield _wrong(policy, key, f"is normalised by {count} numbers", False)
+
+
+def _wrong(policy: Policy, key: str, what: str, warned: bool) -> Finding:
+    known = f"the policy's {key} {what}, LIBERO's has {NUMBERS[key]}"
+    return Finding(policy.where, known, "Take a policy that was trained for LIBERO's robot", warned)
+
+
+def _sizes(policy: Policy, env: Given) -> Iterator[Finding]:
+    """Frames of another size than the policy was made for, where its type takes them as they come."""
+    if policy.kind not in STRICT or any(policy.config.get(key) for key in RESIZED):
+        return
+    for key, shape in policy.cameras.items():
+        if key in env.seen and shape and shape != env.seen[key]:
+            what = f"{key} is made for {times(shape)}, LIBERO gives {times(env.seen[key])}, and a {policy.kind} does "
+            what += "not resize"
+            remedy = (
+                f"observation_height = {shape[-2]}, observation_width = {shape[-1]}" if len(shape) == 3 else "Mend it"
+            )
+            yield Finding(policy.where, what, f"{remedy} below [lerobot_eval] in campaign.toml", True)
+
+
+def _renames(policy: Policy, env: Given) -> Iterator[Finding]:
+    if wrong := [key for key in env.renamed if key not in (*env.cameras, *env.numbers)]:
+        what = f"rename_map renames {some(wrong)}, which LIBERO does not give"
+        yield Finding(policy.where, what, f"LIBERO gives {some([*env.cameras, *env.numbers])}", True)
+
+
+def _views(policy: Policy, env: Given) -> Iterator[Finding]:
+    """Cameras that feed another input than by their own names, or by the map that the checkpoint was saved with."""
+    for camera, name in CAMERAS.items():
+        own = f"observation.images.{name}"
+        meant, fed = policy.names.get(own, own), env.renamed.get(env.keys[camera], env.keys[camera])
+        if meant != fed and meant in policy.cameras and fed in policy.cameras:
+            saved = ", by the rename_map that the checkpoint was saved with" if own in policy.names else ""
+            what = f"{camera} feeds the policy's {fed}, and is meant for {meant}{saved}"
+            pair = f"rename_map = {{ {json.dumps(own)} = {json.dumps(meant)} }}"
+            remedy = pair if own != meant else "No rename_map for it"
+            yield Finding(policy.where, what, f"{remedy} below [lerobot_eval] in campaign.toml, and no other mapping")
+
+
+def _turned(policy: Policy) -> Iterator[Finding]:
+    """LIBERO's own step in the checkpoint's processor, which would turn frames that lerobot has turned upright."""
+    if LIBERO_STEP in policy.step_names:
+        what = f"{PREPROCESSOR} has the step {LIBERO_STEP}, which lerobot-eval runs before it: frames are turned twice"
+        yield Finding(policy.where, what, "Take that step out, if the policy was trained on upright frames")
+
+
+def times(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _evidence(policy: Policy, env: Given) -> str:
+    if not policy.inputs:
+        return f"{policy.where} names no features: lerobot takes LIBERO's"
+    used = [f"{key} ({times(shape)})" for key, shape in env.seen.items() if key in policy.cameras]
+    over = [key for key in env.seen if key not in policy.cameras]
+    lost = [key for key in policy.cameras if key not in env.seen]
+    notes = [f"not taken: {some(over)}"] if over else []
+    notes += [f"not given, which a {policy.kind} can do without: {some(lost)}"] if lost else []
+    return "; ".join([f"{some(used)}, state {NUMBERS[STATE]}, action {NUMBERS[ACTION]}", *notes])

@@ -1,0 +1,183 @@
+"""What this host is and has: its GPUs and their driver, the installed software, LIBERO's files, room, limits, clock."""
+
+import os
+import re
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from packaging.version import Version
+
+from ..campaign.campaign import Campaign
+from ..campaign.matrix import Row
+from ..core.check import Check, answer, warning
+from ..engines import discover, software
+from ..execution import environment, gpu
+from ..install import provision
+
+LEROBOT = "0.6.1"
+# What a run leaves, estimated from above. lerobot-eval films the first 10 episodes of each LIBERO task
+# (max_episodes_rendered in lerobot_eval.py). Measured: 0.8 KB a frame of 360 x 360 pixels, 520 frames at the most;
+# 0.2 MB of logs for 90 episodes. A log that floods is cut at 8 MiB, and its row has failed.
+FILMED, VIDEO_MIB, ROW_MIB = 10, 0.5, 1.0
+CACHE_MIB = 12 * 1024  # of a checkpoint from the hub: a pi0 has 9 GB, its tokenizer and parts of a download the rest
+ROW_FILES = 40
+OPEN_FILES = 1024  # pipes and shared memory of eight rows of ten environments, and torch's own
+SKEW_SECS = 2.0
+
+
+def checks(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], spec: Campaign, requested: str) -> list[Check]:
+    """The checks of a host that shall have the GPUs `gpu_ids`, and all that the campaign expects."""
+    return [
+        _gpus(gpu_ids, gpus, spec.expected_gpus),
+        _cuda(bool(gpu_ids) or spec.expected_gpus > 0),
+        _lerobot(),
+        _packages(),
+        *_libero(),
+        *_rooms(spec),
+        _limits(),
+        _clock(spec.layout.root),
+        _display(requested),
+    ]
+
+
+def _gpus(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], expected: int) -> Check:
+    """Those asked for by index, and as many as the campaign around needs."""
+    wanted = sorted({*gpu_ids, *range(expected)})
+    missing = [str(number) for number in wanted if number >= len(gpus)]
+    evidence = f"{len(gpus)} visible, {len(wanted)} expected{'; missing: ' * bool(missing)}{', '.join(missing)}"
+    if problem := gpu.problem():
+        return answer("gpus", False, f"{evidence}; {problem.where}: {problem.what}", problem.remedy or "")
+    evidence += "".join(f"; in use: {line}" for each in gpus for line in _users(each))
+    remedy = "Run on a host with them, free them in CUDA_VISIBLE_DEVICES, or lower expected_gpus in campaign.toml"
+    return answer("gpus", not missing, evidence, remedy)
+
+
+def _users(one: gpu.Gpu) -> list[str]:
+    """Who else computes on a GPU: it is no reason to stop, but one to ask."""
+    return [f"{gpu.device_name(one.gpu_id)} by {each}" for each in gpu.processes(one.uuid)]
+
+
+def _lerobot() -> Check:
+    found = software.versions()["lerobot"]
+    remedy = "Run `make setup`: another lerobot has another command line"
+    return answer("version:lerobot", found.split("+")[0] == LEROBOT, f"{found}, pinned {LEROBOT}", remedy)
+
+
+def _libero() -> list[Check]:
+    """LIBERO's files, which set-up put in place and checked by hash: without them it asks on stdin, or downloads."""
+    config = Path(environment.libero_config_path()) / "config.yaml"
+    assets = environment.libero_assets()
+    evidence = str(assets or "LIBERO is not installed")
+    return [
+        answer("libero_config", config.is_file(), str(config), "Run `make setup`"),
+        answer("libero_assets", bool(assets and assets.is_dir()), evidence, "Run `make setup`"),
+    ]
+
+
+def _cuda(wanted: bool) -> Check:
+    """torch's CUDA against the newest one that the driver runs; within a major version any runs."""
+    needed, found = _torch_cuda() or "unknown", gpu.driver()
+    evidence = f"torch is made for CUDA {needed}, " + (
+        f"driver {found[0]} runs up to {found[1]}" if found else "there is no NVIDIA driver"
+    )
+    if not wanted or os.environ.get(gpu.PRETEND):
+        return Check("cuda", "pass", f"{evidence}; no real GPU is asked for")
+    good = found is not None and needed[0].isdigit() and Version(found[1]).major >= Version(needed).major
+    return answer("cuda", good, evidence, "Install a newer NVIDIA driver, or a torch made for the CUDA that it runs")
+
+
+def _torch_cuda() -> str | None:
+    """What torch was made for, from its version.py: importing torch takes seconds."""
+    package = find_spec("torch")
+    text = Path(package.origin).with_name("version.py").read_text() if package and package.origin else ""
+    found = re.search(r"^cuda\b.*= '([\d.]+)'", text, re.MULTILINE)
+    return found[1] if found else None
+
+
+def _packages() -> Check:
+    """The installed packages against requirements.lock, where Track A runs from a checkout that has one."""
+    lock = Path(__file__).parents[2] / provision.LOCK
+    if not lock.is_file():
+        return Check("packages", "pass", f"there is no {provision.LOCK} here to compare with", required=False)
+    wanted: dict[str, str] = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(), re.MULTILINE))
+    found: dict[str, str] = {
+        name.lower().replace("_", "-"): version
+        for name, version, _ in reversed(discover.distributions())  # of two, the first in sys.path is imported
+    }
+    others = [
+        f"{name} {found[name]} instead of {version}"
+        for name, version in wanted.items()
+        if not _same(found.get(name, version), version)
+    ]
+    evidence = f"{len(wanted)} pinned, {len(others)} others{': ' * bool(others)}{', '.join(others[:10])}"
+    return warning("packages", not others, evidence, "Run `make setup`: other packages can change outcomes")
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two versions are one release, whatever was built for."""
+    return Version(one).public == Version(other).public
+
+
+def _rooms(spec: Campaign) -> list[Check]:
+    """Room for what the campaign will write, and for a checkpoint in the hub's cache."""
+    files = sum(_videos(spec, row) for row in spec.enabled) + len(spec.enabled) * ROW_FILES
+    artifacts = _room("disk:artifacts", spec.layout.root, artifacts_mib(spec), files)
+    cache = _existing(Path(environment.hf_home()))
+    hub = any(not (spec.layout.root / row.policy_path).is_dir() for row in spec.enabled)
+    return [artifacts, _room("disk:cache", cache, CACHE_MIB if hub else 0, 1000)]
+
+
+def artifacts_mib(spec: Campaign) -> int:
+    """The MiB that the runs of all enabled rows leave at the most, floods of output aside."""
+    return round(sum(_videos(spec, row) * VIDEO_MIB + ROW_MIB for row in spec.enabled))
+
+
+def _videos(spec: Campaign, row: Row) -> int:
+    """How many videos a run of the row leaves."""
+    filmed = int(spec.resident.get("videos", 1)) if spec.is_resident else FILMED
+    return len(spec.task_ids(row)) * min(row.n_episodes, filmed)
+
+
+def _room(name: str, folder: Path, mib: int, inodes: int) -> Check:
+    status = os.statvfs(_existing(folder))
+    free, left = status.f_bavail * status.f_frsize >> 20, status.f_favail
+    evidence = f"{free} MiB and {left} inodes free in {folder}, {mib} MiB and {inodes} files expected"
+    good = free >= mib and (left >= inodes or status.f_files == 0)  # some file systems count no inodes
+    return answer(name, good, evidence, "Make room there, or move the folder to a larger disk")
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(place for place in (folder, *folder.parents) if place.is_dir())
+
+
+def _limits() -> Check:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    evidence = f"{soft} open files a process (up to {hard})"
+    good = soft == resource.RLIM_INFINITY or soft >= OPEN_FILES
+    shared = Path("/dev/shm")
+    free = os.statvfs(shared).f_bavail * os.statvfs(shared).f_frsize >> 20 if shared.is_dir() else 0
+    good = good and free >= 64
+    evidence += f", {free} MiB of shared memory"
+    return warning("limits", good, evidence, "`ulimit -n 4096`; in a container --shm-size=1g")
+
+
+def _clock(root: Path) -> Check:
+    """The host's clock against the file system's: resume and handoffs compare times of both."""
+    with tempfile.NamedTemporaryFile(dir=_existing(root), prefix=".clock-") as file:
+        skew = abs(Path(file.name).stat().st_mtime - time.time())
+    evidence = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC, {skew:.1f} s off the file system's"
+    good = skew < SKEW_SECS and time.time() > Path(__file__).stat().st_mtime - 86400
+    return warning("clock", good, evidence, "Set the host's clock (NTP), and that of the file server")
+
+
+def _display(requested: str) -> Check:
+    shown, xvfb = os.environ.get("DISPLAY"), shutil.which("xvfb-run")
+    evidence = f"DISPLAY is {shown or 'not set'}, xvfb-run is {'there' if xvfb else 'not installed'}"
+    remedy = "Install xvfb: GLX needs a display, and is the only way left where EGL fails"
+    return warning("display", bool(shown or xvfb) or requested != "glx", evidence, remedy)

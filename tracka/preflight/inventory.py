@@ -1,0 +1,96 @@
+"""Snapshots of this host and its software, for the record: `nvidia_smi.txt`, `pip_freeze.txt`, `env_snapshot.json`, and
+the log of the set-up that made this environment."""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+
+from .. import __version__
+from ..core import files, git, schema
+from ..core.files import Json
+from ..engines import discover, software
+from ..execution import environment, gpu
+from ..install import setup
+
+
+def write(folder: Path) -> None:
+    """Writes the three snapshots into `folder`, and `setup.log` unless the folder has one that is as new."""
+    files.write_text(folder / "nvidia_smi.txt", nvidia_smi())
+    files.write_text(folder / "pip_freeze.txt", pip_freeze())
+    files.write_json(folder / "env_snapshot.json", env_snapshot())
+    log, made = folder / "setup.log", setup.log_file(Path(sys.prefix))
+    if not log.is_file() or (made.is_file() and made.stat().st_mtime > log.stat().st_mtime):
+        files.write_text(log, setup_log())
+
+
+def setup_log() -> str:
+    """What `tracka setup` said when it made this environment."""
+    log = setup.log_file(Path(sys.prefix))
+    return log.read_text(errors="replace") if log.is_file() else f"{sys.prefix} was not made by tracka setup\n"
+
+
+def nvidia_smi() -> str:
+    """One line a GPU, as `nvidia-smi -L` prints them; empty where there is no driver that answers."""
+    if os.environ.get(gpu.PRETEND):
+        return "".join(f"GPU {item.gpu_id}: {item.name} (UUID: {item.uuid})\n" for item in gpu.inventory())
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    try:
+        ended = subprocess.run([program, "-L"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return ended.stdout if ended.returncode == 0 else ""
+
+
+def pip_freeze() -> str:
+    """Every installed distribution, `name==version`; no address, so no credentials in one."""
+    found = {f"{name}=={version}" for name, version, _ in discover.distributions() if name}
+    return "".join(f"{line}\n" for line in sorted(found, key=str.casefold))
+
+
+def env_snapshot() -> Json:
+    """What this host and its software are. Two hosts with the same fingerprint differ in nothing that it stands for."""
+    passed = {name: value for name, value in os.environ.items() if environment.PASSED.fullmatch(name)}
+    software, host = _software(), _host()
+    return {
+        "schema_version": schema.VERSION,
+        "generated_at_utc": files.utc_now(),
+        **software,
+        **host,
+        "git": git.state(Path.cwd()),
+        "env": environment.shown(passed),
+        "fingerprints": {
+            "software": files.sha256(files.canonical(software | {"packages": pip_freeze()})),
+            "host": files.sha256(files.canonical(host)),
+        },
+    }
+
+
+def _software() -> Json:
+    return {"tracka_version": __version__, "python": sys.version, "versions": software.versions()}
+
+
+def _host() -> Json:
+    """What stays the same while the host does: nothing that is free, used or counted up."""
+    return {
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cpu_count": os.cpu_count(),
+        "memory_mib": psutil.virtual_memory().total >> 20,
+        "driver": gpu.driver(),
+        "gpus": [{"name": each.name, "uuid": each.uuid} for each in gpu.inventory()],
+    }
+
+
+def _cpu() -> str:
+    """The processor's name: Linux tells it in a file, `platform` only its architecture."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text(errors="replace").splitlines() if told.is_file() else []
+    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

@@ -1,0 +1,201 @@
+"""Settings that are known to spoil an evaluation: for each a function from a campaign to the places that have it.
+
+Guarantees: nothing is read but the campaign, and config.json and adapter_config.json of checkpoints that are folders
+here.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ..campaign.campaign import STEPS, Campaign, effective
+from ..campaign.matrix import Row
+from ..campaign.preset import PRESETS
+from ..checkpoints import checkpoint, need
+from ..core import files
+from ..core.errors import TrackaError, some
+from ..engines.engine import INIT_STATES
+
+RELATIVE = "relative"  # LIBERO's own control mode, and that of its demonstrations
+
+
+@dataclass(frozen=True)
+class Documented:
+    """With what the documentation of a policy type evaluates on LIBERO; `steps` is None for the suite's own."""
+
+    control_mode: str = RELATIVE
+    steps: int | None = None
+
+
+DOCUMENTED = {
+    **dict.fromkeys(("act", "diffusion", "pi0", "pi05", "pi0_fast", "smolvla", "tdmpc", "vqbet"), Documented()),
+    "xvla": Documented("absolute", 800),
+}
+FPS = 20  # lerobot's own (lerobot/envs/configs.py)
+
+
+@dataclass(frozen=True)
+class Lint:
+    """One place that breaks a rule: the row, or rows, and what is there."""
+
+    where: str
+    what: str
+
+
+def flag(name: str, good: Callable[[Any], bool]) -> Callable[[Campaign], Iterator[Lint]]:
+    """Looks for rows that give lerobot-eval the flag `name` with a value that is not good."""
+
+    def look(spec: Campaign) -> Iterator[Lint]:
+        for row in spec.enabled:
+            value = spec.settings(row).flags.get(name)
+            if value is not None and not good(value):
+                yield Lint(f"row {row.run_id}", f"{name} = {str(value).lower()}")
+
+    return look
+
+
+def equals(wanted: object) -> Callable[[Any], bool]:
+    """Whether a flag says `wanted`, as TOML has it or as words."""
+    return lambda value: str(value).lower().removesuffix(".0") == str(wanted).lower()
+
+
+def uneven_batches(spec: Campaign) -> Iterator[Lint]:
+    for row in spec.enabled:
+        batch = min(row.batch_size, row.n_episodes)  # lerobot-eval makes no more environments than episodes
+        if row.n_episodes % batch:
+            yield Lint(f"row {row.run_id}", f"{row.n_episodes} episodes in batches of {batch}")
+
+
+def repeated_init_states(spec: Campaign) -> Iterator[Lint]:
+    for row in spec.enabled:
+        if row.n_episodes > INIT_STATES:
+            yield Lint(f"row {row.run_id}", f"{row.n_episodes} episodes of {INIT_STATES} initial states a LIBERO task")
+
+
+def split_tasks(spec: Campaign) -> Iterator[Lint]:
+    """Rows that differ in nothing but the count of episodes; other seeds are repeats, the baseline a rehearsal."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for row in spec.compared:
+        settings = effective(spec.settings(row))
+        same = {key: value for key, value in settings.items() if key not in ("task_ids", "timeout_secs")}
+        for task in spec.task_ids(row):
+            groups[f"{(row.policy_path, row.task_suite, task, row.seed, row.batch_size, same)}"].append(row.run_id)
+    for run_ids in dict.fromkeys(tuple(rows) for rows in groups.values() if len(rows) > 1):
+        yield Lint(f"rows {', '.join(run_ids)}", "they have a LIBERO task in common")
+
+
+def unpinned_revisions(spec: Campaign) -> Iterator[Lint]:
+    for row in spec.enabled:
+        match = checkpoint.REPO.fullmatch(row.policy_path)
+        if match and not checkpoint.in_campaign(row.policy_path, spec.layout.root).is_dir():
+            named = match["revision"] or "no revision"
+            if not _is_commit(named) and not row.policy_path.startswith("checkpoints/"):
+                yield Lint(f"row {row.run_id}", f"{match['repo']} at {named}")
+        yield from _unpinned_base(spec, row)
+
+
+def _unpinned_base(spec: Campaign, row: Row) -> Iterator[Lint]:
+    """The base of an adapter that is a folder here, where that base is a repository whose weights may change."""
+    base = need.adapted(checkpoint.in_campaign(row.policy_path, spec.layout.root)) if _is_adapter(spec, row) else None
+    if base and not (spec.layout.root / base.name).is_dir() and not _is_commit(base.revision or ""):
+        named = base.revision or "no revision"
+        yield Lint(f"row {row.run_id}", f"{base.name} at {named}, the base of the adapter {row.policy_path}")
+
+
+def _is_adapter(spec: Campaign, row: Row) -> bool:
+    return bool(_config(spec, row).get("use_peft"))
+
+
+def _is_commit(revision: str) -> bool:
+    return len(revision) == 40 and set(revision) <= set("0123456789abcdef")
+
+
+def whole_chunks(spec: Campaign) -> Iterator[Lint]:
+    for row in spec.enabled:
+        config = _config(spec, row)
+        steps, chunk = spec.settings(row).n_action_steps or config.get("n_action_steps"), config.get("chunk_size")
+        if _type(spec, row) in PRESETS and chunk is not None and steps == chunk:
+            yield Lint(f"row {row.run_id}", f"n_action_steps = {steps} is the whole chunk")
+
+
+def unequal_seeds(spec: Campaign) -> Iterator[Lint]:
+    """LIBERO tasks that two policies run with different seeds."""
+    seeds: dict[tuple[str, int], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for row in spec.compared:
+        for task in spec.task_ids(row):
+            seeds[row.task_suite, task][row.policy_path].add(row.seed)
+    for (suite, task), policies in seeds.items():
+        if len({frozenset(used) for used in policies.values()}) > 1:
+            words = [f"{path} with {', '.join(map(str, sorted(used)))}" for path, used in policies.items()]
+            yield Lint(f"{suite} task {task}", some(words))
+
+
+def mixed_batches(spec: Campaign) -> Iterator[Lint]:
+    """Suites that are run with several batch sizes, by one policy or by those that are compared."""
+    sizes: dict[str, set[int]] = defaultdict(set)
+    for row in spec.compared:
+        sizes[row.task_suite].add(min(row.batch_size, row.n_episodes))
+    for suite, used in sizes.items():
+        if len(used) > 1:
+            yield Lint(suite, f"batch sizes {', '.join(map(str, sorted(used)))}")
+
+
+def undocumented(spec: Campaign) -> Iterator[Lint]:
+    """Rows whose control mode or step limit is not what the documentation of the policy's type evaluates with."""
+    for row in spec.enabled:
+        settings, documented = spec.settings(row), DOCUMENTED.get(_type(spec, row) or "")
+        mode = str(settings.flags.get("env.control_mode", RELATIVE))
+        if documented and mode != documented.control_mode:
+            yield Lint(f"row {row.run_id}", f"env.control_mode is {mode}, not {documented.control_mode}")
+        if documented and documented.steps and settings.episode_length != documented.steps:
+            yield Lint(f"row {row.run_id}", f"episodes end after {spec.steps(row)} steps, not {documented.steps}")
+
+
+def episode_lengths(spec: Campaign) -> Iterator[Lint]:
+    for row in spec.enabled:
+        steps, documented = spec.settings(row).episode_length, DOCUMENTED.get(_type(spec, row) or "")
+        if steps not in (None, STEPS[row.task_suite], documented and documented.steps):
+            yield Lint(f"row {row.run_id}", f"episode_length = {steps}, {row.task_suite} has {STEPS[row.task_suite]}")
+
+
+def frame_sizes(spec: Campaign) -> Iterator[Lint]:
+    for row in spec.enabled:
+        given = spec.settings(row).frame
+        if other := sorted(_trained(_config(spec, row)) - {given}):
+            words = ", ".join(f"{height} x {width}" for height, width in other)
+            yield Lint(f"row {row.run_id}", f"pictures of {given[0]} x {given[1]}, the checkpoint names {words}")
+
+
+def _trained(config: dict[str, Any]) -> set[tuple[int, int]]:
+    """Height and width of the pictures that a checkpoint's config.json names; those of an odd form are left out."""
+    features = config.get("input_features")
+    found = features.values() if isinstance(features, dict) else ()
+    shapes = [item.get("shape") for item in found if isinstance(item, dict) and item.get("type") == "VISUAL"]
+    return {(shape[1], shape[2]) for shape in shapes if isinstance(shape, list) and len(shape) == 3}
+
+
+def other_than_preset(spec: Campaign) -> Iterator[Lint]:
+    for row in spec.enabled:
+        preset = PRESETS.get(_type(spec, row) or "")
+        for known in preset.settings if preset else ():
+            value = getattr(spec.settings(row), known.key) or _config(spec, row).get(known.key)
+            if value != known.value:
+                said = "is not set" if value is None else f"is {value}"
+                yield Lint(
+                    f"row {row.run_id}", f"{known.key} {said}, {known.value} is known to be right: {known.source}"
+                )
+
+
+def _type(spec: Campaign, row: Row) -> str | None:
+    kind = spec.settings(row).policy_type or _config(spec, row).get("type")
+    return kind if isinstance(kind, str) else None
+
+
+def _config(spec: Campaign, row: Row) -> dict[str, Any]:
+    """The checkpoint's config.json where it is a folder here; a broken one is `policy_resolve`'s to tell."""
+    path = checkpoint.in_campaign(row.policy_path, spec.layout.root) / "config.json"
+    try:
+        return files.read_json(path) if path.is_file() else {}
+    except TrackaError:
+        return {}

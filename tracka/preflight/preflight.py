@@ -1,0 +1,216 @@
+"""Phase 2: can this host run the campaign? Every answer is a check with its evidence and its remedy.
+
+Rendering is proven, not assumed: a LIBERO frame is rendered in a process with a row's own environment, with the
+backend asked for and, where EGL fails, once with GLX (under Xvfb where there is no display). OSMesa is only ever
+used when it is asked for.
+"""
+
+import contextlib
+import os
+import platform
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..campaign import campaign
+from ..campaign.campaign import Campaign
+from ..campaign.layout import Layout
+from ..checkpoints import trust
+from ..core import files, schema
+from ..core.check import Check, answer, guarded
+from ..core.errors import Finding, TrackaError
+from ..engines import discover
+from ..execution import gpu
+from . import host, inventory, linter, model, proposal, rendering, resource, simulator, view
+from .rendering import Frame
+from .view import View
+
+# The checks that every report has; beside them stand those of frames, checkpoints and tokenizers.
+HOST_CHECKS = (
+    "gpus",
+    "cuda",
+    "version:lerobot",
+    "version:mujoco",
+    "libero_config",
+    "libero_assets",
+    "disk:artifacts",
+    "disk:cache",
+)
+REQUIRED = (*HOST_CHECKS, "lerobot_import", "lerobot_eval_help", "plugins")
+
+
+@dataclass
+class PreflightConfig:
+    """The plan's own dataclass. `artifacts_dir` is the campaign's `artifacts/preflight`."""
+
+    task_suite: str
+    policy_path: str
+    mujoco_gl: str
+    gpu_ids: list[int]
+    artifacts_dir: Path
+
+
+def config_of(spec: Campaign) -> PreflightConfig:
+    """The preflight that the campaign's baseline asks for, over all GPUs that the campaign expects."""
+    row = spec.row(spec.baseline)
+    gpus = list(range(spec.expected_gpus))
+    return PreflightConfig(row.task_suite, row.policy_path, row.mujoco_gl, gpus, spec.layout.preflight)
+
+
+def run_preflight(
+    cfg: PreflightConfig, accept_invalid_sim: bool = False, trusted: Sequence[str] = (), strict: bool = False
+) -> dict[str, Any]:
+    """Runs every check and returns the report, which `write_preflight_report` puts on disk.
+
+    `accept_invalid_sim` lets a simulator that is not the benchmark's pass, as the campaign's setting does; what
+    `trusted` names may run code, though not in rows, which see the campaign's setting alone; `strict` makes errors of
+    what the linter finds, as the campaign's setting does.
+
+    Never raises for what it finds: a missing GPU, package or checkpoint is a failed check.
+    """
+    start = time.monotonic()
+    cfg = replace(cfg, artifacts_dir=cfg.artifacts_dir.absolute())  # the probe runs in the campaign's folder
+    spec = _campaign(cfg, accept_invalid_sim, trusted, strict)
+    files.make_folder(cfg.artifacts_dir)
+    inventory.write(cfg.artifacts_dir)
+    gpus = gpu.inventory()
+    frames = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
+    checks = [*host.checks(cfg.gpu_ids, gpus, spec, cfg.mujoco_gl), _lerobot(frames), *rendering.checks(frames)]
+    needed, resources = resource.look(spec, cfg.policy_path, cfg.artifacts_dir)
+    checks += [_plugins(spec), _help(spec), *needed, *linter.checks(spec, spec.strict)]
+    checks.append(proposal.check(spec, proposal.measure(cfg.artifacts_dir)))
+    with ThreadPoolExecutor(1) as beside:  # it takes as long as one of the simulator's probes
+        compared = beside.submit(model.checks, spec, resource.harmless(needed), cfg.artifacts_dir)
+        probes = _probes(cfg, spec, rendering.effective(frames))
+    checks += compared.result()
+    checks += simulator.checks(_suites(cfg, spec), probes, spec.accept_invalid_sim)
+    further = {
+        "invalid_tasks": simulator.invalid(probes),
+        "resources": [vars(item) for item in resources],
+        "views": [
+            vars(each) | {"rows": list(each.rows)}
+            for each in views(spec, resource.readable(needed), rendering.effective(frames))
+        ],
+    }
+    return _report(cfg, _of_rows(cfg, spec, checks), gpus, frames, time.monotonic() - start) | further
+
+
+def _of_rows(cfg: PreflightConfig, spec: Campaign, checks: Sequence[Check]) -> list[Check]:
+    """The checks, those of other checkpoints than the baseline's not required: they are for their own rows to fail."""
+    others = {row.policy_path for row in spec.enabled} - {cfg.policy_path}
+    return [replace(check, required=check.required and check.subject not in others) for check in checks]
+
+
+def views(spec: Campaign, policy_paths: Sequence[str], good: Frame | None) -> list[View]:
+    """Which camera feeds which input of each of these checkpoints, with the pictures of a frame that rendered."""
+    pictures = good.pictures if good else {}
+    found: list[View] = []
+    for policy_path in policy_paths:
+        with contextlib.suppress(TrackaError):  # `features:` says why it cannot be read
+            found += view.views(spec, policy_path, pictures)
+    return found
+
+
+def _campaign(cfg: PreflightConfig, accept_invalid_sim: bool, trusted: Sequence[str], strict: bool) -> Campaign:
+    """The campaign around the artifacts, a bare one where there is none, with what this preflight adds to it."""
+    layout = Layout.beside(cfg.artifacts_dir)
+    known = layout.settings.is_file()
+    spec = campaign.load(layout.root) if known else Campaign(layout, (), "", len(cfg.gpu_ids))
+    return replace(
+        spec,
+        accept_invalid_sim=accept_invalid_sim or spec.accept_invalid_sim,
+        trusted=(*spec.trusted, *trusted),
+        strict=strict or spec.strict,
+    )
+
+
+def _probes(cfg: PreflightConfig, spec: Campaign, good: Frame | None) -> list[simulator.Probe]:
+    """The simulator's probes, with the backend that has rendered or else the one asked for."""
+    backend, prefix = (good.backend, good.prefix) if good else (cfg.mujoco_gl, ())
+    return simulator.probes(spec, _suites(cfg, spec), cfg.artifacts_dir, backend, prefix)
+
+
+def _suites(cfg: PreflightConfig, spec: Campaign) -> list[str]:
+    return list(dict.fromkeys([cfg.task_suite, *(row.task_suite for row in spec.enabled)]))
+
+
+def _report(
+    cfg: PreflightConfig, checks: list[Check], gpus: Sequence[gpu.Gpu], frames: list[Frame], seconds: float
+) -> dict[str, Any]:
+    failed = [check for check in checks if check.required and check.status == "fail"]
+    good = rendering.effective(frames)
+    return {
+        "schema_version": schema.VERSION,
+        "generated_at_utc": files.utc_now(),
+        "status": "blocked" if failed else "pass",
+        "blocker": "; ".join(f"{check.name}: {check.evidence}" for check in failed) or None,
+        "checks": [vars(check) for check in checks],
+        "gpu_count": len(gpus),
+        "gpu_names": [item.name for item in gpus],
+        "gpus": [vars(item) for item in gpu.states(gpus)],
+        "display_env": os.environ.get("DISPLAY"),
+        "mujoco_gl_requested": cfg.mujoco_gl,
+        "mujoco_gl_effective": good.backend if good else None,
+        "render_prefix": list(good.prefix) if good else [],
+        "backend_attempts": [
+            {
+                "backend": item.backend,
+                "gpu_id": item.device.gpu_id,
+                "ok": item.ok,
+                "evidence": item.evidence,
+                "seconds": item.seconds,
+            }
+            for item in frames
+        ],
+        "python_version": platform.python_version(),
+        "lerobot_import_ok": _passed(checks, "lerobot_import"),
+        "lerobot_eval_help_ok": _passed(checks, "lerobot_eval_help"),
+        "policy_resolve_ok": _passed(checks, "policy_resolve"),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _passed(checks: Sequence[Check], name: str) -> bool:
+    return all(check.status == "pass" for check in checks if check.name.split(":")[0] == name and check.required)
+
+
+def write_preflight_report(report: dict[str, Any], out_path: Path) -> None:
+    """Writes `preflight.json`, atomically."""
+    files.write_json(out_path, report)
+
+
+def _lerobot(frames: Sequence[Frame]) -> Check:
+    version = next((item.lerobot for item in frames if item.lerobot), None)
+    evidence = f"lerobot {version} and LIBERO import" if version else frames[-1].evidence
+    return answer("lerobot_import", version is not None, evidence, "Run `make setup`, then read preflight/render_*.err")
+
+
+def _plugins(spec: Campaign) -> Check:
+    def judge() -> str:
+        plugins = discover.installed().plugins
+        trust.require_plugins(plugins, spec.trusted)
+        return ", ".join(plugins) or "none is installed"
+
+    return guarded("plugins", judge)
+
+
+def _help(spec: Campaign) -> Check:
+    def ask() -> str:
+        trust.require_plugins(discover.installed().plugins, spec.trusted)  # which the help would import
+        command = discover.find(discover.executable(spec))
+        kind = spec.defaults.policy_type or ""
+        return f"{len(discover.flags(discover.help_text(command, kind)))} flags, {discover.installed().version_text}"
+
+    return guarded("lerobot_eval_help", ask)
+
+
+def findings(report: dict[str, Any], where: str) -> list[Finding]:
+    """The required checks that failed, as findings."""
+    return [
+        Finding(f"{where}, check {check['name']}", check["evidence"], check["remedy"] or "See its evidence")
+        for check in report["checks"]
+        if check["required"] and check["status"] == "fail"
+    ]

@@ -1,0 +1,255 @@
+"""Which tensors a policy wants and which its file has, by lerobot's own loader, without memory for either.
+
+Usage: python -m tracka.preflight.probes.model '[{"folder": ..., "words": ["--seed=7"], "processors": true}, ...]'
+With `processors` the checkpoint's processors are loaded too, as lerobot-eval loads them; with `base`, the folder of the
+policy that an adapter is for, the adapter's tensors are compared as well, by PEFT's loader.
+Prints one JSON object for each of them, whose keys are the fields of `Compared`. The model's parameters and the file's
+tensors have shapes and types and no storage; the loader maps, skips and renames them as ever, and where it would copy
+them they are compared.
+"""
+
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from ...checkpoints import form, tensors
+from ...engines import loading
+
+# What a policy would load by name before its own weights replace it: from elsewhere, in minutes, and in vain.
+LOADS_NOTHING_ELSE = {"pretrained_backbone_weights": None, "load_vlm_weights": False}
+SMALL = 1 << 30  # bytes of weights that a model may be made in memory for
+TYPES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+}
+
+
+@dataclass
+class Difference:
+    """How the tensors of a file differ from those of a model."""
+
+    wanted: int = 0  # tensors of the model
+    missing: list[str] = field(default_factory=list)  # tensors of the model that the file lacks
+    unused: list[str] = field(default_factory=list)  # tensors of the file that the model lacks
+    misshaped: dict[str, list[list[int]]] = field(default_factory=dict)  # name -> shape in the file and in the model
+    mistyped: dict[str, list[str]] = field(default_factory=dict)  # name -> type in the file and in the model
+
+
+@dataclass
+class Compared(Difference):
+    """What became of one checkpoint."""
+
+    folder: str = ""
+    words: list[str] = field(default_factory=list)  # put over its configuration, as --policy.WORD=VALUE is
+    config: str | None = None  # why its configuration cannot be read
+    error: str | None = None  # why its model cannot be made or compared
+    processors: str | None = None  # why its processors cannot be loaded
+    said: list[str] = field(default_factory=list)  # what the loader warned of
+    adapter: Difference | None = None  # of the adapter's own tensors
+    refused: str | None = None  # why PEFT cannot load the adapter
+
+
+def main(asked: list[dict[str, Any]]) -> None:
+    out = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # policies print
+        import lerobot.policies.factory  # noqa: F401 - registers the types of lerobot's own
+        import torch
+        from lerobot.utils.import_utils import register_third_party_plugins
+
+        register_third_party_plugins()
+        torch.set_num_threads(1)  # it runs beside the simulator's probes, and has little to compute
+        for each in asked:
+            compared = compare(Path(each["folder"]), each["words"], each.get("processors", False), each.get("base"))
+            print(json.dumps(asdict(compared)), file=out, flush=True)
+
+
+def compare(folder: Path, words: list[str], processors: bool, base: str | None = None) -> Compared:
+    """Loads the checkpoint in `folder` by lerobot's loader, with nothing in memory if its class allows that."""
+    from ...engines.resident.weights import without_storage
+
+    source = Path(base or folder)
+    compared = Compared(folder=str(folder), words=words)
+    try:
+        config = _config(folder, words)
+    except BaseException as error:  # argparse, which reads it, exits
+        compared.config = _text(error)
+        return compared
+    _fill(compared, source, config, without_storage())
+    if compared.error and (source / form.WEIGHTS).stat().st_size <= SMALL:
+        # A class may compute with its parameters while it is made, as VQ-BeT's does.
+        compared = Compared(folder=str(folder), words=words)
+        _fill(compared, source, config, contextlib.nullcontext())
+    compared.processors = _processors(folder, config) if processors else None
+    return compared
+
+
+def _processors(folder: Path, config: Any) -> str | None:
+    """Loads the processors with the words that lerobot-eval puts over them, and returns why that is not possible.
+
+    The postprocessor's device may be one that this process does not have; `device:` judges it.
+    """
+    from lerobot.policies.factory import make_pre_post_processors
+
+    device = {"device_processor": {"device": "cpu"}}
+    stored = json.loads((folder / "policy_postprocessor.json").read_text()).get("steps", ())
+    moves = any(isinstance(step, dict) and step.get("registry_name") in device for step in stored)
+    try:
+        make_pre_post_processors(
+            config,
+            str(folder),
+            preprocessor_overrides={**device, "rename_observations_processor": {"rename_map": {}}},
+            postprocessor_overrides=device if moves else {},
+        )
+    except Exception as error:
+        return _text(error)
+    return None
+
+
+def _fill(compared: Compared, source: Path, config: Any, storage: contextlib.AbstractContextManager[None]) -> None:
+    """Lets lerobot load the policy in `source`, with parameters as `storage` makes them, and PEFT an adapter over it.
+
+    Notes what became of it.
+    """
+    from lerobot.policies.factory import get_policy_class
+
+    with loading.logged() as compared.said, storage:
+        try:
+            with _comparing(compared):
+                policy = get_policy_class(config.type).from_pretrained(str(source), config=config)
+            if source != Path(compared.folder):
+                _adapt(compared, policy)
+        except Exception as error:
+            compared.error = _text(error)
+
+
+def _adapt(compared: Compared, policy: Any) -> None:
+    """Lets PEFT load the adapter as lerobot's make_policy does; the policy's own tensors are no part of it."""
+    from peft import PeftConfig, PeftModel
+
+    own = list(policy.state_dict(keep_vars=True).values())  # kept alive, so that no other has the id of one
+    compared.adapter = Difference()
+    try:
+        adapter = PeftConfig.from_pretrained(compared.folder)
+        with _comparing(compared.adapter, {id(tensor) for tensor in own}):
+            PeftModel.from_pretrained(policy, compared.folder, config=adapter, is_trainable=True)
+    except NotImplementedError:  # something computes with tensors that have no storage
+        raise
+    except Exception as error:
+        compared.refused = _text(error)
+    compared.adapter = _as_in_file(compared.adapter)
+
+
+def _as_in_file(adapter: Difference) -> Difference:
+    """The same with names as the adapter's file has them: in the model they have PEFT's name of an adapter inside."""
+
+    def named(name: str) -> str:
+        return name.replace(".default.", ".")
+
+    return Difference(
+        adapter.wanted,
+        [named(name) for name in adapter.missing],
+        [named(name) for name in adapter.unused],
+        {named(name): shapes for name, shapes in adapter.misshaped.items()},
+        {named(name): types for name, types in adapter.mistyped.items()},
+    )
+
+
+def _text(error: BaseException) -> str:
+    """The error behind an error: the parser of configurations says only that it could not make one."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(f"{type(error).__name__}: {error}".split())[:600]
+
+
+def _config(folder: Path, words: list[str]) -> Any:
+    """The configuration, with the features of LIBERO where it names none, as lerobot-eval fills them in."""
+    from lerobot.configs import FeatureType, PreTrainedConfig
+    from lerobot.envs.configs import LiberoEnv
+    from lerobot.envs.utils import env_to_policy_features
+
+    with contextlib.redirect_stderr(io.StringIO()):
+        config = PreTrainedConfig.from_pretrained(folder, cli_overrides=words)
+    config.device, config.pretrained_path = "cpu", folder
+    features = env_to_policy_features(LiberoEnv())
+    actions = {key: feature for key, feature in features.items() if feature.type is FeatureType.ACTION}
+    config.output_features = config.output_features or actions
+    config.input_features = config.input_features or {key: features[key] for key in features if key not in actions}
+    for key, value in LOADS_NOTHING_ELSE.items():
+        if hasattr(config, key):
+            setattr(config, key, value)
+    return config
+
+
+@contextlib.contextmanager
+def _comparing(difference: Difference, apart: Collection[int] = ()) -> Iterator[None]:
+    """What is read of files has no storage, and what would be copied to a model is compared with it.
+
+    Tensors of the model whose ids are in `apart` may be missing in the file.
+    """
+    import safetensors.torch
+    import torch
+    from torch import nn
+
+    def load_file(filename: Any, **_: Any) -> dict[str, torch.Tensor]:
+        """Raises TrackaError for a file that is not sound."""
+        read = tensors.read(Path(filename)).tensors
+        return {
+            name: torch.empty(tensor.shape, dtype=_dtype(tensor.dtype), device="meta") for name, tensor in read.items()
+        }
+
+    def load_state_dict(module: nn.Module, state: dict[str, torch.Tensor], **_: Any) -> Any:
+        _compare(difference, module, state, apart)
+        return nn.modules.module._IncompatibleKeys([], [])
+
+    with (
+        _peft_reads(load_file),
+        patch.object(safetensors.torch, "load_file", load_file),
+        patch.object(nn.Module, "load_state_dict", load_state_dict),
+    ):
+        yield
+
+
+def _peft_reads(load_file: Any) -> contextlib.AbstractContextManager[Any]:
+    """Has PEFT, where it is in use, read its files by `load_file`: it has a name of its own for that function."""
+    module = sys.modules.get("peft.utils.save_and_load")
+    return patch.object(module, "safe_load_file", load_file) if module else contextlib.nullcontext()
+
+
+def _dtype(word: str) -> Any:
+    import torch
+
+    return getattr(torch, TYPES[word]) if word in TYPES else torch.float8_e4m3fn
+
+
+def _compare(compared: Difference, module: Any, state: dict[str, Any], apart: Collection[int]) -> None:
+    """Adds how a state differs from what the module wants; of tied tensors, one that is in the file is enough."""
+    model = module.state_dict(keep_vars=True)
+    wanted = {name: tensor for name, tensor in model.items() if id(tensor) not in apart}
+    loaded = {id(model[name]) for name in model.keys() & state.keys()}
+    compared.wanted += len(wanted)
+    compared.missing += [name for name, tensor in wanted.items() if name not in state and id(tensor) not in loaded]
+    compared.unused += [name for name in state if name not in model]
+    for name in model.keys() & state.keys():
+        ours, theirs = model[name], state[name]
+        if ours.shape != theirs.shape:
+            compared.misshaped[name] = [list(theirs.shape), list(ours.shape)]
+        elif ours.is_floating_point() != theirs.is_floating_point():
+            compared.mistyped[name] = [str(theirs.dtype), str(ours.dtype)]
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,130 @@
+"""A smaller batch where a host is short of memory or cores: proposed by preflight, applied only when asked for.
+
+Guarantees: a proposed batch divides the row's episodes and is never larger than the row's own; applying it changes the
+batch_size cells of those rows and no other byte of the matrix.
+"""
+
+import csv
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..campaign import campaign as campaigns
+from ..campaign.campaign import Campaign
+from ..campaign.matrix import Row
+from ..checkpoints import need
+from ..core.check import Check, warning
+from ..core.errors import Finding, UsageError, some
+from . import host
+
+# Measured: lerobot-eval with 5 asynchronous LIBERO environments takes 12.9 GB, 2.2 GB of it for each.
+SLOT_MB, BASE_MB = 2200, 1900
+RESIDENT_SLOT_MB = 700  # measured with pictures drawn by Mesa: a slot of the resident engine, which shares its imports
+CELL = r'(?:"(?:[^"]|"")*"|[^,"\r\n]*)'
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a host has to give, in MB; `gpu` is None where nobody says."""
+
+    memory: int
+    disk: int
+    cores: int
+    gpu: int | None = None
+
+
+def measure(folder: Path, gpu: int | None = None) -> Room:
+    """The room of this host, for artifacts below `folder`."""
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    cores = len(os.sched_getaffinity(0))
+    return Room(_memory(), shutil.disk_usage(there).free // 10**6, cores, gpu)
+
+
+def _memory() -> int:
+    """MB that can be had without swapping."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(found[1]) * 1024 // 10**6 if found else 0
+
+
+def fitting(spec: Campaign, room: Room, at_once: int | None = None) -> dict[str, int]:
+    """Run id -> a smaller batch that fits, for the enabled rows whose own does not, with `at_once` rows at a time."""
+    rows = at_once or _at_once(spec)
+    limit = _slots(spec, room, rows)
+    if not spec.is_resident:
+        limit = max(1, min(limit, room.cores // rows))  # an environment needs a core (lerobot/configs/default.py)
+    found = {row.run_id: _divisor(row, limit) for row in spec.enabled}
+    return {row.run_id: found[row.run_id] for row in spec.enabled if found[row.run_id] < row.batch_size}
+
+
+def _at_once(spec: Campaign) -> int:
+    return max(1, min(spec.expected_gpus, len(spec.enabled)))
+
+
+def _slots(spec: Campaign, room: Room, rows: int) -> int:
+    """The environments of each of `rows` rows for which there is memory."""
+    return max(1, (room.memory // rows - BASE_MB) // (RESIDENT_SLOT_MB if spec.is_resident else SLOT_MB))
+
+
+def slots(spec: Campaign, room: Room) -> int | None:
+    """The most [resident] slots that fit, where those of the campaign, or of its largest batch, do not."""
+    rows = _at_once(spec)
+    workers = int(spec.resident.get("workers", max(1, room.cores // rows)))
+    largest = max((row.batch_size for row in spec.enabled), default=1)
+    wanted = int(spec.resident.get("slots", campaigns.slots(workers, largest)))
+    limit = _slots(spec, room, rows)
+    return limit if spec.is_resident and wanted > limit else None
+
+
+def _divisor(row: Row, limit: int) -> int:
+    """The row's batch if it fits, else the largest one that fits and divides its episodes."""
+    if min(row.batch_size, row.n_episodes) <= limit:
+        return row.batch_size
+    return max(size for size in range(1, limit + 1) if row.n_episodes % size == 0)
+
+
+def disk(spec: Campaign) -> int:
+    """MB that the artifacts of all enabled rows take."""
+    return (host.artifacts_mib(spec) << 20) // 10**6
+
+
+def weights(spec: Campaign) -> int:
+    """MB of the largest weights that are in a folder here: what a GPU must hold at the least."""
+    folders = {(spec.layout.root / row.policy_path) for row in spec.enabled}
+    bases = {spec.layout.root / base.name for folder in folders if (base := need.adapted(folder))}
+    sizes = [path.stat().st_size for folder in folders | bases if (path := folder / "model.safetensors").is_file()]
+    return max(sizes, default=0) // 10**6
+
+
+def check(spec: Campaign, room: Room) -> Check:
+    """Whether the rows fit this host; warns with what would."""
+    smaller, needed, held = fitting(spec, room), disk(spec), weights(spec)
+    words = [f"{run_id}: batch_size {size}" for run_id, size in smaller.items()]
+    short = [some(words)] if words else []
+    short += [f"[resident] slots = {most} in campaign.toml" for most in [slots(spec, room)] if most is not None]
+    short += [f"artifacts take about {needed} MB, {room.disk} MB are free"] if needed > room.disk else []
+    if room.gpu is not None and held > room.gpu:
+        short.append(f"weights of {held} MB, {room.gpu} MB of a GPU are free: no batch is small enough")
+    facts = f"{room.memory} MB of memory, {room.cores} cores, {room.disk} MB of disk"
+    remedy = "Run `tracka propose --root DIR --apply` before the first row, or free what is short"
+    return warning("proposal", not short, "; ".join([*short, facts]), remedy)
+
+
+def apply(spec: Campaign, smaller: dict[str, int]) -> None:
+    """Writes the proposed batches into the matrix. Raises UsageError where a line cannot be changed alone."""
+    path = spec.layout.matrix
+    lines = path.read_bytes().decode("utf-8").splitlines(keepends=True)
+    for run_id, size in smaller.items():
+        number = spec.row(run_id).line - 1
+        lines[number] = _resized(str(path), lines[number], run_id, size)
+    path.write_bytes("".join(lines).encode("utf-8"))  # in place: its owner and mode stay
+
+
+def _resized(where: str, line: str, run_id: str, size: int) -> str:
+    """The line with another third cell."""
+    changed = re.sub(f"^({CELL},{CELL},){CELL}", lambda match: f"{match[1]}{size}", line, count=1)
+    before, after = next(csv.reader([line]), []), next(csv.reader([changed]), [])
+    if before[:1] != [run_id] or after != [*before[:2], str(size), *before[3:]]:
+        raise UsageError(Finding(f"{where}, row {run_id}", "its line is not one of nine plain cells", f"Write {size}"))
+    return changed

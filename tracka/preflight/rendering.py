@@ -1,0 +1,181 @@
+"""Proof that this host renders: one LIBERO frame a GPU, in a process with a row's own environment.
+
+EGL first, then GLX once, on every GPU that the campaign may lease. A frame is a picture if it is not plain and looks
+as the suite's first task does; an EGL frame must have been drawn by the very GPU that torch computes on.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..campaign.campaign import Campaign
+from ..campaign.matrix import CPU
+from ..core import files
+from ..core.check import Check
+from ..execution import environment, gpu, process
+from ..execution.gpu import Device
+from ..execution.process import Bounds
+
+PICTURE_STD = 5.0  # of pixel values; a black or plain frame has less
+# The difference hash of each suite's first task at its first init state, as `probes/render.py` makes it from Mesa's
+# frame on MuJoCo 3.3.7, and how many of its 64 bits another renderer may change: NVIDIA's changes 10, an unrelated
+# frame about 32.
+PICTURES = {
+    "libero_spatial": "f5fded7b79d4d4d0",
+    "libero_object": "b4d52c961633b296",
+    "libero_goal": "f5fdff6f7ad654d8",
+    "libero_10": "cfa73b4733f3f0d8",
+    "libero_90": "25e5f77239f373b0",
+}
+PICTURE_BITS = 16
+PICTURE_ENDINGS = {"agentview_image": "", "robot0_eye_in_hand_image": "_hand"}
+INSTALL = "Install libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libopengl0 (or NVIDIA's driver), or xvfb for GLX"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One try at rendering. `prefix` is the argv that a row's command needs before it; `drawn_by` and `computes_on`
+    are the UUIDs of OpenGL's and of torch's GPU, as far as they tell; `egl` is the EGL index that was asked for."""
+
+    backend: str
+    device: Device
+    ok: bool
+    evidence: str
+    seconds: float
+    lerobot: str | None = None
+    prefix: tuple[str, ...] = ()
+    drawn_by: str | None = None
+    computes_on: str | None = None
+    egl: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Backend and GPU, as checks are called: `egl`, `egl:gpu3`."""
+        return self.backend if self.device.gpu_id == CPU else f"{self.backend}:gpu{self.device.gpu_id}"
+
+    @property
+    def pictures(self) -> dict[str, str]:
+        """LIBERO's name of each camera -> the file beside preflight.json that shows what it saw."""
+        stem = f"frame_{self.name.replace(':', '_')}"
+        return {camera: f"{stem}{ending}.png" for camera, ending in PICTURE_ENDINGS.items()}
+
+
+def try_backends(spec: Campaign, suite: str, requested: str, gpu_ids: Sequence[int], folder: Path) -> list[Frame]:
+    """The tries, in order: the backend asked for on each GPU and, where EGL fails on one, GLX once on each.
+
+    Logs and frames go to `folder`.
+    """
+    first = _try_all(spec, suite, requested, gpu_ids, folder)
+    if requested != "egl" or all(frame.ok for frame in first):
+        return first
+    return first + _try_all(spec, suite, "glx", gpu_ids, folder)
+
+
+def effective(frames: Sequence[Frame]) -> Frame | None:
+    """A frame of the backend that works on every GPU, if there is one: only the last one tried can be."""
+    last = [frame for frame in frames if frame.backend == frames[-1].backend]
+    return last[0] if all(frame.ok for frame in last) else None
+
+
+def checks(frames: Sequence[Frame]) -> list[Check]:
+    """A check a try, which only warns where another backend works, and one a GPU that EGL drew on."""
+    good = effective(frames)
+    tries = [
+        Check(
+            f"rendering:{frame.name}",
+            "pass" if frame.ok else "warn" if good else "fail",
+            frame.evidence,
+            None if frame.ok else INSTALL,
+            seconds=frame.seconds,
+        )
+        for frame in frames
+    ]
+    drawn = [frame for frame in frames if frame.ok and frame.backend == "egl" and frame.device.gpu_id != CPU]
+    return tries + [_same_gpu(frame, drawn) for frame in drawn]
+
+
+def _same_gpu(frame: Frame, others: Sequence[Frame]) -> Check:
+    """Whether the frame was drawn by the GPU that was leased, and torch computes there."""
+    name, uuid = f"egl_device:gpu{frame.device.gpu_id}", frame.device.uuid
+    evidence = f"leased {uuid}, drawn by {frame.drawn_by or 'unknown'}, torch on {frame.computes_on or 'none'}"
+    if os.environ.get(gpu.PRETEND):
+        return Check(name, "pass", f"{uuid} is pretended: there is nothing to prove")
+    if frame.computes_on != uuid:
+        return Check(name, "fail", evidence, "Mend the driver, or CUDA_VISIBLE_DEVICES: torch must see the leased GPU")
+    if frame.drawn_by is None:
+        return Check(name, "warn", evidence, "The driver does not tell OpenGL's GPU; look at nvidia-smi in a row")
+    right = next((other.egl for other in others if other.drawn_by == uuid), None)
+    remedy = f"[egl.cuda_to_egl] in campaign.toml: {frame.device.visible} = {right or 'the EGL index of that GPU'}"
+    return Check(name, *(("pass", evidence) if frame.drawn_by == uuid else ("fail", evidence, remedy)))
+
+
+def _try_all(spec: Campaign, suite: str, backend: str, gpu_ids: Sequence[int], folder: Path) -> list[Frame]:
+    """One try a GPU, several at a time: each takes the time of lerobot's import and has a core or two to itself."""
+    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
+        return list(pool.map(lambda device: _try(spec, suite, backend, device, folder), _devices(gpu_ids)))
+
+
+def _devices(gpu_ids: Sequence[int]) -> list[Device]:
+    """The GPUs asked for that are there, else the CPU."""
+    found = [item for item in gpu.inventory() if item.gpu_id in gpu_ids]
+    return [Device(item.gpu_id, item.visible, item.uuid) for item in found] or [gpu.CPU_DEVICE]
+
+
+def _try(spec: Campaign, suite: str, backend: str, device: Device, folder: Path) -> Frame:
+    prefix, environ = _display(backend), environment.for_row(spec, device, backend)
+    stem = backend if device.gpu_id == CPU else f"{backend}_gpu{device.gpu_id}"
+    out, err = folder / f"render_{stem}.log", folder / f"render_{stem}.err"
+    command = [
+        *prefix,
+        *process.python("tracka.preflight.probes.render", suite, "0", str(folder / f"frame_{stem}.png")),
+    ]
+    ended = process.run(command, cwd=folder, env=environ, stdout=out, stderr=err, bounds=Bounds(spec.probe_secs))
+    stages = _stages(out)
+    ok, evidence = _is_picture(stages, ended, err, suite)
+    return Frame(
+        backend,
+        device,
+        ok,
+        evidence,
+        round(ended.seconds, 3),
+        lerobot=stages.get("lerobot_import", {}).get("version"),
+        prefix=prefix if ok else (),
+        drawn_by=stages.get("frame", {}).get("drawn_by"),
+        computes_on=stages.get("frame", {}).get("computes_on"),
+        egl=environ.get("MUJOCO_EGL_DEVICE_ID"),
+    )
+
+
+def _display(backend: str) -> tuple[str, ...]:
+    """GLX needs a display: Xvfb's where there is no other."""
+    if backend != "glx" or os.environ.get("DISPLAY") or shutil.which("xvfb-run") is None:
+        return ()
+    return ("xvfb-run", "-a")
+
+
+def _stages(log: Path) -> dict[str, dict[str, Any]]:
+    lines = [line for line in files.tail(log).splitlines() if line.startswith('{"stage"')]
+    return {stage["stage"]: stage for stage in map(json.loads, lines)}
+
+
+def _is_picture(stages: dict[str, dict[str, Any]], ended: process.Exit, err: Path, suite: str) -> tuple[bool, str]:
+    frame = stages.get("frame")
+    if frame is None:
+        reached = list(stages)[-1] if stages else "nothing"
+        lines = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
+        errors = [line for line in lines if "Error" in line] or lines
+        return False, f"no frame (exit code {ended.code}, reached: {reached}): {errors[-1][:300]}"
+    bits = distance(frame["hash"], PICTURES[suite])
+    evidence = f"{frame['shape']} by {frame['gl']}, mean {frame['mean']}, deviation {frame['std']}"
+    evidence += f", {bits} of 64 bits off the expected picture"
+    return frame["std"] >= PICTURE_STD and bits <= PICTURE_BITS, evidence
+
+
+def distance(one: str, other: str) -> int:
+    """The number of bits in which two hexadecimal hashes differ."""
+    return (int(one, 16) ^ int(other, 16)).bit_count()

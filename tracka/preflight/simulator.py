@@ -1,0 +1,177 @@
+"""Whether the simulator is the benchmark's: objects must be where they are on MuJoCo 3.3.7.
+
+A settle probe resets each task of the campaign's suites at several init states, takes lerobot's settle steps without
+a policy, and compares every object's position with a committed table; the tasks' files are compared by hash. MuJoCo
+3.4.0 and 3.8.1 fail it on libero_spatial task 5, whose bowl is 3.5 cm away. A place is one at the moment when the
+policy begins: whether the object lies still there is not asked.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import psutil
+
+from ..campaign.campaign import Campaign
+from ..core import files
+from ..core.check import Check
+from ..core.files import Json
+from ..engines import software
+from ..execution import environment, gpu, process
+from ..execution.process import Bounds
+
+TABLE = Path(__file__).with_name("tables") / "settle.v1.json"
+PROBE_GIB = 2.0  # of memory that one probe may take
+REMEDY = "Run `make setup` (mujoco==3.3.7); to go on all the same, with results marked invalid: --accept-invalid-sim"
+UNPROBED = "unprobed: the committed table has no such suite"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the probe found of a suite: of each task the place error in metres, or in words why it is not valid."""
+
+    suite: str
+    errors: Mapping[int, float]
+    faults: Mapping[int, str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """One process's share: its tasks, the records that it printed, and what it said last."""
+
+    suite: str
+    tasks: Sequence[int]
+    records: Sequence[Json]
+    said: str
+    seconds: float
+
+
+@cache
+def table() -> Json:
+    """The committed poses: suite -> task -> name, hashes and objects; and the tolerance in metres."""
+    return files.read_json(TABLE)
+
+
+def probes(
+    spec: Campaign, suites: Sequence[str], folder: Path, backend: str, prefix: Sequence[str] = ()
+) -> list[Probe]:
+    """Probes all tasks of the suites that the table has, several processes at a time; their logs go to `folder`.
+
+    Each process has a share of one suite's tasks: most of its time is lerobot's import and LIBERO's XML.
+    """
+    wanted = {suite: list(map(int, table()["suites"][suite])) for suite in suites if suite in table()["suites"]}
+    size = max(1, -(-sum(map(len, wanted.values())) // _places()))
+    shares = [
+        (suite, tasks[first : first + size]) for suite, tasks in wanted.items() for first in range(0, len(tasks), size)
+    ]
+    with ThreadPoolExecutor(_places()) as pool:
+        ended = list(pool.map(lambda share: _run(spec, share, folder, backend, prefix), shares))
+    return [_probe(suite, [each for each in ended if each.suite == suite]) for suite in wanted]
+
+
+def checks(suites: Sequence[str], found: Sequence[Probe], accepted: bool) -> list[Check]:
+    """A check a suite and one of MuJoCo's version. With `accepted` what is not valid only warns."""
+    bad = "warn" if accepted else "fail"
+    known = {probe.suite: probe for probe in found}
+    made = [_suite_check(suite, known.get(suite), bad) for suite in suites]
+    return [_version_check(all(check.status == "pass" for check in made), bad), *made]
+
+
+def invalid(found: Sequence[Probe]) -> dict[str, dict[str, str]]:
+    """Suite -> task -> why its episodes do not count."""
+    return {probe.suite: {str(task): why for task, why in probe.faults.items()} for probe in found if probe.faults}
+
+
+def _version_check(alike: bool, bad: str) -> Check:
+    """The pinned version passes; another one is judged by its probes, and only warned of if they are good."""
+    found, pinned = software.versions()["mujoco"], table()["mujoco"]
+    if found == pinned:
+        return Check("version:mujoco", "pass", f"{found}, the benchmark's")
+    how = "objects of every probed task are where they are on it" if alike else "objects are elsewhere, or not probed"
+    return Check("version:mujoco", "warn" if alike else bad, f"{found}, not the benchmark's {pinned}: {how}", REMEDY)
+
+
+def _suite_check(suite: str, probe: Probe | None, bad: str) -> Check:
+    name = f"simulator:{suite}"
+    if probe is None:
+        return Check(name, "warn", UNPROBED, "Judge its results with care, or add it: make sim-table")
+    worst = max(probe.errors.values(), default=0.0)
+    tolerance = table()["tolerance"]
+    allowed = f"{1000 * tolerance:g} mm are allowed"
+    found = f"objects of {len(probe.errors)} tasks are within {1000 * worst:.2f} mm of their places"
+    evidence = f"when the policy begins, {found}, {allowed}"
+    if not probe.faults:
+        return Check(name, "pass", evidence, seconds=probe.seconds)
+    return Check(name, bad, _told(probe.faults), REMEDY, seconds=probe.seconds)
+
+
+def _told(faults: Mapping[int, str]) -> str:
+    """The faults with their tasks, each reason once."""
+    tasks: dict[str, list[str]] = {}
+    for task, why in faults.items():
+        tasks.setdefault(why, []).append(str(task))
+    return "; ".join(f"task{'s' * (len(named) > 1)} {', '.join(named)}: {why}" for why, named in tasks.items())
+
+
+def _probe(suite: str, ended: Sequence[Ended]) -> Probe:
+    """What the processes of one suite found together."""
+    wanted = {int(task): value for task, value in table()["suites"][suite].items()}
+    found = {record["task"]: record for each in ended for record in each.records}
+    why = {task: each.said for each in ended for task in each.tasks}
+    errors = {task: error(found[task]["poses"], wanted[task]["poses"]) for task in wanted if task in found}
+    faults = {task: fault for task in wanted if (fault := _fault(found.get(task), wanted[task], why[task]))}
+    return Probe(suite, errors, faults, round(max(each.seconds for each in ended), 3))
+
+
+def _places() -> int:
+    memory = int(psutil.virtual_memory().available / (PROBE_GIB * 2**30))
+    return max(1, min(os.cpu_count() or 1, memory))
+
+
+def _run(spec: Campaign, share: tuple[str, Sequence[int]], folder: Path, backend: str, prefix: Sequence[str]) -> Ended:
+    """Has a process probe one suite's share of tasks."""
+    suite, tasks = share
+    stem = f"settle_{suite}_{tasks[0]}"
+    out, err = folder / f"{stem}.log", folder / f"{stem}.err"
+    ended = process.run(
+        [*prefix, *process.python("tracka.preflight.probes.settle", suite, *map(str, tasks))],
+        cwd=folder,
+        env=environment.for_row(spec, gpu.CPU_DEVICE, backend),  # robosuite loads OpenGL though nothing is drawn
+        stdout=out,
+        stderr=err,
+        bounds=Bounds(spec.probe_secs),
+    )
+    records = [json.loads(line) for line in out.read_text().splitlines() if line.startswith('{"task"')]
+    return Ended(suite, tasks, records, process.last_words(ended, err), ended.seconds)
+
+
+def _fault(record: Json | None, wanted: Json, why: str) -> str:
+    """Why a task is not valid; nothing if it is."""
+    if record is None:
+        return f"the probe ended without it ({why})"
+    other = [name for name in ("bddl", "init_states") if record[name] != wanted[name]]
+    if other:
+        return f"its {' and '.join(other)} file is not the benchmark's"
+    if record["poses"].keys() != wanted["poses"].keys():
+        return "its scene has other objects than the benchmark's"
+    off = {name: error({name: record["poses"][name]}, {name: at}) for name, at in wanted["poses"].items()}
+    worst = max(off, key=lambda name: off[name])
+    tolerance = table()["tolerance"]
+    if off[worst] <= tolerance:  # an error that is no number is none that is allowed
+        return ""
+    return f"{worst} is {1000 * off[worst]:.1f} mm off when the policy begins, {1000 * tolerance:g} mm are allowed"
+
+
+def error(found: Mapping[str, Sequence[Sequence[float]]], wanted: Mapping[str, Sequence[Sequence[float]]]) -> float:
+    """The place error of a task: the largest distance of an object from its place in the table, in metres."""
+    return max(
+        math.dist(one, other)
+        for name in wanted.keys() & found.keys()
+        for one, other in zip(found[name], wanted[name], strict=True)
+    )

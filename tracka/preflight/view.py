@@ -1,0 +1,34 @@
+"""Which camera of LIBERO feeds which input of a policy, and a picture of what that camera sees."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ..campaign.campaign import Campaign
+from ..checkpoints import checkpoint, policy
+from . import feature
+
+
+@dataclass(frozen=True)
+class View:
+    """One camera as one policy gets it. `rows` is empty where all rows of the policy agree; `input` is null where the
+    policy does not take the camera; `picture` is a file beside preflight.json."""
+
+    policy_path: str
+    rows: tuple[str, ...]
+    camera: str
+    key: str
+    input: str | None
+    size: str
+    picture: str | None
+
+
+def views(spec: Campaign, policy_path: str, pictures: Mapping[str, str]) -> Iterator[View]:
+    """Each camera for each set of rows of a policy that is here; `pictures` maps a camera to its file."""
+    folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
+    for settings, rows in feature.by_settings(spec, policy_path):
+        inputs, env = policy.read(folder, settings).cameras, feature.given(settings)
+        for camera, key in env.keys.items():
+            fed = env.renamed.get(key, key)
+            taken = fed if fed in inputs or not inputs else None
+            size = feature.times(env.cameras[key][1:])
+            yield View(policy_path, tuple(rows), camera, key, taken, size, pictures.get(camera))

@@ -1,0 +1,1 @@
+"""From run folders to tables, pages and verdicts in words."""

@@ -1,0 +1,167 @@
+"""What limits a campaign's verdict though it breaks no contract, each as a warning with its remedy.
+
+Warnings of preflight, results that look like a wrong set-up, and settings that are not the benchmark's own. Caveats
+stand on the terminal, in handoffs and in results.md, and are no findings of a strict validation.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from ..campaign.campaign import SIDE, STEPS, Campaign
+from ..campaign.matrix import SUITES, Row
+from ..core import files, schema
+from ..core.errors import Finding, TrackaError, some
+from ..core.files import Json
+from ..engines.engine import INIT_STATES
+from ..runs import judgement, marker, run
+from . import video
+
+USUAL = (
+    "The usual sign of a wrong set-up: cameras, statistics, control mode or n_action_steps of another training. Look at"
+    " a video, and at `tracka check`"
+)
+SLOWER = "The results stand, and take longer; docs/resident.md has what each way needs"
+HISTORY = "Say so wherever the result is quoted"
+BENCHMARK = "Leave it as the benchmark has it, or say so wherever the result is quoted"
+
+
+def of_phase(campaign: Campaign, phase: str) -> list[Finding]:
+    """The caveats that the end of `phase` tells: preflight's after phase 2, those of the results after phase 4."""
+    if phase == "phase2":
+        return list(of_preflight(campaign))
+    return [*of_results(campaign), *of_history(campaign)] if phase == "phase4" else []
+
+
+def of_preflight(campaign: Campaign) -> Iterator[Finding]:
+    """What preflight warned of, and checkpoints that it refused without blocking the campaign."""
+    report = schema.read_or_empty("preflight", campaign.layout.preflight_report)
+    for check in report.get("checks", ()):
+        if check["status"] == "warn" or (check["status"] == "fail" and not check["required"]):
+            remedy = check["remedy"] or "See artifacts/preflight/preflight.json"
+            what = check["evidence"] + _changed_since(campaign, check)
+            yield Finding(f"preflight, {check['name']}", what, remedy, warning=True)
+
+
+def _changed_since(campaign: Campaign, check: Json) -> str:
+    """What to add where a checkpoint that was refused is another one now, which preflight has not looked at."""
+    policy_path = check["name"].partition(":")[2]
+    rows = [row for row in campaign.enabled if row.policy_path == policy_path]
+    if check["status"] == "warn" or not rows:
+        return ""
+    try:
+        same = run.refusal(campaign, rows[0], run.load_host(campaign.layout))
+    except TrackaError:  # preflight itself is blocked
+        return ""
+    return "" if same else "; it has changed since, so run phase 2 again"
+
+
+def of_results(campaign: Campaign) -> Iterator[Finding]:
+    """Results that look like a wrong set-up, and what the engine could not do as asked."""
+    results = {row.run_id: run.read_result(campaign.layout, row.run_id) or {} for row in campaign.enabled}
+    yield from _without_success(campaign, results)
+    for row in campaign.enabled:
+        yield from _without_pictures(campaign, row, results[row.run_id])
+    yield from _fallbacks(campaign, results)
+
+
+def _without_success(campaign: Campaign, results: dict[str, Json]) -> Iterator[Finding]:
+    """Policies all of whose rows ran, and none of whose episodes succeeded, where the failure was not known before."""
+    rows_by_policy: dict[str, list[Row]] = defaultdict(list)
+    for row in campaign.enabled:
+        if row.run_id not in campaign.known_answers:
+            rows_by_policy[row.policy_path].append(row)
+    for policy_path, rows in rows_by_policy.items():
+        found = [results[row.run_id] for row in rows]
+        if all(result.get("status") == "pass" and result["successes"] == 0 for result in found):
+            what = f"none of {sum(result['episodes'] for result in found)} episodes succeeded, in any row"
+            yield Finding(policy_path, what, USUAL, warning=True)
+
+
+def _without_pictures(campaign: Campaign, row: Row, result: Json) -> Iterator[Finding]:
+    paths = [campaign.layout.root / name for name in result.get("video_paths", ()) if result["status"] == "pass"]
+    if plain := [path for path in paths if video.look(path).plain]:
+        what = f"{len(plain)} of {len(paths)} videos show one colour, such as {campaign.layout.relative(plain[0])}"
+        remedy = "The policy saw no picture: look at that video, and at the frame beside preflight.json"
+        yield Finding(f"row {row.run_id}", what, remedy, warning=True)
+
+
+def _fallbacks(campaign: Campaign, results: dict[str, Json]) -> Iterator[Finding]:
+    """The slower ways that the resident engine took, each with its reason and the rows that it took it in."""
+    rows_by_reason: dict[str, list[str]] = defaultdict(list)
+    for run_id, result in results.items():
+        if result:
+            attempt = campaign.layout.run(run_id).attempt(result["attempt"])
+            for reason in files.read_or_empty(attempt.output / "timings.json").get("fallbacks", ()):
+                rows_by_reason[str(reason)].append(run_id)
+    for reason, run_ids in rows_by_reason.items():
+        yield Finding(f"rows {some(run_ids)}", f"fallback: {reason}", SLOWER, warning=True)
+
+
+def of_history(campaign: Campaign) -> Iterator[Finding]:
+    """What was changed after a result was known: rows left out, thresholds lowered, attempts taken away."""
+    enabled = {row.run_id for row in campaign.enabled}
+    runs = campaign.layout.runs
+    ran = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
+    for run_id in ran:
+        manifest, result = run.read_files(campaign.layout, run_id)
+        if result is not None and run_id not in enabled and (why := _shortfall(manifest, result)):
+            yield Finding(f"row {run_id}", f"it is no longer enabled, and its run {why}", HISTORY, warning=True)
+    for row in campaign.enabled:
+        yield from _of_row(campaign, row)
+
+
+def _of_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    manifest, result = run.read_files(campaign.layout, row.run_id)
+    asked, least = manifest.get("threshold", 0.0), campaign.threshold(row)
+    if result and least < asked and (why := _shortfall(manifest, result)) and result["status"] == "pass":
+        what = f"its threshold was lowered to {100 * least:g}% after its run {why}"
+        yield Finding(f"row {row.run_id}", what, HISTORY, warning=True)
+    numbers, state = campaign.layout.run(row.run_id).numbers(), marker.read(campaign.layout, row.run_id)
+    if lost := judgement.lost_attempts(numbers, state):
+        what = f"{lost} of its attempts {'is' if lost == 1 else 'are'} no longer in its run folder"
+        yield Finding(f"row {row.run_id}", what, HISTORY, warning=True)
+
+
+def _shortfall(manifest: Json, result: Json) -> str:
+    """How a run fell short of what its row had to reach when it began; empty where it did not."""
+    if result["status"] != "pass":
+        return f"failed ({result['reason']})"
+    asked, rate = manifest.get("threshold", 0.0), result["success_rate"]
+    return f"reached {100 * rate:.1f}% of {100 * asked:g}%" if rate < asked else ""
+
+
+def of_settings(campaign: Campaign) -> Iterator[Finding]:
+    """Settings that are not the benchmark's own, each with the rows that have it; the baseline is only a rehearsal."""
+    rows_by_setting: dict[str, list[str]] = defaultdict(list)
+    for row in campaign.compared:
+        for words in _settings(campaign, row):
+            rows_by_setting[words].append(row.run_id)
+    for words, run_ids in rows_by_setting.items():
+        where = "all rows" if len(run_ids) == len(campaign.compared) else f"rows {some(run_ids)}"
+        yield Finding(where, words, BENCHMARK, warning=True)
+    yield from _tasks(campaign)
+
+
+def _settings(campaign: Campaign, row: Row) -> Iterator[str]:
+    settings = campaign.settings(row)
+    if row.n_episodes < INIT_STATES:
+        yield f"{row.n_episodes} of the {INIT_STATES} initial states of each LIBERO task"
+    if settings.episode_length not in (None, STEPS[row.task_suite]):
+        usual = f"those of {row.task_suite} after {STEPS[row.task_suite]}"
+        yield f"episodes end after {settings.episode_length} steps, {usual}"
+    if settings.frame != (SIDE, SIDE):
+        yield f"frames of {settings.frame[0]} x {settings.frame[1]}, lerobot's own are {SIDE} x {SIDE}"
+    for name, value in settings.flags.items():
+        yield f"the flag {name} = {str(value).lower()}"
+
+
+def _tasks(campaign: Campaign) -> Iterator[Finding]:
+    """Suites of which a policy is evaluated on some tasks alone."""
+    tasks: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for row in campaign.compared:
+        tasks[row.policy_path, row.task_suite] |= set(campaign.task_ids(row))
+    for (policy_path, suite), evaluated in tasks.items():
+        if len(evaluated) < SUITES[suite]:
+            numbers = some([str(task) for task in sorted(evaluated)], most=20)
+            what = f"{len(evaluated)} of the {SUITES[suite]} tasks of {suite} are evaluated: {numbers}"
+            yield Finding(policy_path, what, BENCHMARK, warning=True)

@@ -1,0 +1,100 @@
+"""What results.md tells of a campaign beside its table: totals, the settings of each row, tasks in words."""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from ..campaign.campaign import SIDE, STEPS, Campaign
+from ..campaign.matrix import Row
+from ..core.files import Json
+from ..engines import engine
+from ..preflight import feature, simulator
+from . import collect
+from .collect import EvalRunResult
+
+SCENE = re.compile(r"^[A-Z_]+SCENE\d+_")  # what LIBERO's longer suites put before the words of a task
+
+
+@dataclass(frozen=True)
+class Total:
+    """The episodes of one policy in one suite, over all rows that passed but the baseline."""
+
+    policy_path: str
+    suite: str
+    rows: int
+    tasks: int
+    episodes: int
+    successes: int
+    rate: str
+
+
+def totals(campaign: Campaign, results: Sequence[EvalRunResult]) -> list[Total]:
+    """A total for each policy and suite that has episodes, in the order of their names."""
+    tasks = {row.run_id: campaign.task_ids(row) for row in campaign.compared}
+    counted = [each for each in results if each.status == "pass" and each.run_id in tasks]
+    ordered = sorted(counted, key=_policy_and_suite)
+    return [_total(tasks, *key, list(group)) for key, group in groupby(ordered, _policy_and_suite)]
+
+
+def _policy_and_suite(result: EvalRunResult) -> tuple[str, str]:
+    return result.policy_path, result.task_suite
+
+
+def _total(tasks: Mapping[str, Sequence[int]], policy_path: str, suite: str, group: Sequence[EvalRunResult]) -> Total:
+    evaluated = {task for each in group for task in tasks[each.run_id]}
+    episodes, successes = (sum(getattr(each, key) or 0 for each in group) for key in ("episodes", "successes"))
+    rate = collect.rate_in_words(successes, episodes)
+    return Total(policy_path, suite, len(group), len(evaluated), episodes, successes, rate)
+
+
+def rows(campaign: Campaign, manifests: Sequence[Json]) -> list[dict[str, Any]]:
+    """How each row that ran was played, by its manifest, and what it has to reach."""
+    known = {row.run_id: row for row in campaign.enabled}
+    return [_row(campaign, known[manifest["run_id"]], manifest) for manifest in manifests]
+
+
+def _row(campaign: Campaign, row: Row, manifest: Json) -> dict[str, Any]:
+    settings = manifest["settings"]
+    sides = (settings.get(f"observation_{side}", SIDE) for side in ("height", "width"))
+    videos = campaign.layout.run(row.run_id).attempt(manifest["attempt"]).output / "videos"
+    kept = ("run_id", "policy_path", "task_ids", "batch_size", "seed", "engine", "mujoco_gl", "comparable")
+    return {
+        **{key: manifest[key] for key in kept},
+        "suite": manifest["task_suite"],
+        "steps": settings.get("episode_length", STEPS[manifest["task_suite"]]),
+        "size": feature.times(tuple(sides)),
+        "n_action_steps": manifest["n_action_steps"],
+        "threshold": _threshold(campaign, row),
+        "flags": _words(settings.get("flags", {})),
+        "rename_map": _words(settings.get("rename_map", {})),
+        "videos": campaign.layout.relative(videos) if videos.is_dir() else None,
+    }
+
+
+def _threshold(campaign: Campaign, row: Row) -> str:
+    rate = campaign.threshold(row)
+    words = [f"{100 * rate:g}%"] if rate > 0 else []
+    words += ["its known answers"] if row.run_id in campaign.known_answers else []
+    return " and ".join(words) or "none"
+
+
+def _words(values: Mapping[str, Any]) -> str:
+    return " ".join(shlex.quote(f"{key}={engine.word(value)}") for key, value in values.items())
+
+
+def tasks(campaign: Campaign) -> dict[str, dict[int, str]]:
+    """Suite -> LIBERO task -> what the robot is told, for each task that an enabled row evaluates."""
+    found: dict[str, dict[int, str]] = {}
+    for row in campaign.enabled:
+        known = found.setdefault(row.task_suite, {})
+        known |= {task: task_in_words(row.task_suite, task) for task in campaign.task_ids(row)}
+    return {suite: dict(sorted(known.items())) for suite, known in found.items()}
+
+
+def task_in_words(suite: str, task: int) -> str:
+    """What a policy is told of a LIBERO task: its name in words (libero/benchmark, grab_language_from_filename)."""
+    name = simulator.table()["suites"][suite][str(task)]["name"]
+    return SCENE.sub("", name).replace("_", " ")

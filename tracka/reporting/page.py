@@ -1,0 +1,19 @@
+"""Pages made from the templates in `templates/`."""
+
+import shlex
+from collections.abc import Callable, Mapping
+from importlib import resources
+from typing import Any
+from urllib import parse
+
+from ..core import markup
+
+
+def render(name: str, facts: Mapping[str, Any], **filters: Callable[..., str]) -> str:
+    """The template `name` filled in. A fact that it asks for and that is not there is an error, never a gap."""
+    from jinja2 import Environment, StrictUndefined
+
+    template = resources.files(__package__).joinpath("templates", name).read_text()
+    page = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    page.filters |= {"quote": shlex.quote, "code": markup.code, "cell": markup.cell, "link": parse.quote, **filters}
+    return page.from_string(template).render(facts)

@@ -1,0 +1,165 @@
+"""The pages on which people follow a campaign: `plan.md`, `todo/NAME.md` and `todo/TODO.md`.
+
+Guarantees: the box of a phase says what its last handoff said; a progress line is added when that changes and no
+line is ever rewritten; the box in TODO.md is ticked after everything else, and falls when a phase does not pass.
+"""
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ..campaign.campaign import Campaign
+from ..campaign.layout import PHASES, Layout
+from ..core import files, markup
+from ..core.errors import Finding
+from ..core.files import Json
+from . import page
+
+# What completes a phase. By the plan, preflight is complete with a blocker that is on record.
+COMPLETE = dict.fromkeys(PHASES, ("pass",)) | {"phase2": ("pass", "blocked")}
+BOX = r"^(?P<head>[-*] \[)[ xX](?P<tail>\] {what})"
+LINE = re.compile(r"^- \S+Z \| phase=(?P<phase>phase\d) \| owner=[^|]* \| status=(?P<status>\w+) \|", re.MULTILINE)
+HEADING = "## Progress"
+
+
+def ensure(layout: Layout) -> None:
+    """Writes those of the three pages that are missing."""
+    facts = {"name": layout.root.name, "folder": layout.shown}
+    for path, template in {layout.plan: "plan.md.j2", layout.todo: "todo.md.j2"}.items():
+        if not path.exists():
+            _write(path, page.render(template, facts))
+    listed = files.read_text(layout.todo_list) if layout.todo_list.exists() else "# TODO\n\n"
+    if _box(listed, _own_box(layout)) is None:
+        _write(layout.todo_list, listed + _entry(layout))
+
+
+def _entry(layout: Layout) -> str:
+    """The campaign's line in TODO.md."""
+    name = layout.root.name
+    return f"- [ ] [{name}]({name}.md): every acceptance criterion of `{layout.shown}/plan.md` holds\n"
+
+
+def _write(path: Path, text: str) -> None:
+    """A new page is as open as the campaign's folder: these are shared, unlike artifacts."""
+    with files.as_open_as(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(files.redacted(text), encoding="utf-8")
+
+
+def record(layout: Layout, handoff: Json, before: Json, voided: Iterable[str], owner: str) -> None:
+    """Puts a new handoff on the pages: its box and, if its status differs from `before`, a line.
+
+    `voided` are the later phases whose handoffs it took away.
+    """
+    ensure(layout)
+    phase, status = handoff["phase"], handoff["status"]
+    action = _next_action(layout, handoff)
+    for path in (layout.plan, layout.todo):
+        text = _ticked(files.read_text(path), phase, status in COMPLETE[phase])
+        for later in voided:
+            text = _ticked(text, later, False)
+        if before.get("status") != status or _last_status(text, phase) != status:
+            text = _appended(text, _line(layout, handoff, owner, action))
+        if path == layout.todo:
+            text = re.sub(r"^Next action: .*$", lambda _: f"Next action: {action}", text, count=1, flags=re.MULTILINE)
+        _write(path, text)
+    if status != "pass":
+        close(layout, accepted=False)
+
+
+def close(layout: Layout, accepted: bool) -> None:
+    """Ticks the campaign's box in TODO.md, or takes the tick away."""
+    ensure(layout)
+    text = files.read_text(layout.todo_list)
+    _write(layout.todo_list, _set_box(text, _own_box(layout), accepted))
+
+
+def _own_box(layout: Layout) -> str:
+    return rf".*\[[^\]]*\]\({re.escape(layout.root.name)}\.md\)"
+
+
+def _ticked(text: str, phase: str, done: bool) -> str:
+    return _set_box(text, _phase_box(phase), done)
+
+
+def _phase_box(phase: str) -> str:
+    return rf"Phase {phase[-1]}\b"
+
+
+def _set_box(text: str, what: str, done: bool) -> str:
+    mark = "x" if done else " "
+    pattern = re.compile(BOX.replace("{what}", what), re.MULTILINE)
+    return pattern.sub(lambda found: f"{found['head']}{mark}{found['tail']}", text, count=1)
+
+
+def _box(text: str, what: str) -> bool | None:
+    """Whether the box is ticked; None where there is none."""
+    found = re.search(BOX.replace("{what}", what), text, re.MULTILINE)
+    return None if found is None else found[0][len(found["head"])] != " "
+
+
+def _last_status(text: str, phase: str) -> str | None:
+    return next((found["status"] for found in reversed([*LINE.finditer(text)]) if found["phase"] == phase), None)
+
+
+def _line(layout: Layout, handoff: Json, owner: str, action: str) -> str:
+    """One progress line, by the plan's template."""
+    marker = f"{layout.shown}/{layout.relative(layout.handoff(handoff['phase']))}"
+    words = [f"phase={handoff['phase']}", f"owner={_plain(owner)}", f"status={handoff['status']}", f"marker={marker}"]
+    return " | ".join([f"- {handoff['generated_at_utc']}", *words, f"next={action}"])
+
+
+def _appended(text: str, line: str) -> str:
+    """`text` with `line` at the end of its section Progress, which is made where there is none."""
+    if not re.search(rf"^{HEADING}\s*$", text, re.MULTILINE):
+        text = f"{text.rstrip()}\n\n{HEADING}\n\n"
+    start = [*re.finditer(rf"^{HEADING}\s*$", text, re.MULTILINE)][-1].end()
+    following = re.search(r"^## ", text[start:], re.MULTILINE)
+    end = start + following.start() if following else len(text)
+    section = text[:end].rstrip("\n")
+    gap = "\n" if section.splitlines()[-1].startswith("- ") else "\n\n"
+    rest = f"\n{text[end:]}" if following else ""
+    return f"{section}{gap}{line}\n{rest}"
+
+
+def _next_action(layout: Layout, handoff: Json) -> str:
+    command = f"pytest acceptance --campaign {shlex.quote(layout.shown)}"
+    if handoff["status"] != "pass":
+        note = _plain(handoff["notes"][0] if handoff["notes"] else "no reason is on record")
+        return f"Mend {note}; then rerun: {command}"
+    if handoff["phase"] == PHASES[-1]:
+        return "None: every phase has passed."
+    later = PHASES[PHASES.index(handoff["phase"]) + 1]
+    return f"Run phase {later[-1]}: {command} -m {later}"
+
+
+def _plain(text: str, most: int = 160) -> str:
+    """One line without the template's separator."""
+    line = markup.line(text).replace("|", "/") or "unknown"
+    return markup.cell(line if len(line) <= most else f"{line[:most]}...")
+
+
+def findings(campaign: Campaign, phases: Iterable[str]) -> Iterator[Finding]:
+    """Where the pages do not tell what the handoffs of `phases` say: warnings, for the pages are people's."""
+    layout = campaign.layout
+    handoffs = {phase: files.read_or_empty(layout.handoff(phase)) for phase in PHASES}
+    # One that is missing is an error elsewhere; a renamed campaign has its todo under the name it had.
+    for path in filter(Path.exists, (layout.plan, layout.todo)):
+        text = files.read_text(path)
+        for phase in phases:
+            if handoffs[phase]:
+                yield from _untold(path, text, phase, str(handoffs[phase].get("status")))
+    ticked = layout.todo_list.exists() and _box(files.read_text(layout.todo_list), _own_box(layout))
+    if ticked and any(handoff.get("status") != "pass" for handoff in handoffs.values()):
+        yield Finding(str(layout.todo_list), "it is ticked, and not every phase has passed", _AGAIN, warning=True)
+
+
+_AGAIN = "Run pytest acceptance, which brings it up to date; a page that is removed is made anew, with all boxes"
+
+
+def _untold(path: Path, text: str, phase: str, status: str) -> Iterator[Finding]:
+    if _box(text, _phase_box(phase)) is not (status in COMPLETE[phase]):
+        yield Finding(str(path), f"its box of {phase} does not say that it is {status}", _AGAIN, warning=True)
+    if _last_status(text, phase) != status:
+        yield Finding(str(path), f"its last line on {phase} does not say that it is {status}", _AGAIN, warning=True)

@@ -1,0 +1,113 @@
+"""Closure: `runbook.md`, the commands that ran, and `results.md`, what came out, made from artifacts alone."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..campaign.campaign import Campaign
+from ..campaign.layout import Layout
+from ..core import files, schema
+from ..core.files import Json
+from ..engines import software
+from ..execution import environment
+from ..install import setup
+from ..runs import sweep
+from . import caveat, collect, outline, page, verdict
+from .collect import EvalRunResult
+
+
+def write(campaign: Campaign) -> None:
+    """Writes both pages of the campaign."""
+    facts = _facts(campaign) | {"generated_at_utc": files.utc_now()}
+    runbook = page.render("runbook.md.j2", facts | _commands(campaign, list(facts["failures"])), replay=replay)
+    files.write_text(campaign.layout.runbook, runbook)
+    files.write_text(campaign.layout.results, page.render("results.md.j2", facts))
+
+
+def results_as(campaign: Campaign, text: str) -> str:
+    """results.md as the artifacts have it now, but with the time and the place at which `text` was made."""
+    head = r"# Results of (?P<name>.*)\n\nMade by Track A at (?P<generated_at_utc>\S+) from `(?P<folder>.*)/artifacts`"
+    found = re.match(head, text)
+    made = found.groupdict() if found else {"generated_at_utc": ""}
+    return page.render("results.md.j2", _facts(campaign) | made)
+
+
+def _facts(campaign: Campaign) -> dict[str, Any]:
+    """What both pages tell, but for the time at which they are made."""
+    found, ran = enabled_results(campaign), manifests(campaign)
+    preflight = schema.read_or_empty("preflight", campaign.layout.preflight_report)
+    return {
+        "campaign": campaign,
+        "name": campaign.name,
+        "folder": campaign.layout.shown,
+        "manifests": ran,
+        "table": collect.markdown(found),
+        "failures": collect.failure_reasons(campaign, found),
+        "checkpoints": _checkpoints(ran),
+        "threshold": verdict.threshold(campaign),
+        "all_judged": all(map(campaign.is_judged, campaign.compared)),
+        "totals": outline.totals(campaign, found),
+        "rows": outline.rows(campaign, ran),
+        "tasks": outline.tasks(campaign),
+        "views": preflight.get("views", []),
+        "caveats": [*caveat.of_preflight(campaign), *caveat.of_results(campaign), *caveat.of_history(campaign)],
+        "own_settings": list(caveat.of_settings(campaign)),
+    }
+
+
+def _commands(campaign: Campaign, failed: Sequence[str]) -> dict[str, Any]:
+    """What the runbook tells beside: host, commands and disk, for which the whole artifacts are walked."""
+    folder = campaign.layout.preflight
+    return {
+        "preflight": files.read_or_empty(campaign.layout.preflight_report),
+        "setups": setup.commands(folder / "setup.log"),
+        "sweep": _sweep(campaign, [row.run_id for row in campaign.enabled]),
+        "rerun": _sweep(campaign, failed),
+        "megabytes": _megabytes(campaign.layout),
+        "versions": software.versions(),
+        "hf_home": files.read_or_empty(folder / "env_snapshot.json").get("env", {}).get("HF_HOME"),
+    }
+
+
+def enabled_results(campaign: Campaign) -> list[EvalRunResult]:
+    """The results of the enabled rows, in the matrix's order: what the pages show."""
+    enabled = {row.run_id for row in campaign.enabled}
+    return [result for result in collect.campaign_results(campaign) if result.run_id in enabled]
+
+
+def replay(manifest: Json) -> str:
+    """One shell line that runs what ran, but into a folder of its own: evidence stays as it is."""
+    environ = [f"{name}={value}" for name, value in manifest["env"].items() if name in environment.NEEDED]
+    elsewhere = f"--output_dir=replays/{manifest['run_id']}"
+    argv = [elsewhere if word.startswith("--output_dir=") else word for word in manifest["command"]]
+    return shlex.join(["env", *environ, *argv])
+
+
+def _sweep(campaign: Campaign, run_ids: Sequence[str]) -> str:
+    folder = Path(campaign.layout.shown)
+    matrix, runs, rows = (
+        folder / path.relative_to(campaign.layout.root)
+        for path in (campaign.layout.matrix, campaign.layout.runs, campaign.layout.rows)
+    )
+    return sweep.replay(matrix, runs, rows, max(campaign.expected_gpus, 1), run_ids)
+
+
+def _megabytes(layout: Layout) -> dict[str, float]:
+    """What the artifacts take, files with several names counted once, and the videos among them."""
+    sizes = {(path.stat().st_ino, path.suffix): path.stat().st_size for path in files.walk_files(layout.artifacts)}
+    videos = sum(size for (_, suffix), size in sizes.items() if suffix == ".mp4")
+    return {"all": sum(sizes.values()) / 1e6, "videos": videos / 1e6}
+
+
+def manifests(campaign: Campaign) -> list[Json]:
+    """The sound manifests of the enabled rows that have run, in the matrix's order."""
+    paths = [campaign.layout.run(row.run_id).manifest for row in campaign.enabled]
+    return [manifest for path in paths if (manifest := schema.read_or_empty("run_manifest", path))]
+
+
+def _checkpoints(manifests: list[Json]) -> list[Json]:
+    """The different checkpoints that ran, each once."""
+    found = [manifest["checkpoint"] for manifest in manifests]
+    return list({point["tree_sha256"]: point for point in found}.values())

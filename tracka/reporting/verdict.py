@@ -1,0 +1,37 @@
+"""The verdict on a campaign in words: accepted, or what keeps it from being that."""
+
+from ..campaign.campaign import Campaign
+from ..core.errors import some
+from ..runs import run
+
+NO_THRESHOLD = "complete, no threshold set"
+
+
+def words(campaign: Campaign, accepted: bool) -> str:
+    """The verdict, where `accepted` says whether every gate passed and the strict validation found nothing."""
+    results = [run.read_result(campaign.layout, row.run_id) for row in campaign.enabled]
+    if any(result and result["invalid"] for result in results):
+        return "invalid: the simulator is not the benchmark's"
+    if not accepted:
+        return "not accepted"
+    unjudged = _unjudged(campaign)
+    if len(unjudged) == len(campaign.compared):
+        return NO_THRESHOLD
+    return f"accepted, no threshold set for {some(unjudged)}" if unjudged else "accepted"
+
+
+def threshold(campaign: Campaign) -> str:
+    """What the rows have to reach, in one sentence."""
+    rates = sorted({campaign.threshold(row) for row in campaign.compared if campaign.threshold(row) > 0})
+    parts = [f"a success rate of at least {' or '.join(f'{100 * rate:g}%' for rate in rates)}"] if rates else []
+    parts += ["known answers, to the episode"] if campaign.known_answers else []
+    unjudged = _unjudged(campaign)
+    if not parts:
+        return "No threshold is set: the campaign says what the policy reaches, not whether that is enough."
+    rest = f" No threshold is set for {some(unjudged)}." if unjudged else ""
+    return f"Each row has to reach {', or '.join(parts)}.{rest}"
+
+
+def _unjudged(campaign: Campaign) -> list[str]:
+    """The rows of which nothing says what they have to reach."""
+    return [row.run_id for row in campaign.compared if not campaign.is_judged(row)]

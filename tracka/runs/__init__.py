@@ -1,0 +1,1 @@
+"""A row from its plan to its result, and many rows at once."""

@@ -1,0 +1,51 @@
+"""Known answers: of a policy whose outcome is known beforehand, the episodes that succeed, and no others.
+
+campaign.toml names them row by row. A policy under test has none; one that is made for the purpose tests the whole
+chain from simulator to report.
+"""
+
+import json
+from pathlib import Path
+
+from ..campaign.campaign import Campaign
+from ..campaign.matrix import Row
+from ..core import files, schema
+from ..core.errors import Finding, TrackaError
+
+REASON = "known_answer"  # why a row that passed is not accepted
+REMEDY = "Trust no figure until what differs is found: checkpoint, simulator, lerobot-eval or this harness"
+
+
+def differences(campaign: Campaign, row: Row) -> list[Finding]:
+    """Where the files of a row that passed differ from its known answer; nothing for a row without one."""
+    known = campaign.known_answers.get(row.run_id)
+    if known is None:
+        return []
+    folder = campaign.layout.run(row.run_id)
+    counts = {task: len(episodes) for task, episodes in known.items()}
+    told = (
+        (folder.episodes, "episodes", _succeeded(folder.episodes, list(known)), dict(known)),
+        (folder.result, "successes", _counted(folder.result), counts),
+    )
+    return [
+        Finding(str(path), f"task {task}: {what} {said.get(task)}, and {wanted[task]} by the known answer", REMEDY)
+        for path, what, said, wanted in told
+        for task in known
+        if said.get(task) != wanted[task]
+    ]
+
+
+def _succeeded(path: Path, tasks: list[int]) -> dict[int, tuple[int, ...]]:
+    """The episodes of each task that succeeded, by episodes.jsonl; nothing if that cannot be read."""
+    try:
+        records = [json.loads(line) for line in files.read_text(path).splitlines()]
+        wins = [(record["task"], record["episode"]) for record in records if record["success"]]
+    except (TrackaError, ValueError, KeyError, TypeError):
+        return {}
+    return {task: tuple(episode for of, episode in wins if of == task) for task in tasks}
+
+
+def _counted(path: Path) -> dict[int, int]:
+    """The successes of each task by result.json; nothing if that cannot be read."""
+    per_task = schema.read_or_empty("result", path).get("per_task", [])
+    return {task["task_id"]: task["successes"] for task in per_task}

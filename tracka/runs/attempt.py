@@ -1,0 +1,210 @@
+"""One attempt of a row: its folder, written once, and the copies of its files at the top of the run folder.
+
+Guarantees: the manifest is on disk before the launch; a result is on disk after every end that this process survives;
+the folder of an attempt is made exclusively and never moves, so no attempt's evidence is lost.
+"""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from ..campaign.layout import Layout, RunFolder
+from ..core import files, schema, secret
+from ..core.errors import TrackaError
+from ..core.files import Json
+from ..engines import engine, failure
+from ..engines.engine import Metrics
+from ..engines.failure import Failure
+from ..execution import gpu, lease, leftover, process, standby
+from ..execution.gpu import Device
+from ..execution.process import Exit
+from . import identity, judgement, marker
+from .plan import Plan
+
+
+def run(plan: Plan, device: Device) -> Json:
+    """Runs the plan once on `device` and returns its result, whether it passed or failed."""
+    layout, run_id = plan.campaign.layout, plan.row.run_id
+    number = max(layout.run(run_id).numbers(), default=0) + 1
+    folder = layout.run(run_id).attempt(number)
+    environ = plan.environ(device)
+    manifest = plan.manifest(folder, device, environ, number)
+    told = _standing_by(plan, device, manifest["command"], environ)
+    files.make_folder(folder.path.parent)
+    folder.path.mkdir(mode=0o700)  # exclusively: an attempt is made once
+    files.write_json(folder.manifest, manifest)
+    identity.write(folder, plan.identity_parts)
+    for log in (folder.stdout, folder.stderr):
+        log.touch(mode=0o600)  # linked to the top before the launch, so that they can be followed there
+    _publish(layout.run(run_id), folder, starting=True)
+    marker.advance(layout, run_id, "running", number, retry_index=plan.retry_index, gpu_id=device.gpu_id)
+    marks = leftover.marks(layout.run(run_id).path, device.lock_file)
+    result = _execute(plan, folder, manifest, environ | marks | told, device)
+    if result["status"] != "pass" and told:
+        standby.end(Path(told[standby.SOCKET]))
+    return close(layout, folder, result)
+
+
+def _standing_by(plan: Plan, device: Device, command: list[str], environ: dict[str, str]) -> dict[str, str]:
+    """What tells the resident engine's program of a process that plays the row for it, where the campaign has them.
+
+    A display that is made for one row ends with it, and nobody could stand by on it.
+    """
+    if not plan.campaign.is_resident or not plan.campaign.resident.get("standby", True) or plan.host.render_prefix:
+        return {}
+    environ = {name: value for name, value in environ.items() if name != lease.WORKER}
+    wanted = standby.key(command, environ, plan.load_key, min(plan.batch_size, plan.row.n_episodes))
+    name = device.uuid or f"cpu-{lease.worker_number()}"
+    return standby.ready(name, wanted, plan.campaign.layout.root, environ, device.lock_file)
+
+
+def _execute(plan: Plan, folder: RunFolder, manifest: Json, environ: dict[str, str], device: Device) -> Json:
+    start = time.monotonic()
+    try:
+        ended = process.run(
+            manifest["command"],
+            cwd=plan.campaign.layout.root,
+            env=environ,
+            stdout=folder.stdout,
+            stderr=folder.stderr,
+            bounds=plan.bounds,
+            secrets=secret.known(os.environ | environ),
+            watched=failure.WATCHED,
+            lease=device.lock,
+            journal=device.journal,
+            label=manifest["run_id"],
+        )
+    except OSError as error:
+        return _result(plan.campaign.layout, folder, manifest, Failure("not_started", str(error)))
+    except BaseException as error:
+        failed = Failure("interrupted", f"the harness was interrupted ({type(error).__name__})")
+        seconds = time.monotonic() - start
+        close(plan.campaign.layout, folder, _result(plan.campaign.layout, folder, manifest, failed, seconds=seconds))
+        raise
+    return _judge(plan, folder, manifest, ended)
+
+
+def _judge(plan: Plan, folder: RunFolder, manifest: Json, ended: Exit) -> Json:
+    logs = (folder.stdout, folder.stderr)
+    metrics = engine.read_metrics(folder.output, logs)
+    device = gpu.torch_name(manifest["gpu_id"])
+    failed = failure.diagnose(ended, metrics, plan.row.task_suite, plan.expected, logs, device)
+    records = engine.episode_records(metrics, plan.batch_size, plan.row.n_episodes, plan.row.seed)
+    files.write_text(folder.episodes, "".join(json.dumps(record) + "\n" for record in records))
+    layout = plan.campaign.layout
+    return _result(layout, folder, manifest, failed, metrics, code=ended.code, seconds=ended.seconds)
+
+
+def _result(
+    layout: Layout,
+    folder: RunFolder,
+    manifest: Json,
+    failed: Failure | None,
+    metrics: Metrics | None = None,
+    *,
+    code: int | None = None,
+    seconds: float = 0.0,
+) -> Json:
+    found = metrics or Metrics()
+    videos = folder.videos()
+    top = layout.run(manifest["run_id"])
+    return {
+        "schema_version": schema.VERSION,
+        "run_id": manifest["run_id"],
+        "attempt": manifest["attempt"],
+        "row_hash": manifest["row_hash"],
+        "dry_run": False,
+        "status": "fail" if failed else "pass",
+        "reason": failed.reason if failed else None,
+        "invalid": manifest["invalid"],
+        "unproven": manifest["unproven"],
+        "error_message": failed.message if failed else None,
+        "exit_code": code,
+        "end_time_utc": files.utc_now(),
+        "duration_sec": round(seconds, 3),
+        **engine.reported(found),
+        "video_path": layout.relative(folder.output / "videos") if videos else None,
+        "video_paths": [layout.relative(video) for video in videos],
+        "stdout_log": layout.relative(top.stdout),
+        "stderr_log": layout.relative(top.stderr),
+        "files": judgement.recorded(folder),
+    }
+
+
+def close(layout: Layout, folder: RunFolder, result: Json) -> Json:
+    """Writes an attempt's result, shows the attempt at the top of the run folder, and ends the row's marker."""
+    outcome = {"outcome": {"status": result["status"], "reason": result["reason"]}}
+    files.write_json(folder.manifest, files.read_json(folder.manifest) | outcome)
+    files.write_json(folder.result, result)
+    _publish(layout.run(result["run_id"]), folder)
+    _end_marker(layout, result, notes=result["error_message"] or "")
+    return result
+
+
+def close_interrupted(layout: Layout, run_id: str) -> None:
+    """Gives the attempt that a dead process left without a result one that says so. Call it with the row's lock."""
+    numbers = layout.run(run_id).numbers()
+    if not numbers:
+        return
+    folder = layout.run(run_id).attempt(numbers[-1])
+    state = marker.read(layout, run_id)
+    leftover.end(leftover.ROW, str(layout.run(run_id).path))  # its supervisor may still be at work, or be dead
+    if folder.result.exists():
+        if state is not None and state["status"] == "running":
+            close(layout, folder, files.read_json(folder.result))  # it ended between the result and the marker
+        return
+    lost = Failure("interrupted", "the process that ran this attempt ended without writing a result")
+    try:
+        manifest = files.read_json(folder.manifest)
+        close(layout, folder, _result(layout, folder, manifest, lost))
+    except (TrackaError, KeyError):
+        # Without a manifest nothing was launched: the folder is kept as it is under a name that no attempt has.
+        os.replace(folder.path, folder.path.with_name(f"{folder.path.name}.unstarted.{time.time_ns()}"))
+
+
+def refuse(layout: Layout, run_id: str, why: str) -> None:
+    """Ends the marker of a row that never ran because of its checkpoint. Call it with the row's lock.
+
+    A row that has run keeps the marker of its last attempt, which its files bear out.
+    """
+    if not layout.run(run_id).numbers():
+        marker.ensure_pending_held(layout, run_id)
+        marker.advance(layout, run_id, "running")
+        marker.advance(layout, run_id, "fail", reason=failure.REFUSED, notes=files.redacted(why))
+
+
+def restore_marker(layout: Layout, result: Json) -> None:
+    """Gives a finished run whose marker was lost or damaged the marker that its own files tell."""
+    run_id, attempt = result["run_id"], result["attempt"]
+    state = marker.read(layout, run_id)
+    if state is not None and state["status"] == result["status"]:
+        return
+    manifest = files.read_json(layout.run(run_id).manifest)
+    values = {"retry_index": manifest["retry_index"], "gpu_id": manifest["gpu_id"]}
+    marker.ensure_pending_held(layout, run_id)
+    marker.advance(layout, run_id, "running", attempt, **values)
+    _end_marker(layout, result, notes="restored from the run's own files")
+
+
+def _end_marker(layout: Layout, result: Json, notes: str) -> None:
+    path = layout.relative(layout.run(result["run_id"]).result)
+    sha256 = files.sha256_file(layout.run(result["run_id"]).result)
+    ended = {"result_path": path, "result_sha256": sha256, "reason": result["reason"], "notes": notes}
+    marker.advance(layout, result["run_id"], result["status"], result["attempt"], **ended)
+
+
+def _publish(top: RunFolder, folder: RunFolder, starting: bool = False) -> None:
+    """Copies the attempt's files to the top, the result last; a starting attempt first takes the old ones away."""
+    if starting:
+        for old in (top.result, top.stdout, top.stderr, top.episodes):
+            old.unlink(missing_ok=True)
+    for source, target in (
+        (folder.manifest, top.manifest),
+        (folder.stdout, top.stdout),
+        (folder.stderr, top.stderr),
+        (folder.episodes, top.episodes),
+        (folder.result, top.result),
+    ):
+        if source.exists():
+            files.copy_atomic(source, target)

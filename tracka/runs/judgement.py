@@ -1,0 +1,84 @@
+"""A passed attempt judged again: the files that it left, held against what its manifest and its result say.
+
+An edited number is found whichever file it stands in, unless all files that tell it are edited alike.
+"""
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+from ..campaign.campaign import Campaign
+from ..campaign.layout import RunFolder
+from ..core import files
+from ..core.errors import Finding
+from ..core.files import Json
+from ..engines import failure
+from ..engines.engine import Metrics
+from ..execution import gpu
+from ..execution.process import Exit
+
+AGAIN = "Run the row again: move its run folder away, then pytest acceptance"
+SLACK_SECS = 2.0  # times are written in whole seconds
+OWN = ("run_manifest.json", "result.json")  # they tell of the others
+
+
+def recorded(folder: RunFolder) -> dict[str, str]:
+    """The sha256 of each file that an attempt left, by its path in the attempt's folder; but for the two that tell."""
+    paths = {str(path.relative_to(folder.path)): path for path in files.walk_files(folder.path)}
+    return {name: files.sha256_file(path) for name, path in paths.items() if name not in OWN}
+
+
+def changed(folder: RunFolder, result: Json) -> Iterator[Finding]:
+    """The files of an attempt that are not as they were when its result was written."""
+    there = recorded(folder)
+    for name in sorted({**result["files"], **there}):
+        before, now = result["files"].get(name), there.get(name)
+        if before != now:
+            what = "the file is gone" if now is None else "it came later" if before is None else "it has changed"
+            yield Finding(str(folder.path / name), f"{what} since the attempt ended", AGAIN)
+
+
+def diagnosed(attempt: RunFolder, manifest: Json, result: Json, metrics: Metrics) -> Iterator[Finding]:
+    """Why the attempt's logs and metrics are those of a failure, with the episodes that its manifest asks for."""
+    ended = Exit(result["exit_code"], "", result["duration_sec"])
+    n_episodes: int = manifest["n_episodes"]
+    expected = dict.fromkeys(manifest["task_ids"], n_episodes)
+    logs = (attempt.stdout, attempt.stderr)
+    device = gpu.torch_name(manifest["gpu_id"])
+    if failed := failure.diagnose(ended, metrics, manifest["task_suite"], expected, logs, device):
+        what = f"it is called passed, and its own files say {failed.reason}: {failed.message}"
+        yield Finding(str(attempt.path), what, AGAIN)
+
+
+def untimely(path: Path, manifest: Json, result: Json, marker: Json | None) -> Iterator[Finding]:
+    """Times of a run that no run has: an end before the start, more seconds than lie between, steps out of order."""
+    start, end = _seconds(manifest["start_time_utc"]), _seconds(result["end_time_utc"])
+    if end < start:
+        yield Finding(str(path), f"it ended at {result['end_time_utc']}, before it began", AGAIN)
+    elif result["duration_sec"] > end - start + SLACK_SECS:
+        what = f"it took {result['duration_sec']:.0f} s, and {end - start:.0f} s lie between its start and its end"
+        yield Finding(str(path), what, AGAIN)
+    if end > datetime.now(UTC).timestamp() + SLACK_SECS:
+        yield Finding(str(path), f"it ended at {result['end_time_utc']}, which is to come", AGAIN)
+    times = [step["at_utc"] for step in (marker or {}).get("history", ())]
+    if disordered := [later for before, later in pairwise(times) if later < before]:
+        yield Finding(str(path), f"its marker has steps out of order, at {disordered[0]}", AGAIN)
+
+
+def _seconds(utc: str) -> float:
+    return datetime.fromisoformat(utc).timestamp()
+
+
+def pretended(campaign: Campaign, path: Path, manifest: Json) -> Iterator[Finding]:
+    """A GPU that does not exist, under a program that is lerobot-eval: tests alone pretend GPUs, for stand-ins."""
+    if str(manifest["gpu_uuid"]).startswith(gpu.PRETENDED) and not campaign.executable:
+        what = f"{manifest['gpu_uuid']} is a GPU that {gpu.PRETEND} pretends"
+        yield Finding(str(path), what, f"Unset {gpu.PRETEND}, and run the row with --allow-overwrite")
+
+
+def lost_attempts(numbers: Sequence[int], marker: Json | None) -> int:
+    """How many attempts ended by the row's marker, or come before a later one, and have no folder any more."""
+    history = (marker or {}).get("history", ())
+    ended = sum(step["status"] in ("pass", "fail") and step["attempt"] > 0 for step in history)
+    return int(max(ended, *numbers, 0)) - len(numbers)

@@ -1,0 +1,103 @@
+"""Row markers, `state/rows/<run_id>.json`: pending, running, then pass or fail, with every step in `history`.
+
+One process at a time moves a marker: the one that holds the row's lock. A marker that cannot be read is set aside,
+never trusted, so its row runs again.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+
+from ..campaign.layout import Layout
+from ..campaign.matrix import Row
+from ..core import files, schema
+from ..core import lock as locks
+from ..core.errors import Busy
+from ..core.files import Json
+
+STEPS = {
+    None: ("pending",),
+    "pending": ("running",),
+    "running": ("pass", "fail"),
+    "fail": ("running", "pending"),
+    "pass": ("running", "pending"),  # only when overwriting was allowed
+}
+
+
+def ensure_pending(layout: Layout, rows: Iterable[Row]) -> None:
+    """Gives each of `rows` that has no marker a pending one."""
+    for row in rows:
+        if read(layout, row.run_id) is None:
+            with contextlib.suppress(Busy), lock(layout, row.run_id):
+                ensure_pending_held(layout, row.run_id)
+
+
+def ensure_pending_held(layout: Layout, run_id: str) -> None:
+    """The same for one row whose lock the caller holds. A damaged marker is set aside."""
+    if read(layout, run_id) is None:
+        path = layout.marker(run_id)
+        if path.exists():
+            os.replace(path, path.with_name(f"{path.name}.damaged"))
+        _write(layout, run_id, {"history": []}, "pending", 0)
+
+
+def read(layout: Layout, run_id: str) -> Json | None:
+    """The row's marker; None where there is none that can be trusted."""
+    marker = schema.read_or_empty("row_marker", layout.marker(run_id))
+    return marker if marker.get("run_id") == run_id else None
+
+
+def advance(layout: Layout, run_id: str, status: str, attempt: int = 0, **values: object) -> None:
+    """Moves the row's marker to `status`; `values` are further keys of the marker."""
+    _write(layout, run_id, read(layout, run_id) or {"history": []}, status, attempt, **values)
+
+
+def status_text(status: str, reason: str | None, invalid: str | None, unproven: str | None) -> str:
+    """A status with what a reader must know of it: why it failed, and whether simulator or engine may be wrong."""
+    words = [word for word in (reason, invalid and "invalid simulator", unproven and "unproven engine") if word]
+    return f"{status} ({', '.join(words)})" if words else status
+
+
+def _write(layout: Layout, run_id: str, last: Json, status: str, attempt: int, **values: object) -> None:
+    now = files.utc_now()
+    marker: Json = {
+        "schema_version": schema.VERSION,
+        "run_id": run_id,
+        "retry_index": 0,
+        "gpu_id": None,
+        "started_at_utc": None,
+        "ended_at_utc": None,
+        "result_path": None,
+        "result_sha256": None,
+        "notes": "",
+        "reason": None,
+        **last,
+        "status": status,
+        **values,
+    }
+    marker["history"] = [*last["history"], {"status": status, "at_utc": now, "attempt": attempt}]
+    if status == "running":
+        marker |= {"started_at_utc": now, "ended_at_utc": None, "reason": None, "notes": ""}
+        marker |= {"result_path": None, "result_sha256": None}
+    elif status in ("pass", "fail"):
+        marker["ended_at_utc"] = now
+    files.write_json(layout.marker(run_id), marker)
+
+
+def broken_steps(marker: Json) -> list[str]:
+    """The transitions in a marker's history that no run makes, such as pending straight to pass."""
+    statuses = [None, *(step["status"] for step in marker["history"])]
+    pairs = pairwise(statuses)
+    broken = [f"{before or 'nothing'} -> {after}" for before, after in pairs if after not in STEPS[before]]
+    if statuses[-1] != marker["status"]:
+        broken.append(f"history ends with {statuses[-1]}, the status is {marker['status']}")
+    return broken
+
+
+@contextlib.contextmanager
+def lock(layout: Layout, run_id: str) -> Iterator[None]:
+    """Holds the row against every other process. Raises Busy at once where one has it."""
+    with locks.hold(layout.locks / f"{run_id}.lock", f"row {run_id}") as file:
+        locks.sign(file, f"process {os.getpid()}")
+        yield

@@ -1,0 +1,191 @@
+"""The parity gate: the same row through lerobot-eval and through the resident engine, episode by episode.
+
+Guarantees: a certificate is written whole or not at all, after both engines have ended well, with the records that its
+numbers come from beside it; what was played is a row's own way to ask: its batch size, its noise, several tasks where
+it has several. Where lerobot-eval repeats itself to the bit, nothing but the same bits proves the engine.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ..campaign import place
+from ..campaign.campaign import Campaign
+from ..campaign.matrix import Row
+from ..core import files, schema
+from ..core.errors import UsageError
+from ..core.files import Json
+from ..engines import comparison, proof
+from ..engines.comparison import Comparison, Played
+from ..execution import lease, leftover
+from . import run
+from .plan import Host, Plan, asked_of_policy
+from .recording import AGAIN, REFERENCE, RESIDENT, Recordings
+
+TASKS = 2  # of a row that has several: looks of both may share a call
+WIDE = 8  # episodes where lerobot-eval does not repeat itself, so that outcomes can tell something
+NOTHING = Comparison(0, 0, 0, 0, (0, 0), 0.0, ())
+
+
+def subjects(campaign: Campaign) -> list[Row]:
+    """The rows to be proven: one of each checkpoint and way to ask it; none for lerobot-eval."""
+    first: dict[bytes, Row] = {}
+    for row in _candidates(campaign):
+        first.setdefault(_way(campaign, row), row)
+    return [_short(row) for row in first.values()]
+
+
+def subject(campaign: Campaign, row: Row) -> Row | None:
+    """The one of `subjects` whose proof holds for `row` too; None for lerobot-eval."""
+    way = _way(campaign, row)
+    # The first that fits, since this is asked for every row of what may be thousands.
+    return next((_short(each) for each in _candidates(campaign) if _way(campaign, each) == way), None)
+
+
+def _candidates(campaign: Campaign) -> list[Row]:
+    """The rows that may prove the engine, the baseline first."""
+    return sorted(campaign.enabled, key=lambda row: row.run_id != campaign.baseline) if campaign.is_resident else []
+
+
+def _way(campaign: Campaign, row: Row) -> bytes:
+    return files.canonical([row.policy_path, row.batch_size, asked_of_policy(campaign, row)])
+
+
+def _short(row: Row) -> Row:
+    """The row with at most a whole batch and one episode more, whose slot is reset a second time."""
+    return replace(row, n_episodes=min(row.n_episodes, row.batch_size + 1))
+
+
+def prove(campaign: Campaign, row: Row, host: Host) -> Json:
+    """The certificate of the row's checkpoint and way to ask it on this host: the campaign's, the user's or a new one.
+
+    Raises TrackaError where an engine fails; a certificate that says no is returned like any other.
+    """
+    place.require(campaign.layout)
+    plan = _plan(campaign, row, host)
+    path, kept = proof.path(campaign.layout, plan.proof_key), proof.kept(plan.proof_key)
+    if _holds(path, plan.proof_key):
+        return proof.read(path, plan.proof_key)
+    if _holds(kept, plan.proof_key):
+        return _copy(kept, path)
+    leftover.end(leftover.ROW, str(path.parent))  # what a killed session left of its own parity run
+    with lease.hold(row.gpu_id, lease.worker_number()) as device:
+        found = _certificate(Recordings(plan, device, path.parent))
+    files.write_json(path, found)
+    if found["proven"]:
+        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+            _copy(path, kept)
+    return found
+
+
+def _certificate(recordings: Recordings) -> Json:
+    """Plays until the engine is proven or refused."""
+    recordings.reference()
+    recordings.resident()
+    if not recordings.compared(RESIDENT).exact:
+        recordings.reference(AGAIN)
+        if not recordings.compared(AGAIN).exact and (wider := _wide(recordings.plan)):
+            recordings.plan = wider
+            recordings.reference()
+            recordings.resident()
+            recordings.reference(AGAIN)
+    timings = files.read_or_empty(recordings.folder / RESIDENT / "timings.json")
+    return certificate(
+        recordings.plan,
+        _judged(recordings.played, recordings.plan.chunk),
+        timings,
+        {name: recordings.seconds(name) for name in recordings.played},
+        recordings.files(),
+    )
+
+
+def _wide(plan: Plan) -> Plan | None:
+    """The plan with more episodes, since outcomes of a few tell nothing; None where it has as many."""
+    row = replace(plan.row, n_episodes=max(plan.row.n_episodes, WIDE))
+    return replace(plan, row=row) if row != plan.row else None
+
+
+def _holds(path: Path, key: str) -> bool:
+    return bool(proof.read(path, key).get("proven")) and not list(doubts(path))
+
+
+def _copy(source: Path, target: Path) -> Json:
+    """Copies a certificate with its records, itself last, and returns it."""
+    certificate = schema.read("parity", source)
+    for name in certificate["files"]:
+        files.make_folder((target.parent / name).parent)
+        files.copy_atomic(source.parent / name, target.parent / name)
+    files.write_json(target, certificate)
+    return certificate
+
+
+def doubts(path: Path) -> Iterator[str]:
+    """What in the records beside a certificate contradicts it: another content of a file, or other numbers."""
+    certificate, folder = schema.read("parity", path), path.parent
+    missing = [name for name in certificate["files"] if not (folder / name).is_file()]
+    yield from (f"{name} is missing" for name in missing)
+    for name, sha256 in certificate["files"].items():
+        if name not in missing and files.sha256_file(folder / name) != sha256:
+            yield f"{name} is not as it was recorded"
+    if certificate["files"] and not missing:
+        names = {Path(name).parts[0] for name in certificate["files"]}  # an earlier refusal may have left more beside
+        again = _judged({name: comparison.read(folder / name) for name in names}, certificate["chunk"])
+        yield from (f"its {key} is not what its records say" for key in again if again[key] != certificate[key])
+
+
+def _judged(played: Mapping[str, Played], chunk: int) -> Json:
+    """The part of a certificate that its records decide."""
+    found = comparison.compare(played[REFERENCE], played[RESIDENT], chunk)
+    again = comparison.compare(played[REFERENCE], played[AGAIN], chunk) if AGAIN in played else None
+    return {
+        "compared": proof.numbers(found),
+        "repeated": None if again is None else proof.numbers(again),
+        "differing": [str(difference) for difference in found.differing],
+    }
+
+
+def prove_or_note(campaign: Campaign, row: Row, host: Host) -> Json:
+    """The same, but where an engine cannot play another checkpoint than the baseline's, a certificate that says so:
+    the rows of that checkpoint then fail by themselves, each with its reason."""
+    try:
+        return prove(campaign, row, host)
+    except UsageError as error:
+        if row.policy_path == campaign.row(campaign.baseline).policy_path:
+            raise
+        plan = _plan(campaign, row, host)
+        nothing = proof.numbers(NOTHING)
+        judged: Json = {"compared": nothing, "repeated": None, "differing": []}
+        found = certificate(plan, judged, {}, {}, {}) | {"evidence": error.findings[0].what}
+        files.write_json(proof.path(campaign.layout, plan.proof_key), found)
+        return found
+
+
+def _plan(campaign: Campaign, row: Row, host: Host) -> Plan:
+    table = {**campaign.row_tables.get(row.run_id, {}), "task_ids": campaign.task_ids(row)[:TASKS]}
+    return run.plan_row(replace(campaign, row_tables={**campaign.row_tables, row.run_id: table}), row, host)
+
+
+def certificate(
+    plan: Plan, judged: Json, timings: Json, seconds: Mapping[str, float], recorded: Mapping[str, str]
+) -> Json:
+    """parity.json. `timings` are the resident engine's own, `recorded` the records beside it and their sha256."""
+    found = {
+        "schema_version": schema.VERSION,
+        "generated_at_utc": files.utc_now(),
+        "key": plan.proof_key,
+        "run_id": plan.row.run_id,
+        "evidence": "",
+        "suite": plan.row.task_suite,
+        "tasks": list(plan.task_ids),
+        "batch_size": plan.batch_size,
+        "manner": timings.get("manner", ""),
+        "fallbacks": timings.get("fallbacks", []),
+        "calls_of_several_tasks": timings.get("calls_of_several_tasks", 0),
+        "chunk": plan.chunk,
+        **judged,
+        "reference_secs": round(seconds.get(REFERENCE, 0.0), 3),
+        "resident_secs": round(seconds.get(RESIDENT, 0.0), 3),
+        "files": dict(recorded),
+    }
+    return found | proof.verdict(found)

@@ -1,0 +1,286 @@
+"""A row's run: the one function that the gates, `tracka run` and `tracka sweep` share.
+
+Guarantees: one process at a time runs a row; a passed run with today's inputs is returned, never run again; a passed
+run with other inputs is refused, never mixed; a failed attempt is followed by at most one more; a crash leaves an
+attempt that the next call closes as interrupted.
+"""
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+from ..campaign import place
+from ..campaign.campaign import Campaign, EvalSettings
+from ..campaign.layout import Layout
+from ..campaign.matrix import CPU, Row
+from ..checkpoints import checkpoint, dependency, need, normalizer, trust, weights
+from ..checkpoints.checkpoint import Checkpoint
+from ..core import files, memo, schema
+from ..core.errors import Busy, ChangedRun, Finding, RunExists, TrackaError, UsageError, collected
+from ..core.files import Json
+from ..engines import discover, failure
+from ..execution import gpu, lease
+from ..execution.gpu import Device
+from . import attempt, identity, marker
+from .plan import Host, Plan, Refusal
+
+
+@memo.remembered
+def load_host(layout: Layout) -> Host:
+    """What phases 1 and 2 found out. Raises UsageError where they have not run or found no backend."""
+    missing = [path for path in (layout.capabilities, layout.preflight_report) if not path.is_file()]
+    if missing:
+        remedy = f"Run preflight first: pytest acceptance --campaign {layout.shown} -m 'phase1 or phase2'"
+        raise UsageError([Finding(str(path), "the file does not exist", remedy) for path in missing])
+    capabilities = schema.read("cli_capabilities", layout.capabilities)
+    report = schema.read("preflight", layout.preflight_report)
+    if report["status"] != "pass" or report["mujoco_gl_effective"] is None:
+        what = f"preflight is {report['status']} ({report['blocker']})"
+        raise UsageError(Finding(str(layout.preflight_report), what, "Mend it and run preflight again"))
+    return host_of(layout, report["mujoco_gl_effective"], capabilities, report)
+
+
+def host_of(layout: Layout, backend: str, capabilities: Json, report: Json) -> Host:
+    """What phase 1 and preflight's report, which may be empty, say of this host whose rows render with `backend`."""
+    return Host(
+        backend,
+        tuple(capabilities["executable"]),
+        capabilities,
+        tuple(report.get("render_prefix", ())),
+        report.get("invalid_tasks", {}),
+        _fingerprint(layout),
+        refusals(report),
+    )
+
+
+def refusals(report: Json) -> dict[str, Refusal]:
+    """The checkpoints that failed a check of preflight, by its report; none where there is no report."""
+    trees = {item["name"]: item["sha256"] for item in report.get("resources", ()) if item["kind"] == "policy"}
+    failed: dict[str, list[str]] = {}
+    for check in report.get("checks", ()):
+        policy_path = check["name"].partition(":")[2]
+        if check["status"] == "fail" and policy_path in trees:
+            failed.setdefault(policy_path, []).append(check["name"])
+    return {path: Refusal(tuple(names), trees[path]) for path, names in failed.items()}
+
+
+def _fingerprint(layout: Layout) -> str | None:
+    """The host's, by the snapshot that preflight made of it."""
+    found = files.read_or_empty(layout.preflight / "env_snapshot.json").get("fingerprints", {})
+    return str(found["host"]) if "host" in found else None
+
+
+def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
+    """The row's first attempt. Resolves and hashes the checkpoint. Raises TrackaError where it is not to be had, not
+    sound or not trusted."""
+    _require_own_program(campaign, host)
+    settings = campaign.settings(row)
+    point = _checkpoint(campaign, row.policy_path, [settings])
+    normalizer.require(point.folder, settings, campaign.trusted)
+    return _first_attempt(campaign, row, host, point, need.contents(point, campaign, settings))
+
+
+def _require_own_program(campaign: Campaign, host: Host) -> None:
+    """Raises UsageError where lerobot-eval is of another Python: its software is not what a row's identity is of."""
+    program, own = Path(host.executable[0]), Path(sys.executable).absolute().parent
+    if not campaign.executable and program.is_absolute() and program.parent != own:
+        what = f"lerobot-eval is that of another Python, {program}, of whose packages Track A knows nothing"
+        remedy = f"Install Track A there and run it from there, or run phase 1 again with --python-bin {sys.executable}"
+        raise UsageError(Finding(f"{campaign.layout.capabilities}, key executable", what, remedy))
+
+
+def untrusted(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
+    """Returns why the policies of `rows` could run code that nobody trusts, all at once. A missing or unsound
+    checkpoint is reported by its rows, not here."""
+    findings: list[Finding] = []
+    for policy_path in dict.fromkeys(row.policy_path for row in rows):
+        with contextlib.suppress(TrackaError):
+            settings = [campaign.settings(row) for row in rows if row.policy_path == policy_path]
+            collected(findings, partial(_checkpoint, campaign, policy_path, settings))
+    return list(dict.fromkeys(findings))
+
+
+def _checkpoint(campaign: Campaign, policy_path: str, settings: Sequence[EvalSettings]) -> Checkpoint:
+    """The checkpoint, if nothing that it, what it loads or lerobot's plug-ins bring would run untrusted code."""
+    trust.require_plugins(discover.installed().plugins, campaign.trusted)
+    point = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots)
+    # First: a file that is cut would be called foreign, and nobody should trust it.
+    weights.require(point.folder, campaign.layout.root)
+    if found := list(need.faults(point, campaign, settings)):
+        raise UsageError(found)
+    dependency.require(point, campaign)
+    return point
+
+
+def refusal(campaign: Campaign, row: Row, host: Host) -> Finding | None:
+    """Returns why the row does not run, if preflight refuses its checkpoint and that is as it was then."""
+    found = host.refused.get(row.policy_path)
+    if found is None:
+        return None
+    with contextlib.suppress(TrackaError):
+        point = checkpoint.resolve(row.policy_path, campaign.layout.root, campaign.policy_roots)
+        if point.tree_sha256 != found.tree_sha256:
+            return None
+    what = f"preflight refuses the checkpoint {row.policy_path}: {', '.join(found.checks)}"
+    remedy = "Mend the checkpoint as the check says, then run: pytest acceptance"
+    return Finding(f"row {row.run_id}", what, remedy)
+
+
+def _first_attempt(
+    campaign: Campaign, row: Row, host: Host, point: Checkpoint, loaded: Mapping[str, str] = MappingProxyType({})
+) -> Plan:
+    return Plan(campaign, row, host, point, row.batch_size, timeout_secs=campaign.timeout(row), loaded=loaded)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What to do with a run folder that exists."""
+
+    resume: bool = False  # judge a passed run again, and give a failed one a further attempt
+    allow_overwrite: bool = False  # run again what is there; with resume, only what passed with other inputs
+
+
+def refused(campaign: Campaign, row: Row) -> Finding | None:
+    """Returns why the row never ran, if its marker says that its checkpoint was refused."""
+    if campaign.layout.run(row.run_id).numbers():
+        return None
+    if (marker.read(campaign.layout, row.run_id) or {}).get("reason") != failure.REFUSED:
+        return None
+    what = f"it did not run, since its checkpoint {row.policy_path} is refused"
+    return Finding(f"row {row.run_id}", what, "Mend the checkpoint, then run: pytest acceptance")
+
+
+def run_row(
+    campaign: Campaign, row: Row, host: Host, policy: Policy = Policy(resume=True), retry_index: int = 0
+) -> Json:
+    """Runs `row`, or finds that it has passed already, and returns its result as in result.json.
+
+    Raises RunExists or ChangedRun where the run folder is in the way, Busy where another process runs the row, and
+    TrackaError where the checkpoint or the GPU is missing. A failed evaluation is a result, not an error. With
+    `retry_index` 1 this is somebody's retry already, and no other follows.
+    """
+    layout = campaign.layout
+    place.require(layout, row.run_id)
+    plan = replace(_sound_plan(campaign, row, host), retry_index=retry_index)
+    with marker.lock(layout, row.run_id):
+        attempt.close_interrupted(layout, row.run_id)
+        passed = _passed(plan, policy)
+        if passed is not None:
+            attempt.restore_marker(layout, passed)
+            return passed
+        marker.ensure_pending_held(layout, row.run_id)
+        with lease.hold(row.gpu_id, lease.worker_number(), keep=True) as device:
+            # Once more: a row may have waited for its device for hours.
+            plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
+            return _attempts(plan, device)
+
+
+def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
+    """The row's first attempt. Where its checkpoint is refused, the row's marker says so before the error is raised."""
+    trust.require_plugins(discover.installed().plugins, campaign.trusted)  # the host's fault, not the checkpoint's
+    _require_own_program(campaign, host)
+    try:
+        if why := refusal(campaign, row, host):
+            raise UsageError(why)
+        return plan_row(campaign, row, host)
+    except TrackaError as error:
+        with contextlib.suppress(Busy), marker.lock(campaign.layout, row.run_id):
+            attempt.refuse(campaign.layout, row.run_id, str(error.findings[0]))
+        raise
+
+
+def _attempts(plan: Plan, device: Device) -> Json:
+    result = attempt.run(plan, device)
+    if result["status"] == "pass" or plan.retry_index:
+        return result
+    batch_size = failure.next_batch(result["reason"], plan.batch_size)
+    return result if batch_size is None else attempt.run(plan.retry(batch_size), device)
+
+
+def _passed(plan: Plan, policy: Policy) -> Json | None:
+    """The passed result that stands for this plan; None where the row has to run."""
+    layout, run_id = plan.campaign.layout, plan.row.run_id
+    folder = layout.run(run_id)
+    if not folder.path.exists() or is_dry(layout, run_id):
+        return None
+    if not policy.resume and not policy.allow_overwrite:
+        remedy = "Choose another run id, or pass --allow-overwrite to run it again"
+        raise RunExists(Finding(str(folder.path), "the run folder exists", remedy))
+    result = read_result(layout, run_id) if policy.resume else None
+    if result is None or result["status"] != "pass":
+        return None
+    if result["row_hash"] == plan.row_hash:
+        return result
+    if policy.allow_overwrite:
+        return None
+    what, remedy = identity.change(folder.attempt(result["attempt"]), plan.identity_parts)
+    raise ChangedRun(Finding(str(folder.manifest), what, remedy))
+
+
+def standing(campaign: Campaign, row: Row, host: Host) -> Json:
+    """The passed result of a row, without running it. Raises TrackaError where none with today's inputs is there."""
+    result = _passed(plan_row(campaign, row, host), Policy(resume=True))
+    if result is None:
+        where = str(campaign.layout.run(row.run_id).path)
+        raise UsageError(
+            Finding(where, f"the row {row.run_id} has not passed", "Run its phase first: pytest acceptance")
+        )
+    return result
+
+
+def close_left_behind(layout: Layout, run_id: str) -> None:
+    """Closes the attempt that a killed process left open, unless another process is running the row."""
+    if layout.run(run_id).attempts.is_dir():
+        with contextlib.suppress(Busy), marker.lock(layout, run_id):
+            attempt.close_interrupted(layout, run_id)
+
+
+def read_result(layout: Layout, run_id: str) -> Json | None:
+    """The valid result.json of a run; None where it is missing, damaged, of another attempt than the manifest, or where
+    the attempt that it is a copy of is lost."""
+    return read_files(layout, run_id)[1]
+
+
+def read_files(layout: Layout, run_id: str) -> tuple[Json, Json | None]:
+    """A run's manifest as it stands, empty where it cannot be read, and its result as `read_result` has it."""
+    folder = layout.run(run_id)
+    result, manifest = schema.read_or_empty("result", folder.result), files.read_or_empty(folder.manifest)
+    if result.get("run_id") != run_id or manifest.get("run_id") != run_id:
+        return manifest, None
+    same = result["attempt"] == manifest.get("attempt") and folder.attempt(result["attempt"]).result.is_file()
+    return manifest, result if same else None
+
+
+def device_name(layout: Layout, run_id: str) -> str:
+    """What the run ran on, `cpu` or `GPU 3`, by its manifest."""
+    return gpu.device_name(files.read_json(layout.run(run_id).manifest)["gpu_id"])
+
+
+def is_dry(layout: Layout, run_id: str) -> bool:
+    """Whether the run folder holds nothing but a dry run."""
+    folder = layout.run(run_id)
+    return not folder.numbers() and files.read_or_empty(folder.manifest).get("dry_run") is True
+
+
+def dry_run(campaign: Campaign, row: Row, host: Host, policy: Policy = Policy()) -> Json:
+    """Writes the manifest of a run that does not start, flagged as such, and returns it."""
+    layout = campaign.layout
+    folder = layout.run(row.run_id)
+    place.require(layout, row.run_id)
+    if folder.path.exists() and not is_dry(layout, row.run_id) and not policy.allow_overwrite:
+        raise RunExists(Finding(str(folder.path), "the run folder exists", "Choose another run id for a dry run"))
+    manifest = dry_manifest(campaign, row, host)
+    if is_dry(layout, row.run_id) or not folder.path.exists():
+        files.write_json(folder.manifest, manifest)
+    return manifest
+
+
+def dry_manifest(campaign: Campaign, row: Row, host: Host) -> Json:
+    """The manifest of a run that does not start. Leases no GPU, downloads and writes nothing."""
+    device = gpu.CPU_DEVICE if row.gpu_id == CPU else Device(max(row.gpu_id, 0), str(max(row.gpu_id, 0)))
+    plan = _first_attempt(campaign, row, host, checkpoint.without_download(row.policy_path, campaign.layout.root))
+    return plan.manifest(campaign.layout.run(row.run_id).attempt(1), device, plan.environ(device), 1, dry_run=True)

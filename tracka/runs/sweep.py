@@ -1,0 +1,106 @@
+"""Many rows, several at once, each in a process of its own: the longest first, and no failure stops the others.
+
+Guarantees: `max_parallel` rows at most run at a time, one GPU each; when this process is interrupted, its rows close
+their attempts first; when it is killed, the kernel ends them. No summary is written: that is the business of one
+other process.
+"""
+
+import contextlib
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ..campaign.campaign import Campaign
+from ..campaign.matrix import Row
+from ..core import lock
+from ..core.errors import Finding, UsageError
+from ..execution import standby
+from . import cost, marker, run, worker
+from .dealer import Dealer
+from .plan import Host
+from .run import Policy
+from .worker import Child, Work
+
+POLL_SECS = 0.05
+Slots = dict[int, tuple[Child, Row]]
+
+
+def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, max_parallel: int) -> dict[str, int]:
+    """Runs `rows` and returns each one's exit code: 0 for a run that passed.
+
+    Raises UsageError for all policies that may not run and all run folders that are in the way, before anything
+    starts, and Busy where another session has the whole campaign; a shard of its rows may run beside other shards.
+    """
+    with contextlib.ExitStack() as held:
+        if {row.run_id for row in rows} == {row.run_id for row in campaign.enabled}:
+            held.enter_context(lock.session(campaign.layout.locks, campaign.name))
+        if found := [*run.untrusted(campaign, rows), *([] if policy.resume else _existing(campaign, rows))]:
+            raise UsageError(found)
+        marker.ensure_pending(campaign.layout, rows)
+        held.enter_context(_interrupted_by_term())
+        if campaign.is_resident:
+            held.enter_context(standby.session())
+        dealer = Dealer(cost.gpus(rows))
+        dealer.add(cost.jobs(campaign, dict(enumerate(rows)), policy.resume))
+        return _run_all(campaign, [(campaign, row, host, policy) for row in rows], dealer, max_parallel)
+
+
+def _existing(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
+    """The run folders that are in the way."""
+    layout = campaign.layout
+    there = [row.run_id for row in rows if layout.run(row.run_id).path.exists() and not run.is_dry(layout, row.run_id)]
+    remedy = "Pass --resume to run what has not passed, or name other rows"
+    return [Finding(str(layout.run(run_id).path), "the run folder exists", remedy) for run_id in there]
+
+
+def _run_all(campaign: Campaign, works: Sequence[Work], dealer: Dealer, max_parallel: int) -> dict[str, int]:
+    codes: dict[str, int] = {}
+    slots: Slots = {}
+    try:
+        while dealer.piles or slots:
+            for slot, job in dealer.deal(range(max_parallel)).items():
+                with worker.undisturbed():
+                    slots[slot] = (worker.start(works[job.index], slot), works[job.index][1])
+            codes |= _ended(campaign, slots, dealer)
+    finally:
+        for child, _ in slots.values():
+            child.terminate()
+        for child, _ in slots.values():
+            child.wait()
+    return codes
+
+
+def _ended(campaign: Campaign, slots: Slots, dealer: Dealer) -> dict[str, int]:
+    """Waits until a row ends, takes those that have from `slots`, and returns their exit codes."""
+    while not (ended := {slot: each for slot, each in slots.items() if each[0].poll() is not None}):
+        time.sleep(POLL_SECS)
+    for slot, (_, row) in ended.items():
+        run.close_left_behind(campaign.layout, row.run_id)  # its process may have been killed
+        dealer.done(slot)
+        del slots[slot]
+    return {row.run_id: _exit_code(child, row) for child, row in ended.values()}
+
+
+def _exit_code(child: Child, row: Row) -> int:
+    if child.returncode < 0:
+        print(f"error: row {row.run_id}: its process was killed by signal {-child.returncode}", file=sys.stderr)
+    return child.returncode
+
+
+@contextlib.contextmanager
+def _interrupted_by_term() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def replay(matrix: Path, artifacts_root: Path, status_dir: Path, max_parallel: int, run_ids: Sequence[str]) -> str:
+    """The command that runs again what of `run_ids` has not passed, the same whatever happened."""
+    places = ["--matrix", matrix, "--artifacts-root", artifacts_root, "--status-dir", status_dir]
+    words = [*places, "--rows", ",".join(run_ids), "--max-parallel", max_parallel, "--resume"]
+    return shlex.join(["tracka", "sweep", *map(str, words)])

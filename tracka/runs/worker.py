@@ -1,0 +1,102 @@
+"""One row in a process of its own: python -m tracka.runs.worker, which reads from stdin what to do.
+
+Guarantees: the kernel ends the process with the one that started it, from its first instruction on; Ctrl-C, which
+reaches the whole group, is left to that one, who ends the row by TERM; the row closes its attempt before it ends.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from ..campaign.campaign import Campaign
+from ..campaign.matrix import Row
+from ..core import files
+from ..core.errors import TrackaError, screen
+from ..core.files import Json
+from ..execution import entry, lease, process, supervisor
+from . import marker, run
+from .plan import Host
+from .run import Policy
+
+ENDING = (signal.SIGINT, signal.SIGTERM)
+Work = tuple[Campaign, Row, Host, Policy]
+Child = subprocess.Popen[bytes]
+
+
+def start(work: Work, slot: int) -> Child:
+    """Starts the row; `slot` is the number by which it asks for a GPU."""
+    command, environ, parent = (
+        process.python("tracka.runs.worker"),
+        {**os.environ, lease.WORKER: str(slot)},
+        os.getpid(),
+    )
+
+    def bind() -> None:
+        supervisor.end_with_parent()
+        if os.getppid() != parent:
+            os._exit(125)  # it was killed before the kernel knew what to do then
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environ, preexec_fn=bind)
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError), child.stdin as pipe:
+        pipe.write(pickle.dumps(work))
+    return child
+
+
+@contextlib.contextmanager
+def undisturbed() -> Iterator[None]:
+    """Holds the signals that end a session back, or an interrupt would leave a child that nobody knows."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def execute(campaign: Campaign, row: Row, host: Host, policy: Policy, retry_index: int = 0) -> int:
+    """Runs one row, says in one line how it went, and returns 0 if it passed."""
+    result = run.run_row(campaign, row, host, policy, retry_index)
+    say(f"{row.run_id}: {_told(result)}")
+    return 0 if result["status"] == "pass" else 1
+
+
+def say(text: str, error: bool = False) -> None:
+    """Prints without secrets; a reader who has gone changes nothing of the outcome."""
+    try:
+        print(files.redacted(text), file=sys.stderr if error else sys.stdout, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2 if error else 1)
+
+
+def _told(result: Json) -> str:
+    counts = f"{result['successes']} of {result['episodes']} episodes succeeded"
+    outcome = result["error_message"] if result["episodes"] is None else counts
+    told = marker.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
+    return f"{told}, {outcome}"
+
+
+def main(work: Work) -> int:
+    row = work[1]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return execute(*work)
+    except TrackaError as error:
+        say(screen(error.findings, f"error: row {row.run_id}: "), error=True)
+        return error.exit_code
+    except OSError as error:
+        say(f"error: row {row.run_id}: {error.filename}: {error.strerror}", error=True)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    entry.prepare()
+    files.keep_private()
+    sys.exit(main(pickle.load(sys.stdin.buffer)))
