@@ -11,10 +11,11 @@ from pathlib import Path
 from .campaign import campaign, matrix, preset
 from .campaign.campaign import Campaign
 from .campaign.layout import Layout
-from .campaign.matrix import COLUMNS, RUN_ID, SUITES
+from .campaign.matrix import COLUMNS, RUN_ID
 from .checkpoints import checkpoint
 from .core import files, schema
 from .core.errors import Finding, RunExists, UsageError, collected, short, some
+from .core.lerobot_facts import SUITE_TASKS
 from .reporting import progress
 
 BASELINE = "baseline_b1_e2"
@@ -45,7 +46,7 @@ def create(root: Path, wanted: Wanted) -> Campaign:
     layout = Layout(root.absolute())
     findings = list(_faults(root, wanted))
     wanted = collected(findings, lambda: _with_preset(root, wanted)) or wanted
-    known = wanted if wanted.suite in SUITES else replace(wanted, suite=Wanted.suite)  # to see what else is wrong
+    known = wanted if wanted.suite in SUITE_TASKS else replace(wanted, suite=Wanted.suite)  # to see what else is wrong
     matrix_text = collected(findings, lambda: _matrix(known))
     if findings or matrix_text is None:
         raise UsageError(findings)
@@ -63,11 +64,11 @@ def create(root: Path, wanted: Wanted) -> Campaign:
 def _faults(root: Path, wanted: Wanted) -> Iterator[Finding]:
     if re.fullmatch(RUN_ID, root.name) is None:
         yield Finding(short(root.name), "this is no plain folder name", "Use letters, digits, '.', '_' and '-'")
-    if wanted.suite not in SUITES:
-        yield Finding("--suite", f"LIBERO has no suite {short(wanted.suite)!r}", f"Use one of {', '.join(SUITES)}")
-    elif beyond := [task for task in wanted.task_ids if not 0 <= task < SUITES[wanted.suite]]:
+    if wanted.suite not in SUITE_TASKS:
+        yield Finding("--suite", f"LIBERO has no suite {short(wanted.suite)!r}", f"Use one of {', '.join(SUITE_TASKS)}")
+    elif beyond := [task for task in wanted.task_ids if not 0 <= task < SUITE_TASKS[wanted.suite]]:
         what = f"{wanted.suite} has no task {some([str(task) for task in beyond])}"
-        yield Finding("--task-ids", what, f"Use some of 0 to {SUITES[wanted.suite] - 1}, such as 0,3")
+        yield Finding("--task-ids", what, f"Use some of 0 to {SUITE_TASKS[wanted.suite] - 1}, such as 0,3")
     if found := checkpoint.training_folder(checkpoint.in_campaign(wanted.policy_path, root)):
         yield found
     if not 0 <= wanted.min_success_rate <= 1:
@@ -97,7 +98,7 @@ def write_schema(layout: Layout) -> None:
 def _rows(wanted: Wanted) -> dict[str, tuple[int, int, int]]:
     """Run id -> LIBERO task, batch size, episodes: the baseline, then one row a task, so that GPUs share a suite."""
     name = wanted.suite.removeprefix("libero_")
-    tasks = sorted(set(wanted.task_ids)) or list(range(SUITES[wanted.suite]))
+    tasks = sorted(set(wanted.task_ids)) or list(range(SUITE_TASKS[wanted.suite]))
     scaled = {
         f"{name}_t{task}_b{wanted.batch_size}_e{wanted.n_episodes}": (task, wanted.batch_size, wanted.n_episodes)
         for task in tasks

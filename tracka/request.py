@@ -8,7 +8,7 @@ from .campaign import campaign, matrix, place
 from .campaign.campaign import Campaign
 from .campaign.layout import Layout
 from .campaign.matrix import Row
-from .core import schema
+from .core import lerobot_facts, schema
 from .core.errors import Finding, UsageError, collected, short, some
 from .engines import discover
 from .preflight.preflight import PreflightConfig
@@ -23,7 +23,7 @@ def policy(policy_path: str) -> str:
 
 def preflight_config(suite: str, policy_path: str, backend: str, gpu_ids: str, artifacts_dir: Path) -> PreflightConfig:
     """A preflight as the words of the command line ask for it. Raises UsageError with all that are wrong."""
-    known = {"--task-suite": (suite, tuple(matrix.SUITES)), "--mujoco-gl": (backend, matrix.BACKENDS)}
+    known = {"--task-suite": (suite, tuple(lerobot_facts.SUITE_TASKS)), "--mujoco-gl": (backend, matrix.BACKENDS)}
     findings = [
         Finding(flag, f"{short(word)!r} is unknown", f"Use one of {', '.join(words)}")
         for flag, (word, words) in known.items()

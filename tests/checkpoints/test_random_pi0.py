@@ -15,8 +15,8 @@ from lerobot.policies.pi0.modeling_pi0 import PI0Policy
 from safetensors import safe_open
 
 from fixtures import program, random_pi0, small_pi0
-from tracka.campaign.matrix import SUITES
 from tracka.checkpoints import checkpoint, need, normalizer, trust, weights
+from tracka.core.lerobot_facts import SUITE_TASKS
 from tracka.preflight import feature, placement, resource
 
 NAMES = ("get_gemma_config", "CONFIG_MAPPING", small_pi0.VLM)
@@ -94,7 +94,7 @@ def test_the_tokenizer_has_a_token_for_every_word_of_a_task() -> None:
     """All 130 of them, as lerobot's environment gives them."""
     from lerobot.envs.libero import _get_suite
 
-    texts = [task.language for name in SUITES for task in _get_suite(name).tasks]
+    texts = [task.language for name in SUITE_TASKS for task in _get_suite(name).tasks]
     made = random_pi0.tokenizer(random_pi0.words())
     assert len(texts) == 130 and not [text for text in texts if made.unk_token_id in made(text + "\n").input_ids]
     assert made("juggle the milk").input_ids[0] == made.unk_token_id

@@ -9,9 +9,9 @@ import pytest
 from campaigns import Made
 
 from tracka.core import errors, files, git
+from tracka.core.lerobot_facts import LEROBOT_VERSION
 from tracka.engines import software
 from tracka.preflight import preflight
-from tracka.preflight.host import LEROBOT
 
 IDENTITY = ("-c", "user.name=Somebody", "-c", "user.email=somebody@example.com", "-c", "commit.gpgsign=false")
 
@@ -129,7 +129,7 @@ def checkout(tmp_path: Path) -> Path:
     return make_repository(tmp_path / "my lerobot")
 
 
-def install(site: Path, origin: files.Json | None, version: str = LEROBOT) -> None:
+def install(site: Path, origin: files.Json | None, version: str = LEROBOT_VERSION) -> None:
     """Puts a lerobot into the folder `site` as far as its metadata go; `origin` says where pip had it from."""
     folder = site / f"lerobot-{version}.dist-info"
     files.write_text(folder / "METADATA", f"Metadata-Version: 2.1\nName: lerobot\nVersion: {version}\n")
@@ -154,21 +154,21 @@ def test_the_version_of_an_editable_lerobot_names_its_commit_and_whether_it_was_
     install(site, editable(checkout))
     assert "%20" in checkout.as_uri()
     head = run_git(checkout, "rev-parse", "HEAD")
-    assert software.versions()["lerobot"] == f"{LEROBOT}+{head[:12]}"
+    assert software.versions()["lerobot"] == f"{LEROBOT_VERSION}+{head[:12]}"
     (checkout / "code.py").write_text("x = 2\n")
-    assert software.versions()["lerobot"] == f"{LEROBOT}+{head[:12]}.dirty"
+    assert software.versions()["lerobot"] == f"{LEROBOT_VERSION}+{head[:12]}.dirty"
 
 
 def test_an_editable_lerobot_outside_a_repository_says_that_its_commit_is_unknown(site: Path, checkout: Path) -> None:
     install(site, editable(checkout))
     shutil.rmtree(checkout / ".git")
-    assert software.versions()["lerobot"] == f"{LEROBOT}+unknown"
+    assert software.versions()["lerobot"] == f"{LEROBOT_VERSION}+unknown"
 
 
 @pytest.mark.parametrize("origin", [None, {"url": "file:///wheels/lerobot.whl", "archive_info": {}}])
 def test_the_version_of_a_lerobot_from_a_wheel_is_its_version_alone(site: Path, origin: files.Json | None) -> None:
     install(site, origin)
-    assert software.versions()["lerobot"] == LEROBOT
+    assert software.versions()["lerobot"] == LEROBOT_VERSION
 
 
 def test_a_package_that_is_missing_is_said_to_be() -> None:
@@ -179,14 +179,16 @@ def test_a_row_that_passed_before_lerobot_was_edited_is_refused(site: Path, chec
     install(site, editable(checkout))
     assert ready.run_row("long_b1_e6")["status"] == "pass"
     manifest = files.read_json(ready.layout.run("long_b1_e6").manifest)
-    assert manifest["versions"]["lerobot"] == f"{LEROBOT}+{git.revision(checkout)}"
+    assert manifest["versions"]["lerobot"] == f"{LEROBOT_VERSION}+{git.revision(checkout)}"
     (checkout / "code.py").write_text("x = 2\n")
     with pytest.raises(errors.ChangedRun):
         ready.run_row("long_b1_e6")
     assert ready.started() == ["long_b1_e6"]
 
 
-@pytest.mark.parametrize(("version", "status"), [(LEROBOT, "pass"), (f"{LEROBOT}0", "fail"), ("0.4.0", "fail")])
+@pytest.mark.parametrize(
+    ("version", "status"), [(LEROBOT_VERSION, "pass"), (f"{LEROBOT_VERSION}0", "fail"), ("0.4.0", "fail")]
+)
 def test_preflight_compares_the_version_of_an_editable_lerobot_without_its_commit(
     site: Path, checkout: Path, made: Made, monkeypatch: pytest.MonkeyPatch, version: str, status: str
 ) -> None:
@@ -194,5 +196,5 @@ def test_preflight_compares_the_version_of_an_editable_lerobot_without_its_commi
     install(site, editable(checkout), version)
     report = preflight.run_preflight(preflight.config_of(made.spec))
     [check] = [check for check in report["checks"] if check["name"] == "version:lerobot"]
-    said = f"{version}+{git.revision(checkout)}, pinned {LEROBOT}"
+    said = f"{version}+{git.revision(checkout)}, pinned {LEROBOT_VERSION}"
     assert (check["status"], check["evidence"]) == (status, said)

@@ -12,9 +12,10 @@ from campaigns import REPOSITORY, Made, fake_checkpoint
 
 from tracka import init
 from tracka.campaign import campaign
-from tracka.campaign.matrix import AUTO, COLUMNS, CPU, SUITES
+from tracka.campaign.matrix import AUTO, COLUMNS, CPU
 from tracka.core import schema
 from tracka.core.errors import RunExists, UsageError
+from tracka.core.lerobot_facts import SUITE_TASKS
 from tracka.init import Wanted
 
 
@@ -44,10 +45,10 @@ def test_without_gpus_the_rows_run_on_the_cpu(tmp_path: Path) -> None:
     assert spec.expected_gpus == 0
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", SUITE_TASKS)
 def test_each_suite_gives_a_campaign_that_loads(tmp_path: Path, suite: str) -> None:
     spec = init.create(tmp_path / "new", Wanted("org/policy", suite))
-    assert len(spec.enabled) == 1 + SUITES[suite]
+    assert len(spec.enabled) == 1 + SUITE_TASKS[suite]
     assert campaign.load(tmp_path / "new") == spec
 
 

@@ -18,9 +18,10 @@ import pytest
 from campaigns import REPOSITORY, Made, contents
 
 from tracka.core import errors, files
+from tracka.core.lerobot_facts import LEROBOT_VERSION
 from tracka.execution import environment
 from tracka.install import assets, provision, setup
-from tracka.preflight import host, inventory
+from tracka.preflight import inventory
 
 PASSWORD = "sesame"
 NO_INDEX = f"http://user:{PASSWORD}@127.0.0.1:1/simple"  # nothing listens on port 1
@@ -43,7 +44,7 @@ def make_venv(folder: Path, case: str = "nothing", then: str = ":") -> None:
     (folder / "pyvenv.cfg").touch()
 
 
-def make_checkout(folder: Path, version: str = host.LEROBOT, name: str = "lerobot") -> Path:
+def make_checkout(folder: Path, version: str = LEROBOT_VERSION, name: str = "lerobot") -> Path:
     files.write_text(folder / "pyproject.toml", f'[project]\nname = "{name}"\nversion = "{version}"\n')
     return folder
 
@@ -241,7 +242,7 @@ def test_another_python_version_is_refused_with_2_and_the_lerobot_that_needs_it(
     before = contents(place.root.parent)
     assert place.set_up("--python-version", version) == 2
     said = capsys.readouterr().err
-    assert f"error: --python-version: lerobot {host.LEROBOT} needs Python 3.12, not {version}. " in said
+    assert f"error: --python-version: lerobot {LEROBOT_VERSION} needs Python 3.12, not {version}. " in said
     assert contents(place.root.parent) == before
 
 
@@ -284,7 +285,7 @@ def test_a_lerobot_folder_that_is_no_checkout_is_refused_with_2(
 ) -> None:
     folder = place.root.parent / "lerobot"
     make(folder)
-    what = f"{folder} is no checkout of lerobot. Check out v{host.LEROBOT} there"
+    what = f"{folder} is no checkout of lerobot. Check out v{LEROBOT_VERSION} there"
     assert f"error: --lerobot-dir: {what}" in refusal(folder)
 
 
@@ -292,7 +293,7 @@ def test_a_checkout_of_another_lerobot_is_refused_with_2_and_both_versions(
     place: Place, refusal: Callable[[Path], str]
 ) -> None:
     folder = make_checkout(place.root.parent / "lerobot", "0.4.0")
-    what = f"{folder} is lerobot 0.4.0. Check out v{host.LEROBOT} there"
+    what = f"{folder} is lerobot 0.4.0. Check out v{LEROBOT_VERSION} there"
     assert f"error: --lerobot-dir: {what}" in refusal(folder)
 
 
@@ -702,8 +703,8 @@ def test_a_second_set_up_of_this_repository_installs_nothing_and_describes_it(tm
     assert f"{wanted.venv} is up to date: nothing to install\n" in said and "$ " not in said
     assert {path.name for path in wanted.artifacts_dir.iterdir()} >= SNAPSHOTS
     snapshot = json.loads((wanted.artifacts_dir / "env_snapshot.json").read_text())
-    assert snapshot["versions"]["lerobot"].split("+")[0] == host.LEROBOT
-    assert f"lerobot=={host.LEROBOT}\n" in (wanted.artifacts_dir / "pip_freeze.txt").read_text()
+    assert snapshot["versions"]["lerobot"].split("+")[0] == LEROBOT_VERSION
+    assert f"lerobot=={LEROBOT_VERSION}\n" in (wanted.artifacts_dir / "pip_freeze.txt").read_text()
 
 
 @pytest.mark.parametrize("words", [["--artifacts-di", "x"], ["--artifacts-dir", ""]], ids=["abbreviated", "empty"])

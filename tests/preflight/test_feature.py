@@ -12,7 +12,7 @@ import pytest
 from campaigns import Made, fake_checkpoint
 
 from tracka.campaign.campaign import EvalSettings
-from tracka.core import files, lock
+from tracka.core import files, lerobot_facts, lock
 from tracka.core.check import Check
 from tracka.preflight import feature
 
@@ -134,7 +134,7 @@ def test_what_we_know_of_libero_is_what_lerobot_says(lerobot: tuple[Path, dict[s
     said = lerobot[1]["env"]
     assert {key: tuple(shape) for key, (kind, shape) in said.items() if kind == "VISUAL"} == env.cameras
     assert said["action"][1] == [env.numbers["action"]] and lerobot[1]["state"] == [env.numbers["observation.state"]]
-    assert lerobot[1]["names"] == list(feature.CAMERAS)
+    assert lerobot[1]["names"] == list(lerobot_facts.CAMERAS)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

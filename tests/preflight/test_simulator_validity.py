@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from campaigns import REPOSITORY, SETTINGS, Made
 
-from tracka.campaign.matrix import SUITES
 from tracka.core import files
 from tracka.core.files import Json
+from tracka.core.lerobot_facts import SUITE_TASKS
 from tracka.execution import environment
 from tracka.preflight import preflight, simulator
 
@@ -164,7 +164,7 @@ def test_a_row_that_ran_on_an_invalid_simulator_is_not_taken_for_one_on_a_valid_
 
 def test_the_table_has_every_task_of_every_suite() -> None:
     suites = simulator.table()["suites"]
-    assert {suite: len(tasks) for suite, tasks in suites.items()} == dict(SUITES)
+    assert {suite: len(tasks) for suite, tasks in suites.items()} == dict(SUITE_TASKS)
     assert simulator.table()["mujoco"] == "3.3.7" and 0.001 <= simulator.table()["tolerance"] < 0.005
 
 

@@ -12,14 +12,12 @@ from typing import Any
 
 from ..core import files, schema
 from ..core.errors import Finding, UsageError, collected, some
+from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, SUITE_TASKS
 from . import matrix
 from .layout import Layout
-from .matrix import SUITES, Row
+from .matrix import Row
 
 RESIDENT = "resident"
-SIDE = 360  # pixels of a frame, where the campaign does not say otherwise (lerobot/envs/configs.py)
-# The steps after which lerobot 0.6 ends an episode.
-STEPS = {"libero_spatial": 280, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class EvalSettings:
     @property
     def frame(self) -> tuple[int, int]:
         """Height and width of the frames, in pixels."""
-        return self.observation_height or SIDE, self.observation_width or SIDE
+        return self.observation_height or FRAME_SIDE, self.observation_width or FRAME_SIDE
 
     def updated(self, table: Mapping[str, Any]) -> "EvalSettings":
         """These settings with the keys of a row's own table put over them."""
@@ -105,7 +103,7 @@ class Campaign:
 
     def task_ids(self, row: Row) -> tuple[int, ...]:
         """The LIBERO tasks that the row evaluates, in order."""
-        return tuple(sorted(self.settings(row).task_ids or range(SUITES[row.task_suite])))
+        return tuple(sorted(self.settings(row).task_ids or range(SUITE_TASKS[row.task_suite])))
 
     def threshold(self, row: Row) -> float:
         """The least success rate, from 0 to 1, with which the row is accepted."""
@@ -118,7 +116,7 @@ class Campaign:
 
     def steps(self, row: Row) -> int:
         """The control steps after which an episode of the row ends."""
-        return self.settings(row).episode_length or STEPS[row.task_suite]
+        return self.settings(row).episode_length or EPISODE_STEPS[row.task_suite]
 
     def is_judged(self, row: Row) -> bool:
         """Whether a success rate above 0 or known answers say what the row has to reach."""
@@ -228,9 +226,11 @@ def _wrong_tasks(campaign: Campaign) -> Iterator[Finding]:
         if row.run_id == campaign.baseline and len(campaign.task_ids(row)) != 1:
             remedy = f"Pin one, such as task_ids = [0] under [rows.{row.run_id}]"
             yield Finding(f"{where}, row {row.run_id}", "the baseline runs several LIBERO tasks", remedy)
-        if beyond := [task for task in campaign.task_ids(row) if task >= SUITES[row.task_suite]]:
+        if beyond := [task for task in campaign.task_ids(row) if task >= SUITE_TASKS[row.task_suite]]:
             what = f"{row.task_suite} has no task {beyond}"
-            yield Finding(f"{where}, row {row.run_id}, key task_ids", what, f"Use 0 to {SUITES[row.task_suite] - 1}")
+            yield Finding(
+                f"{where}, row {row.run_id}, key task_ids", what, f"Use 0 to {SUITE_TASKS[row.task_suite] - 1}"
+            )
 
 
 def _wrong_answers(campaign: Campaign) -> Iterator[Finding]:

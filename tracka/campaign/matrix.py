@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.errors import Finding, UsageError, short
+from ..core.lerobot_facts import SUITE_TASKS
 
 COLUMNS = ("run_id", "task_suite", "batch_size", "n_episodes", "gpu_id", "seed", "mujoco_gl", "policy_path", "enabled")
-SUITES = {"libero_object": 10, "libero_spatial": 10, "libero_goal": 10, "libero_10": 10, "libero_90": 90}
 BACKENDS = ("egl", "glx", "osmesa")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 CPU, AUTO = -1, -2
@@ -98,7 +98,7 @@ def _faults(where: str, record: dict[str, str]) -> Iterator[Finding]:
 _NUMBER = r"[1-9][0-9]{0,8}"
 _CELLS = {
     "run_id": (RUN_ID.pattern, "a run id (letters, digits, '.', '_' and '-', at most 100, a letter or digit first)"),
-    "task_suite": ("|".join(SUITES), f"one of {', '.join(SUITES)}"),
+    "task_suite": ("|".join(SUITE_TASKS), f"one of {', '.join(SUITE_TASKS)}"),
     "batch_size": (_NUMBER, "a whole number from 1 up"),
     "n_episodes": (_NUMBER, "a whole number from 1 up"),
     "gpu_id": (r"0|-1|[1-9][0-9]{0,3}|auto|cpu", "a GPU's index, auto, or cpu (also -1)"),

@@ -14,8 +14,9 @@ from typing import Any
 from ..campaign.campaign import Campaign, EvalSettings
 from ..core.check import Check, guarded
 from ..core.errors import Finding, TrackaError, some
+from ..core.lerobot_facts import ACTION
 from . import checkpoint, form, tensors
-from .policy import ACTION, POSTPROCESSOR, PREPROCESSOR, STEPS, Features, Policy, distinct, features, read, steps
+from .policy import POSTPROCESSOR, PREPROCESSOR, STEPS, Features, Policy, distinct, features, read, steps
 
 # Mode -> the statistics that it takes, the lower one or the mean first.
 NEEDED = {

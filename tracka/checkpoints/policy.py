@@ -8,9 +8,9 @@ from typing import Any
 from ..campaign.campaign import EvalSettings
 from ..core import files
 from ..core.errors import Finding, TrackaError
+from ..core.lerobot_facts import ACTION, STATE
 from . import tensors
 
-STATE, ACTION = "observation.state", "action"
 # Types that go on with those of their cameras that are there; types that want each, in frames of the size declared.
 TOLERANT = ("pi0", "pi05", "pi0_fast", "smolvla", "xvla")
 STRICT = ("act", "diffusion", "multi_task_dit", "tdmpc", "vqbet")

@@ -15,10 +15,10 @@ from ..campaign.campaign import EvalSettings
 from ..campaign.matrix import Row
 from ..core import files
 from ..core.errors import Finding, ToolMissing, UsageError
+from ..core.lerobot_facts import INIT_STATES
 
 TAKE_OUT = "Take it out of campaign.toml, or install lerobot 0.6.1"
 TYPE = "Set policy_type below [lerobot_eval]: neither campaign.toml nor a config.json at hand says of which type it is"
-INIT_STATES = 50  # fixed init states of every LIBERO task
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,11 @@ from dataclasses import dataclass, field
 
 from ..campaign.campaign import Campaign, EvalSettings
 from ..checkpoints import checkpoint
-from ..checkpoints.policy import ACTION, PREPROCESSOR, STATE, STRICT, TOLERANT, Policy, read
+from ..checkpoints.policy import PREPROCESSOR, STRICT, TOLERANT, Policy, read
 from ..core.check import Check
 from ..core.errors import Finding, TrackaError, some
+from ..core.lerobot_facts import ACTION, CAMERAS, DIMS, STATE, WRIST_CAMERA
 
-# What lerobot 0.6.1 gives of LIBERO (test_feature.py holds it against lerobot's own classes).
-CAMERAS = {"agentview_image": "image", "robot0_eye_in_hand_image": "image2"}
-HAND = "robot0_eye_in_hand_image"
-NUMBERS = {STATE: 8, ACTION: 7}
 # Keys of a config.json that say to what size frames are brought, and how many numbers are padded to.
 RESIZED = ("image_resolution", "resize_imgs_with_padding", "resize_shape", "image_resize_shape", "resize_images_to")
 PADDED = {STATE: "max_state_dim", ACTION: "max_action_dim"}
@@ -44,7 +41,7 @@ class Given:
     @property
     def hand(self) -> str:
         """The key of the camera on the hand."""
-        return self.keys[HAND]
+        return self.keys[WRIST_CAMERA]
 
 
 def check(spec: Campaign, policy_path: str) -> Check:
@@ -97,7 +94,7 @@ def given(settings: EvalSettings) -> Given:
             remedy = f"Write it like '{json.dumps(CAMERAS)}'"
             raise TrackaError(Finding("flags, key env.camera_name_mapping", what, remedy)) from None
     keys = {camera: f"observation.images.{name}" for camera, name in names.items()}
-    numbers = {ACTION: NUMBERS[ACTION]} if settings.flags.get("env.obs_type") == "pixels" else NUMBERS
+    numbers = {ACTION: DIMS[ACTION]} if settings.flags.get("env.obs_type") == "pixels" else DIMS
     return Given(keys, dict.fromkeys(keys.values(), (3, *settings.frame)), numbers, settings.rename_map)
 
 
@@ -177,18 +174,18 @@ def _numbers(policy: Policy, env: Given) -> Iterator[Finding]:
         yield Finding(policy.where, what, "Take a policy for cameras", policy.kind not in STRICT)
     for key, (_, shape) in {**policy.inputs, **policy.outputs}.items():
         padded = policy.config.get(PADDED.get(key, ""))
-        if key in NUMBERS and shape not in ((NUMBERS[key],), (padded,)):
+        if key in DIMS and shape not in ((DIMS[key],), (padded,)):
             warned = policy.kind not in (*STRICT, *TOLERANT) and padded is None
             yield _wrong(policy, key, f"is made for {times(shape)} numbers", warned)
-        if key in NUMBERS and isinstance(padded, int) and padded < NUMBERS[key]:
+        if key in DIMS and isinstance(padded, int) and padded < DIMS[key]:
             yield _wrong(policy, key, f"has room for {padded} numbers ({PADDED[key]})", False)
     for key, count in dict(policy.statistics).items():
-        if count not in (1, NUMBERS[key]):
+        if count not in (1, DIMS[key]):
             yield _wrong(policy, key, f"is normalised by {count} numbers", False)
 
 
 def _wrong(policy: Policy, key: str, what: str, warned: bool) -> Finding:
-    known = f"the policy's {key} {what}, LIBERO's has {NUMBERS[key]}"
+    known = f"the policy's {key} {what}, LIBERO's has {DIMS[key]}"
     return Finding(policy.where, known, "Take a policy that was trained for LIBERO's robot", warned)
 
 
@@ -244,4 +241,4 @@ def _evidence(policy: Policy, env: Given) -> str:
     lost = [key for key in policy.cameras if key not in env.seen]
     notes = [f"not taken: {some(over)}"] if over else []
     notes += [f"not given, which a {policy.kind} can do without: {some(lost)}"] if lost else []
-    return "; ".join([f"{some(used)}, state {NUMBERS[STATE]}, action {NUMBERS[ACTION]}", *notes])
+    return "; ".join([f"{some(used)}, state {DIMS[STATE]}, action {DIMS[ACTION]}", *notes])

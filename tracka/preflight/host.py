@@ -15,15 +15,14 @@ from packaging.version import Version
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core.check import Check, answer, warning
+from ..core.lerobot_facts import FILMED_EPISODES, LEROBOT_VERSION
 from ..engines import discover, software
 from ..execution import environment, gpu
 from ..install import provision
 
-LEROBOT = "0.6.1"
-# What a run leaves, estimated from above. lerobot-eval films the first 10 episodes of each LIBERO task
-# (max_episodes_rendered in lerobot_eval.py). Measured: 0.8 KB a frame of 360 x 360 pixels, 520 frames at the most;
+# What a run leaves, estimated from above. Measured: 0.8 KB a frame of 360 x 360 pixels, 520 frames at the most;
 # 0.2 MB of logs for 90 episodes. A log that floods is cut at 8 MiB, and its row has failed.
-FILMED, VIDEO_MIB, ROW_MIB = 10, 0.5, 1.0
+VIDEO_MIB, ROW_MIB = 0.5, 1.0
 CACHE_MIB = 12 * 1024  # of a checkpoint from the hub: a pi0 has 9 GB, its tokenizer and parts of a download the rest
 ROW_FILES = 40
 OPEN_FILES = 1024  # pipes and shared memory of eight rows of ten environments, and torch's own
@@ -65,7 +64,9 @@ def _users(one: gpu.Gpu) -> list[str]:
 def _lerobot() -> Check:
     found = software.versions()["lerobot"]
     remedy = "Run `make setup`: another lerobot has another command line"
-    return answer("version:lerobot", found.split("+")[0] == LEROBOT, f"{found}, pinned {LEROBOT}", remedy)
+    return answer(
+        "version:lerobot", found.split("+")[0] == LEROBOT_VERSION, f"{found}, pinned {LEROBOT_VERSION}", remedy
+    )
 
 
 def _libero() -> list[Check]:
@@ -139,7 +140,7 @@ def artifacts_mib(spec: Campaign) -> int:
 
 def _videos(spec: Campaign, row: Row) -> int:
     """How many videos a run of the row leaves."""
-    filmed = int(spec.resident.get("videos", 1)) if spec.is_resident else FILMED
+    filmed = int(spec.resident.get("videos", 1)) if spec.is_resident else FILMED_EPISODES
     return len(spec.task_ids(row)) * min(row.n_episodes, filmed)
 
 

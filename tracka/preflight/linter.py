@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..campaign.campaign import Campaign
 from ..campaign.preset import DOCS
+from ..core import lerobot_facts
 from ..core.check import Check
 from ..core.errors import some
 from . import pitfall
@@ -52,7 +53,7 @@ RULES = (
         "LIBERO's controller runs at 20 Hz, the rate of its demonstrations",
         "Leave env.fps at 20",
         "lerobot/envs/configs.py, LiberoEnv.fps",
-        pitfall.flag("env.fps", pitfall.equals(pitfall.FPS)),
+        pitfall.flag("env.fps", pitfall.equals(lerobot_facts.FPS)),
     ),
     Rule(
         "init_states",

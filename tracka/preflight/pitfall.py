@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..campaign.campaign import STEPS, Campaign, effective
+from ..campaign.campaign import Campaign, effective
 from ..campaign.matrix import Row
 from ..campaign.preset import PRESETS
 from ..checkpoints import checkpoint, need
 from ..core import files
 from ..core.errors import TrackaError, some
-from ..engines.engine import INIT_STATES
+from ..core.lerobot_facts import EPISODE_STEPS, INIT_STATES
 
 RELATIVE = "relative"  # LIBERO's own control mode, and that of its demonstrations
 
@@ -32,7 +32,6 @@ DOCUMENTED = {
     **dict.fromkeys(("act", "diffusion", "pi0", "pi05", "pi0_fast", "smolvla", "tdmpc", "vqbet"), Documented()),
     "xvla": Documented("absolute", 800),
 }
-FPS = 20  # lerobot's own (lerobot/envs/configs.py)
 
 
 @dataclass(frozen=True)
@@ -155,8 +154,10 @@ def undocumented(spec: Campaign) -> Iterator[Lint]:
 def episode_lengths(spec: Campaign) -> Iterator[Lint]:
     for row in spec.enabled:
         steps, documented = spec.settings(row).episode_length, DOCUMENTED.get(_type(spec, row) or "")
-        if steps not in (None, STEPS[row.task_suite], documented and documented.steps):
-            yield Lint(f"row {row.run_id}", f"episode_length = {steps}, {row.task_suite} has {STEPS[row.task_suite]}")
+        if steps not in (None, EPISODE_STEPS[row.task_suite], documented and documented.steps):
+            yield Lint(
+                f"row {row.run_id}", f"episode_length = {steps}, {row.task_suite} has {EPISODE_STEPS[row.task_suite]}"
+            )
 
 
 def frame_sizes(spec: Campaign) -> Iterator[Lint]:

@@ -7,12 +7,12 @@ stand on the terminal, in handoffs and in results.md, and are no findings of a s
 from collections import defaultdict
 from collections.abc import Iterator
 
-from ..campaign.campaign import SIDE, STEPS, Campaign
-from ..campaign.matrix import SUITES, Row
+from ..campaign.campaign import Campaign
+from ..campaign.matrix import Row
 from ..core import files, schema
 from ..core.errors import Finding, TrackaError, some
 from ..core.files import Json
-from ..engines.engine import INIT_STATES
+from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, INIT_STATES, SUITE_TASKS
 from ..runs import judgement, marker, run
 from . import video
 
@@ -146,11 +146,11 @@ def _settings(campaign: Campaign, row: Row) -> Iterator[str]:
     settings = campaign.settings(row)
     if row.n_episodes < INIT_STATES:
         yield f"{row.n_episodes} of the {INIT_STATES} initial states of each LIBERO task"
-    if settings.episode_length not in (None, STEPS[row.task_suite]):
-        usual = f"those of {row.task_suite} after {STEPS[row.task_suite]}"
+    if settings.episode_length not in (None, EPISODE_STEPS[row.task_suite]):
+        usual = f"those of {row.task_suite} after {EPISODE_STEPS[row.task_suite]}"
         yield f"episodes end after {settings.episode_length} steps, {usual}"
-    if settings.frame != (SIDE, SIDE):
-        yield f"frames of {settings.frame[0]} x {settings.frame[1]}, lerobot's own are {SIDE} x {SIDE}"
+    if settings.frame != (FRAME_SIDE, FRAME_SIDE):
+        yield f"frames of {settings.frame[0]} x {settings.frame[1]}, lerobot's own are {FRAME_SIDE} x {FRAME_SIDE}"
     for name, value in settings.flags.items():
         yield f"the flag {name} = {str(value).lower()}"
 
@@ -161,7 +161,7 @@ def _tasks(campaign: Campaign) -> Iterator[Finding]:
     for row in campaign.compared:
         tasks[row.policy_path, row.task_suite] |= set(campaign.task_ids(row))
     for (policy_path, suite), evaluated in tasks.items():
-        if len(evaluated) < SUITES[suite]:
+        if len(evaluated) < SUITE_TASKS[suite]:
             numbers = some([str(task) for task in sorted(evaluated)], most=20)
-            what = f"{len(evaluated)} of the {SUITES[suite]} tasks of {suite} are evaluated: {numbers}"
+            what = f"{len(evaluated)} of the {SUITE_TASKS[suite]} tasks of {suite} are evaluated: {numbers}"
             yield Finding(policy_path, what, BENCHMARK, warning=True)

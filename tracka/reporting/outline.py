@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from ..campaign.campaign import SIDE, STEPS, Campaign
+from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core.files import Json
+from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE
 from ..engines import engine
 from ..preflight import feature, simulator
 from . import collect
@@ -58,13 +59,13 @@ def rows(campaign: Campaign, manifests: Sequence[Json]) -> list[dict[str, Any]]:
 
 def _row(campaign: Campaign, row: Row, manifest: Json) -> dict[str, Any]:
     settings = manifest["settings"]
-    sides = (settings.get(f"observation_{side}", SIDE) for side in ("height", "width"))
+    sides = (settings.get(f"observation_{side}", FRAME_SIDE) for side in ("height", "width"))
     videos = campaign.layout.run(row.run_id).attempt(manifest["attempt"]).output / "videos"
     kept = ("run_id", "policy_path", "task_ids", "batch_size", "seed", "engine", "mujoco_gl", "comparable")
     return {
         **{key: manifest[key] for key in kept},
         "suite": manifest["task_suite"],
-        "steps": settings.get("episode_length", STEPS[manifest["task_suite"]]),
+        "steps": settings.get("episode_length", EPISODE_STEPS[manifest["task_suite"]]),
         "size": feature.times(tuple(sides)),
         "n_action_steps": manifest["n_action_steps"],
         "threshold": _threshold(campaign, row),
