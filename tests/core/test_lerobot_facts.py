@@ -1,4 +1,4 @@
-"""The facts about lerobot and LIBERO are those of the installed packages, by their source: nothing of it is imported."""
+"""The facts about lerobot and LIBERO are those of the installed packages, by their sources; nothing is imported."""
 
 import ast
 from importlib.metadata import version
