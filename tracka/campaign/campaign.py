@@ -1,7 +1,7 @@
-"""A campaign: the folder that holds a matrix, a `campaign.toml` and, later, the artifacts.
+"""Loads a campaign: the folder that holds a matrix, a `campaign.toml` and, later, the artifacts.
 
 Guarantees: loading a campaign is a pure function of its `configs/` folder, imports nothing heavy and starts nothing;
-everything wrong with its files is said at once.
+everything wrong with the campaign's files is reported at once.
 """
 
 import tomllib
@@ -22,12 +22,12 @@ RESIDENT = "resident"
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """What lerobot-eval is told beyond the matrix. None leaves lerobot's own default in force."""
+    """The settings of lerobot-eval that the matrix does not hold. None leaves lerobot's own default in force."""
 
     policy_type: str | None = None
     n_action_steps: int | None = None
     episode_length: int | None = None  # control steps
-    task_ids: tuple[int, ...] | None = None  # of the suite; None is all
+    task_ids: tuple[int, ...] | None = None  # tasks of the suite; None means all
     rename_map: Mapping[str, str] = field(default_factory=dict)
     observation_height: int | None = None  # pixels
     observation_width: int | None = None  # pixels
@@ -41,7 +41,7 @@ class EvalSettings:
         return self.observation_height or FRAME_SIDE, self.observation_width or FRAME_SIDE
 
     def updated(self, table: Mapping[str, Any]) -> "EvalSettings":
-        """These settings with the keys of a row's own table put over them."""
+        """Returns these settings, overridden by the keys of a row's own table."""
         values: dict[str, Any] = {
             key: tuple(value) if isinstance(value, list) else value for key, value in table.items()
         }
@@ -50,14 +50,14 @@ class EvalSettings:
 
 @dataclass(frozen=True)
 class Campaign:
-    """A loaded campaign. `rows` holds the disabled ones too."""
+    """A loaded campaign. `rows` includes the disabled rows."""
 
     layout: Layout
     rows: tuple[Row, ...]
     baseline: str
     expected_gpus: int
     engine: str = "lerobot-eval"
-    resident: Mapping[str, Any] = field(default_factory=dict)  # of the resident engine
+    resident: Mapping[str, Any] = field(default_factory=dict)  # settings of the resident engine
     defaults: EvalSettings = field(default_factory=EvalSettings)
     row_tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     row_secs: int = 10800
@@ -65,17 +65,17 @@ class Campaign:
     probe_secs: int = 600
     min_success_rate: float = 0.0
     row_success_rates: Mapping[str, float] = field(default_factory=dict)
-    # row -> LIBERO task -> the episodes that succeed, for policies whose outcome is known beforehand
+    # Expected outcomes, for policies whose outcome is known beforehand: row -> LIBERO task -> episodes that succeed.
     known_answers: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
     log_mib: int = 256
     build: Mapping[str, str] = field(default_factory=dict)
     cuda_to_egl: Mapping[int, int] = field(default_factory=dict)
-    policy_roots: tuple[Path, ...] = ()  # where policies may lie although everybody can write there
-    trusted: tuple[str, ...] = ()  # names of what may run code: plug-ins, classes, files, keys
+    policy_roots: tuple[Path, ...] = ()  # folders where policies may lie although everybody can write there
+    trusted: tuple[str, ...] = ()  # names of plug-ins, classes, files and keys that may run code
     executable: tuple[str, ...] = ()
-    accept_invalid_sim: bool = False  # whether rows run although the simulator is not the benchmark's
-    strict: bool = False  # what the linter finds blocks the campaign
-    digests: Mapping[str, str] = field(default_factory=dict)  # of the files it was read from, by path in the campaign
+    accept_invalid_sim: bool = False  # whether rows run despite a simulator mismatch
+    strict: bool = False  # whether a finding of the linter blocks the campaign
+    digests: Mapping[str, str] = field(default_factory=dict)  # hashes of the files read, by path in the campaign
 
     @property
     def name(self) -> str:
@@ -83,7 +83,7 @@ class Campaign:
 
     @property
     def is_resident(self) -> bool:
-        """Whether the resident engine plays its episodes."""
+        """Returns whether the resident engine plays the campaign's episodes."""
         return self.engine == RESIDENT
 
     @property
@@ -91,7 +91,7 @@ class Campaign:
         return tuple(row for row in self.rows if row.enabled)
 
     def row(self, run_id: str) -> Row:
-        """The row called `run_id`; UsageError where the matrix has none."""
+        """Returns the row called `run_id`. Raises UsageError where the matrix has no such row."""
         for row in self.rows:
             if row.run_id == run_id:
                 return row
@@ -99,6 +99,7 @@ class Campaign:
         raise UsageError(Finding(str(self.layout.matrix), f"there is no row {run_id!r}", f"Name one of {known}"))
 
     def settings(self, row: Row) -> EvalSettings:
+        """Returns the row's settings: the campaign's own, overridden by the row's own table."""
         return self.defaults.updated(self.row_tables.get(row.run_id, {}))
 
     def task_ids(self, row: Row) -> tuple[int, ...]:
@@ -106,11 +107,11 @@ class Campaign:
         return tuple(sorted(self.settings(row).task_ids or range(SUITE_TASKS[row.task_suite])))
 
     def threshold(self, row: Row) -> float:
-        """The least success rate, from 0 to 1, with which the row is accepted."""
+        """Returns the lowest success rate, from 0 to 1, with which the row is accepted."""
         return self.row_success_rates.get(row.run_id, self.min_success_rate)
 
     def settings_of(self, policy_path: str) -> list[EvalSettings]:
-        """The settings of the policy's enabled rows; the campaign's own where it has none."""
+        """Returns the settings of the policy's enabled rows, or the campaign's own if the policy has none."""
         rows = [row for row in self.enabled if row.policy_path == policy_path]
         return [self.settings(row) for row in rows] or [self.defaults]
 
@@ -119,29 +120,33 @@ class Campaign:
         return self.settings(row).episode_length or EPISODE_STEPS[row.task_suite]
 
     def is_judged(self, row: Row) -> bool:
-        """Whether a success rate above 0 or known answers say what the row has to reach."""
+        """Returns whether a success rate above 0 or an expected outcome defines what the row has to reach."""
         return self.threshold(row) > 0 or row.run_id in self.known_answers
 
     @property
     def compared(self) -> tuple[Row, ...]:
-        """The enabled rows whose results count: all but the baseline, which only shows that rows run."""
+        """Returns the enabled rows whose results count: all but the baseline, which only shows that rows run."""
         return tuple(row for row in self.enabled if row.run_id != self.baseline)
 
     def timeout(self, row: Row) -> int:
+        """Returns the row's timeout in seconds."""
         return self.settings(row).timeout_secs or self.row_secs
 
     def cost(self, row: Row) -> int:
-        """A row's length by the matrix, in steps one after the other: the order of rows without a past."""
+        """Returns a row's length by the matrix, in consecutive control steps.
+
+        The length orders rows that have not run before.
+        """
         return -(-row.n_episodes // row.batch_size) * len(self.task_ids(row)) * self.steps(row)
 
 
 def load(root: Path) -> Campaign:
-    """The campaign in the folder `root`.
+    """Returns the campaign in the folder `root`.
 
-    Raises UsageError with all findings in its matrix, its settings, and between the two.
+    Raises UsageError with all findings in the matrix, in the settings, and between the two.
     """
     layout = Layout(root.resolve())
-    digests = _digests(layout)  # before reading, so that a change in between counts as one
+    digests = _digests(layout)  # before reading, so that a change between the two is noticed
     if not layout.settings.parent.is_dir():
         remedy = "Name a campaign's folder, or make one with `tracka init NAME`"
         raise UsageError(Finding(str(root), "this is no campaign: it has no configs folder", remedy))
@@ -206,7 +211,7 @@ def _answer(tasks: Mapping[str, Sequence[int]]) -> dict[int, tuple[int, ...]]:
 
 
 def _unknown_names(where: str, rows: Sequence[Row], table: Mapping[str, Any]) -> Iterator[Finding]:
-    """Run ids in the settings that the matrix does not have; nothing is taken for granted about the settings' form."""
+    """Yields run ids in the settings that the matrix does not have. The settings may still break their schema."""
     known = {row.run_id: row for row in rows}
     thresholds = table.get("thresholds")
     rates = thresholds.get("rows") if isinstance(thresholds, dict) else None
@@ -234,7 +239,7 @@ def _wrong_tasks(campaign: Campaign) -> Iterator[Finding]:
 
 
 def _wrong_answers(campaign: Campaign) -> Iterator[Finding]:
-    """Known answers that the row cannot give: of other tasks than it runs, or of more episodes."""
+    """Yields expected outcomes that a row cannot have: of other tasks than the row runs, or of more episodes."""
     for row in campaign.rows:
         answer = campaign.known_answers.get(row.run_id)
         if answer is None:
@@ -249,20 +254,21 @@ def _wrong_answers(campaign: Campaign) -> Iterator[Finding]:
 
 
 def slots(workers: int, batch_size: int) -> int:
-    """The environments of a row of the resident engine that names none: one a worker, or two batches if that is more.
+    """Returns the number of environment slots for a row of the resident engine that sets none.
 
-    While the policy looks at one batch another one is played, which never needs more than two slots a worker. Each is
-    seconds of building and 0.7 GB.
+    The number is one slot per worker, or two batches if that is more, but at most two slots per worker: while the
+    policy computes actions for one batch another batch is played, which never needs more. A slot costs seconds to build
+    and 0.7 GB.
     """
     return min(2 * workers, max(workers, 2 * batch_size))
 
 
-# Flags of lerobot-eval with which the resident engine plays nothing, beside their only possible value.
+# Flags of lerobot-eval for which the resident engine accepts a single value, and that value.
 OBEYED = {"eval.recording": False, "env.hard_reset": True, "env.init_states": True}
 
 
 def _disobeyed(campaign: Campaign) -> Iterator[Finding]:
-    """Settings that the resident engine refuses: better here than when a row runs."""
+    """Yields settings that the resident engine refuses, so that they are reported before a row runs."""
     if not campaign.is_resident:
         return
     for row in campaign.enabled:
@@ -277,7 +283,7 @@ def _disobeyed(campaign: Campaign) -> Iterator[Finding]:
 
 
 def effective(settings: EvalSettings) -> dict[str, Any]:
-    """The settings that are set, as plain data for manifests and hashes."""
+    """Returns the settings that are set, as plain data for manifests and hashes."""
     values = {item.name: getattr(settings, item.name) for item in fields(settings)}
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items() if _is_set(value)}

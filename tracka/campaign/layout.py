@@ -1,5 +1,8 @@
-"""Where a campaign's files lie. Every path of an artifact is made here, and every path in an artifact is relative
-to the campaign's folder, so that a campaign can be moved or read on another machine."""
+"""Defines where a campaign's files lie.
+
+Every path of an artifact is made here. Every path in an artifact is relative to the campaign's folder, so that a
+campaign can be moved or read on another machine.
+"""
 
 import os
 from dataclasses import dataclass
@@ -10,18 +13,21 @@ PHASES = ("phase1", "phase2", "phase3", "phase4", "phase5")
 
 
 def _absolute(folder: Path) -> Path:
-    """`folder` from the root, without following links: artifacts may be a link to a larger disk."""
+    """Returns `folder` as an absolute path without following links: artifacts may be a link to a larger disk."""
     return Path(os.path.abspath(folder))  # noqa: PTH100  resolve() follows links
 
 
 def phase_before(phase: str) -> str | None:
-    """The phase whose handoff `phase` stands on; None for the first."""
+    """Returns the phase whose handoff `phase` depends on, or None for the first phase."""
     return None if phase == PHASES[0] else PHASES[PHASES.index(phase) - 1]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of the campaign in `root`. The two names differ where a command line says so."""
+    """The files of the campaign in `root`.
+
+    A command line may give the artifacts folder and the runs folder other names.
+    """
 
     root: Path
     artifacts_name: str = "artifacts"
@@ -29,18 +35,18 @@ class Layout:
 
     @classmethod
     def beside(cls, folder: Path) -> "Layout":
-        """The layout whose artifacts folder holds `folder`: `<root>/artifacts/preflight` belongs to `<root>`."""
+        """Returns the layout whose artifacts folder holds `folder`: `<root>/artifacts/preflight` leads to `<root>`."""
         return cls(_absolute(folder).parent.parent.resolve())
 
     @classmethod
     def of_runs(cls, runs: Path) -> "Layout":
-        """The layout whose runs folder is `runs`, whatever it is called; state and markers are beside it."""
+        """Returns the layout whose runs folder is `runs`, whatever its name is; state and markers lie beside `runs`."""
         runs = _absolute(runs)
         return cls(runs.parent.parent.resolve(), runs.parent.name, runs.name)
 
     @property
     def shown(self) -> str:
-        """The campaign's folder as pages and commands name it: `tasks/NAME` in a repository, else its whole path."""
+        """Returns the campaign's folder as pages and commands name it: `tasks/NAME` in a repository, else the path."""
         top = self.root.parent.parent
         ours = self.root.parent.name == "tasks" and any((top / name).exists() for name in (".git", "pytest.ini"))
         return f"tasks/{self.root.name}" if ours else str(self.root)
@@ -57,7 +63,7 @@ class Layout:
     def run_schema(self) -> Path:
         return self.root / "configs" / "run_schema.json"
 
-    @cached_property  # and the two others that every row asks for
+    @cached_property  # cached, as `rows` and `runs` are, because every row asks for it
     def artifacts(self) -> Path:
         return self.root / self.artifacts_name
 
@@ -118,22 +124,28 @@ class Layout:
         return self.root / "todo" / "TODO.md"
 
     def handoff(self, phase: str) -> Path:
+        """Returns the handoff file of `phase`."""
         return self.state / f"{phase}_handoff.json"
 
     def marker(self, run_id: str) -> Path:
+        """Returns the marker (row state file) of a row."""
         return self.rows / f"{run_id}.json"
 
     def run(self, run_id: str) -> "RunFolder":
+        """Returns the run folder of a row."""
         return RunFolder(self.runs / run_id)
 
     def relative(self, path: Path) -> str:
-        """`path` as artifacts write it; a path outside the campaign stays absolute."""
+        """Returns `path` as artifacts write it: relative to the campaign.
+
+        A path outside the campaign stays absolute.
+        """
         return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The plan's files of one run, or of one of its attempts, which have the same names one level down."""
+    """The plan's files of one run. Each attempt has files of the same names in its own folder below."""
 
     path: Path
 
@@ -159,10 +171,11 @@ class RunFolder:
 
     @property
     def output(self) -> Path:
-        """What the engine itself writes: eval_info.json and videos."""
+        """Returns the folder that the engine itself writes, with eval_info.json and videos."""
         return self.path / "eval"
 
     def videos(self) -> list[Path]:
+        """Returns all videos that the engine wrote, sorted by path."""
         return sorted(self.output.rglob("*.mp4"))
 
     @property
@@ -170,10 +183,11 @@ class RunFolder:
         return self.path / "attempts"
 
     def attempt(self, number: int) -> "RunFolder":
+        """Returns the folder of the attempt `number`."""
         return RunFolder(self.attempts / str(number))
 
     def numbers(self) -> list[int]:
-        """The attempts made so far, oldest first."""
+        """Returns the numbers of the attempts made so far, oldest first."""
         if not self.attempts.is_dir():
             return []
         return sorted(int(path.name) for path in self.attempts.iterdir() if path.name.isdigit())

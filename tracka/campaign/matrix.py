@@ -1,7 +1,7 @@
-"""The evaluation matrix: `eval_matrix.csv`, one `Row` a line, exactly the plan's nine columns.
+"""Reads the evaluation matrix, `eval_matrix.csv`, with one `Row` per line and exactly the plan's nine columns.
 
-Guarantees: a matrix is read whole or refused with all its errors at once, each with line and column; the order of
-rows is the order of the file; a run id is a plain file name, so it can never point outside the runs folder.
+Guarantees: a matrix is read whole or refused with all its errors at once, each with line and column; the order of rows
+is the order of the file; a run id is a plain file name, so it can never point outside the runs folder.
 """
 
 import csv
@@ -21,12 +21,12 @@ CPU, AUTO = -1, -2
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the matrix: a request, before campaign.toml and preflight have their say."""
+    """One line of the matrix: what the user asks for, before campaign.toml and preflight change anything."""
 
     run_id: str
     task_suite: str
     batch_size: int
-    n_episodes: int  # of each LIBERO task
+    n_episodes: int  # per LIBERO task
     gpu_id: int  # an index among the visible GPUs, or CPU, or AUTO
     seed: int
     mujoco_gl: str
@@ -36,7 +36,7 @@ class Row:
 
 
 def load(path: Path) -> tuple[Row, ...]:
-    """The rows of the matrix at `path`.
+    """Returns the rows of the matrix at `path`.
 
     Raises UsageError with every finding: unknown or missing columns, duplicate run ids, bad values.
     """
@@ -53,7 +53,7 @@ def load(path: Path) -> tuple[Row, ...]:
 
 
 def parse(cells: Sequence[str], where: str) -> Row:
-    """One row from its nine cells, as the command line gives them. Raises UsageError with every finding."""
+    """Returns one row from its nine cells, as the command line gives them. Raises UsageError with every finding."""
     record = dict(zip(COLUMNS, cells, strict=True))
     if findings := list(_faults(where, record)):
         raise UsageError(findings)
@@ -62,7 +62,7 @@ def parse(cells: Sequence[str], where: str) -> Row:
 
 def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a mark before UTF-8
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel puts a byte order mark before UTF-8
             reader = csv.reader(file, strict=True)
             _check_header(path, next(reader, []))
             yield from ((reader.line_num, cells) for cells in reader if cells)
@@ -115,7 +115,7 @@ _CELLS = {
 def _duplicates(path: Path, table: list[tuple[int, dict[str, str]]]) -> Iterator[Finding]:
     first: dict[str, int] = {}
     for line, record in table:
-        run_id = record["run_id"].casefold()  # two ids that differ in case alone are one folder on some disks
+        run_id = record["run_id"].casefold()  # ids that differ only in case are the same folder on some disks
         if run_id in first:
             what = f"{short(record['run_id'])!r} stands on line {first[run_id]} already"
             yield Finding(f"{path}, line {line}, column run_id", what, "Give each row its own run id")
@@ -138,5 +138,5 @@ def _row(line: int, record: dict[str, str]) -> Row:
 
 
 def parse_gpu(text: str) -> int:
-    """A cell of the column gpu_id as a number: an index, CPU or AUTO."""
+    """Returns a cell of the column gpu_id as a number: an index, CPU or AUTO."""
     return {"cpu": CPU, "-1": CPU, "auto": AUTO}.get(text) or int(text)

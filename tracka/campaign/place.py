@@ -1,6 +1,7 @@
-"""Where Track A may write and what it may run: artifacts behind no link and in nobody else's reach, policies likewise.
+"""Checks where Track A may write and what it may run, before anything is written.
 
-Checked before anything is written. Only the artifacts folder itself may be a link, to a larger disk.
+No artifact may lie behind a link, and neither artifacts nor policies may lie where other users can change them. Only
+the artifacts folder itself may be a link, to a larger disk.
 """
 
 import os
@@ -13,12 +14,15 @@ from .layout import Layout
 
 
 def require(layout: Layout, run_id: str | None = None) -> None:
-    """Raises UsageError where artifacts must not be written: those of all rows, or of one."""
+    """Raises UsageError where artifacts must not be written.
+
+    Checks the artifacts of all rows, or of the row `run_id`.
+    """
     _refuse([*_root(layout.artifacts), *map(_link, dict.fromkeys(_links(layout, run_id)))])
 
 
 def require_folder(folder: Path) -> None:
-    """The same for one folder of artifacts that a command line names."""
+    """Raises UsageError where artifacts must not be written to `folder`, which a command line names."""
     _refuse([*_root(folder), *map(_link, _links_below(folder))])
 
 
@@ -31,7 +35,7 @@ def _root(artifacts: Path) -> Iterator[Finding]:
     try:
         status = artifacts.stat()
     except OSError:
-        return  # it will be made, for the user alone
+        return  # a missing folder will be made for the user alone
     if status.st_uid != os.geteuid():
         what = f"it belongs to another user, number {status.st_uid}"
         yield Finding(str(artifacts), what, "Run as that user, or name a folder of your own")
@@ -47,7 +51,7 @@ def _link(path: Path) -> Finding:
 
 
 def _links(layout: Layout, run_id: str | None) -> Iterator[Path]:
-    """The links among the pages and the folders of artifacts, and in those of all rows or of one."""
+    """Yields the links among the campaign's pages and artifact folders, and those inside for all rows or one row."""
     folders = [layout.state, layout.rows, layout.locks, layout.preflight, layout.runs, layout.summary]
     pages = [layout.plan, layout.todo.parent, layout.todo, layout.todo_list]
     yield from (path for path in (*folders, *pages) if path.is_symlink())
@@ -57,7 +61,10 @@ def _links(layout: Layout, run_id: str | None) -> Iterator[Path]:
 
 
 def _links_below(top: Path) -> Iterator[Path]:
-    """`top` if it is a link, else the links below it, but for what lerobot-eval leaves in an attempt's folder."""
+    """Yields `top` if it is a link, otherwise the links below it.
+
+    The subfolders of an attempt are not searched: lerobot-eval writes them.
+    """
     if top.is_symlink():
         yield top
         return
@@ -68,15 +75,15 @@ def _links_below(top: Path) -> Iterator[Path]:
 
 
 def policy_faults(folder: Path, roots: Sequence[Path]) -> Iterator[Finding]:
-    """Why a policy in `folder`, links resolved, must not run: others can change it, and a policy is code.
+    """Yields why the policy in `folder`, links resolved, must not run: others can change it, and a policy is code.
 
-    `roots` are those that the campaign trusts nevertheless.
+    `roots` are folders that the campaign trusts nevertheless.
     """
     if any(folder.is_relative_to(root) for root in roots):
         return
     for place in (folder, *folder.parents, *sorted(folder.rglob("*"))):
         mode = place.stat().st_mode if place.exists() else 0
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:  # in a sticky folder, such as /tmp, each has his own
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:  # in a sticky folder, as /tmp, users change their own files
             what = f"everybody may change the policy, for {place} can be written by all"
             remedy = f"chmod o-w {place}, or trust it: policy_roots below [security] in campaign.toml"
             yield Finding(str(folder), what, remedy)

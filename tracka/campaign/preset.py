@@ -1,4 +1,4 @@
-"""What is known of evaluating a policy type on LIBERO: settings, each with its source, and what nobody has reported."""
+"""Lists known settings for evaluating a policy type on LIBERO, each with its source, and what no source reports."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from ..core.errors import Finding, UsageError, short
 
 @dataclass(frozen=True)
 class Known:
-    """A setting of `[lerobot_eval]` with its value and who says so."""
+    """A setting of `[lerobot_eval]` with its value and its source."""
 
     key: str
     value: int
@@ -17,7 +17,7 @@ class Known:
 
 @dataclass(frozen=True)
 class Preset:
-    """The known settings of a policy type; `unknown` says what no source settles, so that no value is invented."""
+    """The known settings of a policy type. `unknown` lists what no source settles, so that no value is invented."""
 
     policy_type: str
     policy_path: str  # the checkpoint that the sources of the settings evaluate
@@ -61,14 +61,14 @@ PRESETS = {
 
 
 def find(name: str) -> Preset:
-    """The preset called `name`. Raises UsageError with the list of those that there are."""
+    """Returns the preset called `name`. Raises UsageError with the list of the existing presets."""
     if name not in PRESETS:
         raise UsageError(Finding("--preset", f"{short(name)!r} is unknown", f"Use one of {', '.join(PRESETS)}"))
     return PRESETS[name]
 
 
 def lines(preset: Preset) -> Sequence[str]:
-    """The preset as lines of campaign.toml: its values with their sources, and what is not known, as comments."""
+    """Returns the preset as lines of campaign.toml: values with their sources, unknown settings as comments."""
     return [
         *(f"{known.key} = {known.value}   # {known.source}" for known in preset.settings),
         *(f"# {words}" for words in preset.unknown),

@@ -1,4 +1,4 @@
-"""One answer of preflight: a named check with its evidence and its remedy."""
+"""Defines the result of one preflight check: a name, a status, the evidence and the remedy."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from .errors import TrackaError
 
 @dataclass(frozen=True)
 class Check:
-    """One answer. `status` is pass, fail or warn; a required check that fails blocks the campaign."""
+    """One check result. `status` is pass, fail or warn; a required check that fails blocks the campaign."""
 
     name: str
     status: str
@@ -20,22 +20,22 @@ class Check:
 
     @property
     def subject(self) -> str:
-        """What the check is about, such as a policy_path; empty where its name is all there is."""
+        """Returns what the check is about, such as a policy_path: the part of `name` after a colon, or empty."""
         return self.name.partition(":")[2]
 
 
 def answer(name: str, good: bool, evidence: str, remedy: str) -> Check:
-    """A required check that passes if `good` and otherwise fails with the remedy."""
+    """Returns a required check that passes if `good` and otherwise fails with the remedy."""
     return Check(name, "pass" if good else "fail", evidence, None if good else remedy)
 
 
 def warning(name: str, good: bool, evidence: str, remedy: str) -> Check:
-    """A check that stops nothing: it passes if `good` and otherwise warns with the remedy."""
+    """Returns a check that blocks nothing: it passes if `good` and otherwise warns with the remedy."""
     return Check(name, "pass" if good else "warn", evidence, None if good else remedy, required=False)
 
 
 def guarded(name: str, step: Callable[[], str]) -> Check:
-    """The check that passes with what `step` returns and fails with the findings that it raises."""
+    """Runs `step` and returns a check that passes with the text from `step` or fails with the findings from `step`."""
     start = time.monotonic()
     try:
         return Check(name, "pass", step(), seconds=round(time.monotonic() - start, 3))

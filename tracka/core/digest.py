@@ -1,4 +1,4 @@
-"""The sha256 of every file of a folder, read again only where it changed: a pi0 is 9 GB."""
+"""Hashes every file of a folder with sha256, and reads a file again only where it changed: a pi0 checkpoint is 9 GB."""
 
 import contextlib
 import os
@@ -9,37 +9,41 @@ from typing import Any
 
 from . import files
 
-Stamp = list[int]  # size, times of the last modification and change, inode
+Stamp = list[int]  # size, modification time, change time, inode
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Which files of a folder count: all, or those with these suffixes; but none in a folder that is hidden, an
-    environment, or left out by its name. Links to files are followed, those to folders only where that is said."""
+    """Which files of a folder are hashed: those with one of `suffixes`, or all files by default.
+
+    Hidden entries, entries named in `left_out`, and virtual or conda environments are skipped. Links to files are
+    followed, links to folders only if `follows_links`.
+    """
 
     suffixes: tuple[str, ...] = ("",)
     left_out: tuple[str, ...] = ()
     follows_links: bool = False
 
 
-# The code in a checkout, which may hold tests, environments, data and results besides.
+# The code in a checkout. A checkout may also hold tests, environments, data and results, which do not count.
 SOURCES = Kind(
     (".c", ".cc", ".cpp", ".cu", ".h", ".py", ".pyx", ".so"),
     ("__pycache__", "build", "dist", "docs", "examples", "node_modules", "outputs", "test", "tests", "wandb"),
 )
-# Notes of the hub's client and of git beside a checkpoint, which tell when and whence it was fetched.
+# Folders of the hub's client and of git beside a checkpoint. They record when and from where the checkpoint was
+# fetched, which is no part of its content.
 NOTES = (".cache/huggingface/", ".git/")
 
 
 def of_tree(folder: Path) -> str:
-    """One hash for the paths and contents of all files below `folder`."""
+    """Returns one sha256 over the paths and contents of all files below `folder`, except `NOTES`."""
     return files.sha256(files.canonical(of_files(folder)))
 
 
 def of_files(folder: Path) -> dict[str, str]:
-    """The sha256 of every file below `folder`, by its path there.
+    """Returns the sha256 of every file below `folder`, except `NOTES`, by its path relative to `folder`.
 
-    Contents are read again only where size, inode or one of the times differ from the last time.
+    A file's content is read again only where its size, its inode or one of its times differs from the last call's.
     """
     paths = {str(path.relative_to(folder)): path for path in files.walk_files(folder)}
     stamps = {name: stamp(path.stat()) for name, path in paths.items() if not name.startswith(NOTES)}
@@ -47,7 +51,10 @@ def of_files(folder: Path) -> dict[str, str]:
 
 
 def of_kind(place: Path, kind: Kind) -> str:
-    """One hash for the paths and contents of the files of this kind below the folder `place`, or of the file itself."""
+    """Returns one sha256 over the paths and contents of the files of kind `kind` below `place`.
+
+    Returns the file's sha256 if `place` is a file.
+    """
     if place.is_file():
         return of_file(place)
     stamps = dict(_stamps(str(place), "", kind, frozenset()))
@@ -60,7 +67,7 @@ def of_kind(place: Path, kind: Kind) -> str:
 
 
 def of_file(path: Path) -> str:
-    """The sha256 of a file, which this process reads again only where it changed."""
+    """Returns the sha256 of a file, which this process reads again only where the file changed."""
     now = stamp(path.stat())
     if (known := _files.get(path)) is None or known[0] != now:
         known = _files[path] = now, files.sha256_file(path)
@@ -71,15 +78,19 @@ _files: dict[Path, tuple[Stamp, str]] = {}
 
 
 def _store(name: str) -> Path:
-    """The file that keeps the hashes of a folder's files from one process to the next."""
+    """Returns the file that keeps the hashes of a folder's files from one process to the next."""
     return cache_folder() / "trees" / f"{files.sha256(name.encode(errors='surrogateescape'))}.json"
 
 
-_kinds: dict[tuple[Path, Kind], tuple[dict[str, Stamp], str]] = {}  # what this process has hashed
+_kinds: dict[tuple[Path, Kind], tuple[dict[str, Stamp], str]] = {}  # stamps and hashes of this process
 
 
 def _stamps(place: str, below: str, kind: Kind, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, Stamp]]:
-    """The stamps of the files that count, by their paths below the folder. A link to a folder above is left out."""
+    """Yields the path below the folder `place` and the stamp of each file of kind `kind`.
+
+    `below` is the subfolder to list and `above` identifies the folders on the way to it; a link to one of them is
+    skipped.
+    """
     try:
         with os.scandir(f"{place}/{below}") as listed:
             entries = sorted(listed, key=lambda entry: entry.name)
@@ -90,7 +101,7 @@ def _stamps(place: str, below: str, kind: Kind, above: frozenset[tuple[int, int]
     for entry in entries:
         if entry.name.startswith(".") or entry.name in kind.left_out:
             continue
-        with contextlib.suppress(OSError):  # a link that leads nowhere, or to itself
+        with contextlib.suppress(OSError):  # a broken link, or a link to itself
             if entry.is_dir(follow_symlinks=kind.follows_links):
                 status = entry.stat()
                 inode = (status.st_dev, status.st_ino)
@@ -101,17 +112,23 @@ def _stamps(place: str, below: str, kind: Kind, above: frozenset[tuple[int, int]
 
 
 def _is_environment(names: set[str]) -> bool:
-    """Whether a folder with entries of these names is a virtual environment or one of conda's."""
+    """Returns whether a folder with entries of these names is a virtual environment or a conda environment."""
     return "conda-meta" in names or ("pyvenv.cfg" in names and not names.isdisjoint(("bin", "lib", "Scripts")))
 
 
 def stamp(status: os.stat_result) -> Stamp:
-    """What changes where a file's content does: the time of change too, which no program can put back."""
+    """Returns values that change whenever a file's content changes.
+
+    The change time is one: no program can set it back.
+    """
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _digests(folder: Path, stamps: dict[str, Stamp], store: Path) -> dict[str, str]:
-    """The sha256 of each of these files, read again only where its stamp differs from the one in the file `store`."""
+    """Returns the sha256 of each file in `stamps`.
+
+    A file is read only where its stamp differs from the one in the file `store`.
+    """
     known = files.read_or_empty(store)
     found: dict[str, Any] = {}
     for name, now in stamps.items():
@@ -120,12 +137,12 @@ def _digests(folder: Path, stamps: dict[str, Stamp], store: Path) -> dict[str, s
         digest = kept or files.sha256_file(folder / name)
         found[name] = {"stamp": now, "sha256": digest}
     if found != known:
-        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+        with contextlib.suppress(OSError):  # without a writable cache the next process only takes longer
             files.write_json(store, found)
     return {name: entry["sha256"] for name, entry in found.items()}
 
 
 def cache_folder() -> Path:
-    """The user's cache of what is dear to find out again; safe to delete."""
+    """Returns the user's cache folder for results that take long to compute again; the folder is safe to delete."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "tracka"

@@ -1,14 +1,15 @@
-"""Every error that Track A raises on purpose, in one tree, each with the exit code that the plan gives it.
+"""Every error that Track A raises on purpose, in one class tree, each with the exit code that the plan assigns.
 
     TrackaError                 1   a run or a check failed
     ├── UsageError              2   bad input: arguments, matrix, settings; carries all its findings at once
-    │   ├── RunExists           2   the run folder is taken and overwriting was not allowed
-    │   └── ChangedRun          2   a passed run was made with other inputs than today's
-    ├── ToolMissing             3   a program or package that must be there is not
+    │   ├── RunExists           2   the run folder exists already and overwriting was not allowed
+    │   └── ChangedRun          2   a passed run was made with inputs that differ from the current ones
+    ├── ToolMissing             3   a required program or package is missing
     ├── InstallFailed           4   an installation step ended with an error
     └── Busy                    5   another process holds the row or the GPU
 
-A `Finding` says what is wrong, where, and the remedy; the spec, preflight and the validator all speak in findings.
+A `Finding` says what is wrong, where, and what the remedy is. The matrix, the settings, preflight and the validator all
+report their problems as findings.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """One thing that is wrong. `where` names the file, and the line, row or key in it."""
+    """One thing that is wrong. `where` names the file, and the line, row or key in the file."""
 
     where: str
     what: str
@@ -30,30 +31,33 @@ class Finding:
 
 
 def screen(findings: Sequence[Finding], head: str = "error: ", most: int = 20) -> str:
-    """Findings as an error shows them: one a line, `head` before each, and no more than a screen of them."""
+    """Returns findings as an error message shows them: one per line after `head`.
+
+    Shows at most `most`, then a count of the rest.
+    """
     more = [f"and {len(findings) - most} more"] if len(findings) > most else []
     return "\n".join(f"{head}{line}" for line in [*map(str, findings[:most]), *more])
 
 
 def short(value: object, most: int = 120) -> str:
-    """A value as an error quotes it: whole if it is short, else its beginning."""
+    """Returns a value as an error message quotes it: the whole text if it is short, otherwise its beginning."""
     text = str(value)
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 def some(names: Sequence[str], most: int = 8) -> str:
-    """Names in one line: all of them if they are few."""
+    """Returns names on one line: all of them if they are few, otherwise the first `most` and a count of the rest."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(short(name) for name in names[:most]) + more
 
 
 def errors(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings that are more than warnings."""
+    """Returns the findings that are not warnings."""
     return [finding for finding in findings if not finding.warning]
 
 
 class TrackaError(Exception):
-    """The root of the tree; `findings` is never empty."""
+    """The root of the error tree. `findings` is never empty."""
 
     exit_code = 1
 
@@ -63,31 +67,46 @@ class TrackaError(Exception):
 
 
 class UsageError(TrackaError):
+    """Raised for bad input: arguments, matrix or settings. Carries all its findings at once."""
+
     exit_code = 2
 
 
 class RunExists(UsageError):
+    """Raised where the run folder exists already and overwriting was not allowed."""
+
     pass
 
 
 class ChangedRun(UsageError):
+    """Raised where a passed run was made with inputs that differ from the current ones."""
+
     pass
 
 
 class ToolMissing(TrackaError):
+    """Raised where a required program or package is missing."""
+
     exit_code = 3
 
 
 class InstallFailed(TrackaError):
+    """Raised where an installation step ended with an error."""
+
     exit_code = 4
 
 
 class Busy(TrackaError):
+    """Raised where another process holds the row or the GPU."""
+
     exit_code = 5
 
 
 def collected[T](findings: list[Finding], step: Callable[[], T]) -> T | None:
-    """The result of `step`; None where it raises UsageError, whose findings are then added to `findings`."""
+    """Returns the result of `step`.
+
+    If `step` raises UsageError, adds the error's findings to `findings` and returns None.
+    """
     try:
         return step()
     except UsageError as error:

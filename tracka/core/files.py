@@ -1,7 +1,8 @@
-"""Files that survive a crash: written whole or not at all, private to the user, read with errors that name the file.
+"""Writes files that survive a crash and are private to the user, and reads files with errors that name the file.
 
-Guarantees: a reader sees the old content or the new, never a part; a failed write leaves the old file and no litter;
-JSON has sorted keys, so identical content gives identical bytes; no text or JSON holds a secret of our environment.
+Guarantees: a reader sees the old content or the new content, never a part; a failed write leaves the old file and no
+temporary file; JSON has sorted keys, so identical content gives identical bytes; no text or JSON file holds a secret of
+our environment.
 """
 
 import contextlib
@@ -22,12 +23,12 @@ Json = dict[str, Any]
 
 
 def utc_now() -> str:
-    """The time as the plan writes it, YYYY-MM-DDTHH:MM:SSZ."""
+    """Returns the current time in the plan's format, YYYY-MM-DDTHH:MM:SSZ."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Puts `data` at `path`, mode 0600, making the folders it needs (mode 0700)."""
+    """Writes `data` to `path` whole or not at all, with mode 0600, and makes missing folders with mode 0700."""
     make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -44,12 +45,12 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def keep_private() -> None:
-    """From now on what this process and its children make is for the user alone."""
+    """Sets the umask so that all files that this process and its children make from now on are for the user alone."""
     os.umask(0o077)
 
 
 def make_folder(folder: Path) -> None:
-    """Makes `folder` and the missing folders above it, mode 0700 each; mkdir would leave those above it open."""
+    """Makes `folder` and the missing folders above it with mode 0700, which mkdir would give to `folder` alone."""
     missing = [folder, *folder.parents]
     for item in reversed(missing[: next(i for i, path in enumerate(missing) if path.is_dir())]):
         item.mkdir(mode=0o700, exist_ok=True)
@@ -57,7 +58,11 @@ def make_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def as_open_as(folder: Path) -> Iterator[None]:
-    """What is made meanwhile is as open as `folder`, or the folder above it that is there, where artifacts are not."""
+    """Gives what is made inside this block the permissions of `folder`, or of the nearest existing folder above it.
+
+    Artifacts are private; caches and the pages outside the artifacts may be shared. Nothing is made writable for
+    everybody.
+    """
     there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
     before = os.umask(~there.stat().st_mode & 0o777 | stat.S_IWOTH)
     try:
@@ -75,15 +80,17 @@ def _sync_folder(folder: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Writes `text` to `path` whole or not at all, as UTF-8 and without the secrets of our environment."""
     write_atomic(path, redacted(text).encode())
 
 
 def write_json(path: Path, value: Json) -> None:
+    """Writes `value` to `path` whole or not at all, as `pretty` JSON without the secrets of our environment."""
     write_atomic(path, pretty(redacted(value)))
 
 
 def redacted[T](value: T) -> T:
-    """A text, or the texts in a JSON value, without the secrets of our environment: the form that files have."""
+    """Returns a text, or a JSON value with all its texts, without the secrets of our environment, as files store it."""
     made: T = _redacted(value, secret.known(os.environ))
     return made
 
@@ -97,12 +104,15 @@ def _redacted(value: Any, secrets: tuple[bytes, ...]) -> Any:
 
 
 def pretty(value: Json) -> bytes:
-    """JSON for people and diffs: indented, keys sorted. Raises ValueError for NaN and infinity."""
+    """Returns JSON for people and diffs: indented, with sorted keys. Raises ValueError for NaN and infinity."""
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: Path) -> Json:
-    """The object in `path`; UsageError where it is missing, cut, or no JSON object."""
+    """Returns the JSON object in `path`.
+
+    Raises UsageError where the file is missing, incomplete, or not a JSON object.
+    """
     try:
         value = json.loads(path.read_bytes(), object_pairs_hook=_once)
     except FileNotFoundError:
@@ -116,7 +126,10 @@ def read_json(path: Path) -> Json:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> Json:
-    """An object whose keys are each there once: of two values readers would take either."""
+    """Returns an object from its key-value pairs.
+
+    Raises ValueError for a repeated key: readers differ in which value they take.
+    """
     value = dict(pairs)
     if len(value) != len(pairs):
         raise ValueError(f"a key is there twice, one of {sorted(value)[:20]}")
@@ -124,7 +137,10 @@ def _once(pairs: list[tuple[str, Any]]) -> Json:
 
 
 def read_lines(path: Path) -> list[Json]:
-    """The objects in `path`, one a line; UsageError where one of them is not to be read."""
+    """Returns the JSON objects in `path`, one per line.
+
+    Raises UsageError where the file or one of its lines cannot be read.
+    """
     try:
         values = [json.loads(line) for line in read_text(path).splitlines()]
     except ValueError as error:
@@ -135,7 +151,7 @@ def read_lines(path: Path) -> list[Json]:
 
 
 def read_text(path: Path) -> str:
-    """The text in `path`; UsageError where there is none, or not in UTF-8."""
+    """Returns the text in `path`. Raises UsageError where the file is missing or is not UTF-8."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -145,7 +161,7 @@ def read_text(path: Path) -> str:
 
 
 def read_or_empty(path: Path) -> Json:
-    """The object in `path`, or an empty one where `read_json` would refuse."""
+    """Returns the JSON object in `path`, or an empty object where `read_json` would raise UsageError."""
     try:
         return read_json(path)
     except UsageError:
@@ -153,21 +169,26 @@ def read_or_empty(path: Path) -> Json:
 
 
 def canonical(value: Any) -> bytes:
-    """One byte string for one value, whatever the order of its keys: what hashes are taken of."""
+    """Returns the same bytes for the same JSON value, whatever the order of its keys.
+
+    Hashes are computed from these bytes.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
 def sha256(data: bytes) -> str:
+    """Returns the sha256 of `data` as hexadecimal text."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_file(path: Path) -> str:
+    """Returns the sha256 of a file's content as hexadecimal text."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def copy_atomic(source: Path, target: Path) -> None:
-    """Makes `target` a copy of `source` at once: a hard link where the file system has them, bytes elsewhere."""
+    """Makes `target` a copy of `source` in one step: a hard link where possible, otherwise a copy of the bytes."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     try:
@@ -178,16 +199,19 @@ def copy_atomic(source: Path, target: Path) -> None:
     try:
         os.replace(temporary, target)
     finally:
-        temporary.unlink(missing_ok=True)  # it stays where both are links to one file already
+        temporary.unlink(missing_ok=True)  # replace() leaves it there if both names link to one file already
 
 
 def without_password(text: str) -> str:
-    """`text` with the user:password@ of every URL taken out."""
+    """Returns `text` with the `user:password@` of every URL removed."""
     return secret.USER.sub("", text)
 
 
 def tail(path: Path, limit: int = 65536) -> str:
-    """The last `limit` bytes of a log as text; empty where there is none. Broken UTF-8 is replaced."""
+    """Returns the last `limit` bytes of a log as text, or an empty text where there is no file.
+
+    Invalid UTF-8 is replaced.
+    """
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - limit))
@@ -197,7 +221,7 @@ def tail(path: Path, limit: int = 65536) -> str:
 
 
 def mentions(path: Path, words: bytes) -> bool:
-    """Whether a file holds these bytes, however long it is; a file that cannot be read holds nothing."""
+    """Returns whether a file of any length contains the bytes `words`; False for a file that cannot be read."""
     before = b""
     with contextlib.suppress(OSError), path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -208,6 +232,6 @@ def mentions(path: Path, words: bytes) -> bool:
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """The regular files below `folder`, links to files and folders followed, in the order of their paths."""
+    """Yields the regular files below `folder`, sorted by path. Links to files and folders are followed."""
     found = (Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names)
     yield from sorted(path for path in found if path.is_file())

@@ -1,4 +1,7 @@
-"""What git says of a folder: its commit, and whether there are changes beside it. None where git has no answer."""
+"""Asks git for a folder's commit and for changes since that commit.
+
+The functions return None where git has no answer.
+"""
 
 import os
 import subprocess
@@ -9,12 +12,12 @@ from .files import Json
 
 
 def commit(folder: Path) -> str | None:
-    """The commit checked out in `folder`; None outside a repository or before its first commit."""
+    """Returns the commit checked out in `folder`, or None outside a repository and before its first commit."""
     return _git(folder, "rev-parse", "--verify", "--quiet", "HEAD")
 
 
 def state(folder: Path) -> Json:
-    """Commit, whether the tree differs from it, and where it came from, without a password."""
+    """Returns a checkout's commit, whether files differ from the commit, and the origin's URL without a password."""
     status = _git(folder, "status", "--porcelain")
     remote = _git(folder, "config", "--get", "remote.origin.url")
     return {
@@ -25,13 +28,14 @@ def state(folder: Path) -> Json:
 
 
 def revision(folder: Path) -> str:
-    """The state of a checkout in one word: a commit, with `.dirty` after it if files differ."""
+    """Returns the state of a checkout as one word: its commit, followed by `.dirty` if files differ from the commit."""
     found = state(folder)
     return f"{(found['commit'] or 'unknown')[:12]}{'.dirty' if found['dirty'] else ''}"
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    # Inside a hook these variables name another repository than the folder's.
+    """Returns what a git command prints, or None where the command fails, takes longer than 30 s, or git is missing."""
+    # Inside a git hook these variables point to another repository than the folder's.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", *words]
     try:

@@ -1,5 +1,8 @@
-"""File locks that end with their process. flock, so that a child can inherit one by its descriptor and no stale file
-can block anybody; the content names the holder for error messages only."""
+"""Provides file locks that end with the process that holds them.
+
+The locks use flock, so that a child process can inherit a lock by its descriptor and no stale file can block anybody.
+The file's content names the holder, for error messages only.
+"""
 
 import contextlib
 import fcntl
@@ -14,9 +17,10 @@ from .errors import Busy, Finding
 
 @contextlib.contextmanager
 def hold(path: Path, what: str, wait: bool = False, shared: bool = False) -> Iterator[IO[str]]:
-    """Holds the lock file `path` and yields it open, with the last holder's text in it until it is written.
+    """Holds the lock file `path` and yields the open file, which has the last holder's text until the caller signs it.
 
-    Raises Busy at once where another process holds it, unless told to `wait`. Users share a `shared` one.
+    Raises Busy at once where another process holds the lock, unless `wait` is set. All users of the host can use a lock
+    that is `shared`.
     """
     files.make_folder(path.parent)
     with opened(path, shared) as file:
@@ -29,10 +33,13 @@ def hold(path: Path, what: str, wait: bool = False, shared: bool = False) -> Ite
 
 
 def opened(path: Path, shared: bool = False) -> IO[str]:
-    """The file, made if there is none, to read and write: for this user alone, or for every one who shares the host."""
+    """Opens a file for reading and writing.
+
+    Makes a missing file for this user alone, or for all users of the host if `shared`.
+    """
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        number = os.open(path, flags)  # Linux lets nobody "create" what is another user's in a folder such as /tmp
+        number = os.open(path, flags)  # with O_CREAT Linux refuses another user's file in a folder such as /tmp
     except FileNotFoundError:
         number = os.open(path, flags | os.O_CREAT, 0o600)
         if shared:
@@ -42,14 +49,17 @@ def opened(path: Path, shared: bool = False) -> IO[str]:
 
 @contextlib.contextmanager
 def session(locks: Path, campaign: str) -> Iterator[None]:
-    """Holds a campaign for one session of all its rows; `locks` is its folder of locks. Raises Busy at once."""
+    """Holds a campaign for one session over all its rows.
+
+    `locks` is the campaign's folder of locks. Raises Busy at once.
+    """
     with hold(locks / ".session.lock", f"campaign {campaign}") as file:
         sign(file, f"process {os.getpid()}")
         yield
 
 
 def sign(file: IO[str], text: str) -> None:
-    """Writes `text` as the whole content of a lock file that is held."""
+    """Replaces the content of a lock file, which the caller holds, by `text`."""
     file.seek(0)
     file.truncate()
     file.write(text)

@@ -1,6 +1,6 @@
-"""Facts that one check asks for at every row, read once while it lasts: the next check reads them anew.
+"""Remembers facts that one check asks for at every row, while the check lasts; the next check reads them again.
 
-A cache for the life of the process would not do: packages and checkpoints change between two rows of a long session.
+A cache for the life of the process would be wrong: packages and checkpoints change between two rows of a long session.
 """
 
 import contextlib
@@ -14,7 +14,10 @@ _known: ContextVar[dict[Any, Any] | None] = ContextVar("known", default=None)
 
 @contextlib.contextmanager
 def lasting() -> Iterator[None]:
-    """Inside this block a `remembered` function answers the same arguments from memory; one in another adds nothing."""
+    """Lets `remembered` functions answer repeated arguments from memory inside this block.
+
+    An inner block shares the outer memory.
+    """
     if _known.get() is not None:
         yield
         return
@@ -26,7 +29,10 @@ def lasting() -> Iterator[None]:
 
 
 def remembered[**P, T](function: Callable[P, T]) -> Callable[P, T]:
-    """`function`, whose arguments are hashable and whose answers nobody changes."""
+    """Returns `function` with a memory that works inside `lasting`.
+
+    Arguments must be hashable, and nobody may change a result.
+    """
 
     @functools.wraps(function)
     def read(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,4 +1,4 @@
-"""The JSON schemas of the artifacts, `schemas/<name>.v1.json`, and the findings of holding a value against one."""
+"""Loads the JSON schemas of the artifacts, `schemas/<name>.v1.json`, and returns what in a value breaks one of them."""
 
 import json
 from functools import cache
@@ -18,7 +18,7 @@ VERSION = 1
 
 @cache
 def load(name: str) -> dict[str, Any]:
-    """The schema called `name`, as shipped in the package."""
+    """Returns the schema called `name` that ships with this package."""
     text = resources.files(__package__).joinpath("schemas", f"{name}.v{VERSION}.json").read_text()
     schema: dict[str, Any] = json.loads(text)
     return schema
@@ -31,7 +31,10 @@ def _sieve(name: str) -> Check:
 
 @cache
 def validator(name: str) -> "Draft202012Validator":
-    """jsonschema's validator, ten times as slow as the sieve and as dear to import as half of Track A."""
+    """Returns jsonschema's validator of the schema `name`.
+
+    It is ten times as slow as the sieve, and jsonschema takes as long to import as half of Track A.
+    """
     from jsonschema import Draft202012Validator, validators
 
     types = {kind: lambda _, value, check=check: check(value) for kind, check in TYPES.items()}
@@ -41,7 +44,7 @@ def validator(name: str) -> "Draft202012Validator":
 
 
 def findings(name: str, value: Any, where: str) -> list[Finding]:
-    """One finding for each key of `value` that breaks the schema `name`."""
+    """Returns one finding for each key of `value` that breaks the schema `name`; `where` says what was checked."""
     if _sieve(name)(value):
         return []
     errors = validator(name).iter_errors(value)
@@ -51,7 +54,10 @@ def findings(name: str, value: Any, where: str) -> list[Finding]:
 
 
 def read(name: str, path: Path) -> files.Json:
-    """The JSON in `path`, whose keys can be relied on. Raises UsageError with everything that breaks the schema."""
+    """Returns the JSON object in `path`, which follows the schema `name`.
+
+    Raises UsageError with everything that breaks the schema.
+    """
     value = files.read_json(path)
     if broken := findings(name, value, str(path)):
         raise UsageError(broken)
@@ -59,7 +65,7 @@ def read(name: str, path: Path) -> files.Json:
 
 
 def read_or_empty(name: str, path: Path) -> files.Json:
-    """The JSON in `path`, or an empty one where `read` would refuse."""
+    """Returns the JSON object in `path`, or an empty object where `read` would raise UsageError."""
     try:
         return read(name, path)
     except UsageError:
@@ -67,5 +73,5 @@ def read_or_empty(name: str, path: Path) -> files.Json:
 
 
 def run_schema() -> dict[str, Any]:
-    """The content of a campaign's configs/run_schema.json: the plan's two sections."""
+    """Returns the content of a campaign's configs/run_schema.json, with the plan's two sections."""
     return {"schema_version": VERSION, "run_manifest": load("run_manifest"), "result": load("result")}

@@ -1,6 +1,9 @@
-"""The secrets of an environment, and text without them. The standard library alone: set-up writes files too.
+"""Finds the secrets in an environment and removes them from text.
 
-Guarantee: once a `Redactor` knows a secret, no byte of it is passed on as a part of it, wherever chunks begin and end.
+Standard library only, since set-up writes files before any package is installed.
+
+Guarantee: once a `Redactor` knows a secret, it passes on no byte that belongs to the secret, wherever chunks begin and
+end.
 """
 
 import json
@@ -11,20 +14,21 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 NAME = re.compile(r"(?!TOKENIZERS_).*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY|JWT).*", re.IGNORECASE)
-USER = re.compile(r"(?<=://)([^/\s]+)@")  # of a URL, with its password
-LEAST = 8  # characters; what is shorter occurs by chance
+USER = re.compile(r"(?<=://)([^/\s]+)@")  # user and password of a URL
+LEAST = 8  # characters; a shorter value occurs in output by chance
 MASK = b"[redacted]"
 
 
 def known(environ: Mapping[str, str]) -> tuple[bytes, ...]:
-    """The secret values of an environment in the forms that output has them in, the longest first."""
+    """Returns the secret values of an environment in every form in which output may show them, the longest first."""
     found = {form for value in (*_values(environ), *_hub_token(environ)) for form in _forms(value.strip())}
     return tuple(sorted((os.fsencode(form) for form in found), key=lambda form: (-len(form), form)))
 
 
 def _values(environ: Mapping[str, str]) -> Iterator[str]:
     for name, value in environ.items():
-        # GOOGLE_APPLICATION_CREDENTIALS and HF_TOKEN_PATH say where a secret is; without paths no page is of use.
+        # GOOGLE_APPLICATION_CREDENTIALS and HF_TOKEN_PATH hold the path of a secret. Paths stay: a page without them is
+        # useless.
         if NAME.fullmatch(name) and not (value.startswith("/") and os.access(value, os.F_OK)):
             yield value
         if "://" in value:
@@ -33,12 +37,12 @@ def _values(environ: Mapping[str, str]) -> Iterator[str]:
 
 def _of_urls(text: str) -> Iterator[str]:
     for user in USER.findall(text):
-        yield f"{user}@"  # together they are rare enough, however short the password is
+        yield f"{user}@"  # user and password together are rare enough, even if the password is short
         yield unquote(user.partition(":")[2])
 
 
 def _hub_token(environ: Mapping[str, str]) -> Iterator[str]:
-    """What `hf auth login` left where the hub's client looks for it."""
+    """Yields the token that `hf auth login` stored where the hub's client looks for it."""
     cache = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     home = environ.get("HF_HOME") or Path(cache) / "huggingface"
     try:
@@ -48,13 +52,16 @@ def _hub_token(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _forms(value: str) -> set[str]:
-    """A secret as it is, in a URL, and in JSON."""
+    """Returns a secret as it is, as part of a URL, and as part of JSON.
+
+    Returns nothing for a value that is too short to replace.
+    """
     forms = {value, quote(value, safe="", errors="surrogateescape"), json.dumps(value)[1:-1]}
     return forms if len(value) >= LEAST or (":" in value and value.endswith("@")) else set()
 
 
 def redact(text: str, secrets: Sequence[bytes]) -> str:
-    """`text` with every secret replaced."""
+    """Returns `text` with every secret replaced by `MASK`."""
     data = text.encode(errors="surrogatepass")
     if not any(secret in data for secret in secrets):
         return text
@@ -63,7 +70,7 @@ def redact(text: str, secrets: Sequence[bytes]) -> str:
 
 
 def _is_text(secret: bytes) -> bool:
-    """Whether it is UTF-8: other bytes could match in the midst of a character."""
+    """Returns whether a secret is UTF-8 and not empty. Other bytes could match in the middle of a character."""
     try:
         return bool(secret.decode())
     except UnicodeDecodeError:
@@ -71,24 +78,24 @@ def _is_text(secret: bytes) -> bool:
 
 
 class Redactor:
-    """A stream of bytes with every secret in it replaced; secrets that overlap are replaced as one."""
+    """Replaces every secret in a stream of bytes. Secrets that overlap are replaced as one."""
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
         self._secrets = tuple(filter(None, secrets))
         self._held = b""
-        self._covered = 0  # bytes at the beginning of what is held whose replacement has been passed on
+        self._covered = 0  # bytes at the beginning of `_held` whose replacement has been passed on already
 
     def feed(self, chunk: bytes) -> bytes:
-        """What can be passed on: all but a suffix that could be the beginning of a secret."""
+        """Takes the next bytes and returns those to pass on: all but a suffix that could begin a secret."""
         data = self._held + chunk if self._held else chunk
         return self._pass_on(data, self._unfinished(data))
 
     def flush(self) -> bytes:
-        """The rest, at the end of the stream."""
+        """Returns the rest at the end of the stream."""
         return self._pass_on(self._held, len(self._held))
 
     def _pass_on(self, data: bytes, cut: int) -> bytes:
-        """`data` up to `cut`, redacted; the rest is held."""
+        """Returns `data` up to `cut` without its secrets, and holds the rest."""
         parts, done = [], self._covered
         for start, end in self._found(data):
             if start >= cut:
@@ -101,7 +108,7 @@ class Redactor:
         return b"".join(parts)
 
     def _found(self, data: bytes) -> list[tuple[int, int]]:
-        """Where secrets begin and end, those that overlap with others too."""
+        """Returns the sorted start and end positions of all secrets in `data`, including secrets that overlap."""
         found = []
         for secret in self._secrets:
             start = data.find(secret)
@@ -111,7 +118,7 @@ class Redactor:
         return sorted(found)
 
     def _unfinished(self, data: bytes) -> int:
-        """Where the last bytes begin that more bytes could make a secret of; the end of `data` if none could."""
+        """Returns where the longest suffix of `data` that could begin a secret starts, or the end of `data`."""
         earliest = len(data)
         for secret in self._secrets:
             start = data.find(secret[:1], max(0, len(data) - len(secret) + 1))

@@ -1,7 +1,7 @@
-"""Says at once of a value that it follows a JSON schema, for the many that do; jsonschema judges the rest, with words.
+"""Compiles a JSON schema into a fast check for the many values that follow it; jsonschema judges the rest and explains.
 
-Guarantees: what passes the sieve is valid for jsonschema too, with the types in `TYPES`; a schema with a keyword that
-is not known here is refused, never half applied.
+Guarantees: a value that passes the sieve is valid for jsonschema too, with the types in `TYPES`; a schema with a
+keyword that is not known here is refused, never applied in part.
 """
 
 import math
@@ -14,12 +14,15 @@ Schema = Mapping[str, Any]
 
 
 def is_integer(value: Any) -> bool:
-    """JSON's integers include 40.0, which a flag of lerobot-eval does not take."""
+    """Returns whether `value` is an int. JSON's integers include 40.0, which a flag of lerobot-eval does not take."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """No threshold may be NaN: every comparison with it fails, so it would accept anything."""
+    """Returns whether `value` is a finite number.
+
+    A threshold of NaN would accept anything: every comparison with NaN is false.
+    """
     return is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
@@ -32,11 +35,11 @@ TYPES: dict[str, Check] = {
     "object": lambda value: isinstance(value, dict),
     "string": lambda value: isinstance(value, str),
 }
-NOTES = {"$schema", "$defs", "title", "description", "then"}  # `then` is read with its `if`
+NOTES = {"$schema", "$defs", "title", "description", "then"}  # `then` is applied together with its `if`
 
 
 def sieve(schema: Schema, root: Schema | None = None) -> Check:
-    """A function that is true of values that follow `schema`; references are looked up in `root`.
+    """Returns a function that is true only for values that follow `schema`; references are looked up in `root`.
 
     Raises KeyError for a keyword that is not known here.
     """
@@ -63,7 +66,10 @@ def _type(schema: Schema, _: Schema) -> Check:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """As JSON has it: true is not 1. Schemas name single values here, no lists."""
+    """Returns whether two values are equal in JSON, where true is not 1.
+
+    Our schemas list single values only, no arrays.
+    """
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
@@ -104,7 +110,10 @@ def _min_items(schema: Schema, _: Schema) -> Check:
 
 
 def _unique(schema: Schema, _: Schema) -> Check:
-    """Of words and whole numbers; anything else is left to jsonschema."""
+    """Returns a check that accepts unique strings and whole numbers.
+
+    An array with other items is left to jsonschema.
+    """
     return lambda value: (
         not isinstance(value, list)
         or (all(type(item) in (int, str) for item in value) and len(set(value)) == len(value))
@@ -154,7 +163,10 @@ def _all_of(schema: Schema, root: Schema) -> Check:
 
 
 def _certain(schema: Schema, root: Schema) -> Check:
-    """A sieve whose no is a no, for conditions: uniqueItems leaves some in doubt."""
+    """Returns a sieve whose False is certain, as conditions need.
+
+    Raises KeyError for uniqueItems, whose False is not.
+    """
     if "uniqueItems" in str(schema):
         raise KeyError("a condition with uniqueItems")
     return sieve(schema, root)

@@ -1,1 +1,4 @@
-"""Child processes: what they see, which GPU they hold, and who ends them."""
+"""Starts, bounds and ends child processes, and decides what they see and which GPU they hold.
+
+What a process is started for is not known here: rows are in `runs/`, and the flags of lerobot-eval are in `engines/`.
+"""

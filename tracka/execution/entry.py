@@ -1,4 +1,4 @@
-"""What every process of ours sets right before anything else, whatever it was started from."""
+"""Prepares every process of Track A before anything else runs in it, whatever started the process."""
 
 import os
 import signal
@@ -8,17 +8,23 @@ from . import leftover
 
 
 def prepare() -> None:
-    """Undoes what a parent may have left us: SIGCHLD ignored, under which no exit code is known; no standard files."""
+    """Undoes what a parent process may have left: an ignored SIGCHLD, and missing standard files.
+
+    While SIGCHLD is ignored, no exit code of a child is known.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # open() takes the lowest free number, which is this one
 
 
 def outside_of_rows() -> None:
-    """Raises UsageError inside a row's own environment: its marks would make us look like that row's leftovers."""
+    """Raises UsageError inside the environment of a row.
+
+    The marks of that environment would make this process look like an orphan process of the row.
+    """
     found = [name for name in leftover.MARKS if name in os.environ]
     if found:
         what = "this is the environment of a row, and who runs that row next ends all that is in it"

@@ -1,4 +1,4 @@
-"""The environment of a row's process: what is passed on, what is set, and what a manifest may show of it."""
+"""Builds the environment of a row's process: what is passed on, what is set, and what a manifest may show of it."""
 
 import os
 import re
@@ -15,8 +15,8 @@ from ..install import setup
 from . import leftover, standby
 from .gpu import Device
 
-# Allow-listed, because a CI job's environment holds secrets that an evaluated policy has no business to read. The
-# hub's token is among what passes: gated tokenizers need it.
+# An allow list, because a CI job's environment holds secrets that an evaluated policy must not read. The hub's token
+# is passed on, because gated tokenizers need it.
 PASSED = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|PYTHONPATH|PYTHONHASHSEED|SSL_CERT_\w+"
     r"|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(?:https?|no)_proxy|(?:HTTPS?|NO)_PROXY|XDG_\w+|DISPLAY|XAUTHORITY|HF_\w+"
@@ -24,7 +24,7 @@ PASSED = re.compile(
     r"|NUMBA_\w+|MUJOCO_\w+|LIBERO_\w+|PYOPENGL_\w+|MESA_\w+|LIBGL_\w+|GALLIUM_\w+|LP_\w+|EGL_\w+|__EGL_\w+|__GLX_\w+"
     r"|VK_\w+|SLURM_(?!JWT)\w+|TRACKA_\w+"
 )
-# What an evaluation cannot do without, and a reader who runs it again must set.
+# Variables that an evaluation needs and that a reader must set to run the evaluation again.
 NEEDED = (
     "CUDA_DEVICE_ORDER",
     "CUDA_VISIBLE_DEVICES",
@@ -37,8 +37,8 @@ NEEDED = (
     "PYTHONUNBUFFERED",
     "TZ",
 )
-# Of what is passed on, what changes no outcome: places, secrets, the node, the job; and what a row's identity has
-# elsewhere: backend, device, code on PYTHONPATH, the folders of LIBERO_CONFIG_PATH.
+# Variables that are passed on but do not count as deciding. Some change no outcome: places, secrets, the node, the job.
+# Others are in a row's identity by other means: backend, device, code on PYTHONPATH, folders of LIBERO_CONFIG_PATH.
 NO_PART = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|PYTHONPATH|SSL_CERT_\w+|REQUESTS_CA_BUNDLE"
     r"|CURL_CA_BUNDLE|\w+_(?:proxy|PROXY)|XDG_\w+|DISPLAY|XAUTHORITY|HF_(?:ENDPOINT|TOKEN\w*|HUB_\w+|XET_\w+)"
@@ -48,28 +48,31 @@ NO_PART = re.compile(
     r"|NVIDIA_(?:BUILD|PRODUCT)_\w+|TORCH_CUDA_ARCH_LIST|TORCHELASTIC_\w+|(?:TORCH_)?NCCL_\w+"
     r"|MUJOCO_(?:GL|EGL_DEVICE_ID)|SLURM_\w+|TRACKA_\w+"
 )
-# These choose the GL driver by the files that they name, which count by their content.
+# These variables choose the GL driver by the files that they name. The files count by their content.
 VENDORS = re.compile(
     r"__EGL_VENDOR_LIBRARY_\w+|__EGL_EXTERNAL_PLATFORM_CONFIG_\w+|VK_\w*(?:FILENAMES|FILES|PATH)"
     r"|(?:LIBGL|EGL)_DRIVERS_(?:PATH|DIR)"
 )
 DRIVERS = Kind((".json", ".so"), follows_links=True)
-ROWS_AT_ONCE = "TRACKA_ROWS_AT_ONCE"  # by which the resident engine divides this host's cores
-# Never inherited as they are: robosuite refuses an EGL id that does not fit the leased device.
+ROWS_AT_ONCE = "TRACKA_ROWS_AT_ONCE"  # the resident engine divides this host's cores by this number
+# Variables that a row does not inherit: robosuite refuses an EGL id that does not fit the leased device.
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")
-# What is a session's own, or one row's.
+# Variables that belong to one session or to one row.
 KEPT_BACK = (leftover.SESSION, standby.SOCKET)
 
 
 def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
-    """The environment of a process that renders with `backend` and computes on `device`."""
+    """Returns the environment of a process that renders with `backend` and computes on `device`."""
     inherited = {name: value for name, value in base().items() if name not in DEVICE_VARIABLES}
     shared = {ROWS_AT_ONCE: str(max(1, campaign.expected_gpus))}
     return inherited | {"MUJOCO_GL": backend} | shared | devices(campaign, device, backend)
 
 
 def base() -> dict[str, str]:
-    """What every child gets: the allow-listed part of ours, and the paths and switches that lerobot needs."""
+    """Returns the environment that every child gets.
+
+    The environment holds the allow-listed part of ours, and the paths and switches that lerobot needs.
+    """
     passed = {name: value for name, value in os.environ.items() if may_pass(name) and name not in KEPT_BACK}
     fixed = {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{passed.get('PATH', os.defpath)}",
@@ -84,7 +87,7 @@ def base() -> dict[str, str]:
 
 
 def deciding() -> dict[str, str]:
-    """The variables that a row's process gets and that may decide its outcome, such as OMP_NUM_THREADS."""
+    """Returns the variables that a row's process gets and that may decide its outcome, such as OMP_NUM_THREADS."""
     passed = {name: value for name, value in os.environ.items() if may_pass(name) and name not in KEPT_BACK}
     vendors = {name: _contents(value) for name, value in passed.items() if VENDORS.fullmatch(name)}
     plain = {name: value for name, value in passed.items() if name not in vendors and not NO_PART.fullmatch(name)}
@@ -92,31 +95,40 @@ def deciding() -> dict[str, str]:
 
 
 def _contents(places: str) -> str:
-    """A hash of the files, or of the driver files in the folders, that a variable names."""
+    """Returns one hash of the files that a variable names, and of the driver files in the folders that it names."""
     return files.sha256(
         files.canonical([digest.of_kind(Path(place), DRIVERS) for place in places.split(os.pathsep) if place])
     )
 
 
 def may_pass(name: str) -> bool:
-    """Whether a child gets our variable of this name: a listed one and, of secrets, the hub's alone."""
+    """Returns whether a child gets our variable `name`: a listed one that is no secret, or one of the hub's."""
     return bool(PASSED.fullmatch(name)) and (name.startswith(("HF_", "HUGGING")) or not secret.NAME.fullmatch(name))
 
 
 def hf_home() -> str:
-    """The hub's cache: the caller's, else the one that set-up was told for this environment, else the client's own."""
+    """Returns the folder of the hub's cache.
+
+    The folder is the caller's HF_HOME, else the one that set-up was given for this environment, else the client's own.
+    """
     told = setup.hub_cache_file(Path(sys.prefix))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return os.environ.get("HF_HOME") or (told.read_text().strip() if told.is_file() else str(cache / "huggingface"))
 
 
 def libero_config_path() -> str:
-    """The folder of LIBERO's config.yaml: the caller's, else the one that set-up wrote into this environment."""
+    """Returns the folder of LIBERO's config.yaml.
+
+    The folder is the caller's LIBERO_CONFIG_PATH, else the one that set-up wrote into this environment.
+    """
     return os.environ.get("LIBERO_CONFIG_PATH") or str(Path(sys.prefix) / "etc" / "libero")
 
 
 def libero_assets() -> Path | None:
-    """The folder of the installed LIBERO's assets, there or not; None without LIBERO. LIBERO is not imported."""
+    """Returns the folder of the installed LIBERO's assets, or None without LIBERO.
+
+    The folder may be missing. LIBERO is not imported.
+    """
     package = find_spec("libero")
     places = (package.submodule_search_locations or ()) if package else ()
     folders = [Path(place) / "libero" / "assets" for place in places]
@@ -124,10 +136,11 @@ def libero_assets() -> Path | None:
 
 
 def devices(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
-    """CUDA_VISIBLE_DEVICES and, for EGL, MUJOCO_EGL_DEVICE_ID, in the form that robosuite 1.4 accepts.
+    """Returns CUDA_VISIBLE_DEVICES and, for EGL, MUJOCO_EGL_DEVICE_ID, in the form that robosuite 1.4 accepts.
 
-    robosuite takes CUDA_VISIBLE_DEVICES for an EGL index where the EGL id is unset, and asserts that the EGL id is
-    part of that string. A CPU row hides all GPUs (an empty string) and names an EGL device, or it would crash.
+    robosuite takes CUDA_VISIBLE_DEVICES for an EGL index where the EGL id is unset, and asserts that the EGL id is part
+    of that string. A CPU row hides all GPUs with an empty string and names an EGL device, because robosuite would crash
+    without an EGL id.
     """
     if backend != "egl":
         return {"CUDA_VISIBLE_DEVICES": device.visible}
@@ -136,12 +149,12 @@ def devices(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
     if not device.visible.isdigit():
         return {"CUDA_VISIBLE_DEVICES": device.visible}
     egl = str(campaign.cuda_to_egl.get(int(device.visible), int(device.visible)))
-    # CUDA reads the list up to the first bad index, so -1 hides what follows and the assertion still finds the id.
+    # CUDA reads the list up to the first bad index: -1 hides the id after it, and robosuite's assertion finds the id.
     visible = device.visible if egl in device.visible else f"{device.visible},-1,{egl}"
     return {"CUDA_VISIBLE_DEVICES": visible, "MUJOCO_EGL_DEVICE_ID": egl}
 
 
 def shown(environment: Mapping[str, str]) -> dict[str, str]:
-    """The part of an environment that a manifest may hold: no value that could be a secret, no password in a URL."""
+    """Returns the part of an environment that a manifest may hold, without possible secrets and passwords in URLs."""
     names = sorted(name for name in environment if not secret.NAME.fullmatch(name))
     return {name: files.without_password(environment[name]) for name in names}

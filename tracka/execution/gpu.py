@@ -1,4 +1,7 @@
-"""The GPUs that this process may use, by number within the caller's CUDA_VISIBLE_DEVICES, and who computes on them."""
+"""Lists the GPUs that this process may use and the processes on them.
+
+GPUs are numbered within the caller's CUDA_VISIBLE_DEVICES.
+"""
 
 import contextlib
 import os
@@ -12,14 +15,18 @@ import psutil
 from ..campaign.matrix import AUTO, CPU
 from ..core.errors import Finding
 
-PRETEND = "TRACKA_PRETEND_GPUS"  # for tests: that many GPUs that do not exist
-PRETENDED = "GPU-pretended-"  # how their UUIDs begin
+PRETEND = "TRACKA_PRETEND_GPUS"  # for tests: the number of GPUs to pretend
+PRETENDED = "GPU-pretended-"  # the beginning of a pretended GPU's UUID
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One visible GPU. `visible` is its word in CUDA_VISIBLE_DEVICES, `sliced` whether it is cut into MIG instances."""
+    """One visible GPU.
+
+    `visible` is the word for the GPU in CUDA_VISIBLE_DEVICES. `sliced` says whether the GPU is divided into MIG
+    instances.
+    """
 
     gpu_id: int
     visible: str
@@ -30,7 +37,10 @@ class Gpu:
 
 @dataclass(frozen=True)
 class Process:
-    """A process that computes on a GPU, by the driver's word; `memory` in MiB, None where the driver does not say."""
+    """A process that computes on a GPU, as the driver reports it.
+
+    `memory` is in MiB, or None where the driver does not say.
+    """
 
     pid: int
     name: str
@@ -43,10 +53,10 @@ class Process:
 
 @dataclass(frozen=True)
 class Device:
-    """What a row runs on: a leased GPU with the lock's descriptor and file, or the CPU (gpu_id -1, nothing visible).
+    """The device that a row runs on: a leased GPU with the lock's descriptor and file, or the CPU.
 
-    The `journal` tells when runs began and ended there; `others` are the processes that computed on the GPU when the
-    lease began; none of them is ours.
+    The CPU has the gpu_id -1 and no visible GPU. The `journal` records when runs began and ended on the GPU. `others`
+    are the processes that computed on the GPU when the lease began; none of them is ours.
     """
 
     gpu_id: int
@@ -66,19 +76,20 @@ CPU_DEVICE = Device(CPU, "")
 
 
 def torch_name(gpu_id: int) -> str:
-    """torch's word for a gpu_id: its process sees one GPU alone."""
+    """Returns torch's name for a gpu_id. A row's process sees one GPU only, so the name has no number."""
     return "cpu" if gpu_id == CPU else "cuda"
 
 
 def device_name(gpu_id: int) -> str:
-    """A gpu_id as people read it: `cpu`, `any GPU`, `GPU 3`."""
+    """Returns a gpu_id for people: `cpu`, `any GPU`, `GPU 3`."""
     return {CPU: "cpu", AUTO: "any GPU"}.get(gpu_id, f"GPU {gpu_id}")
 
 
 def inventory() -> tuple[Gpu, ...]:
-    """The visible GPUs, numbered from 0; empty where there is no NVIDIA driver.
+    """Returns the visible GPUs, numbered from 0, or none without an NVIDIA driver.
 
-    As CUDA does: a word is an index, a UUID or the beginning of one, and what follows a bad or repeated word is hidden.
+    CUDA_VISIBLE_DEVICES is read as CUDA reads it: each word is an index, a UUID or the beginning of a UUID, and a bad
+    or repeated word hides itself and all words after it.
     """
     if pretended := int(os.environ.get(PRETEND, "0")):
         return tuple(Gpu(i, str(i), f"{PRETENDED}{i}", "pretended GPU") for i in range(pretended))
@@ -96,7 +107,7 @@ def inventory() -> tuple[Gpu, ...]:
 
 
 def _named(word: str, installed: tuple[Gpu, ...]) -> Gpu | None:
-    """The one GPU that a word of CUDA_VISIBLE_DEVICES names."""
+    """Returns the GPU that a word of CUDA_VISIBLE_DEVICES names, or None where the word names none or several."""
     found = [each for each in installed if word == each.visible or _begins(each.uuid, word)]
     return found[0] if len(found) == 1 else None
 
@@ -106,7 +117,7 @@ def _begins(uuid: str, word: str) -> bool:
 
 
 def problem() -> Finding | None:
-    """What keeps the visible GPUs from being leased one by one; nothing in the usual case."""
+    """Returns what prevents leasing the visible GPUs one by one, or None in the usual case."""
     words = os.environ.get(VISIBLE, "").split(",")
     sliced = [f"GPU {each.gpu_id}" for each in inventory() if each.sliced]
     remedy = "Lease whole GPUs (nvidia-smi -mig 0), or set gpu_id to cpu"
@@ -118,7 +129,7 @@ def problem() -> Finding | None:
 
 
 def processes(uuid: str | None) -> tuple[Process, ...]:
-    """Who computes on a GPU now, by the driver's word; nobody where there is no driver to ask."""
+    """Returns the processes that compute on a GPU now, as the driver reports them, or none without a driver."""
     if uuid is None or os.environ.get(PRETEND):
         return ()
     with _driver() as nvml:
@@ -133,7 +144,7 @@ def processes(uuid: str | None) -> tuple[Process, ...]:
 
 @dataclass(frozen=True)
 class State:
-    """What the driver says of one GPU now; memory in MiB, None where it does not say."""
+    """What the driver reports of one GPU now. Memory is in MiB, or None where the driver does not say."""
 
     gpu_id: int
     name: str
@@ -144,7 +155,7 @@ class State:
 
 
 def states(gpus: Sequence[Gpu]) -> tuple[State, ...]:
-    """The state of each of `gpus`; of pretended ones nothing is known but name and UUID."""
+    """Returns the state of each of `gpus`. Of pretended GPUs only the name and the UUID are known."""
     with _driver() as nvml:
         known = None if os.environ.get(PRETEND) else nvml
         return tuple(
@@ -164,7 +175,10 @@ def _memory(nvml: Any, uuid: str) -> tuple[int | None, int | None]:
 
 
 def driver() -> tuple[str, str] | None:
-    """The driver's version and the newest CUDA that it runs, such as 580.65 and 13.0; None without a driver."""
+    """Returns the driver's version and the newest CUDA that the driver runs, such as 580.65 and 13.0.
+
+    Returns None without a driver.
+    """
     with _driver() as nvml:
         if nvml is None:
             return None
@@ -184,7 +198,7 @@ def _mib(size: int | None) -> int | None:
 
 @contextlib.contextmanager
 def _driver() -> Iterator[Any]:
-    """NVIDIA's management library while it is open; None without a driver."""
+    """Yields NVIDIA's management library, open inside this block, or None without a driver."""
     import pynvml
 
     try:
@@ -210,7 +224,7 @@ def _installed() -> tuple[Gpu, ...]:
 
 
 def _sliced(nvml: Any, handle: Any) -> bool:
-    """Whether MIG is on; a GPU that does not know MIG has it off."""
+    """Returns whether MIG is on. MIG counts as off on a GPU that does not support it."""
     try:
         return bool(nvml.nvmlDeviceGetMigMode(handle)[0])
     except nvml.NVMLError:

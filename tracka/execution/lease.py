@@ -1,10 +1,11 @@
-"""The right to one GPU of the host, held by a file lock that the row's supervisor inherits.
+"""Leases one GPU of the host to a row, by a file lock that the row's supervisor inherits.
 
-Guarantees: of all users and campaigns of a host one at a time has a GPU; the lease lives as long as the supervisor, so
-until the last process of the row has ended, even if the harness is killed; if the supervisor is killed too, what it
-left behind is ended before the GPU is used again. A journal beside the lock tells when each run began and ended there.
+Guarantees: only one row at a time has a GPU, among all users and campaigns of a host; the lease lives as long as the
+supervisor, and so until the last process of the row has ended, even if the harness is killed; if the supervisor is
+killed too, its orphan processes are ended before the GPU is used again. A journal beside the lock records when each run
+began and ended on the GPU.
 
-The folder of the locks is one for the host, open to every user; TRACKA_GPU_LOCKS names another.
+The host has one folder of locks, open to every user; TRACKA_GPU_LOCKS names another folder.
 """
 
 import contextlib
@@ -24,17 +25,17 @@ from .gpu import CPU_DEVICE, Device, Gpu
 LOCKS = "TRACKA_GPU_LOCKS"
 HOST_FOLDER = "/tmp/tracka-gpus"  # not under TMPDIR, which may differ from job to job
 WORKER = "TRACKA_WORKER"  # the number of a process that `tracka sweep` started
-OTHERS_SECS = 30.0  # longer than a process stands by that nobody asks
-JOURNAL_BYTES = 1 << 20  # a longer journal begins anew
+OTHERS_SECS = 30.0  # longer than an idle warm worker process lives
+JOURNAL_BYTES = 1 << 20  # a longer journal is emptied
 
 
 @contextlib.contextmanager
 def hold(request: int, preferred: int = 0, poll_secs: float = 0.2, keep: bool = False) -> Iterator[Device]:
-    """Holds the device that a row asks for, waiting until it is free. What this session has standing by on it ends,
-    unless told to `keep` it.
+    """Waits until the device that a row asks for is free, and holds the device inside this block.
 
-    `request` is an index, AUTO (any GPU, the one numbered `preferred` first) or CPU (no lock).
-    Raises TrackaError where the host has no such GPU, or the folder of the locks cannot be trusted.
+    `request` is an index, AUTO (any GPU, the one numbered `preferred` first) or CPU (no lock). This session's warm
+    worker process on the GPU is ended unless `keep` is set. Raises TrackaError where the host has no such GPU, or where
+    the folder of the locks cannot be trusted.
     """
     if request == CPU:
         yield CPU_DEVICE
@@ -52,7 +53,10 @@ def hold(request: int, preferred: int = 0, poll_secs: float = 0.2, keep: bool = 
 
 
 def _standing_by(device: Device) -> frozenset[int]:
-    """The processes that this session keeps on the GPU for its next rows; another session's are leftovers."""
+    """Returns the warm worker processes that this session keeps on the GPU for its next rows.
+
+    Those of another session are orphan processes.
+    """
     session = os.environ.get(leftover.SESSION)
     if not session:
         return frozenset()
@@ -60,7 +64,10 @@ def _standing_by(device: Device) -> frozenset[int]:
 
 
 def _wait_for_others(device: Device, poll_secs: float) -> None:
-    """Until what another user has standing by on the GPU has been idle for long enough, and ends."""
+    """Waits until another user's warm worker process on the GPU ends, as it does when idle.
+
+    Gives up after OTHERS_SECS.
+    """
     end = time.monotonic() + OTHERS_SECS
     assert device.lock_file is not None
     occupied = standby.occupied(device.lock_file)
@@ -71,7 +78,10 @@ def _wait_for_others(device: Device, poll_secs: float) -> None:
 
 
 def worker_number() -> int:
-    """The number of this worker of xdist (gw3 is 3) or of a sweep, 0 elsewhere: the GPU that it asks for first."""
+    """Returns the number of this worker of xdist (gw3 is 3) or of a sweep, or 0 elsewhere.
+
+    A worker asks for the GPU with its own number first.
+    """
     return int(os.environ.get(WORKER) or os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
@@ -88,21 +98,21 @@ def _first_free(candidates: Sequence[Gpu], folder: Path, held: contextlib.ExitSt
 
 
 def _begin(path: Path) -> None:
-    """Makes the journal if there is none, and empties one that is too long. Call it with the lock."""
+    """Makes a missing journal and empties one that is too long. The caller must hold the lock of the GPU."""
     with lock.opened(path, shared=True) as file:
         if os.fstat(file.fileno()).st_size > JOURNAL_BYTES:
             file.truncate(0)
 
 
 def _folder() -> Path:
-    """The folder of the locks. One that another user could exchange files in is refused."""
+    """Returns the folder of the locks. Raises TrackaError where another user could exchange files in the folder."""
     folder = Path(os.environ.get(LOCKS) or HOST_FOLDER)
     if not folder.is_absolute():
         what = "it is no absolute path, so each process would have locks of its own"
         raise TrackaError(Finding(f"{LOCKS}={folder}", what, "Name a folder from / on, the same for all on the host"))
     with contextlib.suppress(FileExistsError):
         folder.mkdir(parents=True)
-        folder.chmod(0o1777)  # everybody's, and each file its owner's, as /tmp itself
+        folder.chmod(0o1777)  # as /tmp: everybody may make files, and only their owner replaces them
     found = folder.lstat()
     ours, open_to_all = found.st_uid in (0, os.getuid()), found.st_mode & 0o022
     if not stat.S_ISDIR(found.st_mode) or (open_to_all and not found.st_mode & stat.S_ISVTX):

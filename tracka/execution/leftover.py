@@ -1,7 +1,7 @@
-"""What a killed supervisor leaves behind: processes that carry the mark of a run, found and ended.
+"""Finds and ends orphan processes, which a killed supervisor leaves behind, by the mark of their run.
 
-A mark is an environment variable. Whoever holds the lock of a row or of a GPU may end all that carries its mark: with
-the lock in hand nobody else has a right to run there. Only processes of this user can be seen and ended.
+A mark is an environment variable. The holder of the lock of a row or of a GPU may end every process with the lock's
+mark, because nobody else has a right to run there. Only processes of this user can be seen and ended.
 """
 
 import contextlib
@@ -14,32 +14,35 @@ import psutil
 
 ROW = "TRACKA_ROW"  # the run folder that the process writes to
 LEASE = "TRACKA_LEASE"  # the lock file of the GPU that it computes on
-CHILD = "TRACKA_CHILD"  # a word for one child and its descendants
-SUPERVISES = "TRACKA_SUPERVISES"  # a supervisor's own: the run folder of the child that it owns
-STANDS_BY = "TRACKA_STANDS_BY"  # the socket of a process that plays one row after the other
-SESSION = "TRACKA_SESSION"  # the folder of the session that such a process belongs to
+CHILD = "TRACKA_CHILD"  # a word that is unique to one child and its descendants
+SUPERVISES = "TRACKA_SUPERVISES"  # for a supervisor: the run folder of the child that it owns
+STANDS_BY = "TRACKA_STANDS_BY"  # the socket of a warm worker process
+SESSION = "TRACKA_SESSION"  # the folder of the session that a warm worker process belongs to
 MARKS = (ROW, LEASE, CHILD, SUPERVISES)
 PATIENCE_SECS = 15.0  # longer than a supervisor whose caller has died takes to end its tree
 
 
 def marks(row: Path | None, lock: Path | None) -> dict[str, str]:
-    """By which what a killed supervisor leaves behind is found, from the row's side and from its GPU's."""
+    """Returns the marks by which a run's orphan processes are found, from the side of the row and of the GPU."""
     named = {ROW: row, LEASE: lock}
     return {mark: str(path) for mark, path in named.items() if path is not None}
 
 
 def marked(mark: str, value: str) -> frozenset[int]:
-    """The ids of the processes marked so."""
+    """Returns the ids of the processes whose `mark` has this value."""
     return frozenset(process.pid for process in _marked(mark, value))
 
 
 def end(mark: str, value: str, spared: frozenset[int] = frozenset()) -> list[int]:
-    """Ends every process marked so, and returns their ids. A supervisor at work there is given the time to finish."""
+    """Ends every process whose `mark` has this value, except those in `spared`, and returns the ended processes' ids.
+
+    A supervisor that works for the row is given time to finish first.
+    """
     if mark == ROW:
         _wait(SUPERVISES, value)
     ended: list[int] = []
     give_up = time.monotonic() + PATIENCE_SECS
-    while (found := _others(mark, value, spared)) and time.monotonic() < give_up:  # one may start another meanwhile
+    while (found := _others(mark, value, spared)) and time.monotonic() < give_up:  # a process may start another
         for process in found:
             with contextlib.suppress(psutil.Error):
                 process.kill()
@@ -53,7 +56,7 @@ def _others(mark: str, value: str, spared: frozenset[int]) -> list[psutil.Proces
 
 
 def _wait(mark: str, value: str) -> None:
-    """Until no process is marked so, or for as long as we are patient; then it is stuck, and killed."""
+    """Waits until no process has the mark. A process that still has it after PATIENCE_SECS is stuck and is killed."""
     end_at = time.monotonic() + PATIENCE_SECS
     while (stuck := list(_marked(mark, value))) and time.monotonic() < end_at:
         time.sleep(0.05)
@@ -66,6 +69,6 @@ def _marked(mark: str, value: str) -> Iterator[psutil.Process]:
     words = f"\0{mark}={value}\0".encode(errors="surrogateescape")
     ours = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
     for pid in psutil.pids():
-        with contextlib.suppress(OSError, psutil.Error):  # of another user, or gone meanwhile
+        with contextlib.suppress(OSError, psutil.Error):  # another user's process, or one that has ended
             if pid not in ours and words in b"\0" + Path(f"/proc/{pid}/environ").read_bytes():
                 yield psutil.Process(pid)

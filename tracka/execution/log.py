@@ -1,7 +1,7 @@
-"""A log of bounded size: what a child prints, its head as it comes, its tail when it has ended, secrets taken out.
+"""Writes a log of bounded size: the head of a child's output as it comes, and the tail when the child has ended.
 
-Guarantees: the file never holds more than `kept` bytes and a line that says how much is left out; a watched word that
-was printed is in the file, wherever it stood; no secret is, even where it was printed in pieces.
+Guarantees: the file never holds more than `kept` bytes plus a line that says how much is left out; a watched word that
+was printed is in the file, wherever it was printed; no secret is in the file, even if it was printed in pieces.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from ..core.secret import Redactor
 
 
 class Log:
-    """The file `path`, fed with what a child prints. Raises OSError where it cannot be written."""
+    """The file `path`, which takes what a child prints. Raises OSError where the file cannot be written."""
 
     def __init__(self, path: Path, kept: int, secrets: Sequence[bytes] = (), watched: Sequence[bytes] = ()) -> None:
         self.printed = 0
@@ -22,11 +22,12 @@ class Log:
         self._watched, self._seen, self._border = tuple(watched), set[bytes](), b""
 
     def feed(self, chunk: bytes) -> None:
+        """Takes the next bytes of the output and counts them in `printed`."""
         self.printed += len(chunk)
         self._keep(self._redactor.feed(chunk))
 
     def close(self) -> None:
-        """Writes the tail. The file is closed whatever happens."""
+        """Writes the tail of the output. The file is closed whatever happens."""
         with self._file:
             self._keep(self._redactor.flush())
             self._trim()

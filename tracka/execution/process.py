@@ -1,9 +1,10 @@
-"""A bounded child process: its own session, its output in files, its whole tree ended when time is up or we are.
+"""Runs a child process within bounds: in a session of its own, with its output in files.
 
-The work is done by a supervisor of its own, a process that outlives us for the seconds that it takes to end the tree.
+The child's whole tree is ended when the child's time is up or when this process ends. A supervisor does the work, a
+separate process that outlives this one for the seconds that it takes to end the tree.
 
 Guarantees: `run` returns within timeout + grace + a few seconds; when it returns or raises, no descendant of the child
-is alive; if we are killed, the supervisor ends them all.
+is alive; if this process is killed, the supervisor ends all descendants.
 """
 
 import contextlib
@@ -26,7 +27,7 @@ from . import leftover
 from .supervisor import Request
 
 _PARENT = str(Path(__file__).resolve().parents[2])
-SPARE_SECS = 60.0  # that a supervisor may take beyond its child's time and grace
+SPARE_SECS = 60.0  # time that a supervisor may take beyond its child's timeout and grace
 _START = """
 import runpy, sys
 sys.path.insert(0, sys.argv[1])
@@ -37,10 +38,11 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 @dataclass(frozen=True)
 class Exit:
-    """How a child ended. `code` is minus the signal's number after a signal, as in subprocess.
+    """How a child ended. After a signal, `code` is minus the signal's number, as in subprocess.
 
-    `stopped` is `timeout` or `flood`, where it took too long or printed too much, `survived` where something of it
-    could not be ended, `lost` where the supervisor was killed and so nothing is known of the end, else nothing.
+    `stopped` is `timeout` where the child took too long, `flood` where it exceeded the output limit, `survived` where a
+    process of its tree could not be ended, and `lost` where the supervisor was killed, so that nothing is known of the
+    end. Otherwise `stopped` is empty.
     """
 
     code: int
@@ -49,7 +51,7 @@ class Exit:
 
 
 def last_words(ended: Exit, err: Path) -> str:
-    """How a child ended and the last line that it printed into `err`, for one that gave no answer."""
+    """Returns how a child that gave no answer ended, and the last line that it printed into `err`."""
     said = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
     how = "it took too long" if ended.stopped == "timeout" else f"exit code {ended.code}"
     return f"{how}, {said[-1][:200]}"
@@ -79,10 +81,10 @@ def run(
     journal: Path | None = None,
     label: str = "",
 ) -> Exit:
-    """Runs `command` to its end or to its bounds: then TERM, after `grace` KILL.
+    """Runs `command` to its end or to its bounds. There the child gets TERM and, after `grace`, KILL.
 
-    `lease` is a descriptor that the supervisor holds as long as anything of the child is alive. Raises OSError where
-    the command cannot be started or a log cannot be written.
+    `lease` is a descriptor that the supervisor holds as long as any process of the child's tree is alive. Raises
+    OSError where the command cannot be started or a log cannot be written, and RuntimeError where the supervisor fails.
     """
     request = Request(
         tuple(command),
@@ -110,9 +112,10 @@ def run(
 
 @contextlib.contextmanager
 def _supervisor(request: Request, held: Sequence[int]) -> Iterator[IO[bytes]]:
-    """Starts a supervisor for the request and yields what it tells, to be read to the end.
+    """Starts a supervisor for the request and yields the stream of its messages, to be read to the end.
 
-    Whatever happens meanwhile, its control pipe is closed, and so the child's tree ended, before this returns.
+    Whatever happens inside this block, the control pipe is closed, and so the child's tree is ended, before the block
+    is left.
     """
     control, ours = os.pipe()
     theirs, status = os.pipe()
@@ -123,7 +126,7 @@ def _supervisor(request: Request, held: Sequence[int]) -> Iterator[IO[bytes]]:
             finally:
                 os.close(control)
                 os.close(status)
-            with contextlib.suppress(BrokenPipeError):  # it is gone already: it tells nothing
+            with contextlib.suppress(BrokenPipeError):  # the supervisor has ended already, without a message
                 rest = memoryview(request.sent())
                 while rest:
                     rest = rest[asked.write(rest) :]
@@ -134,7 +137,10 @@ def _supervisor(request: Request, held: Sequence[int]) -> Iterator[IO[bytes]]:
 
 
 def _told(status: IO[bytes], seconds: float) -> list[Json]:
-    """What the supervisor tells until it ends. One that is stopped itself keeps no deadline: it is killed then."""
+    """Returns the supervisor's messages until its end. After `seconds` the supervisor is killed.
+
+    A supervisor that is stopped itself keeps no deadline.
+    """
     text, end = b"", time.monotonic() + seconds
     while chunk := _read(status, end - time.monotonic()):
         text += chunk
@@ -146,7 +152,7 @@ def _told(status: IO[bytes], seconds: float) -> list[Json]:
 
 
 def _read(status: IO[bytes], seconds: float) -> bytes | None:
-    """The next words, nothing at their end, None if there are none within `seconds`."""
+    """Returns the next bytes, no bytes at the end of the stream, or None if none come within `seconds`."""
     ready, _, _ = select.select([status], [], [], max(0.0, seconds))
     return os.read(status.fileno(), 65536) if ready else None
 
@@ -167,7 +173,7 @@ def _launch(request: Request, pipes: tuple[int, int], held: Sequence[int]) -> No
 
 
 def python(module: str, *words: str) -> list[str]:
-    """The command of a module of ours, this very one, wherever it is started and whatever lies there."""
+    """Returns the command that runs a module of this very copy of Track A, whatever folder it is started in."""
     return [sys.executable, "-P", "-c", _START, _PARENT, module, *words]
 
 
@@ -180,7 +186,7 @@ def _exit(
     filename: str | None = None,
     trouble: str = "",
 ) -> Exit:
-    """What the supervisor's last words mean."""
+    """Returns how the child ended by the supervisor's last message. Raises what the message reports as an error."""
     if trouble:
         raise RuntimeError(f"the supervisor failed: {trouble}")
     if errno is not None:

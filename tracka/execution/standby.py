@@ -1,8 +1,9 @@
-"""Processes of the resident engine that stand by, one a device, so that a session's rows share imports, environments
-and the policy.
+"""Keeps warm worker processes of the resident engine, one per device, for the rows of one session.
 
-Guarantees: a row gets the process of an earlier one only where their keys are the same; a row that does not end well
-leaves none; none outlives the session; where none can be had, a row plays by itself.
+The rows then share imports, environments and the policy.
+
+Guarantees: a row gets the process of an earlier row only where their keys are the same; a row that does not end well
+leaves no process behind; no process outlives the session; where no process can be had, a row plays by itself.
 """
 
 import contextlib
@@ -21,18 +22,18 @@ from ..core import files, lock
 from ..core.errors import Busy
 from . import leftover, process
 
-SOCKET = "TRACKA_STANDBY"  # tells a row's program whom to ask
+SOCKET = "TRACKA_STANDBY"  # tells a row's program the socket of the warm worker process
 FILES = 2  # stdout and stderr
 MESSAGE_BYTES = 1 << 17
 TAKEN = b"taken"
-PATH_BYTES = 100  # the kernel takes 107 of a socket's
-# Of a row's flags, those in which rows may differ that one process plays.
+PATH_BYTES = 100  # the kernel allows 107 bytes for a socket's path
+# Flags in which the rows that one process plays may differ.
 OWN = ("env.task", "env.task_ids", "eval.n_episodes", "seed", "output_dir", "resident.videos")
 
 
 @contextlib.contextmanager
 def session() -> Iterator[None]:
-    """While this lasts, rows that this process or its children run may leave processes that stand by."""
+    """Lets rows that this process or its children run inside this block leave warm worker processes, and ends these."""
     folder = Path(tempfile.mkdtemp(prefix="tracka-"))
     with lock.hold(folder / "alive", "a session"):
         os.environ[leftover.SESSION] = str(folder)
@@ -46,9 +47,10 @@ def session() -> Iterator[None]:
 
 
 def key(command: Sequence[str], environ: Mapping[str, str], load: str, batch: int) -> str:
-    """What two rows must have in common; `load` stands for the checkpoint's content and the software.
+    """Returns the hash of what two rows must have in common to share a process.
 
-    `batch` is how many episodes lerobot-eval plays at once: its batch size, or all episodes where they are fewer.
+    `load` stands for the checkpoint's content and the software. `batch` is the number of episodes that lerobot-eval
+    plays at once: its batch size, or all episodes where they are fewer.
     """
     own = tuple(f"--{name}=" for name in OWN)
     words = [word for word in command if not word.startswith(own)]
@@ -56,10 +58,10 @@ def key(command: Sequence[str], environ: Mapping[str, str], load: str, batch: in
 
 
 def ready(name: str, wanted: str, root: Path, environ: Mapping[str, str], lease: Path | None = None) -> dict[str, str]:
-    """What tells a row's program of the process that stands by on the device `name`; nothing where none can be had.
+    """Returns the variable that tells a row's program of the warm worker process on the device `name`.
 
-    One with the key `wanted` is there afterwards, started in the folder `root` if need be; any other has ended. `lease`
-    is the lock file of a GPU, which the caller holds.
+    Afterwards a process with the key `wanted` is there, started in the folder `root` if necessary, and any other has
+    ended. `lease` is the lock file of a GPU, which the caller holds. Returns nothing where no process can be had.
     """
     folder = os.environ.get(leftover.SESSION)
     if folder is None or len(os.fsencode(folder)) + len(name) > PATH_BYTES:
@@ -77,12 +79,13 @@ def ready(name: str, wanted: str, root: Path, environ: Mapping[str, str], lease:
 
 
 def end(place: Path) -> None:
-    """Ends who stands by there, if anybody does."""
+    """Ends the warm worker process with the socket `place`, if there is one."""
     place.unlink(missing_ok=True)
     leftover.end(leftover.STANDS_BY, str(place))
 
 
 def _stands(place: Path) -> bool:
+    """Returns whether a process listens on the socket `place`."""
     with _socket() as asked:
         try:
             asked.connect(str(place))
@@ -92,7 +95,10 @@ def _stands(place: Path) -> bool:
 
 
 def _start(place: Path, root: Path, environ: Mapping[str, str], lease: Path | None) -> None:
-    """The socket is there at once, so that nobody has to wait for the process behind it to come up."""
+    """Starts a warm worker process.
+
+    The socket of the process is there at once, so that nobody has to wait until the process has come up.
+    """
     marks = {leftover.SESSION: str(place.parent), leftover.STANDS_BY: str(place)} | leftover.marks(None, lease)
     with contextlib.ExitStack() as opened:
         listening, alive = opened.enter_context(_socket()), opened.enter_context((place.parent / "alive").open())
@@ -109,11 +115,11 @@ def _start(place: Path, root: Path, environ: Mapping[str, str], lease: Path | No
                 stderr=subprocess.DEVNULL,
                 pass_fds=(listening.fileno(), alive.fileno(), *(file.fileno() for file in held)),
             )
-        )  # the process leaves our tree at once
+        )  # the process leaves our process tree at once
 
 
 def occupied(lease: Path) -> Path:
-    """The file that is locked as long as somebody stands by on the GPU with this lock file."""
+    """Returns the file that is locked while a warm worker process is on the GPU with the lock file `lease`."""
     return lease.with_suffix(".standby")
 
 
@@ -122,7 +128,11 @@ def _socket() -> socket.socket:
 
 
 def ask(place: str, flags: Sequence[str]) -> int | None:
-    """The exit code of an evaluation with these flags by who stands by there; None where nobody has taken it."""
+    """Returns the exit code of an evaluation with these flags by the warm worker process with the socket `place`.
+
+    Returns None where the process has not taken the evaluation. If the process is killed while it plays, this process
+    kills itself.
+    """
     with _socket() as asked:
         try:
             asked.connect(place)
@@ -135,5 +145,5 @@ def ask(place: str, flags: Sequence[str]) -> int | None:
             if code := asked.recv(16):
                 return int(code)
     print("error: the process that stood by on this device was killed", file=sys.stderr, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)  # so that the row ends as it would by itself
+    os.kill(os.getpid(), signal.SIGKILL)  # so that the row ends as it would without that process
     return 1

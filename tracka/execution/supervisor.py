@@ -1,12 +1,12 @@
-"""The process that owns a child and everything below it: python -m tracka.execution.supervisor CONTROL STATUS.
+"""Owns a child and everything below it: python -m tracka.execution.supervisor CONTROL STATUS.
 
-It leaves its caller's process tree, reads a request from the descriptor CONTROL, and tells by STATUS how the child
-started and ended, one JSON object a line.
+The supervisor leaves its caller's process tree, reads a request from the descriptor CONTROL, and reports on the
+descriptor STATUS how the child started and ended, with one JSON object per line.
 
-Guarantees: when CONTROL reaches its end, because the caller asked or died, even by KILL, the whole tree ends within
-seconds; so it does at the deadline and when the child prints too much; a descendant that left session or parent is
-still found, since the kernel hands orphans to us; if we are killed, the kernel kills the child, and the caller knows
-that nothing is known. A pipe that a grandchild holds open delays nothing.
+Guarantees: the whole tree ends within seconds when CONTROL reaches its end, because the caller closed it or died, even
+by KILL; the tree ends at the deadline too, and when the child exceeds the output limit; a descendant that left its
+session or parent is still found, since the kernel hands orphans to the supervisor; if the supervisor is killed, the
+kernel kills the child, and the caller knows that nothing is known. A pipe that a grandchild holds open delays nothing.
 """
 
 import contextlib
@@ -29,15 +29,15 @@ import psutil
 from . import entry
 from .log import Log
 
-CONTROL_GRACE_SECS = 1.0  # between TERM and KILL where the caller is gone or in a hurry
-KILL_SECS = 10.0  # for a process that the kernel does not let go at once
-_LIBC = ctypes.CDLL(None)  # loaded here, since a child between fork and exec had better load nothing
+CONTROL_GRACE_SECS = 1.0  # between TERM and KILL where the caller has gone or cancelled
+KILL_SECS = 10.0  # for processes that the kernel does not end at once
+_LIBC = ctypes.CDLL(None)  # loaded here, because a child between fork and exec should load nothing
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 @dataclass(frozen=True)
 class Request:
-    """What to run and within which bounds. Paths are absolute, sizes bytes, durations seconds."""
+    """What to run and within which bounds. Paths are absolute, sizes are in bytes, durations in seconds."""
 
     command: tuple[str, ...]
     cwd: str
@@ -46,18 +46,20 @@ class Request:
     stderr: str
     timeout: float
     grace: float = 10
-    flood: int = 1 << 30  # of stdout or stderr: a child that prints more is ended
-    kept: int = 8 << 20  # of each log
+    flood: int = 1 << 30  # output limit of stdout and of stderr: a child that prints more is ended
+    kept: int = 8 << 20  # size of each log
     secrets: tuple[str, ...] = ()  # never shown in a log
     watched: tuple[str, ...] = ()  # words that a log shows wherever they were printed
-    journal: str | None = None  # where the beginning and end of the child are noted, under `label`
+    journal: str | None = None  # file that notes start and end of the child, under `label`
     label: str = ""
 
     def sent(self) -> bytes:
+        """Returns the request as one line of JSON."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
     def received(cls, line: bytes) -> "Request":
+        """Returns the request that `sent` wrote as `line`."""
         values: dict[str, Any] = json.loads(line)
         for key, value in values.items():
             values[key] = tuple(value) if isinstance(value, list) else value
@@ -65,17 +67,18 @@ class Request:
 
 
 def end_with_parent() -> None:
-    """Called in a child: the kernel shall kill it when its parent dies, even by KILL."""
+    """Asks the kernel, from a child, to kill the child when its parent dies, even by KILL."""
     _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main(control: int, status: int) -> None:
+    """Reads a request from `control`, runs its child to the end, and reports on `status`."""
     if os.fork():
-        os._exit(0)  # so that nobody but the kernel and the control pipe knows us
+        os._exit(0)  # so that only the kernel and the control pipe connect us to anybody
     os.setsid()
     entry.prepare()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)  # a handler, since an ignored signal would be so in the child
+        signal.signal(number, lambda *_: None)  # a handler, because the child would inherit an ignored signal
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
         request = Request.received(_line(control))
@@ -92,12 +95,13 @@ def _line(control: int) -> bytes:
 
 
 def say(status: int, **values: Any) -> None:
+    """Writes one message to `status`; nothing happens where the caller has gone."""
     with contextlib.suppress(BrokenPipeError):
         os.write(status, json.dumps(values).encode() + b"\n")
 
 
 class _Supervision:
-    """One child, from its start to the end of its tree."""
+    """Supervises one child, from its start to the end of its tree."""
 
     def __init__(self, request: Request, control: int, status: int) -> None:
         self.request, self.control, self.status = request, control, status
@@ -115,13 +119,16 @@ class _Supervision:
                 seconds = time.monotonic() - self.start
             finally:
                 alive = kill_all(self.child)
-                with contextlib.suppress(OSError):  # the run is over: its result is worth more than this line
+                with contextlib.suppress(OSError):  # the run is over, and its result matters more than this line
                     note(self.request, "end", self.child.pid)
             self._drain()
         return {"code": self.child.wait(), "stopped": self._verdict(seconds, alive), "seconds": seconds}
 
     def _verdict(self, seconds: float, alive: bool) -> str:
-        """Why the child's exit code does not count. A child that ended late did so while we were stopped."""
+        """Returns why the child's exit code does not count, or an empty text.
+
+        A child that ended after its deadline did so while the supervisor itself was stopped.
+        """
         late = "timeout" if seconds > self.request.timeout else ""
         return self.stopped or self._flooded() or late or ("survived" if alive else "")
 
@@ -142,7 +149,7 @@ class _Supervision:
         def bind() -> None:
             end_with_parent()
             if os.getppid() != me:
-                os._exit(125)  # we died before the kernel knew what to do then
+                os._exit(125)  # the supervisor died before prctl() took effect
 
         child = subprocess.Popen(
             request.command,
@@ -181,7 +188,7 @@ class _Supervision:
         return "flood" if any(log.printed > self.request.flood for log in self.logs) else ""
 
     def _pump(self, seconds: float, reason: Callable[[], str]) -> None:
-        """Moves output into the logs until the child ends, time is up, or there is a reason to stop."""
+        """Moves output into the logs until the child ends, time is up, or `reason` gives a reason to stop."""
         end = time.monotonic() + seconds
         while self.child.poll() is None and (left := end - time.monotonic()) > 0:
             for key, _ in self.pipes.select(min(0.05, left)):
@@ -191,7 +198,7 @@ class _Supervision:
                 return
 
     def _read(self, key: selectors.SelectorKey) -> bool:
-        """Reads once from a pipe; whether there may be more."""
+        """Reads once from a pipe and returns whether there may be more to read."""
         try:
             chunk = os.read(key.fd, 1 << 18)
         except BlockingIOError:
@@ -205,21 +212,27 @@ class _Supervision:
         return False
 
     def _drain(self) -> None:
-        """What the tree had printed when it ended: all its writers are gone, or cannot be helped."""
+        """Reads what the tree had printed when it ended.
+
+        All processes that could write more are gone, or could not be ended.
+        """
         for key in list(self.pipes.get_map().values()):
             while key.data is not None and self._read(key):
                 pass
 
 
 def kill_all(child: subprocess.Popen[bytes]) -> bool:
-    """Kills our descendants until there is none: each may have started another meanwhile. Whether some live on."""
+    """Kills our descendants until none is left, since each may have started another one meanwhile.
+
+    Returns whether some of them are still alive.
+    """
     end = time.monotonic() + KILL_SECS
     while (tree := psutil.Process().children(recursive=True)) and time.monotonic() < end:
         for process in tree:
-            with contextlib.suppress(psutil.Error):  # gone, or another user's
+            with contextlib.suppress(psutil.Error):  # the process has ended, or is another user's
                 process.kill()
         child.poll()
-        for process in tree:  # the orphans that the kernel gave us wait for us; the child is subprocess's business
+        for process in tree:  # orphans given to us wait to be reaped; subprocess reaps the child
             with contextlib.suppress(ChildProcessError):
                 if process.pid != child.pid:
                     os.waitpid(process.pid, os.WNOHANG)
@@ -228,7 +241,7 @@ def kill_all(child: subprocess.Popen[bytes]) -> bool:
 
 
 def note(request: Request, event: str, pid: int) -> None:
-    """Adds a line to the journal. One line is one write, so lines of several writers stay whole."""
+    """Adds a line to the journal. One line is one write, so the lines of several writers stay whole."""
     if request.journal is None:
         return
     line = {"event": event, "label": request.label, "pid": pid, "supervisor": os.getpid(), "at": time.time()}

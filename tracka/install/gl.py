@@ -1,7 +1,7 @@
-"""The system's OpenGL libraries: which are missing, and their installation where this process may install.
+"""Finds the system's OpenGL libraries that are missing, and installs them where this process may install packages.
 
-Guarantees: nothing is loaded into this process; packages are installed by root alone, with apt-get; a library that
-no package of this release brings is a warning as long as something can draw.
+Guarantees: nothing is loaded into this process; packages are installed by root alone, with apt-get; a library that no
+package of this release provides is only a warning as long as something can draw.
 """
 
 import logging
@@ -31,7 +31,7 @@ for line in sys.argv[1:]:
 
 @dataclass(frozen=True)
 class GlLibrary:
-    """One thing to find under any of its names, a soname or a file pattern, and the Debian package that brings it."""
+    """One library to find under any of its names, sonames or file patterns, and the Debian package that provides it."""
 
     names: tuple[str, ...]
     package: str
@@ -56,7 +56,7 @@ LIBRARIES = (
 
 
 def missing_gl_libraries(needed_only: bool = False) -> list[str]:
-    """The name of every library that cannot be loaded."""
+    """Returns the names of the libraries that are missing, or only of those that drawing needs if `needed_only`."""
     return [str(library) for library in _missing(needed_only)]
 
 
@@ -64,15 +64,16 @@ def _missing(needed_only: bool = False) -> list[GlLibrary]:
     wanted = [library for library in LIBRARIES if library.needed or not needed_only]
     argv = [sys.executable, "-I", "-S", "-c", PROBE, *(" ".join(library.names) for library in wanted)]
     answers = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout.split()
-    # A library may end the process that loads it; then no answer is a good one.
+    # A library may end the process that loads it. Each library without an answer then counts as missing.
     answers += ["0"] * (len(wanted) - len(answers))
     return [library for library, answer in zip(wanted, answers, strict=True) if answer != "1"]
 
 
 def ensure_gl(install_optional: bool = True) -> None:
-    """Installs what is missing, or says in one line what to install; fails where nothing could draw.
+    """Installs missing libraries, or warns in one line which packages to install.
 
-    Without `install_optional` only a lack of what drawing needs is acted upon, then for all at once.
+    Raises InstallFailed or ToolMissing where nothing could draw. Without `install_optional` the function acts only if a
+    library that drawing needs is missing, but then on all missing libraries at once.
     """
     if not _missing(needed_only=not install_optional):
         return
@@ -97,7 +98,10 @@ def _packages(missing: list[GlLibrary]) -> list[str]:
 
 
 def _apt_install(packages: list[str]) -> str:
-    """Installs `packages`, one by one where not all can be had; returns the last line of the last failure."""
+    """Installs `packages`, one by one if not all are available.
+
+    Returns the last line of the last failure, or an empty text.
+    """
     LOG.info("set-up: apt-get install %s ...", " ".join(packages))
     failure = _apt_get("update")
     if not _apt_get("install", "--yes", "--no-install-recommends", *packages):
@@ -108,7 +112,7 @@ def _apt_install(packages: list[str]) -> str:
 
 
 def _apt_get(*words: str) -> str:
-    """The last line that a failed apt-get printed; empty after success."""
+    """Runs apt-get and returns the last line that a failed run printed, or an empty text after success."""
     argv = ["apt-get", "--quiet", "--option", "DPkg::Lock::Timeout=120", *words]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)

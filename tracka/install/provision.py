@@ -1,11 +1,11 @@
-"""The set-up: from a Python 3.12 and this repository to a virtual environment in which every gate can run.
+"""Makes a virtual environment in which every gate can run, from a Python 3.12 and this repository.
 
-Guarantees: every package comes from requirements.lock and is checked against its hash, the installer and the build
-tool included; nothing is compiled and nothing asks on standard input; LIBERO's configuration and assets are in place
-before anything imports it; a second call finds its stamp and installs nothing; two calls at once wait for each other;
-a folder that is no virtual environment is never touched.
+Guarantees: every package comes from requirements.lock and is checked against its hash, and so are the installer and the
+build tool; nothing is compiled and nothing asks on standard input; LIBERO's configuration and assets are in place
+before anything imports LIBERO; a second call finds the stamp of the first and installs nothing; of two calls at once
+one waits for the other; a folder that is not a virtual environment is never touched.
 
-Standard library only: this runs before anything is installed. What it does goes to the logger `tracka.setup`.
+Standard library only: this module runs before anything is installed. The logger `tracka.setup` records what it does.
 """
 
 import fcntl
@@ -33,10 +33,10 @@ TAIL_LINES = 15
 
 
 def provision(root: Path, python: Path, venv: Path, lerobot: Path | None = None) -> None:
-    """Brings `venv` to the state that `root`'s lock asks for, made with `python` where it does not exist yet.
+    """Brings `venv` to the state that the lock in `root` asks for, and makes a missing `venv` with `python`.
 
-    `lerobot` is a checkout to install, editable, in the place of the locked lerobot.
-    Raises ToolMissing for a missing tool and InstallFailed for a step that failed.
+    `lerobot` is a checkout to install, editable, in place of the locked lerobot. Raises ToolMissing for a missing tool
+    and InstallFailed for a step that failed.
     """
     root, venv = root.absolute(), venv.absolute()
     if not (root / LOCK).is_file():
@@ -64,11 +64,12 @@ def _build(root: Path, python: Path, venv: Path, lerobot: Path | None) -> None:
 
 
 def stamp_path(venv: Path) -> Path:
+    """Returns the stamp file of `venv`, which a set-up that succeeded writes last."""
     return venv / "tracka-setup.json"
 
 
 def is_current(root: Path, venv: Path, lerobot: Path | None = None) -> bool:
-    """Whether the last set-up of `venv` ended well and still fits the files that it was made from."""
+    """Returns whether the last set-up of `venv` succeeded and the files that it was made from are unchanged."""
     if not (venv / "bin" / "python").exists() or not stamp_path(venv).is_file():
         return False
     try:
@@ -78,7 +79,10 @@ def is_current(root: Path, venv: Path, lerobot: Path | None = None) -> bool:
 
 
 def _state(root: Path, venv: Path, lerobot: Path | None = None) -> Json:
-    """What the set-up depends on. The folders belong to it: a moved environment has stale paths inside."""
+    """Returns what the set-up depends on.
+
+    The folders are part of it, because a moved environment has stale paths inside.
+    """
     package = Path(__file__).parent
     inputs = [root / LOCK, *(package / name for name in ("assets.py", "gl.py", "provision.py"))]
     inputs += [project / "pyproject.toml" for project in _projects(root)]
@@ -88,7 +92,7 @@ def _state(root: Path, venv: Path, lerobot: Path | None = None) -> Json:
 
 
 def _projects(root: Path) -> list[Path]:
-    """This project and the policy plug-ins of its fixtures: lerobot finds a plug-in only where it is installed."""
+    """Returns this project and its fixtures' policy plug-ins, since lerobot finds a plug-in only if it is installed."""
     return [root, *sorted(path.parent for path in root.glob("fixtures/lerobot_policy_*/pyproject.toml"))]
 
 
@@ -111,7 +115,7 @@ def _outer_uv(python: Path | str) -> str:
 
 
 def _install_bootstrap(root: Path, venv: Path) -> None:
-    """The installer and the build tool, from the lock: nothing may come from outside it, not even these."""
+    """Installs the installer and the build tool from the lock: not even these two may come from elsewhere."""
     python = str(venv / "bin" / "python")
     if _succeeds([python, "-c", "import pip"]):
         install = [python, "-m", "pip", "install"]
@@ -124,7 +128,10 @@ def _install_bootstrap(root: Path, venv: Path) -> None:
 
 
 def lock_block(lock: str, name: str) -> str:
-    """The lines of the lock that pin the package `name` and its hashes."""
+    """Returns the lines of the lock that pin the package `name` and its hashes.
+
+    Raises ToolMissing where the lock has none.
+    """
     lines = lock.splitlines(keepends=True)
     starts = [number for number, line in enumerate(lines) if line.startswith(f"{name}==")]
     if not starts:
@@ -132,7 +139,7 @@ def lock_block(lock: str, name: str) -> str:
     end = starts[0] + 1
     while end < len(lines) and lines[end].lstrip().startswith("--hash="):
         end += 1
-    # The last hash line carries no backslash, so the block stands alone.
+    # The last hash line has no backslash at its end, so the block is complete without the lines after it.
     return "".join(lines[starts[0] : end])
 
 
@@ -154,13 +161,13 @@ def _uv(venv: Path, command: str, *words: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """The user's environment less what would send packages or imports elsewhere."""
+    """Returns the user's environment without the variables that would send packages or imports elsewhere."""
     unwanted = ("PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "VIRTUAL_ENV")
     environment = {key: value for key, value in os.environ.items() if key not in unwanted}
     environment.setdefault("UV_HTTP_TIMEOUT", "300")
     environment |= {"PYTHONUNBUFFERED": "1", "TZ": "UTC"}
     if CERTIFICATES.is_file():
-        # uv brings its own authorities; behind a proxy with one of its own only the machine's list will do.
+        # uv ships its own certificate authorities. A proxy with its own authority is only in the machine's list.
         environment.setdefault("UV_SYSTEM_CERTS", "1")
     return environment
 
@@ -209,8 +216,8 @@ def _step(title: str) -> Iterator[None]:
 
 @contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Holds an advisory lock on the lock file itself, so that no further file is needed."""
-    # Opened for writing because network file systems refuse an exclusive lock on less; nothing is written.
+    """Holds an advisory lock on `path`, which is requirements.lock itself, so that no further file is needed."""
+    # Network file systems give an exclusive lock only on a file that is open for writing. Nothing is written.
     with path.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

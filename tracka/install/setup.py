@@ -1,12 +1,12 @@
-"""`tracka setup`: the environment that a campaign runs in, with the log of its making and snapshots of what it is.
+"""Implements `tracka setup`: makes the environment that a campaign runs in, with a log and snapshots of it.
 
     python3.12 -m tracka setup --artifacts-dir tasks/NAME/artifacts/preflight
 
-Guarantees: bad arguments are said together and nothing is started; a second call installs nothing; the log and the
-snapshots belong to the environment that was made, whichever Python made it. Exit codes: 2 bad arguments, 3 a tool is
-missing, 4 an installation failed.
+Guarantees: all bad arguments are reported together and nothing is started; a second call installs nothing; the log and
+the snapshots belong to the environment that was made, whichever Python made it. Exit codes: 2 for bad arguments, 3 for
+a missing tool, 4 for a failed installation.
 
-Standard library only: on a fresh machine this runs before anything is installed.
+Standard library only: on a fresh machine this module runs before anything is installed.
 """
 
 import argparse
@@ -30,13 +30,16 @@ ROOT = Path(__file__).resolve().parents[2]
 LOG = logging.getLogger("tracka.setup")
 ENVIRONMENT = "vla_pi0"
 PYTHON = "3.12"
-DISK = Path("/mnt/local_storage")  # the plan's host has its caches there; elsewhere the user's own cache serves
+DISK = Path("/mnt/local_storage")  # the plan's host keeps its caches here; other hosts use the user's own cache
 SNAPSHOTS = "import sys, pathlib; from tracka.preflight import inventory; inventory.write(pathlib.Path(sys.argv[1]))"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """An environment as asked for on the command line; None where a flag was not given."""
+    """An environment as a command line asks for it.
+
+    `lerobot_dir` and `hf_home` are None where their flags were not given.
+    """
 
     artifacts_dir: Path
     env_name: str = ENVIRONMENT
@@ -46,18 +49,18 @@ class Wanted:
 
     @property
     def venv(self) -> Path:
-        """The environment's folder: `.venv` is the one called vla_pi0, others stand beside it."""
+        """Returns the environment's folder: `.venv` for the name vla_pi0, `.venv-NAME` for any other name."""
         return ROOT / (".venv" if self.env_name == ENVIRONMENT else f".venv-{self.env_name}")
 
     @property
     def lerobot(self) -> Path | None:
-        """The checkout to install; None for the lerobot of the lock."""
+        """Returns the lerobot checkout to install, or None for the lerobot of the lock."""
         found = self.lerobot_dir or DISK / "src" / "lerobot"
         return found.absolute() if self.lerobot_dir or found.is_dir() else None
 
     @property
     def command(self) -> str:
-        """The command line that asks for it."""
+        """Returns the command line that asks for this environment."""
         given = {"--env-name": self.env_name, "--python-version": self.python_version}
         given |= {"--lerobot-dir": str(self.lerobot_dir or ""), "--hf-home": str(self.hf_home or "")}
         given["--artifacts-dir"] = str(self.artifacts_dir)
@@ -66,7 +69,7 @@ class Wanted:
 
     @property
     def hub_cache(self) -> Path | None:
-        """What HF_HOME shall be wherever this environment runs; None where the user's own default is good."""
+        """Returns the HF_HOME of every process in this environment, or None where the user's own default is good."""
         found = self.hf_home or DISK / "huggingface"
         return found.absolute() if self.hf_home or DISK.is_dir() else None
 
@@ -74,7 +77,8 @@ class Wanted:
 def set_up(wanted: Wanted, python: Path) -> None:
     """Makes or refreshes the environment, then writes `setup.log`, `pip_freeze.txt` and `env_snapshot.json`.
 
-    Raises UsageError with everything that is wrong with `wanted`, ToolMissing or InstallFailed.
+    Raises UsageError with everything that is wrong with `wanted`, and ToolMissing or InstallFailed where the set-up
+    fails.
     """
     if findings := list(_faults(wanted)):
         raise UsageError(findings)
@@ -89,7 +93,7 @@ def set_up(wanted: Wanted, python: Path) -> None:
             LOG.debug("%s made %s: %s", utc_now(), wanted.venv.name, wanted.command)
     finally:
         if (wanted.venv / "pyvenv.cfg").is_file() and (installs or not kept.is_file()):
-            copy_atomic(log, kept)  # after a failed installation too: the next one is made on what it left
+            copy_atomic(log, kept)  # also after a failed installation: the next one starts from what it left
 
 
 def _faults(wanted: Wanted) -> Iterator[Finding]:
@@ -106,7 +110,10 @@ def _faults(wanted: Wanted) -> Iterator[Finding]:
 
 
 def _checkout_faults(folder: Path, named: bool) -> Iterator[Finding]:
-    """A checkout of another lerobot would be refused by preflight, after minutes of installing."""
+    """Yields what is wrong with a checkout of lerobot.
+
+    Preflight would refuse a checkout of another version too, but only after minutes of installing.
+    """
     try:
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
     except (OSError, ValueError):
@@ -133,8 +140,10 @@ def _can_be_written(folder: Path) -> bool:
 
 @contextmanager
 def _logged(path: Path, earlier: Path) -> Iterator[None]:
-    """Sends the set-up's words to the terminal and, with every command and its output, to `path`, after what earlier
-    set-ups of this environment said."""
+    """Sends the set-up's messages to the terminal and, with every command and its output, to the file `path`.
+
+    The file begins with `earlier`, the log of earlier set-ups of this environment.
+    """
     write_text(path, earlier.read_text(errors="replace") if earlier.is_file() else "")
     terminal, file = logging.StreamHandler(sys.stdout), logging.FileHandler(path, encoding="utf-8")
     terminal.setLevel(logging.INFO)
@@ -152,37 +161,37 @@ def _logged(path: Path, earlier: Path) -> Iterator[None]:
 
 
 def _redact(record: logging.LogRecord) -> bool:
-    """A filter that lets every line pass, its secrets taken out."""
+    """Removes the secrets from a log record. As a logging filter, it lets every record pass."""
     record.msg, record.args = redacted(record.getMessage()), None
     return True
 
 
 def _remember_hub_cache(wanted: Wanted) -> None:
-    """Puts HF_HOME where `environment.hf_home` finds it, so that a flag given once holds for every later command."""
+    """Stores HF_HOME where `environment.hf_home` finds it, so that a flag given once holds for every later command."""
     if wanted.hub_cache:
         make_folder(wanted.hub_cache)
         write_text(hub_cache_file(wanted.venv), f"{wanted.hub_cache}\n")
 
 
 def log_file(venv: Path) -> Path:
-    """The file in an environment that tells how it was made."""
+    """Returns the file in an environment that tells how the environment was made."""
     return venv / "setup.log"
 
 
 def commands(log: Path) -> dict[str, str]:
-    """The set-ups that succeeded, as a log tells of them: each command line once, and the environment it made."""
+    """Returns the set-ups that succeeded by a log: each command line once, with the environment that it made."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
     made = re.findall(rf"^\S+Z made (\S+): (python{PYTHON} -m tracka setup .*)$", text, re.MULTILINE)
     return {command: venv for venv, command in made}
 
 
 def hub_cache_file(venv: Path) -> Path:
-    """The file in an environment that holds its HF_HOME."""
+    """Returns the file in an environment that holds its HF_HOME."""
     return venv / "etc" / "tracka" / "hf_home"
 
 
 def _snapshots(wanted: Wanted) -> None:
-    """Taken by the environment's own Python: this one may have nothing installed."""
+    """Takes the snapshots with the environment's own Python, since this process's Python may have nothing installed."""
     argv = [str(wanted.venv / "bin" / "python"), "-c", SNAPSHOTS, str(wanted.artifacts_dir.absolute())]
     done = subprocess.run(argv, cwd=ROOT, env=_environment(wanted), capture_output=True, text=True)
     if done.returncode:
@@ -202,7 +211,7 @@ def _folder(word: str) -> Path:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line: the plan's flags."""
+    """Returns the parser of the command line, with the plan's flags."""
     made = argparse.ArgumentParser(
         prog="tracka setup", description="Make or refresh the environment of a campaign.", allow_abbrev=False
     )
@@ -222,7 +231,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Runs the command and returns its exit code."""
     given = vars(parser().parse_args(arguments))
     dry_run, wanted = given.pop("dry_run"), Wanted(**given)
     try:
