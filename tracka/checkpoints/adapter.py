@@ -1,7 +1,8 @@
-"""A LoRA adapter (PEFT): whether lerobot 0.6.1 loads it and the policy that it is for, its base, as they were meant.
+"""Checks whether lerobot 0.6.1 loads a LoRA adapter (PEFT) and its base as they were meant.
 
-lerobot makes the base by the adapter's config.json, gives it the weights in the base's model.safetensors, and lets PEFT
-put the adapter over it (policies/factory.py, make_policy). The base's own config.json and processors are not used.
+The base is the policy that the adapter is for. lerobot makes the base by the adapter's config.json, gives the base the
+weights in the base's model.safetensors, and lets PEFT put the adapter over the base (policies/factory.py, make_policy).
+The base's own config.json and processors are not used.
 """
 
 from collections.abc import Iterator
@@ -13,10 +14,11 @@ from ..core.files import Json
 from . import checkpoint, form, need, tensors
 from .need import Need
 
-# Their from_pretrained asks the hub for the weights without a revision (pi0/modeling_pi0.py and its likes).
+# The types whose from_pretrained asks the hub for weights without a revision (pi0/modeling_pi0.py and its likes).
 WITHOUT_REVISION = ("pi0", "pi05", "pi0_fast")
 MAIN = "main"
-# Ways to begin a training by which PEFT changes the base's own weights, again at every loading (tuners/lora/layer.py).
+# Values of init_lora_weights with which PEFT changes the base's own weights, again at every loading
+# (tuners/lora/layer.py).
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 PLAIN = (
     "Save it as a plain LoRA: PEFT's save_pretrained with path_initial_model_for_weight_conversion, and the processors "
@@ -29,21 +31,22 @@ NAME = (
 
 
 def is_one(folder: Path) -> bool:
-    """Whether lerobot loads the checkpoint in `folder` as an adapter."""
+    """Returns whether lerobot loads the checkpoint in `folder` as an adapter."""
     return bool(files.read_or_empty(folder / "config.json").get("use_peft"))
 
 
 def base(folder: Path, root: Path) -> Path | None:
-    """The folder of the adapter's base, brought here if need be; None for a checkpoint that is no adapter.
+    """Returns the folder of the adapter's base, downloaded if need be.
 
-    `root` is the campaign's folder, where rows start. Raises TrackaError where there is no base.
+    Returns None where there is no adapter or the adapter names no base. `root` is the campaign's folder, where rows
+    start. Raises TrackaError where the named base is missing.
     """
     named = need.adapted(folder) if is_one(folder) else None
     return named.folder(root) if named else None
 
 
 def findings(folder: Path, root: Path) -> Iterator[Finding]:
-    """What is wrong with the adapter in `folder` and with its base."""
+    """Yields what is wrong with the adapter in `folder` and with its base; `root` is the campaign's folder."""
     config = folder / form.ADAPTER_CONFIG
     words = files.read_or_empty(config)
     yield from _initial(config, words)
@@ -65,7 +68,10 @@ def findings(folder: Path, root: Path) -> Iterator[Finding]:
 
 
 def _initial(config: Path, words: Json) -> Iterator[Finding]:
-    """PEFT works out these changes of the base anew at every loading, some at random; none is in the adapter's file."""
+    """Yields a finding where PEFT changes the weights of the base by `init_lora_weights`.
+
+    PEFT computes these changes anew at every loading, some at random; none of the changes is in the adapter's file.
+    """
     initial = str(words.get("init_lora_weights", "")).lower()
     if initial.startswith(CHANGES_BASE):
         what = f"by init_lora_weights {initial!r} PEFT changes the weights of the base at every loading"
@@ -85,7 +91,7 @@ def _without_revision(config: Path, kind: str, named: Need) -> Finding:
 
 
 def _of_base(here: Path, kind: str) -> Iterator[Finding]:
-    """What keeps a policy in the folder `here` from being the base of an adapter of this type."""
+    """Yields what keeps a policy in the folder `here` from being the base of an adapter of this type."""
     config = files.read_or_empty(here / "config.json")
     if trained := None if config else form.trained(here):
         yield Finding(

@@ -1,6 +1,7 @@
-"""torchvision's weights of a backbone, which ACT, diffusion and vqbet policies load by name before their own.
+"""Fetches torchvision's weights of a backbone, which ACT, diffusion and vqbet policies load by name before their own.
 
-They are no repository of the hub and HF_HUB_OFFLINE does not stop the download: a row without network would fail on it.
+These weights are in no hub repository, and HF_HUB_OFFLINE does not stop their download: a row without network would
+fail on the download.
 """
 
 import os
@@ -17,9 +18,10 @@ NULL = "or set pretrained_backbone_weights to null in the checkpoint's config.js
 
 
 def fetch(name: str) -> Path:
-    """The file of weights such as ResNet18_Weights.IMAGENET1K_V1, from torch's cache or else from torchvision's server.
+    """Returns the file of weights such as ResNet18_Weights.IMAGENET1K_V1, from torch's cache or torchvision's server.
 
-    Its name ends with the beginning of its sha256, so a damaged one is fetched again.
+    The file's name ends with the beginning of its sha256, so a damaged file is fetched again. Raises Unresolved where
+    the server cannot be reached, the bytes are wrong, or torchvision has no such weights.
     """
     address = _address(name)
     path = _cache() / address.rsplit("/", 1)[-1]
@@ -39,13 +41,17 @@ def fetch(name: str) -> Path:
 
 
 def content(name: str) -> str:
-    """What tells these weights from others: their name, or the hash of a file in torch's cache that has other bytes."""
+    """Returns what distinguishes these weights from others.
+
+    That is the name of their file, or the file's hash where the file in torch's cache has other bytes than its name
+    says.
+    """
     path = _cache() / _address(name).rsplit("/", 1)[-1]
     return path.stem if not path.is_file() or _whole(path) else files.sha256_file(path)
 
 
 def _address(name: str) -> str:
-    """Where torchvision has it, by its source: importing torchvision takes seconds."""
+    """Returns the download address from torchvision's source text, because importing torchvision takes seconds."""
     kind, _, version = name.partition(".")
     package = find_spec("torchvision")
     source = Path(package.origin).parent / "models" / "resnet.py" if package and package.origin else Path("/nowhere")
@@ -59,7 +65,7 @@ def _address(name: str) -> str:
 
 
 def _cache() -> Path:
-    """Where torch keeps what it downloads."""
+    """Returns the folder in which torch keeps its downloads."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("TORCH_HOME") or Path(base) / "torch") / "hub" / "checkpoints"
 

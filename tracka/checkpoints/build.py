@@ -1,8 +1,8 @@
-"""Checkpoints that a campaign builds for itself: `[build]` in campaign.toml names folder, builder and arguments.
+"""Builds the checkpoints that a campaign defines itself, by the lines of `[build]` in campaign.toml.
 
-A builder is a program in `fixtures/` whose first argument is the folder to fill. It runs in a process of its own, since
-it imports torch, and its folder appears whole or not at all. Beside the folder a file says what built it: another line,
-another builder or other data builds it anew.
+Such a line names folder, builder and arguments. A builder is a program in `fixtures/` whose first argument is the
+folder to fill. The builder runs in a process of its own, because it imports torch, and the folder appears whole or not
+at all. A file beside the folder says what built it: another line, another builder or other data builds the folder anew.
 """
 
 import os
@@ -23,12 +23,12 @@ BUILD_SECS = 600
 def ensure(campaign: Campaign, policy_path: str) -> None:
     """Builds the checkpoint `policy_path` if the campaign has a builder for it and has not built the same already.
 
-    Raises TrackaError with the builder's last words where it fails.
+    Raises TrackaError with the builder's last line of output where the builder fails.
     """
     builder = campaign.build.get(policy_path)
     target = campaign.layout.root / policy_path
     if builder is None or (target.is_dir() and not _note(target).is_file()):
-        return  # one that was not built here is left alone
+        return  # a folder that was not built here is left alone
     made_of = f"{builder}\n{_digest(program(builder.split()[0]))}\n"
     if not _is_due(made_of, target):
         return
@@ -42,12 +42,12 @@ def _note(target: Path) -> Path:
 
 
 def _is_due(made_of: str, target: Path) -> bool:
-    """Whether the folder is missing, or was built by another line, another program or from other data."""
+    """Returns whether the folder is missing, or was built by another line, by another program or from other data."""
     return not target.is_dir() or files.read_text(_note(target)) != made_of
 
 
 def _digest(builder: Path) -> str:
-    """Of all code and data that lies beside a builder, which may read any of it."""
+    """Returns the hash of all code and data beside a builder, because the builder may read any of it."""
     below = (path for kind in ("*.py", "*.jsonl") for path in builder.parent.rglob(kind))
     read = {path.relative_to(builder.parent).as_posix(): files.sha256_file(path) for path in below}
     return files.sha256(files.canonical(read))
@@ -70,12 +70,15 @@ def _build(campaign: Campaign, builder: str, target: Path, made_of: str) -> None
         what = f"the builder {builder} ended with exit code {ended.code}: {last}"
         raise TrackaError(Finding(str(log), what, "Read this log and mend the builder"))
     shutil.rmtree(target, ignore_errors=True)
-    files.write_text(_note(target), made_of)  # while there is no folder: a note never tells of another one
+    files.write_text(_note(target), made_of)  # while there is no folder, so that a note never describes another one
     os.replace(partial, target)
 
 
 def program(builder: str) -> Path:
-    """The file of a builder, in the repository's `fixtures/` or in the installed `tracka.fixtures`."""
+    """Returns the file of a builder, in the repository's `fixtures/` or in the installed `tracka.fixtures`.
+
+    Raises TrackaError where neither folder has the builder.
+    """
     spec = find_spec("tracka.fixtures")
     folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
     beside = Path(__file__).resolve().parents[2] / "fixtures"

@@ -1,8 +1,8 @@
-"""A policy's checkpoint: from the matrix's `policy_path` to a local folder with a content hash.
+"""Resolves the matrix's `policy_path` to a policy's checkpoint: a local folder with a content hash.
 
 A policy_path is a folder (relative to the campaign, or absolute), or a hub repository, `repo` or `repo@revision`. A
-repository becomes a local snapshot first, because lerobot-eval's own `pretrained_revision` pins neither the config
-nor the processors: with a folder, everything that runs is what was hashed.
+repository becomes a local snapshot first, because lerobot-eval's own `pretrained_revision` pins neither the config nor
+the processors: with a folder, everything that runs is what was hashed.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ OF_A_REPOSITORY = (*CONFIG, f"{form.WEIGHTS}|{form.ADAPTER_WEIGHTS}", *PROCESSOR
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint on this machine. `tree_sha256` covers every file below `folder` by path and content."""
+    """Describes a checkpoint on this machine. `tree_sha256` covers every file below `folder` by path and content."""
 
     source: str
-    revision: str | None  # the commit, for a repository
+    revision: str | None  # the commit, for a hub repository
     folder: Path
     policy_type: str
     tree_sha256: str
@@ -36,10 +36,10 @@ class Checkpoint:
 
 @memo.remembered
 def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Checkpoint:
-    """The checkpoint that `policy_path` names, downloaded if need be; `root` is the campaign's folder.
+    """Returns the checkpoint that `policy_path` names, downloaded if need be; `root` is the campaign's folder.
 
-    Raises TrackaError naming what is missing and what to do, also where everybody may change it and it is not below
-    one of the `trusted` folders.
+    Raises TrackaError naming what is missing and what to do, and also where everybody may change the checkpoint and the
+    checkpoint is not below one of the `trusted` folders.
     """
     folder = in_campaign(policy_path, root)
     if folder.is_dir():
@@ -51,7 +51,7 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
         raise hub.Unresolved("missing", Finding(policy_path, f"there is no folder {folder}", remedy))
     try:
         snapshot = hub.fetch(wanted(policy_path))
-    except hub.Unresolved as error:  # a path with a slip of the pen looks like a repository
+    except hub.Unresolved as error:  # a mistyped path of a folder looks like a repository
         (finding,) = error.findings
         what = f"{finding.what}; and there is no folder {folder}"
         raise hub.Unresolved(error.outcome, replace(finding, what=what)) from error
@@ -59,13 +59,16 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
 
 
 def wanted(policy_path: str) -> Wanted:
-    """The repository that a `policy_path` like repo@revision names."""
+    """Returns what is needed of the repository that a `policy_path` such as repo@revision names."""
     repo, _, revision = policy_path.partition("@")
     return Wanted(repo, revision or None, required=OF_A_REPOSITORY)
 
 
 def without_download(policy_path: str, root: Path) -> Checkpoint:
-    """The checkpoint if it is a folder here, else one in name only, with a hash of zeros: for dry runs."""
+    """Returns the checkpoint if it is a sound local folder, else a checkpoint in name only, with a hash of zeros.
+
+    Dry runs use this function.
+    """
     try:
         return _inspect(policy_path, None, in_campaign(policy_path, root))
     except TrackaError:
@@ -73,10 +76,10 @@ def without_download(policy_path: str, root: Path) -> Checkpoint:
 
 
 def in_campaign(policy_path: str, root: Path) -> Path:
-    """The folder that `policy_path` means if it means one: from the campaign's folder, a home folder, or absolute."""
+    """Returns the folder that `policy_path` would mean: relative to the campaign, in a home folder, or absolute."""
     try:
         return (root / Path(policy_path).expanduser()).resolve()
-    except RuntimeError:  # ~nobody-by-that-name
+    except RuntimeError:  # the path begins with ~ and the name of no user
         return (root / policy_path).resolve()
 
 
@@ -90,13 +93,13 @@ def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
 
 
 def _required(folder: Path) -> tuple[str, ...]:
-    """The files without which lerobot loads no policy from `folder`, which may be an adapter by its config.json."""
+    """Returns the files that lerobot needs to load the policy, or by config.json the adapter, in `folder`."""
     weights = ADAPTER if files.read_or_empty(folder / "config.json").get("use_peft") else (form.WEIGHTS,)
     return (*CONFIG, *weights, *PROCESSORS)
 
 
 def training_folder(folder: Path) -> Finding | None:
-    """Returns where the policy lies if `folder` is one that a training run made around it."""
+    """Returns a finding that names the policy's folder, if `folder` is one that a training run made around it."""
     trained = None if (folder / "config.json").is_file() else form.trained(folder)
     if trained is None:
         return None
@@ -105,10 +108,10 @@ def training_folder(folder: Path) -> Finding | None:
 
 
 def named_type(policy_path: str, root: Path) -> str | None:
-    """The policy type by config.json alone: of a folder here, else of the repository, from the cache or the hub.
+    """Returns the policy type by config.json alone: of a local folder, else of the repository, from cache or hub.
 
-    A training run's folder has the type of the policy in it: `resolve` says that it is one. Returns None where there is
-    no such file, or nobody can be asked for it.
+    A training run's folder has the type of the policy in it; `resolve` reports such a folder. Returns None where there
+    is no such file, or where the file cannot be fetched.
     """
     folder = in_campaign(policy_path, root)
     if not folder.is_dir() and not is_repository(policy_path):
@@ -125,12 +128,12 @@ def named_type(policy_path: str, root: Path) -> str | None:
 
 
 def is_repository(policy_path: str) -> bool:
-    """Whether a path that is no folder can name a repository of the hub."""
+    """Returns whether a path that is no folder can name a repository of the hub."""
     return REPO.fullmatch(policy_path) is not None and not policy_path.startswith(("./", "../", "checkpoints/"))
 
 
 def policy_type(config: Path) -> str:
-    """The type that a checkpoint's config.json names, such as pi0."""
+    """Returns the type that a checkpoint's config.json names, such as pi0. Raises TrackaError where there is none."""
     kind = files.read_json(config).get("type")
     if not isinstance(kind, str):
         raise TrackaError(Finding(f"{config}, key type", "the policy's type is missing", "Save it with lerobot 0.6"))

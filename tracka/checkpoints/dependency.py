@@ -1,5 +1,6 @@
-"""Whether what lerobot 0.6.1 imports for a policy is installed: it imports late, so a row would end minutes after its
-start. Packages are looked for, and none is imported.
+"""Checks whether the packages that lerobot 0.6.1 imports for a policy are installed; none of them is imported here.
+
+lerobot imports them late, so a row without them would end minutes after its start.
 """
 
 import importlib.metadata
@@ -18,11 +19,11 @@ from ..install import provision
 from . import adapter, checkpoint
 from .checkpoint import Checkpoint
 
-CHECK = "imports:"  # before the path of a checkpoint: the name of its check
+CHECK = "imports:"  # the check's name is this, followed by the checkpoint's path
 LEROBOT = "lerobot"
-# Policy type -> lerobot's extra, and the distributions of it that loading and playing a policy imports: by what
-# policies/*/*.py require (require_package), and what transformers requires for them (SmolVLM's processor num2words, and
-# accelerate for weights with low_cpu_mem_usage). A type that is not here is a plug-in's.
+# Policy type -> lerobot's extra, and the distributions of that extra that loading and playing a policy imports. The
+# sources are what policies/*/*.py require (require_package) and what transformers requires for them (num2words for
+# SmolVLM's processor, accelerate for weights with low_cpu_mem_usage). A type that is not listed is a plug-in's.
 TYPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "act": ("", ()),
     "diffusion": ("diffusion", ("diffusers",)),
@@ -44,17 +45,17 @@ TYPES: dict[str, tuple[str, tuple[str, ...]]] = {
     "wall_x": ("wallx", ("transformers", "peft", "torchdiffeq", "qwen-vl-utils")),
     "xvla": ("xvla", ("transformers",)),
 }
-# What a policy imports only if one of these keys of its config.json says so.
+# (Policy type, distribution) -> keys of config.json: the policy imports the distribution only if one of them is set.
 ONLY_IF = {
     ("gaussian_actor", "transformers"): ("vision_encoder_name",),
     ("molmoact2", "peft"): ("enable_lora_vlm",),
 }
-PEFT = "peft"  # lerobot's extra of that name, and the distribution: for adapters of any type
-MODULES = {"dm-tree": "tree", "qwen-vl-utils": "qwen_vl_utils"}  # where the module has another name
+PEFT = "peft"  # both lerobot's extra and the distribution, for adapters of any policy type
+MODULES = {"dm-tree": "tree", "qwen-vl-utils": "qwen_vl_utils"}  # distribution -> module, where the names differ
 
 
 def check(spec: Campaign, policy_path: str) -> Check:
-    """The check `imports:POLICY_PATH`: what its policy imports is installed."""
+    """Returns the check `imports:POLICY_PATH`: the packages that the policy imports are installed."""
     return guarded(f"{CHECK}{policy_path}", partial(_look, spec, policy_path))
 
 
@@ -67,9 +68,9 @@ def _look(spec: Campaign, policy_path: str) -> str:
 
 
 def require(point: Checkpoint, spec: Campaign) -> None:
-    """Raises TrackaError naming what the policy would import and is not installed, with the command that installs it.
+    """Raises TrackaError naming the missing packages that the policy would import, with the command that installs them.
 
-    A campaign with a program of its own (executable) has packages of its own.
+    A campaign with its own `executable` is not checked, because that program has packages of its own.
     """
     lacking = [] if spec.executable else [name for name in of(point) if not _is_here(name)]
     if lacking:
@@ -81,7 +82,7 @@ def require(point: Checkpoint, spec: Campaign) -> None:
 
 
 def of(point: Checkpoint) -> list[str]:
-    """The distributions beyond lerobot's own requirements that loading and playing this policy imports."""
+    """Returns the distributions beyond lerobot's own requirements that loading and playing this policy imports."""
     config = files.read_or_empty(point.folder / "config.json")
     _, names = TYPES.get(point.policy_type, ("", ()))
     asked = {name: ONLY_IF.get((point.policy_type, name)) for name in names}
@@ -90,7 +91,7 @@ def of(point: Checkpoint) -> list[str]:
 
 
 def _is_here(name: str) -> bool:
-    """Whether lerobot finds the package: it looks for the module, then for the distribution's version."""
+    """Returns whether lerobot finds the package: lerobot looks for the module, then for the distribution's version."""
     try:
         return find_spec(MODULES.get(name, name)) is not None and bool(importlib.metadata.version(name))
     except (importlib.metadata.PackageNotFoundError, ValueError):
@@ -98,7 +99,10 @@ def _is_here(name: str) -> bool:
 
 
 def _remedy(point: Checkpoint, lacking: Sequence[str]) -> str:
-    """The set-up where the lock has all that is lacking, else the command that adds lerobot's extras to this Python."""
+    """Returns the remedy for packages that are lacking.
+
+    The remedy is set-up where the lock has all of them, else the command that adds lerobot's extras to this Python.
+    """
     if set(lacking) <= _locked():
         return "Run `make setup`, which installs what requirements.lock has"
     extra, names = TYPES.get(point.policy_type, ("", ()))
@@ -109,7 +113,7 @@ def _remedy(point: Checkpoint, lacking: Sequence[str]) -> str:
 
 
 def _installer() -> str:
-    """The command that installs packages into the environment of this Python, by pip or by the uv beside it."""
+    """Returns the command that installs packages into the environment of this Python, by pip or by the uv beside it."""
     if find_spec("pip"):
         return f"{sys.executable} -m pip install"
     beside = Path(sys.executable).parent / "uv"
@@ -117,6 +121,6 @@ def _installer() -> str:
 
 
 def _locked() -> set[str]:
-    """The distributions that requirements.lock has; none where Track A does not run from a checkout."""
+    """Returns the distributions in requirements.lock; empty where Track A does not run from a checkout."""
     lock = Path(__file__).parents[2] / provision.LOCK
     return set(re.findall(r"^([\w.-]+)==", lock.read_text(), re.MULTILINE)) if lock.is_file() else set()

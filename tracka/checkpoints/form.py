@@ -1,4 +1,4 @@
-"""In which form a checkpoint's files come: lerobot's own, or another and what brings it into lerobot's."""
+"""Recognises the form of a checkpoint's files, and names the way from another form into lerobot's own."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ from . import tensors
 
 WEIGHTS = "model.safetensors"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-# Where lerobot-train puts the policy below the folder of a run, of its checkpoints, or of one of them.
+# Where lerobot-train puts the policy, below the folder of one checkpoint, of a run's checkpoints, or of the run.
 TRAINED = ("pretrained_model", "last/pretrained_model", "checkpoints/last/pretrained_model")
 MERGE_ADAPTER = (
     "Merge it into its policy and save that: PeftModel.from_pretrained(policy, folder).merge_and_unload(), "
@@ -37,12 +37,15 @@ MERGE = (
 
 
 def trained(folder: Path) -> Path | None:
-    """The policy's folder below one that lerobot-train made: a run, its checkpoints or one of them."""
+    """Returns the policy's folder below one that lerobot-train made (a run, its checkpoints or one of them) or None."""
     return next((folder / name for name in TRAINED if (folder / name / "config.json").is_file()), None)
 
 
 def lacking(folder: Path, name: str) -> Finding:
-    """What is said of a file that is not there: where another form of it is, how to bring that into lerobot's."""
+    """Returns the finding about a missing file.
+
+    The finding says where another form of the file is, if there is one, and how to bring that form into lerobot's.
+    """
     if name == WEIGHTS:
         return _other_weights(folder) or Finding(str(folder / name), "the checkpoint lacks this file", SAVE)
     if name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
@@ -79,7 +82,7 @@ def _other_adapter(folder: Path, name: str) -> Finding:
 
 
 def old_statistics(folder: Path) -> Finding | None:
-    """The finding that the statistics are inside the weights, as lerobot wrote them before it had processors."""
+    """Returns a finding if the statistics are inside the weights, where lerobot wrote them before it had processors."""
     try:
         names = tensors.read(folder / WEIGHTS).tensors
     except (OSError, TrackaError):

@@ -1,6 +1,7 @@
-"""The hub: from a repository's name to a folder of the client's cache, and what each way to fail means.
+"""Resolves a hub repository's name to a folder of the client's cache, and explains each way to fail.
 
-Every failure has one of the `OUTCOMES` and its own remedy. What the cache holds whole is taken without asking the hub.
+Every failure has one of the `OUTCOMES` and its own remedy. A repository that is whole in the cache is used without
+asking the hub.
 """
 
 import errno
@@ -15,15 +16,15 @@ from ..core.errors import Finding, TrackaError, some
 
 AS_FOLDER = "copy it here and give its folder as policy_path"
 AS_TOKENIZER = "give a folder with its files as tokenizer_name in the checkpoint's policy_preprocessor.json"
-# All that a configuration, a processor or a tokenizer can consist of; the weights of a model lie beside it.
+# All files that a configuration, a processor or a tokenizer can consist of; a model's weights lie beside them.
 LIGHT = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
 WEIGHTS = ("*.safetensors",)  # never pickles
-SHA1 = 40  # characters: git's hash of a small file; a large one has its sha256
+SHA1 = 40  # characters of git's hash, which a small file has; a large file has its sha256
 GATED = (
     "Do one of three: (1) accept the licence on its page of the hub and log in with `hf auth login`; (2) take its "
     "files from a machine that has them: {instead}; (3) name an ungated mirror of it in the same place"
 )
-# outcome -> what it means, what to do; docs/hub.md has the same table.
+# Outcome -> its meaning and its remedy; docs/hub.md has the same table.
 OUTCOMES = {
     "found": ("all files are here", "Nothing"),
     "gated": ("access is gated", GATED),
@@ -69,9 +70,9 @@ OUTCOMES = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is needed of a repository: the files that fit `patterns`, and those without which a part is no whole.
+    """Describes what is needed of a repository: the files that fit `patterns`, and the files that must be there.
 
-    An item of `required` names alternatives, separated by `|`.
+    Each item of `required` names alternatives, separated by `|`; a snapshot with none of them is incomplete.
     """
 
     repo: str
@@ -81,23 +82,23 @@ class Wanted:
     instead: str = AS_FOLDER
 
     def download(self) -> str:
-        """The command that fetches it."""
+        """Returns the command that downloads the needed files."""
         revision = f" --revision {self.revision}" if self.revision else ""
         return f"hf download {self.repo}{revision}" + "".join(f" --include '{item}'" for item in self.patterns or ())
 
     def fits(self, name: str) -> bool:
-        """Whether a file of the repository is among those needed."""
+        """Returns whether the repository's file `name` is among the needed files."""
         return self.patterns is None or any(fnmatch(name, pattern) for pattern in self.patterns)
 
     def lacking(self, folder: Path) -> list[str]:
-        """The required files that `folder` does not have."""
+        """Returns the files that `folder` lacks: required files, and needed files that an index of weights lists."""
         required = [item.split("|") for item in self.required]
         lacking = [" or ".join(names) for names in required if not any(_has(folder, name) for name in names)]
         return lacking + [name for name in _shards(folder) if self.fits(name) and not (folder / name).is_file()]
 
 
 class Unresolved(TrackaError):
-    """What was wanted is not here; `outcome` is a key of OUTCOMES."""
+    """Raised where something wanted is not here; `outcome` is a key of OUTCOMES."""
 
     def __init__(self, outcome: str, finding: Finding) -> None:
         super().__init__(finding)
@@ -105,11 +106,15 @@ class Unresolved(TrackaError):
 
 
 def tokenizer(name: str) -> Wanted:
+    """Returns what is needed of a tokenizer's repository."""
     return Wanted(name, None, LIGHT, ("tokenizer*|vocab*",), AS_TOKENIZER)
 
 
 def base_model(name: str, weights: bool, revision: str | None = None) -> Wanted:
-    """A model that a policy is made from: its configuration and processor, and only if need be its weights."""
+    """Returns what is needed of the model that a policy is made from.
+
+    That is the model's configuration and processor, and the model's weights only where `weights` asks for them.
+    """
     instead = "copy it here and name its folder in the checkpoint's config.json and policy_preprocessor.json"
     if not weights:
         return Wanted(name, revision, LIGHT, ("config.json",), instead)
@@ -117,13 +122,13 @@ def base_model(name: str, weights: bool, revision: str | None = None) -> Wanted:
 
 
 def base_policy(name: str, revision: str | None = None) -> Wanted:
-    """The policy that an adapter is for, of which lerobot reads the weights in one file."""
+    """Returns what is needed of an adapter's base policy; lerobot reads that policy's weights from one file."""
     instead = "copy it here and name its folder as base_model_name_or_path in adapter_config.json"
     return Wanted(name, revision, LIGHT + WEIGHTS, ("config.json", "model.safetensors"), instead)
 
 
 def cached(wanted: Wanted) -> Path | None:
-    """The snapshot if it is whole in the cache; the hub is not asked."""
+    """Returns the snapshot's folder if the snapshot is whole in the cache, else None; the hub is not asked."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
@@ -134,7 +139,7 @@ def cached(wanted: Wanted) -> Path | None:
 
 
 def fetch(wanted: Wanted) -> Path:
-    """The snapshot, from the cache or else from the hub, each file with the hub's bytes.
+    """Returns the snapshot's folder, from the cache or else from the hub; each file has the hub's bytes.
 
     Raises Unresolved with the outcome and its remedy.
     """
@@ -151,11 +156,11 @@ def _fetch(wanted: Wanted) -> Path:
     try:
         if here := cached(wanted):
             return here
-        with files.as_open_as(Path(constants.HF_HUB_CACHE)):  # the cache may be one for many users
+        with files.as_open_as(Path(constants.HF_HUB_CACHE)):  # many users may share one cache
             found = _snapshot(wanted, offline=False)
-        if constants.HF_HUB_OFFLINE and _missing(wanted, found):  # the client is content with the part that it has
+        if constants.HF_HUB_OFFLINE and _missing(wanted, found):  # offline, the client accepts a part
             raise IncompleteSnapshotError(f"{found} is a part", str(found))
-    except Exception as error:  # the client raises its own, httpx's and the system's errors
+    except Exception as error:  # the client raises its own errors, httpx's and the system's
         raise _unresolved(wanted, error) from error
     return found
 
@@ -178,7 +183,7 @@ def _unresolved(wanted: Wanted, error: Exception) -> Unresolved:
 
 
 def _answer(wanted: Wanted, outcome: str, **more: str) -> Unresolved:
-    """The error of this outcome, its words filled in."""
+    """Returns the error for this outcome, with its texts filled in."""
     from huggingface_hub import constants
 
     what, remedy = OUTCOMES[outcome]
@@ -193,14 +198,17 @@ def _answer(wanted: Wanted, outcome: str, **more: str) -> Unresolved:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those behind it: the client hides the hub's answer behind "not in the cache"."""
+    """Yields an error and the errors behind it, because the client hides the hub's answer behind "not in the cache"."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _outcome(chain: list[BaseException]) -> str:
-    """The first line that fits: what the hub answered tells more than what the client made of it."""
+    """Returns the outcome of the first line that fits.
+
+    The hub's answers come before the client's own errors, because the hub's answers say more.
+    """
     import httpx
     from huggingface_hub import constants, errors
 
@@ -225,7 +233,7 @@ def _outcome(chain: list[BaseException]) -> str:
 
 
 def _missing(wanted: Wanted, folder: Path) -> list[str]:
-    """What a part lacks: by the repository's list of files if the cache has it, else of those required."""
+    """Returns the files that a part lacks: by the repository's list of files if it is cached, else by `required`."""
     listed = _listed(wanted)
     if not listed:
         return wanted.lacking(folder)
@@ -233,7 +241,7 @@ def _missing(wanted: Wanted, folder: Path) -> list[str]:
 
 
 def _listed(wanted: Wanted) -> dict[str, str]:
-    """The hub's own hash of each file of the repository, by path; empty where the cache never had the list."""
+    """Returns the hub's own hash of each file of the repository, by path; empty where the cache never had the list."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
@@ -245,7 +253,10 @@ def _listed(wanted: Wanted) -> dict[str, str]:
 
 
 def _corrupt(wanted: Wanted, folder: Path) -> list[str]:
-    """The needed files whose bytes are not the hub's; an older client's cache has no list, but names blobs by hash."""
+    """Returns the needed files whose bytes are not the hub's.
+
+    The cache of an older client has no list of files, but names blobs by their hash.
+    """
     listed, hashes = _listed(wanted), digest.of_files(folder)
     wrong = []
     for name in filter(wanted.fits, hashes):
@@ -257,13 +268,13 @@ def _corrupt(wanted: Wanted, folder: Path) -> list[str]:
 
 
 def _git_hash(path: Path) -> str:
-    """What git, and so the hub, calls a file that is not in its large file storage."""
+    """Returns git's hash of a file, by which the hub names each file outside its large file storage."""
     data = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 
 def _shards(folder: Path) -> list[str]:
-    """The files over which weights are spread, by their index."""
+    """Returns the names of the files over which weights are spread, from their index files."""
     maps = [files.read_or_empty(index).get("weight_map") or {} for index in sorted(folder.glob("*.index.json"))]
     return sorted({str(name) for each in maps for name in each.values()})
 

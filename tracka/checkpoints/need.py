@@ -1,7 +1,7 @@
-"""What a policy loads by name beside its checkpoint, as lerobot 0.6.1 does: tokenizers, base models, a backbone.
+"""Lists what a policy loads by name beside its checkpoint, as lerobot 0.6.1 does: tokenizers, base models, a backbone.
 
-Read from the checkpoint's JSON files; nothing is imported and no weights are loaded. What is named is judged by the
-rules of the checkpoint itself.
+The list is read from the checkpoint's JSON files; nothing is imported and no weights are loaded. What the files name is
+judged by the rules of the checkpoint itself.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,8 @@ from .checkpoint import Checkpoint
 from .hub import Wanted
 
 PALIGEMMA = "google/paligemma-3b-pt-224"
-# Policy type -> key of its config.json -> what is loaded where it does not say (test_hub.py holds it against lerobot).
+# Policy type -> key of its config.json -> what is loaded where the key is not set (test_hub.py compares the table
+# with lerobot).
 TOKENIZERS = {
     "pi0_fast": {"text_tokenizer_name": PALIGEMMA, "action_tokenizer_name": "lerobot/fast-action-tokenizer"},
     "xvla": {"tokenizer_name": "facebook/bart-large"},
@@ -34,33 +35,34 @@ BASE_MODELS = {
         "jepa_encoder_name": "facebook/vjepa2-vitl-fpc64-256",
     },
 }
-# Of these the weights are loaded too: always, or where a key of the config says so; of the others the config alone.
+# The types of BASE_MODELS that load the weights too: always (None), or where the named key of the config says so.
+# The other types load the config alone.
 WEIGHTS: dict[str, str | None] = {
     "evo1": None,
     "multi_task_dit": None,
     "smolvla": "load_vlm_weights",
     "vla_jepa": None,
 }
-# In their processors' code, so that no config can say otherwise.
+# Tokenizers named in the processors' code, so that no config can say otherwise.
 FIXED = dict.fromkeys(("pi0", "pi05", "pi0_fast"), PALIGEMMA)
-# Types of which this module knows all that they load by name.
+# The types for which this module knows all that they load by name.
 KNOWN = ("act", "diffusion", "pi0", "pi05", "tdmpc", "vqbet", *TOKENIZERS, *BASE_MODELS)
 PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 
 
 @dataclass(frozen=True)
 class Need:
-    """One thing loaded by name. `kind` is tokenizer, base_model or backbone (torchvision's weights)."""
+    """Describes one thing loaded by name. `kind` is tokenizer, base_model or backbone (torchvision's weights)."""
 
     kind: str
     name: str
     weights: bool = False
     revision: str | None = None
-    adapted: bool = False  # it is the policy that an adapter is for
+    adapted: bool = False  # the thing is the policy that an adapter is for
 
     @property
     def wanted(self) -> Wanted:
-        """What of a hub repository is needed, if it is one."""
+        """Returns what of a hub repository is needed, if the thing is one."""
         if self.kind == "tokenizer":
             return hub.tokenizer(self.name)
         if self.adapted:
@@ -68,14 +70,17 @@ class Need:
         return hub.base_model(self.name, self.weights, self.revision)
 
     def folder(self, root: Path) -> Path:
-        """Where its files are: a folder as a row, which starts in the campaign's `root`, finds it, or a snapshot."""
+        """Returns the folder with the thing's files: a local folder or a snapshot.
+
+        A local folder is found from the campaign's `root`, as by a row, which starts there.
+        """
         here = root / self.name
         if here.is_dir():
             return here
         return _base(self.wanted, here) if self.adapted else _whole(self.wanted)
 
     def content(self, root: Path) -> str:
-        """The hash of its files, wherever they lie."""
+        """Returns the hash of the thing's files, wherever the files are."""
         if self.kind == "backbone":
             return backbone.content(self.name)
         here = self.folder(root)
@@ -85,7 +90,10 @@ class Need:
         return files.sha256(files.canonical(fitting))
 
     def faults(self, campaign: Campaign) -> Iterator[Finding]:
-        """Why it may not be loaded, by the rules for a checkpoint; a backbone's bytes are those of its hash."""
+        """Yields why the thing may not be loaded, by the rules for a checkpoint.
+
+        A backbone has no faults, because its bytes are those of its hash.
+        """
         if self.kind == "backbone":
             return
         here, prefix = self.folder(campaign.layout.root), f"{self.name}:"
@@ -97,20 +105,22 @@ class Need:
 
 
 def faults(point: Checkpoint, campaign: Campaign, settings: Sequence[EvalSettings]) -> Iterator[Finding]:
-    """What of the checkpoint, and of what it loads by name under these settings, could run code that nobody trusts."""
+    """Yields what of the checkpoint, and of what it loads by name under these settings, could run untrusted code."""
     yield from trust.policy_faults(point.folder, campaign.trusted)
     for each in of(point, settings):
         yield from each.faults(campaign)
 
 
 def contents(point: Checkpoint, campaign: Campaign, settings: EvalSettings) -> dict[str, str]:
-    """The hash of the content of each thing that the checkpoint loads by name, by its kind and name. Call it where
-    `faults` has found everything in place."""
+    """Returns the content hash of each thing that the checkpoint loads by name, by the thing's kind and name.
+
+    Call this function only where `faults` has found everything in place.
+    """
     return {f"{each.kind} {each.name}": each.content(campaign.layout.root) for each in of(point, [settings])}
 
 
 def _whole(wanted: Wanted) -> Path:
-    """The snapshot. Raises TrackaError where the repository itself lacks what is needed."""
+    """Returns the snapshot's folder. Raises TrackaError where the repository itself lacks needed files."""
     found = hub.fetch(wanted)
     if lacking := wanted.lacking(found):
         what = f"the repository has no {some(lacking)}"
@@ -119,7 +129,7 @@ def _whole(wanted: Wanted) -> Path:
 
 
 def _base(wanted: Wanted, here: Path) -> Path:
-    """The snapshot of an adapter's base. Raises TrackaError naming the folder too that is not there."""
+    """Returns the snapshot of an adapter's base. Raises TrackaError that also names the missing local folder."""
     nowhere = f"the adapter's base is not here: there is no folder {here}"
     if not checkpoint.is_repository(wanted.repo):
         remedy = f"Copy the policy there, or name where it is as base_model_name_or_path in {form.ADAPTER_CONFIG}"
@@ -133,7 +143,7 @@ def _base(wanted: Wanted, here: Path) -> Path:
 
 
 def of_type(kind: str, config: Mapping[str, Any]) -> Iterator[Need]:
-    """What a policy of this type loads with this config."""
+    """Yields what a policy of this type loads by name with this config."""
     for key, default in TOKENIZERS.get(kind, {}).items():
         yield Need("tokenizer", str(config.get(key) or default))
     weights = kind in WEIGHTS and bool(config.get(WEIGHTS[kind] or "", WEIGHTS[kind] is None))
@@ -144,16 +154,16 @@ def of_type(kind: str, config: Mapping[str, Any]) -> Iterator[Need]:
 
 
 def unseen(kind: str) -> list[Need]:
-    """What a policy of this type loads as far as its checkpoint, which is not here, cannot say otherwise."""
+    """Returns what a policy of this type loads by name as long as no checkpoint is here that could say otherwise."""
     fixed = [Need("tokenizer", FIXED[kind])] if kind in FIXED else []
     return list(dict.fromkeys([*fixed, *of_type(kind, {})]))
 
 
 def of(point: Checkpoint, settings: Sequence[EvalSettings] = ()) -> list[Need]:
-    """What the checkpoint's config, under each of these settings, its processors and its adapter load by name."""
+    """Returns what the checkpoint's config (under each of these settings), processors and adapter load by name."""
     configs = [config for name in PROCESSORS for config in _step_configs(files.read_json(point.folder / name))]
     named = sorted({str(config[key]) for config in configs for key in trust.STEP_NAMES if config.get(key)})
-    # lerobot does not save the second tokenizer of the step that makes action tokens: it loads its own.
+    # The step that makes action tokens loads a second tokenizer, which lerobot does not save: always PaliGemma's.
     if any(config.get("action_tokenizer_name") for config in configs):
         named.append(PALIGEMMA)
     config = files.read_json(point.folder / "config.json")
@@ -171,7 +181,7 @@ def _step_configs(processor: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def adapted(folder: Path) -> Need | None:
-    """The policy that the adapter (PEFT) in `folder` is for, if there is an adapter and it names one."""
+    """Returns the policy that the adapter (PEFT) in `folder` is for; None where no adapter names a policy."""
     adapter = files.read_or_empty(folder / form.ADAPTER_CONFIG)
     name, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
     return Need("base_model", str(name), True, str(revision) if revision else None, adapted=True) if name else None

@@ -1,7 +1,7 @@
-"""Whether a checkpoint brings the statistics that its normalisers need, read from its JSON and its files of statistics.
+"""Checks whether a checkpoint brings the statistics that its normalisers need, by its JSON and its files of statistics.
 
-lerobot 0.6.1 passes a feature on as it is where a normaliser has no statistics of it (normalize_processor.py,
-_apply_transform): the policy then sees metres where it learned deviations, and nothing says so.
+lerobot 0.6.1 passes a feature on unchanged where a normaliser has no statistics of the feature (normalize_processor.py,
+_apply_transform): the policy then sees metres where it learned deviations, and no message says so.
 """
 
 import itertools
@@ -18,7 +18,7 @@ from ..core.lerobot_facts import ACTION
 from . import checkpoint, form, tensors
 from .policy import POSTPROCESSOR, PREPROCESSOR, STEPS, Features, Policy, distinct, features, read, steps
 
-# Mode -> the statistics that it takes, the lower one or the mean first.
+# Mode -> the statistics that the mode uses, the lower one or the mean first.
 NEEDED = {
     "MEAN_STD": ("mean", "std"),
     "MIN_MAX": ("min", "max"),
@@ -26,8 +26,8 @@ NEEDED = {
     "QUANTILE10": ("q10", "q90"),
 }
 IDENTITY = "IDENTITY"
-WHITE = 1.01  # the largest value of a frame, and what rounding may add
-EPS = 1e-4  # at most; lerobot's own is 1e-8
+WHITE = 1.01  # the largest value of a frame, plus what rounding may add
+EPS = 1e-4  # the largest eps that is accepted; lerobot's own is 1e-8
 CLASSES = {PREPROCESSOR: ".NormalizerProcessorStep", POSTPROCESSOR: ".UnnormalizerProcessorStep"}
 SAVE = "Save the processors again, with the statistics of the dataset that the policy was trained on"
 SPREAD = "{name} has no spread in dimension {dims}: {effect}"
@@ -40,26 +40,26 @@ TRUST = 'If the dataset never moved there, trust it by name: trusted = ["{name}"
 
 @dataclass(frozen=True)
 class Normalizer:
-    """One normalising step of a processor: its file, the features it knows, the mode of each kind, its statistics."""
+    """Describes one normalising step: its file, the features it knows, the mode of each kind, its statistics."""
 
     where: Path
     features: Features
     modes: Mapping[str, str]  # kind of feature -> mode
-    only: frozenset[str] | None  # the observations that it is limited to
-    eps: float  # what is added to a deviation
+    only: frozenset[str] | None  # the observations to which the step is limited; None for all
+    eps: float  # the number that is added to a deviation
     statistics: tensors.TensorFile | None
 
     def needed(self, key: str, kind: str) -> tuple[str, ...]:
-        """The names of the statistics that it takes of a feature, in its file."""
+        """Returns the names, in the step's file, of the statistics that the step uses for a feature."""
         return tuple(f"{key}.{word}" for word in NEEDED.get(self.modes.get(kind, IDENTITY), ()))
 
     def leaves_out(self, key: str) -> bool:
-        """Whether it passes an observation on as it is, whatever the mode."""
+        """Returns whether the step passes an observation on unchanged, whatever the mode."""
         return key not in self.features or (self.only is not None and key not in self.only)
 
 
 def check(spec: Campaign, policy_path: str) -> Check:
-    """The check `statistics:POLICY_PATH`: what the policy is normalised by is there, fits and is sound."""
+    """Returns the check `statistics:POLICY_PATH`: the statistics that the policy needs are there, fit and are sound."""
 
     def judge() -> str:
         folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
@@ -78,7 +78,7 @@ def require(folder: Path, settings: EvalSettings, trusted: tuple[str, ...] = ())
 
 
 def findings(folder: Path, settings: EvalSettings, trusted: Collection[str] = ()) -> Iterator[Finding]:
-    """Everything that is wrong with the statistics of the checkpoint in `folder`."""
+    """Yields everything that is wrong with the statistics of the checkpoint in `folder`."""
     policy = read(folder, settings)
     if missing := list(_missing_state_files(folder)):
         yield from missing
@@ -98,7 +98,7 @@ def findings(folder: Path, settings: EvalSettings, trusted: Collection[str] = ()
 
 
 def _normalizers(path: Path) -> Iterator[Normalizer]:
-    """The normalising steps of one processor. Raises TrackaError for a state file that is missing or unsound."""
+    """Yields the normalising steps of one processor. Raises TrackaError for a state file that is missing or unsound."""
     for step, config in steps(path):
         if step.get("registry_name") == STEPS[path.name] or str(step.get("class", "")).endswith(CLASSES[path.name]):
             yield _normalizer(path, config, step.get("state_file"))
@@ -119,7 +119,7 @@ def _normalizer(path: Path, config: Mapping[str, Any], state: object) -> Normali
 
 
 def _missing_state_files(folder: Path) -> Iterator[Finding]:
-    """The files that a processor's step names and the checkpoint lacks."""
+    """Yields a finding for each file that a processor's step names and the checkpoint lacks."""
     for file in STEPS:
         for step, _ in steps(folder / file):
             state = step.get("state_file")
@@ -129,7 +129,7 @@ def _missing_state_files(folder: Path) -> Iterator[Finding]:
 
 
 def _absent(policy: Policy, path: Path, kinds: Mapping[str, str], remedy: str) -> Iterator[Finding]:
-    """A processor without any normalising step, where config.json says that features are normalised."""
+    """Yields a finding for a processor without normalising step where config.json says that features are normalised."""
     words = (f"{step.get('registry_name', '')} {step.get('class', '')}".lower() for step, _ in steps(path))
     modes = _modes(policy)
     used = [f"{key} ({modes[kind]})" for key, kind in kinds.items() if modes.get(kind, IDENTITY) != IDENTITY]
@@ -139,13 +139,13 @@ def _absent(policy: Policy, path: Path, kinds: Mapping[str, str], remedy: str) -
 
 
 def _modes(policy: Policy) -> dict[str, str]:
-    """The mode of each kind of feature by config.json."""
+    """Returns the mode of each kind of feature by config.json."""
     mapping = policy.config.get("normalization_mapping")
     return {str(kind): str(mode) for kind, mode in mapping.items()} if isinstance(mapping, dict) else {}
 
 
 def _maps(policy: Policy, step: Normalizer, kinds: Collection[str]) -> Iterator[Finding]:
-    """Modes that lerobot does not have, and those that differ from config.json's."""
+    """Yields findings for modes that lerobot does not have and for modes that differ from config.json's."""
     trained = _modes(policy)
     for kind in sorted(kinds):
         mode = step.modes.get(kind, IDENTITY)
@@ -157,7 +157,10 @@ def _maps(policy: Policy, step: Normalizer, kinds: Collection[str]) -> Iterator[
 
 
 def _unlike(step: Normalizer, trained: Features) -> Iterator[Finding]:
-    """Features that the step takes for something else than config.json does: it normalises by its own word."""
+    """Yields findings for features whose type or shape in the step differs from config.json's, and for an unsound eps.
+
+    The step normalises by the type and shape that the step itself names.
+    """
     for key, feature in trained.items():
         if key in step.features and step.features[key] != feature:
             kinds = [f"{kind} of {tensors.as_text(shape)}" for kind, shape in (step.features[key], feature)]
@@ -168,7 +171,7 @@ def _unlike(step: Normalizer, trained: Features) -> Iterator[Finding]:
 
 
 def _features(step: Normalizer, kinds: Mapping[str, str], remedy: str, trusted: Collection[str]) -> Iterator[Finding]:
-    """What is wrong with the statistics of each feature that the step has to normalise."""
+    """Yields what is wrong with the statistics of each feature that the step must normalise."""
     for key, kind in kinds.items():
         needed = step.needed(key, kind)
         if not needed:
@@ -191,7 +194,11 @@ def _values(
     names: tuple[str, ...],
     trusted: Collection[str],
 ) -> Iterator[Finding]:
-    """Shapes that do not fit, numbers that are none, and spreads that are negative or zero."""
+    """Yields findings for the values of one feature's statistics.
+
+    The faults are shapes that do not fit, numbers that are not finite, frames from 0 to 255, and spreads that are
+    negative or zero.
+    """
     path, shape = str(statistics.path), step.features[key][1] if key in step.features else None
     shapes = {name: statistics.tensors[name].shape for name in names}
     values = {name: statistics.values(name) for name in names}
@@ -225,17 +232,20 @@ def _spread(
 
 
 def _shapes(kind: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """The shapes that statistics of a feature may have: an image's are by channel."""
+    """Returns the shapes that a feature's statistics may have: an image's statistics may be by channel."""
     return (shape, shape[:1], (*shape[:1], *(1 for _ in shape[1:]))) if kind == "VISUAL" else (shape,)
 
 
 def _where(values: tuple[float, ...], fits: Callable[[float], bool]) -> str:
-    """The places of the numbers that fit, in words; empty where none does."""
+    """Returns the indices of the numbers that fit, as text; empty where no number fits."""
     return some([str(place) for place, value in enumerate(values) if fits(value)])
 
 
 def _disagreement(normalizers: Iterable[Normalizer]) -> Iterator[Finding]:
-    """Statistics of the action that differ between the two processors, which were trained with one dataset."""
+    """Yields findings for the action's statistics that differ between the two processors.
+
+    Both processors were trained with one dataset, so their statistics must be equal.
+    """
     known = [step.statistics for step in normalizers if step.statistics is not None]
     for one, other in itertools.pairwise(known):
         for name in sorted(one.tensors.keys() & other.tensors.keys()):
@@ -244,12 +254,12 @@ def _disagreement(normalizers: Iterable[Normalizer]) -> Iterator[Finding]:
 
 
 def _bits(statistics: tensors.TensorFile, name: str) -> list[str]:
-    """The numbers of one statistic as texts, so that those that are no numbers are equal to themselves."""
+    """Returns the numbers of one statistic as texts, so that NaN is equal to itself."""
     return list(map(str, statistics.values(name)))
 
 
 def _evidence(folder: Path) -> str:
-    """What is normalised, and by which statistics."""
+    """Returns as text what is normalised, and by which statistics."""
     lines: dict[str, None] = {}
     for file in STEPS:
         for step in _normalizers(folder / file):

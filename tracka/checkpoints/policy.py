@@ -1,4 +1,4 @@
-"""What a policy was made for, by its checkpoint's JSON and the headers of its statistics; nothing else is read."""
+"""Reads what a policy was made for, from its checkpoint's JSON and the headers of its statistics, and nothing else."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,8 @@ from ..core.errors import Finding, TrackaError
 from ..core.lerobot_facts import ACTION, STATE
 from . import tensors
 
-# Types that go on with those of their cameras that are there; types that want each, in frames of the size declared.
+# TOLERANT types run with those of their cameras that are there; STRICT types need every camera, in frames of the
+# declared size.
 TOLERANT = ("pi0", "pi05", "pi0_fast", "smolvla", "xvla")
 STRICT = ("act", "diffusion", "multi_task_dit", "tdmpc", "vqbet")
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
@@ -21,19 +22,20 @@ Features = dict[str, tuple[str, tuple[int, ...]]]  # key -> type and shape
 
 @dataclass(frozen=True)
 class Policy:
-    """What a policy was made for. `spare` of its cameras may be missing; None where nobody has looked at its code."""
+    """Describes what a policy was made for."""
 
     where: str
     kind: str
     config: Mapping[str, Any]
     inputs: Features
     outputs: Features
-    statistics: Mapping[str, int]  # key -> numbers of its mean and deviation, where they are used
+    statistics: Mapping[str, int]  # key -> how many numbers its statistics have, where they are used
     names: Mapping[str, str]  # the rename_map that the checkpoint was saved with
     step_names: tuple[str, ...]  # registered names of the preprocessor's steps
 
     @property
     def cameras(self) -> dict[str, tuple[int, ...]]:
+        """Returns the shape of each camera by key; a camera that only `empty_cameras` adds has the shape ()."""
         count = self.config.get("empty_cameras")
         empty = range(count if isinstance(count, int) else 0)
         added = {f"observation.images.empty_camera_{index}": () for index in empty}
@@ -43,13 +45,14 @@ class Policy:
 
     @property
     def spare(self) -> int | None:
+        """Returns how many of the cameras may be missing; None for a type whose code has not been examined."""
         if self.kind in TOLERANT:
             return len(self.cameras) - 1
         return {**dict.fromkeys(STRICT, 0), "evo1": int(self.config.get("empty_cameras") or 0)}.get(self.kind)
 
 
 def read(folder: Path, settings: EvalSettings = EvalSettings()) -> Policy:  # noqa: B008 - frozen
-    """What the checkpoint in `folder` was made for, the campaign's own flags for the policy put over it."""
+    """Returns what the checkpoint in `folder` was made for, the campaign's policy flags put over its config.json."""
     path = folder / "config.json"
     config = files.read_json(path) | overrides(settings)
     return Policy(
@@ -65,17 +68,20 @@ def read(folder: Path, settings: EvalSettings = EvalSettings()) -> Policy:  # no
 
 
 def overrides(settings: EvalSettings) -> dict[str, Any]:
-    """What the campaign's own flags put over a checkpoint's config.json."""
+    """Returns what the campaign's own flags put over a checkpoint's config.json."""
     return {key.removeprefix("policy."): value for key, value in settings.flags.items() if key.startswith("policy.")}
 
 
 def distinct(settings: Iterable[EvalSettings]) -> list[EvalSettings]:
-    """The settings, those left out that put the same over a config.json as one before them."""
+    """Returns the settings without those that put the same over a config.json as settings before them."""
     return list({repr(overrides(each)): each for each in settings}.values())
 
 
 def features(table: Mapping[str, Any] | None) -> Features:
-    """A JSON table of features. Raises AttributeError, KeyError, TypeError or ValueError for another form."""
+    """Returns the features of a JSON table.
+
+    Raises AttributeError, KeyError, TypeError or ValueError where the table has another form.
+    """
     return {str(key): (str(item["type"]), tuple(map(int, item["shape"]))) for key, item in (table or {}).items()}
 
 
@@ -84,7 +90,7 @@ def _features(path: Path, config: Mapping[str, Any], key: str) -> Features:
         found = features(config[key])
     except KeyError:
         if key not in config:
-            return {}  # lerobot then takes the environment's
+            return {}  # lerobot then takes the environment's features
         found = None
     except (AttributeError, TypeError, ValueError):
         found = None
@@ -95,7 +101,7 @@ def _features(path: Path, config: Mapping[str, Any], key: str) -> Features:
 
 
 def steps(processor: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """The steps in a processor's JSON file, each with its config."""
+    """Yields the steps in a processor's JSON file, each with its config."""
     listed = files.read_json(processor).get("steps")
     for step in listed if isinstance(listed, list) else ():
         if isinstance(step, dict):
@@ -104,7 +110,7 @@ def steps(processor: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any
 
 
 def _named(processor: Path, name: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
-    """The steps of this registered name, each with its config."""
+    """Yields the steps with this registered name, each with its config."""
     yield from ((step, config) for step, config in steps(processor) if step.get("registry_name") == name)
 
 
@@ -116,7 +122,7 @@ def _names(folder: Path) -> dict[str, str]:
 
 
 def _statistics(folder: Path) -> Iterator[tuple[str, int]]:
-    """How many numbers the state and the action are normalised by, where they are."""
+    """Yields the state and the action, where they are normalised, each with how many numbers its statistics have."""
     for (file, name), key, kind in zip(STEPS.items(), (STATE, ACTION), ("STATE", "ACTION"), strict=True):
         for step, config in _named(folder / file, name):
             modes = config.get("norm_map")
@@ -126,7 +132,10 @@ def _statistics(folder: Path) -> Iterator[tuple[str, int]]:
 
 
 def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes in a file of statistics; none where it cannot be read, which `statistics:` reports."""
+    """Returns the shapes in a file of statistics.
+
+    Returns none where the file cannot be read, which the check `statistics:` reports.
+    """
     try:
         return {name: tensor.shape for name, tensor in tensors.read(path).tensors.items() if tensor.shape}
     except (OSError, TrackaError):

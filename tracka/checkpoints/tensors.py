@@ -1,8 +1,8 @@
-"""The tensors of a safetensors file: types and shapes by its header, and the values of small ones.
+"""Reads safetensors files: the types and shapes of tensors from the header, and the values of small tensors.
 
 The format is documented at https://huggingface.co/docs/safetensors: 8 bytes with the header's length, the header as
-JSON, then the tensors' bytes without gaps. The library checks all of it; what it finds wrong is said here in words that
-lead to the remedy, because its own ("MetadataIncompleteBuffer") do not.
+JSON, then the tensors' bytes without gaps. The safetensors library checks all of this, but its messages
+("MetadataIncompleteBuffer") do not lead to the remedy, so this module words its own findings.
 """
 
 import json
@@ -16,16 +16,19 @@ from ..core import memo
 from ..core.errors import Finding, TrackaError
 
 POINTER = b"version https://git-lfs.github.com/spec/"
-LENGTH = 8  # bytes of the header's length
-HEADER = 100_000_000  # bytes of a header at most, by the format
+LENGTH = 8  # bytes that hold the header's length
+HEADER = 100_000_000  # the largest header that the format allows, in bytes
 AGAIN = "Copy the file again from where it was trained; one from the hub: `hf download REPOSITORY --force-download`"
-# Types that hold plain numbers, as the module struct calls them, and BF16 as the upper half of a float32.
+# Type of plain numbers -> its letter in the module `struct`; BF16 is read as the upper half of a float32.
 TYPES = {"F64": "d", "F32": "f", "F16": "e", "BF16": "H", "I64": "q", "I32": "i", "I16": "h", "I8": "b", "U8": "B"}
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """One tensor of a file. `dtype` is the format's word, such as F32; `start` and `end` are bytes after the header."""
+    """Describes one tensor of a file.
+
+    `dtype` is the format's word, such as F32; `start` and `end` are offsets in bytes after the header.
+    """
 
     dtype: str
     shape: tuple[int, ...]
@@ -35,7 +38,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """A sound safetensors file: its tensors by name, the texts of its metadata, and where its data begin."""
+    """Describes a sound safetensors file: its tensors by name, the texts of its metadata, and where its data begin."""
 
     path: Path
     tensors: dict[str, Tensor]
@@ -43,7 +46,7 @@ class TensorFile:
     data: int
 
     def values(self, name: str) -> tuple[float, ...]:
-        """The numbers of one tensor, row by row. Raises TrackaError for a type that holds no plain numbers."""
+        """Returns the numbers of one tensor, row by row. Raises TrackaError for a type that holds no plain numbers."""
         tensor = self.tensors[name]
         if tensor.dtype not in TYPES:
             what = f"{name} is of type {tensor.dtype}, which holds no plain numbers"
@@ -60,13 +63,16 @@ class TensorFile:
 
 
 def as_text(shape: Sequence[int]) -> str:
-    """A shape as a message has it, such as 3 x 96 x 96."""
+    """Returns a shape as text for messages, such as 3 x 96 x 96."""
     return " x ".join(map(str, shape)) or "of a single number"
 
 
 @memo.remembered
 def read(path: Path) -> TensorFile:
-    """Reads the header of a safetensors file. Raises TrackaError naming what is wrong with a file that is none."""
+    """Reads the header of a safetensors file and returns the file's description.
+
+    Raises TrackaError naming what is wrong where the file is no sound safetensors file.
+    """
     with path.open("rb") as file:
         start = file.read(max(len(POINTER), LENGTH))
         if start.startswith(POINTER):
@@ -87,7 +93,7 @@ def read(path: Path) -> TensorFile:
 
 
 def faults(path: Path) -> Sequence[Finding]:
-    """What is wrong with a safetensors file; nothing where it is sound."""
+    """Returns the findings about an unsound safetensors file; empty where the file is sound."""
     try:
         read(path)
     except TrackaError as error:
@@ -115,7 +121,10 @@ def _tensor(path: Path, name: str, item: Any) -> Tensor:
 
 
 def _require_sound(path: Path) -> None:
-    """Lets the library check the rest: types, sizes, places that overlap, bytes that belong to no tensor."""
+    """Raises TrackaError where the library finds another fault.
+
+    The library checks types, sizes, places that overlap, and bytes that belong to no tensor.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

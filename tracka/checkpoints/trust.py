@@ -1,10 +1,10 @@
-"""What a policy brings that could run code of its own, found by reading alone: nothing of it is imported or unpickled.
+"""Finds what a policy brings that could run code of its own, by reading files alone: nothing is imported or unpickled.
 
-A checkpoint is made of kinds of files that are known to be harmless, if their contents are what their names say. Any
-other file may be a pickle, code or an archive of them. lerobot also imports what a processor step's `class` names and
-every installed `lerobot_*` plug-in, and some JSON keys ask for code from elsewhere. All of this is refused unless
+A checkpoint consists of kinds of files that are known to be harmless if their contents match their names. Any other
+file may be a pickle, code or an archive of them. lerobot also imports the class that a processor step's `class` names
+and every installed `lerobot_*` plug-in, and some JSON keys ask for code from elsewhere. All of this is refused unless
 `trusted` below `[security]` names it: a plug-in by its distribution, a class by its dotted path, a file by its path in
-the checkpoint, a key as `config.json:auto_map`; with `NAME:` before it in what is loaded by name.
+the checkpoint, a key as `config.json:auto_map`. `NAME:` precedes the entry for a thing that is loaded by name.
 """
 
 import io
@@ -19,12 +19,12 @@ from typing import Any
 from ..core import files, memo
 from ..core.errors import Finding, UsageError
 
-OWN_PLUGINS = ("lerobot_policy_replay",)  # what Track A itself brings, for known answers
-TEXTS = (".txt", ".md", ".jinja", ".tiktoken", ".metadata", ".lock")  # the last two are the hub's client's own
+OWN_PLUGINS = ("lerobot_policy_replay",)  # Track A's own plug-in, for expected outcomes
+TEXTS = (".txt", ".md", ".jinja", ".tiktoken", ".metadata", ".lock")  # the hub's client writes files of the last two
 NAMES = (".gitattributes", ".gitignore", "CACHEDIR.TAG", "LICENSE", "NOTICE")
-# What is no text: where its mark stands, and the mark.
+# Suffix of a file that is no text -> the offset of its mark, and the mark.
 MARKS = {
-    ".safetensors": (8, b"{"),  # after the length of its header, whose bytes may look like anything
+    ".safetensors": (8, b"{"),  # the mark follows the header's length, which may have any bytes
     ".model": (0, b"\n"),  # sentencepiece
     ".png": (0, b"\x89PNG"),
     ".jpg": (0, b"\xff\xd8\xff"),
@@ -33,13 +33,13 @@ MARKS = {
     ".webp": (8, b"WEBP"),
     ".mp4": (4, b"ftyp"),
 }
-IMPORTS = ("GLOBAL", "STACK_GLOBAL", "INST")  # how a pickle names what it calls
+IMPORTS = ("GLOBAL", "STACK_GLOBAL", "INST")  # the opcodes by which a pickle names what it calls
 UNKNOWN = "no kind of file that is known to be harmless: it may be a pickle, code or an archive of them"
 OTHER = "its content is not what its name says, so it may be a pickle, code or an archive of them"
-# Policies that let what they load by name bring its code, where need.py does not say what that is.
+# Types whose policies let a thing loaded by name bring its own code; need.py does not list what they load.
 REMOTE_TYPES = ("gaussian_actor", "groot", "wall_x")
 STEP = re.compile(rf"lerobot\.(processor|policies)\.(?!{'|'.join(REMOTE_TYPES)})[\w.]*[A-Z]\w*(Step|Processor)")
-# The keys by which a step loads something, and need.py says what.
+# The keys by which a processor step loads something that need.py lists.
 STEP_NAMES = ("tokenizer_name", "action_tokenizer_name", "paligemma_tokenizer_name", "processor_name")
 REMOTE = ("auto_map", "trust_remote_code")
 ADAPTER = (
@@ -51,7 +51,7 @@ ADAPTER = (
     "peft_type",
     "tokenizer_name_or_path",
 )
-LORA = "LORA"  # the one peft_type whose loading has been read: others load prompts, adapters and models by name
+LORA = "LORA"  # the only peft_type whose loading code has been read: others load prompts, adapters, models by name
 REMEDY = (
     "Look at it, then trust it by name: trusted = [{name}] below [security] in campaign.toml; "
     "for one preflight, not for rows: --trust {name}"
@@ -62,9 +62,9 @@ REMEDY = (
 def policy_faults(
     folder: Path, trusted: tuple[str, ...] = (), prefix: str = "", patterns: tuple[str, ...] = ("*",)
 ) -> tuple[Finding, ...]:
-    """What of the files in `folder` that fit `patterns` could run code; nothing where each is trusted by name.
+    """Returns findings for the files in `folder` that fit `patterns`, could run code and are not trusted by name.
 
-    `prefix` stands before the names of what is not the checkpoint's own.
+    `prefix` precedes the trusted names of files that are not the checkpoint's own.
     """
     return tuple(_policy_faults(folder, trusted, prefix, patterns))
 
@@ -79,7 +79,10 @@ def _policy_faults(folder: Path, trusted: Collection[str], prefix: str, patterns
 
 
 def plugin_faults(plugins: Sequence[str], trusted: Collection[str] = ()) -> Iterator[Finding]:
-    """The plug-ins, as `name version`, that nobody has named: lerobot-eval would import each at its start."""
+    """Yields a finding for each plug-in, given as `name version`, that is not trusted.
+
+    lerobot-eval would import each of these plug-ins at its start.
+    """
     for plugin in plugins:
         name = plugin.split()[0]
         if name not in (*OWN_PLUGINS, *trusted):
@@ -88,13 +91,13 @@ def plugin_faults(plugins: Sequence[str], trusted: Collection[str] = ()) -> Iter
 
 
 def require_plugins(plugins: Sequence[str], trusted: Collection[str] = ()) -> None:
-    """Raises UsageError naming the plug-ins that nobody trusts."""
+    """Raises UsageError naming the plug-ins that are not trusted."""
     if found := list(plugin_faults(plugins, trusted)):
         raise UsageError(found)
 
 
 def _faults(name: str, path: Path) -> Iterator[tuple[str, str]]:
-    """What is wrong with a file: the name to trust, and why."""
+    """Yields each fault of a file as the name to trust and the reason."""
     kind = path.suffix.lower()
     if kind == ".json":
         yield from _json(name, path)
@@ -113,7 +116,7 @@ def _marked(path: Path, place: int, mark: bytes) -> bool:
 
 
 def _is_text(data: bytes) -> bool:
-    """Whether it is text, and no pickle: those of protocol 0 are text too."""
+    """Returns whether `data` is text and not a pickle: a pickle of protocol 0 is text too."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -122,16 +125,16 @@ def _is_text(data: bytes) -> bool:
 
 
 def _is_pickle(data: bytes) -> bool:
-    """Whether it is a whole pickle, of any protocol, that imports something."""
+    """Returns whether `data` is a whole pickle, of any protocol, that imports something."""
     try:
-        pickletools.dis(data, io.StringIO())  # which also follows the stack
+        pickletools.dis(data, io.StringIO())  # `dis` also checks the pickle's stack
         return any(opcode.name in IMPORTS for opcode, _, _ in pickletools.genops(data))
-    except Exception:  # it raises whatever its readers of arguments meet in what is no pickle
+    except Exception:  # on other data, the readers of arguments raise errors of any kind
         return False
 
 
 def _json(name: str, path: Path) -> Iterator[tuple[str, str]]:
-    """What a JSON file asks to be imported or loaded."""
+    """Yields each thing that a JSON file asks lerobot to import or load, as the name to trust and the reason."""
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
@@ -144,7 +147,7 @@ def _json(name: str, path: Path) -> Iterator[tuple[str, str]]:
 
 
 def _keys(file: str, value: Any) -> Iterator[tuple[str, str]]:
-    """The keys that ask for more than lerobot itself, each with what it does."""
+    """Yields the keys that ask for more than lerobot itself, each with what the key does."""
     top = value if isinstance(value, dict) else {}
     if file == "config.json" and top.get("type") in REMOTE_TYPES:
         yield "type", f"policies of type {top['type']} load what their config.json names, its code too"
@@ -160,7 +163,11 @@ def _keys(file: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _asks(key: str, adapter: dict[str, Any]) -> bool:
-    """Whether an adapter's key asks for something; PEFT itself notes the class in lerobot that was adapted."""
+    """Returns whether an adapter's key asks for something that is not known.
+
+    The peft_type LORA is known, and so is the class of lerobot that was adapted, which PEFT itself notes in
+    `auto_mapping`.
+    """
     found = adapter.get(key)
     library = found.get("parent_library") if isinstance(found, dict) else None
     known = {"auto_mapping": str(library).startswith("lerobot."), "peft_type": found == LORA}
@@ -168,7 +175,7 @@ def _asks(key: str, adapter: dict[str, Any]) -> bool:
 
 
 def _names(step: dict[str, Any]) -> Iterator[str]:
-    """The keys by which a step loads something that need.py does not know of."""
+    """Yields the keys by which a processor step loads something that need.py does not know of."""
     config = step.get("config")
     for key, found in config.items() if isinstance(config, dict) else ():
         if found and isinstance(found, str) and key.endswith(("_name", "_path")) and key not in STEP_NAMES:
@@ -176,18 +183,18 @@ def _names(step: dict[str, Any]) -> Iterator[str]:
 
 
 def _steps(value: Any) -> list[dict[str, Any]]:
-    """The steps of a processor."""
+    """Returns the steps of a processor."""
     steps = value.get("steps") if isinstance(value, dict) else None
     return [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
 
 
 def _classes(value: Any) -> Iterator[str]:
-    """The classes that a processor's steps import: a registered name is looked up, not imported."""
+    """Yields the classes that a processor's steps import: a step with a registered name is looked up, not imported."""
     yield from (str(step["class"]) for step in _steps(value) if "registry_name" not in step and "class" in step)
 
 
 def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key and value, at any depth."""
+    """Yields every key and value of a JSON value, at any depth."""
     waiting = [value]
     while waiting:
         each = waiting.pop()

@@ -1,6 +1,6 @@
-"""Whether a checkpoint's weights can be read by lerobot 0.6.1, by the headers of its files: no weights are read.
+"""Checks whether lerobot 0.6.1 can read a checkpoint's weights, by the headers of its files: no weights are read.
 
-lerobot reads one file, model.safetensors. Every other form is named with the way to bring it into this one.
+lerobot reads one file, model.safetensors. Every other form is reported with the way to bring it into this form.
 """
 
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from ..core.check import Check, guarded
 from ..core.errors import Finding, TrackaError
 from . import adapter, checkpoint, form, tensors
 
-CHECK = "weights:"  # before the path of a checkpoint: the name of its check
+CHECK = "weights:"  # the check's name is this, followed by the checkpoint's path
 
 
 def check(spec: Campaign, policy_path: str) -> Check:
-    """The check `weights:POLICY_PATH`: every safetensors file is whole, and an adapter has its base."""
+    """Returns the check `weights:POLICY_PATH`: every safetensors file is whole, and an adapter has its base."""
     return guarded(f"{CHECK}{policy_path}", partial(_read, spec, policy_path))
 
 
@@ -38,7 +38,7 @@ def _size(path: Path) -> str:
 
 
 def require(folder: Path, root: Path) -> None:
-    """Raises TrackaError naming everything that keeps lerobot from the weights and statistics in `folder`.
+    """Raises TrackaError naming everything that keeps lerobot from loading the weights and statistics in `folder`.
 
     `root` is the campaign's folder, from which an adapter's base is looked for.
     """
@@ -47,7 +47,7 @@ def require(folder: Path, root: Path) -> None:
 
 
 def findings(folder: Path, root: Path) -> Iterator[Finding]:
-    """What is wrong with the checkpoint's safetensors files, and with an adapter and its base."""
+    """Yields what is wrong with the checkpoint's safetensors files, and with an adapter and its base."""
     for path in files.walk_files(folder):
         if path.suffix == ".safetensors":
             yield from tensors.faults(path)

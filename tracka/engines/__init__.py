@@ -1,1 +1,5 @@
-"""What plays episodes: lerobot-eval and the resident engine, their flags, metrics, failures and certificates."""
+"""Describes what plays episodes: lerobot-eval and the resident engine.
+
+Here are their flags, code and versions, metrics, failures and parity certificates. When an engine is started, and with
+which row, is decided in `runs/`.
+"""

@@ -1,7 +1,8 @@
-"""The content of the code that an evaluation imports, where a version does not tell it. Nothing is imported here.
+"""Hashes the code that an evaluation imports, where a version does not identify it. None of that code is imported here.
 
-lerobot, LIBERO and robosuite count by their files, because people mend them in place; so does each package that is
-installed editable, and what a row's process finds on PYTHONPATH before the installed package of that name.
+lerobot, LIBERO and robosuite are hashed by their files, because people mend them in place. The same is done for each
+package that is installed editable, and for what a row's process finds on PYTHONPATH before the installed package of
+that name.
 """
 
 import contextlib
@@ -19,10 +20,10 @@ from . import discover, software
 
 # Distribution -> the package that is imported from it.
 IN_PLACE = {"hf-libero": "libero", "lerobot": "lerobot", "robosuite": "robosuite"}
-CUSTOMIZE = ("sitecustomize", "usercustomize")  # imported by each Python that finds them
-# Track A plays no episode. The others are names of a project's own folders that some packages install by mistake.
+CUSTOMIZE = ("sitecustomize", "usercustomize")  # each Python that finds them imports them
+# Track A plays no episode. The other names are of a project's own folders, which some packages install by mistake.
 OTHERS = ("tracka", "build", "docs", "examples", "test", "tests", "wandb")
-# LIBERO's tasks count by the folders that its config.yaml names.
+# LIBERO's tasks are hashed in the folders that its config.yaml names, so a package's own are left out.
 PACKAGE = Kind(left_out=("__pycache__", "bddl_files", "init_files"), follows_links=True)
 FOLDER = Kind(follows_links=True)
 LIBERO_KEYS = ("bddl_files", "init_states")
@@ -30,7 +31,7 @@ LIBERO_KEYS = ("bddl_files", "init_states")
 
 @memo.remembered
 def hashes(root: Path) -> dict[str, str]:
-    """The hash of each package that counts by its content, by its name; `root` is where a row's process starts."""
+    """Returns the hash of each package that is identified by its content, by name; a row's process starts in `root`."""
     packages, site = software.packages(root), _site_folders(root)
     found = {name: _package(module, site) for name, module in IN_PLACE.items() if name in packages.versions}
     for name, (folder, *modules) in packages.editable.items():
@@ -38,12 +39,12 @@ def hashes(root: Path) -> dict[str, str]:
         found[name] = _joined([*parts, digest.of_kind(Path(folder), digest.SOURCES)])
     found |= {name: _package(name, site) for name in CUSTOMIZE if _spec(name, site)}
     for name, value in (*_libero_tasks(root), *_on_python_path(root, site)):
-        found.setdefault(name, value)  # of two modules on PYTHONPATH the first is imported
+        found.setdefault(name, value)  # Python imports the first of two on PYTHONPATH
     return found
 
 
 def _libero_tasks(root: Path) -> Iterator[tuple[str, str]]:
-    """The hashes of LIBERO's task definitions and of its init states, in the folders that its config.yaml names."""
+    """Yields the hashes of LIBERO's task definitions and init states, in the folders that its config.yaml names."""
     import yaml
 
     path = root / environment.libero_config_path() / "config.yaml"
@@ -56,8 +57,11 @@ def _libero_tasks(root: Path) -> Iterator[tuple[str, str]]:
 
 
 def _site_folders(root: Path) -> list[str]:
-    """The folders from which a row's process imports what is installed: those that hold distributions, and those that
-    they add with .pth files. Our own process may have more, such as the folder that it was started in."""
+    """Returns the folders from which a row's process imports installed packages.
+
+    These folders hold distributions, or are added by .pth files in a folder that does. The import path of our own
+    process may have more folders, such as the one that the process was started in.
+    """
     others = {os.path.realpath(folder) for folder in discover.python_path(root)}
     holding = [os.path.realpath(folder) for folder, state in discover.path_state() if _is_site(state)]
     site = [folder for folder in dict.fromkeys(holding) if folder not in others]
@@ -65,7 +69,10 @@ def _site_folders(root: Path) -> list[str]:
 
 
 def _is_site(state: Sequence[discover.Stamps]) -> bool:
-    """Whether packages are installed in a folder with these distributions; a checkout may hold an .egg-info."""
+    """Returns whether packages are installed in a folder with these distributions.
+
+    An .egg-info alone does not count, because a checkout may hold one.
+    """
     return any(name.endswith(".dist-info") for name, _ in state)
 
 
@@ -77,26 +84,29 @@ def _added(site: Path) -> Iterator[str]:
 
 
 def _package(module: str, site: Sequence[str]) -> str:
-    """The hash of a package's files, wherever it would be imported from; that of no files where nothing would be."""
+    """Returns the hash of a package's files, wherever it would be imported from, or of no files if it is not found."""
     spec = _spec(module, site)
     folders = list(spec.submodule_search_locations or [str(spec.origin)]) if spec else []
     return _joined([digest.of_kind(Path(folder), PACKAGE) for folder in folders])
 
 
 def _spec(module: str, site: Sequence[str]) -> ModuleSpec | None:
-    """Where an installed module is found: in the site folders, or by the finder of one that is installed editable."""
+    """Returns where an installed module is found: in the site folders, or by the finder of an editable install."""
     spec = PathFinder.find_spec(module, list(site))
-    if spec and spec.loader:  # none for a mere folder, which comes last
+    if spec and spec.loader:  # a mere folder has no loader and comes last
         return spec
     editable = (finder for finder in sys.meta_path if str(getattr(finder, "__module__", "")).startswith("__editable__"))
     return next((found for finder in editable if (found := finder.find_spec(module, None))), None)
 
 
 def _on_python_path(root: Path, site: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What a row's process imports from PYTHONPATH instead of the installed or standard module of that name."""
+    """Yields the name and hash of each module that a row's process imports from PYTHONPATH.
+
+    Such a module replaces the installed or standard module of its name.
+    """
     for place in discover.python_path(root):
         folder = Path(place)
-        if folder.is_file():  # a zip, which Python imports from
+        if folder.is_file():  # a zip file, from which Python imports too
             yield f"PYTHONPATH: {folder.name}", digest.of_kind(folder, FOLDER)
         for path in _entries(folder) if os.path.realpath(place) not in site else ():
             if _is_module(path) and _comes_first(path.name.partition(".")[0], site):
@@ -115,7 +125,7 @@ def _is_module(path: Path) -> bool:
 
 
 def _comes_first(name: str, site: Sequence[str]) -> bool:
-    """Whether a module of this name hides another, or is imported for its name alone."""
+    """Returns whether a module of this name hides another module, or is imported for its name alone."""
     if name in CUSTOMIZE or name in sys.stdlib_module_names or name in IN_PLACE.values():
         return True
     if software.canonical_name(name) in software.OPTIONAL:

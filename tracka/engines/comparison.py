@@ -1,7 +1,7 @@
-"""The same episodes played twice, compared quantity by quantity.
+"""Compares two plays of the same episodes, quantity by quantity.
 
-Guarantees: quantities are compared in the order of cause and effect, so the first that differs is the one to look at;
-nothing that was not recorded counts as equal.
+Guarantees: quantities are compared in the order of cause and effect, so the first quantity that differs is the one to
+look at; a quantity that was not recorded does not count as equal.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ABSENT = "not recorded"
-BEYOND = 1e9  # a difference of actions that are no numbers
+BEYOND = 1e9  # stands for the difference of actions that are NaN or infinite
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode as an engine recorded it: its line of episodes.jsonl, and the file of its actions, (steps, 7)."""
+    """Holds one episode as an engine recorded it.
+
+    `line` is the episode's line of episodes.jsonl, and `actions_file` is the file of its actions, of shape (steps, 7).
+    """
 
     line: Json
     actions_file: Path
@@ -34,7 +37,10 @@ class Episode:
 
     @cached_property
     def actions(self) -> "NDArray[Any]":
-        """Raises UsageError where the actions cannot be read, or are not those of the line."""
+        """Returns the actions as float32, of shape (steps, 7).
+
+        Raises UsageError where the actions cannot be read, or are not those of the line.
+        """
         import numpy as np
 
         try:
@@ -46,7 +52,7 @@ class Episode:
         return found
 
 
-Played = Mapping[tuple[int, int], Episode]  # (LIBERO task, episode) -> how it was played
+Played = Mapping[tuple[int, int], Episode]  # (LIBERO task, episode) -> the episode as it was played
 NEEDED = (
     "suite",
     "task",
@@ -61,7 +67,7 @@ NEEDED = (
 
 
 def read(folder: Path) -> Played:
-    """The episodes that an engine has recorded in its output folder. Raises UsageError where they cannot be read."""
+    """Returns the episodes that an engine recorded in its output folder. Raises UsageError for an unreadable record."""
     path = folder / "episodes.jsonl"
     played: dict[tuple[int, int], Episode] = {}
     for line in files.read_lines(path):
@@ -77,13 +83,16 @@ def read(folder: Path) -> Played:
 
 @dataclass(frozen=True)
 class Difference:
-    """The first quantity in which two plays of an episode differ; `size` is the largest of an action's numbers."""
+    """Describes the first quantity in which two plays of an episode differ.
+
+    `size` is the largest difference of a number in the actions that both plays have.
+    """
 
     episode: str
     quantity: str
     step: int | None = None  # control step, from 0
     size: float | None = None
-    told: str = ""  # both values, where they say something
+    told: str = ""  # both values, where the values are informative
 
     def __str__(self) -> str:
         at = "" if self.step is None else f" at step {self.step}"
@@ -92,7 +101,7 @@ class Difference:
 
 
 def first_difference(first: Episode, second: Episode) -> Difference | None:
-    """None for plays that are the same to the bit in all that was recorded."""
+    """Returns the first difference of two plays; None where all that was recorded is the same to the bit."""
     return next((found for look in QUANTITIES if (found := look(first, second))), None)
 
 
@@ -102,7 +111,7 @@ def _first_state(first: Episode, second: Episode) -> Difference | None:
 
 
 def _course(first: Episode, second: Episode) -> Difference | None:
-    """Observations and actions, step by step: what is seen before a step comes before what is done in it."""
+    """Returns the first difference in observations and actions: a step's observation comes before its action."""
     seen, done = _other_observation(first, second), _other_action(first, second)
     if seen is not None and (done is None or seen[0] <= done[0]):
         return Difference(first.name, "observation", seen[0], told=seen[1])
@@ -110,7 +119,10 @@ def _course(first: Episode, second: Episode) -> Difference | None:
 
 
 def _other_observation(first: Episode, second: Episode) -> tuple[int, str] | None:
-    """The first step that both looked at and saw otherwise; the one before the first action must have been seen."""
+    """Returns the first step that both plays observed, and observed differently, with a note; None without one.
+
+    Both plays must have recorded the observation before the first action; otherwise step 0 is returned as not recorded.
+    """
     seen, again = (episode.line.get("observations", {}) for episode in (first, second))
     if not {"0"} <= seen.keys() & again.keys():
         return 0, ABSENT
@@ -119,7 +131,7 @@ def _other_observation(first: Episode, second: Episode) -> tuple[int, str] | Non
 
 
 def _other_action(first: Episode, second: Episode) -> tuple[int, float] | None:
-    """The first step in which another action was taken, and by how much its numbers differ."""
+    """Returns the first step with different actions, and the largest difference of a number over all common steps."""
     if first.line["actions_sha"] == second.line["actions_sha"]:
         return None
     common = min(len(first.actions), len(second.actions))
@@ -149,25 +161,28 @@ QUANTITIES: Sequence[Look] = (
 
 
 def begins_alike(first: Episode, second: Episode) -> bool:
-    """Whether init state and first observation are the same to the bit."""
+    """Returns whether init state and first observation are the same to the bit."""
     seen, again = (episode.line.get("observations", {}).get("0") for episode in (first, second))
     return _first_state(first, second) is None and seen is not None and seen == again
 
 
 def first_chunk(first: Episode, second: Episode, chunk: int) -> float:
-    """The largest difference of a number in the actions of the first `chunk` steps."""
+    """Returns the largest difference of a number in the actions of the first `chunk` steps, at most BEYOND."""
     steps = min(chunk, len(first.actions), len(second.actions))
     largest = float(abs(first.actions[:steps] - second.actions[:steps]).max())
-    return largest if largest < BEYOND else BEYOND  # which NaN is not
+    return largest if largest < BEYOND else BEYOND  # NaN is not below it
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two plays of the same episodes, counted. `differing` has the first difference of each episode that has one."""
+    """Counts how far two plays of the same episodes agree.
+
+    `differing` holds the first difference of each episode that has one.
+    """
 
     episodes: int
-    same: int  # to the bit in every quantity
-    same_begin: int  # init state and first observation
+    same: int  # episodes that are the same to the bit in every quantity
+    same_begin: int  # episodes with the same init state and first observation
     same_outcome: int
     successes: tuple[int, int]
     first_chunk: float  # the largest difference in the first chunks of the episodes that begin alike
@@ -175,11 +190,12 @@ class Comparison:
 
     @property
     def exact(self) -> bool:
+        """Returns whether there are episodes, and all of them are the same to the bit."""
         return self.same == self.episodes > 0
 
 
 def compare(first: Played, second: Played, chunk: int = 1) -> Comparison:
-    """Raises UsageError where the two are not of the same episodes."""
+    """Compares two plays and returns the counts. Raises UsageError where the plays are not of the same episodes."""
     if first.keys() != second.keys():
         odd = sorted(first.keys() ^ second.keys())
         raise UsageError(Finding("parity", f"only one engine played {some([str(each) for each in odd])}", "Run again"))

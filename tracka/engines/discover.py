@@ -1,9 +1,9 @@
-"""What the installed lerobot-eval understands: `cli_capabilities.json` and the raw help beside it.
+"""Discovers which flags the installed lerobot-eval has: writes `cli_capabilities.json` and the raw help beside it.
 
-Measured on lerobot 0.6.1: `--version` is refused, a bare `--help` hides every flag of an environment or a policy
-type, and the path flags are never listed. So the help is asked for one environment and one policy type at a time and
-merged, the version comes from the package's metadata, and `PATH_FLAGS` are added. One help costs about 18 s, so
-answers are kept by lerobot's version, its plug-ins and the program itself.
+Measured on lerobot 0.6.1: `--version` is refused, a bare `--help` hides every flag of an environment or a policy type,
+and the path flags are never listed. Therefore the help is requested for one environment and one policy type at a time
+and merged, the version comes from the package's metadata, and `PATH_FLAGS` are added. One help takes about 18 s, so
+answers are cached by lerobot's version, its plug-ins and the program itself.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ PATH_FLAGS = ("--policy.path",)
 PLUGIN_PREFIXES = ("lerobot_robot_", "lerobot_camera_", "lerobot_teleoperator_", "lerobot_policy_", "lerobot_env_")
 HELP_SECS = 300
 OWN = Path(sys.executable).absolute()
-HEADER = re.compile(r"^(Name|Version):[ \t]*(.*?)[ \t]*$", re.MULTILINE)  # of a distribution's METADATA
+HEADER = re.compile(r"^(Name|Version):[ \t]*(.*?)[ \t]*$", re.MULTILINE)  # lines of a distribution's METADATA
 
 
 Distribution = tuple[str, str, str]  # name, version, direct_url.json
@@ -42,7 +42,10 @@ Installed = tuple[str, str, metadata.Distribution]  # name, version, its files
 
 @dataclass(frozen=True)
 class Software:
-    """The lerobot of one Python. `plugins` are the distributions that lerobot imports by their prefix, with version."""
+    """Describes the lerobot of one Python.
+
+    `plugins` are the distributions that lerobot imports by their prefix, each with its version.
+    """
 
     version_text: str
     plugins: tuple[str, ...]
@@ -55,13 +58,13 @@ def discover(
     python: Path = OWN,
     trusted: Sequence[str] = (),
 ) -> Json:
-    """Writes `cli_capabilities.json` and `lerobot_eval_help.txt` into the folder `state` and returns the former.
+    """Writes `cli_capabilities.json` and `lerobot_eval_help.txt` into the folder `state` and returns the capabilities.
 
-    `executable` is a lerobot-eval of the campaign's own; otherwise the one of `python` is asked. Version and plug-ins
-    are those of `python`.
-    Raises UsageError where a plug-in is installed that is not `trusted`: lerobot-eval would import it.
-    Raises ToolMissing where lerobot-eval is not found or cannot be invoked; the reason then stands in the raw help,
-    and no capabilities of an earlier time are left to be believed.
+    `executable` is a lerobot-eval of the campaign's own; without it, the lerobot-eval of `python` is asked. Version and
+    plug-ins are always those of `python`.
+    Raises UsageError where a plug-in is installed that is not `trusted`, because lerobot-eval would import it.
+    Raises ToolMissing where lerobot-eval is not found or cannot be invoked.
+    After either error the raw help holds the reason, and the capabilities of an earlier discovery are deleted.
     """
     help_file = state / "lerobot_eval_help.txt"
     try:
@@ -89,7 +92,10 @@ def discover(
 
 
 def find(executable: Sequence[str] = (), python: Path = OWN) -> tuple[str, ...]:
-    """The argv that starts lerobot-eval: the one beside `python`, and where that is our own, also one in PATH."""
+    """Returns the argv that starts lerobot-eval: `executable`, else the program beside `python`.
+
+    For our own Python, a program in PATH is accepted too. Raises ToolMissing where there is no program.
+    """
     if executable:
         return tuple(executable)
     beside = python.absolute().parent
@@ -101,7 +107,7 @@ def find(executable: Sequence[str] = (), python: Path = OWN) -> tuple[str, ...]:
 
 
 def help_text(command: Sequence[str], policy_type: str = "", software: Software | None = None) -> str:
-    """What `command --help` prints for LIBERO and the policy type; from the cache where nothing has changed."""
+    """Returns what `command --help` prints for LIBERO and the policy type, from the cache where nothing has changed."""
     scope = ["--env.type=libero", *([f"--policy.type={policy_type}"] if policy_type else [])]
     kept = digest.cache_folder() / "help" / f"{_key(command, scope, software or installed())}.txt"
     if kept.is_file():
@@ -140,14 +146,17 @@ def _ask(command: Sequence[str]) -> str:
 
 
 def flags(text: str) -> list[str]:
-    """The long flags that a help text names, and those that lerobot takes without naming them."""
+    """Returns the long flags that a help text names, and the flags that lerobot accepts without naming them.
+
+    Returns none where the text names none.
+    """
     named = set(re.findall(r"(?<![\w`-])--[A-Za-z][\w.]*", text))
     return sorted(named | set(PATH_FLAGS)) if named else []
 
 
 @memo.remembered
 def installed(python: Path = OWN) -> Software:
-    """What is installed where `python` runs. Raises ToolMissing where it does not run."""
+    """Returns lerobot's version and plug-ins where `python` runs. Raises ToolMissing where `python` does not run."""
     found = _distributions() if _is_own(python) else _ask_for_distributions(python)
     version = next((version for name, version, _ in found if name == "lerobot"), "(not installed here)")
     plugins = sorted(_plugin(*each) for each in found if each[0].startswith(PLUGIN_PREFIXES))
@@ -155,7 +164,10 @@ def installed(python: Path = OWN) -> Software:
 
 
 def _plugin(name: str, version: str, origin: str) -> str:
-    """Name and version; of one that is installed editable also a digest of its code, which no version tells."""
+    """Returns a plug-in's name and version.
+
+    For an editable install a digest of the code is added, because no version tells changes of that code.
+    """
     folder = editable_folder(origin)
     if folder is None:
         return f"{name} {version}"
@@ -163,7 +175,7 @@ def _plugin(name: str, version: str, origin: str) -> str:
 
 
 def editable_folder(origin: str) -> Path | None:
-    """Where a distribution's code lies, by its direct_url.json, if it is installed editable."""
+    """Returns the folder of a distribution's code by its direct_url.json, if the distribution is installed editable."""
     try:
         found = json.loads(origin or "{}")
         return Path(unquote(urlparse(found["url"]).path)) if found["dir_info"]["editable"] is True else None
@@ -181,27 +193,27 @@ def _distributions() -> list[Distribution]:
 
 
 def distributions(first: Sequence[str] = ()) -> tuple[Installed, ...]:
-    """Name, version and files of every installed distribution, in the order of the import path; `first` are folders
-    that come before it.
+    """Returns name, version and files of every installed distribution, in the order of the import path.
 
-    They are read again only when one of them has come, gone or changed.
+    `first` are folders that come before the import path. The distributions are read again only when one of them has
+    come, gone or changed.
     """
     return _distributions_below(path_state(first))
 
 
-Stamps = tuple[str, tuple[int, ...]]  # the name of a distribution's folder, and the state of its METADATA and its like
+Stamps = tuple[str, tuple[int, ...]]  # a distribution's folder by name, the state of its DESCRIPTIONS
 PathState = tuple[tuple[str, tuple[Stamps, ...]], ...]
 DESCRIPTIONS = ("METADATA", "RECORD", "direct_url.json")
 
 
 def path_state(first: Sequence[str] = ()) -> PathState:
-    """The folders of the import path that hold distributions, with the state of each distribution's metadata."""
+    """Returns the folders of the import path that hold distributions, with the state of the distributions' metadata."""
     states = ((folder, tuple(sorted(_metadata_states(folder)))) for folder in [*first, *sys.path])
     return tuple((folder, state) for folder, state in states if state)
 
 
 def python_path(root: Path) -> list[str]:
-    """The folders of PYTHONPATH as a process in `root` has them; an empty entry is that folder itself."""
+    """Returns the folders of PYTHONPATH as a process in `root` has them; an empty entry stands for `root` itself."""
     value = os.environ.get("PYTHONPATH", "")
     return [os.path.normpath(root / entry) for entry in value.split(os.pathsep)] if value else []
 
@@ -214,9 +226,9 @@ def _metadata_states(folder: str) -> Iterator[Stamps]:
 
 
 def _stamp(path: str) -> tuple[int, ...]:
-    """The size of a file, the times of its last modification and change, and its inode; nothing where it is not."""
+    """Returns a file's size, times of last modification and change, and inode; empty where the file does not exist."""
     try:
-        status = os.stat(path)  # noqa: PTH116 - a Path for each of 600 takes longer than the call
+        status = os.stat(path)  # noqa: PTH116 - making a Path for each of 600 files takes longer than the call
     except OSError:
         return ()
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
@@ -224,9 +236,10 @@ def _stamp(path: str) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=2)
 def _distributions_below(state: PathState) -> tuple[Installed, ...]:
-    """The distributions in these folders, which are those of `sys.path` that hold any.
+    """Returns the distributions in these folders, which are the folders of `sys.path` that hold any.
 
-    The two header lines are read as text: the standard library's parser takes a quarter of a second for 200 packages.
+    The two header lines are read as text, because the standard library's parser takes a quarter of a second for 200
+    packages.
     """
     installed_here = []
     for item in metadata.distributions(path=[folder for folder, _ in state]):
@@ -237,14 +250,14 @@ def _distributions_below(state: PathState) -> tuple[Installed, ...]:
 
 
 def header_of(item: metadata.Distribution) -> str:
-    """The header of a distribution's description; empty where it cannot be read."""
+    """Returns the header of a distribution's description; empty where the description cannot be read."""
     with contextlib.suppress(OSError, UnicodeDecodeError):
         return (item.read_text("METADATA") or item.read_text("PKG-INFO") or "").partition("\n\n")[0]
     return ""
 
 
 def origin_of(item: metadata.Distribution) -> dict[str, Any]:
-    """What pip noted of where a distribution came from, in its direct_url.json; empty for one of an index."""
+    """Returns what pip noted of a distribution's origin in direct_url.json; empty for a distribution of an index."""
     with contextlib.suppress(OSError, ValueError):
         value = json.loads(item.read_text("direct_url.json") or "{}")
         return value if isinstance(value, dict) else {}
@@ -262,19 +275,22 @@ def _ask_for_distributions(python: Path) -> list[Distribution]:
 
 
 def discover_for(campaign: Campaign) -> Json:
-    """Discovers for a campaign: its own executable if it has one, and the policy types that its rows name."""
+    """Discovers lerobot-eval's flags for a campaign and returns the capabilities.
+
+    The campaign's own executable is asked if there is one, for the policy types that the campaign's rows name.
+    """
     return discover(campaign.layout.state, executable(campaign), policy_types(campaign), trusted=campaign.trusted)
 
 
 def policy_types(campaign: Campaign) -> list[str]:
-    """The policy types of the campaign's rows, each once: as the settings name them, else by the checkpoint."""
+    """Returns the policy types of the campaign's rows, each once: from the settings, else from the checkpoint."""
     asked = dict.fromkeys((campaign.settings(row).policy_type, row.policy_path) for row in campaign.enabled)
     kinds = (named or checkpoint.named_type(path, campaign.layout.root) for named, path in asked)
     return [kind for kind in dict.fromkeys(kinds) if kind]
 
 
 def executable(campaign: Campaign) -> tuple[str, ...]:
-    """The campaign's own lerobot-eval with its first word as a path; empty where it has none."""
+    """Returns the command of the campaign's own lerobot-eval, its first word as a path; empty where it has none."""
     if not campaign.executable:
         return ()
     first = campaign.layout.root / campaign.executable[0]

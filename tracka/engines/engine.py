@@ -1,6 +1,6 @@
-"""The engine `lerobot-eval`: from a row's settings to its argv, and from what it left behind to metrics.
+"""Describes the engine `lerobot-eval`: from a row's settings to its argv, and from the files it left to metrics.
 
-It only ever gets a local folder as `--policy.path` and only flags that `discover` has established.
+lerobot-eval only ever gets a local folder as `--policy.path`, and only flags that `discover` has established.
 """
 
 import json
@@ -23,7 +23,7 @@ TYPE = "Set policy_type below [lerobot_eval]: neither campaign.toml nor a config
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """The episodes of one LIBERO task, in the order in which lerobot-eval counts them."""
+    """Holds the outcomes of one LIBERO task's episodes, in the order in which lerobot-eval counts the episodes."""
 
     suite: str
     task_id: int
@@ -32,18 +32,18 @@ class TaskOutcome:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What an evaluation says of itself. `warnings` names everything that was missing or did not fit."""
+    """Holds what an evaluation reports of itself. `warnings` names everything that was missing or did not fit."""
 
     source: str | None = None
     episodes: int | None = None
     successes: int | None = None
-    success_rate: float | None = None  # 0 to 1
+    success_rate: float | None = None  # from 0 to 1
     tasks: tuple[TaskOutcome, ...] = ()
     warnings: tuple[str, ...] = ()
     lines: "Lines" = field(default_factory=dict)
 
 
-Lines = Mapping[tuple[int, int], files.Json]  # (LIBERO task, episode) -> what was told of it as it ended
+Lines = Mapping[tuple[int, int], files.Json]  # (LIBERO task, episode) -> the line written as it ended
 
 
 def command(
@@ -56,7 +56,10 @@ def command(
     batch_size: int,
     output: Path,
 ) -> list[str]:
-    """The argv of one evaluation. `device` is torch's word for it, `output` the folder that lerobot-eval fills."""
+    """Returns the argv of one evaluation.
+
+    `device` is torch's name of the device, `output` the folder that lerobot-eval fills.
+    """
     named: dict[str, Any] = {
         "policy.path": policy,
         "policy.device": device,
@@ -79,12 +82,12 @@ def command(
 
 
 def word(value: Any) -> str:
-    """A value as lerobot's command line takes it."""
+    """Returns a value as lerobot's command line takes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def check_flags(argv: Sequence[str], capabilities: Mapping[str, Any]) -> None:
-    """Raises ToolMissing for the flags of `argv` that the installed lerobot-eval does not know."""
+    """Raises ToolMissing naming the flags of `argv` that the installed lerobot-eval does not know."""
     known = set(capabilities["supported_flags"])
     used = [word.split("=", 1)[0] for word in argv if word.startswith("--")]
     version = capabilities["version_text"]
@@ -99,7 +102,7 @@ def check_flags(argv: Sequence[str], capabilities: Mapping[str, Any]) -> None:
 
 
 def read_metrics(output: Path, logs: Sequence[Path]) -> Metrics:
-    """The metrics of an ended evaluation: from eval_info.json, else from the logs as the plan asks."""
+    """Returns the metrics of an ended evaluation: from eval_info.json, else from the logs as the plan asks."""
     try:
         told = _from_eval_info(files.read_json(output / "eval_info.json"))
         lines = _lines(output)
@@ -129,7 +132,7 @@ def _from_eval_info(info: Mapping[str, Any]) -> Metrics:
 
 
 def _lines(output: Path) -> Lines:
-    """What the resident engine wrote of each episode as it ended; empty for lerobot-eval, which writes none.
+    """Returns what the resident engine wrote of each episode as it ended; empty for lerobot-eval, which writes nothing.
 
     Raises UsageError or KeyError where the file is damaged.
     """
@@ -139,7 +142,7 @@ def _lines(output: Path) -> Lines:
 
 
 def _other_lines(metrics: Metrics, lines: Lines) -> Iterator[str]:
-    """Whether the episodes as they ended are those of eval_info.json."""
+    """Yields a warning where the lines written as episodes ended disagree with eval_info.json."""
     told = {name: line["success"] for name, line in lines.items()}
     counted = {
         (task.task_id, episode): success for task in metrics.tasks for episode, success in enumerate(task.successes)
@@ -163,16 +166,17 @@ def _disagreements(info: Mapping[str, Any], outcomes: Sequence[bool]) -> Iterato
         yield f"overall.pc_success is {percent}, and {sum(outcomes)} of {len(outcomes)} listed episodes succeeded"
 
 
-# Each number up to what follows it in a dict's repr, so that a log cut inside a number gives none.
+# Each number is matched up to what follows it in a dict's repr, so that a log cut inside a number gives no match.
 _NUMBER = r"(?:np\.float\d+\()?([-+]?(?:\d[\d.]*(?:e[-+]?\d+)?|nan|inf))(?=[,)}])"
 _SUCCESS = re.compile(rf"'pc_success': {_NUMBER}")
 _EPISODES = re.compile(r"'n_episodes': (\d+)(?=[,}])")
 
 
 def parse_log(log: Path) -> tuple[int | None, int | None, float | None] | None:
-    """(successes, episodes, success rate from 0 to 1) of the last overall metrics in a log; None without any.
+    """Returns the last overall metrics in a log: successes, episodes, success rate from 0 to 1; None without metrics.
 
-    lerobot up to 0.6.0 prints them on stdout, 0.6.1 logs them on stderr; all as the repr of a dict on one line.
+    lerobot up to 0.6.0 prints the metrics on stdout, 0.6.1 logs them on stderr; all versions print the repr of a dict
+    on one line.
     """
     lines = [line for line in re.split(r"[\r\n]", files.tail(log, 1 << 22)) if "'pc_success'" in line]
     overall = [line for line in lines if "'eval_s'" in line] or lines
@@ -186,7 +190,10 @@ def parse_log(log: Path) -> tuple[int | None, int | None, float | None] | None:
 
 
 def inconsistent(told: tuple[int | None, int | None, float | None]) -> Iterator[str]:
-    """Why (successes, episodes, success rate) of a log cannot all be true: no number of episodes has such a rate."""
+    """Yields why the successes, episodes and success rate of a log cannot all be true.
+
+    The rate may be outside of 0 to 1, or no number of successes in these episodes may give it.
+    """
     successes, episodes, rate = told
     if successes is None or episodes is None or rate is None:
         return
@@ -197,7 +204,7 @@ def inconsistent(told: tuple[int | None, int | None, float | None]) -> Iterator[
 
 
 def reported(metrics: Metrics) -> files.Json:
-    """The part of result.json that an evaluation's own files decide."""
+    """Returns the part of result.json that an evaluation's own files decide."""
     return {
         "episodes": metrics.episodes,
         "successes": metrics.successes,
@@ -218,10 +225,12 @@ def reported(metrics: Metrics) -> files.Json:
 
 
 def episode_records(metrics: Metrics, batch_size: int, n_episodes: int, seed: int) -> list[files.Json]:
-    """A record an episode. lerobot-eval reports neither steps nor actions: those are null there.
+    """Returns a record for each episode.
 
-    Its environments are slots: in each batch every slot is reset once and moves on by the number of slots in the
-    fixed init states, and episode i of a task is seeded with seed + i (lerobot/envs/libero.py, lerobot_eval.py).
+    lerobot-eval reports neither steps nor actions, so `steps` and `actions_sha` are null for it. Its environments are
+    environment slots: in each batch every environment slot is reset once and moves on by the number of environment
+    slots in the fixed init states, and episode i of a task is seeded with seed + i (lerobot/envs/libero.py,
+    lerobot_eval.py).
     """
     slots = min(batch_size, n_episodes)
     return [

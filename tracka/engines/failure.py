@@ -1,4 +1,4 @@
-"""Why an evaluation failed, in one word that programs can act on, and what the row may try next."""
+"""Diagnoses why an evaluation failed, in one word that programs can act on, and decides what the row may try next."""
 
 import re
 from collections.abc import Sequence
@@ -24,35 +24,42 @@ _SIGNS = (
     ("import", r"^(?:ModuleNotFoundError|ImportError)"),
 )
 _EXCEPTION = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?::|$)")
-# "Exception ignored in: ..." and the traceback below it: indented lines, then the exception's own.
+# Matches "Exception ignored in: ..." and the traceback below it: indented lines, then the exception's own line.
 _IGNORED = re.compile(
     r"^Exception ignored in:.*\n(?:Traceback .*\n(?:[ \t^~].*\n)*(?:\S.*(?:\n|$)(?:[ \t].*\n)*)?)?", re.MULTILINE
 )
-# MuJoCo's warning; LIBERO clips what is too large, so only NaN comes that far, and the rollout goes on without it.
+# MuJoCo's warning. LIBERO clips actions that are too large, so only NaN comes that far, and the rollout goes on
+# without the action.
 BAD_ACTION = "Nan, Inf or huge value in CTRL"
-ON_CPU = "Switching to 'cpu'"  # what lerobot does, with a warning, where torch finds no GPU
-WATCHED = (BAD_ACTION, ON_CPU, *loading.SIGNS)  # what a log has to show wherever it was printed
-REFUSED = "checkpoint"  # the reason of a row that never ran: its checkpoint was refused
+ON_CPU = "Switching to 'cpu'"  # lerobot's warning as it goes on with the CPU, where torch finds no GPU
+WATCHED = (BAD_ACTION, ON_CPU, *loading.SIGNS)  # phrases that a log must keep wherever they were printed
+REFUSED = "checkpoint"  # the reason of a row that never ran, because its checkpoint was refused
 SHRINKS_THE_BATCH = ("oom", "timeout")
 
 
 @dataclass(frozen=True)
 class Failure:
-    """`reason` is one of timeout, flood, weights, device, oom, rendering, hub, import, killed, crash, bad_action,
-    no_result, invalid_result, interrupted, not_started; `message` is the line that says it."""
+    """Describes a failure: `message` is the line that says it, and `reason` is one word.
+
+    The reason is one of timeout, flood, weights, device, oom, rendering, hub, import, killed, crash, bad_action,
+    no_result, invalid_result, interrupted, not_started.
+    """
 
     reason: str
     message: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "message", markup.line(self.message))  # it comes out of a log, or of eval_info.json
+        object.__setattr__(self, "message", markup.line(self.message))  # the message comes from a log or eval_info.json
 
 
 def diagnose(
     ended: Exit, metrics: Metrics, suite: str, expected: dict[int, int], logs: Sequence[Path], device: str = "cpu"
 ) -> Failure | None:
-    """The failure of an ended evaluation; None only for exit 0 with exactly the episodes expected of the suite, on the
-    device, `cpu` or `cuda`, that it was told."""
+    """Returns the failure of an ended evaluation, or None where the evaluation passed.
+
+    Returns None only for exit code 0 with exactly the episodes expected of the suite, on the device, `cpu` or `cuda`,
+    that was asked for. `expected` has the number of episodes of each LIBERO task.
+    """
     if ended.stopped == "timeout":
         return Failure("timeout", f"not done after {ended.seconds:.0f} s, so it was ended")
     if ended.stopped == "flood":
@@ -86,7 +93,7 @@ def diagnose(
 
 
 def _weights(log: Path) -> str | None:
-    """The line of a log that tells of weights which were not loaded."""
+    """Returns the first line of a log that tells of weights which were not loaded; None without such a line."""
     try:
         with log.open(errors="replace") as lines:
             return next((sign[:500] for line in lines if (sign := loading.sign_in(line))), None)
@@ -104,7 +111,7 @@ def _crash(ended: Exit, text: str) -> Failure:
 
 
 def without_ignored(text: str) -> str:
-    """`text` on plain lines, without what Python says of exceptions in destructors.
+    """Returns `text` on plain lines, without what Python says of exceptions in destructors.
 
     After any error robosuite's EGL context fails once more at exit, which says nothing about the cause.
     """
@@ -119,14 +126,17 @@ def _line(text: str, position: int) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last exception that a traceback ends with, else the last line with words in it."""
+    """Returns the last exception that a traceback ends with, else the last line with words in it."""
     lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
     exceptions = [line for line in lines if _EXCEPTION.match(line)]
     return (exceptions or lines or ["nothing was printed"])[-1][:500]
 
 
 def next_batch(reason: str, batch_size: int) -> int | None:
-    """The batch size of the one retry; None where none helps: out of memory at batch 1, weights that lack, no GPU."""
+    """Returns the batch size of the one retry; None where no retry helps.
+
+    No retry helps where memory ran out at batch 1, where weights are lacking, or where there is no GPU.
+    """
     if reason in ("weights", "device"):
         return None
     if reason not in SHRINKS_THE_BATCH:

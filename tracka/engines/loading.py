@@ -1,8 +1,8 @@
-"""What lerobot's loaders print when a policy does not get all of its weights from the file.
+"""Recognises what lerobot's loaders print when a policy does not get all of its weights from the file.
 
-Most of them load what fits, print what does not, and go on; those of pi0 and pi0.5 even go on with random weights
+Most loaders load what fits, print what does not, and go on; those of pi0 and pi0.5 even go on with random weights
 (lerobot 0.6.1: policies/utils.py, pi0/modeling_pi0.py, vla_jepa/modeling_vla_jepa.py). PEFT warns of tensors that an
-adapter lacks (peft 0.21: peft_model.py). A policy of which one of these lines was printed is not the policy of the
+adapter lacks (peft 0.21: peft_model.py). A policy for which one of these lines was printed is not the policy of the
 checkpoint.
 """
 
@@ -27,12 +27,12 @@ SIGNS = (
 
 
 def sign_in(text: str) -> str | None:
-    """The first line of `text` that tells of weights which were not loaded."""
+    """Returns the first line of `text` that tells of weights which were not loaded; None without such a line."""
     return next((line.strip() for line in text.splitlines() if any(sign in line for sign in SIGNS)), None)
 
 
 class IncompleteWeights(Exception):
-    """A policy was loaded without some of its weights, or its file holds weights that it does not use."""
+    """Raised where a policy was loaded without some of its weights, or its file holds weights that were not used."""
 
 
 @contextlib.contextmanager
@@ -47,7 +47,7 @@ def held() -> Iterator[None]:
 
 @contextlib.contextmanager
 def logged() -> Iterator[list[str]]:
-    """Collects the warnings that are logged within the block."""
+    """Collects the warnings that are logged within the block, and yields the list of their messages."""
     listener = _Listener()
     logging.getLogger().addHandler(listener)
     try:
@@ -58,9 +58,10 @@ def logged() -> Iterator[list[str]]:
 
 @contextlib.contextmanager
 def warned() -> Iterator[list[str]]:
-    """Collects the warnings of the module `warnings` within the block, which are shown as ever.
+    """Collects the warnings of the module `warnings` within the block, and yields the list of their messages.
 
-    A process shows the same one once, but PEFT's each time here: it may load a policy again.
+    The warnings are shown as usual: a process shows the same warning once. PEFT's warning alone is shown each time,
+    because a process may load a policy again.
     """
     lines: list[str] = []
     with warnings.catch_warnings():
@@ -76,7 +77,7 @@ def warned() -> Iterator[list[str]]:
 
 
 class _Tee(io.StringIO):
-    """Keeps what is printed and passes it on."""
+    """Keeps what is printed and passes it on to another stream."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
@@ -91,7 +92,7 @@ class _Tee(io.StringIO):
 
 
 class _Listener(logging.Handler):
-    """Keeps the messages that are logged."""
+    """Keeps the messages that are logged, from warnings on."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -1,8 +1,8 @@
-"""Certificates that the resident engine plays the reference's episodes: on this host, with this checkpoint.
+"""Keeps and judges parity certificates, each of which says whether the resident engine plays the reference's episodes.
 
-Guarantees: a certificate stands for the checkpoint's content, the host, the versions, the settings, the way of asking
-and the engine's code that it was made with, and for nothing else; its verdict follows from its numbers, whoever wrote
-it down; a damaged one counts as none.
+Guarantees: a parity certificate stands for the host, the checkpoint's content, the versions, the settings, the way of
+calling the policy and the engine's code that it was made with, and for nothing else; its verdict follows from its
+numbers, no matter what verdict the file holds; a damaged parity certificate counts as none.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,48 +15,50 @@ from ..core.files import Json
 from .comparison import Comparison
 
 NAME = "parity.json"
-# The code whose change asks for a new proof.
+# A change of this code requires a new parity certificate.
 ENGINE = ("engines/resident/*.py", "engines/loading.py", "execution/standby.py")
-# The code whose change asks for a new recording.
+# A change of this code requires a new recording of the reference.
 RECORDER = ("engines/reference.py", "engines/resident/recorded.py", "engines/resident/episode.py")
-SPREAD = 3.0  # times its own spread in lerobot-eval a first chunk may differ
-VISIBLE = 0.1  # of an action's numbers, which go from -1 to 1: a larger spread would hide what a gate must see
+SPREAD = 3.0  # a first chunk may differ by this many times lerobot-eval's own spread
+VISIBLE = 0.1  # an action's numbers go from -1 to 1: a larger spread would hide what the gate must see
 SIGNIFICANT = 0.05
 QUANTITIES = "init state, observations, actions, reward, success and final state"
 
 
 def path(layout: Layout, key: str) -> Path:
-    """The certificate of what `key` stands for."""
+    """Returns the campaign's file for the parity certificate of `key`."""
     return layout.parity / key[:16] / NAME
 
 
 def kept(key: str) -> Path:
-    """The same certificate in the user's own folder, for other campaigns on this host."""
+    """Returns the file of the same parity certificate in the user's own folder, for other campaigns on this host."""
     return digest.cache_folder() / "proofs" / key[:32] / NAME
 
 
 @memo.remembered
 def code(names: Sequence[str] = ENGINE) -> str:
-    """The hash of modules of ours, of the resident engine's by default."""
+    """Returns the hash of modules of Track A, by default of the resident engine's."""
     here = Path(__file__).parent.parent
     modules = [path for name in names for path in sorted(here.glob(name))]
     return files.sha256(files.canonical({str(path.relative_to(here)): files.sha256_file(path) for path in modules}))
 
 
 def key(identity: Json) -> str:
-    """The hash of all that a certificate holds for."""
+    """Returns the hash of all that a parity certificate holds for: `identity` and the resident engine's code."""
     return files.sha256(files.canonical({"engine_code": code(), **identity}))
 
 
 def read(path: Path, wanted: str) -> Json:
-    """The certificate in the file `path` where it stands for the key `wanted`, with the verdict that its numbers give;
-    an empty one otherwise."""
+    """Returns the parity certificate in the file `path`, with the verdict that its numbers give.
+
+    Returns an empty one where the file does not hold a certificate for the key `wanted`.
+    """
     found = schema.read_or_empty("parity", path)
     return found | verdict(found) if found.get("key") == wanted else {}
 
 
 def unproven(layout: Layout, wanted: str) -> str | None:
-    """Why the resident engine's results are not proven yet; None if they are."""
+    """Returns why the resident engine's results are not proven yet; None if they are."""
     found = read(path(layout, wanted), wanted)
     if not found:
         return "no parity run on this host with this checkpoint, software, settings and way of asking"
@@ -64,12 +66,12 @@ def unproven(layout: Layout, wanted: str) -> str | None:
 
 
 def played(path: Path) -> bool:
-    """Whether both engines played their episodes, so that the certificate in the file `path` compares them."""
+    """Returns whether both engines played their episodes, so that the certificate in the file `path` compares them."""
     return bool(schema.read_or_empty("parity", path).get("compared", {}).get("episodes"))
 
 
 def numbers(found: Comparison) -> Json:
-    """The counts of a comparison as certificates have them."""
+    """Returns the counts of a comparison as parity certificates have them."""
     return {
         "episodes": found.episodes,
         "same": found.same,
@@ -83,7 +85,7 @@ def numbers(found: Comparison) -> Json:
 
 @dataclass(frozen=True)
 class Counts:
-    """The numbers of one comparison in a certificate; see `comparison.Comparison`."""
+    """Holds the numbers of one comparison in a parity certificate; see `comparison.Comparison`."""
 
     episodes: int
     same: int
@@ -95,7 +97,10 @@ class Counts:
 
 
 def verdict(certificate: Json) -> Json:
-    """The keys `proven`, `exact` and `evidence` of a certificate, from its numbers alone."""
+    """Returns the keys `proven`, `exact` and `evidence` of a parity certificate, from its numbers alone.
+
+    A certificate without episodes is not proven and keeps its own evidence.
+    """
     found = Counts(**certificate["compared"])
     again = Counts(**certificate["repeated"]) if certificate["repeated"] else None
     first = f"; {certificate['differing'][0]}" if certificate["differing"] else ""
@@ -114,7 +119,7 @@ def verdict(certificate: Json) -> Json:
 
 
 def _refusals(found: Counts, again: Counts) -> Iterator[str]:
-    """Why plays that differ differ more than lerobot-eval's own do, or why nothing could have shown that."""
+    """Yields why two plays differ more than lerobot-eval's own do, or why nothing could have shown that."""
     if found.same_begin < found.episodes and again.same_begin == again.episodes:
         yield f"{found.episodes - found.same_begin} episodes begin otherwise, none of lerobot-eval's own"
     if found.first_chunk > SPREAD * again.first_chunk:
@@ -130,7 +135,7 @@ def _refusals(found: Counts, again: Counts) -> Iterator[str]:
 
 
 def _seen(found: Counts, again: Counts) -> Iterator[str]:
-    """How large a difference would have been seen."""
+    """Yields how large a difference would have been seen."""
     if _sees_chunks(found, again):
         limit = SPREAD * again.first_chunk
         yield f"first chunks differ by {found.first_chunk:.2g}, and more than {limit:.2g} would have been refused"
@@ -140,19 +145,22 @@ def _seen(found: Counts, again: Counts) -> Iterator[str]:
 
 
 def _sees_chunks(found: Counts, again: Counts) -> bool:
-    """Whether first chunks can be compared: all begin alike, and lerobot-eval's own spread hides no real difference."""
+    """Returns whether first chunks can be compared.
+
+    For that, all episodes must begin alike, and lerobot-eval's own spread must hide no real difference.
+    """
     return found.same_begin == found.episodes and SPREAD * again.first_chunk <= VISIBLE
 
 
 def refused_counts(found: Counts, again: Counts) -> list[int]:
-    """The numbers of successes that would have been refused beside those of lerobot-eval's two runs."""
+    """Returns the numbers of successes that would have been refused beside those of lerobot-eval's two runs."""
     reference, of = again.reference_successes + again.other_successes, 2 * again.episodes
     counts = range(found.episodes + 1)
     return [count for count in counts if fisher(count, found.episodes, reference, of) < SIGNIFICANT]
 
 
 def fisher(some: int, of: int, others: int, of_others: int, alternative: str = "two-sided") -> float:
-    """The p-value of Fisher's exact test that `some` of `of` is the same share as `others` of `of_others`."""
+    """Returns the p-value of Fisher's exact test that `some` of `of` is the same share as `others` of `of_others`."""
     from scipy.stats import fisher_exact
 
     return float(fisher_exact([[some, of - some], [others, of_others - others]], alternative=alternative).pvalue)

@@ -1,13 +1,15 @@
-"""lerobot-eval itself, with a record of every episode: what the resident engine is compared with.
+"""Runs lerobot-eval itself and records every episode; the resident engine is compared with this record.
 
 Usage: python -m tracka.engines.reference FLAGS OF LEROBOT-EVAL [--resident.noise=episode]
-The stock program runs unchanged around its own rollout(). What goes into it and what it returns is written to
-episodes.jsonl and actions/ in its output folder, with the keys that the resident engine writes there. With
-`--resident.noise=episode` a flow-matching policy gets the noise that the resident engine's documentation promises for
-each episode, in place of torch's own; lerobot's code around it is the same.
+
+The stock program runs unchanged around its own rollout(). What goes into rollout() and what it returns is written to
+episodes.jsonl and actions/ in the output folder, with the keys that the resident engine writes there. With
+`--resident.noise=episode` a flow-matching policy gets, in place of torch's own noise, the noise that the resident
+engine's documentation promises for each episode; lerobot's code around it is the same.
 
 On a GPU, lerobot-eval lets each process choose its convolutions by timing them (`torch.backends.cudnn.benchmark`), so
-two of its processes may round otherwise. A recording is made without, and so are the plays that are compared with it.
+two processes of lerobot-eval may round differently. A recording is made without this choice, and so are the plays that
+are compared with the recording.
 """
 
 import contextlib
@@ -31,6 +33,7 @@ Rollout = Callable[..., Any]
 
 
 def main() -> None:
+    """Runs lerobot-eval with this process's arguments and records every episode."""
     from lerobot.envs import libero
     from lerobot.scripts import lerobot_eval
 
@@ -44,13 +47,16 @@ def main() -> None:
 
 
 def recorded(real: Rollout, by_episode: bool) -> Rollout:
-    """lerobot-eval's rollout, writing down what it plays; each episode has its own noise if `by_episode`."""
+    """Returns lerobot-eval's rollout, extended to record what is played.
+
+    Each episode has its own noise if `by_episode`.
+    """
     import torch
 
-    played: Counter[int] = Counter()  # LIBERO task -> its episodes so far
+    played: Counter[int] = Counter()  # LIBERO task -> the number of its episodes so far
 
     def rollout(env: Any, policy: Any, *args: Any, **kwargs: Any) -> Any:
-        torch.backends.cudnn.benchmark = False  # which lerobot-eval has switched on by now
+        torch.backends.cudnn.benchmark = False  # lerobot-eval has switched it on by now
         task_id, seeds = int(env.call("task_id")[0]), kwargs["seeds"]
         first = played[task_id]
         keys = [f"{_flag('env.task')}/{task_id}/{seed}/{first + slot}" for slot, seed in enumerate(seeds)]
@@ -72,7 +78,7 @@ def _flag(name: str) -> str:
 
 @contextlib.contextmanager
 def _watched(env: Any, seen: list[list[str]]) -> Iterator[None]:
-    """Adds to `seen` a hash for each slot of what a vector environment shows, reset and steps."""
+    """Appends to `seen`, at the reset and at each step, a hash of each environment slot's observation."""
     reset, step = env.reset, env.step
 
     def watch(told: Any) -> Any:
@@ -96,7 +102,7 @@ def _of_slot(observation: Mapping[str, Any], slot: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _given_noise(policy: Any, keys: Sequence[str]) -> Iterator[None]:
-    """Lets a flow-matching policy draw each slot's noise by its episode's key and the count of chunks before."""
+    """Lets a flow-matching policy draw an environment slot's noise by its episode's key and count of earlier chunks."""
     import torch
 
     model: Any = getattr(policy, "model", None)
@@ -121,7 +127,10 @@ def _given_noise(policy: Any, keys: Sequence[str]) -> Iterator[None]:
 
 
 def _episodes(env: Any, result: Any, seen: Sequence[Sequence[str]]) -> Iterator[tuple[dict[str, Any], Any]]:
-    """What the rollout's slots played, up to the step that ended each, and their actions of shape (steps, 7)."""
+    """Yields what each environment slot played, up to the step that ended its episode, and its actions.
+
+    The actions have the shape (steps, 7).
+    """
     states = zip(env.call("first_state"), env.call("state_sha"), strict=True)
     for slot, (first_state, final_state) in enumerate(states):
         steps = int(np.argmax(result["done"][slot].numpy())) + 1
@@ -142,7 +151,10 @@ def _episodes(env: Any, result: Any, seen: Sequence[Sequence[str]]) -> Iterator[
 def _write(
     folder: Path, task_id: int, first: int, seeds: Sequence[int], episodes: Iterator[tuple[dict[str, Any], Any]]
 ) -> None:
-    """Appends the rollout's episodes, but for those beyond the number that was asked for, which fill up its batch."""
+    """Appends the rollout's episodes to episodes.jsonl and saves their actions.
+
+    Episodes beyond the number that was asked for, which only fill up the last batch, are left out.
+    """
     suite, count = _flag("env.task"), int(_flag("eval.n_episodes"))
     (folder / "actions").mkdir(parents=True, exist_ok=True)
     with (folder / "episodes.jsonl").open("a", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
-"""The packages that an evaluation on this host may import, each with its version. None of them is imported here.
+"""Lists the packages that an evaluation on this host may import, each with its version. None of them is imported here.
 
-What lerobot, the simulator and lerobot's plug-ins ask for counts, and what that asks for, and so on, development tools
-left out. A package that was not taken from an index counts by its commit or by its files.
+The list has what lerobot, the simulator and lerobot's plug-ins require, what those packages require, and so on, without
+development tools. A package that was not taken from an index is identified by its commit or by its files.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from ..core.files import Json
 from . import discover
 
 PACKAGES = ("lerobot", "mujoco", "robosuite", "hf-libero")
-# What no package asks for by name, and lerobot, transformers, diffusers or peft use where they find it.
+# Packages that no package requires by name, and that lerobot, transformers, diffusers or peft use if installed.
 OPTIONAL = (
     "apex",
     "bitsandbytes",
@@ -46,16 +46,16 @@ OPTIONAL = (
     "torchao",
     "xformers",
 )
-# Asked for by packages of the evaluation (bddl asks for pytest), and never imported by one.
+# Tools that packages of the evaluation require (bddl requires pytest), and that no evaluation imports.
 TOOLS = ("cmake", "hf-xet", "jupytext", "pytest", "setuptools", "tzdata", "wandb")
-TOOLS_EXTRAS = ("all", "dev", "notebook", "test", "video_benchmark")  # of lerobot: for those who change it
-REQUIRES = re.compile(r"^Requires-Dist:[ \t]*(.*)$", re.MULTILINE)  # the parser of headers takes ten times as long
+TOOLS_EXTRAS = ("all", "dev", "notebook", "test", "video_benchmark")  # lerobot's extras for its developers
+REQUIRES = re.compile(r"^Requires-Dist:[ \t]*(.*)$", re.MULTILINE)  # a parser of headers takes ten times as long
 REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][\w.-]*)\s*(?:\[([^\]]*)\])?[^;]*(?:;\s*(.*))?")
 
 
 @dataclass(frozen=True)
 class Packages:
-    """Versions by name, and of each that is installed editable its checkout and then the modules that it has."""
+    """Holds versions by name, and for each package that is installed editable its checkout and then its modules."""
 
     versions: dict[str, str] = field(default_factory=dict)
     editable: dict[str, list[str]] = field(default_factory=dict)
@@ -63,7 +63,11 @@ class Packages:
 
 @memo.remembered
 def versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """The installed versions of these packages, an editable one's with the commit of its checkout."""
+    """Returns the installed versions of these packages.
+
+    The version of a package that is installed editable has the commit of its checkout; that of an absent package is
+    `missing`.
+    """
     return {name: _version(name) for name in names}
 
 
@@ -78,9 +82,9 @@ def _version(name: str) -> str:
 
 @memo.remembered
 def packages(root: Path) -> Packages:
-    """The installed packages that an evaluation may import whose process starts in the folder `root`.
+    """Returns the installed packages that an evaluation may import whose process starts in the folder `root`.
 
-    The answer is kept by the state of the installed packages' metadata: finding it takes a third of a second.
+    The answer is cached by the state of the installed packages' metadata, because finding it takes a third of a second.
     """
     first = tuple(discover.python_path(root))
     return _packages(platform.python_version(), first, discover.path_state(first))
@@ -90,7 +94,7 @@ def packages(root: Path) -> Packages:
 def _packages(python: str, first: tuple[str, ...], state: discover.PathState) -> Packages:
     key = files.sha256(files.canonical([files.sha256_file(Path(__file__)), python, state]))
     store = digest.cache_folder() / "packages" / f"{key}.json"
-    with contextlib.suppress(TypeError):  # of another form
+    with contextlib.suppress(TypeError):  # the cached file has another form
         if known := files.read_or_empty(store):
             return Packages(**known)
     found = _closure(discover.distributions(first))
@@ -100,10 +104,10 @@ def _packages(python: str, first: tuple[str, ...], state: discover.PathState) ->
 
 
 def _closure(distributions: Sequence[discover.Installed]) -> Packages:
-    """The packages that lerobot, the simulator and the plug-ins ask for, and those that they ask for, and so on."""
+    """Returns the packages that lerobot, the simulator and plug-ins require, those that these require, and so on."""
     installed: dict[str, discover.Installed] = {}
     for each in distributions:
-        installed.setdefault(canonical_name(each[0]), each)  # of two, the first in sys.path is imported
+        installed.setdefault(canonical_name(each[0]), each)  # Python imports the first of two in sys.path
     plugins = [name for name in installed if name.startswith("lerobot-")]
     waiting = [(name, "") for name in (*PACKAGES, *OPTIONAL, *plugins)]
     waiting += [("lerobot", extra) for extra in _extras(installed.get("lerobot")) if extra not in TOOLS_EXTRAS]
@@ -129,7 +133,7 @@ def _described(installed: Sequence[discover.Installed]) -> Packages:
 
 
 def canonical_name(name: str) -> str:
-    """A distribution's name as packaging standards compare them (PEP 503)."""
+    """Returns a distribution's name in the form in which packaging standards compare names (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -138,8 +142,10 @@ def _extras(installed: discover.Installed | None) -> list[str]:
 
 
 def _required(distribution: metadata.Distribution, extra: str) -> Iterator[tuple[str, str]]:
-    """The packages, each without and with the extras asked for, that a distribution asks for; with `extra`, for that
-    extra alone."""
+    """Yields the packages that a distribution requires, each without extra and with each extra that is asked for.
+
+    With `extra`, only the requirements of that extra are yielded.
+    """
     for line in REQUIRES.findall(discover.header_of(distribution)):
         match = REQUIREMENT.match(line)
         name, extras, marker = match.groups() if match else ("", None, None)
@@ -149,7 +155,7 @@ def _required(distribution: metadata.Distribution, extra: str) -> Iterator[tuple
 
 @functools.cache
 def _applies(marker: str | None, extra: str) -> bool:
-    """Whether what is asked for with this marker is asked for here; one that cannot be read counts."""
+    """Returns whether a requirement with this marker applies here; a marker that cannot be read applies."""
     from packaging.markers import InvalidMarker, Marker
 
     try:
@@ -159,14 +165,20 @@ def _applies(marker: str | None, extra: str) -> bool:
 
 
 def _source(distribution: metadata.Distribution, origin: Json) -> str:
-    """What tells a package that was not taken from an index from others of its version: its commit, or its files."""
+    """Returns what distinguishes a package that was not taken from an index from others of its version.
+
+    That is the package's commit, or a hash of its files.
+    """
     source = origin.get("vcs_info")
     commit = source.get("commit_id") if isinstance(source, dict) else None
     return str(commit)[:12] if commit else _record(distribution)
 
 
 def _record(distribution: metadata.Distribution) -> str:
-    """A hash of a distribution's files by its RECORD, without those that say where it is installed or have no hash."""
+    """Returns a hash of a distribution's files by its RECORD.
+
+    Files that say where the distribution is installed, and files without a hash, are left out.
+    """
     lines = (distribution.read_text("RECORD") or "").splitlines()
     hashed = (line for line in lines if "=" in line.rpartition(",")[0].rpartition(",")[2])
     own = sorted(line for line in hashed if not line.startswith("../") and ".dist-info/" not in line.partition(",")[0])
