@@ -1,6 +1,7 @@
-"""python -m tracka.engines.resident, with lerobot-eval's flags and `--resident.NAME` beside them; see evaluation.py.
+"""The program of one row: python -m tracka.engines.resident, with lerobot-eval's flags and `--resident.NAME`.
 
-A process that stands by plays it, where the harness has named one.
+The evaluation runs in a warm worker process where the harness has named one, else in this process; `evaluation.py` has
+the evaluation itself.
 """
 
 import os
@@ -10,6 +11,10 @@ from ...execution import standby
 
 
 def main() -> int:
+    """Plays the evaluation that sys.argv asks for, in a warm worker process if one takes it, and returns its exit code.
+
+    Raises SystemExit(2) where it runs here and sys.argv has flags that the engine does not obey.
+    """
     told = standby.ask(os.environ[standby.SOCKET], sys.argv[1:]) if standby.SOCKET in os.environ else None
     if told is not None:
         return told

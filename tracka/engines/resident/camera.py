@@ -1,8 +1,8 @@
 """Cameras that draw only while a shutter is open, each in its own simulator's graphics context.
 
-robosuite draws both cameras in every control step; a policy that answers with many actions at once looks at few of the
-pictures. A camera behind a closed shutter hands out black instead: its timer runs on, so that the next picture is
-taken at the very substep at which it would have been. Switching the camera itself off and on would not do that.
+robosuite draws both cameras in every control step, but a policy that returns many actions at once uses few of the
+pictures. While its shutter is closed, a camera returns a black picture, and its timer runs on, so that the next picture
+is taken at the very substep at which robosuite would take it. Switching the camera itself off and on would not do that.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,14 +22,14 @@ Sensor = Callable[[dict[str, Any]], Image]
 
 @dataclass
 class Shutter:
-    """Whether the cameras behind it draw."""
+    """Says whether the cameras that were made `behind` it draw."""
 
     open: bool
 
 
 @contextmanager
 def behind(shutter: Shutter) -> Iterator[None]:
-    """Puts the cameras of whatever robosuite builds meanwhile behind `shutter`, for as long as they live."""
+    """Puts every camera that robosuite builds within the block behind `shutter`, for as long as the camera lives."""
     original = RobotEnv._create_camera_sensors
 
     def create(inner: Any, name: str, cam_w: int, cam_h: int, *places: Any, **named: Any) -> Any:
@@ -46,17 +46,17 @@ def behind(shutter: Shutter) -> Iterator[None]:
 
 
 def make_current(inner: Any) -> None:
-    """Makes a simulator's graphics context the one that is drawn into, or freed.
+    """Makes this simulator's graphics context the current one, before something is drawn in it or freed.
 
-    robosuite does so when it makes a context and never again: with two simulators in a process the older would draw
-    what the younger has loaded, and free the younger's textures.
+    robosuite does that only when it makes a context. With two simulators in a process, the older would then draw what
+    the younger has loaded, and free the younger's textures.
     """
     if inner.sim is not None and inner.sim._render_context_offscreen is not None:
         inner.sim._render_context_offscreen.gl_ctx.make_current()
 
 
 class Cameras:
-    """The cameras whose pictures lerobot's environment hands out."""
+    """Draws the cameras whose pictures lerobot's environment returns."""
 
     def __init__(self, env: Any) -> None:
         inner = env._env.env
@@ -67,7 +67,10 @@ class Cameras:
         self._order = IMAGE_CONVENTION_MAPPING[macros.IMAGE_CONVENTION]
 
     def draw(self) -> dict[str, Image]:
-        """The scene as it is now: name of a picture -> (height, width, 3), as LiberoEnv names and orients it."""
+        """Draws the scene as it is now and returns each picture, (height, width, 3), by its name.
+
+        Pictures are named and oriented as in LiberoEnv's observations.
+        """
         make_current(self._inner)
         return {view: self._picture(*place) for view, place in self._views.items()}
 
@@ -83,6 +86,6 @@ def _shut(shutter: Shutter, inner: Any, sensor: Sensor, black: Image) -> Sensor:
         make_current(inner)
         return sensor(cache)
 
-    vars(look).update(vars(sensor))  # robosuite marks its sensors so
+    vars(look).update(vars(sensor))  # robosuite marks a function as a sensor by its attributes
     look.__name__ = sensor.__name__
     return look

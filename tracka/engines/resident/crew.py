@@ -1,6 +1,7 @@
-"""The environment processes: forked before anything touches a GPU, each with its slots.
+"""The worker processes: forked before anything touches a GPU, each with its own environment slots.
 
-Guarantees: a worker that dies ends the evaluation with what it said last; no worker outlives this process.
+Guarantees: a worker process that dies ends the evaluation with an error that has its last message; no worker process
+outlives this process.
 """
 
 import mmap
@@ -22,14 +23,15 @@ NICE = 10
 
 
 class WorkerLost(RuntimeError):
-    """An environment process failed or died."""
+    """Raised when a worker process failed or died."""
 
 
 class Crew:
-    """`n_slots` slots over `n_workers` processes, slot k with worker k modulo their number.
+    """Holds `n_slots` environment slots, spread over at most `n_workers` worker processes.
 
-    `cameras` gives the (height, width, 3) of each camera's picture; `output` is where the processes print, if not
-    where this one does. `tasks` holds what each slot has built.
+    Slot k is with the worker process k modulo their number. `cameras` gives the shape (height, width, 3) of each
+    camera's pictures; `output` is the descriptor that worker processes print to, or None for this process's own files.
+    `tasks` holds the task whose environment each slot has built.
     """
 
     def __init__(
@@ -41,7 +43,8 @@ class Crew:
         filming: Filming,
         output: int | None = None,
     ) -> None:
-        context = multiprocessing.get_context("fork")  # they need no import of their own, and EGL is not in use yet
+        # A forked process needs no imports of its own; forking is safe here, since EGL is not in use yet.
+        context = multiprocessing.get_context("fork")
         self.pictures: dict[int, Pictures] = {number: _shared(cameras) for number in range(n_slots)}
         self.tasks: dict[int, Task] = {}
         self.pipes: list[Connection] = []
@@ -62,17 +65,20 @@ class Crew:
         return len(self.pictures)
 
     def build(self, first: Sequence[Episode]) -> None:
-        """Lets the first slots build the environments of these episodes, one each, while something else is done."""
+        """Has the first slots build the environments of these episodes, one each, and does not wait for them."""
         for number, episode in enumerate(first):
             self.tasks[number] = episode.task
             self.send(number, Build(number, episode))
 
     def send(self, number: int, command: Any) -> None:
-        """Tells slot `number`'s worker what to do."""
+        """Sends a command to the worker process of slot `number`."""
         self.pipes[number % len(self.pipes)].send(command)
 
     def replies(self) -> list[Any]:
-        """What the workers have said, at least one thing. Raises WorkerLost."""
+        """Waits for the worker processes and returns their replies, at least one.
+
+        Raises WorkerLost where a worker process failed or died.
+        """
         ready = wait([*self.pipes, *(process.sentinel for process in self.processes)])
         return [self._receive(index) for index, pipe in enumerate(self.pipes) if pipe in ready] or self._check(ready)
 
@@ -94,13 +100,16 @@ class Crew:
         return []
 
     def spent(self) -> list[Spent]:
-        """What each worker spent its time on since this was asked last. Call it when no slot plays."""
+        """Returns what each worker process spent its time on since the last call of `spent`.
+
+        `spent` may be called only while no slot plays. Raises WorkerLost where a worker process failed or died.
+        """
         for pipe in self.pipes:
             pipe.send(Account())
         return [self._receive(index) for index in range(len(self.pipes))]
 
     def stop(self) -> None:
-        """Ends the workers."""
+        """Tells the worker processes to end and waits for each, at most ENDING_SECS."""
         for pipe in self.pipes:
             pipe.send(None)
         for process in self.processes:
@@ -110,16 +119,17 @@ class Crew:
 def _serve(output: int | None, pipe: Connection, others: list[Connection], *work: Any) -> None:
     supervisor.end_with_parent()
     for other in others:
-        other.close()  # or a dead parent would never be an end of file
+        other.close()  # a pipe that stays open here would hide its end of file when the parent dies
     if output is not None:
         os.dup2(output, 1)
         os.dup2(output, 2)
-    os.nice(NICE)  # the policy's threads wait for each other at every operation, and for cores behind us
+    # The policy's threads wait for each other at every operation: one that waits for a core delays them all.
+    os.nice(NICE)
     slot.serve(pipe, *work)
 
 
 def _shared(cameras: Mapping[str, tuple[int, int, int]]) -> Pictures:
-    """A slot's pictures in memory that forked processes share."""
+    """Returns arrays for a slot's pictures, in memory that forked processes share."""
     return {
         camera: np.frombuffer(mmap.mmap(-1, int(np.prod(shape))), np.uint8).reshape(shape)
         for camera, shape in cameras.items()

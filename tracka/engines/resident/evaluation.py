@@ -1,7 +1,7 @@
-"""One evaluation from lerobot-eval's flags and `--resident.NAME` beside them.
+"""One evaluation, from lerobot-eval's flags and the flags `--resident.NAME` beside them to the files of its results.
 
-Writes into --output_dir what lerobot-eval writes, and episodes.jsonl, actions/ and timings.json. Exit code 2 for flags
-that this engine does not obey, 1 for an evaluation that failed.
+An evaluation writes into --output_dir what lerobot-eval writes, and also episodes.jsonl, actions/ and timings.json. Its
+exit code is 2 for flags that this engine does not obey, and 1 if the evaluation failed.
 """
 
 import logging
@@ -27,32 +27,33 @@ if TYPE_CHECKING:
 
 @dataclass
 class Stages:
-    """Seconds by stage, from when it was made on."""
+    """Measures the seconds of each stage, the first one from the moment when this object was made."""
 
     last: float = field(default_factory=time.perf_counter)
     seconds: dict[str, float] = field(default_factory=dict)
 
     def end(self, name: str) -> None:
+        """Ends the current stage under `name`; the next stage begins at once."""
         now = time.perf_counter()
         self.seconds[name], self.last = now - self.last, now
 
 
 @dataclass
 class Kept:
-    """What an evaluation may leave to the next one in this process: environments and policy.
+    """Holds what an evaluation may leave to the next one in this process: worker processes, environments and policy.
 
-    Whoever keeps it answers for the next evaluation differing in suite, tasks, episodes, seed and places alone.
+    The caller must make sure that the next evaluation differs in suite, tasks, episodes, seed and paths alone.
     """
 
-    lasting: bool = False  # whether there will be a next one
-    output: int | None = None  # where environment processes print, since they outlive the files of one evaluation
+    lasting: bool = False  # whether another evaluation may follow in this process
+    output: int | None = None  # descriptor that worker processes print to: they outlive the files of one evaluation
     crew: "Crew | None" = None
-    player: "Player | None" = None  # none that draws from this process's generators: loading draws from them too
+    player: "Player | None" = None  # not kept if it draws from this process's generators: loading draws from them too
     evaluations: int = 0
 
 
 def run(kept: Kept, stages: Stages) -> None:
-    """Plays what sys.argv asks for. Raises SystemExit(2) for flags that it does not obey."""
+    """Plays the evaluation that sys.argv asks for. Raises SystemExit(2) for flags that this engine does not obey."""
     from lerobot.configs import parser
     from lerobot.utils.import_utils import register_third_party_plugins
     from lerobot.utils.utils import init_logging
@@ -72,11 +73,15 @@ def run(kept: Kept, stages: Stages) -> None:
 
 
 def evaluate(cfg: "ResidentConfig", kept: Kept, stages: Stages) -> None:
-    """Processes, policy, episodes, videos, files."""
+    """Starts the worker processes, loads the policy, plays all episodes, records the videos and writes the files.
+
+    Keeps in `kept` what the next evaluation may use. Raises RuntimeError where an episode played again for its video
+    does not end in the state of the recorded one.
+    """
     from . import episode
     from .record import Record
     from .rollout import Rollout
-    from .simulation import Simulation  # LIBERO is imported before the fork, so that no worker needs to
+    from .simulation import Simulation  # LIBERO is imported before the fork, so that no worker process needs to
 
     simulation = Simulation(cfg)
     counts = (cfg.eval.n_episodes, cfg.eval.batch_size, cfg.seed)
@@ -107,7 +112,11 @@ def evaluate(cfg: "ResidentConfig", kept: Kept, stages: Stages) -> None:
 
 
 def _crew(cfg: "ResidentConfig", simulation: "Simulation", kept: Kept, todo: Sequence["Episode"]) -> "Crew":
-    """The environment processes, at work on what they need first; those that last may have more to play next."""
+    """Returns the worker processes. New ones begin to build the environments that they need first.
+
+    New processes get no more slots than there are episodes, unless the processes are kept, since the next evaluation
+    may have more episodes.
+    """
     from .crew import Crew
 
     if kept.crew is None:
@@ -119,7 +128,10 @@ def _crew(cfg: "ResidentConfig", simulation: "Simulation", kept: Kept, todo: Seq
 
 
 def first(cfg: "ResidentConfig", todo: Sequence["Episode"]) -> list["Episode"]:
-    """The episodes in the order in which slots are likely to get them: where tasks mix, one of each task in turn."""
+    """Returns the episodes in the order in which environment slots are likely to get them.
+
+    The order is one episode of each task in turn where calls of the policy mix tasks, else that of lerobot-eval.
+    """
     from .player import MIXING
 
     mixing = cfg.policy.type in MIXING and cfg.resident.noise == "episode"
@@ -127,7 +139,7 @@ def first(cfg: "ResidentConfig", todo: Sequence["Episode"]) -> list["Episode"]:
 
 
 def _player(cfg: "ResidentConfig", kept: Kept, batches: int) -> "Player":
-    """The policy, with torch set up and seeded as in lerobot-eval."""
+    """Returns the policy, loaded or kept, after torch is set up and seeded as in lerobot-eval."""
     import torch
     from lerobot.utils.random_utils import set_seed
 
@@ -146,7 +158,7 @@ def _player(cfg: "ResidentConfig", kept: Kept, batches: int) -> "Player":
 
 
 def _films(played: Sequence["Played"], count: int, folder: Path) -> list["Take"]:
-    """The first `count` episodes of each task, and where lerobot-eval would put their videos."""
+    """Returns the first `count` episodes of each task, each with the path that lerobot-eval gives its video."""
     return [
         (episode, outcome, folder / f"{episode.suite}_{episode.task_id}" / f"eval_episode_{episode.number}.mp4")
         for episode, outcome in played
@@ -164,7 +176,10 @@ def _paths(films: Sequence["Take"]) -> dict[int, list[str]]:
 def _timings(
     playing: "Rollout", player: "Player", spent: Sequence["Spent"], stages: Stages, kept: Kept
 ) -> dict[str, Any]:
-    """Where the time went: by stage, in the main process's rollout, and over all workers; and what fell back."""
+    """Returns the content of timings.json: where the time went, and why parts ran in a slower way.
+
+    Seconds are given by stage, for the main process's rollout, and summed over all worker processes.
+    """
     workers = {key: sum(each.seconds.get(key, 0.0) for each in spent) for each in spent for key in each.seconds}
     fallbacks = [*player.fallbacks, *(reason for each in spent for reason in each.fallbacks)]
     whole = stages.seconds | {"policy_load": player.seconds, "total": sum(stages.seconds.values())}
@@ -178,7 +193,7 @@ def _timings(
         "looks": playing.asked,
         "slots": len(playing.crew),
         "processes": len(playing.crew.processes),
-        "evaluation": kept.evaluations,  # of this process, from 1
+        "evaluation": kept.evaluations,  # its number in this process, from 1
         "fallbacks": list(dict.fromkeys(fallbacks)),
     }
 

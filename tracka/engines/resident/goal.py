@@ -1,7 +1,7 @@
-"""What LIBERO finds out about a scene after each step, found out once: is the goal reached, what must be shown.
+"""What LIBERO computes about a scene after each step, computed once: whether the goal is reached, what must be shown.
 
-robosuite asks for success in the reward, LIBERO once more, lerobot a third time, each time comparing the names of all
-geoms that touch; and each step a stove's burner is lit or not, which only a picture shows.
+robosuite checks for success in the reward, LIBERO checks once more, and lerobot a third time, each time comparing the
+names of all geoms that touch. Each step also lights or darkens a stove's burner, which only a picture shows.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ Mask = NDArray[np.bool_]
 
 
 class Goal:
-    """The goal of one simulator's task. `bind` it again after each reset."""
+    """Checks the goal of one simulator's task. `bind` must be called again after each reset."""
 
     def __init__(self, inner: Any) -> None:
         self._inner = inner
@@ -22,18 +22,21 @@ class Goal:
         self.bind()
 
     def bind(self) -> None:
-        """Forgets geoms, which may be of another model now, and sees whether showing can wait for a picture."""
+        """Forgets the geoms, which may be of another model now, and finds whether showing can wait for a picture."""
         self._masks: dict[int, tuple[Any, Mask]] = {}
         self._contact = self._inner.sim.data._data
         self._may_wait = self._lasting()
         self._due = False
 
     def unbind(self) -> None:
-        """Leaves the simulator to LIBERO."""
+        """Gives the simulator its own `check_contact` back."""
         vars(self._inner).pop("check_contact", None)
 
     def reached(self) -> bool:
-        """Whether the goal holds after a step. What is to be shown is due, and shown now if it cannot wait."""
+        """Returns whether the goal holds after a step.
+
+        The scene's look must then be updated by `show`, which happens here if the update cannot wait for a picture.
+        """
         success = bool(self._inner._check_success())
         self._due = True
         if not self._may_wait:
@@ -41,13 +44,16 @@ class Goal:
         return success
 
     def show(self) -> None:
-        """Makes visible what the state shows, before a picture is taken."""
+        """Brings the scene's look up to date with its state. Must be called before a picture is taken."""
         if self._due:
             self._inner._post_process()
             self._due = False
 
     def touching(self, geoms_1: Any, geoms_2: Any = None) -> bool:
-        """robosuite's `check_contact`: whether any geom of the one touches any of the other, or anything at all."""
+        """Returns whether any geom of `geoms_1` touches any of `geoms_2`, or anything at all where that is None.
+
+        `touching` takes the place of robosuite's `check_contact`.
+        """
         first, second = self._contact.contact.geom.T
         mask = self._mask(geoms_1)
         if geoms_2 is None:
@@ -56,7 +62,10 @@ class Goal:
         return bool((mask[first] & other[second] | mask[second] & other[first]).any())
 
     def _mask(self, geoms: Any) -> Mask:
-        """Which geoms of the simulation are meant, (ngeom,); remembered for models, whose geoms stay the same."""
+        """Returns which geoms of the simulation `geoms` means, with shape (ngeom,).
+
+        The answer is kept for models, whose geoms stay the same.
+        """
         if not isinstance(geoms, MujocoModel):
             return self._marked([geoms] if isinstance(geoms, str) else geoms)
         if id(geoms) not in self._masks:
@@ -70,10 +79,10 @@ class Goal:
         return mask
 
     def _lasting(self) -> bool:
-        """Whether what is shown depends on the last state alone. Otherwise each step must be followed.
+        """Returns whether the scene's look depends on the last state alone. Otherwise `show` must follow each step.
 
-        LIBERO shows or hides a site by replacing its alpha by 1 - alpha. That leads back and forth between the same two
-        if they are exact, and if one of them is positive and one is not.
+        LIBERO shows or hides a site by replacing its alpha by 1 - alpha. These replacements lead back and forth between
+        the same two values if both are exact, and if one value is positive and the other is not.
         """
         inner = self._inner
         looks = [inner.get_object(name).object_properties["vis_site_names"] for name in inner.visualization_sites_list]

@@ -1,8 +1,8 @@
 """The substeps of a control step as one compiled function: MuJoCo's physics and robosuite's controller, no Python.
 
-MuJoCo's functions are called by their names in its own library, robosuite's compiled ones as they are. What robosuite
-does in numpy is written out in the same order; its matrix products keep their memory layouts, because a product's bits
-depend on them.
+MuJoCo's functions are called by their names in its own library, and robosuite's compiled functions as they are. What
+robosuite does in numpy is written out in the same order. Its matrix products keep their memory layouts, because the
+bits of a product depend on them.
 """
 
 from pathlib import Path
@@ -29,32 +29,35 @@ _jacobian = types.ExternalFunction(
 
 
 class Arm(NamedTuple):
-    """One simulation's memory, and what the controller keeps between substeps. Matrices by column are said to be."""
+    """Holds one simulation's memory, and what the controller keeps between substeps.
 
-    model: int  # addresses
+    Matrices are stored by row, except those whose comment says that they are stored by column.
+    """
+
+    model: int  # addresses of MuJoCo's model and data
     data: int
-    site: int  # the controlled point's number
-    qpos: Vector  # views of the simulation
+    site: int  # the number of the site that is controlled
+    qpos: Vector  # views of the simulation's arrays, up to `rotation`
     qvel: Vector
     inertia: Vector
     bias: Vector
     ctrl: Vector
     position: Vector
     rotation: Vector
-    joints: Indices  # of the arm, into qpos
-    speeds: Indices  # of the arm, into qvel
-    inertia_at: Indices  # (7, 7) into inertia
-    motors: Indices  # of the arm, into ctrl
-    fingers: Indices  # of the gripper, into ctrl
-    linear: Vector  # (3, nv) Jacobians of the site
+    joints: Indices  # of the arm's joints, into qpos
+    speeds: Indices  # of the arm's joints, into qvel
+    inertia_at: Indices  # (7, 7), into inertia
+    motors: Indices  # of the arm's motors, into ctrl
+    fingers: Indices  # of the gripper's fingers, into ctrl
+    linear: Vector  # Jacobians of the site, both (3, nv)
     angular: Vector
-    ee_pos: Vector  # the controller's attributes of these names
+    ee_pos: Vector  # the controller's attributes of the same names, up to `kd`
     ee_ori_mat: Vector
     ee_pos_vel: Vector
     ee_ori_vel: Vector
     joint_pos: Vector
     joint_vel: Vector
-    j_pos: Vector  # (3, 7) by column, as the next three
+    j_pos: Vector  # (3, 7), stored by column, as are the next three matrices
     j_ori: Vector
     j_full: Vector
     mass_matrix: Vector
@@ -70,7 +73,10 @@ class Arm(NamedTuple):
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def begin(arm: Any, fresh: bool) -> None:
-    """The first half of a control step's first substep. Not `fresh`: the controller keeps what it has read before."""
+    """Does the first half of a control step's first substep: `mj_step1`, then the controller reads the state.
+
+    Unless `fresh`, the controller keeps what it has read before.
+    """
     _step1(arm.model, arm.data)
     if fresh:
         _read(arm)
@@ -78,7 +84,10 @@ def begin(arm: Any, fresh: bool) -> None:
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def run(arm: Any, goal_pos: Vector, goal_ori: Vector, closing: Vector, first: int, end: int) -> None:
-    """Substeps `first` to `end` - 1 towards a goal; `closing`: what a substep adds to the fingers' grip."""
+    """Takes the substeps `first` to `end` - 1 towards a goal; each of them adds `closing` to the fingers' grip.
+
+    Substep 0 must have been begun by `begin`.
+    """
     for substep in range(first, end):
         if substep > 0:
             _step1(arm.model, arm.data)
@@ -134,7 +143,7 @@ def _close(arm: Any, closing: Vector) -> None:
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def _clipped(value: float, low: float, high: float) -> float:
-    """As np.clip has it: what is no number stays so."""
+    """Returns `value` between `low` and `high`, and NaN for NaN, as np.clip does."""
     if value < low:
         return low
     return high if value > high else value

@@ -1,4 +1,4 @@
-"""The noise of flow-matching policies, drawn so that an episode's depends on nothing but the episode."""
+"""The noise of flow-matching policies: drawn for each episode by itself, or as lerobot-eval draws it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -10,9 +10,10 @@ from .episode import Look
 
 
 def of_looks(looks: Sequence[Look], shape: tuple[int, int]) -> Tensor:
-    """Standard normal float32 noise of shape (looks, *shape), by each look's seed, init state and chunk.
+    """Returns standard normal float32 noise of shape (looks, *shape) for these observation requests.
 
-    On the CPU, so that a GPU's kind changes nothing.
+    Each request's noise depends on its suite, task, seed, init state and chunk alone, and so on no other episode. The
+    noise is drawn on the CPU, so that the kind of GPU changes nothing.
     """
     return torch.stack([_draw(look, shape) for look in looks])
 
@@ -25,13 +26,19 @@ def _draw(look: Look, shape: tuple[int, int]) -> Tensor:
 
 
 class Reference:
-    """What lerobot-eval would draw, a batch at each chunk, from torch's own generator as set_seed left it."""
+    """Draws the noise that lerobot-eval would draw: one batch for each chunk, from torch's own generator.
+
+    The generator must be as set_seed left it.
+    """
 
     def __init__(self) -> None:
         self.drawn: list[Tensor] = []
 
     def of_looks(self, looks: Sequence[Look], shape: tuple[int, int, int], device: str) -> Tensor:
-        """The row of each look in the draw of its chunk, `shape` in all; the looks stand in lerobot-eval's order."""
+        """Returns noise of the shape `shape`: for each observation request its row in the draw of its chunk.
+
+        The requests must be in the order of lerobot-eval's batch.
+        """
         while len(self.drawn) <= max(look.chunk for look in looks):
             self.drawn.append(torch.normal(mean=0.0, std=1.0, size=shape, dtype=torch.float32, device=device))
         return torch.stack([self.drawn[look.chunk][position] for position, look in enumerate(looks)])

@@ -1,11 +1,13 @@
-"""The policy: loaded once, asked for chunks of actions.
+"""The policy: loaded once, and asked for chunks of actions in one of three batching modes.
 
-Three ways to ask, by what is known of a policy:
-- mixing: its chunk depends on one observation and given noise alone, so looks of any episodes share a call;
-- lockstep: it may remember, so a batch of lerobot-eval goes through a copy of its own, in step; looked at once a chunk
-  where the policy is known to read nothing in between;
-- reference: lockstep, one batch after the other, on the policy itself, so that it draws as in lerobot-eval; a single
-  batch of a policy that takes given noise may mix, for what lerobot-eval draws is known beforehand.
+The batching mode follows from what is known of the policy:
+- mixing: its chunk depends on one observation and on given noise alone, so observation requests of any episodes share
+  a call;
+- lockstep: it may remember earlier observations, so each batch of lerobot-eval goes through a copy of the policy of its
+  own, all episodes in step; observations are requested once a chunk where the policy is known to read none in between;
+- reference: lockstep, one batch after the other, on the policy itself, so that it draws random numbers as in
+  lerobot-eval. A single batch of a policy that takes given noise may mix, since the numbers that lerobot-eval draws are
+  known beforehand.
 """
 
 import contextlib
@@ -31,38 +33,42 @@ from . import noise, weights
 from .episode import Array, Look, Observation
 from .settings import ResidentConfig
 
-# Policies whose predict_action_chunk is a function of one observation and, where it says so, of given noise.
+# Policies whose predict_action_chunk is a function of one observation and, for those in NOISY, of given noise. Each has
+# the condition that its configuration must meet.
 MIXING: Mapping[str, Callable[[Any], bool]] = {
     "act": lambda config: config.temporal_ensemble_coeff is None,
     "pi0": lambda config: config.rtc_config is None and not config.use_relative_actions,
     "pi05": lambda config: config.rtc_config is None and not config.use_relative_actions,
     "smolvla": lambda config: config.n_obs_steps == 1 and config.rtc_config is None,
 }
-NOISY = ("pi0", "pi05", "smolvla")
+NOISY = ("pi0", "pi05", "smolvla")  # policies that take given noise
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]  # input of a policy -> its shape
-# What a policy class of a plug-in may say of itself: its select_action reads an observation only when its queue is
-# empty, and draws nothing at random.
+# The class attribute by which a policy of a plug-in may declare that its select_action reads an observation only when
+# its queue of actions is empty, and draws nothing at random.
 DECLARATION = "reads_once_per_chunk"
 
 
 @dataclass(frozen=True)
 class Manner:
-    """How a policy may be asked, and why not better."""
+    """A batching mode: how a policy may be asked for actions, and the reasons why not in a faster way."""
 
-    mixing: bool
-    lazy: bool  # looked at once a chunk
-    concurrent: bool  # several batches at once
+    mixing: bool  # requests of any episodes share a call
+    lazy: bool  # an observation is requested once a chunk, else at each step
+    concurrent: bool  # several batches are played at once
     reasons: tuple[str, ...] = ()
 
     @property
     def words(self) -> str:
-        """What the manner is called in timings and certificates."""
+        """Returns the batching mode's name in timings and parity certificates."""
         asked = "mixing" if self.mixing else "lockstep" if self.concurrent else "lockstep, one batch at a time"
         return f"{asked}, {'a look a chunk' if self.lazy else 'a look a step'}"
 
 
 def manner(policy: PreTrainedPolicy, draws: str, batches: int) -> Manner:
-    """How `policy` may be asked with `draws`, `episode` or `reference`, for so many batches of lerobot-eval."""
+    """Returns the batching mode of `policy` for an evaluation of so many batches of lerobot-eval.
+
+    `draws` is the setting `noise`: `episode` or `reference`.
+    """
     known = policy.name in MIXING and MIXING[policy.name](policy.config)
     declared = bool(getattr(policy, DECLARATION, False))
     if draws == "reference" and (policy.name in NOISY or (not known and not declared)) and batches > 1:
@@ -76,7 +82,10 @@ def manner(policy: PreTrainedPolicy, draws: str, batches: int) -> Manner:
 
 
 class Player:
-    """A loaded policy with its processors. `seconds` is what the last load took."""
+    """Holds a loaded policy with its processors, and asks it for actions.
+
+    `seconds` is the time that loading took for this evaluation, 0 where the policy was kept from an earlier one.
+    """
 
     def __init__(self, cfg: ResidentConfig, batches: int) -> None:
         start = time.perf_counter()
@@ -103,29 +112,35 @@ class Player:
 
     @property
     def draws_nothing(self) -> bool:
-        """Whether no generator of this process decides an action."""
+        """Returns whether no action depends on a random generator of this process."""
         known = self.manner.mixing and (self.policy.name not in NOISY or self.cfg.resident.noise == "episode")
         return known or bool(getattr(self.policy, DECLARATION, False))
 
     def turn_to(self, cfg: ResidentConfig) -> None:
-        """Plays another evaluation, which asks for the same policy in the same way."""
+        """Takes the settings of the next evaluation, which must ask for the same policy in the same way."""
         self.cfg, self.seconds = cfg, 0.0
 
     @property
     def chunk(self) -> int:
-        """Actions a look."""
+        """Returns the number of actions for each observation request."""
         return int(self.policy.config.n_action_steps) if self.manner.lazy else 1
 
     def company(self, look: Look) -> Shapes:
-        """What all looks of a call must have in common: the shapes of the policy's inputs for each look alone, where
-        its tokenizer pads to the longest of a call, since padding changes how a policy rounds."""
+        """Returns what all observation requests of a call must have in common.
+
+        Where the policy's tokenizer pads to the longest instruction of a call, these are the shapes of the policy's
+        inputs for this request alone, since padding changes how a policy rounds; else the tuple is empty.
+        """
         if not self.pads_to_longest:
             return ()
         tensors = {name: value for name, value in self._batch([look]).items() if isinstance(value, torch.Tensor)}
         return tuple(sorted((name, tuple(value.shape)) for name, value in tensors.items()))
 
     def copy(self) -> PreTrainedPolicy:
-        """A policy with a memory of its own, for one batch in lockstep; weights are shared."""
+        """Returns the policy for one batch in lockstep, reset: a copy with a memory of its own and shared weights.
+
+        The policy itself is returned where batches run one after the other.
+        """
         if not self.manner.concurrent:
             mine = self.policy
         elif self.spare:
@@ -137,13 +152,14 @@ class Player:
         return mine
 
     def give_back(self, mine: PreTrainedPolicy) -> None:
+        """Keeps a copy whose batch has ended for a later batch."""
         self.spare.append(mine)
 
     def mixed(self, looks: Sequence[Look]) -> list[Array]:
-        """The next actions of each look, shape (chunk, 7), in one call; no two looks may have the same position.
+        """Returns the next actions for each observation request, of shape (chunk, 7), by one call of the policy.
 
-        The call is as large as lerobot-eval's, and each look has its place there, since a policy's rounding depends on
-        both: so it depends on nothing else.
+        No two requests may be for the same place in a batch. The call is as large as lerobot-eval's, and each request
+        has the place that its episode has there: a policy's rounding depends on both, and so on nothing else.
         """
         placed = {look.episode.position: look for look in looks}
         filled = [placed.get(position, looks[0]) for position in range(self.batch_size)]
@@ -155,7 +171,10 @@ class Player:
         return [chunks[look.episode.position] for look in looks]
 
     def in_step(self, policy: PreTrainedPolicy, looks: Sequence[Look]) -> list[Array]:
-        """The same by lerobot-eval's own way to ask, for one whole batch; ended episodes stay in it."""
+        """Returns the same as `mixed` for one whole batch, by lerobot-eval's own call, `select_action`.
+
+        Episodes that have ended stay in the batch.
+        """
         padded = [*looks, *[looks[0]] * (self.batch_size - len(looks))]
         steps = []
         with self._asking():
@@ -177,7 +196,7 @@ class Player:
         return dict(self.before(self.env_before(batch)))
 
     def _finish(self, actions: torch.Tensor) -> Array:
-        """Actions of shape (n, 7) as the environment takes them."""
+        """Returns the policy's output as actions for the environment, of shape (n, 7)."""
         transition = self.env_after({ACTION: self.after(actions)})
         return np.asarray(transition[ACTION].to("cpu").numpy())
 
@@ -191,18 +210,21 @@ class Player:
 
 
 def load(cfg: ResidentConfig) -> tuple[PreTrainedPolicy, tuple[str, ...]]:
-    """The policy as lerobot-eval makes it, and why a faster way was not taken."""
+    """Returns the policy as lerobot-eval makes it, and the reasons why the faster way failed, if it did.
+
+    Raises IncompleteWeights where lerobot's loader says that weights are missing, or left unused in the file.
+    """
     if cfg.resident.compile and hasattr(cfg.policy, "compile_model"):
         cfg.policy.compile_model = True
     reasons: tuple[str, ...] = ()
-    # In reference draws on the CPU, the generator must have made lerobot's random weights before.
+    # With noise = "reference" on the CPU, the generator must have drawn lerobot's random weights before the noise.
     fast = cfg.resident.fast_load and cfg.policy.type in weights.LARGE
     if fast and not (cfg.resident.noise == "reference" and cfg.policy.device == "cpu") and not cfg.policy.use_peft:
         try:
             return _load_straight(cfg).eval(), ()
-        except IncompleteWeights:  # lerobot's own way would go on with random ones
+        except IncompleteWeights:  # lerobot's own way of loading would go on with random weights
             raise
-        except Exception as error:  # lerobot's own way is slower, and says better what is wrong
+        except Exception as error:  # lerobot's own way of loading is slower, and its errors are clearer
             reasons = (f"fast_load: {type(error).__name__}: {error}",)
             logging.warning("loading as lerobot-eval does: %s", reasons[0])
     with loading.held():
@@ -219,7 +241,7 @@ def _load_straight(cfg: ResidentConfig) -> PreTrainedPolicy:
 
 
 def _stacked(observations: Sequence[Observation]) -> Observation:
-    """A batch of observations: arrays of equal shape put into one with a first dimension more."""
+    """Returns a batch of observations: arrays of equal shape stacked along a new first dimension."""
     first = observations[0]
     return {
         key: _stacked([each[key] for each in observations])

@@ -1,6 +1,6 @@
-"""What an evaluation leaves: episodes.jsonl as it goes, and eval_info.json in lerobot-eval's form at its end.
+"""The result files of an evaluation: episodes.jsonl as it goes, eval_info.json in lerobot-eval's form at its end.
 
-Guarantees: an episode is on disk, whole, before the next one is told of; eval_info.json appears whole or not at all.
+Guarantees: an episode is on disk, whole, before the next one is recorded; eval_info.json appears whole or not at all.
 """
 
 import json
@@ -16,13 +16,13 @@ from ...core import files
 from .episode import Episode, Outcome
 
 Played = tuple[Episode, Outcome]
-Looks = Mapping[int, str]  # control step, from 0 -> SHA-256 of what the policy saw before it
+Looks = Mapping[int, str]  # control step, from 0 -> SHA-256 of the observation that the policy got before it
 
 
 def line(episode: Episode, outcome: Outcome, seconds: float, looks: Looks) -> dict[str, Any]:
-    """An episode's line of episodes.jsonl. `seconds` is the time since the evaluation's start.
+    """Returns the content of an episode's line in episodes.jsonl. `seconds` is the time since the evaluation's start.
 
-    `observations` is left out where no look was hashed: it is for the parity gate.
+    The key `observations`, which is for the parity gate, is left out where no observation was hashed.
     """
     told = {
         "suite": episode.suite,
@@ -43,7 +43,10 @@ def line(episode: Episode, outcome: Outcome, seconds: float, looks: Looks) -> di
 
 
 class Record:
-    """The files of one evaluation in `folder`, and its progress on stdout."""
+    """Writes the files of one evaluation in `folder`, and prints its progress on stdout.
+
+    Raises FileExistsError where `folder` has an episodes.jsonl already.
+    """
 
     def __init__(self, folder: Path, expected: int) -> None:
         self.folder, self.expected = folder, expected
@@ -54,7 +57,7 @@ class Record:
         self.log = (folder / "episodes.jsonl").open("x", encoding="utf-8")
 
     def __call__(self, episode: Episode, outcome: Outcome, looks: Looks) -> None:
-        """Takes an episode that has ended."""
+        """Writes the actions and the line of an episode that has ended, and prints the progress."""
         np.save(self.folder / "actions" / f"{episode.suite}_{episode.task_id}_{episode.number}.npy", outcome.actions)
         now = time.monotonic() - self.start
         self.log.write(json.dumps(line(episode, outcome, now, looks)) + "\n")
@@ -72,11 +75,11 @@ class Record:
         return f"{done} of {self.expected} episodes, {won} successes, {rate:.1f} episodes/min{left}"
 
     def ordered(self) -> list[Played]:
-        """By task and number, as lerobot-eval lists them."""
+        """Returns the episodes by task and number, the order in which lerobot-eval lists them."""
         return sorted(self.played, key=lambda played: (played[0].task_id, played[0].number))
 
     def close(self, videos: dict[int, list[str]]) -> dict[str, Any]:
-        """Writes eval_info.json and returns it; `videos` are the paths by task."""
+        """Writes eval_info.json and returns its content; `videos` has the paths of each task's videos."""
         self.log.close()
         info = eval_info(self.ordered(), videos, time.monotonic() - self.start)
         files.write_json(self.folder / "eval_info.json", info)
@@ -84,7 +87,7 @@ class Record:
 
 
 def eval_info(played: Sequence[Played], videos: dict[int, list[str]], seconds: float) -> dict[str, Any]:
-    """The content of eval_info.json, with the keys and the arithmetic of lerobot-eval 0.6.1."""
+    """Returns the content of eval_info.json, with the keys and the arithmetic of lerobot-eval 0.6.1."""
     tasks = list(dict.fromkeys((episode.suite, episode.task_id) for episode, _ in played))
     per_task = [
         {

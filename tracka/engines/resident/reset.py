@@ -1,10 +1,10 @@
-"""Resets that bring a built simulator to the bits in which a rebuilt one would begin.
+"""Resets that bring a built simulator to the very bits in which a rebuilt one would begin.
 
-robosuite's hard reset builds and compiles the whole model anew, seconds for a state that is fixed by few things: the
-model as compiled, the seed, the fixed init state, and how often the environment was reset before. The last because
-LIBERO appends to a list of samplers at each rebuilding, so that later resets draw more numbers before they place the
-fixtures. A fast reset puts back what an episode may have changed in the model, makes that list as long as it would
-be, and then does what a hard reset does after the compilation.
+robosuite's hard reset builds and compiles the whole model anew, which takes seconds. The state that results depends on
+few things: the compiled model, the seed, the fixed init state, and how often the environment was reset before. The
+count matters because LIBERO appends to a list of samplers at each rebuilding, so that later resets draw more numbers
+before they place the fixtures. A fast reset puts back what an episode may have changed in the model, makes that list as
+long as a hard reset would have made it, and then does what a hard reset does after the compilation.
 """
 
 from collections.abc import Iterator
@@ -17,17 +17,19 @@ from numpy.typing import NDArray
 from robosuite.environments.base import MujocoEnv
 from robosuite.utils.errors import RandomizationError
 
-# What robosuite and LIBERO write into a model once it is compiled: colours that show or hide, and fixtures' places.
+# What robosuite and LIBERO write into a compiled model: colours that show or hide things, and the fixtures' places.
 WRITTEN = ("site_rgba", "geom_rgba", "body_pos", "body_quat")
-LOADS = 3  # of the model up to an environment's first reset: its building, lerobot's own reset of it, and this one
+# How often the model is loaded until an environment's first reset is done: when the environment is built, when lerobot
+# resets it then, and in that first reset.
+LOADS = 3
 Arrays = dict[str, NDArray[np.float64]]
 
 
 @contextmanager
 def recorded(compiled: Arrays) -> Iterator[None]:
-    """Keeps the model of what is built meanwhile, as compiled, in `compiled`; and leaves out lerobot's own first reset.
+    """Copies the compiled model of the environment built within the block to `compiled`; skips lerobot's first reset.
 
-    That one starts from no seed, so nothing of it lasts but the number of resets, which `Rewind` counts.
+    lerobot's first reset has no seed, so nothing of it lasts but the number of resets, which `Rewind` counts.
     """
     initialize, reset = MujocoEnv._initialize_sim, ControlEnv.reset
 
@@ -44,7 +46,7 @@ def recorded(compiled: Arrays) -> Iterator[None]:
 
 @contextmanager
 def own_random_numbers() -> Iterator[None]:
-    """Leaves numpy's global generator, which LIBERO seeds at each reset, to others as it was."""
+    """Restores numpy's global generator, which LIBERO seeds at each reset, at the end of the block."""
     state = np.random.get_state()
     try:
         yield
@@ -53,10 +55,10 @@ def own_random_numbers() -> Iterator[None]:
 
 
 class Rewind:
-    """Resets of one simulator, fast or hard, counted as the reference would have counted them."""
+    """Resets one simulator, fast or hard, and counts the resets as lerobot-eval would have counted them."""
 
     def __init__(self, inner: Any, compiled: Arrays) -> None:
-        """`inner`: the LIBERO environment as built, not yet reset; `compiled`: what `recorded` kept."""
+        """Takes the LIBERO environment `inner`, built and not yet reset, and what `recorded` copied to `compiled`."""
         self._inner = inner
         self._compiled = compiled
         self._samplers = list(inner.object_property_initializers)
@@ -65,14 +67,14 @@ class Rewind:
         self._looks = [(each.object_properties, dict(each.object_properties["vis_site_names"])) for each in models]
 
     def fast(self, seed: int, ordinal: int) -> None:
-        """The simulator as after a hard reset with `seed` that `ordinal` others came before."""
+        """Brings the simulator to the state after a hard reset with `seed` that `ordinal` other resets preceded."""
         np.random.seed(seed)
         loads = LOADS + ordinal
         while not self._fast(loads):
             loads += 1  # a hard reset that finds no room for an object loads the model once more
 
     def hard(self, seed: int, ordinal: int) -> None:
-        """The same by robosuite's own means, in seconds."""
+        """Does what `fast` does by robosuite's own hard reset, which takes seconds."""
         np.random.seed(seed)
         self._count(LOADS - 1 + ordinal)
         while not self._placed(self._inner.reset):
@@ -83,8 +85,8 @@ class Rewind:
         self._restore()
         sim = self._inner.sim
         sim.reset()
-        sim.forward()  # as when the simulation is made,
-        sim.forward()  # and when its renderer is
+        sim.forward()  # robosuite does this when it makes the simulation,
+        sim.forward()  # and again when it makes the renderer
         return self._placed(self._begin)
 
     def _begin(self) -> None:
@@ -113,4 +115,4 @@ class Rewind:
         for properties, look in self._looks:
             properties["vis_site_names"] = dict(look)
         for robot in self._inner.robots:
-            robot.gripper.current_action = np.zeros(robot.gripper.dof)  # robosuite leaves it where it was
+            robot.gripper.current_action = np.zeros(robot.gripper.dof)  # robosuite would leave it as it was

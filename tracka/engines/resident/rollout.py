@@ -1,7 +1,7 @@
-"""All episodes of a row over the slots: who plays what, when the policy is asked, and for whom.
+"""Plays all episodes of a row in the environment slots: which slot plays which episode, and when the policy is asked.
 
-Guarantees: each episode is played exactly once; a slot that ends one gets the next at once; when an episode is played,
-and beside which, changes none of its numbers.
+Guarantees: each episode is played exactly once; a slot whose episode has ended gets the next one at once; when an
+episode is played, and beside which others, changes none of its numbers.
 """
 
 import time
@@ -19,42 +19,53 @@ from .player import Player, Shapes
 from .record import Looks
 from .slot import Act, Begin, Ended, Film, Filmed, Seen
 
-FULL = 0.75  # of a batch is worth a call: who waits for the last places waits long
-Take = tuple[Episode, Outcome, Path]  # what to play again, and where the video goes
+FULL = 0.75  # the part of a batch that is enough for a call: waiting for the last places would take long
+Take = tuple[Episode, Outcome, Path]  # an episode to play again, its recorded outcome, and the path of its video
 Recorded = Callable[[Episode, Outcome, Looks], None]
 
 
 @dataclass
 class Party:
-    """Episodes that ask the policy together: one alone, or a batch of lerobot-eval in lockstep."""
+    """Episodes that ask the policy together: a single one when mixing, else a batch of lerobot-eval in lockstep."""
 
     episodes: Sequence[Episode]
     policy: Any = None
-    slots: dict[int, int] = field(default_factory=dict)  # slot -> index of its episode
-    looks: dict[int, Look] = field(default_factory=dict)  # index -> what was seen last
-    seen: dict[int, dict[int, str]] = field(default_factory=dict)  # index -> control step -> hash of what was seen
-    waiting: set[int] = field(default_factory=set)  # indices that wait for actions
-    since: int = 0  # the policy calls when the last of them began to wait
-    company: Shapes | None = None  # with whom it may share a call, by the last look
-    chunk: int = 0
+    slots: dict[int, int] = field(default_factory=dict)  # slot that plays -> index of its episode in `episodes`
+    looks: dict[int, Look] = field(default_factory=dict)  # index -> the episode's last observation request
+    seen: dict[int, dict[int, str]] = field(default_factory=dict)  # index -> control step -> hash of the observation
+    waiting: set[int] = field(default_factory=set)  # indices of the episodes that wait for actions
+    since: int = 0  # the count of policy calls when the last of these episodes began to wait
+    company: Shapes | None = None  # parties with the same value may share a call; from the last observation request
+    chunk: int = 0  # chunks of actions that these episodes have had
 
     @property
     def task(self) -> Task:
+        """Returns the task, which all episodes of a party have in common."""
         return self.episodes[0].task
 
     @property
     def place(self) -> int:
-        """The place of its first episode in a call of the policy."""
+        """Returns the place of the party's first episode in a call of the policy."""
         return self.episodes[0].position
 
     @property
     def ready(self) -> bool:
-        """Whether all that are still playing wait for actions."""
+        """Returns whether all episodes of the party that are still playing wait for actions."""
         return bool(self.waiting) and len(self.waiting) == len(self.slots)
 
 
 class Rollout:
-    """Plays `episodes` and tells `recorded` of each as it ends, with a hash of each look where `hashing`."""
+    """Plays `episodes`, and calls `recorded` with each as it ends, with hashes of its observations if `hashing`.
+
+    The flow of the loop, until all episodes have ended:
+    1. `_parties` groups the episodes that ask the policy together: single episodes when mixing, else whole batches.
+    2. `_deal` gives free environment slots the next episodes, and the worker processes reset the environments.
+    3. `_take` turns the replies of the worker processes into observation requests, records the episodes that have
+       ended, and goes through step 2 with their slots.
+    4. `_due` chooses the parties of the next policy call, or none while too few wait for actions: then step 3 follows.
+    5. `_ask` asks the policy for a chunk of actions for each episode of these parties, in one call.
+    6. `_act` sends each slot its chunk, which the slot plays to the end of the chunk or of the episode. Step 4 follows.
+    """
 
     def __init__(
         self, crew: Crew, player: Player, episodes: Sequence[Episode], recorded: Recorded, hashing: bool = False
@@ -66,6 +77,7 @@ class Rollout:
         self.calls = self.mixed_calls = self.asked = 0
 
     def run(self) -> None:
+        """Plays all episodes. Raises WorkerLost where a worker process failed or died."""
         self._deal()
         while self.playing:
             if parties := self._due():
@@ -77,7 +89,10 @@ class Rollout:
             self._take(replies)
 
     def film(self, films: Sequence[Take]) -> list[Filmed]:
-        """Plays recorded episodes again into video files, on all slots at once."""
+        """Plays recorded episodes again into video files, in all slots at once, and returns the workers' replies.
+
+        `film` may be called only when no episode is playing. Raises WorkerLost where a worker process failed or died.
+        """
         queue, free = list(films), list(range(len(self.crew)))
         done: list[Filmed] = []
         while len(done) < len(films):
@@ -93,7 +108,7 @@ class Rollout:
         return done
 
     def _deal(self) -> None:
-        """Gives free slots the parties that wait, as far as whole ones fit."""
+        """Gives free slots the parties that have not begun, as long as a whole one fits."""
         while self.parties and (self.player.manner.concurrent or not self.playing):
             free = [slot for slot in range(len(self.crew)) if slot not in self.playing]
             party = self._next(free)
@@ -113,7 +128,11 @@ class Rollout:
         self.crew.send(slot, Begin(slot, episode))
 
     def _next(self, free: Sequence[int]) -> Party:
-        """In lerobot-eval's order where that matters; else of a task that a free slot has built, or that lags most."""
+        """Returns the party that begins next: the first in lerobot-eval's order where batches run one at a time.
+
+        Else the tasks that free slots have built come first, and among them the task that lags most. Of that task's
+        parties, the one whose place in a call the fewest playing parties have is returned.
+        """
         if not self.player.manner.concurrent:
             return self.parties[0]
         left = Counter(party.task for party in self.parties)
@@ -154,7 +173,7 @@ class Rollout:
             self.player.give_back(party.policy)
 
     def _due(self) -> list[Party]:
-        """The parties to ask the policy for now; none while it pays to wait for more."""
+        """Returns the parties of the next policy call, or none while it pays to wait for more of them."""
         ready = list({id(party): party for party in self.playing.values() if party.ready}.values())
         if not self.player.manner.mixing:
             return ready[:1]
@@ -165,7 +184,7 @@ class Rollout:
         return min(calls, key=lambda parties: min(party.since for party in parties), default=[])
 
     def _enough(self, ready: Sequence[Party]) -> bool:
-        """Whether a call is full enough, or nobody is left who is likely to join it."""
+        """Returns whether a call for these parties is full enough, or no other playing party is likely to join it."""
         company = ready[0].company
         likely = [party for party in self.playing.values() if party.company in (None, company)]
         return len({party.place for party in ready}) >= FULL * self.player.batch_size or len(ready) == len(likely)
@@ -183,7 +202,10 @@ class Rollout:
         self._act(parties, actions)
 
     def _act(self, parties: Sequence[Party], actions: Sequence[Array]) -> None:
-        """Sends each slot its actions: of the mixed call one a party, of a lockstep call one an episode."""
+        """Sends each slot its actions.
+
+        `actions` has one entry for each party of a mixed call, or one for each episode of a lockstep call.
+        """
         for number, party in enumerate(parties):
             party.waiting.clear()
             party.chunk += 1
@@ -193,7 +215,7 @@ class Rollout:
 
 
 def _call(ready: Sequence[Party]) -> list[Party]:
-    """Of these parties one for each place of a call, those that wait longest."""
+    """Returns one of these parties for each place in a call, the one that has waited longest."""
     places: dict[int, Party] = {}
     for party in sorted(ready, key=lambda party: party.since):
         places.setdefault(party.place, party)

@@ -1,10 +1,11 @@
-"""The process that stands by: python -m tracka.engines.resident.service SOCKET ALIVE, two descriptors.
+"""The warm worker process: python -m tracka.engines.resident.service SOCKET ALIVE, which are two descriptors.
 
-It plays one evaluation after the other, each for a process `python -m tracka.engines.resident` that hands over its
-flags and its standard files, and keeps imports, environments and the policy in between.
+The warm process plays one evaluation after the other, each for a process `python -m tracka.engines.resident` that hands
+over its flags and its standard files. Imports, environments and the policy are kept from one evaluation to the next.
 
-Guarantees: it ends, with all that it started, when the session has ended, by whatever death; when it has been idle for
-IDLE_SECS; when whoever asked is gone; and after an evaluation that failed, so nothing broken is kept.
+Guarantees: the warm process ends, with all processes that it started, when the session has ended, by whatever death;
+when it has been idle for IDLE_SECS; when the process that asked for an evaluation is gone; and after an evaluation that
+failed, so that nothing broken is kept.
 """
 
 import contextlib
@@ -24,19 +25,24 @@ from ...execution import entry, leftover
 from ...execution.standby import FILES, MESSAGE_BYTES, TAKEN
 from .evaluation import Kept, Stages, run
 
-IDLE_SECS = 20.0  # longer than the harness takes from one row to the next
+IDLE_SECS = 20.0  # longer than the harness takes from the end of one row to the start of the next
 
 
 def main(listening: int, alive: int) -> None:
+    """Plays the evaluations that the socket `listening` brings, until one fails or none comes for IDLE_SECS.
+
+    `alive` is the file that the session keeps locked while it lives.
+    """
     if os.fork():
-        os._exit(0)  # the row that started us ends before we do
+        os._exit(0)  # the row that started this process ends before it does
     os.setsid()
     entry.prepare()
     _in_background(_end_with_session, alive)
     voices = Voices()
     kept = Kept(lasting=True, output=voices.write)
     with socket.socket(fileno=listening) as asked:
-        os.register_at_fork(after_in_child=asked.close)  # or somebody might still be answered when we have ended
+        # A child that held the socket open would let other processes connect after this one has ended.
+        os.register_at_fork(after_in_child=asked.close)
         asked.settimeout(IDLE_SECS)
         with contextlib.suppress(TimeoutError):
             while _serve(asked.accept()[0], kept, voices) == 0:
@@ -45,7 +51,10 @@ def main(listening: int, alive: int) -> None:
 
 
 class Voices:
-    """What environment processes print, passed on to stderr as it is at that moment: a row's files end with it."""
+    """Passes on what the worker processes print to the stderr that this process has at that moment.
+
+    The worker processes outlive a row's files, so they print into a pipe, whose end is `write`.
+    """
 
     def __init__(self) -> None:
         self.read, self.write = os.pipe()
@@ -58,7 +67,10 @@ class Voices:
             self.pass_on()
 
     def pass_on(self) -> None:
-        """All that has been said until now. MuJoCo's warnings decide whether a row passes: none may come too late."""
+        """Writes all that has been printed until now to stderr.
+
+        MuJoCo's warnings decide whether a row passes, so none may arrive after the row has ended.
+        """
         with self.passing:
             while select.select([self.read], [], [], 0)[0]:
                 text = os.read(self.read, 1 << 16)
@@ -71,25 +83,28 @@ def _in_background(function: Callable[..., None], *arguments: Any) -> None:
 
 
 def _end_with_session(alive: int) -> None:
-    """The session holds this file's lock as long as it lives."""
+    """Waits for the lock that the session holds while it lives, then ends this process."""
     fcntl.flock(alive, fcntl.LOCK_SH)
     _leave(0)
 
 
 def _leave(code: int) -> NoReturn:
-    """Ends this process and all that it or a policy has started."""
+    """Ends this process and all processes that it or a policy has started."""
     leftover.end(leftover.STANDS_BY, os.environ[leftover.STANDS_BY])
     os._exit(code)
 
 
 def _serve(connection: socket.socket, kept: Kept, voices: Voices) -> int:
-    """Plays what is asked for and tells the exit code. 0 too where nobody asks anything, 1 where it cannot be done."""
+    """Plays the evaluation that a connection asks for, sends its exit code there and returns it.
+
+    Returns 0 for a connection that asks for nothing, and 1 where a message is too long or a worker process has died.
+    """
     with connection:
         message, files, flags, _ = socket.recv_fds(connection, MESSAGE_BYTES, FILES)
         if not message:
             return 0
         if flags & socket.MSG_TRUNC or not _whole(kept):
-            return 1  # whoever asked has not been told that it is taken, and plays by itself
+            return 1  # without the answer TAKEN the process that asked plays the evaluation itself
         connection.send(TAKEN)
         answered = threading.Event()
         _in_background(_end_with, connection.dup(), answered)
@@ -102,12 +117,12 @@ def _serve(connection: socket.socket, kept: Kept, voices: Voices) -> int:
 
 
 def _whole(kept: Kept) -> bool:
-    """Whether all environment processes live: one may have been killed while nobody played."""
+    """Returns whether all worker processes live: one may have been killed between two evaluations."""
     return kept.crew is None or all(process.is_alive() for process in kept.crew.processes)
 
 
 def _end_with(connection: socket.socket, answered: threading.Event) -> None:
-    """Ends this process where the other one dies before it is answered."""
+    """Ends this process if the process that asked dies before it is answered."""
     with connection, contextlib.suppress(OSError):
         connection.recv(1)
     if not answered.is_set():
@@ -116,7 +131,7 @@ def _end_with(connection: socket.socket, answered: threading.Event) -> None:
 
 @contextlib.contextmanager
 def _printing_to(files: Sequence[int]) -> Iterator[None]:
-    """stdout and stderr are those of whoever asked."""
+    """Makes stdout and stderr within the block those of the process that asked."""
     before = [os.dup(1), os.dup(2)]
     for number, file in enumerate(files, start=1):
         os.dup2(file, number)
@@ -132,7 +147,7 @@ def _printing_to(files: Sequence[int]) -> Iterator[None]:
 
 
 def _play(flags: Sequence[str], kept: Kept) -> int:
-    """One evaluation; its exit code and last words as the interpreter would have them."""
+    """Plays one evaluation and returns its exit code; errors are printed as the interpreter would print them."""
     sys.argv = ["tracka.engines.resident", *flags]
     try:
         run(kept, Stages())
@@ -148,7 +163,7 @@ def _play(flags: Sequence[str], kept: Kept) -> int:
 
 
 def _free() -> None:
-    """Leaves the device what the next evaluation does not need."""
+    """Frees the memory, of this process and of its GPU, that the next evaluation does not need."""
     import torch
 
     gc.collect()

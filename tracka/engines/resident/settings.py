@@ -1,4 +1,4 @@
-"""lerobot-eval's own command line, and the resident engine's flags beside it."""
+"""The resident engine's command line: lerobot-eval's own flags, and the flags `--resident.NAME` beside them."""
 
 import os
 from dataclasses import dataclass, field
@@ -14,25 +14,26 @@ NOISE = ("episode", "reference")
 
 @dataclass
 class ResidentSettings:
-    """Flags `--resident.NAME`.
+    """Holds the flags `--resident.NAME`. Raises ValueError for an unknown `noise` or a negative count.
 
-    `noise`: `episode` draws a policy's noise from (seed, init state, chunk) of each episode, so that no episode depends
-    on its neighbours; `reference` plays lerobot-eval's batches one after the other and lets the policy draw as there.
+    With `noise` set to `episode`, a policy's noise is drawn by (seed, init state, chunk) of each episode, so that no
+    episode depends on its neighbours; `reference` plays lerobot-eval's batches one after the other and lets the policy
+    draw as it does in lerobot-eval.
     """
 
-    workers: int = 0  # environment processes; 0 is one a core
-    slots: int = 0  # environments alive at once; 0 is one a worker, or two batches
+    workers: int = 0  # worker processes; 0 means one for each core of the row's share
+    slots: int = 0  # environments alive at once; 0 means one for each worker, or two batches if that is more
     noise: str = "episode"
-    videos: int = 1  # of each task, its first episodes
-    video_stride: int = 4  # every so many steps make a frame; the film plays as fast as lerobot-eval's
+    videos: int = 1  # how many of the first episodes of each task become videos
+    video_stride: int = 4  # control steps for each frame; the video plays as fast as lerobot-eval's
     lazy_rendering: bool = True
     fast_step: bool = True
     fast_reset: bool = True
-    fast_load: bool = True  # weights straight to the device, without a random initialisation
-    standby: bool = True  # the harness's: whether a process that stands by may play it
+    fast_load: bool = True  # weights go straight to the device, without a random initialisation
+    standby: bool = True  # read by the harness: whether a warm worker process may play this row
     compile: bool = False  # torch.compile, which may change outcomes
-    hash_looks: bool = False  # episodes.jsonl has a hash of each observation: for the parity gate
-    cudnn_benchmark: bool = True  # convolutions by their speed here, as in lerobot-eval; not in the gate
+    hash_looks: bool = False  # episodes.jsonl gets a hash of each requested observation, for the parity gate
+    cudnn_benchmark: bool = True  # cuDNN takes the fastest convolutions, as in lerobot-eval; off in the parity gate
 
     def __post_init__(self) -> None:
         if self.noise not in NOISE:
@@ -42,19 +43,22 @@ class ResidentSettings:
 
 
 def _given(cfg: Any, flag: str) -> object:
-    """What a flag like env.hard_reset says; another kind of environment may not have it."""
+    """Returns the value of a flag like env.hard_reset, or the only value that the engine obeys where `cfg` lacks it.
+
+    An environment of another type than LIBERO's may not have the flag.
+    """
     group, name = flag.split(".")
     return getattr(getattr(cfg, group), name, OBEYED[flag])
 
 
 @dataclass
 class ResidentConfig(EvalPipelineConfig):  # type: ignore[misc]
-    """What one evaluation is told: lerobot-eval's flags with their defaults, and ours."""
+    """Holds the flags of one evaluation: lerobot-eval's with their defaults, and this engine's in `resident`."""
 
     resident: ResidentSettings = field(default_factory=ResidentSettings)
 
     def problems(self) -> list[str]:
-        """Flags of lerobot-eval that this engine does not obey, each with what to do."""
+        """Returns a sentence for each flag of lerobot-eval that this engine does not obey, with what to do about it."""
         env = self.env
         checks = {
             "env.type must be libero: this engine knows no other": env.type != "libero",
@@ -70,10 +74,11 @@ class ResidentConfig(EvalPipelineConfig):  # type: ignore[misc]
 
     @property
     def n_workers(self) -> int:
+        """Returns the number of worker processes: the flag, or this row's share of the cores, at least one."""
         return self.resident.workers or max(1, len(os.sched_getaffinity(0)) // int(os.environ.get(ROWS_AT_ONCE, "1")))
 
     @property
     def n_slots(self) -> int:
-        """At least a batch of lerobot-eval must fit."""
+        """Returns the number of environment slots, at least as many as one of lerobot-eval's batches has episodes."""
         batch_size = int(self.eval.batch_size)
         return max(self.resident.slots or slots(self.n_workers, batch_size), batch_size)

@@ -1,4 +1,4 @@
-"""The environments of an evaluation: lerobot's own LiberoEnv with lerobot-eval's arguments, made fast."""
+"""Makes the environments of an evaluation: lerobot's own LiberoEnv with lerobot-eval's arguments, made fast."""
 
 from typing import Any
 
@@ -12,7 +12,10 @@ from .slot import Filming
 
 
 class Simulation:
-    """What all environments of an evaluation have in common, and of others that differ in suite and tasks alone."""
+    """Holds what all environments of an evaluation have in common, and makes them.
+
+    One Simulation also serves later evaluations that differ from its own in suite and tasks alone.
+    """
 
     def __init__(self, cfg: ResidentConfig) -> None:
         self.env: Any = cfg.env
@@ -23,7 +26,7 @@ class Simulation:
         self.speedups = Speedups(chosen.lazy_rendering, chosen.fast_step, chosen.fast_reset)
 
     def make(self, episode: Episode) -> Simulator:
-        """A simulator of the episode's task."""
+        """Returns a new simulator of the episode's task, built."""
         return Simulator(self.plain(*episode.task), self.speedups)
 
     def _suite(self, name: str) -> Any:
@@ -32,7 +35,7 @@ class Simulation:
         return self.suites[name]
 
     def plain(self, suite: str, task_id: int) -> LiberoEnv:
-        """lerobot's environment of one task, as lerobot-eval makes it; not built yet."""
+        """Returns lerobot's environment of one task, with the arguments of lerobot-eval; it is not built yet."""
         env = self.env
         kwargs = {key: value for key, value in env.gym_kwargs.items() if key != "task_ids"}
         return LiberoEnv(
@@ -50,11 +53,14 @@ class Simulation:
 
     @property
     def cameras(self) -> dict[str, tuple[int, int, int]]:
-        """Camera, by lerobot's name of it, and the shape of its pictures."""
+        """Returns the shape (height, width, 3) of each camera's pictures, by lerobot's name of the camera."""
         spaces = self.plain(self.env.task, self.task_ids[0]).observation_space["pixels"]
         return {camera: tuple(space.shape) for camera, space in spaces.items()}
 
     @property
     def filming(self) -> Filming:
-        """lerobot-eval's videos have a frame a step; ours may have fewer, and play as fast."""
+        """Returns how videos are recorded: a frame every `stride` steps, played as fast as lerobot-eval's.
+
+        lerobot-eval's own videos have a frame for each control step.
+        """
         return Filming(self.stride, max(1, int(LiberoEnv.metadata["render_fps"]) // self.stride))

@@ -1,8 +1,8 @@
 """One of lerobot's LIBERO environments, made quicker, bit for bit the same.
 
-A `Simulator` stands for slots of a vector environment of `lerobot-eval`: `reset` names the seed, the init state and how
-many resets the slot has had, and what follows is what that slot would show. Many of them may live in one process and
-be stepped in turn.
+A `Simulator` takes the place of any environment in lerobot-eval's vector environment: `reset` names the seed, the init
+state and how many resets that environment has had, and the episode is then the one that lerobot-eval plays there. Many
+simulators may live in one process and be stepped in turn.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from .step import FastStep, Observation
 
 @dataclass(frozen=True)
 class Speedups:
-    """What may be done quicker than lerobot does it. Each alone changes no bit."""
+    """Says which parts may run quicker than in lerobot. Each of them alone changes no bit of what is returned."""
 
     lazy_rendering: bool = True
     fast_step: bool = True
@@ -30,7 +30,7 @@ class Speedups:
 
 @dataclass(frozen=True)
 class Step:
-    """What a control step brings; `observation` is None unless it was looked at, `done` LiberoEnv's `terminated`."""
+    """The result of a control step: `observation` is None unless requested, `done` is LiberoEnv's `terminated`."""
 
     observation: Observation | None
     reward: float
@@ -39,13 +39,16 @@ class Step:
 
 
 class Simulator:
-    """A LiberoEnv whose episodes can be had in any order.
+    """A LiberoEnv whose episodes can be played in any order.
 
     `fallbacks` has one sentence for each speedup that was asked for and cannot be used here.
     """
 
     def __init__(self, env: LiberoEnv, speedups: Speedups | None = None) -> None:
-        """Builds `env`, which must not have been used yet, without drawing."""
+        """Builds `env`, which must not have been used before. With lazy rendering no picture is drawn meanwhile.
+
+        Raises ValueError where `env` has hard_reset=False.
+        """
         speedups = speedups or Speedups()
         if not env.hard_reset:
             raise ValueError("with hard_reset=False an episode depends on those before it")
@@ -68,10 +71,10 @@ class Simulator:
         self._rewind = Rewind(self._inner, compiled)
 
     def reset(self, seed: int, init_state: int, ordinal: int) -> Observation:
-        """The observation that begins an episode.
+        """Resets the environment, takes the settle steps, and returns the observation that begins the episode.
 
-        `ordinal`: how many resets the reference's slot had before this one. `init_state`: an index into the
-        benchmark's fixed states, taken modulo their number as LiberoEnv does.
+        `init_state` is an index into the benchmark's fixed states, taken modulo their number as LiberoEnv does.
+        `ordinal` is the number of resets that lerobot-eval's environment has had before this one.
         """
         env, waits = self._env, self._env.num_steps_wait
         with own_random_numbers():
@@ -89,7 +92,7 @@ class Simulator:
         if self._fast_reset:
             self._rewind.fast(seed, ordinal)
         else:
-            camera.make_current(self._inner)  # what is drawn with will be freed
+            camera.make_current(self._inner)  # a hard reset frees this simulator's graphics context
             with camera.behind(self._shutter):
                 self._rewind.hard(seed, ordinal)
         if self._env.init_states:
@@ -110,9 +113,10 @@ class Simulator:
         return self._env._format_raw_obs(raw) if look else None
 
     def step(self, action: NDArray[np.float32], look: bool) -> Step:
-        """One control step with `action`, shape (7,), float32 as a vector environment hands it over.
+        """Takes one control step and returns its result, with an observation if `look` is true.
 
-        Raises ValueError after robosuite's horizon, of 1000 steps with those of the reset.
+        `action` has the shape (7,) and is float32, as a vector environment passes it on. Raises ValueError after
+        robosuite's horizon of 1000 steps, in which the settle steps of the reset count.
         """
         taken = self._quick(action, look) if self._fast_step else self._stock(action, look)
         if taken.observation is not None:
@@ -134,27 +138,27 @@ class Simulator:
         return Step(seen if look else None, float(reward), bool(info["is_success"]), bool(done))
 
     def frame(self) -> Image:
-        """What LiberoEnv.render() would return for the observation looked at last: (height, width, 3)."""
+        """Returns what LiberoEnv.render() would for the observation requested last, with shape (height, width, 3)."""
         first: Image = next(iter(self._seen["pixels"].values()))
         return first[::-1, ::-1]
 
     @property
     def description(self) -> str:
-        """The task in words."""
+        """Returns the task's instruction in words."""
         return str(self._env.task_description)
 
     @property
     def max_steps(self) -> int:
-        """The control steps after which an episode ends."""
+        """Returns the number of control steps after which an episode ends."""
         return int(self._env._max_episode_steps)
 
     def state(self) -> NDArray[np.float64]:
-        """Time, positions and velocities of the simulation, in one row."""
+        """Returns time, positions and velocities of the simulation in one array of one dimension."""
         data = self._inner.sim.data._data
         return np.concatenate([[data.time], data.qpos, data.qvel])
 
     def close(self) -> None:
-        """Frees simulation and graphics context. Others in the process are not touched."""
+        """Frees the simulation and its graphics context, without touching those of other simulators in the process."""
         if self._goal:
             self._goal.unbind()
         if self._env._env is not None:

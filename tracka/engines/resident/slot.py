@@ -1,7 +1,8 @@
-"""The process that owns some environment slots: it builds, resets, steps and films; the policy is elsewhere.
+"""A worker process and its environment slots: it builds, resets and steps environments and records videos.
 
-A slot plays one episode at a time. It is sent a chunk of actions, plays them to the end of the chunk or of the episode,
-and draws the cameras at the last step alone. Pictures travel in memory shared with the parent.
+The policy is in the parent process. A slot plays one episode at a time: it gets a chunk of actions, plays them to the
+end of the chunk or of the episode, and draws the cameras at the last step alone. Pictures are returned in memory shared
+with the parent, all else in messages.
 """
 
 import time
@@ -26,7 +27,7 @@ Pictures = Mapping[str, Array]  # camera -> (height, width, 3) bytes, shared wit
 
 @dataclass(frozen=True)
 class Build:
-    """Build the environment of the episode's task, which is likely to come next. There is no answer."""
+    """Asks to build the environment of the episode's task, which the slot is likely to need next; there is no reply."""
 
     slot: int
     episode: Episode
@@ -34,13 +35,15 @@ class Build:
 
 @dataclass(frozen=True)
 class Begin:
+    """Asks to reset the slot's environment to the beginning of the episode; the reply is Seen."""
+
     slot: int
     episode: Episode
 
 
 @dataclass(frozen=True)
 class Act:
-    """The next actions of a slot's episode, shape (steps, 7)."""
+    """Brings the next actions of a slot's episode, of shape (steps, 7); the reply is Seen or Ended."""
 
     slot: int
     actions: Array
@@ -48,7 +51,7 @@ class Act:
 
 @dataclass(frozen=True)
 class Film:
-    """Play recorded actions once more, with a camera."""
+    """Asks to play an episode's recorded actions once more for a video at `path`; the reply is Filmed."""
 
     slot: int
     episode: Episode
@@ -59,12 +62,12 @@ class Film:
 
 @dataclass(frozen=True)
 class Account:
-    """Tell what the time went into since the last such question."""
+    """Asks for what the time was spent on since the last such command; the reply is Spent."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The slot waits for actions; its pictures lie in the shared memory."""
+    """Says that the slot waits for actions: an observation request, whose pictures are in the shared memory."""
 
     slot: int
     robot_state: Observation
@@ -73,25 +76,31 @@ class Seen:
 
 @dataclass(frozen=True)
 class Ended:
+    """Says that the slot's episode has ended."""
+
     slot: int
     outcome: Outcome
 
 
 @dataclass(frozen=True)
 class Filmed:
+    """Says that a video is written, and whether the episode went as recorded."""
+
     slot: int
     path: Path
-    difference: str | None  # what was not as recorded
+    difference: str | None  # what differs from the recorded episode; None if it ended in the same state
 
 
 @dataclass(frozen=True)
 class Failed:
+    """Says that the worker process ends with an error."""
+
     trace: str
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds of a worker by what they went into, and what it could not do as asked."""
+    """Holds the seconds of a worker process by kind of work, and a sentence for each speedup that it could not use."""
 
     seconds: Mapping[str, float]
     fallbacks: tuple[str, ...]
@@ -99,7 +108,7 @@ class Spent:
 
 @dataclass
 class Slot:
-    """A simulator and the episode that it plays."""
+    """Holds an environment slot: its simulator, and the episode that it plays with the actions and rewards so far."""
 
     pictures: Pictures
     simulator: "Simulator | None" = None
@@ -112,14 +121,14 @@ class Slot:
 
 @dataclass(frozen=True)
 class Filming:
-    """A frame every `stride` control steps."""
+    """Says how videos are recorded: one frame every `stride` control steps."""
 
     stride: int
     frames_per_second: int
 
 
 def serve(pipe: Connection, pictures: Mapping[int, Pictures], make: MakeSimulator, filming: Filming) -> None:
-    """Obeys `pipe` until it says None. Whatever goes wrong is told as Failed."""
+    """Obeys the commands from `pipe` until None or the end of file comes. Any error is sent as Failed, and raised."""
     worker = Worker(pictures, make, filming)
     try:
         while (command := pipe.recv()) is not None:
@@ -134,7 +143,7 @@ def serve(pipe: Connection, pictures: Mapping[int, Pictures], make: MakeSimulato
 
 
 class Worker:
-    """The slots of one process."""
+    """Plays the environment slots of one worker process."""
 
     def __init__(self, pictures: Mapping[int, Pictures], make: MakeSimulator, filming: Filming) -> None:
         self.slots = {number: Slot(shared) for number, shared in pictures.items()}
@@ -144,6 +153,7 @@ class Worker:
         self.fallbacks: dict[str, None] = {}
 
     def obey(self, command: Build | Begin | Act | Film | Account) -> Any:
+        """Does what one command asks for and returns the reply, None for Build."""
         if isinstance(command, Account):
             return self._account()
         slot = self.slots[command.slot]
@@ -157,6 +167,7 @@ class Worker:
         return self._film(slot, command)
 
     def close(self) -> None:
+        """Closes all simulators."""
         for slot in self.slots.values():
             if slot.simulator is not None:
                 slot.simulator.close()
@@ -182,7 +193,10 @@ class Worker:
         return observation
 
     def _built(self, slot: Slot, episode: Episode) -> "Simulator":
-        """The slot's simulator of the episode's task; another task's is closed first, for it holds memory."""
+        """Returns the slot's simulator of the episode's task, built if need be.
+
+        A simulator of another task is closed first, since it holds memory.
+        """
         if slot.simulator is None or slot.task != episode.task:
             start = time.perf_counter()
             if slot.simulator is not None:

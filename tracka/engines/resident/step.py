@@ -1,9 +1,9 @@
-"""The control step of robosuite's Panda under LIBERO, without what an evaluation has no use for.
+"""The control step of robosuite's Panda under LIBERO, without the parts that an evaluation has no use for.
 
 A step is 25 substeps of physics, each with a torque from the operational space controller. robosuite computes the
-forward dynamics three times a substep, where one is enough as long as `mj_forward` changes nothing that the next
-call would see, and updates some forty observables that nobody reads. Here each substep is `mj_step1`, the controller,
-`mj_step2`; the state is robosuite's to the last bit, as `refusal` makes sure before a step is trusted.
+forward dynamics three times a substep and updates some forty observables that nobody reads. One computation is enough
+as long as `mj_forward` changes nothing that the next call would see. Here each substep is `mj_step1`, the controller,
+`mj_step2`. The state is robosuite's to the last bit, which `refusal` verifies before a fast step is used.
 """
 
 from typing import Any
@@ -20,16 +20,19 @@ from .camera import Cameras
 from .kernel import Arm, Vector
 
 Observation = dict[str, Any]
-TRIALS = 3  # steps that are taken both ways before the fast one is trusted
-NO_SENSORS = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)  # MuJoCo's, of force at the hand: no observation has them
-WHOLE = int(mujoco.mjtState.mjSTATE_INTEGRATION)  # all that decides how a simulation goes on
-# What the controller reads of a simulation, and the memory layout in which robosuite has it.
+TRIALS = 3  # control steps that are taken both ways before the fast one is used
+NO_SENSORS = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)  # MuJoCo's sensors of force at the hand: no observation has them
+WHOLE = int(mujoco.mjtState.mjSTATE_INTEGRATION)  # all quantities that decide how a simulation goes on
+# What the controller reads from a simulation, by the memory layout that robosuite gives it.
 BY_ROW = ("ee_pos", "ee_ori_mat", "ee_pos_vel", "ee_ori_vel", "joint_pos", "joint_vel")
 BY_COLUMN = ("J_pos", "J_ori", "J_full", "mass_matrix")
 
 
 class FastStep:
-    """Steps of one simulator. `bind` it again when robosuite has made a new simulation or controller."""
+    """Takes the control steps of one simulator.
+
+    `bind` must be called again when robosuite has made a new simulation or controller.
+    """
 
     def __init__(self, env: Any) -> None:
         self._env = env
@@ -39,7 +42,7 @@ class FastStep:
         self.bind()
 
     def bind(self) -> None:
-        """Looks up what stays the same until the next reset."""
+        """Looks up what stays the same until the next reset, and switches MuJoCo's sensors off."""
         inner = self._inner
         self._robot, self._controller = inner.robots[0], inner.robots[0].controller
         self._data = inner.sim.data._data
@@ -57,11 +60,14 @@ class FastStep:
         )
 
     def unbind(self) -> None:
-        """Gives the simulation back to robosuite, to be reset."""
+        """Switches MuJoCo's sensors on again, so that robosuite may use the simulation after its next reset."""
         self._inner.sim.model._model.opt.disableflags &= ~NO_SENSORS
 
     def __call__(self, action: Any, look: bool) -> Observation | None:
-        """One control step. The observation is None unless looked at, else as LiberoEnv forms it."""
+        """Takes one control step and returns the observation as LiberoEnv forms it, or None where `look` is false.
+
+        Raises ValueError after robosuite's horizon.
+        """
         inner, seen = self._inner, None
         if inner.done:
             raise ValueError("executing action in terminated episode")
@@ -80,10 +86,10 @@ class FastStep:
         return seen
 
     def _begin(self, action: Any) -> tuple[Arm, Vector, Vector, Vector]:
-        """Reads the state from which the goal is counted, and gives what the substeps take."""
+        """Reads the state that the goal is relative to, sets the goal, and returns the arguments of `kernel.run`."""
         kernel.begin(self._arm, self._fresh)
         self._fresh, controller = True, self._controller
-        controller.new_update = False  # or setting a goal would read once more
+        controller.new_update = False  # otherwise set_goal would read the state once more
         controller.set_goal(action[:6])
         goal_pos = np.ascontiguousarray(controller.goal_pos, np.float64)
         goal_ori = np.ascontiguousarray(controller.goal_ori, np.float64)
@@ -103,7 +109,10 @@ class FastStep:
 
 
 def arm_of(inner: Any) -> Arm:
-    """The memory that the kernel works on; what the controller has read so far is copied, all else is a view."""
+    """Returns the memory that the kernel works on.
+
+    What the controller has read so far is copied; the simulation's own arrays are views.
+    """
     robot, sim = inner.robots[0], inner.sim
     model, data, controller = sim.model._model, sim.data._data, robot.controller
     site = sim.model.site_name2id(controller.eef_name)
@@ -146,17 +155,21 @@ def _gripper(sim: Any, gripper: Any) -> dict[str, Any]:
 
 
 def _inertia_at(model: Any) -> NDArray[np.int64]:
-    """Where in MuJoCo's sparse inertia each number of the full matrix is, (nv, nv); -1 for those that are zero."""
+    """Returns the index in MuJoCo's sparse inertia of each number of the full matrix, with shape (nv, nv).
+
+    The index is -1 for the numbers that are always zero.
+    """
     full = np.zeros((model.nv, model.nv))
     mujoco.mj_fullM(model, full, np.arange(1.0, model.nM + 1))
     return full.astype(np.int64) - 1
 
 
 def sampled_substep(inner: Any) -> int:
-    """The substep of a control step at which robosuite's observables sample, counted from 0.
+    """Returns the substep of a control step at which robosuite's observables sample, counted from 0.
 
-    They sample when their clocks say so, and a clock starts at the forced updates of a reset: the steps that follow
-    are all alike, because a clock's rounding errors do not add up to a substep within an episode.
+    Observables sample by their clocks, which start at the forced updates of a reset. All steps that follow sample at
+    the same substep, because a clock's rounding errors do not add up to a substep within an episode. Raises ValueError
+    where the observables never sample.
     """
     first = next(iter(inner._observables.values()))
     clock, done = first._time_since_last_sample, first._sampled
@@ -172,13 +185,16 @@ def sampled_substep(inner: Any) -> int:
 
 
 def refusal(env: Any) -> str | None:
-    """Why this environment's steps cannot be taken fast; None if they can. The next reset forgets that it was asked."""
+    """Returns why this environment's steps cannot be taken fast, or None if they can.
+
+    The checks change the state of the simulation, which the environment's next reset undoes.
+    """
     inner = env._env.env
     reason = _other_robot(inner) or other_controller(inner.robots[0].controller)
     if reason:
         return reason
     if env.init_states:
-        inner.sim.set_state_from_flattened(env._init_states[0])  # where things touch
+        inner.sim.set_state_from_flattened(env._init_states[0])  # a state in which things touch
     return _other_physics(inner) or _other_bits(env)
 
 
@@ -193,7 +209,7 @@ def _other_robot(inner: Any) -> str | None:
 
 
 def other_controller(controller: Any) -> str | None:
-    """In what a controller of robosuite is not the one that the kernel has; None if it is that one."""
+    """Returns how a controller of robosuite differs from the one in the kernel, or None if it is that one."""
     if controller.name != "OSC_POSE":
         return f"the controller is {controller.name}, not OSC_POSE"
     if controller.impedance_mode != "fixed":
@@ -206,7 +222,10 @@ def other_controller(controller: Any) -> str | None:
 
 
 def _other_physics(inner: Any) -> str | None:
-    """Measured on a copy, because it differs between MuJoCo's versions."""
+    """Returns that `mj_forward` changes the state that it begins from, or None if it does not.
+
+    The answer is measured, on copies of the state, because it differs between MuJoCo's versions.
+    """
     sim = inner.sim
     sim.forward()
     state = _state(sim.data._data)
@@ -217,7 +236,10 @@ def _other_physics(inner: Any) -> str | None:
 
 
 def _other_bits(env: Any) -> str | None:
-    """Takes the same steps both ways: a matrix product's bits depend on the processor, and on whose library it is."""
+    """Takes the same steps both ways, and returns that their bits differ, or None if they do not.
+
+    The bits of a matrix product depend on the processor and on the library that computes it.
+    """
     inner = env._env.env
     model, data, robot = inner.sim.model._model, inner.sim.data._data, inner.robots[0]
     before = np.empty(mujoco.mj_stateSize(model, WHOLE))
@@ -240,7 +262,7 @@ def _other_bits(env: Any) -> str | None:
 
 
 def _stock_step(inner: Any, action: NDArray[np.float32]) -> None:
-    """robosuite's own control step without what it observes."""
+    """Takes robosuite's own control step without updating its observables."""
     for substep in range(int(inner.control_timestep / inner.model_timestep)):
         inner.sim.forward()
         inner._pre_action(action, policy_step=substep == 0)

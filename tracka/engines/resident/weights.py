@@ -1,8 +1,8 @@
-"""Loading a large policy in seconds: no random initialisation, weights from the file straight to the device.
+"""Loads a large policy in seconds: without a random initialisation, and with weights from the file to the device.
 
-lerobot first fills a model with random float32 numbers on the CPU, converts it, and then copies the file over them:
-150 s for a pi0 of 4 billion parameters. Here parameters have no storage until the file gives them one; buffers, which
-are computed and not stored, are made on the CPU as in lerobot, so that every number is the same.
+lerobot first fills a model with random float32 numbers on the CPU, converts it, and then copies the file over it: 150 s
+for a pi0 of 4 billion parameters. Here parameters have no storage until their values come from the file. Buffers, which
+are computed and not stored in the file, are made on the CPU as in lerobot, so that every number is the same.
 """
 
 import contextlib
@@ -13,13 +13,13 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-# Policies whose loader reads one file with safetensors and hands it to load_state_dict.
+# Policies whose loader reads one file with safetensors and passes its tensors to load_state_dict.
 LARGE = ("pi0", "pi05")
 
 
 @contextlib.contextmanager
 def without_storage() -> Iterator[None]:
-    """Within this, a module's parameters have a shape and a type, and no storage; buffers are real."""
+    """Gives the parameters of modules made within the block a shape and a type, but no storage; buffers are real."""
     with (
         patch.object(nn.Module, "register_parameter", _register_empty),
         patch.object(nn.Module, "to", _to_if_real),
@@ -29,7 +29,7 @@ def without_storage() -> Iterator[None]:
 
 @contextlib.contextmanager
 def straight_to(device: str) -> Iterator[None]:
-    """Within this, `from_pretrained` of a policy in LARGE makes a model whose weights are on `device`."""
+    """Makes `from_pretrained` of a policy in LARGE, within the block, return a model with its weights on `device`."""
     import safetensors.torch
 
     load_file = safetensors.torch.load_file
@@ -46,7 +46,7 @@ def straight_to(device: str) -> Iterator[None]:
 
 
 def unloaded(policy: nn.Module) -> list[str]:
-    """The parameters and buffers that no file gave a value."""
+    """Returns the names of the parameters and buffers that got no value from a file."""
     named = (*policy.named_parameters(), *policy.named_buffers())
     return [name for name, tensor in named if tensor.is_meta]
 
@@ -55,7 +55,7 @@ _register, _load = nn.Module.register_parameter, nn.Module.load_state_dict
 
 
 def _register_empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-    """A parameter without storage; what fills it later with random numbers does nothing then."""
+    """Registers a parameter without storage, so that filling it with random numbers later does nothing."""
     _register(module, name, parameter)
     if parameter is not None and not parameter.is_meta:
         empty = nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
@@ -63,7 +63,7 @@ def _register_empty(module: nn.Module, name: str, parameter: nn.Parameter | None
 
 
 def _to_if_real(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
-    """nn.Module.to that leaves what has no storage without it, and changes its type alone."""
+    """Does what nn.Module.to does, but of tensors without storage it changes the type alone, not the device."""
     device, dtype, _, _ = torch._C._nn._parse_to(*args, **kwargs)
 
     def convert(tensor: torch.Tensor) -> torch.Tensor:
@@ -74,7 +74,7 @@ def _to_if_real(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
 
 
 def _assign(module: nn.Module, state: dict[str, torch.Tensor], strict: bool = True, **_: Any) -> Any:
-    """load_state_dict that takes the tensors themselves, in the type that the model has decided on."""
+    """Loads a state dict by taking its tensors themselves, not copies, in the types that the model has decided on."""
     kinds = {name: tensor.dtype for name, tensor in module.state_dict(keep_vars=True).items()}
     typed = {name: tensor.to(kinds.get(name, tensor.dtype)) for name, tensor in state.items()}
     with patch.object(nn.Module, "register_parameter", _register):

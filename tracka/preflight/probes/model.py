@@ -1,11 +1,11 @@
-"""Which tensors a policy wants and which its file has, by lerobot's own loader, without memory for either.
+"""Compares the tensors that a policy wants with those in its file, by lerobot's own loader, without memory for either.
 
 Usage: python -m tracka.preflight.probes.model '[{"folder": ..., "words": ["--seed=7"], "processors": true}, ...]'
 With `processors` the checkpoint's processors are loaded too, as lerobot-eval loads them; with `base`, the folder of the
 policy that an adapter is for, the adapter's tensors are compared as well, by PEFT's loader.
-Prints one JSON object for each of them, whose keys are the fields of `Compared`. The model's parameters and the file's
-tensors have shapes and types and no storage; the loader maps, skips and renames them as ever, and where it would copy
-them they are compared.
+Prints one JSON object for each checkpoint, whose keys are the fields of `Compared`. The model's parameters and the
+file's tensors have shapes and types but no storage. The loader maps, skips and renames tensors as always; where the
+loader would copy a tensor of the file to the model, the two are compared instead.
 """
 
 import contextlib
@@ -21,9 +21,10 @@ from unittest.mock import patch
 from ...checkpoints import form, tensors
 from ...engines import loading
 
-# What a policy would load by name before its own weights replace it: from elsewhere, in minutes, and in vain.
+# Settings that keep a policy from loading other weights by name: these come from elsewhere, take minutes, and are then
+# replaced by the policy's own weights.
 LOADS_NOTHING_ELSE = {"pretrained_backbone_weights": None, "load_vlm_weights": False}
-SMALL = 1 << 30  # bytes of weights that a model may be made in memory for
+SMALL = 1 << 30  # the size in bytes of weights up to which a model may be made in memory
 TYPES = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -40,9 +41,9 @@ TYPES = {
 
 @dataclass
 class Difference:
-    """How the tensors of a file differ from those of a model."""
+    """Holds how the tensors of a file differ from those of a model."""
 
-    wanted: int = 0  # tensors of the model
+    wanted: int = 0  # the number of the model's tensors
     missing: list[str] = field(default_factory=list)  # tensors of the model that the file lacks
     unused: list[str] = field(default_factory=list)  # tensors of the file that the model lacks
     misshaped: dict[str, list[list[int]]] = field(default_factory=dict)  # name -> shape in the file and in the model
@@ -51,46 +52,50 @@ class Difference:
 
 @dataclass
 class Compared(Difference):
-    """What became of one checkpoint."""
+    """Holds what was found of one checkpoint."""
 
     folder: str = ""
-    words: list[str] = field(default_factory=list)  # put over its configuration, as --policy.WORD=VALUE is
+    words: list[str] = field(default_factory=list)  # overrides of its configuration, as by --policy.WORD=VALUE
     config: str | None = None  # why its configuration cannot be read
     error: str | None = None  # why its model cannot be made or compared
     processors: str | None = None  # why its processors cannot be loaded
-    said: list[str] = field(default_factory=list)  # what the loader warned of
-    adapter: Difference | None = None  # of the adapter's own tensors
+    said: list[str] = field(default_factory=list)  # the warnings that the loader logged
+    adapter: Difference | None = None  # how the adapter's own tensors differ
     refused: str | None = None  # why PEFT cannot load the adapter
 
 
 def main(asked: list[dict[str, Any]]) -> None:
+    """Compares each of the checkpoints in `asked` and prints its JSON object."""
     out = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # policies print
-        import lerobot.policies.factory  # noqa: F401 - registers the types of lerobot's own
+    with contextlib.redirect_stdout(sys.stderr):  # policies print to stdout, which is for the JSON objects
+        import lerobot.policies.factory  # noqa: F401 - registers lerobot's own policy types
         import torch
         from lerobot.utils.import_utils import register_third_party_plugins
 
         register_third_party_plugins()
-        torch.set_num_threads(1)  # it runs beside the simulator's probes, and has little to compute
+        torch.set_num_threads(1)  # this process runs beside the simulator's probes, and has little to compute
         for each in asked:
             compared = compare(Path(each["folder"]), each["words"], each.get("processors", False), each.get("base"))
             print(json.dumps(asdict(compared)), file=out, flush=True)
 
 
 def compare(folder: Path, words: list[str], processors: bool, base: str | None = None) -> Compared:
-    """Loads the checkpoint in `folder` by lerobot's loader, with nothing in memory if its class allows that."""
+    """Loads the checkpoint in `folder` by lerobot's loader and returns what was found.
+
+    Nothing is loaded into memory if the policy's class allows that.
+    """
     from ...engines.resident.weights import without_storage
 
     source = Path(base or folder)
     compared = Compared(folder=str(folder), words=words)
     try:
         config = _config(folder, words)
-    except BaseException as error:  # argparse, which reads it, exits
+    except BaseException as error:  # argparse reads the configuration, and exits on an error
         compared.config = _text(error)
         return compared
     _fill(compared, source, config, without_storage())
     if compared.error and (source / form.WEIGHTS).stat().st_size <= SMALL:
-        # A class may compute with its parameters while it is made, as VQ-BeT's does.
+        # A policy's class may compute with its parameters when a policy is made, as VQ-BeT's does.
         compared = Compared(folder=str(folder), words=words)
         _fill(compared, source, config, contextlib.nullcontext())
     compared.processors = _processors(folder, config) if processors else None
@@ -98,9 +103,9 @@ def compare(folder: Path, words: list[str], processors: bool, base: str | None =
 
 
 def _processors(folder: Path, config: Any) -> str | None:
-    """Loads the processors with the words that lerobot-eval puts over them, and returns why that is not possible.
+    """Loads the processors with lerobot-eval's overrides, and returns why that is not possible, or None if it is.
 
-    The postprocessor's device may be one that this process does not have; `device:` judges it.
+    The postprocessor's device may be one that this process does not have; the check `device:` judges that.
     """
     from lerobot.policies.factory import make_pre_post_processors
 
@@ -120,9 +125,9 @@ def _processors(folder: Path, config: Any) -> str | None:
 
 
 def _fill(compared: Compared, source: Path, config: Any, storage: contextlib.AbstractContextManager[None]) -> None:
-    """Lets lerobot load the policy in `source`, with parameters as `storage` makes them, and PEFT an adapter over it.
+    """Has lerobot load the policy in `source`, and PEFT an adapter over it, and writes what was found to `compared`.
 
-    Notes what became of it.
+    Within `storage` the policy's parameters are made with storage or without.
     """
     from lerobot.policies.factory import get_policy_class
 
@@ -137,16 +142,19 @@ def _fill(compared: Compared, source: Path, config: Any, storage: contextlib.Abs
 
 
 def _adapt(compared: Compared, policy: Any) -> None:
-    """Lets PEFT load the adapter as lerobot's make_policy does; the policy's own tensors are no part of it."""
+    """Has PEFT load the adapter as lerobot's make_policy does, and writes what was found to `compared`.
+
+    The policy's own tensors do not count as tensors that the adapter lacks.
+    """
     from peft import PeftConfig, PeftModel
 
-    own = list(policy.state_dict(keep_vars=True).values())  # kept alive, so that no other has the id of one
+    own = list(policy.state_dict(keep_vars=True).values())  # kept alive, so that no other tensor gets the id of one
     compared.adapter = Difference()
     try:
         adapter = PeftConfig.from_pretrained(compared.folder)
         with _comparing(compared.adapter, {id(tensor) for tensor in own}):
             PeftModel.from_pretrained(policy, compared.folder, config=adapter, is_trainable=True)
-    except NotImplementedError:  # something computes with tensors that have no storage
+    except NotImplementedError:  # raised by a computation with tensors that have no storage
         raise
     except Exception as error:
         compared.refused = _text(error)
@@ -154,7 +162,10 @@ def _adapt(compared: Compared, policy: Any) -> None:
 
 
 def _as_in_file(adapter: Difference) -> Difference:
-    """The same with names as the adapter's file has them: in the model they have PEFT's name of an adapter inside."""
+    """Returns the same difference with the tensor names of the adapter's file.
+
+    In the model the names have PEFT's name of an adapter inside.
+    """
 
     def named(name: str) -> str:
         return name.replace(".default.", ".")
@@ -169,14 +180,20 @@ def _as_in_file(adapter: Difference) -> Difference:
 
 
 def _text(error: BaseException) -> str:
-    """The error behind an error: the parser of configurations says only that it could not make one."""
+    """Returns the text of the error that caused `error`, at most 600 characters in one line.
+
+    The parser of configurations itself says only that it could not make one.
+    """
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(f"{type(error).__name__}: {error}".split())[:600]
 
 
 def _config(folder: Path, words: list[str]) -> Any:
-    """The configuration, with the features of LIBERO where it names none, as lerobot-eval fills them in."""
+    """Returns the checkpoint's configuration under the overrides `words`.
+
+    Where the configuration names no features, it gets LIBERO's, as lerobot-eval fills them in.
+    """
     from lerobot.configs import FeatureType, PreTrainedConfig
     from lerobot.envs.configs import LiberoEnv
     from lerobot.envs.utils import env_to_policy_features
@@ -196,7 +213,7 @@ def _config(folder: Path, words: list[str]) -> Any:
 
 @contextlib.contextmanager
 def _comparing(difference: Difference, apart: Collection[int] = ()) -> Iterator[None]:
-    """What is read of files has no storage, and what would be copied to a model is compared with it.
+    """Makes loaders, within the block, read files without storage and compare tensors instead of copying them.
 
     Tensors of the model whose ids are in `apart` may be missing in the file.
     """
@@ -205,7 +222,7 @@ def _comparing(difference: Difference, apart: Collection[int] = ()) -> Iterator[
     from torch import nn
 
     def load_file(filename: Any, **_: Any) -> dict[str, torch.Tensor]:
-        """Raises TrackaError for a file that is not sound."""
+        """Returns the file's tensors without storage. Raises TrackaError for a file that is not sound."""
         read = tensors.read(Path(filename)).tensors
         return {
             name: torch.empty(tensor.shape, dtype=_dtype(tensor.dtype), device="meta") for name, tensor in read.items()
@@ -224,7 +241,10 @@ def _comparing(difference: Difference, apart: Collection[int] = ()) -> Iterator[
 
 
 def _peft_reads(load_file: Any) -> contextlib.AbstractContextManager[Any]:
-    """Has PEFT, where it is in use, read its files by `load_file`: it has a name of its own for that function."""
+    """Makes PEFT, where it is imported, read its files by `load_file` within the block.
+
+    PEFT has a name of its own for safetensors' function, which must be replaced too.
+    """
     module = sys.modules.get("peft.utils.save_and_load")
     return patch.object(module, "safe_load_file", load_file) if module else contextlib.nullcontext()
 
@@ -236,7 +256,10 @@ def _dtype(word: str) -> Any:
 
 
 def _compare(compared: Difference, module: Any, state: dict[str, Any], apart: Collection[int]) -> None:
-    """Adds how a state differs from what the module wants; of tied tensors, one that is in the file is enough."""
+    """Adds to `compared` how a state dict differs from what the module wants.
+
+    Of tied tensors it is enough that one is in the file.
+    """
     model = module.state_dict(keep_vars=True)
     wanted = {name: tensor for name, tensor in model.items() if id(tensor) not in apart}
     loaded = {id(model[name]) for name in model.keys() & state.keys()}

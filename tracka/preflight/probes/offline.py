@@ -1,6 +1,7 @@
-"""Resolves repositories again from the cache alone, in the environment of a row: prints the folder of each, or nothing.
+"""Resolves repositories again from the hub's cache alone, in the environment of a row, and prints each one's folder.
 
-Its one argument is a JSON list of what is wanted of each repository.
+The one argument is a JSON list with the fields of `hub.Wanted` for each repository. Prints one JSON object a line,
+{"folder": ...}, where the folder is null if the repository is not in the cache.
 """
 
 import json
@@ -11,6 +12,7 @@ from ...checkpoints.hub import Wanted, cached
 
 
 def main(listed: list[dict[str, Any]]) -> None:
+    """Prints the cached folder of each repository in `listed`, in the same order."""
     for words in listed:
         given: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in words.items()}
         found = cached(Wanted(**given))

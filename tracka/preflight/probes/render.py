@@ -1,8 +1,9 @@
-"""Renders one LIBERO frame the way lerobot-eval does, in the environment that a row would get.
+"""Renders one LIBERO frame as lerobot-eval does, in the environment that a row would get.
 
 Usage: python -m tracka.preflight.probes.render SUITE TASK_ID FRAME.png
-The camera on the hand is saved beside it as FRAME_hand.png; both pictures are turned as a policy gets them.
-Prints one JSON object a line, stage by stage, so that a crash still tells how far it came:
+The picture of the camera on the hand is saved beside it as FRAME_hand.png; both pictures are turned as a policy gets
+them.
+Prints one JSON object a line, stage by stage, so that the output of a crash still shows which stages were reached:
 {"stage": "lerobot_import" | "environment" | "frame", ...}
 """
 
@@ -16,10 +17,12 @@ SIZE = 128  # pixels, height and width
 
 
 def say(stage: str, **values: Any) -> None:
+    """Prints the JSON object of one stage at once."""
     print(json.dumps({"stage": stage, **values}), flush=True)
 
 
 def main(suite_name: str, task_id: int, picture: Path) -> None:
+    """Resets the task's environment, saves the pictures of both cameras, and prints each stage as it is reached."""
     import lerobot
     from lerobot.envs.libero import LiberoEnv, _get_suite
 
@@ -45,7 +48,7 @@ def main(suite_name: str, task_id: int, picture: Path) -> None:
 
 
 def _save(frame: Any, picture: Path) -> None:
-    """Turns the frame by 180 degrees, as lerobot's processor does for a policy, and saves it."""
+    """Turns the frame by 180 degrees, as lerobot's processor does for a policy, and saves it as `picture`."""
     from PIL import Image
 
     Image.fromarray(frame[::-1, ::-1]).save(picture)
@@ -65,7 +68,10 @@ def _report(frame: Any) -> None:
 
 
 def _hash(frame: Any) -> str:
-    """A difference hash: whether each of 8 x 8 grey cells is darker than its right neighbour, as 16 hex digits."""
+    """Returns the frame's difference hash as 16 hex digits.
+
+    Each bit says whether one of 8 x 8 grey cells is darker than the cell to its right.
+    """
     import numpy as np
     from PIL import Image
 
@@ -81,9 +87,9 @@ def _gl() -> str:
 
 
 def _drawn_by() -> str | None:
-    """The UUID of the GPU behind OpenGL's current context, as NVML writes it; None where the driver does not tell.
+    """Returns the UUID of the GPU behind OpenGL's current context as NVML writes it, or None if the driver gives none.
 
-    Mesa's software renderer answers with its own version, which is no GPU's UUID but a value that differs from it.
+    Mesa's software renderer returns its own version, which differs from the UUID of any GPU.
     """
     import ctypes
     import uuid
@@ -98,7 +104,7 @@ def _drawn_by() -> str | None:
 
 
 def _computes_on() -> str | None:
-    """The UUID of torch's first GPU; None without one. lerobot has imported torch already."""
+    """Returns the UUID of torch's first GPU, or None without a GPU. lerobot has imported torch already."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return None

@@ -1,8 +1,8 @@
-"""Where the objects of LIBERO tasks are when a policy begins: a reset and its settle steps, nothing drawn.
+"""Finds where the objects of LIBERO tasks are when a policy begins, by a reset and its settle steps without a picture.
 
 Usage: python -m tracka.preflight.probes.settle SUITE TASK...
 Prints one JSON object a line: {"task": 5, "name": ..., "bddl": SHA-256, "init_states": SHA-256,
-"poses": {object: [[x, y, z] in metres, one an init state]}}. Physics is that of lerobot's LiberoEnv, to the bit.
+"poses": {object: [[x, y, z] in metres, one an init state]}}. The physics is that of lerobot's LiberoEnv, to the bit.
 """
 
 import contextlib
@@ -13,14 +13,15 @@ from typing import Any
 
 from ...core import files
 
-INIT_STATES = 3  # from 0 on, of each task
+INIT_STATES = 3  # how many init states of each task are probed, from 0 on
 SEED = 0
-DIGITS = 5  # of a metre: a hundredth of a millimetre
+DIGITS = 5  # decimal places of a metre: a hundredth of a millimetre
 
 
 def main(suite_name: str, task_ids: list[int]) -> None:
+    """Prints the JSON object of each task, as soon as its poses are known."""
     out = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # LIBERO prints
+    with contextlib.redirect_stdout(sys.stderr):  # LIBERO prints to stdout, which is for the JSON objects
         from lerobot.envs.libero import _get_suite
 
         suite = _get_suite(suite_name)
@@ -29,7 +30,10 @@ def main(suite_name: str, task_ids: list[int]) -> None:
 
 
 def settle(suite: Any, suite_name: str, task_id: int) -> dict[str, Any]:
-    """The poses of one task's objects after the settle steps that lerobot takes, and what they were made of."""
+    """Returns the poses of one task's objects after the settle steps that lerobot takes.
+
+    Beside the poses are the hashes of the files that they follow from: the task's BDDL file and its init states.
+    """
     env = _blind(suite, suite_name, task_id)
     poses: dict[str, list[list[float]]] = {}
     try:
@@ -50,14 +54,17 @@ def settle(suite: Any, suite_name: str, task_id: int) -> dict[str, Any]:
 
 
 def places(env: Any) -> dict[str, list[float]]:
-    """Object -> its body's position in metres, of everything in the scene that may move."""
+    """Returns the position in metres of each object's body, for all objects in the scene that may move."""
     inner = env._env.env
     ids = {name: inner.obj_body_id[name] for name in inner.objects_dict}
     return {name: [round(float(x), DIGITS) for x in inner.sim.data.body_xpos[body]] for name, body in ids.items()}
 
 
 def _blind(suite: Any, suite_name: str, task_id: int) -> Any:
-    """lerobot's environment without renderer and cameras: on the base class of the one of LIBERO that it imports."""
+    """Returns lerobot's environment without renderer and cameras.
+
+    The base class of the LIBERO environment that lerobot imports takes the place of that environment.
+    """
     from lerobot.envs.libero import LiberoEnv, OffScreenRenderEnv
 
     class Blind(LiberoEnv):  # type: ignore[misc]
