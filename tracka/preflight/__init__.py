@@ -1,1 +1,5 @@
-"""Whether this host can run the campaign: every check with its evidence and remedy."""
+"""Checks whether this host can run the campaign; every check has its evidence and its remedy.
+
+`probes/` holds the child processes that import lerobot and LIBERO. No row is run here, and nothing here imports
+`tracka.runs`.
+"""

@@ -1,7 +1,7 @@
-"""Whether a policy takes what LIBERO gives: cameras, state and action, read from a checkpoint's JSON and headers alone.
+"""Checks whether a policy takes LIBERO's cameras, state and action, by its checkpoint's JSON and headers alone.
 
-lerobot-eval compares the cameras' names only, and only without a rename_map; what else does not fit ends a row
-minutes later, inside torch. It also puts the campaign's rename_map, or none, in the place of the checkpoint's own.
+lerobot-eval compares camera names only, and only without a rename_map. Any other mismatch ends a row minutes later,
+inside torch. lerobot-eval also replaces the checkpoint's own rename_map with the campaign's, or with none.
 """
 
 import json
@@ -16,36 +16,39 @@ from ..core.check import Check
 from ..core.errors import Finding, TrackaError, some
 from ..core.lerobot_facts import ACTION, CAMERAS, DIMS, STATE, WRIST_CAMERA
 
-# Keys of a config.json that say to what size frames are brought, and how many numbers are padded to.
+# Keys of config.json for the size to which a policy resizes frames, and for the length to which it pads numbers.
 RESIZED = ("image_resolution", "resize_imgs_with_padding", "resize_shape", "image_resize_shape", "resize_images_to")
 PADDED = {STATE: "max_state_dim", ACTION: "max_action_dim"}
 EMPTY = re.compile(r"observation\.images\.empty_camera_\d+")
-LIBERO_STEP = "libero_processor"  # turns frames by 180 degrees (lerobot/processor/env_processor.py)
+LIBERO_STEP = "libero_processor"  # this step rotates frames by 180 degrees (lerobot/processor/env_processor.py)
 WRIST = re.compile(r"wrist|hand|gripper")
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the environment gives: each camera's key, each key's frame, and the numbers."""
+    """What the environment gives a policy: camera keys, frame shapes, and the sizes of state and action."""
 
     keys: Mapping[str, str]  # LIBERO's own name of a camera -> its key
-    cameras: Mapping[str, tuple[int, ...]]
-    numbers: Mapping[str, int]
-    renamed: Mapping[str, str] = field(default_factory=dict)
+    cameras: Mapping[str, tuple[int, ...]]  # key -> shape of a frame (channels, height, width)
+    numbers: Mapping[str, int]  # key of the state or the action -> how many numbers it has
+    renamed: Mapping[str, str] = field(default_factory=dict)  # the campaign's rename_map
 
     @property
     def seen(self) -> dict[str, tuple[int, ...]]:
-        """The cameras as the policy sees them, renamed."""
+        """Returns the frame shape of each camera by the key that the policy sees, after rename_map."""
         return {self.renamed.get(key, key): shape for key, shape in self.cameras.items()}
 
     @property
     def hand(self) -> str:
-        """The key of the camera on the hand."""
+        """Returns the key of the camera on the robot's hand."""
         return self.keys[WRIST_CAMERA]
 
 
 def check(spec: Campaign, policy_path: str) -> Check:
-    """The check `features:POLICY_PATH` over all rows of the policy; a mismatch that may do no harm is a warning."""
+    """Returns the check `features:POLICY_PATH` over all rows of the policy.
+
+    A mismatch that may do no harm is a warning.
+    """
     name = f"features:{policy_path}"
     try:
         folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
@@ -65,7 +68,10 @@ def check(spec: Campaign, policy_path: str) -> Check:
 
 
 def by_settings(spec: Campaign, policy_path: str) -> Iterator[tuple[EvalSettings, list[str]]]:
-    """The policy's settings as far as they matter here, each once with its rows; rows are left out if all agree."""
+    """Yields the policy's settings, each with the run ids of its rows.
+
+    Settings that agree in rename_map, frame size and flags are yielded once. If all rows agree, no run ids are given.
+    """
     groups: dict[str, tuple[EvalSettings, list[str]]] = {}
     for row in spec.enabled:
         if row.policy_path == policy_path:
@@ -84,7 +90,10 @@ def _of(rows: Sequence[str], finding: Finding) -> Finding:
 
 
 def given(settings: EvalSettings) -> Given:
-    """What LIBERO gives under these settings. Raises TrackaError where the mapping of cameras is no JSON."""
+    """Returns what LIBERO gives under these settings.
+
+    Raises TrackaError where env.camera_name_mapping is not a JSON object with both cameras.
+    """
     names = CAMERAS
     if mapping := settings.flags.get("env.camera_name_mapping"):
         try:
@@ -99,7 +108,7 @@ def given(settings: EvalSettings) -> Given:
 
 
 def compare(policy: Policy, env: Given) -> list[Finding]:
-    """Everything that does not fit, errors and warnings."""
+    """Returns every mismatch between the policy and the environment, errors and warnings."""
     return [
         *_cameras(policy, env),
         *_numbers(policy, env),
@@ -115,7 +124,7 @@ def _cameras(policy: Policy, env: Given) -> Iterator[Finding]:
         return
     lost = [key for key in policy.cameras if key not in env.seen]
     over = [key for key in env.seen if key not in policy.cameras]
-    refused = bool(lost and over and not env.renamed)  # by lerobot-eval, whatever the policy can do without
+    refused = bool(lost and over and not env.renamed)  # lerobot-eval refuses even a policy that can do without
     if not refused and not _too_many(policy, lost):
         return
     real = [key for key in lost if not EMPTY.fullmatch(key)]
@@ -127,7 +136,7 @@ def _cameras(policy: Policy, env: Given) -> Iterator[Finding]:
 
 
 def _too_many(policy: Policy, lost: Sequence[str]) -> bool:
-    """Whether more cameras are missing than the policy can do without."""
+    """Returns whether more cameras are missing than the policy can do without."""
     if policy.spare is None:
         return any(not EMPTY.fullmatch(key) for key in lost)
     return len(lost) > policy.spare
@@ -146,19 +155,23 @@ def _remedy(policy: Policy, env: Given) -> str:
 
 
 def suggested(policy: Policy, env: Given) -> dict[str, str]:
-    """The rename_map that gives the policy most of its cameras: the one it was saved with, else by the names."""
+    """Returns the rename_map that gives the policy most of its cameras: the one it was saved with, else one by names.
+
+    The campaign's own renames of state and action are kept. The map is empty where no rename_map would help.
+    """
     saved = {key: name for key, name in policy.names.items() if key in env.cameras and name in policy.cameras}
     kept = {key: name for key, name in env.renamed.items() if key in env.numbers}
     spare = [key for key in env.cameras if key not in policy.cameras]
     free = [key for key in policy.cameras if key not in env.cameras and not EMPTY.fullmatch(key)]
     pairs: dict[str, str] = {}
-    for alike in (True, False):  # cameras on the hand with each other, then what is left, in order
+    # First the hand camera is paired with wrist inputs and the other camera with other inputs, then what is left.
+    for alike in (True, False):
         for key in spare:
             fits = [name for name in free if not alike or (key == env.hand) == bool(WRIST.search(name))]
             if key not in pairs and fits:
                 pairs[key] = fits[0]
                 free.remove(fits[0])
-    # A map that changes nothing keeps lerobot-eval from comparing names, where the placeholders alone are missing.
+    # With a map that changes nothing lerobot-eval compares no names, which helps where only placeholders are missing.
     same = {key: key for key in env.cameras if key in policy.cameras}
     found = saved or pairs or same
     return kept | found if found else {}
@@ -190,7 +203,10 @@ def _wrong(policy: Policy, key: str, what: str, warned: bool) -> Finding:
 
 
 def _sizes(policy: Policy, env: Given) -> Iterator[Finding]:
-    """Frames of another size than the policy was made for, where its type takes them as they come."""
+    """Yields a warning for each camera whose frames have another size than the policy was made for.
+
+    Only policy types that do not resize frames are checked.
+    """
     if policy.kind not in STRICT or any(policy.config.get(key) for key in RESIZED):
         return
     for key, shape in policy.cameras.items():
@@ -210,7 +226,10 @@ def _renames(policy: Policy, env: Given) -> Iterator[Finding]:
 
 
 def _views(policy: Policy, env: Given) -> Iterator[Finding]:
-    """Cameras that feed another input than by their own names, or by the map that the checkpoint was saved with."""
+    """Yields an error for each camera that feeds an input other than the one it is meant for.
+
+    The rename_map that the checkpoint was saved with says which input a camera is meant for, else the camera's name.
+    """
     for camera, name in CAMERAS.items():
         own = f"observation.images.{name}"
         meant, fed = policy.names.get(own, own), env.renamed.get(env.keys[camera], env.keys[camera])
@@ -223,13 +242,14 @@ def _views(policy: Policy, env: Given) -> Iterator[Finding]:
 
 
 def _turned(policy: Policy) -> Iterator[Finding]:
-    """LIBERO's own step in the checkpoint's processor, which would turn frames that lerobot has turned upright."""
+    """Yields an error if the checkpoint's processor has LIBERO's own step, which would rotate upright frames again."""
     if LIBERO_STEP in policy.step_names:
         what = f"{PREPROCESSOR} has the step {LIBERO_STEP}, which lerobot-eval runs before it: frames are turned twice"
         yield Finding(policy.where, what, "Take that step out, if the policy was trained on upright frames")
 
 
 def times(shape: Sequence[int]) -> str:
+    """Returns a shape as text, such as `3 x 256 x 256`."""
     return " x ".join(map(str, shape))
 
 

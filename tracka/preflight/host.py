@@ -1,4 +1,4 @@
-"""What this host is and has: its GPUs and their driver, the installed software, LIBERO's files, room, limits, clock."""
+"""Checks this host: GPUs and their driver, installed software, LIBERO's files, disk space, limits and clock."""
 
 import os
 import re
@@ -20,17 +20,20 @@ from ..engines import discover, software
 from ..execution import environment, gpu
 from ..install import provision
 
-# What a run leaves, estimated from above. Measured: 0.8 KB a frame of 360 x 360 pixels, 520 frames at the most;
-# 0.2 MB of logs for 90 episodes. A log that floods is cut at 8 MiB, and its row has failed.
+# What a run leaves on disk, estimated from above. Measured: 0.8 KB for a frame of 360 x 360 pixels, at most
+# 520 frames, and 0.2 MB of logs for 90 episodes. A log over the output limit is cut at 8 MiB, and its row has failed.
 VIDEO_MIB, ROW_MIB = 0.5, 1.0
-CACHE_MIB = 12 * 1024  # of a checkpoint from the hub: a pi0 has 9 GB, its tokenizer and parts of a download the rest
+CACHE_MIB = 12 * 1024  # for a checkpoint from the hub: 9 GB for a pi0, the rest for its tokenizer and partial downloads
 ROW_FILES = 40
-OPEN_FILES = 1024  # pipes and shared memory of eight rows of ten environments, and torch's own
+OPEN_FILES = 1024  # for the pipes and shared memory of eight rows of ten environments, and torch's own files
 SKEW_SECS = 2.0
 
 
 def checks(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], spec: Campaign, requested: str) -> list[Check]:
-    """The checks of a host that shall have the GPUs `gpu_ids`, and all that the campaign expects."""
+    """Returns the checks of this host, which must have the GPUs `gpu_ids` and all that the campaign expects.
+
+    `requested` is the GL backend that the campaign asks for.
+    """
     return [
         _gpus(gpu_ids, gpus, spec.expected_gpus),
         _cuda(bool(gpu_ids) or spec.expected_gpus > 0),
@@ -45,7 +48,7 @@ def checks(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], spec: Campaign, requ
 
 
 def _gpus(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], expected: int) -> Check:
-    """Those asked for by index, and as many as the campaign around needs."""
+    """Checks that the GPUs `gpu_ids`, and the first `expected` GPUs that the campaign needs, are visible."""
     wanted = sorted({*gpu_ids, *range(expected)})
     missing = [str(number) for number in wanted if number >= len(gpus)]
     evidence = f"{len(gpus)} visible, {len(wanted)} expected{'; missing: ' * bool(missing)}{', '.join(missing)}"
@@ -57,7 +60,7 @@ def _gpus(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], expected: int) -> Che
 
 
 def _users(one: gpu.Gpu) -> list[str]:
-    """Who else computes on a GPU: it is no reason to stop, but one to ask."""
+    """Returns who else computes on a GPU. That is no reason to stop, but a reason to ask."""
     return [f"{gpu.device_name(one.gpu_id)} by {each}" for each in gpu.processes(one.uuid)]
 
 
@@ -70,7 +73,10 @@ def _lerobot() -> Check:
 
 
 def _libero() -> list[Check]:
-    """LIBERO's files, which set-up put in place and checked by hash: without them it asks on stdin, or downloads."""
+    """Checks that LIBERO's files, whose hashes set-up checked, are in place.
+
+    Without these files, LIBERO asks on stdin or downloads.
+    """
     config = Path(environment.libero_config_path()) / "config.yaml"
     assets = environment.libero_assets()
     evidence = str(assets or "LIBERO is not installed")
@@ -81,7 +87,7 @@ def _libero() -> list[Check]:
 
 
 def _cuda(wanted: bool) -> Check:
-    """torch's CUDA against the newest one that the driver runs; within a major version any runs."""
+    """Compares torch's CUDA with the newest CUDA that the driver runs. Within a major version, every version runs."""
     needed, found = _torch_cuda() or "unknown", gpu.driver()
     evidence = f"torch is made for CUDA {needed}, " + (
         f"driver {found[0]} runs up to {found[1]}" if found else "there is no NVIDIA driver"
@@ -93,7 +99,7 @@ def _cuda(wanted: bool) -> Check:
 
 
 def _torch_cuda() -> str | None:
-    """What torch was made for, from its version.py: importing torch takes seconds."""
+    """Returns the CUDA version that torch was made for, from its version.py, since importing torch takes seconds."""
     package = find_spec("torch")
     text = Path(package.origin).with_name("version.py").read_text() if package and package.origin else ""
     found = re.search(r"^cuda\b.*= '([\d.]+)'", text, re.MULTILINE)
@@ -101,14 +107,14 @@ def _torch_cuda() -> str | None:
 
 
 def _packages() -> Check:
-    """The installed packages against requirements.lock, where Track A runs from a checkout that has one."""
+    """Compares the installed packages with requirements.lock, if Track A runs from a checkout that has this file."""
     lock = Path(__file__).parents[2] / provision.LOCK
     if not lock.is_file():
         return Check("packages", "pass", f"there is no {provision.LOCK} here to compare with", required=False)
     wanted: dict[str, str] = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(), re.MULTILINE))
     found: dict[str, str] = {
         name.lower().replace("_", "-"): version
-        for name, version, _ in reversed(discover.distributions())  # of two, the first in sys.path is imported
+        for name, version, _ in reversed(discover.distributions())  # of two, Python imports the first in sys.path
     }
     others = [
         f"{name} {found[name]} instead of {version}"
@@ -120,12 +126,12 @@ def _packages() -> Check:
 
 
 def _same(one: str, other: str) -> bool:
-    """Whether two versions are one release, whatever was built for."""
+    """Returns whether two versions are the same release, without the part that says what it was built for."""
     return Version(one).public == Version(other).public
 
 
 def _rooms(spec: Campaign) -> list[Check]:
-    """Room for what the campaign will write, and for a checkpoint in the hub's cache."""
+    """Checks the disk space for what the campaign will write, and for a checkpoint in the hub's cache."""
     files = sum(_videos(spec, row) for row in spec.enabled) + len(spec.enabled) * ROW_FILES
     artifacts = _room("disk:artifacts", spec.layout.root, artifacts_mib(spec), files)
     cache = _existing(Path(environment.hf_home()))
@@ -134,12 +140,12 @@ def _rooms(spec: Campaign) -> list[Check]:
 
 
 def artifacts_mib(spec: Campaign) -> int:
-    """The MiB that the runs of all enabled rows leave at the most, floods of output aside."""
+    """Returns the MiB that the runs of all enabled rows leave at most, without logs that reach the output limit."""
     return round(sum(_videos(spec, row) * VIDEO_MIB + ROW_MIB for row in spec.enabled))
 
 
 def _videos(spec: Campaign, row: Row) -> int:
-    """How many videos a run of the row leaves."""
+    """Returns how many videos a run of the row leaves."""
     filmed = int(spec.resident.get("videos", 1)) if spec.is_resident else FILMED_EPISODES
     return len(spec.task_ids(row)) * min(row.n_episodes, filmed)
 
@@ -148,12 +154,12 @@ def _room(name: str, folder: Path, mib: int, inodes: int) -> Check:
     status = os.statvfs(_existing(folder))
     free, left = status.f_bavail * status.f_frsize >> 20, status.f_favail
     evidence = f"{free} MiB and {left} inodes free in {folder}, {mib} MiB and {inodes} files expected"
-    good = free >= mib and (left >= inodes or status.f_files == 0)  # some file systems count no inodes
+    good = free >= mib and (left >= inodes or status.f_files == 0)  # some file systems do not count inodes
     return answer(name, good, evidence, "Make room there, or move the folder to a larger disk")
 
 
 def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
+    """Returns the folder, or the nearest existing folder above it."""
     return next(place for place in (folder, *folder.parents) if place.is_dir())
 
 
@@ -169,7 +175,7 @@ def _limits() -> Check:
 
 
 def _clock(root: Path) -> Check:
-    """The host's clock against the file system's: resume and handoffs compare times of both."""
+    """Compares the host's clock with the file system's, since resume and handoffs compare times of both."""
     with tempfile.NamedTemporaryFile(dir=_existing(root), prefix=".clock-") as file:
         skew = abs(Path(file.name).stat().st_mtime - time.time())
     evidence = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC, {skew:.1f} s off the file system's"

@@ -1,5 +1,7 @@
-"""Snapshots of this host and its software, for the record: `nvidia_smi.txt`, `pip_freeze.txt`, `env_snapshot.json`, and
-the log of the set-up that made this environment."""
+"""Writes snapshots of this host and its software, for the record.
+
+They are `nvidia_smi.txt`, `pip_freeze.txt`, `env_snapshot.json`, and the log of the set-up that made this environment.
+"""
 
 import os
 import platform
@@ -19,7 +21,7 @@ from ..install import setup
 
 
 def write(folder: Path) -> None:
-    """Writes the three snapshots into `folder`, and `setup.log` unless the folder has one that is as new."""
+    """Writes the three snapshots into `folder`, and `setup.log` unless the folder has one that is at least as new."""
     files.write_text(folder / "nvidia_smi.txt", nvidia_smi())
     files.write_text(folder / "pip_freeze.txt", pip_freeze())
     files.write_json(folder / "env_snapshot.json", env_snapshot())
@@ -29,13 +31,13 @@ def write(folder: Path) -> None:
 
 
 def setup_log() -> str:
-    """What `tracka setup` said when it made this environment."""
+    """Returns what `tracka setup` printed when it made this environment, or that set-up did not make it."""
     log = setup.log_file(Path(sys.prefix))
     return log.read_text(errors="replace") if log.is_file() else f"{sys.prefix} was not made by tracka setup\n"
 
 
 def nvidia_smi() -> str:
-    """One line a GPU, as `nvidia-smi -L` prints them; empty where there is no driver that answers."""
+    """Returns one line for each GPU, as `nvidia-smi -L` prints them; an empty text if no driver answers."""
     if os.environ.get(gpu.PRETEND):
         return "".join(f"GPU {item.gpu_id}: {item.name} (UUID: {item.uuid})\n" for item in gpu.inventory())
     program = shutil.which("nvidia-smi")
@@ -49,13 +51,13 @@ def nvidia_smi() -> str:
 
 
 def pip_freeze() -> str:
-    """Every installed distribution, `name==version`; no address, so no credentials in one."""
+    """Returns every installed distribution as `name==version`, without addresses, which could hold credentials."""
     found = {f"{name}=={version}" for name, version, _ in discover.distributions() if name}
     return "".join(f"{line}\n" for line in sorted(found, key=str.casefold))
 
 
 def env_snapshot() -> Json:
-    """What this host and its software are. Two hosts with the same fingerprint differ in nothing that it stands for."""
+    """Returns what this host and its software are. Hosts with equal fingerprints agree in all that these cover."""
     passed = {name: value for name, value in os.environ.items() if environment.PASSED.fullmatch(name)}
     software, host = _software(), _host()
     return {
@@ -77,7 +79,7 @@ def _software() -> Json:
 
 
 def _host() -> Json:
-    """What stays the same while the host does: nothing that is free, used or counted up."""
+    """Returns the facts that stay the same as long as the host does: no free space, no usage, no counters."""
     return {
         "platform": platform.platform(),
         "cpu": _cpu(),
@@ -89,7 +91,7 @@ def _host() -> Json:
 
 
 def _cpu() -> str:
-    """The processor's name: Linux tells it in a file, `platform` only its architecture."""
+    """Returns the processor's name, from a file on Linux, where `platform` knows only its architecture."""
     told = Path("/proc/cpuinfo")
     lines = told.read_text(errors="replace").splitlines() if told.is_file() else []
     named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -1,7 +1,7 @@
-"""The configuration linter: a rule for each setting that is known to spoil an evaluation, held before anything runs.
+"""The configuration linter: one rule for each setting that is known to spoil an evaluation, checked before any run.
 
-Guarantees: each rule gives one check, so that a report lists them all; a rule warns, and fails only where the campaign
-is strict.
+Guarantees: each rule gives one check, so a report lists every rule. A rule that finds something warns, and fails only
+if the campaign is strict.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ from .pitfall import Lint
 
 @dataclass(frozen=True)
 class Rule:
-    """What is looked for, why it matters, what to do, and who says so."""
+    """One rule: what it looks for, why that matters, what to do about it, and the source of the fact."""
 
     name: str
     reason: str
@@ -28,7 +28,7 @@ class Rule:
 
 
 def checks(spec: Campaign, strict: bool = False) -> list[Check]:
-    """A check for each rule, called `lint:RULE`."""
+    """Returns a check for each rule, named `lint:RULE`. With `strict`, a rule that finds something fails."""
     return [_check(rule, list(rule.look(spec)), strict) for rule in RULES]
 
 

@@ -1,6 +1,6 @@
-"""Whether a checkpoint's file has the tensors that lerobot's class of the policy wants, found without reading weights.
+"""Checks whether a checkpoint's file has the tensors that lerobot's policy class wants, without reading weights.
 
-One process for all checkpoints: it imports lerobot once and lets lerobot's own loaders work on shapes alone.
+One process serves all checkpoints: it imports lerobot once and lets lerobot's own loaders work on shapes alone.
 """
 
 import json
@@ -19,7 +19,7 @@ from ..engines import discover, engine
 from ..execution import environment, gpu, process
 from ..execution.process import Bounds
 
-FEW = 4  # tensors that a message names
+FEW = 4  # how many tensors a message names
 OWN_PROGRAM = "not compared: the campaign has a program of its own (executable), which may have classes of its own"
 SAVE = "Take the checkpoint that training saved (save_pretrained), whole, with the config.json beside it"
 SAVE_ADAPTER = (
@@ -32,12 +32,12 @@ CONFIG = (
 SETTING = "Mend the setting in campaign.toml, or config.json"
 PROCESSORS = "Save them again with save_pretrained of lerobot 0.6.1, both, with the files that they name"
 LATER = "The row itself is held: it fails by the reason `weights` if lerobot's loader says that weights are missing"
-SKIPS = "Skipping"  # how lerobot's loaders begin to say that they leave a tensor out on purpose
+SKIPS = "Skipping"  # lerobot's loaders begin with this word when they leave a tensor out on purpose
 Answer = Mapping[str, Any]
 
 
 def checks(spec: Campaign, policy_paths: Sequence[str], folder: Path) -> list[Check]:
-    """A check `model:POLICY_PATH` for each of these checkpoints, which are here; logs go to `folder`."""
+    """Returns a check `model:POLICY_PATH` for each of these checkpoints on this host. Logs go to `folder`."""
     if untrusted := list(trust.plugin_faults(discover.installed().plugins, spec.trusted)):
         what = f"not compared, since lerobot would import what nobody trusts: {untrusted[0].where}"
         return [Check(f"model:{path}", "warn", what, untrusted[0].remedy, False) for path in policy_paths]
@@ -52,7 +52,7 @@ def checks(spec: Campaign, policy_paths: Sequence[str], folder: Path) -> list[Ch
 
 
 def _asked(spec: Campaign, policy_path: str) -> Iterator[dict[str, Any]]:
-    """The checkpoint's folder with each set of words that its rows put over its config.json."""
+    """Yields a request to the probe for each set of flags that the checkpoint's rows put over its config.json."""
     point = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots)
     base = adapter.base(point.folder, spec.layout.root)
     for words in dict.fromkeys(map(_overrides, spec.settings_of(policy_path))):
@@ -65,7 +65,10 @@ def _asked(spec: Campaign, policy_path: str) -> Iterator[dict[str, Any]]:
 
 
 def _may_load(spec: Campaign, point: Checkpoint) -> bool:
-    """Whether the tokenizers that the processors load are here and bring no code; else their own checks say so."""
+    """Returns whether the tokenizers that the processors load are on this host and bring no code.
+
+    If they are not, the tokenizers' own checks report it.
+    """
     try:
         return not list(need.faults(point, spec, spec.settings_of(point.source)))
     except TrackaError:
@@ -78,7 +81,7 @@ def _overrides(settings: EvalSettings) -> tuple[str, ...]:
 
 
 def _ask(spec: Campaign, asked: Sequence[Answer], folder: Path) -> tuple[list[Answer], str, float]:
-    """The probe's answers, why there are no more, and the seconds that it took."""
+    """Runs the probe and returns its answers, why there are no more of them, and the seconds that it took."""
     out, err = folder / "model.log", folder / "model.err"
     ended = process.run(
         process.python("tracka.preflight.probes.model", json.dumps(asked)),
@@ -93,7 +96,7 @@ def _ask(spec: Campaign, asked: Sequence[Answer], folder: Path) -> tuple[list[An
 
 
 def _check(policy_path: str, answers: Sequence[Answer | None], why: str, seconds: float) -> Check:
-    """The worst of the answers about one checkpoint."""
+    """Returns the check of one checkpoint by the worst of the probe's answers about it."""
     name = f"model:{policy_path}"
     known = [answer for answer in answers if answer]
     if wrong := list(dict.fromkeys(fault for answer in known for fault in _faults(answer))):
@@ -115,7 +118,7 @@ def _good(answer: Answer) -> str:
 
 
 def _faults(answer: Answer) -> Iterator[tuple[str, str]]:
-    """What is wrong, each with its remedy."""
+    """Yields what is wrong with a checkpoint, each fault with its remedy."""
     if answer["config"]:
         words = " ".join(answer["words"])
         over = f" with {words}" if words else ""
@@ -130,7 +133,7 @@ def _faults(answer: Answer) -> Iterator[tuple[str, str]]:
 
 
 def _differences(answer: Answer, of: str) -> Iterator[str]:
-    """How the tensors of a file differ from those of the model, or those that PEFT makes for the adapter."""
+    """Yields how a file's tensors differ from those of the model, or from those that PEFT makes for the adapter."""
     if missing := answer["missing"]:
         what = f"{len(missing)} of {answer['wanted']} tensors of the {of} are not in the file: {some(missing, FEW)}"
         yield f"{what}; lerobot would go on with random numbers"

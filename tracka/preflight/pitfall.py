@@ -1,7 +1,7 @@
-"""Settings that are known to spoil an evaluation: for each a function from a campaign to the places that have it.
+"""Finds settings that are known to spoil an evaluation: one function for each yields the places that have it.
 
-Guarantees: nothing is read but the campaign, and config.json and adapter_config.json of checkpoints that are folders
-here.
+Guarantees: only the campaign is read, and config.json and adapter_config.json of checkpoints that are folders on this
+host.
 """
 
 from collections import defaultdict
@@ -17,12 +17,15 @@ from ..core import files
 from ..core.errors import TrackaError, some
 from ..core.lerobot_facts import EPISODE_STEPS, INIT_STATES
 
-RELATIVE = "relative"  # LIBERO's own control mode, and that of its demonstrations
+RELATIVE = "relative"  # the control mode of LIBERO itself and of its demonstrations
 
 
 @dataclass(frozen=True)
 class Documented:
-    """With what the documentation of a policy type evaluates on LIBERO; `steps` is None for the suite's own."""
+    """The settings with which a policy type's documentation evaluates on LIBERO.
+
+    `steps` is the step limit, None for the suite's own.
+    """
 
     control_mode: str = RELATIVE
     steps: int | None = None
@@ -36,14 +39,14 @@ DOCUMENTED = {
 
 @dataclass(frozen=True)
 class Lint:
-    """One place that breaks a rule: the row, or rows, and what is there."""
+    """One place that breaks a rule: the row or rows, and the setting that is there."""
 
     where: str
     what: str
 
 
 def flag(name: str, good: Callable[[Any], bool]) -> Callable[[Campaign], Iterator[Lint]]:
-    """Looks for rows that give lerobot-eval the flag `name` with a value that is not good."""
+    """Returns a function that yields the rows whose value of lerobot-eval's flag `name` is not `good`."""
 
     def look(spec: Campaign) -> Iterator[Lint]:
         for row in spec.enabled:
@@ -55,11 +58,12 @@ def flag(name: str, good: Callable[[Any], bool]) -> Callable[[Campaign], Iterato
 
 
 def equals(wanted: object) -> Callable[[Any], bool]:
-    """Whether a flag says `wanted`, as TOML has it or as words."""
+    """Returns a function that tells whether a flag's value is `wanted`, as a TOML value or as text."""
     return lambda value: str(value).lower().removesuffix(".0") == str(wanted).lower()
 
 
 def uneven_batches(spec: Campaign) -> Iterator[Lint]:
+    """Yields the rows whose episodes do not fill whole batches."""
     for row in spec.enabled:
         batch = min(row.batch_size, row.n_episodes)  # lerobot-eval makes no more environments than episodes
         if row.n_episodes % batch:
@@ -67,13 +71,17 @@ def uneven_batches(spec: Campaign) -> Iterator[Lint]:
 
 
 def repeated_init_states(spec: Campaign) -> Iterator[Lint]:
+    """Yields the rows with more episodes than a LIBERO task has init states."""
     for row in spec.enabled:
         if row.n_episodes > INIT_STATES:
             yield Lint(f"row {row.run_id}", f"{row.n_episodes} episodes of {INIT_STATES} initial states a LIBERO task")
 
 
 def split_tasks(spec: Campaign) -> Iterator[Lint]:
-    """Rows that differ in nothing but the count of episodes; other seeds are repeats, the baseline a rehearsal."""
+    """Yields the rows that have a LIBERO task in common and differ in nothing but the number of episodes.
+
+    Rows with another seed are repeats, and the baseline is a rehearsal: these are not reported.
+    """
     groups: dict[str, list[str]] = defaultdict(list)
     for row in spec.compared:
         settings = effective(spec.settings(row))
@@ -85,6 +93,7 @@ def split_tasks(spec: Campaign) -> Iterator[Lint]:
 
 
 def unpinned_revisions(spec: Campaign) -> Iterator[Lint]:
+    """Yields the rows whose checkpoint, or whose adapter's base, is a hub repository that no commit pins."""
     for row in spec.enabled:
         match = checkpoint.REPO.fullmatch(row.policy_path)
         if match and not checkpoint.in_campaign(row.policy_path, spec.layout.root).is_dir():
@@ -95,7 +104,7 @@ def unpinned_revisions(spec: Campaign) -> Iterator[Lint]:
 
 
 def _unpinned_base(spec: Campaign, row: Row) -> Iterator[Lint]:
-    """The base of an adapter that is a folder here, where that base is a repository whose weights may change."""
+    """Yields the row if its checkpoint is a local adapter whose base is a hub repository whose weights may change."""
     base = need.adapted(checkpoint.in_campaign(row.policy_path, spec.layout.root)) if _is_adapter(spec, row) else None
     if base and not (spec.layout.root / base.name).is_dir() and not _is_commit(base.revision or ""):
         named = base.revision or "no revision"
@@ -111,6 +120,7 @@ def _is_commit(revision: str) -> bool:
 
 
 def whole_chunks(spec: Campaign) -> Iterator[Lint]:
+    """Yields the rows, of policy types that have a preset, whose policy plays whole chunks of actions."""
     for row in spec.enabled:
         config = _config(spec, row)
         steps, chunk = spec.settings(row).n_action_steps or config.get("n_action_steps"), config.get("chunk_size")
@@ -119,7 +129,7 @@ def whole_chunks(spec: Campaign) -> Iterator[Lint]:
 
 
 def unequal_seeds(spec: Campaign) -> Iterator[Lint]:
-    """LIBERO tasks that two policies run with different seeds."""
+    """Yields the LIBERO tasks that two policies run with different seeds."""
     seeds: dict[tuple[str, int], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for row in spec.compared:
         for task in spec.task_ids(row):
@@ -131,7 +141,7 @@ def unequal_seeds(spec: Campaign) -> Iterator[Lint]:
 
 
 def mixed_batches(spec: Campaign) -> Iterator[Lint]:
-    """Suites that are run with several batch sizes, by one policy or by those that are compared."""
+    """Yields the suites that are run with several batch sizes, by one policy or by policies that are compared."""
     sizes: dict[str, set[int]] = defaultdict(set)
     for row in spec.compared:
         sizes[row.task_suite].add(min(row.batch_size, row.n_episodes))
@@ -141,7 +151,7 @@ def mixed_batches(spec: Campaign) -> Iterator[Lint]:
 
 
 def undocumented(spec: Campaign) -> Iterator[Lint]:
-    """Rows whose control mode or step limit is not what the documentation of the policy's type evaluates with."""
+    """Yields the rows whose control mode or step limit is not the one in the documentation of the policy's type."""
     for row in spec.enabled:
         settings, documented = spec.settings(row), DOCUMENTED.get(_type(spec, row) or "")
         mode = str(settings.flags.get("env.control_mode", RELATIVE))
@@ -152,6 +162,7 @@ def undocumented(spec: Campaign) -> Iterator[Lint]:
 
 
 def episode_lengths(spec: Campaign) -> Iterator[Lint]:
+    """Yields the rows whose episode length is neither the suite's own nor the one documented for the policy's type."""
     for row in spec.enabled:
         steps, documented = spec.settings(row).episode_length, DOCUMENTED.get(_type(spec, row) or "")
         if steps not in (None, EPISODE_STEPS[row.task_suite], documented and documented.steps):
@@ -161,6 +172,7 @@ def episode_lengths(spec: Campaign) -> Iterator[Lint]:
 
 
 def frame_sizes(spec: Campaign) -> Iterator[Lint]:
+    """Yields the rows whose frames differ in size from those that the checkpoint's config.json names."""
     for row in spec.enabled:
         given = spec.settings(row).frame
         if other := sorted(_trained(_config(spec, row)) - {given}):
@@ -169,7 +181,7 @@ def frame_sizes(spec: Campaign) -> Iterator[Lint]:
 
 
 def _trained(config: dict[str, Any]) -> set[tuple[int, int]]:
-    """Height and width of the pictures that a checkpoint's config.json names; those of an odd form are left out."""
+    """Returns the (height, width) of the frames that a config.json names, without shapes of an unexpected form."""
     features = config.get("input_features")
     found = features.values() if isinstance(features, dict) else ()
     shapes = [item.get("shape") for item in found if isinstance(item, dict) and item.get("type") == "VISUAL"]
@@ -177,6 +189,7 @@ def _trained(config: dict[str, Any]) -> set[tuple[int, int]]:
 
 
 def other_than_preset(spec: Campaign) -> Iterator[Lint]:
+    """Yields the rows with a setting that differs from the preset of the policy's type."""
     for row in spec.enabled:
         preset = PRESETS.get(_type(spec, row) or "")
         for known in preset.settings if preset else ():
@@ -194,7 +207,10 @@ def _type(spec: Campaign, row: Row) -> str | None:
 
 
 def _config(spec: Campaign, row: Row) -> dict[str, Any]:
-    """The checkpoint's config.json where it is a folder here; a broken one is `policy_resolve`'s to tell."""
+    """Returns the config.json of a checkpoint that is a folder on this host, else an empty dict.
+
+    A broken config.json counts as empty; the check `policy_resolve` reports it.
+    """
     path = checkpoint.in_campaign(row.policy_path, spec.layout.root) / "config.json"
     try:
         return files.read_json(path) if path.is_file() else {}

@@ -1,4 +1,4 @@
-"""Whether a checkpoint's own words on devices fit the devices that its rows run on."""
+"""Checks whether the devices that a checkpoint names fit the devices that its rows run on."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +10,13 @@ from ..core.check import Check, guarded
 from ..core.errors import Finding, TrackaError
 
 CUDA = "cuda"
-# lerobot-eval puts the row's own device into the preprocessor; the postprocessor keeps the one that it was saved with.
+# lerobot-eval sets the preprocessor's device to the row's. The postprocessor keeps the device it was saved with.
 TO_CPU = 'Write "device": "cpu" into that step, as lerobot saves it: actions go to the simulator'
 WITHOUT_AMP = 'Run it on a GPU, or put "policy.use_amp" = false below [lerobot_eval.flags] in campaign.toml'
 
 
 def check(spec: Campaign, policy_path: str) -> Check:
-    """The check `device:POLICY_PATH` over all rows of the policy."""
+    """Returns the check `device:POLICY_PATH` over all rows of the policy."""
 
     def judge() -> str:
         folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
@@ -32,7 +32,7 @@ def check(spec: Campaign, policy_path: str) -> Check:
 
 
 def _postprocessor(path: Path, on_cpu: bool) -> Iterator[Finding]:
-    """Devices of the postprocessor that its rows do not have: each sees one GPU at most, which is cuda."""
+    """Yields the postprocessor's devices that the policy's rows do not have. A row sees one GPU at most, as cuda."""
     for step, config in policy.steps(path):
         device = config.get("device", "cpu") if step.get("registry_name") == "device_processor" else "cpu"
         if device not in ("cpu", CUDA) or (device == CUDA and on_cpu):

@@ -1,8 +1,7 @@
-"""Phase 2: can this host run the campaign? Every answer is a check with its evidence and its remedy.
+"""Phase 2: checks whether this host can run the campaign. Every check has its evidence and its remedy.
 
-Rendering is proven, not assumed: a LIBERO frame is rendered in a process with a row's own environment, with the
-backend asked for and, where EGL fails, once with GLX (under Xvfb where there is no display). OSMesa is only ever
-used when it is asked for.
+Rendering is proven, not assumed: a process with a row's own environment renders a LIBERO frame with the requested
+backend and, where EGL fails, once with GLX (under Xvfb if there is no display). OSMesa is used only on request.
 """
 
 import contextlib
@@ -28,7 +27,7 @@ from . import host, inventory, linter, model, proposal, rendering, resource, sim
 from .rendering import Frame
 from .view import View
 
-# The checks that every report has; beside them stand those of frames, checkpoints and tokenizers.
+# Every report has these checks, beside those of frames, checkpoints and tokenizers.
 HOST_CHECKS = (
     "gpus",
     "cuda",
@@ -44,7 +43,7 @@ REQUIRED = (*HOST_CHECKS, "lerobot_import", "lerobot_eval_help", "plugins")
 
 @dataclass
 class PreflightConfig:
-    """The plan's own dataclass. `artifacts_dir` is the campaign's `artifacts/preflight`."""
+    """What one preflight checks: the plan's own dataclass. `artifacts_dir` is the campaign's `artifacts/preflight`."""
 
     task_suite: str
     policy_path: str
@@ -54,7 +53,7 @@ class PreflightConfig:
 
 
 def config_of(spec: Campaign) -> PreflightConfig:
-    """The preflight that the campaign's baseline asks for, over all GPUs that the campaign expects."""
+    """Returns the preflight that the campaign's baseline needs, over all GPUs that the campaign expects."""
     row = spec.row(spec.baseline)
     gpus = list(range(spec.expected_gpus))
     return PreflightConfig(row.task_suite, row.policy_path, row.mujoco_gl, gpus, spec.layout.preflight)
@@ -63,16 +62,14 @@ def config_of(spec: Campaign) -> PreflightConfig:
 def run_preflight(
     cfg: PreflightConfig, accept_invalid_sim: bool = False, trusted: Sequence[str] = (), strict: bool = False
 ) -> dict[str, Any]:
-    """Runs every check and returns the report, which `write_preflight_report` puts on disk.
+    """Runs every check and returns the report, which `write_preflight_report` writes to disk.
 
-    `accept_invalid_sim` lets a simulator that is not the benchmark's pass, as the campaign's setting does; what
-    `trusted` names may run code, though not in rows, which see the campaign's setting alone; `strict` makes errors of
-    what the linter finds, as the campaign's setting does.
-
-    Never raises for what it finds: a missing GPU, package or checkpoint is a failed check.
+    `accept_invalid_sim` accepts a simulator mismatch, and `strict` turns what the linter finds into errors, as the
+    campaign's settings do. What `trusted` names may run code here, but not in rows, which see the campaign's setting
+    alone. Never raises for what the checks find: a missing GPU, package or checkpoint is a failed check.
     """
     start = time.monotonic()
-    cfg = replace(cfg, artifacts_dir=cfg.artifacts_dir.absolute())  # the probe runs in the campaign's folder
+    cfg = replace(cfg, artifacts_dir=cfg.artifacts_dir.absolute())  # probes run in the campaign's folder, not in ours
     spec = _campaign(cfg, accept_invalid_sim, trusted, strict)
     files.make_folder(cfg.artifacts_dir)
     inventory.write(cfg.artifacts_dir)
@@ -82,7 +79,7 @@ def run_preflight(
     needed, resources = resource.look(spec, cfg.policy_path, cfg.artifacts_dir)
     checks += [_plugins(spec), _help(spec), *needed, *linter.checks(spec, spec.strict)]
     checks.append(proposal.check(spec, proposal.measure(cfg.artifacts_dir)))
-    with ThreadPoolExecutor(1) as beside:  # it takes as long as one of the simulator's probes
+    with ThreadPoolExecutor(1) as beside:  # the model probe takes as long as one simulator probe
         compared = beside.submit(model.checks, spec, resource.harmless(needed), cfg.artifacts_dir)
         probes = _probes(cfg, spec, rendering.effective(frames))
     checks += compared.result()
@@ -99,23 +96,26 @@ def run_preflight(
 
 
 def _of_rows(cfg: PreflightConfig, spec: Campaign, checks: Sequence[Check]) -> list[Check]:
-    """The checks, those of other checkpoints than the baseline's not required: they are for their own rows to fail."""
+    """Returns the checks, with those of checkpoints other than the baseline's not required.
+
+    A failed check of such a checkpoint fails only that checkpoint's rows.
+    """
     others = {row.policy_path for row in spec.enabled} - {cfg.policy_path}
     return [replace(check, required=check.required and check.subject not in others) for check in checks]
 
 
 def views(spec: Campaign, policy_paths: Sequence[str], good: Frame | None) -> list[View]:
-    """Which camera feeds which input of each of these checkpoints, with the pictures of a frame that rendered."""
+    """Returns which camera feeds which input of each of these checkpoints, with the pictures of the frame `good`."""
     pictures = good.pictures if good else {}
     found: list[View] = []
     for policy_path in policy_paths:
-        with contextlib.suppress(TrackaError):  # `features:` says why it cannot be read
+        with contextlib.suppress(TrackaError):  # the check `features:` says why a checkpoint cannot be read
             found += view.views(spec, policy_path, pictures)
     return found
 
 
 def _campaign(cfg: PreflightConfig, accept_invalid_sim: bool, trusted: Sequence[str], strict: bool) -> Campaign:
-    """The campaign around the artifacts, a bare one where there is none, with what this preflight adds to it."""
+    """Returns the campaign around the artifacts, or a bare one, with what this preflight adds to its settings."""
     layout = Layout.beside(cfg.artifacts_dir)
     known = layout.settings.is_file()
     spec = campaign.load(layout.root) if known else Campaign(layout, (), "", len(cfg.gpu_ids))
@@ -128,7 +128,7 @@ def _campaign(cfg: PreflightConfig, accept_invalid_sim: bool, trusted: Sequence[
 
 
 def _probes(cfg: PreflightConfig, spec: Campaign, good: Frame | None) -> list[simulator.Probe]:
-    """The simulator's probes, with the backend that has rendered or else the one asked for."""
+    """Runs the simulator's probes with the backend that has rendered, or else with the requested one."""
     backend, prefix = (good.backend, good.prefix) if good else (cfg.mujoco_gl, ())
     return simulator.probes(spec, _suites(cfg, spec), cfg.artifacts_dir, backend, prefix)
 
@@ -178,7 +178,7 @@ def _passed(checks: Sequence[Check], name: str) -> bool:
 
 
 def write_preflight_report(report: dict[str, Any], out_path: Path) -> None:
-    """Writes `preflight.json`, atomically."""
+    """Writes the report to `out_path`, which is `preflight.json`, atomically."""
     files.write_json(out_path, report)
 
 
@@ -199,7 +199,7 @@ def _plugins(spec: Campaign) -> Check:
 
 def _help(spec: Campaign) -> Check:
     def ask() -> str:
-        trust.require_plugins(discover.installed().plugins, spec.trusted)  # which the help would import
+        trust.require_plugins(discover.installed().plugins, spec.trusted)  # the help imports plug-ins
         command = discover.find(discover.executable(spec))
         kind = spec.defaults.policy_type or ""
         return f"{len(discover.flags(discover.help_text(command, kind)))} flags, {discover.installed().version_text}"
@@ -208,7 +208,7 @@ def _help(spec: Campaign) -> Check:
 
 
 def findings(report: dict[str, Any], where: str) -> list[Finding]:
-    """The required checks that failed, as findings."""
+    """Returns the required checks of a report that failed, as findings. `where` names the report."""
     return [
         Finding(f"{where}, check {check['name']}", check["evidence"], check["remedy"] or "See its evidence")
         for check in report["checks"]

@@ -1,6 +1,6 @@
-"""A smaller batch where a host is short of memory or cores: proposed by preflight, applied only when asked for.
+"""Proposes a smaller batch where a host is short of memory or cores; the proposal is applied only on request.
 
-Guarantees: a proposed batch divides the row's episodes and is never larger than the row's own; applying it changes the
+Guarantees: a proposed batch divides the row's episodes and is never larger than the row's own. Applying it changes the
 batch_size cells of those rows and no other byte of the matrix.
 """
 
@@ -19,15 +19,15 @@ from ..core.check import Check, warning
 from ..core.errors import Finding, UsageError, some
 from . import host
 
-# Measured: lerobot-eval with 5 asynchronous LIBERO environments takes 12.9 GB, 2.2 GB of it for each.
+# Measured: lerobot-eval with 5 asynchronous LIBERO environments takes 12.9 GB, 2.2 GB of it for each environment.
 SLOT_MB, BASE_MB = 2200, 1900
-RESIDENT_SLOT_MB = 700  # measured with pictures drawn by Mesa: a slot of the resident engine, which shares its imports
+RESIDENT_SLOT_MB = 700  # measured with Mesa: an environment slot of the resident engine, whose slots share imports
 CELL = r'(?:"(?:[^"]|"")*"|[^,"\r\n]*)'
 
 
 @dataclass(frozen=True)
 class Room:
-    """What a host has to give, in MB; `gpu` is None where nobody says."""
+    """What a host has free: memory, disk and GPU memory in MB, and cores. `gpu` is None where it is not known."""
 
     memory: int
     disk: int
@@ -36,20 +36,23 @@ class Room:
 
 
 def measure(folder: Path, gpu: int | None = None) -> Room:
-    """The room of this host, for artifacts below `folder`."""
+    """Returns what this host has free, for artifacts below `folder`."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     cores = len(os.sched_getaffinity(0))
     return Room(_memory(), shutil.disk_usage(there).free // 10**6, cores, gpu)
 
 
 def _memory() -> int:
-    """MB that can be had without swapping."""
+    """Returns the MB of memory that are available without swapping."""
     found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     return int(found[1]) * 1024 // 10**6 if found else 0
 
 
 def fitting(spec: Campaign, room: Room, at_once: int | None = None) -> dict[str, int]:
-    """Run id -> a smaller batch that fits, for the enabled rows whose own does not, with `at_once` rows at a time."""
+    """Returns run id -> a smaller batch that fits, for the enabled rows whose own batch does not.
+
+    `at_once` rows run at a time; by default one row for each expected GPU.
+    """
     rows = at_once or _at_once(spec)
     limit = _slots(spec, room, rows)
     if not spec.is_resident:
@@ -63,12 +66,15 @@ def _at_once(spec: Campaign) -> int:
 
 
 def _slots(spec: Campaign, room: Room, rows: int) -> int:
-    """The environments of each of `rows` rows for which there is memory."""
+    """Returns for how many environments of each of `rows` rows there is memory, at least 1."""
     return max(1, (room.memory // rows - BASE_MB) // (RESIDENT_SLOT_MB if spec.is_resident else SLOT_MB))
 
 
 def slots(spec: Campaign, room: Room) -> int | None:
-    """The most [resident] slots that fit, where those of the campaign, or of its largest batch, do not."""
+    """Returns the largest number of [resident] environment slots that fits, where the campaign's own does not.
+
+    Without a number in the campaign, its largest batch decides. Returns None where that fits, and for lerobot-eval.
+    """
     rows = _at_once(spec)
     workers = int(spec.resident.get("workers", max(1, room.cores // rows)))
     largest = max((row.batch_size for row in spec.enabled), default=1)
@@ -78,19 +84,19 @@ def slots(spec: Campaign, room: Room) -> int | None:
 
 
 def _divisor(row: Row, limit: int) -> int:
-    """The row's batch if it fits, else the largest one that fits and divides its episodes."""
+    """Returns the row's batch if it fits, else the largest batch that fits and divides the row's episodes."""
     if min(row.batch_size, row.n_episodes) <= limit:
         return row.batch_size
     return max(size for size in range(1, limit + 1) if row.n_episodes % size == 0)
 
 
 def disk(spec: Campaign) -> int:
-    """MB that the artifacts of all enabled rows take."""
+    """Returns the MB that the artifacts of all enabled rows take."""
     return (host.artifacts_mib(spec) << 20) // 10**6
 
 
 def weights(spec: Campaign) -> int:
-    """MB of the largest weights that are in a folder here: what a GPU must hold at the least."""
+    """Returns the MB of the largest weights in a folder on this host: the least that a GPU must hold."""
     folders = {(spec.layout.root / row.policy_path) for row in spec.enabled}
     bases = {spec.layout.root / base.name for folder in folders if (base := need.adapted(folder))}
     sizes = [path.stat().st_size for folder in folders | bases if (path := folder / "model.safetensors").is_file()]
@@ -98,7 +104,7 @@ def weights(spec: Campaign) -> int:
 
 
 def check(spec: Campaign, room: Room) -> Check:
-    """Whether the rows fit this host; warns with what would."""
+    """Returns the check `proposal`: whether the rows fit this host. It warns with what would fit."""
     smaller, needed, held = fitting(spec, room), disk(spec), weights(spec)
     words = [f"{run_id}: batch_size {size}" for run_id, size in smaller.items()]
     short = [some(words)] if words else []
@@ -112,17 +118,20 @@ def check(spec: Campaign, room: Room) -> Check:
 
 
 def apply(spec: Campaign, smaller: dict[str, int]) -> None:
-    """Writes the proposed batches into the matrix. Raises UsageError where a line cannot be changed alone."""
+    """Writes the proposed batches into the matrix.
+
+    Raises UsageError, and writes nothing, where a row's cell cannot be changed alone.
+    """
     path = spec.layout.matrix
     lines = path.read_bytes().decode("utf-8").splitlines(keepends=True)
     for run_id, size in smaller.items():
         number = spec.row(run_id).line - 1
         lines[number] = _resized(str(path), lines[number], run_id, size)
-    path.write_bytes("".join(lines).encode("utf-8"))  # in place: its owner and mode stay
+    path.write_bytes("".join(lines).encode("utf-8"))  # written in place, so that the file's owner and mode stay
 
 
 def _resized(where: str, line: str, run_id: str, size: int) -> str:
-    """The line with another third cell."""
+    """Returns the line with `size` in its third cell. Raises UsageError where the line is not plain cells."""
     changed = re.sub(f"^({CELL},{CELL},){CELL}", lambda match: f"{match[1]}{size}", line, count=1)
     before, after = next(csv.reader([line]), []), next(csv.reader([changed]), [])
     if before[:1] != [run_id] or after != [*before[:2], str(size), *before[3:]]:

@@ -1,7 +1,7 @@
-"""Proof that this host renders: one LIBERO frame a GPU, in a process with a row's own environment.
+"""Proves that this host renders: one LIBERO frame for each GPU, in a process with a row's own environment.
 
-EGL first, then GLX once, on every GPU that the campaign may lease. A frame is a picture if it is not plain and looks
-as the suite's first task does; an EGL frame must have been drawn by the very GPU that torch computes on.
+EGL is tried first, then GLX once, on every GPU that the campaign may lease. A frame is a picture if it is not plain and
+looks like the suite's first task. The GPU that draws an EGL frame must be the one that torch computes on.
 """
 
 import json
@@ -21,10 +21,10 @@ from ..execution import environment, gpu, process
 from ..execution.gpu import Device
 from ..execution.process import Bounds
 
-PICTURE_STD = 5.0  # of pixel values; a black or plain frame has less
+PICTURE_STD = 5.0  # standard deviation of pixel values; a black or plain frame has less
 # The difference hash of each suite's first task at its first init state, as `probes/render.py` makes it from Mesa's
-# frame on MuJoCo 3.3.7, and how many of its 64 bits another renderer may change: NVIDIA's changes 10, an unrelated
-# frame about 32.
+# frame on MuJoCo 3.3.7. Another renderer may change PICTURE_BITS of its 64 bits: NVIDIA's renderer changes 10, an
+# unrelated frame about 32.
 PICTURES = {
     "libero_spatial": "f5fded7b79d4d4d0",
     "libero_object": "b4d52c961633b296",
@@ -39,8 +39,11 @@ INSTALL = "Install libegl1 libegl-mesa0 libgl1-mesa-dri libgles2 libopengl0 (or 
 
 @dataclass(frozen=True)
 class Frame:
-    """One try at rendering. `prefix` is the argv that a row's command needs before it; `drawn_by` and `computes_on`
-    are the UUIDs of OpenGL's and of torch's GPU, as far as they tell; `egl` is the EGL index that was asked for."""
+    """One try at rendering.
+
+    `prefix` is the argv that a row's command needs before it. `drawn_by` and `computes_on` are the UUIDs of the GPUs of
+    OpenGL and torch, None where these do not tell. `egl` is the EGL index that was asked for.
+    """
 
     backend: str
     device: Device
@@ -55,20 +58,20 @@ class Frame:
 
     @property
     def name(self) -> str:
-        """Backend and GPU, as checks are called: `egl`, `egl:gpu3`."""
+        """Returns the backend and the GPU as checks name them: `egl`, `egl:gpu3`."""
         return self.backend if self.device.gpu_id == CPU else f"{self.backend}:gpu{self.device.gpu_id}"
 
     @property
     def pictures(self) -> dict[str, str]:
-        """LIBERO's name of each camera -> the file beside preflight.json that shows what it saw."""
+        """Returns LIBERO's name of each camera -> the file beside preflight.json that shows the camera's frame."""
         stem = f"frame_{self.name.replace(':', '_')}"
         return {camera: f"{stem}{ending}.png" for camera, ending in PICTURE_ENDINGS.items()}
 
 
 def try_backends(spec: Campaign, suite: str, requested: str, gpu_ids: Sequence[int], folder: Path) -> list[Frame]:
-    """The tries, in order: the backend asked for on each GPU and, where EGL fails on one, GLX once on each.
+    """Tries to render and returns the tries in order. Logs and frames go to `folder`.
 
-    Logs and frames go to `folder`.
+    The requested backend is tried on each GPU and, where EGL fails on one GPU, GLX once on each.
     """
     first = _try_all(spec, suite, requested, gpu_ids, folder)
     if requested != "egl" or all(frame.ok for frame in first):
@@ -77,13 +80,13 @@ def try_backends(spec: Campaign, suite: str, requested: str, gpu_ids: Sequence[i
 
 
 def effective(frames: Sequence[Frame]) -> Frame | None:
-    """A frame of the backend that works on every GPU, if there is one: only the last one tried can be."""
+    """Returns a frame of the backend that works on every GPU, or None. Only the last backend tried can be that one."""
     last = [frame for frame in frames if frame.backend == frames[-1].backend]
     return last[0] if all(frame.ok for frame in last) else None
 
 
 def checks(frames: Sequence[Frame]) -> list[Check]:
-    """A check a try, which only warns where another backend works, and one a GPU that EGL drew on."""
+    """Returns a check for each try, which only warns if another backend works, and one for each GPU that EGL used."""
     good = effective(frames)
     tries = [
         Check(
@@ -100,7 +103,7 @@ def checks(frames: Sequence[Frame]) -> list[Check]:
 
 
 def _same_gpu(frame: Frame, others: Sequence[Frame]) -> Check:
-    """Whether the frame was drawn by the GPU that was leased, and torch computes there."""
+    """Checks that the leased GPU drew the frame and that torch computes on the leased GPU."""
     name, uuid = f"egl_device:gpu{frame.device.gpu_id}", frame.device.uuid
     evidence = f"leased {uuid}, drawn by {frame.drawn_by or 'unknown'}, torch on {frame.computes_on or 'none'}"
     if os.environ.get(gpu.PRETEND):
@@ -115,13 +118,13 @@ def _same_gpu(frame: Frame, others: Sequence[Frame]) -> Check:
 
 
 def _try_all(spec: Campaign, suite: str, backend: str, gpu_ids: Sequence[int], folder: Path) -> list[Frame]:
-    """One try a GPU, several at a time: each takes the time of lerobot's import and has a core or two to itself."""
+    """Makes one try for each GPU, several at a time: each takes as long as lerobot's import and has a core or two."""
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
         return list(pool.map(lambda device: _try(spec, suite, backend, device, folder), _devices(gpu_ids)))
 
 
 def _devices(gpu_ids: Sequence[int]) -> list[Device]:
-    """The GPUs asked for that are there, else the CPU."""
+    """Returns the requested GPUs that are visible, or the CPU if none is."""
     found = [item for item in gpu.inventory() if item.gpu_id in gpu_ids]
     return [Device(item.gpu_id, item.visible, item.uuid) for item in found] or [gpu.CPU_DEVICE]
 
@@ -152,7 +155,7 @@ def _try(spec: Campaign, suite: str, backend: str, device: Device, folder: Path)
 
 
 def _display(backend: str) -> tuple[str, ...]:
-    """GLX needs a display: Xvfb's where there is no other."""
+    """Returns the argv to put before a command so that GLX has a display: Xvfb's, where there is no other display."""
     if backend != "glx" or os.environ.get("DISPLAY") or shutil.which("xvfb-run") is None:
         return ()
     return ("xvfb-run", "-a")
@@ -164,6 +167,7 @@ def _stages(log: Path) -> dict[str, dict[str, Any]]:
 
 
 def _is_picture(stages: dict[str, dict[str, Any]], ended: process.Exit, err: Path, suite: str) -> tuple[bool, str]:
+    """Returns whether a try gave a picture of the suite's first task, and the evidence."""
     frame = stages.get("frame")
     if frame is None:
         reached = list(stages)[-1] if stages else "nothing"
@@ -177,5 +181,5 @@ def _is_picture(stages: dict[str, dict[str, Any]], ended: process.Exit, err: Pat
 
 
 def distance(one: str, other: str) -> int:
-    """The number of bits in which two hexadecimal hashes differ."""
+    """Returns the number of bits in which two hexadecimal hashes differ."""
     return (int(one, 16) ^ int(other, 16)).bit_count()

@@ -1,6 +1,6 @@
-"""What the campaign's policies need from elsewhere, brought here and hashed: checkpoints, what they load, LIBERO.
+"""Fetches and hashes what the campaign's policies need: checkpoints, what checkpoints load by name, LIBERO's files.
 
-No weights are loaded. At the end a process in a row's own environment finds all of it again without network.
+No weights are loaded. At the end, a process in a row's own environment finds all of it again without network.
 """
 
 import json
@@ -28,7 +28,7 @@ PROCESSORS = ("policy_preprocessor*", "policy_postprocessor*")
 
 @dataclass(frozen=True)
 class Resource:
-    """One thing that was needed. `files` counts its files, `sha256` covers their paths and contents."""
+    """One thing that policies need. `files` counts its files; `sha256` covers their paths and contents."""
 
     kind: str  # policy, config, processors, tokenizer, base_model, backbone or assets
     name: str
@@ -45,8 +45,10 @@ class Resource:
 
 @dataclass
 class Found:
-    """What was looked for so far, in order; what policies still need; and what of it came from the hub. What the
-    policy called `first`, the baseline's, does not need blocks nobody but the policies that do."""
+    """What was looked for so far, in order, what policies still need, and what came from the hub.
+
+    `first` is the baseline's policy_path. What that policy does not need blocks only the policies that need it.
+    """
 
     first: str = ""
     resources: list[Resource] = field(default_factory=list)
@@ -55,13 +57,16 @@ class Found:
     of_first: set[Wanted] = field(default_factory=set)
 
     def need(self, policy_path: str, needs: Iterable[Need]) -> None:
-        """Adds what a policy needs."""
+        """Adds what the policy at `policy_path` needs."""
         for each in needs:
             self.needs.setdefault(each, set()).add(policy_path)
 
 
 def look(spec: Campaign, policy_path: str, folder: Path) -> tuple[list[Check], list[Resource]]:
-    """A check for each checkpoint of the campaign and each thing they load, and what was found; logs in `folder`."""
+    """Returns a check for each checkpoint of the campaign and each thing it loads, and the resources found.
+
+    `policy_path` is the baseline's. Logs go to `folder`.
+    """
     found = Found(policy_path)
     checks = _policies(found, spec, list(dict.fromkeys([policy_path, *(row.policy_path for row in spec.enabled)])))
     for each, policies in found.needs.items():
@@ -73,17 +78,17 @@ def look(spec: Campaign, policy_path: str, folder: Path) -> tuple[list[Check], l
 
 
 def policy_checks(spec: Campaign, policy_path: str) -> list[Check]:
-    """The checks of one checkpoint that need no process: whether it is here, can be read, is safe and fits."""
+    """Returns the checks of one checkpoint that need no process: whether it is here, readable, safe and fits."""
     return _policies(Found(policy_path), spec, [policy_path])
 
 
 def readable(checks: Iterable[Check]) -> list[str]:
-    """The checkpoints among these checks whose weights can be read."""
+    """Returns the checkpoints whose weights can be read, according to these checks."""
     return _passed(checks, weights.CHECK)
 
 
 def harmless(checks: Iterable[Check]) -> list[str]:
-    """The readable checkpoints among these checks that make no foreign code run."""
+    """Returns the readable checkpoints that make no foreign code run, according to these checks."""
     return _passed(checks, SAFETY)
 
 
@@ -96,7 +101,8 @@ def _policies(found: Found, spec: Campaign, paths: Sequence[str]) -> list[Check]
     checks = [_check(found, "policy_resolve", "policy", path, partial(_policy, found, spec, path)) for path in paths]
     here = [path for path, check in zip(paths, checks, strict=True) if check.status == "pass"]
     read = [weights.check(spec, path) for path in here]
-    # Of a file that is cut, `safety:` would say that it may be trusted, and `statistics:` that it cannot be read.
+    # Only whole files are checked further: of a truncated file, `safety:` would say that it may be trusted, and
+    # `statistics:` that it cannot be read.
     whole = readable(read)
     checks += [*read, *(guarded(f"{SAFETY}{path}", partial(_safe, spec, path)) for path in whole)]
     return checks + [
@@ -107,7 +113,10 @@ def _policies(found: Found, spec: Campaign, paths: Sequence[str]) -> list[Check]
 
 
 def _safe(spec: Campaign, policy_path: str) -> str:
-    """Reads what the checkpoint, which is here already, and an adapter's base could make run."""
+    """Reads what the checkpoint, which is on this host already, and an adapter's base could make run.
+
+    Returns the evidence that nothing untrusted would run. Raises TrackaError with everything that would.
+    """
     folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
     base = need.adapted(folder)
     if found := [*trust.policy_faults(folder, spec.trusted), *(base.faults(spec) if base else ())]:
@@ -117,7 +126,7 @@ def _safe(spec: Campaign, policy_path: str) -> str:
 
 
 def _check(found: Found, check: str, kind: str, name: str, step: Callable[[], tuple[str, list[Resource]]]) -> Check:
-    """The check of one thing, which adds what was found of it, or how it was not."""
+    """Returns the check of one thing, and adds to `found` its resources or, if it was not found, the outcome."""
 
     def run() -> str:
         try:
@@ -132,7 +141,10 @@ def _check(found: Found, check: str, kind: str, name: str, step: Callable[[], tu
 
 
 def _policy(found: Found, spec: Campaign, policy_path: str) -> tuple[str, list[Resource]]:
-    """Brings the checkpoint here and adds what it needs to `found.needs`, even where it does not come."""
+    """Fetches the checkpoint and adds what it needs to `found.needs`, even if the checkpoint cannot be fetched.
+
+    Returns the evidence and the resources. Raises TrackaError where the checkpoint is missing or of another type.
+    """
     try:
         build.ensure(spec, policy_path)
         point = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots)
@@ -156,7 +168,10 @@ def _policy(found: Found, spec: Campaign, policy_path: str) -> tuple[str, list[R
 
 
 def _need(found: Found, spec: Campaign, wanted: Need) -> tuple[str, list[Resource]]:
-    """Brings what is loaded by name here, and reads what it could make run."""
+    """Fetches one thing that is loaded by name, and reads what it could make run.
+
+    Returns the evidence and the resource. Raises TrackaError where it is missing or could run untrusted code.
+    """
     if wanted.kind == "backbone":
         path = backbone.fetch(wanted.name)
         digests = {path.name: files.sha256_file(path)}
@@ -175,7 +190,7 @@ def _need(found: Found, spec: Campaign, wanted: Need) -> tuple[str, list[Resourc
 
 
 def _assets() -> tuple[str, list[Resource]]:
-    """LIBERO's original files, each read and compared with its recorded hash."""
+    """Reads each of LIBERO's original files and compares it with its recorded hash."""
     folder = environment.libero_assets() or Path("libero")
     wrong = assets.wrong_assets(folder)
     if wrong:
@@ -193,7 +208,10 @@ def _resource(
 
 
 def _offline(spec: Campaign, found: Found, folder: Path) -> Check:
-    """Whether a row without network finds the same commits: its cache may be another one, or another revision's."""
+    """Checks that a row without network finds the same commits.
+
+    The row's cache may be another one, or may hold another revision.
+    """
     snapshots = found.snapshots
     if not snapshots:
         return Check("offline", "pass", "nothing comes from the hub")

@@ -1,9 +1,9 @@
-"""Whether the simulator is the benchmark's: objects must be where they are on MuJoCo 3.3.7.
+"""Checks whether the simulator is the benchmark's: objects must be where they are on MuJoCo 3.3.7.
 
 A settle probe resets each task of the campaign's suites at several init states, takes lerobot's settle steps without
-a policy, and compares every object's position with a committed table; the tasks' files are compared by hash. MuJoCo
-3.4.0 and 3.8.1 fail it on libero_spatial task 5, whose bowl is 3.5 cm away. A place is one at the moment when the
-policy begins: whether the object lies still there is not asked.
+a policy, and compares every object's position with a committed table. The tasks' files are compared by hash. MuJoCo
+3.4.0 and 3.8.1 fail the probe on libero_spatial task 5, whose bowl is 3.5 cm away. Positions are those at the moment
+when the policy begins; the probe does not check whether objects are at rest then.
 """
 
 import json
@@ -26,14 +26,14 @@ from ..execution import environment, gpu, process
 from ..execution.process import Bounds
 
 TABLE = Path(__file__).with_name("tables") / "settle.v1.json"
-PROBE_GIB = 2.0  # of memory that one probe may take
+PROBE_GIB = 2.0  # memory that one probe may take
 REMEDY = "Run `make setup` (mujoco==3.3.7); to go on all the same, with results marked invalid: --accept-invalid-sim"
 UNPROBED = "unprobed: the committed table has no such suite"
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the probe found of a suite: of each task the place error in metres, or in words why it is not valid."""
+    """What the probe found for a suite: task -> position error in metres, and task -> simulator mismatch."""
 
     suite: str
     errors: Mapping[int, float]
@@ -43,7 +43,7 @@ class Probe:
 
 @dataclass(frozen=True)
 class Ended:
-    """One process's share: its tasks, the records that it printed, and what it said last."""
+    """One process's share of a suite: its tasks, the records that it printed, and how it ended."""
 
     suite: str
     tasks: Sequence[int]
@@ -54,16 +54,17 @@ class Ended:
 
 @cache
 def table() -> Json:
-    """The committed poses: suite -> task -> name, hashes and objects; and the tolerance in metres."""
+    """Returns the committed table: suite -> task -> name, hashes and object positions; and the tolerance in metres."""
     return files.read_json(TABLE)
 
 
 def probes(
     spec: Campaign, suites: Sequence[str], folder: Path, backend: str, prefix: Sequence[str] = ()
 ) -> list[Probe]:
-    """Probes all tasks of the suites that the table has, several processes at a time; their logs go to `folder`.
+    """Probes all tasks of those suites that the table has, and returns what was found for each suite.
 
-    Each process has a share of one suite's tasks: most of its time is lerobot's import and LIBERO's XML.
+    Several processes run at a time, each with a share of one suite's tasks: most of a process's time goes into
+    lerobot's import and LIBERO's XML. Logs go to `folder`.
     """
     wanted = {suite: list(map(int, table()["suites"][suite])) for suite in suites if suite in table()["suites"]}
     size = max(1, -(-sum(map(len, wanted.values())) // _places()))
@@ -76,7 +77,7 @@ def probes(
 
 
 def checks(suites: Sequence[str], found: Sequence[Probe], accepted: bool) -> list[Check]:
-    """A check a suite and one of MuJoCo's version. With `accepted` what is not valid only warns."""
+    """Returns a check for each suite and one for MuJoCo's version. With `accepted`, a simulator mismatch only warns."""
     bad = "warn" if accepted else "fail"
     known = {probe.suite: probe for probe in found}
     made = [_suite_check(suite, known.get(suite), bad) for suite in suites]
@@ -84,12 +85,12 @@ def checks(suites: Sequence[str], found: Sequence[Probe], accepted: bool) -> lis
 
 
 def invalid(found: Sequence[Probe]) -> dict[str, dict[str, str]]:
-    """Suite -> task -> why its episodes do not count."""
+    """Returns suite -> task -> why the task's episodes do not count."""
     return {probe.suite: {str(task): why for task, why in probe.faults.items()} for probe in found if probe.faults}
 
 
 def _version_check(alike: bool, bad: str) -> Check:
-    """The pinned version passes; another one is judged by its probes, and only warned of if they are good."""
+    """Checks MuJoCo's version. The pinned version passes; any other version only warns if its probes are good."""
     found, pinned = software.versions()["mujoco"], table()["mujoco"]
     if found == pinned:
         return Check("version:mujoco", "pass", f"{found}, the benchmark's")
@@ -112,7 +113,7 @@ def _suite_check(suite: str, probe: Probe | None, bad: str) -> Check:
 
 
 def _told(faults: Mapping[int, str]) -> str:
-    """The faults with their tasks, each reason once."""
+    """Returns the faults as text: each reason once, with its tasks."""
     tasks: dict[str, list[str]] = {}
     for task, why in faults.items():
         tasks.setdefault(why, []).append(str(task))
@@ -120,7 +121,7 @@ def _told(faults: Mapping[int, str]) -> str:
 
 
 def _probe(suite: str, ended: Sequence[Ended]) -> Probe:
-    """What the processes of one suite found together."""
+    """Returns what the processes of one suite found together."""
     wanted = {int(task): value for task, value in table()["suites"][suite].items()}
     found = {record["task"]: record for each in ended for record in each.records}
     why = {task: each.said for each in ended for task in each.tasks}
@@ -130,19 +131,20 @@ def _probe(suite: str, ended: Sequence[Ended]) -> Probe:
 
 
 def _places() -> int:
+    """Returns how many probes run at a time: one for each core, as far as memory allows."""
     memory = int(psutil.virtual_memory().available / (PROBE_GIB * 2**30))
     return max(1, min(os.cpu_count() or 1, memory))
 
 
 def _run(spec: Campaign, share: tuple[str, Sequence[int]], folder: Path, backend: str, prefix: Sequence[str]) -> Ended:
-    """Has a process probe one suite's share of tasks."""
+    """Runs a process that probes a share of one suite's tasks, and returns what it printed."""
     suite, tasks = share
     stem = f"settle_{suite}_{tasks[0]}"
     out, err = folder / f"{stem}.log", folder / f"{stem}.err"
     ended = process.run(
         [*prefix, *process.python("tracka.preflight.probes.settle", suite, *map(str, tasks))],
         cwd=folder,
-        env=environment.for_row(spec, gpu.CPU_DEVICE, backend),  # robosuite loads OpenGL though nothing is drawn
+        env=environment.for_row(spec, gpu.CPU_DEVICE, backend),  # robosuite loads OpenGL even if nothing is drawn
         stdout=out,
         stderr=err,
         bounds=Bounds(spec.probe_secs),
@@ -152,7 +154,7 @@ def _run(spec: Campaign, share: tuple[str, Sequence[int]], folder: Path, backend
 
 
 def _fault(record: Json | None, wanted: Json, why: str) -> str:
-    """Why a task is not valid; nothing if it is."""
+    """Returns why a task is a simulator mismatch; an empty text if it is none."""
     if record is None:
         return f"the probe ended without it ({why})"
     other = [name for name in ("bddl", "init_states") if record[name] != wanted[name]]
@@ -163,13 +165,13 @@ def _fault(record: Json | None, wanted: Json, why: str) -> str:
     off = {name: error({name: record["poses"][name]}, {name: at}) for name, at in wanted["poses"].items()}
     worst = max(off, key=lambda name: off[name])
     tolerance = table()["tolerance"]
-    if off[worst] <= tolerance:  # an error that is no number is none that is allowed
+    if off[worst] <= tolerance:  # NaN is not within the tolerance
         return ""
     return f"{worst} is {1000 * off[worst]:.1f} mm off when the policy begins, {1000 * tolerance:g} mm are allowed"
 
 
 def error(found: Mapping[str, Sequence[Sequence[float]]], wanted: Mapping[str, Sequence[Sequence[float]]]) -> float:
-    """The place error of a task: the largest distance of an object from its place in the table, in metres."""
+    """Returns a task's position error: the largest distance of an object from its place in the table, in metres."""
     return max(
         math.dist(one, other)
         for name in wanted.keys() & found.keys()

@@ -1,4 +1,4 @@
-"""Which camera of LIBERO feeds which input of a policy, and a picture of what that camera sees."""
+"""Finds which camera of LIBERO feeds which input of a policy, with a picture of what that camera sees."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,8 +10,11 @@ from . import feature
 
 @dataclass(frozen=True)
 class View:
-    """One camera as one policy gets it. `rows` is empty where all rows of the policy agree; `input` is null where the
-    policy does not take the camera; `picture` is a file beside preflight.json."""
+    """One camera as one policy gets it.
+
+    `rows` is empty where all rows of the policy agree. `input` is None where the policy does not take the camera.
+    `picture` is a file beside preflight.json.
+    """
 
     policy_path: str
     rows: tuple[str, ...]
@@ -23,7 +26,10 @@ class View:
 
 
 def views(spec: Campaign, policy_path: str, pictures: Mapping[str, str]) -> Iterator[View]:
-    """Each camera for each set of rows of a policy that is here; `pictures` maps a camera to its file."""
+    """Yields a View of each camera for each set of rows of a policy that is on this host.
+
+    `pictures` maps a camera to its picture's file. Raises TrackaError where the checkpoint cannot be read.
+    """
     folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
     for settings, rows in feature.by_settings(spec, policy_path):
         inputs, env = policy.read(folder, settings).cameras, feature.given(settings)

@@ -1,7 +1,7 @@
-"""Known answers: of a policy whose outcome is known beforehand, the episodes that succeed, and no others.
+"""Expected outcomes: for a policy whose outcome is known beforehand, exactly the episodes that must succeed.
 
-campaign.toml names them row by row. A policy under test has none; one that is made for the purpose tests the whole
-chain from simulator to report.
+`known_answers` in campaign.toml lists these episodes row by row. A policy under test has no expected outcome; a policy
+that is made for the purpose tests the whole chain from simulator to report.
 """
 
 import json
@@ -12,12 +12,12 @@ from ..campaign.matrix import Row
 from ..core import files, schema
 from ..core.errors import Finding, TrackaError
 
-REASON = "known_answer"  # why a row that passed is not accepted
+REASON = "known_answer"  # the reason for which a passed row is not accepted
 REMEDY = "Trust no figure until what differs is found: checkpoint, simulator, lerobot-eval or this harness"
 
 
 def differences(campaign: Campaign, row: Row) -> list[Finding]:
-    """Where the files of a row that passed differ from its known answer; nothing for a row without one."""
+    """Returns where the files of a passed row differ from its expected outcome; nothing for a row without one."""
     known = campaign.known_answers.get(row.run_id)
     if known is None:
         return []
@@ -36,7 +36,7 @@ def differences(campaign: Campaign, row: Row) -> list[Finding]:
 
 
 def _succeeded(path: Path, tasks: list[int]) -> dict[int, tuple[int, ...]]:
-    """The episodes of each task that succeeded, by episodes.jsonl; nothing if that cannot be read."""
+    """Returns the successful episodes of each task by episodes.jsonl; an empty dict if that file cannot be read."""
     try:
         records = [json.loads(line) for line in files.read_text(path).splitlines()]
         wins = [(record["task"], record["episode"]) for record in records if record["success"]]
@@ -46,6 +46,6 @@ def _succeeded(path: Path, tasks: list[int]) -> dict[int, tuple[int, ...]]:
 
 
 def _counted(path: Path) -> dict[int, int]:
-    """The successes of each task by result.json; nothing if that cannot be read."""
+    """Returns the number of successes of each task by result.json; an empty dict if that file cannot be read."""
     per_task = schema.read_or_empty("result", path).get("per_task", [])
     return {task["task_id"]: task["successes"] for task in per_task}

@@ -1,7 +1,7 @@
-"""One attempt of a row: its folder, written once, and the copies of its files at the top of the run folder.
+"""Runs one attempt of a row: its folder, written once, and copies of its files at the top of the run folder.
 
-Guarantees: the manifest is on disk before the launch; a result is on disk after every end that this process survives;
-the folder of an attempt is made exclusively and never moves, so no attempt's evidence is lost.
+Guarantees: the manifest is on disk before the launch. A result is on disk after every end that this process survives.
+An attempt's folder is made exclusively and never moves, so no attempt's evidence is lost.
 """
 
 import json
@@ -24,7 +24,10 @@ from .plan import Plan
 
 
 def run(plan: Plan, device: Device) -> Json:
-    """Runs the plan once on `device` and returns its result, whether it passed or failed."""
+    """Runs the plan once on `device` and returns the attempt's result, passed or failed.
+
+    An exception that interrupts the attempt is raised again after the attempt is closed as interrupted.
+    """
     layout, run_id = plan.campaign.layout, plan.row.run_id
     number = max(layout.run(run_id).numbers(), default=0) + 1
     folder = layout.run(run_id).attempt(number)
@@ -32,11 +35,11 @@ def run(plan: Plan, device: Device) -> Json:
     manifest = plan.manifest(folder, device, environ, number)
     told = _standing_by(plan, device, manifest["command"], environ)
     files.make_folder(folder.path.parent)
-    folder.path.mkdir(mode=0o700)  # exclusively: an attempt is made once
+    folder.path.mkdir(mode=0o700)  # fails if the folder exists, so each attempt is made once
     files.write_json(folder.manifest, manifest)
     identity.write(folder, plan.identity_parts)
     for log in (folder.stdout, folder.stderr):
-        log.touch(mode=0o600)  # linked to the top before the launch, so that they can be followed there
+        log.touch(mode=0o600)  # logs are linked to the top before the launch, so that users can follow them there
     _publish(layout.run(run_id), folder, starting=True)
     marker.advance(layout, run_id, "running", number, retry_index=plan.retry_index, gpu_id=device.gpu_id)
     marks = leftover.marks(layout.run(run_id).path, device.lock_file)
@@ -47,9 +50,10 @@ def run(plan: Plan, device: Device) -> Json:
 
 
 def _standing_by(plan: Plan, device: Device, command: list[str], environ: dict[str, str]) -> dict[str, str]:
-    """What tells the resident engine's program of a process that plays the row for it, where the campaign has them.
+    """Returns the variables that tell the resident engine's program which warm worker process plays the row.
 
-    A display that is made for one row ends with it, and nobody could stand by on it.
+    Returns none for lerobot-eval, and where the campaign turns warm worker processes off or none can be had. A row with
+    a display made for it gets none either: the display ends with the row, so no process could stay warm on it.
     """
     if not plan.campaign.is_resident or not plan.campaign.resident.get("standby", True) or plan.host.render_prefix:
         return {}
@@ -133,7 +137,10 @@ def _result(
 
 
 def close(layout: Layout, folder: RunFolder, result: Json) -> Json:
-    """Writes an attempt's result, shows the attempt at the top of the run folder, and ends the row's marker."""
+    """Writes an attempt's result, copies the attempt to the top of the run folder, and ends the row's marker.
+
+    Returns the result.
+    """
     outcome = {"outcome": {"status": result["status"], "reason": result["reason"]}}
     files.write_json(folder.manifest, files.read_json(folder.manifest) | outcome)
     files.write_json(folder.result, result)
@@ -143,30 +150,33 @@ def close(layout: Layout, folder: RunFolder, result: Json) -> Json:
 
 
 def close_interrupted(layout: Layout, run_id: str) -> None:
-    """Gives the attempt that a dead process left without a result one that says so. Call it with the row's lock."""
+    """Closes the last attempt as interrupted, if a dead process left it without a result.
+
+    The caller holds the row's lock.
+    """
     numbers = layout.run(run_id).numbers()
     if not numbers:
         return
     folder = layout.run(run_id).attempt(numbers[-1])
     state = marker.read(layout, run_id)
-    leftover.end(leftover.ROW, str(layout.run(run_id).path))  # its supervisor may still be at work, or be dead
+    leftover.end(leftover.ROW, str(layout.run(run_id).path))  # the supervisor may be at work or dead
     if folder.result.exists():
         if state is not None and state["status"] == "running":
-            close(layout, folder, files.read_json(folder.result))  # it ended between the result and the marker
+            close(layout, folder, files.read_json(folder.result))  # the process died before the marker was written
         return
     lost = Failure("interrupted", "the process that ran this attempt ended without writing a result")
     try:
         manifest = files.read_json(folder.manifest)
         close(layout, folder, _result(layout, folder, manifest, lost))
     except (TrackaError, KeyError):
-        # Without a manifest nothing was launched: the folder is kept as it is under a name that no attempt has.
+        # Without a manifest nothing was launched. The folder is kept as it is, under a name that no attempt has.
         os.replace(folder.path, folder.path.with_name(f"{folder.path.name}.unstarted.{time.time_ns()}"))
 
 
 def refuse(layout: Layout, run_id: str, why: str) -> None:
-    """Ends the marker of a row that never ran because of its checkpoint. Call it with the row's lock.
+    """Ends the marker of a row that never ran because its checkpoint is refused. The caller holds the row's lock.
 
-    A row that has run keeps the marker of its last attempt, which its files bear out.
+    A row that has run keeps the marker of its last attempt, since its files agree with that marker.
     """
     if not layout.run(run_id).numbers():
         marker.ensure_pending_held(layout, run_id)
@@ -175,7 +185,7 @@ def refuse(layout: Layout, run_id: str, why: str) -> None:
 
 
 def restore_marker(layout: Layout, result: Json) -> None:
-    """Gives a finished run whose marker was lost or damaged the marker that its own files tell."""
+    """Restores the marker of a finished run from the run's own files, if the marker was lost or damaged."""
     run_id, attempt = result["run_id"], result["attempt"]
     state = marker.read(layout, run_id)
     if state is not None and state["status"] == result["status"]:
@@ -195,7 +205,10 @@ def _end_marker(layout: Layout, result: Json, notes: str) -> None:
 
 
 def _publish(top: RunFolder, folder: RunFolder, starting: bool = False) -> None:
-    """Copies the attempt's files to the top, the result last; a starting attempt first takes the old ones away."""
+    """Copies the attempt's files to the top of the run folder, the result last.
+
+    With `starting`, the files of the attempt before are removed from the top first.
+    """
     if starting:
         for old in (top.result, top.stdout, top.stderr, top.episodes):
             old.unlink(missing_ok=True)

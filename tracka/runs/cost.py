@@ -1,6 +1,6 @@
-"""How long rows are expected to take: as long as in the past, and those that never ran as the matrix says.
+"""Estimates how long rows take: as long as their last run took or, for rows that never ran, as the matrix says.
 
-It decides the order alone, never an outcome, so a damaged or forged result costs a bad order at most.
+The estimates decide the order alone, never an outcome, so a damaged or forged result costs a bad order at most.
 """
 
 import math
@@ -16,19 +16,19 @@ from .dealer import Job
 
 
 def gpus(rows: Iterable[Row]) -> int:
-    """How many GPUs there are to deal; nobody looks where no row asks for one."""
+    """Returns how many GPUs the dealer has; 0, without looking for GPUs, where no row asks for one."""
     return len(gpu.inventory()) if any(row.gpu_id != CPU for row in rows) else 0
 
 
 def jobs(campaign: Campaign, rows: Mapping[int, Row], resume: bool) -> list[Job]:
-    """The rows, by their place in the order, as the dealer sees them.
+    """Returns the dealer's job for each row in `rows`, which maps a place in the order to the row.
 
-    With `resume` one that has passed is only judged again, which takes no GPU and next to no time.
+    With `resume`, a passed row is only judged again, which takes no GPU and next to no time.
     """
     results = {place: files.read_or_empty(campaign.layout.run(row.run_id).result) for place, row in rows.items()}
     judged = {place for place, result in results.items() if resume and result.get("status") == "pass"}
     took = {place: seconds for place, row in rows.items() if (seconds := _seconds(campaign, row, results[place]))}
-    # seconds a step, so that rows with a past and rows without one can be compared
+    # The median seconds per step make rows that have run comparable with rows that have not.
     pace = median([seconds / campaign.cost(rows[place]) for place, seconds in took.items()] or [1.0])
     return [
         Job(place) if place in judged else Job(place, took.get(place, pace * campaign.cost(row)), row.gpu_id)
@@ -37,7 +37,10 @@ def jobs(campaign: Campaign, rows: Mapping[int, Row], resume: bool) -> list[Job]
 
 
 def _seconds(campaign: Campaign, row: Row, result: Json) -> float | None:
-    """What the row's last run took; None where it was another amount of work, or ended early for another reason."""
+    """Returns the seconds that the row's last run took, if it ran to its end or to its timeout.
+
+    Returns None for any other end, and where that run had another number of episodes.
+    """
     seconds, episodes = result.get("duration_sec"), result.get("episodes")
     if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
         return None

@@ -1,14 +1,15 @@
-"""Which row a free worker gets next: the longest first, and none that would have to wait for its GPU.
+"""Decides which row a free worker gets next: the longest first, and none that would have to wait for its GPU.
 
-The bookkeeping of the gates and of `tracka sweep`; it starts nothing and looks at nothing. Worker k asks for GPU k
-first, modulo the GPUs (`lease.hold`), so it is known beforehand which GPU a row is going to hold. Where that turns out
-otherwise, because another session holds the GPU, a row waits in its lease and nothing else is lost.
+The dealer keeps the books of the gates and of `tracka sweep`; it starts no process and reads no file. Worker k asks for
+GPU k first, modulo the number of GPUs (`lease.hold`), so the dealer knows beforehand which GPU a row is going to hold.
+If another session holds that GPU, the row waits in its lease, and nothing else is lost.
 
-* Rows pinned to one GPU run one after the other whatever happens, so together they count as one long row.
-* A pinned row goes to a worker that asks for its GPU first; to another where there is none, or where it would idle.
-* An auto row can run anywhere and a pinned one cannot, so on a GPU the rows pinned to it come first.
-* A row whose GPU is held is not dealt: its worker would be bound to it, waiting. The worker stays free and gets a row
-  as soon as one ends. While nothing runs something is always dealt, so no row is left over.
+* Rows pinned to one GPU run one after the other in any case, so together they count as one long row.
+* A pinned row goes to a worker that asks for its GPU first. Another worker gets the row if there is no such worker, or
+  if that other worker would be idle.
+* An auto row can run anywhere and a pinned row cannot, so on a GPU the rows pinned to that GPU come first.
+* A row whose GPU is held is not dealt, since the row's worker could only wait. The worker stays free and gets a row as
+  soon as another row ends. While nothing runs, something is always dealt, so no row is left over.
 """
 
 from collections.abc import Callable, Collection, Iterable
@@ -16,39 +17,43 @@ from dataclasses import dataclass
 
 from ..campaign.matrix import AUTO, CPU
 
-Scales = Callable[[int], tuple[float, bool, int]]  # how long a pile is; the first of equals
+Scales = Callable[[int], tuple[float, bool, int]]  # gpu_id -> its pile's length, then what decides between equals
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the dealer has to know of a row, or of another test. Equals keep the order of `index`."""
+    """What the dealer has to know of a row, or of another test. Jobs of equal cost keep the order of `index`."""
 
     index: int
-    cost: float = 0.0  # how long it is expected to take, in any unit
+    cost: float = 0.0  # how long the job is expected to take, in any unit
     gpu_id: int = CPU
 
 
 class Dealer:
-    """Deals jobs to workers, which are known by their numbers, on a host with so many GPUs."""
+    """Deals jobs to workers, which are known by their numbers, on a host with `gpus` GPUs."""
 
     def __init__(self, gpus: int) -> None:
         self.gpus = gpus
-        self.piles: dict[int, list[Job]] = {}  # what waits, by gpu_id, the longest last
-        self.held: dict[int, int] = {}  # busy worker -> the GPU that its job holds by all that is known, or CPU
+        self.piles: dict[int, list[Job]] = {}  # gpu_id -> waiting jobs, the longest last
+        self.held: dict[int, int] = {}  # busy worker -> the GPU that its job is expected to hold, or CPU
 
     def add(self, jobs: Iterable[Job]) -> None:
+        """Adds jobs to those that wait."""
         for job in jobs:
-            # Without the GPU it asks for a row fails at once, which takes a worker alone.
+            # A row whose GPU is missing fails at once, so it takes a worker but no GPU.
             there = job.gpu_id < self.gpus and self.gpus > 0
             self.piles.setdefault(job.gpu_id if there else CPU, []).append(job)
         for pile in self.piles.values():
             pile.sort(key=lambda job: (job.cost, -job.index))
 
     def deal(self, workers: Collection[int]) -> dict[int, Job]:
-        """The next jobs of those `workers` that are free; one that gets none has to wait until a job ends."""
+        """Deals a job to each of `workers` that is free, and returns worker -> job.
+
+        A worker that gets no job has to wait until a job ends.
+        """
         dealt: dict[int, Job] = {}
         homes = {worker % self.gpus for worker in workers} if self.gpus else set()
-        for reserved in (homes, set[int]()):  # the second time for those that would idle
+        for reserved in (homes, set[int]()):  # the second pass is for workers that would idle
             for worker in sorted(set(workers) - self.held.keys()):
                 first = self._first_free(worker)
                 allowed = [pile for pile in self.piles if self._may(pile, first, reserved)]
@@ -58,7 +63,7 @@ class Dealer:
         return dealt
 
     def done(self, worker: int) -> None:
-        """The worker's job has ended, or the worker has."""
+        """Frees what the worker held, once its job or the worker itself has ended."""
         self.held.pop(worker, None)
 
     def _take(self, worker: int, pile: int, first: int) -> Job:
@@ -69,7 +74,7 @@ class Dealer:
         return job
 
     def _first_free(self, worker: int) -> int:
-        """The GPU that an auto row of this worker would get; CPU where all are held."""
+        """Returns the GPU that an auto row of this worker would get; CPU if all GPUs are held."""
         order = ((worker + offset) % self.gpus for offset in range(self.gpus))
         return next((gpu for gpu in order if gpu not in self.held.values()), CPU)
 
@@ -83,7 +88,8 @@ class Dealer:
     def _scales(self, first: int, crowded: bool) -> Scales:
         loads = {pile: sum(job.cost for job in jobs) for pile, jobs in self.piles.items()}
         weights = {pile: loads[pile] if pile >= 0 else jobs[-1].cost for pile, jobs in self.piles.items()}
-        if crowded and AUTO in weights:  # the GPUs are what is short, so all that needs one is a chain on them together
+        # With more workers than GPUs, GPUs are what is short: all rows that need one are a chain on all GPUs together.
+        if crowded and AUTO in weights:
             weights[AUTO] = max(weights[AUTO], sum(load for pile, load in loads.items() if pile != CPU) / self.gpus)
         if first in weights and first != CPU:
             weights[first] = max(weights[first], weights.get(AUTO, 0.0))

@@ -1,4 +1,4 @@
-"""How long a campaign is expected to take on GPUs, by what was measured with pi0 on an H100 (docs/performance.md)."""
+"""Estimates how long a campaign takes on GPUs, from measurements with pi0 on an H100 (docs/performance.md)."""
 
 import heapq
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 
 GATES = 120  # seconds of phases 1, 2 and 5 (docs/several-gpus.md)
-BATCH = 10  # episodes, of the batches that were measured
+BATCH = 10  # episodes of a batch in those measurements
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds that an engine takes: for all that is done once, before a row's first step, and for a step of a batch."""
+    """Seconds that an engine takes: once for a campaign, before a row's first step, and for each step of a batch."""
 
     once: float
     row: float
@@ -21,13 +21,13 @@ class Pace:
 
 PACES = {
     "lerobot-eval": Pace(once=0, row=142, step=41.3 / 280),
-    # Once: the engine is held against lerobot-eval (222 s), and each GPU's first row loads the policy.
+    # `once`: the parity gate compares the engine with lerobot-eval (222 s), and each GPU's first row loads the policy.
     "resident": Pace(once=222 + 30, row=1, step=BATCH * 3600 / 17100 / 280),
 }
 
 
 def words(campaign: Campaign) -> str:
-    """The campaign's size and, where it has GPUs, the time it is expected to take by either engine."""
+    """Returns the campaign's size as text and, if the campaign has GPUs, the expected time with either engine."""
     episodes = sum(row.n_episodes * len(campaign.task_ids(row)) for row in campaign.enabled)
     longest = max(map(campaign.steps, campaign.enabled))
     told = f"{len(campaign.enabled)} rows, {episodes} episodes of at most {longest} steps"
@@ -39,7 +39,10 @@ def words(campaign: Campaign) -> str:
 
 
 def seconds(campaign: Campaign, engine: str) -> float:
-    """The time from the first gate to the last: the baseline alone, then the other rows, dealt out to the GPUs."""
+    """Returns the expected seconds from the first gate to the last.
+
+    The baseline runs alone, then the other rows are dealt to the GPUs.
+    """
     pace = PACES[engine]
     busy = [0.0] * max(campaign.expected_gpus, 1)
     for time in sorted((_row(campaign, row, pace) for row in campaign.compared), reverse=True):
@@ -48,11 +51,15 @@ def seconds(campaign: Campaign, engine: str) -> float:
 
 
 def _row(campaign: Campaign, row: Row, pace: Pace) -> float:
-    """A step of a smaller batch takes as long: the policy's calls bind, whose time hardly grows with the batch."""
+    """Returns the expected seconds of a row.
+
+    A step of a batch smaller than BATCH takes as long as one of BATCH episodes: the policy's calls are the bottleneck,
+    and their time hardly grows with the batch.
+    """
     batches = -(-row.n_episodes // row.batch_size) * max(1, row.batch_size / BATCH)
     return pace.row + batches * len(campaign.task_ids(row)) * campaign.steps(row) * pace.step
 
 
 def in_words(time: float) -> str:
-    """A time in seconds as minutes or hours."""
+    """Returns a time in seconds as text in minutes or hours."""
     return f"{time / 60:.0f} minutes" if time < 5400 else f"{time / 3600:.1f} hours"

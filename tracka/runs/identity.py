@@ -1,7 +1,7 @@
-"""The identity of a result: the parts of its row hash, written out, so that two results can be held side by side.
+"""The identity of a result: the parts of its row hash, written out, so that two results can be compared.
 
-Guarantees: a passed result stands only for what would run today. Left out of a row hash are paths, the node,
-CUDA_VISIBLE_DEVICES, time-outs and development tools: they change no outcome.
+Guarantees: a passed result stands only for what would run today. The row hash leaves out paths, the node,
+CUDA_VISIBLE_DEVICES, timeouts and development tools, since these change no outcome.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,9 +12,9 @@ from ..core import files, schema
 from ..core.errors import short
 from ..core.files import Json
 
-VERSION = 3  # of the row hash; identity.json came with it
+VERSION = 3  # of the row hash; this version introduced identity.json
 NAME = "identity.json"
-FEW = 3  # differences that a message names
+FEW = 3  # how many differences a message names
 OLDER = (
     f"it passed, and its row hash is of an older hash version than {VERSION}, this Track A's, so nobody can tell "
     "whether it would be the same today"
@@ -24,11 +24,11 @@ KEEP = (
     "give the row a new run id here; or run it again with --allow-overwrite: the old attempt stays in its folder"
 )
 AGAIN = "Give the changed row a run id of its own, or run it again: tracka run or pytest, with --allow-overwrite"
-MISSING = "-"  # what the other side has and this one does not
+MISSING = "-"  # the value of a part that only the other identity has
 
 
 def row_hash(parts: Json) -> str:
-    """The row hash of an identity: of the hashes of its parts."""
+    """Returns the row hash of an identity, which is the hash of the hashes of its parts."""
     return files.sha256(files.canonical({name: files.sha256(files.canonical(part)) for name, part in parts.items()}))
 
 
@@ -38,13 +38,13 @@ def write(folder: RunFolder, parts: Json) -> None:
 
 
 def read(folder: RunFolder) -> Json | None:
-    """The identity that an attempt ran with; None where there is none, as before hash version 3."""
+    """Returns the identity that an attempt ran with; None where it is missing, as before hash version 3, or damaged."""
     found = schema.read_or_empty("identity", folder.path / NAME)
     return {name: part for name, part in found.items() if name != "schema_version"} or None
 
 
 def differences(one: Json, other: Json) -> list[tuple[str, str, str]]:
-    """The parts in which two identities differ: name, value in the one, value in the other."""
+    """Returns the parts in which two identities differ: name, value in `one`, value in `other`."""
     ours, theirs = dict(flat(one)), dict(flat(other))
     names = sorted({*ours, *theirs})
     pairs = ((name, ours.get(name, MISSING), theirs.get(name, MISSING)) for name in names)
@@ -52,7 +52,7 @@ def differences(one: Json, other: Json) -> list[tuple[str, str, str]]:
 
 
 def flat(parts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every value of an identity as text, by the keys that lead to it."""
+    """Yields every value of an identity as text, after its name: the keys that lead to it."""
     for key, value in parts.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
@@ -62,13 +62,13 @@ def flat(parts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
 
 
 def change(attempt: RunFolder, today: Json) -> tuple[str, str]:
-    """What has changed since an attempt passed, and the remedy, as a message says them."""
+    """Returns what has changed since an attempt passed, and the remedy, as the texts of a message."""
     before = read(attempt)
     if before is None and (attempt.path / NAME).is_file():
         return f"it passed, and its {NAME} is damaged, so nobody can tell whether it would be the same today", AGAIN
     if before is None or before["hash_version"] != VERSION:
         return OLDER, KEEP
-    # A package that comes or goes says less than one that has changed, which may have brought it.
+    # Changed packages come first: an added or removed package says less than the changed one that may have brought it.
     changed = sorted(differences(before, today), key=lambda difference: MISSING in difference[1:])
     named = "; ".join(f"{name} {shown(now)} instead of {shown(then)}" for name, then, now in changed[:FEW])
     more = f" and {len(changed) - FEW} more" if len(changed) > FEW else ""
@@ -77,5 +77,5 @@ def change(attempt: RunFolder, today: Json) -> tuple[str, str]:
 
 
 def shown(value: str) -> str:
-    """A value of an identity as a message has it: hashes by their beginning."""
+    """Returns a value of an identity as a message shows it: a hash by its first 12 digits, a long text shortened."""
     return value[:12] if len(value) == 64 and value.isalnum() else short(value)

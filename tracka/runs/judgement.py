@@ -1,6 +1,6 @@
-"""A passed attempt judged again: the files that it left, held against what its manifest and its result say.
+"""Judges a passed attempt again: compares the files that it left with what its manifest and its result say.
 
-An edited number is found whichever file it stands in, unless all files that tell it are edited alike.
+An edited number is found in whichever file it stands, unless all files that state the number are edited alike.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,17 +20,17 @@ from ..execution.process import Exit
 
 AGAIN = "Run the row again: move its run folder away, then pytest acceptance"
 SLACK_SECS = 2.0  # times are written in whole seconds
-OWN = ("run_manifest.json", "result.json")  # they tell of the others
+OWN = ("run_manifest.json", "result.json")  # these two record what is true of the other files
 
 
 def recorded(folder: RunFolder) -> dict[str, str]:
-    """The sha256 of each file that an attempt left, by its path in the attempt's folder; but for the two that tell."""
+    """Returns the sha256 of each file that an attempt left except those in OWN, by its path in the attempt's folder."""
     paths = {str(path.relative_to(folder.path)): path for path in files.walk_files(folder.path)}
     return {name: files.sha256_file(path) for name, path in paths.items() if name not in OWN}
 
 
 def changed(folder: RunFolder, result: Json) -> Iterator[Finding]:
-    """The files of an attempt that are not as they were when its result was written."""
+    """Yields a finding for each file of an attempt that is not as it was when the attempt's result was written."""
     there = recorded(folder)
     for name in sorted({**result["files"], **there}):
         before, now = result["files"].get(name), there.get(name)
@@ -40,7 +40,10 @@ def changed(folder: RunFolder, result: Json) -> Iterator[Finding]:
 
 
 def diagnosed(attempt: RunFolder, manifest: Json, result: Json, metrics: Metrics) -> Iterator[Finding]:
-    """Why the attempt's logs and metrics are those of a failure, with the episodes that its manifest asks for."""
+    """Yields a finding if the attempt's logs and metrics are those of a failure.
+
+    The attempt's manifest says which episodes to expect.
+    """
     ended = Exit(result["exit_code"], "", result["duration_sec"])
     n_episodes: int = manifest["n_episodes"]
     expected = dict.fromkeys(manifest["task_ids"], n_episodes)
@@ -52,7 +55,11 @@ def diagnosed(attempt: RunFolder, manifest: Json, result: Json, metrics: Metrics
 
 
 def untimely(path: Path, manifest: Json, result: Json, marker: Json | None) -> Iterator[Finding]:
-    """Times of a run that no run has: an end before the start, more seconds than lie between, steps out of order."""
+    """Yields a finding for each impossible time of a run.
+
+    These are an end before the start or in the future, a duration that is longer than the time between start and end,
+    and marker steps out of order.
+    """
     start, end = _seconds(manifest["start_time_utc"]), _seconds(result["end_time_utc"])
     if end < start:
         yield Finding(str(path), f"it ended at {result['end_time_utc']}, before it began", AGAIN)
@@ -71,14 +78,21 @@ def _seconds(utc: str) -> float:
 
 
 def pretended(campaign: Campaign, path: Path, manifest: Json) -> Iterator[Finding]:
-    """A GPU that does not exist, under a program that is lerobot-eval: tests alone pretend GPUs, for stand-ins."""
+    """Yields a finding if a run of lerobot-eval itself had a pretended GPU.
+
+    Only tests pretend GPUs, for programs that stand in for lerobot-eval.
+    """
     if str(manifest["gpu_uuid"]).startswith(gpu.PRETENDED) and not campaign.executable:
         what = f"{manifest['gpu_uuid']} is a GPU that {gpu.PRETEND} pretends"
         yield Finding(str(path), what, f"Unset {gpu.PRETEND}, and run the row with --allow-overwrite")
 
 
 def lost_attempts(numbers: Sequence[int], marker: Json | None) -> int:
-    """How many attempts ended by the row's marker, or come before a later one, and have no folder any more."""
+    """Returns how many attempts no longer have a folder.
+
+    An attempt existed if the row's marker says that it ended, or if a later attempt exists. `numbers` are those of the
+    attempts that have a folder.
+    """
     history = (marker or {}).get("history", ())
     ended = sum(step["status"] in ("pass", "fail") and step["attempt"] > 0 for step in history)
     return int(max(ended, *numbers, 0)) - len(numbers)

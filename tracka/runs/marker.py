@@ -1,7 +1,7 @@
 """Row markers, `state/rows/<run_id>.json`: pending, running, then pass or fail, with every step in `history`.
 
-One process at a time moves a marker: the one that holds the row's lock. A marker that cannot be read is set aside,
-never trusted, so its row runs again.
+Only the process that holds the row's lock moves the row's marker. A marker that cannot be read is set aside and never
+trusted, so its row runs again.
 """
 
 import contextlib
@@ -21,12 +21,12 @@ STEPS = {
     "pending": ("running",),
     "running": ("pass", "fail"),
     "fail": ("running", "pending"),
-    "pass": ("running", "pending"),  # only when overwriting was allowed
+    "pass": ("running", "pending"),  # only if overwriting was allowed
 }
 
 
 def ensure_pending(layout: Layout, rows: Iterable[Row]) -> None:
-    """Gives each of `rows` that has no marker a pending one."""
+    """Writes a pending marker for each of `rows` that has none, except for rows that another process holds."""
     for row in rows:
         if read(layout, row.run_id) is None:
             with contextlib.suppress(Busy), lock(layout, row.run_id):
@@ -34,7 +34,10 @@ def ensure_pending(layout: Layout, rows: Iterable[Row]) -> None:
 
 
 def ensure_pending_held(layout: Layout, run_id: str) -> None:
-    """The same for one row whose lock the caller holds. A damaged marker is set aside."""
+    """Writes a pending marker for a row that has none, and sets a damaged marker aside.
+
+    The caller holds the row's lock.
+    """
     if read(layout, run_id) is None:
         path = layout.marker(run_id)
         if path.exists():
@@ -43,18 +46,18 @@ def ensure_pending_held(layout: Layout, run_id: str) -> None:
 
 
 def read(layout: Layout, run_id: str) -> Json | None:
-    """The row's marker; None where there is none that can be trusted."""
+    """Returns the row's marker; None where there is no marker that can be trusted."""
     marker = schema.read_or_empty("row_marker", layout.marker(run_id))
     return marker if marker.get("run_id") == run_id else None
 
 
 def advance(layout: Layout, run_id: str, status: str, attempt: int = 0, **values: object) -> None:
-    """Moves the row's marker to `status`; `values` are further keys of the marker."""
+    """Moves the row's marker to `status`. `values` are further keys of the marker."""
     _write(layout, run_id, read(layout, run_id) or {"history": []}, status, attempt, **values)
 
 
 def status_text(status: str, reason: str | None, invalid: str | None, unproven: str | None) -> str:
-    """A status with what a reader must know of it: why it failed, and whether simulator or engine may be wrong."""
+    """Returns a status as text, with the reason of a failure and whether simulator or engine may be wrong."""
     words = [word for word in (reason, invalid and "invalid simulator", unproven and "unproven engine") if word]
     return f"{status} ({', '.join(words)})" if words else status
 
@@ -86,7 +89,10 @@ def _write(layout: Layout, run_id: str, last: Json, status: str, attempt: int, *
 
 
 def broken_steps(marker: Json) -> list[str]:
-    """The transitions in a marker's history that no run makes, such as pending straight to pass."""
+    """Returns the transitions in a marker's history that no run makes, such as pending straight to pass.
+
+    A status that is not the last one of the history is returned too.
+    """
     statuses = [None, *(step["status"] for step in marker["history"])]
     pairs = pairwise(statuses)
     broken = [f"{before or 'nothing'} -> {after}" for before, after in pairs if after not in STEPS[before]]
@@ -97,7 +103,7 @@ def broken_steps(marker: Json) -> list[str]:
 
 @contextlib.contextmanager
 def lock(layout: Layout, run_id: str) -> Iterator[None]:
-    """Holds the row against every other process. Raises Busy at once where one has it."""
+    """Holds the row's lock against every other process. Raises Busy at once where another process holds it."""
     with locks.hold(layout.locks / f"{run_id}.lock", f"row {run_id}") as file:
         locks.sign(file, f"process {os.getpid()}")
         yield

@@ -1,8 +1,9 @@
-"""The parity gate: the same row through lerobot-eval and through the resident engine, episode by episode.
+"""The parity gate: plays a row with lerobot-eval and with the resident engine, and compares them episode by episode.
 
-Guarantees: a certificate is written whole or not at all, after both engines have ended well, with the records that its
-numbers come from beside it; what was played is a row's own way to ask: its batch size, its noise, several tasks where
-it has several. Where lerobot-eval repeats itself to the bit, nothing but the same bits proves the engine.
+Guarantees: a parity certificate is written whole or not at all. It is written after both engines have ended well, with
+the records of its numbers beside it, or says that an engine could not play. The gate asks the policy as the row does:
+with the row's batch size and noise, and with several tasks if the row has several. If lerobot-eval repeats itself bit
+for bit, only the same bits prove the engine.
 """
 
 import contextlib
@@ -23,13 +24,13 @@ from . import run
 from .plan import Host, Plan, asked_of_policy
 from .recording import AGAIN, REFERENCE, RESIDENT, Recordings
 
-TASKS = 2  # of a row that has several: looks of both may share a call
-WIDE = 8  # episodes where lerobot-eval does not repeat itself, so that outcomes can tell something
+TASKS = 2  # tasks to play of a row with several, whose observation requests may share a call of the policy
+WIDE = 8  # episodes to play if lerobot-eval does not repeat itself: outcomes of fewer tell too little
 NOTHING = Comparison(0, 0, 0, 0, (0, 0), 0.0, ())
 
 
 def subjects(campaign: Campaign) -> list[Row]:
-    """The rows to be proven: one of each checkpoint and way to ask it; none for lerobot-eval."""
+    """Returns the rows to play, shortened: one for each checkpoint and way to ask its policy; none for lerobot-eval."""
     first: dict[bytes, Row] = {}
     for row in _candidates(campaign):
         first.setdefault(_way(campaign, row), row)
@@ -37,30 +38,34 @@ def subjects(campaign: Campaign) -> list[Row]:
 
 
 def subject(campaign: Campaign, row: Row) -> Row | None:
-    """The one of `subjects` whose proof holds for `row` too; None for lerobot-eval."""
+    """Returns the one of `subjects` whose parity certificate holds for `row` too; None for lerobot-eval."""
     way = _way(campaign, row)
-    # The first that fits, since this is asked for every row of what may be thousands.
+    # Stops at the first match, since this function is called for every row of what may be thousands.
     return next((_short(each) for each in _candidates(campaign) if _way(campaign, each) == way), None)
 
 
 def _candidates(campaign: Campaign) -> list[Row]:
-    """The rows that may prove the engine, the baseline first."""
+    """Returns the rows that may prove the engine, the baseline first; none for lerobot-eval."""
     return sorted(campaign.enabled, key=lambda row: row.run_id != campaign.baseline) if campaign.is_resident else []
 
 
 def _way(campaign: Campaign, row: Row) -> bytes:
+    """Returns a key that is equal for rows that ask the same checkpoint in the same way."""
     return files.canonical([row.policy_path, row.batch_size, asked_of_policy(campaign, row)])
 
 
 def _short(row: Row) -> Row:
-    """The row with at most a whole batch and one episode more, whose slot is reset a second time."""
+    """Returns the row with at most one batch and one episode more, so that an environment slot is reset twice."""
     return replace(row, n_episodes=min(row.n_episodes, row.batch_size + 1))
 
 
 def prove(campaign: Campaign, row: Row, host: Host) -> Json:
-    """The certificate of the row's checkpoint and way to ask it on this host: the campaign's, the user's or a new one.
+    """Returns the parity certificate of the row's checkpoint, asked in the row's way, on this host.
 
-    Raises TrackaError where an engine fails; a certificate that says no is returned like any other.
+    A certificate that proves the engine is taken from the campaign, or else from the user's cache; otherwise the gate
+    makes a new one. A certificate that refuses the engine is returned like any other.
+
+    Raises TrackaError where an engine fails.
     """
     place.require(campaign.layout)
     plan = _plan(campaign, row, host)
@@ -69,18 +74,18 @@ def prove(campaign: Campaign, row: Row, host: Host) -> Json:
         return proof.read(path, plan.proof_key)
     if _holds(kept, plan.proof_key):
         return _copy(kept, path)
-    leftover.end(leftover.ROW, str(path.parent))  # what a killed session left of its own parity run
+    leftover.end(leftover.ROW, str(path.parent))  # orphan processes of a killed session's parity run
     with lease.hold(row.gpu_id, lease.worker_number()) as device:
         found = _certificate(Recordings(plan, device, path.parent))
     files.write_json(path, found)
     if found["proven"]:
-        with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+        with contextlib.suppress(OSError):  # an unwritable cache only costs time
             _copy(path, kept)
     return found
 
 
 def _certificate(recordings: Recordings) -> Json:
-    """Plays until the engine is proven or refused."""
+    """Plays until the engine is proven or refused, and returns the parity certificate."""
     recordings.reference()
     recordings.resident()
     if not recordings.compared(RESIDENT).exact:
@@ -101,17 +106,18 @@ def _certificate(recordings: Recordings) -> Json:
 
 
 def _wide(plan: Plan) -> Plan | None:
-    """The plan with more episodes, since outcomes of a few tell nothing; None where it has as many."""
+    """Returns the plan with WIDE episodes, since outcomes of a few tell nothing; None where it has as many already."""
     row = replace(plan.row, n_episodes=max(plan.row.n_episodes, WIDE))
     return replace(plan, row=row) if row != plan.row else None
 
 
 def _holds(path: Path, key: str) -> bool:
+    """Returns whether the certificate in `path` proves the engine for `key` and agrees with its records."""
     return bool(proof.read(path, key).get("proven")) and not list(doubts(path))
 
 
 def _copy(source: Path, target: Path) -> Json:
-    """Copies a certificate with its records, itself last, and returns it."""
+    """Copies a certificate after its records, and returns the certificate."""
     certificate = schema.read("parity", source)
     for name in certificate["files"]:
         files.make_folder((target.parent / name).parent)
@@ -121,7 +127,7 @@ def _copy(source: Path, target: Path) -> Json:
 
 
 def doubts(path: Path) -> Iterator[str]:
-    """What in the records beside a certificate contradicts it: another content of a file, or other numbers."""
+    """Yields how the records beside a certificate contradict it: missing or changed files, or other numbers."""
     certificate, folder = schema.read("parity", path), path.parent
     missing = [name for name in certificate["files"] if not (folder / name).is_file()]
     yield from (f"{name} is missing" for name in missing)
@@ -129,13 +135,13 @@ def doubts(path: Path) -> Iterator[str]:
         if name not in missing and files.sha256_file(folder / name) != sha256:
             yield f"{name} is not as it was recorded"
     if certificate["files"] and not missing:
-        names = {Path(name).parts[0] for name in certificate["files"]}  # an earlier refusal may have left more beside
+        names = {Path(name).parts[0] for name in certificate["files"]}  # an earlier refusal may have left other plays
         again = _judged({name: comparison.read(folder / name) for name in names}, certificate["chunk"])
         yield from (f"its {key} is not what its records say" for key in again if again[key] != certificate[key])
 
 
 def _judged(played: Mapping[str, Played], chunk: int) -> Json:
-    """The part of a certificate that its records decide."""
+    """Returns the part of a certificate that its records decide."""
     found = comparison.compare(played[REFERENCE], played[RESIDENT], chunk)
     again = comparison.compare(played[REFERENCE], played[AGAIN], chunk) if AGAIN in played else None
     return {
@@ -146,8 +152,12 @@ def _judged(played: Mapping[str, Played], chunk: int) -> Json:
 
 
 def prove_or_note(campaign: Campaign, row: Row, host: Host) -> Json:
-    """The same, but where an engine cannot play another checkpoint than the baseline's, a certificate that says so:
-    the rows of that checkpoint then fail by themselves, each with its reason."""
+    """Returns the certificate as `prove` does, or writes and returns one that says that an engine could not play.
+
+    The rows of such a checkpoint then fail by themselves, each with its reason.
+
+    Raises UsageError where an engine cannot play the baseline's checkpoint.
+    """
     try:
         return prove(campaign, row, host)
     except UsageError as error:
@@ -162,6 +172,7 @@ def prove_or_note(campaign: Campaign, row: Row, host: Host) -> Json:
 
 
 def _plan(campaign: Campaign, row: Row, host: Host) -> Plan:
+    """Returns the row's plan with at most TASKS of its tasks."""
     table = {**campaign.row_tables.get(row.run_id, {}), "task_ids": campaign.task_ids(row)[:TASKS]}
     return run.plan_row(replace(campaign, row_tables={**campaign.row_tables, row.run_id: table}), row, host)
 
@@ -169,7 +180,10 @@ def _plan(campaign: Campaign, row: Row, host: Host) -> Plan:
 def certificate(
     plan: Plan, judged: Json, timings: Json, seconds: Mapping[str, float], recorded: Mapping[str, str]
 ) -> Json:
-    """parity.json. `timings` are the resident engine's own, `recorded` the records beside it and their sha256."""
+    """Returns the content of parity.json.
+
+    `timings` are the resident engine's own; `recorded` maps the records beside parity.json to their sha256.
+    """
     found = {
         "schema_version": schema.VERSION,
         "generated_at_utc": files.utc_now(),

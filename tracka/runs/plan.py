@@ -1,7 +1,7 @@
-"""What one attempt will do, decided before anything starts: argv, environment, hash and manifest.
+"""Decides what one attempt will do before anything starts: argv, environment, hash and manifest.
 
-Guarantees: a plan touches no file but the checkpoint it hashes; two plans with the same `row_hash` ask for the same
-episodes of the same policy in the same software, wherever they run.
+Guarantees: a plan writes no artifact; it reads and hashes the checkpoint and the software. Two plans with the same
+`row_hash` ask for the same episodes of the same policy in the same software, wherever they run.
 """
 
 import platform
@@ -25,13 +25,13 @@ from ..execution.gpu import Device
 from ..execution.process import Bounds
 from . import identity
 
-# Of the resident engine's settings, those that decide outcomes; its speed-ups change none, and each is held to that.
+# The resident engine's settings that decide outcomes. Its speed-ups change no outcome, and each is checked for that.
 DECIDING = ("noise", "compile")
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """The checks of preflight that a checkpoint failed, and the content that it had then."""
+    """The checks of preflight that a checkpoint failed, and the hash of the content that the checkpoint had then."""
 
     checks: tuple[str, ...]
     tree_sha256: str | None
@@ -46,18 +46,18 @@ class Host:
     capabilities: Json
     render_prefix: tuple[str, ...] = ()
     invalid_tasks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # suite -> task -> why
-    fingerprint: str | None = None  # of the host, as preflight's env_snapshot.json has it
+    fingerprint: str | None = None  # of the host, from preflight's env_snapshot.json
     refused: Mapping[str, Refusal] = field(default_factory=dict)  # policy_path -> why preflight refuses it
 
     def invalid(self, suite: str, task_ids: Sequence[int]) -> str | None:
-        """Why the simulator makes a row of these tasks invalid; None if it does not."""
+        """Returns the simulator mismatch of a row of these tasks; None if there is none."""
         tasks = self.invalid_tasks.get(suite, {})
         return "; ".join(f"task {task}: {tasks[str(task)]}" for task in task_ids if str(task) in tasks) or None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One attempt of one row. `batch_size` and `retry_index` differ from the row's own only in a retry."""
+    """One attempt of one row. Only in a retry, `batch_size` may differ from the row's own and `retry_index` is 1."""
 
     campaign: Campaign
     row: Row
@@ -78,32 +78,32 @@ class Plan:
 
     @property
     def expected(self) -> dict[int, int]:
-        """The episodes that each LIBERO task must bring."""
+        """Returns LIBERO task -> number of episodes that it must bring."""
         return dict.fromkeys(self.task_ids, self.row.n_episodes)
 
     @property
     def bounds(self) -> Bounds:
-        """Within which an engine's process must stay."""
+        """Returns the timeout, the grace time and the output limit of an engine's process."""
         return Bounds(self.timeout_secs, self.campaign.grace_secs, self.campaign.log_mib << 20)
 
     @property
     def comparable(self) -> bool:
-        """Batch size changes results, so a retry with another one cannot be compared with the row's other runs."""
+        """Returns whether results compare with the row's other runs: a retry's other batch size changes results."""
         return self.batch_size == self.row.batch_size
 
     @property
     def invalid(self) -> str | None:
-        """Why the simulator makes the row invalid; None if it does not."""
+        """Returns the simulator mismatch of the row; None if there is none."""
         return self.host.invalid(self.row.task_suite, self.task_ids)
 
     @cached_property
     def row_hash(self) -> str:
-        """The hash of `identity_parts`: two plans with the same one ask for the same episodes of the same policy."""
+        """Returns the hash of `identity_parts`. Plans with equal hashes ask the same policy for the same episodes."""
         return identity.row_hash(self.identity_parts)
 
     @cached_property
     def identity_parts(self) -> Json:
-        """What the row asks for, part by part: no GPU number, no path, nothing that leaves outcomes as they are."""
+        """Returns what the row asks for, part by part, without GPU number, paths and what changes no outcome."""
         return {
             "hash_version": identity.VERSION,
             "row": {
@@ -122,14 +122,14 @@ class Plan:
         }
 
     def _resident(self) -> Json:
-        """What else decides the outcomes of the resident engine; nothing for lerobot-eval."""
+        """Returns what else decides the resident engine's outcomes; an empty dict for lerobot-eval."""
         if not self.campaign.is_resident:
             return {}
         chosen = {key: value for key, value in self.campaign.resident.items() if key in DECIDING}
         return {"code": proof.code(), "settings": chosen}
 
     def _software(self) -> Json:
-        """What plays the episodes on this host, and what the policy loads beside its checkpoint."""
+        """Returns the software that plays episodes on this host, and what the policy loads beside its checkpoint."""
         return {
             "loaded": dict(self.loaded),
             "program": self._program(),
@@ -141,18 +141,20 @@ class Plan:
 
     @property
     def proof_key(self) -> str:
-        """What a parity run of this plan proves: this checkpoint, asked in this way, on this host."""
+        """Returns the key of this plan's parity certificate: this checkpoint, asked in this way, on this host."""
         return proof.key(self._proven())
 
     @property
     def load_key(self) -> str:
-        """What a process that has loaded this policy can play on, whatever the suite and the tasks: the checkpoint's
-        content and the software."""
+        """Returns the key of a loaded policy, for rows that may share one warm worker process.
+
+        The key stands for the checkpoint's content and the software, whatever the suite and the tasks.
+        """
         return proof.key({"checkpoint": self.checkpoint.tree_sha256, **self._software()})
 
     @property
     def reference_key(self) -> str:
-        """What a recorded run of lerobot-eval holds for, whatever the resident engine's code."""
+        """Returns the key of what a recorded run of lerobot-eval holds for, whatever the resident engine's code."""
         settings = campaigns.effective(self.settings)
         counts = {"task_ids": list(self.task_ids), "n_episodes": self.row.n_episodes, "seed": self.row.seed}
         length = settings.get("episode_length")
@@ -160,6 +162,7 @@ class Plan:
         return files.sha256(files.canonical(self._proven() | counts | recorder))
 
     def _proven(self) -> Json:
+        """Returns all that a parity certificate of this plan holds for, apart from the engine's code."""
         return {
             "checkpoint": self.checkpoint.tree_sha256,
             "host": self.host.fingerprint,
@@ -172,15 +175,15 @@ class Plan:
 
     @property
     def unproven(self) -> str | None:
-        """Why the engine is not proven to play lerobot-eval's episodes; None if it is, or is lerobot-eval."""
+        """Returns why the engine is not proven to play lerobot-eval's episodes; None if proven, or for lerobot-eval."""
         return proof.unproven(self.campaign.layout, self.proof_key) if self.campaign.is_resident else None
 
     def _settings(self) -> Json:
-        """The settings that decide outcomes: a longer time-out is no other row."""
+        """Returns the settings that decide outcomes. The timeout is none of them."""
         return {key: value for key, value in campaigns.effective(self.settings).items() if key != "timeout_secs"}
 
     def _program(self) -> Json:
-        """What lerobot-eval is: its plug-ins, and the files of one that is the campaign's own."""
+        """Returns what program lerobot-eval is: its plug-ins and, for a campaign's own program, the files' hashes."""
         first, *more = [*self.campaign.executable, ""]
         words = [shutil.which(first, path=environment.base()["PATH"]) or first, *filter(None, more)]
         paths = [(word, self.campaign.layout.root / word) for word in words if word]
@@ -190,20 +193,24 @@ class Plan:
         }
 
     def retry(self, batch_size: int) -> "Plan":
+        """Returns the plan of the row's one retry, with this batch size."""
         return replace(self, batch_size=batch_size, retry_index=1)
 
     def environ(self, device: Device) -> dict[str, str]:
-        """The environment of the row's process.
+        """Returns the environment of the row's process.
 
-        Where all that its policy loads by name is known, it is here and part of the row's identity: the process takes
-        that and does not ask the hub for a newer commit.
+        If all that the policy loads by name is known, all of it is on this host and part of the row's identity. The
+        process then works offline, so that it does not ask the hub for a newer commit.
         """
         environ = environment.for_row(self.campaign, device, self.host.backend)
         offline = not self.campaign.executable and self.checkpoint.policy_type in need.KNOWN
         return environ | ({"HF_HUB_OFFLINE": "1"} if offline else {})
 
     def command(self, folder: RunFolder, device: str) -> list[str]:
-        """The argv, its paths relative to the campaign's folder, where the process runs."""
+        """Returns the argv, with paths relative to the campaign's folder, where the process runs.
+
+        Raises ToolMissing where phase 1 has not seen one of the flags.
+        """
         root = self.campaign.layout.root
         policy = self.checkpoint.folder
         resident = self.campaign.is_resident
@@ -223,7 +230,10 @@ class Plan:
     def manifest(
         self, folder: RunFolder, device: Device, environ: dict[str, str], attempt: int, dry_run: bool = False
     ) -> Json:
-        """run_manifest.json, with the plan's keys and what a rerun or a comparison needs beside them."""
+        """Returns the content of run_manifest.json.
+
+        It has the keys that the project's plan asks for, and what a rerun or a comparison needs besides.
+        """
         row = self.row
         return {
             "schema_version": schema.VERSION,
@@ -261,7 +271,7 @@ class Plan:
         }
 
     def record(self, folder: RunFolder, gpu_id: int) -> Json:
-        """The part of a manifest that its row hash stands for, written out."""
+        """Returns the part of a manifest that its row hash stands for, written out."""
         return {
             "engine": self.campaign.engine,
             "command": self.command(folder, gpu.torch_name(gpu_id)),
@@ -272,11 +282,11 @@ class Plan:
 
     @property
     def chunk(self) -> int:
-        """The actions that the policy plays of a chunk; 1 where nothing says how many."""
+        """Returns how many actions of a chunk the policy plays; 1 where nothing says how many."""
         return max(1, self._action_steps() or 1)
 
     def _action_steps(self) -> int | None:
-        """The actions that the policy plays of each chunk, by the campaign or else by its own config.json."""
+        """Returns how many actions of a chunk the policy plays, by the campaign or else by the policy's config.json."""
         config = files.read_or_empty(self.checkpoint.folder / "config.json")
         steps = self.settings.n_action_steps or config.get("n_action_steps")
         return steps if isinstance(steps, int) else None
@@ -294,8 +304,11 @@ class Plan:
 
 
 def asked_of_policy(campaign: Campaign, row: Row) -> Json:
-    """How a row asks its policy, whichever tasks of the suite and however long: what a proof of one row shows of
-    another. Rows of one task and rows of several are asked otherwise, since looks of several may share a call."""
+    """Returns how a row asks its policy, whatever its tasks of the suite and its episode length.
+
+    A parity certificate of one row holds for another row that asks in the same way. A row of several tasks asks in
+    another way than a row of one, since observation requests of several tasks may share a call of the policy.
+    """
     settings = campaigns.effective(campaign.settings(row))
     left_out = ("task_ids", "episode_length", "timeout_secs")
     return {

@@ -1,7 +1,7 @@
-"""Plays of one plan by lerobot-eval and by the resident engine, recorded side by side for the parity gate.
+"""Plays one plan with lerobot-eval and with the resident engine, and records both for the parity gate.
 
-Guarantees: a record is in its place whole or not at all; lerobot-eval plays once for all who ask for the same episodes
-of the same policy in the same software on this host, whatever the resident engine's code.
+Guarantees: a record is in its place whole or not at all. lerobot-eval plays once for all plans that ask for the same
+episodes of the same policy in the same software on this host, whatever the resident engine's code.
 """
 
 import contextlib
@@ -19,15 +19,18 @@ from ..execution import leftover, process
 from ..execution.gpu import Device
 from .plan import Plan
 
-REFERENCE, AGAIN, RESIDENT = "reference", "again", "resident"  # lerobot-eval, lerobot-eval once more, this engine
+REFERENCE, AGAIN, RESIDENT = "reference", "again", "resident"  # lerobot-eval twice, the resident engine
 SECONDS, ACTIONS = "seconds.json", "actions"
-IN_THE_GATE = {"hash_looks": True, "cudnn_benchmark": False}  # settings of the resident engine beside the campaign's
+IN_THE_GATE = {"hash_looks": True, "cudnn_benchmark": False}  # resident settings, put over the campaign's own
 RECORDS = (Path("episodes.jsonl"), Path("timings.json"), Path(SECONDS))
 
 
 @dataclass
 class Recordings:
-    """The plays of one plan on one device, recorded below `folder`. A plan may grow by `widen`."""
+    """The plays of one plan on one device, recorded below `folder`.
+
+    The gate may replace `plan` with one of more episodes; the plays are then recorded anew.
+    """
 
     plan: Plan
     device: Device
@@ -35,21 +38,21 @@ class Recordings:
     played: dict[str, Played] = field(default_factory=dict)
 
     def reference(self, name: str = REFERENCE) -> Played:
-        """lerobot-eval's episodes, from the user's cache where they are recorded; `name` tells its two runs apart.
+        """Returns lerobot-eval's episodes, from the user's cache if they are recorded there, else played now.
 
-        Raises UsageError where it fails, as all of these do.
+        `name` tells lerobot-eval's two runs apart. Raises UsageError where lerobot-eval fails.
         """
         kept = digest.cache_folder() / "references" / f"{self.plan.reference_key[:32]}-{name}"
         if (kept / SECONDS).is_file():
             keep(kept, self.folder / name)
         else:
             self._play("lerobot-eval", name)
-            with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+            with contextlib.suppress(OSError):  # an unwritable cache only costs time
                 keep(self.folder / name, kept)
         return self._take(name)
 
     def resident(self) -> Played:
-        """The resident engine's episodes, played now."""
+        """Plays and returns the resident engine's episodes. Raises UsageError where the engine fails."""
         self._play("resident", RESIDENT)
         return self._take(RESIDENT)
 
@@ -58,15 +61,15 @@ class Recordings:
         return self.played[name]
 
     def compared(self, name: str) -> Comparison:
-        """What `name` played, beside lerobot-eval's first run."""
+        """Returns the comparison of the play `name` with lerobot-eval's first run."""
         return comparison.compare(self.played[REFERENCE], self.played[name], self.plan.chunk)
 
     def seconds(self, name: str) -> float:
-        """How long the process of a play took."""
+        """Returns the seconds that the process of the play `name` took."""
         return float(files.read_json(self.folder / name / SECONDS)["seconds"])
 
     def files(self) -> dict[str, str]:
-        """The sha256 of each recorded file, by its path below the folder."""
+        """Returns the sha256 of each recorded file, by its path below `folder`."""
         paths = [path for name in self.played for path in files.walk_files(self.folder / name)]
         return {str(path.relative_to(self.folder)): files.sha256_file(path) for path in paths}
 
@@ -106,7 +109,7 @@ class Recordings:
 
 
 def _cause(engine: str, ended: process.Exit, target: RunFolder) -> str:
-    """Why an engine could not play: the exception that its output ends with, not only its exit code."""
+    """Returns why an engine could not play: the exception at the end of its output, not only its exit code."""
     if ended.stopped:
         return f"{engine}: {process.last_words(ended, target.stderr)}"
     text = "\n".join(files.tail(log) for log in (target.stdout, target.stderr))
@@ -115,7 +118,7 @@ def _cause(engine: str, ended: process.Exit, target: RunFolder) -> str:
 
 
 def keep(source: Path, target: Path) -> None:
-    """Puts what an engine recorded in `source` in the place of `target`: its episodes, not its videos."""
+    """Replaces `target` with what an engine recorded in `source`: its episodes, not its videos."""
     making = target.with_name(f"{target.name}.{time.time_ns()}")
     files.make_folder(making / ACTIONS)
     for path in (*RECORDS, *(each.relative_to(source) for each in sorted((source / ACTIONS).glob("*.npy")))):

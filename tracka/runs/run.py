@@ -1,7 +1,7 @@
-"""A row's run: the one function that the gates, `tracka run` and `tracka sweep` share.
+"""Runs a row: `run_row` is the one function that the gates, `tracka run` and `tracka sweep` share.
 
-Guarantees: one process at a time runs a row; a passed run with today's inputs is returned, never run again; a passed
-run with other inputs is refused, never mixed; a failed attempt is followed by at most one more; a crash leaves an
+Guarantees: one process at a time runs a row. A passed run with today's inputs is returned, never run again. A passed
+run with other inputs is refused, never mixed. A failed attempt is followed by at most one more. A crash leaves an
 attempt that the next call closes as interrupted.
 """
 
@@ -31,7 +31,10 @@ from .plan import Host, Plan, Refusal
 
 @memo.remembered
 def load_host(layout: Layout) -> Host:
-    """What phases 1 and 2 found out. Raises UsageError where they have not run or found no backend."""
+    """Returns what phases 1 and 2 found out about this host.
+
+    Raises UsageError where these phases have not run, or where preflight has not passed or found no backend.
+    """
     missing = [path for path in (layout.capabilities, layout.preflight_report) if not path.is_file()]
     if missing:
         remedy = f"Run preflight first: pytest acceptance --campaign {layout.shown} -m 'phase1 or phase2'"
@@ -45,7 +48,10 @@ def load_host(layout: Layout) -> Host:
 
 
 def host_of(layout: Layout, backend: str, capabilities: Json, report: Json) -> Host:
-    """What phase 1 and preflight's report, which may be empty, say of this host whose rows render with `backend`."""
+    """Returns what phase 1 and preflight's report say of this host, whose rows render with `backend`.
+
+    The report may be empty.
+    """
     return Host(
         backend,
         tuple(capabilities["executable"]),
@@ -58,7 +64,7 @@ def host_of(layout: Layout, backend: str, capabilities: Json, report: Json) -> H
 
 
 def refusals(report: Json) -> dict[str, Refusal]:
-    """The checkpoints that failed a check of preflight, by its report; none where there is no report."""
+    """Returns the policy_path of each checkpoint that preflight's report refuses -> why; empty for an empty report."""
     trees = {item["name"]: item["sha256"] for item in report.get("resources", ()) if item["kind"] == "policy"}
     failed: dict[str, list[str]] = {}
     for check in report.get("checks", ()):
@@ -69,14 +75,16 @@ def refusals(report: Json) -> dict[str, Refusal]:
 
 
 def _fingerprint(layout: Layout) -> str | None:
-    """The host's, by the snapshot that preflight made of it."""
+    """Returns the host's fingerprint from preflight's snapshot; None where there is none."""
     found = files.read_or_empty(layout.preflight / "env_snapshot.json").get("fingerprints", {})
     return str(found["host"]) if "host" in found else None
 
 
 def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
-    """The row's first attempt. Resolves and hashes the checkpoint. Raises TrackaError where it is not to be had, not
-    sound or not trusted."""
+    """Resolves and hashes the row's checkpoint, and returns the plan of the row's first attempt.
+
+    Raises TrackaError where the checkpoint is missing, unsound or untrusted.
+    """
     _require_own_program(campaign, host)
     settings = campaign.settings(row)
     point = _checkpoint(campaign, row.policy_path, [settings])
@@ -85,7 +93,7 @@ def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
 
 
 def _require_own_program(campaign: Campaign, host: Host) -> None:
-    """Raises UsageError where lerobot-eval is of another Python: its software is not what a row's identity is of."""
+    """Raises UsageError where lerobot-eval belongs to another Python, whose software no row's identity covers."""
     program, own = Path(host.executable[0]), Path(sys.executable).absolute().parent
     if not campaign.executable and program.is_absolute() and program.parent != own:
         what = f"lerobot-eval is that of another Python, {program}, of whose packages Track A knows nothing"
@@ -105,10 +113,13 @@ def untrusted(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
 
 
 def _checkpoint(campaign: Campaign, policy_path: str, settings: Sequence[EvalSettings]) -> Checkpoint:
-    """The checkpoint, if nothing that it, what it loads or lerobot's plug-ins bring would run untrusted code."""
+    """Returns the checkpoint. Raises TrackaError where it is missing or unsound, or where untrusted code could run.
+
+    Such code may come with the checkpoint, with what the checkpoint loads by name, or with lerobot's plug-ins.
+    """
     trust.require_plugins(discover.installed().plugins, campaign.trusted)
     point = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots)
-    # First: a file that is cut would be called foreign, and nobody should trust it.
+    # The weights come first: a truncated file would be reported as untrusted, and nobody should trust it.
     weights.require(point.folder, campaign.layout.root)
     if found := list(need.faults(point, campaign, settings)):
         raise UsageError(found)
@@ -117,7 +128,7 @@ def _checkpoint(campaign: Campaign, policy_path: str, settings: Sequence[EvalSet
 
 
 def refusal(campaign: Campaign, row: Row, host: Host) -> Finding | None:
-    """Returns why the row does not run, if preflight refuses its checkpoint and that is as it was then."""
+    """Returns why the row does not run, if preflight refuses its checkpoint and the checkpoint has not changed."""
     found = host.refused.get(row.policy_path)
     if found is None:
         return None
@@ -133,6 +144,7 @@ def refusal(campaign: Campaign, row: Row, host: Host) -> Finding | None:
 def _first_attempt(
     campaign: Campaign, row: Row, host: Host, point: Checkpoint, loaded: Mapping[str, str] = MappingProxyType({})
 ) -> Plan:
+    """Returns the plan of the row's first attempt with the checkpoint `point`."""
     return Plan(campaign, row, host, point, row.batch_size, timeout_secs=campaign.timeout(row), loaded=loaded)
 
 
@@ -157,11 +169,17 @@ def refused(campaign: Campaign, row: Row) -> Finding | None:
 def run_row(
     campaign: Campaign, row: Row, host: Host, policy: Policy = Policy(resume=True), retry_index: int = 0
 ) -> Json:
-    """Runs `row`, or finds that it has passed already, and returns its result as in result.json.
+    """Runs `row` in five stages and returns its result, as in result.json.
+
+    1. Plan: resolves and hashes the checkpoint, and decides what the attempt will do.
+    2. Resume: under the row's lock, closes what a dead process left, and returns a passed result of the same hash.
+    3. Lease: holds the GPU that the row asks for, or names the CPU.
+    4. Launch: writes the manifest into a new attempt's folder and starts the engine.
+    5. Judge: decides from the attempt's files whether it passed. A failed attempt may be followed by one retry.
 
     Raises RunExists or ChangedRun where the run folder is in the way, Busy where another process runs the row, and
-    TrackaError where the checkpoint or the GPU is missing. A failed evaluation is a result, not an error. With
-    `retry_index` 1 this is somebody's retry already, and no other follows.
+    TrackaError where the checkpoint or the GPU is missing. A failed evaluation is a result, not an error. `retry_index`
+    1 says that this call is a retry already, and no other retry follows.
     """
     layout = campaign.layout
     place.require(layout, row.run_id)
@@ -174,14 +192,17 @@ def run_row(
             return passed
         marker.ensure_pending_held(layout, row.run_id)
         with lease.hold(row.gpu_id, lease.worker_number(), keep=True) as device:
-            # Once more: a row may have waited for its device for hours.
+            # The row is planned again, since it may have waited for its device for hours.
             plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
             return _attempts(plan, device)
 
 
 def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
-    """The row's first attempt. Where its checkpoint is refused, the row's marker says so before the error is raised."""
-    trust.require_plugins(discover.installed().plugins, campaign.trusted)  # the host's fault, not the checkpoint's
+    """Returns the plan of the row's first attempt. Raises TrackaError where the row's checkpoint is refused.
+
+    The row's marker says so before the error is raised.
+    """
+    trust.require_plugins(discover.installed().plugins, campaign.trusted)  # a fault of the host, not of the checkpoint
     _require_own_program(campaign, host)
     try:
         if why := refusal(campaign, row, host):
@@ -194,6 +215,7 @@ def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
 
 
 def _attempts(plan: Plan, device: Device) -> Json:
+    """Runs the plan and, where a failure allows it, one retry. Returns the last attempt's result."""
     result = attempt.run(plan, device)
     if result["status"] == "pass" or plan.retry_index:
         return result
@@ -202,7 +224,11 @@ def _attempts(plan: Plan, device: Device) -> Json:
 
 
 def _passed(plan: Plan, policy: Policy) -> Json | None:
-    """The passed result that stands for this plan; None where the row has to run."""
+    """Returns the passed result that stands for this plan; None where the row has to run.
+
+    Raises RunExists where `policy` lets the run folder be neither resumed nor overwritten, and ChangedRun where the row
+    passed with other inputs and may not be overwritten.
+    """
     layout, run_id = plan.campaign.layout, plan.row.run_id
     folder = layout.run(run_id)
     if not folder.path.exists() or is_dry(layout, run_id):
@@ -222,7 +248,7 @@ def _passed(plan: Plan, policy: Policy) -> Json | None:
 
 
 def standing(campaign: Campaign, row: Row, host: Host) -> Json:
-    """The passed result of a row, without running it. Raises TrackaError where none with today's inputs is there."""
+    """Returns the passed result of a row without running it. Raises TrackaError where none has today's inputs."""
     result = _passed(plan_row(campaign, row, host), Policy(resume=True))
     if result is None:
         where = str(campaign.layout.run(row.run_id).path)
@@ -240,13 +266,16 @@ def close_left_behind(layout: Layout, run_id: str) -> None:
 
 
 def read_result(layout: Layout, run_id: str) -> Json | None:
-    """The valid result.json of a run; None where it is missing, damaged, of another attempt than the manifest, or where
-    the attempt that it is a copy of is lost."""
+    """Returns the valid result.json of a run.
+
+    Returns None where the result is missing, damaged or of another attempt than the manifest, or where the attempt that
+    the result was copied from is lost.
+    """
     return read_files(layout, run_id)[1]
 
 
 def read_files(layout: Layout, run_id: str) -> tuple[Json, Json | None]:
-    """A run's manifest as it stands, empty where it cannot be read, and its result as `read_result` has it."""
+    """Returns a run's manifest as it stands, empty if it cannot be read, and the run's result as `read_result` does."""
     folder = layout.run(run_id)
     result, manifest = schema.read_or_empty("result", folder.result), files.read_or_empty(folder.manifest)
     if result.get("run_id") != run_id or manifest.get("run_id") != run_id:
@@ -256,18 +285,21 @@ def read_files(layout: Layout, run_id: str) -> tuple[Json, Json | None]:
 
 
 def device_name(layout: Layout, run_id: str) -> str:
-    """What the run ran on, `cpu` or `GPU 3`, by its manifest."""
+    """Returns what the run ran on, `cpu` or `GPU 3`, by the run's manifest."""
     return gpu.device_name(files.read_json(layout.run(run_id).manifest)["gpu_id"])
 
 
 def is_dry(layout: Layout, run_id: str) -> bool:
-    """Whether the run folder holds nothing but a dry run."""
+    """Returns whether the run folder holds nothing but a dry run."""
     folder = layout.run(run_id)
     return not folder.numbers() and files.read_or_empty(folder.manifest).get("dry_run") is True
 
 
 def dry_run(campaign: Campaign, row: Row, host: Host, policy: Policy = Policy()) -> Json:
-    """Writes the manifest of a run that does not start, flagged as such, and returns it."""
+    """Returns the manifest of a run that does not start, flagged as a dry run, and writes it unless a real run exists.
+
+    Raises RunExists where a real run exists and `policy` does not allow overwriting.
+    """
     layout = campaign.layout
     folder = layout.run(row.run_id)
     place.require(layout, row.run_id)
@@ -280,7 +312,7 @@ def dry_run(campaign: Campaign, row: Row, host: Host, policy: Policy = Policy())
 
 
 def dry_manifest(campaign: Campaign, row: Row, host: Host) -> Json:
-    """The manifest of a run that does not start. Leases no GPU, downloads and writes nothing."""
+    """Returns the manifest of a run that does not start. Leases no GPU, downloads nothing and writes nothing."""
     device = gpu.CPU_DEVICE if row.gpu_id == CPU else Device(max(row.gpu_id, 0), str(max(row.gpu_id, 0)))
     plan = _first_attempt(campaign, row, host, checkpoint.without_download(row.policy_path, campaign.layout.root))
     return plan.manifest(campaign.layout.run(row.run_id).attempt(1), device, plan.environ(device), 1, dry_run=True)

@@ -1,8 +1,8 @@
-"""Many rows, several at once, each in a process of its own: the longest first, and no failure stops the others.
+"""Runs many rows, several at once, each in its own process: the longest first, and no failure stops the others.
 
-Guarantees: `max_parallel` rows at most run at a time, one GPU each; when this process is interrupted, its rows close
-their attempts first; when it is killed, the kernel ends them. No summary is written: that is the business of one
-other process.
+Guarantees: at most `max_parallel` rows run at a time, one GPU each. If this process is interrupted, its rows close
+their attempts first; if this process is killed, the kernel ends its rows. A sweep writes no summary, which is the task
+of one other process.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ from .run import Policy
 from .worker import Child, Work
 
 POLL_SECS = 0.05
-Slots = dict[int, tuple[Child, Row]]
+Slots = dict[int, tuple[Child, Row]]  # worker number -> the process that runs there, and its row
 
 
 def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, max_parallel: int) -> dict[str, int]:
-    """Runs `rows` and returns each one's exit code: 0 for a run that passed.
+    """Runs `rows` and returns the exit code of each by its run id: 0 for a run that passed.
 
-    Raises UsageError for all policies that may not run and all run folders that are in the way, before anything
-    starts, and Busy where another session has the whole campaign; a shard of its rows may run beside other shards.
+    Raises UsageError, before anything starts, with all policies that may not run and all run folders in the way. Raises
+    Busy where another session has the whole campaign; a shard of a campaign's rows may run beside other shards.
     """
     with contextlib.ExitStack() as held:
         if {row.run_id for row in rows} == {row.run_id for row in campaign.enabled}:
@@ -49,7 +49,7 @@ def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, m
 
 
 def _existing(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
-    """The run folders that are in the way."""
+    """Returns a finding for each run folder that is in the way."""
     layout = campaign.layout
     there = [row.run_id for row in rows if layout.run(row.run_id).path.exists() and not run.is_dry(layout, row.run_id)]
     remedy = "Pass --resume to run what has not passed, or name other rows"
@@ -74,11 +74,11 @@ def _run_all(campaign: Campaign, works: Sequence[Work], dealer: Dealer, max_para
 
 
 def _ended(campaign: Campaign, slots: Slots, dealer: Dealer) -> dict[str, int]:
-    """Waits until a row ends, takes those that have from `slots`, and returns their exit codes."""
+    """Waits until a row ends, removes the rows that have ended from `slots`, and returns their exit codes by run id."""
     while not (ended := {slot: each for slot, each in slots.items() if each[0].poll() is not None}):
         time.sleep(POLL_SECS)
     for slot, (_, row) in ended.items():
-        run.close_left_behind(campaign.layout, row.run_id)  # its process may have been killed
+        run.close_left_behind(campaign.layout, row.run_id)  # the row's process may have been killed
         dealer.done(slot)
         del slots[slot]
     return {row.run_id: _exit_code(child, row) for child, row in ended.values()}
@@ -92,6 +92,7 @@ def _exit_code(child: Child, row: Row) -> int:
 
 @contextlib.contextmanager
 def _interrupted_by_term() -> Iterator[None]:
+    """Makes TERM interrupt this process like Ctrl-C while the context lasts."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -100,7 +101,7 @@ def _interrupted_by_term() -> Iterator[None]:
 
 
 def replay(matrix: Path, artifacts_root: Path, status_dir: Path, max_parallel: int, run_ids: Sequence[str]) -> str:
-    """The command that runs again what of `run_ids` has not passed, the same whatever happened."""
+    """Returns the command that runs those of `run_ids` again that have not passed. What happened does not change it."""
     places = ["--matrix", matrix, "--artifacts-root", artifacts_root, "--status-dir", status_dir]
     words = [*places, "--rows", ",".join(run_ids), "--max-parallel", max_parallel, "--resume"]
     return shlex.join(["tracka", "sweep", *map(str, words)])

@@ -1,7 +1,7 @@
-"""One row in a process of its own: python -m tracka.runs.worker, which reads from stdin what to do.
+"""Runs one row in its own process: python -m tracka.runs.worker, which reads from stdin what to do.
 
-Guarantees: the kernel ends the process with the one that started it, from its first instruction on; Ctrl-C, which
-reaches the whole group, is left to that one, who ends the row by TERM; the row closes its attempt before it ends.
+Guarantees: the kernel ends this process together with its parent, from the first instruction on. Ctrl-C, which reaches
+the whole process group, is left to the parent, which ends the row by TERM. The row closes its attempt before it ends.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ Child = subprocess.Popen[bytes]
 
 
 def start(work: Work, slot: int) -> Child:
-    """Starts the row; `slot` is the number by which it asks for a GPU."""
+    """Starts a process that runs the row, and returns it. `slot` is the number by which the row asks for a GPU."""
     command, environ, parent = (
         process.python("tracka.runs.worker"),
         {**os.environ, lease.WORKER: str(slot)},
@@ -38,7 +38,7 @@ def start(work: Work, slot: int) -> Child:
     def bind() -> None:
         supervisor.end_with_parent()
         if os.getppid() != parent:
-            os._exit(125)  # it was killed before the kernel knew what to do then
+            os._exit(125)  # the parent died before the kernel knew to end us
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
@@ -51,7 +51,7 @@ def start(work: Work, slot: int) -> Child:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Holds the signals that end a session back, or an interrupt would leave a child that nobody knows."""
+    """Holds back the signals that end a session, since an interrupt here would leave a child that nobody knows."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
@@ -60,14 +60,14 @@ def undisturbed() -> Iterator[None]:
 
 
 def execute(campaign: Campaign, row: Row, host: Host, policy: Policy, retry_index: int = 0) -> int:
-    """Runs one row, says in one line how it went, and returns 0 if it passed."""
+    """Runs one row, prints its outcome in one line, and returns 0 if the row passed, else 1."""
     result = run.run_row(campaign, row, host, policy, retry_index)
     say(f"{row.run_id}: {_told(result)}")
     return 0 if result["status"] == "pass" else 1
 
 
 def say(text: str, error: bool = False) -> None:
-    """Prints without secrets; a reader who has gone changes nothing of the outcome."""
+    """Prints `text` without secrets to stdout, or to stderr for an error. A closed pipe changes no outcome."""
     try:
         print(files.redacted(text), file=sys.stderr if error else sys.stdout, flush=True)
     except BrokenPipeError:
@@ -82,6 +82,7 @@ def _told(result: Json) -> str:
 
 
 def main(work: Work) -> int:
+    """Runs the row of `work`, prints any error, and returns the process's exit code."""
     row = work[1]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
