@@ -84,8 +84,7 @@ def parse_success_metrics(stdout_log: Path) -> tuple[int | None, int | None, flo
 
 
 def collect_results(runs_root: Path) -> list[EvalRunResult]:
-    """Returns the results of the runs below `runs_root`: the campaign's in the order of its matrix, then the others by
-    name.
+    """Returns the results of the runs below `runs_root`: the campaign's in its matrix's order, then the others by name.
 
     Where a campaign lies beside `runs_root`, its enabled rows without a run are included with their marker's status.
     """
