@@ -1,6 +1,6 @@
 """Phase 1, contracts: the campaign's definition is sound, and lerobot-eval understands what it will be asked.
 
-This phase needs no GPU and no checkpoint. It hands over artifacts/state/cli_capabilities.json and
+This phase needs no GPU and no checkpoint. This phase hands over artifacts/state/cli_capabilities.json and
 lerobot_eval_help.txt.
 """
 

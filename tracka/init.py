@@ -167,5 +167,8 @@ def _known(wanted: Wanted) -> Sequence[str]:
 
 
 def _policy_type(root: Path, policy_path: str) -> str | None:
-    """Returns the type by the checkpoint's config.json, here or on the hub; the default checkpoint's type is known."""
+    """Returns the type by the checkpoint's config.json, here or on the hub, or None without such a file.
+
+    The type of the default checkpoint is known.
+    """
     return "pi0" if policy_path == Wanted.policy_path else checkpoint.named_type(policy_path, root)

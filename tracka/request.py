@@ -72,7 +72,7 @@ def one_row(artifacts_root: Path, row: Row, timeout_secs: int) -> Campaign:
 def host(spec: Campaign, row: Row) -> Host:
     """Returns the host with the row's backend, which is the command line's, and lerobot-eval's flags.
 
-    The flags are those that were discovered before, or are asked for now.
+    The flags are read from phase 1's file, or asked of lerobot-eval now where that file is missing.
     """
     layout = spec.layout
     known = layout.capabilities.is_file()

@@ -1,8 +1,8 @@
 """Schedules the gates' tests on xdist's workers: phase after phase, one test at a time per worker, as the dealer says.
 
-Everything that Track A knows of xdist's private names is in this module. They are the names of pytest-xdist 3.8 (the
-project pins >=3.8,<4), and `problem` reports where the installed version has others. xdist's own scheduling hands a
-worker its next test before the current one ends, so that a short row would wait behind a long one, and it mixes the
+Everything that Track A knows of xdist's private names is in this module. The names are those of pytest-xdist 3.8 (the
+project pins >=3.8,<4), and `problem` reports where the installed version has other names. xdist's own scheduling hands
+a worker its next test before the current one ends, so that a short row would wait behind a long one, and it mixes the
 phases.
 """
 
@@ -150,7 +150,7 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
     def __init__(self, config: pytest.Config, log: Any, dealer: Dealer, jobs: Jobs, phase_end: PhaseEnd) -> None:
         super().__init__(config, log)
         self.dealer, self.jobs, self.phase_end = dealer, jobs, phase_end
-        self.left: dict[str, set[int]] = {}  # phase -> indices of its tests that have not ended
+        self.left: dict[str, set[int]] = {}
         self.phase: str | None = None
 
     def schedule(self) -> None:
@@ -214,7 +214,7 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
     def remove_node(self, node: Any) -> str | None:
         """Removes a worker that ended, and returns the test that was running if the worker crashed.
 
-        That test counts as done, and as failed.
+        The test of a crashed worker counts as done, and as failed.
         """
         running = self.node2pending.pop(node)
         self.dealer.done(_number(node))

@@ -1,6 +1,6 @@
 """Makes what a handoff holds of its phase: its inputs, the files that it leaves, and its details.
 
-They are made for the handoff, and made again later to hold the handoff against the disk.
+All three are made for the handoff, and made again later to hold the handoff against the disk.
 """
 
 from collections.abc import Callable
@@ -111,7 +111,7 @@ _DETAILS: dict[str, Callable[[Campaign], Json]] = {
 def details(campaign: Campaign, phase: str) -> Json:
     """Returns the details of the phase.
 
-    They are version and number of flags (phase 1), backend and checks (phase 2), the baseline's result (phase 3), or
-    the counts of rows (phases 4 and 5).
+    Phase 1 has version and number of flags, phase 2 backend and checks, phase 3 the baseline's result, phases 4 and 5
+    the counts of rows.
     """
     return _DETAILS[phase](campaign)

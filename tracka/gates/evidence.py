@@ -123,7 +123,7 @@ def _planned(campaign: Campaign, row: Row, manifest: Json) -> Iterator[Finding]:
 def _placeless(record: Json) -> Json:
     """Returns a record without its places.
 
-    Where checkpoint, program and checkouts lie may change; their content may not.
+    The places of checkpoint, program and checkouts may change; what is in them may not.
     """
     checkpoint = {key: value for key, value in record["checkpoint"].items() if key != "folder"}
     # The commit of a checkout may change while its code, which the row hash covers, stays the same.
@@ -276,8 +276,8 @@ def proven_engine(campaign: Campaign, row: Row) -> Iterator[Finding]:
 def _unproven_today(campaign: Campaign, row: Row) -> str | None:
     """Returns why today's parity certificates do not prove the engine for the attempt that passed.
 
-    They did prove it when the attempt ran. Returns None where they still do, and where the row did not pass, has other
-    inputs today, or is played by lerobot-eval.
+    The engine was proven when the attempt ran. Returns None where it still is, and where the row did not pass, has
+    other inputs today, or is played by lerobot-eval.
     """
     result = collect.load_result(campaign.layout.run(row.run_id).result)
     if result["status"] != "pass" or not campaign.is_resident:
@@ -288,9 +288,9 @@ def _unproven_today(campaign: Campaign, row: Row) -> str | None:
 
 
 def known_answer(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """Yields the differences between a passed row and its known answer: exactly the known episodes must succeed.
+    """Yields the differences between a passed row and its expected outcome: exactly the known episodes must succeed.
 
-    Only a row whose policy's outcome is known beforehand has a known answer.
+    Only a policy whose outcome is known beforehand has an expected outcome (`known_answers` in campaign.toml).
     """
     if collect.load_result(campaign.layout.run(row.run_id).result)["status"] == "pass":
         yield from answer.differences(campaign, row)

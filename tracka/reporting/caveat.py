@@ -29,7 +29,7 @@ BENCHMARK = "Leave it as the benchmark has it, or say so wherever the result is 
 def of_phase(campaign: Campaign, phase: str) -> list[Finding]:
     """Returns the caveats for the end of `phase`.
 
-    They are preflight's for phase 2, those of the results and of their history for phase 4, and none for other phases.
+    Phase 2 has preflight's caveats, phase 4 those of the results and of their history, other phases none.
     """
     if phase == "phase2":
         return list(of_preflight(campaign))
@@ -74,7 +74,7 @@ def of_results(campaign: Campaign) -> Iterator[Finding]:
 def _without_success(campaign: Campaign, results: dict[str, Json]) -> Iterator[Finding]:
     """Yields each policy of which every row ran to its end and no episode succeeded.
 
-    Rows with a known answer are left out, since their outcome is known beforehand.
+    Rows with an expected outcome (a known answer) are left out, since their failures are known beforehand.
     """
     rows_by_policy: dict[str, list[Row]] = defaultdict(list)
     for row in campaign.enabled:

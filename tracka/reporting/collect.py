@@ -274,7 +274,7 @@ def _failures(spec: Campaign, reasons: dict[str, str]) -> str:
 def failure_reasons(spec: Campaign, results: Sequence[EvalRunResult]) -> dict[str, str]:
     """Returns run id -> why an enabled row is not accepted.
 
-    It is the reason of the failure, or `below_threshold` or `known_answer` if the row passed.
+    A row that failed has the reason of its failure, a row that passed has `below_threshold` or `known_answer`.
     """
     enabled = {row.run_id: row for row in spec.enabled}
     reasons: dict[str, str] = {}

@@ -51,8 +51,8 @@ def record(layout: Layout, handoff: Json, before: Json, voided: Iterable[str], o
     """Records a new handoff on plan.md and todo/NAME.md: sets the phase's box and adds a progress line.
 
     The line is added if the status differs from the phase's handoff before (`before`), or from the page's last line on
-    the phase. `voided` are the later phases whose handoffs the new one took away: their boxes are cleared. `owner` is
-    the name in the line. A status other than pass also clears the campaign's box in TODO.md.
+    the phase. The boxes of `voided`, the later phases whose handoffs the new one took away, are cleared. `owner` is the
+    name in the line. A status other than pass also clears the campaign's box in TODO.md.
     """
     ensure(layout)
     phase, status = handoff["phase"], handoff["status"]

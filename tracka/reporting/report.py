@@ -86,7 +86,7 @@ def enabled_results(campaign: Campaign) -> list[EvalRunResult]:
 def replay(manifest: Json) -> str:
     """Returns one shell line that runs a manifest's command again.
 
-    Its output goes into a folder of its own, so that the evidence stays as it is.
+    The new output goes into a folder of its own, so that the evidence stays as it is.
     """
     environ = [f"{name}={value}" for name, value in manifest["env"].items() if name in environment.NEEDED]
     elsewhere = f"--output_dir=replays/{manifest['run_id']}"
