@@ -166,7 +166,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 def _clean(report: pytest.TestReport) -> None:
     """Removes secrets and control characters from what a terminal and the JUnit report show of a test.
 
-    What they show often comes from a log.
+    The text of a failure often comes from a log.
     """
     if report.longrepr is not None and _shown(told := str(report.longrepr)) != told:
         report.longrepr = _shown(told)

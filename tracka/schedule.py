@@ -1,9 +1,8 @@
 """Schedules the gates' tests on xdist's workers: phase after phase, one test at a time per worker, as the dealer says.
 
-Everything that Track A knows of xdist's private names is in this module. The names are those of pytest-xdist 3.8 (the
-project pins >=3.8,<4), and `problem` reports where the installed version has other names. xdist's own scheduling hands
-a worker its next test before the current one ends, so that a short row would wait behind a long one, and it mixes the
-phases.
+All of xdist's private names that Track A uses are in this module. The names are those of pytest-xdist 3.8 (the project
+pins >=3.8,<4), and `problem` reports where the installed version has other names. xdist's own scheduling hands a worker
+its next test before the current one ends, so that a short row would wait behind a long one, and it mixes the phases.
 """
 
 import importlib

@@ -19,8 +19,8 @@ _SUMMARY_FILES = ("all_runs.csv", "all_runs.md", "failures.csv")
 def inputs(campaign: Campaign, phase: str) -> dict[str, str | None]:
     """Returns the phase's inputs, path -> sha256 or None.
 
-    The campaign's definition has the hash with which it was read, so that a file edited in the meantime outdates the
-    handoff. What earlier phases left has None, since those files are written anew in every session.
+    A file of the campaign's definition has the hash with which it was read, so that a file edited in the meantime
+    outdates the handoff. A file that an earlier phase left has None, since it is written anew in every session.
     """
     layout = campaign.layout
     given: dict[str, str | None] = {**campaign.digests}

@@ -1,7 +1,7 @@
 """Ends a phase: writes its summaries and its handoff, in one process, from what is on disk.
 
 A handoff's status is what the contracts say about the disk. Phases 1 to 3 pass or are blocked; phase 4 is partial when
-rows failed; phase 5 is partial when phase 4 was.
+rows failed; phase 5 is partial when phase 4 was. A phase is blocked where the phase before does not let it start.
 """
 
 from collections.abc import Callable

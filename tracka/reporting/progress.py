@@ -41,7 +41,10 @@ def _entry(layout: Layout) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Writes a page. A new page is as open as the campaign's folder, since pages are shared, unlike artifacts."""
+    """Writes a page; a new page gets the permissions of the campaign's folder.
+
+    Pages are shared, unlike artifacts.
+    """
     with files.as_open_as(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(files.redacted(text), encoding="utf-8")
