@@ -1,1 +1,4 @@
-"""The gates: one module a phase, each readable as the specification of its phase."""
+"""The gates: one module per phase, each readable as the specification of its phase.
+
+The steps of a phase are in `fixtures/gates.py`, the contracts that must hold after it in `tracka/gates/`.
+"""

@@ -1,6 +1,7 @@
-"""Phase 2, preflight: this host renders headless, has the GPUs, the software and the checkpoints.
+"""Phase 2, preflight: this host renders headless and has the GPUs, the software and the checkpoints.
 
-Handed over: artifacts/preflight/preflight.json with a check a question, and snapshots of host and software.
+This phase hands over artifacts/preflight/preflight.json with one check per question, and snapshots of host and
+software.
 """
 
 from collections.abc import Callable
@@ -15,21 +16,25 @@ pytestmark = pytest.mark.phase2
 
 
 def test_phase_1_has_passed(handed_over: Callable[[str], None]) -> None:
+    """Needs the handoff of phase 1, with status pass and unchanged inputs."""
     handed_over("phase1")
 
 
 def test_the_report_has_the_plans_keys(preflight_report: Json, contract: Callable[[str], None]) -> None:
+    """Holds preflight.json against its schema."""
     contract("preflight_report")
 
 
 def test_no_required_check_fails(
     preflight_report: Json, contract: Callable[[str], None], record_caveats: Callable[..., None]
 ) -> None:
+    """Reads the checks in preflight.json, and records its warnings as caveats."""
     record_caveats(caveat.of_preflight)
     contract("preflight_checks")
 
 
 def test_a_backend_renders_a_libero_frame(preflight_report: Json) -> None:
+    """Reads the attempts to render in preflight.json."""
     backend = preflight_report["mujoco_gl_effective"]
     assert backend in ("egl", "glx", "osmesa"), preflight_report["backend_attempts"]
     assert any(attempt["ok"] and attempt["backend"] == backend for attempt in preflight_report["backend_attempts"])
@@ -38,9 +43,11 @@ def test_a_backend_renders_a_libero_frame(preflight_report: Json) -> None:
 def test_the_host_has_the_gpus_that_the_campaign_expects(
     preflight_report: Json, campaign: Campaign, contract: Callable[[str], None]
 ) -> None:
+    """Counts the GPUs in preflight.json and in the output of nvidia-smi."""
     assert preflight_report["gpu_count"] >= campaign.expected_gpus
     contract("gpu_list")
 
 
 def test_host_and_software_are_on_record(preflight_report: Json, contract: Callable[[str], None]) -> None:
+    """Looks for the snapshots of GPUs, packages, environment and set-up."""
     contract("snapshots")

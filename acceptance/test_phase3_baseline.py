@@ -1,6 +1,7 @@
-"""Phase 3, baseline: one small run goes the whole way from command to parsed summary.
+"""Phase 3, baseline: one small run goes the whole way from the command to a parsed summary.
 
-Handed over: the run folder of the baseline, its row marker, and artifacts/summary/baseline_summary.csv and .md.
+This phase hands over the run folder of the baseline, its row marker, and artifacts/summary/baseline_summary.csv and
+.md.
 """
 
 from collections.abc import Callable
@@ -16,13 +17,17 @@ pytestmark = pytest.mark.phase3
 
 
 def test_phase_2_has_passed(handed_over: Callable[[str], None]) -> None:
+    """Needs the handoff of phase 2, with status pass and unchanged inputs."""
     handed_over("phase2")
 
 
 def test_the_engine_plays_the_episodes_of_lerobot_eval(
     parity_row: Row, proven: Callable[[Row], None], row_contract: Callable[[Row, str], None]
 ) -> None:
-    """One test a checkpoint and way to ask it, each on a GPU of its own; none where lerobot-eval is the engine."""
+    """Makes the parity certificate of one checkpoint and way to ask it, on a GPU of its own.
+
+    There is one such test for each checkpoint and way to ask it, and none where lerobot-eval is the engine.
+    """
     proven(parity_row)
     row_contract(parity_row, "parity")
 
@@ -33,6 +38,7 @@ def test_the_baseline_runs_and_leaves_valid_evidence(
     contract: Callable[[str], None],
     record_row: Callable[[Row, Json], None],
 ) -> None:
+    """Runs the baseline and holds its files against the contracts of a run."""
     baseline = campaign.row(campaign.baseline)
     result = evaluate(baseline)
     record_row(baseline, result)

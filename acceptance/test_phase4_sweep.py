@@ -1,7 +1,7 @@
-"""Phase 4, sweep: every enabled row of the matrix, one test a row, the longest first, each on a device of its own.
+"""Phase 4, sweep: runs every enabled row of the matrix, one test per row, the longest first, each on its own device.
 
-A row that has passed with the same inputs is judged again, not run again. Handed over: a run folder and a marker a
-row, and artifacts/summary/all_runs.csv, all_runs.md and failures.csv.
+A row that has passed with the same inputs is judged again, not run again. This phase hands over a run folder and a
+marker per row, and artifacts/summary/all_runs.csv, all_runs.md and failures.csv.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ pytestmark = pytest.mark.phase4
 
 
 def test_phase_3_has_passed(handed_over: Callable[[str], None]) -> None:
+    """Needs the handoff of phase 3, with status pass and unchanged inputs."""
     handed_over("phase3")
 
 
@@ -25,6 +26,7 @@ def test_row(
     row_contract: Callable[[Row, str], None],
     record_row: Callable[[Row, Json], None],
 ) -> None:
+    """Runs the row, unless it has passed, and holds its files against the contracts of a run."""
     record_row(row, evaluate(row))
     for name in RUN_CONTRACTS:
         row_contract(row, name)

@@ -1,6 +1,7 @@
-"""Phase 5, closure: everything is accounted for, and the pages say how it was obtained.
+"""Phase 5, closure: every row is accounted for, and the pages say how the results were obtained.
 
-Handed over: runbook.md and results.md. After this phase all phases are validated strictly, which decides the exit.
+This phase hands over runbook.md and results.md. After it all phases are validated strictly, which decides the exit
+status.
 """
 
 from collections.abc import Callable
@@ -13,19 +14,23 @@ pytestmark = pytest.mark.phase5
 
 
 def test_phase_4_has_passed(handed_over: Callable[[str], None]) -> None:
+    """Needs the handoff of phase 4, with status pass and unchanged inputs."""
     handed_over("phase4")
 
 
 def test_no_enabled_row_is_unaccepted(contract: Callable[[str], None]) -> None:
+    """Reads failures.csv, which must name no row."""
     contract("no_failures")
 
 
 def test_the_runbook_tells_how_to_run_it_all_again(closure: None, contract: Callable[[str], None]) -> None:
+    """Writes the pages and looks for every command that ran in runbook.md."""
     contract("runbook")
 
 
 def test_the_results_tell_every_rate_with_its_episodes(
     closure: None, contract: Callable[[str], None], record_caveats: Callable[..., None]
 ) -> None:
+    """Holds results.md against what the run folders say, and records caveats of the results."""
     record_caveats(caveat.of_results)
     contract("results")

@@ -25,11 +25,12 @@ class Timed:
     """One engine's run of the row."""
 
     seconds: float  # of the whole process
-    per_minute: float  # episodes, between the first that ended and the last
+    per_minute: float  # episodes a minute, after the first batch has ended
     episodes: comparison.Played
 
 
 def main() -> int:
+    """Plays the row with both engines, prints times and ratios, and returns the exit status."""
     asked = arguments()
     case = Case(program.RANDOM, asked.suite, (asked.task,), asked.seed, asked.episodes, asked.batch_size)
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
@@ -52,6 +53,7 @@ def main() -> int:
 
 
 def arguments() -> argparse.Namespace:
+    """Returns the parsed command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.engines", description=__doc__)
     parser.add_argument("--suite", default="libero_object")
     parser.add_argument("--task", type=int, default=0)
@@ -65,10 +67,11 @@ def arguments() -> argparse.Namespace:
 
 
 def timed(case: Case, engine: str, folder: Path) -> Timed:
+    """Plays the case with one engine, and returns its times and episodes."""
     program.play(case, engine, folder / engine)
     episodes = comparison.read(folder / engine / "eval")
     ends = sorted(episode.line["at_secs"] for episode in episodes.values())
-    first = ends[case.batch_size - 1]  # a batch ends its episodes together
+    first = ends[case.batch_size - 1]  # the episodes of a batch end together
     rate = 60 * (len(ends) - case.batch_size) / (ends[-1] - first)
     return Timed(json.loads((folder / engine / "seconds.json").read_text()), rate, episodes)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fixtures import parity as program
 
-# slots, batch size, episodes a task
+# environment slots, batch size, episodes a task
 PAIRS = (
     (1, 1, 2),
     (2, 2, 4),
@@ -27,12 +27,13 @@ PAIRS = (
     (32, 32, 32),
 )
 TASKS = (0, 1, 2, 3)
-CALLS = 6  # of the policy in an episode of 280 steps, at 50 actions a call
+CALLS = 6  # calls of the policy in an episode of 280 steps, at 50 actions a call
 RATES = ("slots", "batch_size", "episodes", "per_minute")
 COLUMNS = (*RATES, "rollout_s", "policy_s", "policy_calls", "total_s", "step_s")
 
 
 def main() -> int:
+    """Measures all pairs and writes their table, or draws a table."""
     asked = arguments()
     if asked.what == "plot":
         plot(asked.source, asked.sampling, asked.target)
@@ -47,6 +48,7 @@ def main() -> int:
 
 
 def arguments() -> argparse.Namespace:
+    """Returns the parsed command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
     parser.add_argument("what", choices=("measure", "plot"))
     parser.add_argument("source", type=Path)
@@ -59,7 +61,7 @@ def arguments() -> argparse.Namespace:
 
 
 def pair(words: str) -> tuple[int, int, int]:
-    """Slots, batch size and episodes a task out of a word such as 8:8:16."""
+    """Returns environment slots, batch size and episodes a task of a word such as 8:8:16."""
     slots, batch_size, n_episodes = map(int, words.split(":"))
     return slots, batch_size, n_episodes
 
@@ -67,7 +69,7 @@ def pair(words: str) -> tuple[int, int, int]:
 def measured(
     policy: Path, device: str, tasks: Sequence[int], slots: int, batch_size: int, n_episodes: int
 ) -> Sequence[float]:
-    """A line of the table."""
+    """Plays one pair's episodes and returns its line of the table."""
     named = {
         "policy.path": policy,
         "policy.device": device,
@@ -89,6 +91,10 @@ def measured(
 
 
 def line(output: Path, slots: int, batch_size: int) -> Sequence[float]:
+    """Returns a run's line of the table from its output folder.
+
+    The rate leaves out the episodes of the first round of slots, and at most half of all episodes.
+    """
     ends = sorted(json.loads(text)["at_secs"] for text in (output / "episodes.jsonl").read_text().splitlines())
     first = max(1, min(slots, len(ends) // 2))
     rate = 60 * (len(ends) - first) / (ends[-1] - ends[first - 1])
@@ -98,8 +104,10 @@ def line(output: Path, slots: int, batch_size: int) -> Sequence[float]:
 
 
 def plot(growth: Path, sampling: Path, target: Path) -> None:
-    """Episodes a minute against slots, beside the first point's rate a slot, and against batch size, beside what the
-    policy alone would allow."""
+    """Draws episodes a minute against environment slots and against batch size, into the file `target`.
+
+    The first is drawn beside the first point's rate a slot, the second beside what the policy alone would allow.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
@@ -136,6 +144,7 @@ def plot(growth: Path, sampling: Path, target: Path) -> None:
 
 
 def read(table: Path) -> list[dict[str, float]]:
+    """Returns the lines of a table of numbers, column -> number."""
     with table.open(newline="") as file:
         return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 

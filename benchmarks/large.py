@@ -1,7 +1,7 @@
-"""A campaign of as many rows as one likes, with the files that real runs leave: made by the harness's own writers.
+"""Makes a campaign of any number of rows, with the files that real runs leave, by the harness's own writers.
 
-Of a hundred rows one has not run, nine have crashed and ninety have passed. No evaluation is started but that of the
-baseline, by a stand-in; the other rows get what it left, with their own numbers.
+Of a hundred rows one has not run, nine have crashed and ninety have passed. Only the baseline is evaluated, by a
+stand-in; the other rows get what the baseline left, with their own numbers.
 """
 
 import json
@@ -43,7 +43,7 @@ task_ids = [0]
 
 
 def make(root: Path, rows: int) -> Made:
-    """A campaign of `rows` rows in `root`, all settled in its matrix and settings, none run."""
+    """Makes a campaign of `rows` rows in `root`, complete in matrix and settings, of which no row has run."""
     names = [f"object_t{number % TASKS}_b10_e{EPISODES}_s{number}" for number in range(1, rows)]
     lines = [
         f"{name},libero_object,10,{EPISODES},cpu,{number},egl,checkpoints/fake,1"
@@ -57,14 +57,14 @@ def make(root: Path, rows: int) -> Made:
 
 
 def make_run(root: Path, rows: int) -> Made:
-    """The same campaign after its sweep."""
+    """Makes the same campaign after its sweep."""
     made = make(root, rows)
     preflight.host.artifacts_mib = lambda spec: 0  # all videos here are links to one file, so they need no room
     made.pass_preflight()
     made.run_row(BASELINE)
     spec = made.spec
     host = run.load_host(spec.layout)
-    os.fsync = lambda handle: None  # nobody needs these files after a crash of the machine
+    os.fsync = lambda handle: None  # these files need not survive a crash of the machine
     with memo.lasting():
         for number, row in enumerate(spec.enabled):
             if row.run_id != BASELINE and number % 100:
@@ -73,7 +73,7 @@ def make_run(root: Path, rows: int) -> Made:
 
 
 def leave(spec: Campaign, row: Row, host: Host, passed: bool) -> None:
-    """Leaves the files of one run that passed or crashed, as an attempt leaves them."""
+    """Writes the files of one run that passed or crashed, as an attempt leaves them."""
     layout, plan = spec.layout, run.plan_row(spec, row, host)
     pattern, folder = layout.run(BASELINE).attempt(1), layout.run(row.run_id).attempt(1)
     environ = environment.for_row(spec, gpu.CPU_DEVICE, host.backend)
@@ -103,7 +103,7 @@ def _evaluate(plan: Plan, pattern: RunFolder, folder: RunFolder) -> None:
 
 
 def _result(plan: Plan, pattern: Json, folder: RunFolder, passed: bool) -> Json:
-    """The pattern's result with the figures of this run, whose episodes are written too."""
+    """Returns the baseline's result (`pattern`) with the figures of this run, and writes the run's episodes."""
     layout, top = plan.campaign.layout, plan.campaign.layout.run(plan.row.run_id)
     metrics = engine.read_metrics(folder.output, (folder.stdout, folder.stderr)) if passed else Metrics()
     files.write_text(folder.episodes, "".join(_episodes(plan, metrics)))

@@ -20,7 +20,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 IMPORT = "import tracka.cli"
-IMPORT_SECS = 0.24  # on the machine for which the limit is meant
+IMPORT_SECS = 0.24  # seconds of a core on the machine for which the limit is meant
 RUNS = 5
 PARSE = "import sys, pathlib, tracka.cli; tracka.cli.campaign.load(pathlib.Path(sys.argv[1]))"
 
@@ -31,13 +31,14 @@ class Cost:
 
     seconds: float
     busy: float  # seconds of a core: less than `seconds` where others use the machine
-    megabytes: float  # resident, at its peak
+    megabytes: float  # resident memory at its peak
 
     def __str__(self) -> str:
         return f"{self.seconds:6.2f} s ({self.busy:.2f} s of a core) {self.megabytes:6.0f} MB"
 
 
 def main() -> int:
+    """Makes the campaign, measures the steps and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.matrix", description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--seconds", type=float, default=5.0, help="of a core, the most for parsing and collecting")
@@ -52,7 +53,7 @@ def main() -> int:
 
 
 def measure(root: Path) -> dict[str, Cost]:
-    """The costs of the steps on the campaign in `root`."""
+    """Returns step -> cost on the campaign in `root`."""
     tables = [f"--{name}={root / place}" for name, place in TABLES.items()]
     return {
         "import": cost("-c", IMPORT),
@@ -62,7 +63,7 @@ def measure(root: Path) -> dict[str, Cost]:
 
 
 def slowness(costs: dict[str, Cost]) -> float:
-    """How much longer parsing and collecting took than the imports beside them."""
+    """Returns the time of parsing and collecting, as a multiple of the imports' time."""
     return (costs["parse"].busy + costs["collect"].busy) / costs["import"].busy
 
 
@@ -74,18 +75,20 @@ TABLES = {
 
 
 def cost(*words: str) -> Cost:
-    """Runs Python on `words` and returns what that took."""
+    """Runs Python on `words` and returns what the process took. Raises SystemExit where the process fails."""
     start = time.monotonic()
     child = subprocess.Popen([sys.executable, *words], cwd=REPOSITORY, stdin=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"{words}: exit status {child.returncode}")
-    # In KiB, and never less than this process had when it started the child: so nothing large is imported here.
+    # ru_maxrss is in KiB, and is never less than this process had when it started the child. So nothing large is
+    # imported in this module.
     return Cost(time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
 
 
 def judge(costs: dict[str, Cost], seconds: float, megabytes: float) -> int:
+    """Prints the costs, and returns 0 if parsing and collecting stay within the limits, else 1."""
     for name, each in costs.items():
         print(f"{name:8}{each}")
     parse, collect = costs["parse"], costs["collect"]

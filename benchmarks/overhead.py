@@ -34,17 +34,19 @@ CLOCK = [sys.executable, "-IS", str(Path(__file__).with_name("clock.py"))]
 
 @dataclass(frozen=True)
 class Timed:
-    """One `tracka run`, in seconds."""
+    """The seconds of one `tracka run`: of the whole command, and of lerobot-eval in it."""
 
     whole: float
     evaluation: float
 
     @property
     def overhead(self) -> float:
+        """The seconds that the harness adds."""
         return self.whole - self.evaluation
 
 
 def main() -> int:
+    """Times the runs, prints the median overhead, and returns the exit status."""
     asked = arguments()
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
         made = (real if asked.real else standin)(Path(folder) / "campaign", Path(folder) / "log")
@@ -57,6 +59,7 @@ def main() -> int:
 
 
 def arguments() -> argparse.Namespace:
+    """Returns the parsed command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
     parser.add_argument("--runs", type=int, help="how many times; five, or one with --real")
     parser.add_argument("--percent", type=float, default=3.0, help="the most that the harness may add")
@@ -72,7 +75,7 @@ def arguments() -> argparse.Namespace:
 
 
 def standin(root: Path, log: Path) -> Made:
-    """A campaign whose lerobot-eval is a stand-in that takes a second."""
+    """Returns a new campaign whose lerobot-eval is a stand-in that takes a second."""
     executable = [*CLOCK, str(log), sys.executable, str(STANDIN / "lerobot_eval.py")]
     lines = [line for line in SETTINGS.splitlines() if not line.startswith("executable")]
     made = campaigns.make(root, settings="\n".join([f"executable = {json.dumps(executable)}", *lines, ""]))
@@ -83,7 +86,7 @@ def standin(root: Path, log: Path) -> Made:
 
 
 def real(root: Path, log: Path) -> Made:
-    """A copy of the smoke campaign, whose own lerobot-eval is timed."""
+    """Returns a copy of the smoke campaign, whose own lerobot-eval is timed."""
     shutil.copytree(REPOSITORY / "tasks" / "smoke-libero-object" / "configs", root / "configs")
     layout = Layout(root)
     own = discover.executable(campaign.load(root)) or discover.find((), Path(sys.executable))
@@ -95,7 +98,10 @@ def real(root: Path, log: Path) -> Made:
 
 
 def runs(made: Made, run_id: str, log: Path, count: int) -> Iterator[Timed]:
-    """Runs one row `count` times with `tracka run`, each an attempt of its own."""
+    """Runs one row `count` times with `tracka run`, each as an attempt of its own, and yields the times of each.
+
+    Raises SystemExit where a run fails.
+    """
     words = command(made, run_id)
     for number in range(1, count + 1):
         start = time.monotonic()
@@ -111,6 +117,7 @@ def runs(made: Made, run_id: str, log: Path, count: int) -> Iterator[Timed]:
 
 
 def command(made: Made, run_id: str) -> list[str]:
+    """Returns the command that runs the row with `tracka run`."""
     row, host = made.spec.row(run_id), run.load_host(made.layout)
     options = {
         "run-id": row.run_id,

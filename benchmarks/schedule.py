@@ -21,7 +21,7 @@ from tracka.campaign.matrix import COLUMNS
 from tracka.core import files
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# in the matrix's order: the longest in the middle
+# Seconds of sleep of each row, in the matrix's order: the longest row is in the middle.
 SECONDS = (1, 4, 2, 0.5, 3, 2.5, 1.5, 8, 1, 4, 2, 0.5, 3, 2.5, 1.5, 1)
 WORKERS = 4
 MODES = ("ours", "load", "worksteal", "loadgroup")
@@ -50,13 +50,14 @@ task_ids = [0]
 
 @dataclass(frozen=True)
 class Measured:
-    """One session: from the first row's start to the last one's end, and all of it."""
+    """The seconds of one session: from the first row's start to the last row's end, and of the whole session."""
 
     makespan: float
     session: float
 
 
 def main() -> int:
+    """Runs the rows under each way of dealing, prints the times, and returns the exit status."""
     asked = arguments()
     seconds = tuple(asked.scale * each for each in SECONDS)
     bound = max(sum(seconds) / WORKERS, *seconds)
@@ -72,6 +73,7 @@ def main() -> int:
 
 
 def arguments() -> argparse.Namespace:
+    """Returns the parsed command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.schedule", description=__doc__)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="the ways to deal; ours is judged")
     parser.add_argument("--scale", type=float, default=1.0, help="how many times as long the rows sleep")
@@ -80,7 +82,7 @@ def arguments() -> argparse.Namespace:
 
 
 def measure(mode: str, folder: Path, seconds: tuple[float, ...]) -> Measured:
-    """Runs the rows once. Raises CalledProcessError where one of them fails."""
+    """Runs the rows once and returns the times. Raises CalledProcessError where a row fails."""
     files.write_text(folder / "test_phase4_sleep.py", f"SECONDS = {seconds}\n{MODULE}")
     words = ours(folder) if mode == "ours" else stock(folder, mode)
     plain = ["-p", "no:anyio", "-p", "no:hydra_pytest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", "."]
@@ -101,7 +103,10 @@ def measure(mode: str, folder: Path, seconds: tuple[float, ...]) -> Measured:
 
 
 def ours(folder: Path) -> list[str]:
-    """The real plug-in on a campaign whose matrix has ten episodes a second."""
+    """Makes a campaign whose matrix has ten episodes a second of sleep.
+
+    Returns pytest's words for the real plug-in on that campaign.
+    """
     layout = Layout(folder / "campaign")
     rows = [f"row{place},libero_object,1,{round(10 * s)},cpu,7,egl,none,1" for place, s in enumerate(SECONDS)]
     files.write_text(layout.matrix, "\n".join([",".join(COLUMNS), *rows, ""]))
@@ -110,7 +115,7 @@ def ours(folder: Path) -> list[str]:
 
 
 def stock(folder: Path, mode: str) -> list[str]:
-    """xdist alone."""
+    """Writes a conftest.py for xdist as it is. Returns pytest's words for its way of dealing."""
     files.write_text(folder / "conftest.py", CONFTEST)
     return ["--dist", mode]
 

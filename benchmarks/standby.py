@@ -29,14 +29,15 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Row:
-    """How a row went."""
+    """How long a row took, and its episodes."""
 
-    seconds: float  # of the whole process
-    load: float  # of its policy
+    seconds: float  # the whole process
+    load: float  # loading its policy
     episodes: comparison.Played
 
 
 def main() -> int:
+    """Plays the rows in processes of their own, then in a warm worker process, and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.standby", description=__doc__)
     parser.add_argument("--rows", type=int, default=len(ROWS), help="how many of the rows, at least two")
     cases = ROWS[: parser.parse_args().rows]
@@ -57,6 +58,11 @@ def main() -> int:
 
 
 def played(case: Case, folder: Path, told: Mapping[str, str]) -> Row:
+    """Plays a row with the resident engine and returns its times and episodes.
+
+    `told` has the environment variable that names the warm worker process; an empty `told` gives the row its own
+    process.
+    """
     program.play(case, "resident", folder, told)
     stages = json.loads((folder / "eval" / "timings.json").read_text())["stages"]
     episodes = comparison.read(folder / "eval")

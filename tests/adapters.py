@@ -1,7 +1,8 @@
-"""LoRA adapters for the tiny ACT checkpoint: written here in a moment, or made by lerobot and PEFT themselves.
+"""Makes LoRA adapters for the tiny ACT checkpoint: written here in a moment, or made by lerobot and PEFT themselves.
 
 Usage: python adapters.py POLICY FOLDER NAME=JSON ... makes an adapter in FOLDER as lerobot-train saves one, with these
-words of PEFT's configuration. Its base is named as POLICY is. Its tensors are random: it changes what the policy does.
+values in PEFT's configuration. The adapter names its base as POLICY is given. The adapter's tensors are random, so the
+adapter changes what the policy does.
 """
 
 import json
@@ -16,7 +17,7 @@ from safetensors.numpy import save_file
 from tracka.core import files
 
 RANK = 2
-LAYER = "base_model.model.model.encoder.layers.0"  # of ACT: small, and neither attention nor a backbone
+LAYER = "base_model.model.model.encoder.layers.0"  # a layer of ACT that is small, and neither attention nor a backbone
 SHAPES = {
     f"{LAYER}.linear1.lora_A.weight": (RANK, 64),
     f"{LAYER}.linear1.lora_B.weight": (128, RANK),
@@ -37,7 +38,7 @@ CONFIG = {
 
 
 def write(base: Path, folder: Path, named: str) -> None:
-    """Writes an adapter of the ACT in `base` to `folder`, whose base is named `named`."""
+    """Writes an adapter of the ACT in `base` to `folder`; the adapter's base is named `named`."""
     files.write_json(folder / "config.json", {**json.loads((base / "config.json").read_text()), "use_peft": True})
     files.write_json(folder / "adapter_config.json", {**CONFIG, "base_model_name_or_path": named})
     generator = np.random.default_rng(0)
@@ -48,7 +49,7 @@ def write(base: Path, folder: Path, named: str) -> None:
 
 
 def build(policy_path: str, folder: Path, **words: Any) -> None:
-    """Saves the adapter with its policy's configuration and processors."""
+    """Saves an adapter of the policy, made by lerobot and PEFT, with the policy's configuration and processors."""
     import torch
     from lerobot.configs import PreTrainedConfig
     from lerobot.policies.factory import get_policy_class

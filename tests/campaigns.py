@@ -1,4 +1,4 @@
-"""Campaigns for tests: real folders whose lerobot-eval, renderer and checkpoint are stand-ins."""
+"""Makes campaigns for tests: real folders whose lerobot-eval, renderer and checkpoint are stand-ins."""
 
 import atexit
 import contextlib
@@ -34,7 +34,7 @@ from tracka.runs.run import Policy
 REPOSITORY = Path(__file__).resolve().parent.parent
 STANDIN = REPOSITORY / "fixtures" / "standin"
 WEIGHTS = (2).to_bytes(8, "little") + b"{}"  # a safetensors file with nothing in it
-OTHER_WEIGHTS = (8).to_bytes(8, "little") + b"{}      "  # another one
+OTHER_WEIGHTS = (8).to_bytes(8, "little") + b"{}      "  # another such file with other bytes
 ROWS = (
     "baseline_b1_e2,libero_object,1,2,cpu,7,egl,checkpoints/fake,1",
     "long_b1_e6,libero_object,1,6,cpu,7,egl,checkpoints/fake,1",
@@ -70,7 +70,7 @@ print(run.run_row(spec, spec.row(sys.argv[2]), run.load_host(spec.layout))["stat
 
 @dataclass(frozen=True)
 class Made:
-    """A campaign's folder and the environment in which its stand-ins are found."""
+    """A campaign's folder, and the environment in which its stand-ins are found."""
 
     root: Path
     environ: Mapping[str, str]
@@ -84,20 +84,21 @@ class Made:
         return campaign.load(self.root)
 
     def behave(self, **words: Sequence[str]) -> None:
-        """Says what the stand-in does: run id = one word an attempt."""
+        """Tells the stand-in what to do: run id = one word an attempt."""
         Path(self.environ["TRACKA_STANDIN"]).write_text(json.dumps(words))
 
     def journal(self) -> list[str]:
-        """The evaluations started and ended so far, as `run_id attempt start|end`."""
+        """Returns the evaluations started and ended so far, as `run_id attempt start|end`."""
         log = Path(self.environ["TRACKA_STANDIN"]).with_suffix(".log")
         lines = log.read_text().splitlines() if log.exists() else []
         return [" ".join(line.split()[1:4]) for line in lines]
 
     def started(self) -> list[str]:
+        """Returns the run ids of the evaluations started so far."""
         return [line.split()[0] for line in self.journal() if line.endswith("start")]
 
     def pids(self) -> list[int]:
-        """The process ids of the evaluations started so far."""
+        """Returns the process ids of the evaluations started so far."""
         log = Path(self.environ["TRACKA_STANDIN"]).with_suffix(".log")
         lines = [line.split() for line in log.read_text().splitlines()] if log.exists() else []
         return [int(words[4]) for words in lines if words[3] == "start"]
@@ -116,29 +117,29 @@ class Made:
         pass_preflight(self)
 
     def run_row(self, run_id: str, policy: Policy = RESUME, retry_index: int = 0) -> Json:
-        """Runs a row in this process."""
+        """Runs a row in this process and returns its result."""
         spec = self.spec
         return run.run_row(spec, spec.row(run_id), run.load_host(spec.layout), policy, retry_index)
 
     def results(self, run_id: str) -> list[tuple[str, str | None]]:
-        """The status and the reason of each attempt of a row."""
+        """Returns the status and the reason of each attempt of a row."""
         folder = self.layout.run(run_id)
         found = [files.read_json(folder.attempt(number).result) for number in folder.numbers()]
         return [(result["status"], result["reason"]) for result in found]
 
     def statuses(self) -> dict[str, tuple[str, str | None]]:
-        """The status and the reason of each row that has a marker."""
+        """Returns run id -> the status and the reason of each row that has a marker."""
         found = [files.read_json(path) for path in sorted(self.layout.rows.glob("*.json"))]
         return {marker["run_id"]: (marker["status"], marker["reason"]) for marker in found}
 
     def evidence(self, *run_ids: str) -> list[str]:
-        """What is wrong with the files of these rows: nothing, whether they passed or failed."""
+        """Returns what is wrong with the files of these rows; a row that failed can have right files."""
         spec = self.spec
         found = [validate.row_holds(spec, spec.row(run_id), "evidence") for run_id in run_ids]
         return [str(finding) for findings in found for finding in findings]
 
     def start_row(self, run_id: str) -> subprocess.Popen[str]:
-        """Runs a row in a process of its own, which a test may interrupt or kill."""
+        """Starts a row in a process of its own, which a test may interrupt or kill."""
         return subprocess.Popen(
             [sys.executable, "-c", RUN_ROW, str(self.root), run_id],
             cwd=REPOSITORY,
@@ -154,7 +155,7 @@ class Made:
         return self.command("-m", "pytest", "acceptance", "--campaign", str(self.root), *words)
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
-        """Starts the gates in the background, as `pytest` does to their end."""
+        """Starts the gates in the background; `pytest` waits for their end."""
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", "acceptance", "--campaign", str(self.root), *words],
             cwd=REPOSITORY,
@@ -165,14 +166,14 @@ class Made:
         )
 
     def sweep_words(self, *more: str, **changed: object) -> list[str]:
-        """`tracka sweep` on this campaign, but for the places in `changed`."""
+        """Returns the words of `tracka sweep` on this campaign; `changed` are other places."""
         layout = self.layout
         places = {"matrix": layout.matrix, "artifacts_root": layout.runs, "status_dir": layout.rows, **changed}
         options = (word for name, value in places.items() for word in (f"--{name.replace('_', '-')}", str(value)))
         return ["sweep", *options, *more]
 
     def preflight_words(self, *more: str, **changed: str) -> list[str]:
-        """`tracka preflight` of this campaign's checkpoint, but for the options in `changed`."""
+        """Returns the words of `tracka preflight` for this campaign's checkpoint; `changed` are other options."""
         options = {
             "task_suite": "libero_object",
             "policy_path": "checkpoints/fake",
@@ -183,10 +184,11 @@ class Made:
         return ["preflight", *named, *more]
 
     def tracka(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Runs `tracka` in a process of its own."""
         return self.command("-m", "tracka", *words)
 
     def call(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Runs `tracka` in this process: refusals, dry runs, help, `run` of one row. Quicker than `tracka`."""
+        """Runs `tracka` in this process, which is quicker: for refusals, dry runs, help, and `run` of one row."""
         return self._called(cli.main, "tracka", *words)
 
     def call_file(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -218,7 +220,7 @@ class Made:
 
 
 def make(root: Path, rows: Sequence[str] = ROWS, settings: str = SETTINGS) -> Made:
-    """A campaign in `root` with a checkpoint that is one in name only."""
+    """Makes a campaign in `root`, whose checkpoint is one in name only, and returns the campaign."""
     layout = Layout(root)
     files.write_text(layout.matrix, "\n".join([",".join(COLUMNS), *rows, ""]))
     files.write_text(layout.settings, settings)
@@ -231,8 +233,10 @@ def make(root: Path, rows: Sequence[str] = ROWS, settings: str = SETTINGS) -> Ma
 
 
 def _share_hashes(cache: Path) -> None:
-    """Puts what this process knows of the installed software into a campaign's cache: each process of its would find it
-    out again, in half a second."""
+    """Copies what this process knows of the installed software into a campaign's cache.
+
+    Without that, each process of the campaign would need half a second to find the same facts out again.
+    """
     for path in files.walk_files(_hashes_of_software()):
         target = cache / path.relative_to(_hashes_of_software())
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -242,7 +246,7 @@ def _share_hashes(cache: Path) -> None:
 
 @functools.cache
 def _hashes_of_software() -> Path:
-    """A cache that has the installed packages and the hashes of their code, made once in this process."""
+    """Returns a cache with the installed packages and the hashes of their code, made once in this process."""
     cache = Path(tempfile.mkdtemp(prefix="tracka-tests-"))
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
     with _as_it_was({"XDG_CACHE_HOME": str(cache)}):
@@ -254,7 +258,7 @@ def _hashes_of_software() -> Path:
 
 @contextlib.contextmanager
 def shared(temporary: Path, name: str) -> Iterator[Path]:
-    """A folder of all xdist workers, which one worker at a time may fill; it need not exist."""
+    """Yields a folder of all xdist workers, which one worker at a time may fill; the folder need not exist."""
     place = temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary
     with lock.hold(place / f"{name}.lock", name, wait=True):
         yield place / name
@@ -270,10 +274,12 @@ def finished(
     environ: Mapping[str, str] = MappingProxyType({}),
     **words: Sequence[str],
 ) -> Made:
-    """A campaign after its gates, made by the first xdist worker that asks and shared by all. `gates` are the words for
-    `pytest`: all five phases unless they say otherwise. `before` is a campaign to start from, `environ` is added to the
-    environment. Beside the campaign lie the gates' output in gates.txt, their report in junit.xml and their exit status
-    in exit.txt: see `judged`."""
+    """Returns a campaign after its gates, which the first xdist worker that asks makes and all share.
+
+    `gates` are the words for `pytest`: all five phases unless they say otherwise. `before` is a campaign to start from,
+    `environ` is added to the environment, `words` tell the stand-in what to do. Beside the campaign lie the gates'
+    output in gates.txt, their report in junit.xml and their exit status in exit.txt: see `judged`.
+    """
     with shared(temporary, name) as folder:
         root = folder / "campaign"
         if root.exists():
@@ -290,27 +296,27 @@ def finished(
 
 
 def below_threshold(temporary: Path) -> Made:
-    """A campaign after all five gates, which somebody called `me` ran; one row stayed below its threshold."""
+    """Returns a campaign after all five gates, run by an owner called `me`; one row stayed below its threshold."""
     settings = f"{SETTINGS}\n[thresholds.rows]\nwide_b4_e4 = 0.75\n"
     gates = ("-n0", "--owner", "me")
     return finished(temporary, "below_threshold", settings=settings, gates=gates, wide_b4_e4=["ok:2"])
 
 
 def judged(made: Made) -> subprocess.CompletedProcess[str]:
-    """How the gates of a campaign that is `finished` ended: their exit status, and their output as a terminal's."""
+    """Returns how the gates of a `finished` campaign ended: exit status, and output as on a terminal."""
     beside = made.root.parent
     return subprocess.CompletedProcess((), int((beside / "exit.txt").read_text()), (beside / "gates.txt").read_text())
 
 
 def copied(made: Made, folder: Path) -> Made:
-    """A copy in `folder` of a campaign, its stand-in, its cache and pytest's, for a test that goes on with it."""
+    """Returns a copy in `folder` of a campaign with its stand-in and caches, for a test that goes on with the copy."""
     root = Path(shutil.copytree(made.root, folder / "campaign"))
     return Made(root, environment(root))
 
 
 @contextlib.contextmanager
 def _as_it_was(environ: Mapping[str, str]) -> Iterator[None]:
-    """Adds `environ` to this process's environment; takes back what a command changes of this process."""
+    """Adds `environ` to this process's environment; at the end takes back what a command changes of this process."""
     variables, arguments, mask = dict(os.environ), sys.argv, os.umask(0o022)
     os.umask(mask)
     numbers = (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM)
@@ -328,7 +334,7 @@ def _as_it_was(environ: Mapping[str, str]) -> Iterator[None]:
 
 
 def _exit_code(program: Callable[[], object], words: Sequence[str]) -> int:
-    """Calls a program's entry point with its name and `words`, and returns what it would exit with."""
+    """Calls a program's entry point with its name and `words`, and returns its exit code."""
     sys.argv = list(words)
     try:
         program()
@@ -338,7 +344,7 @@ def _exit_code(program: Callable[[], object], words: Sequence[str]) -> int:
 
 
 def run_words(made: Made, *more: str, **changed: str) -> list[str]:
-    """`tracka run` on the row long_b1_e6, but for `changed`."""
+    """Returns the words of `tracka run` on the row long_b1_e6; `changed` are other options."""
     options = {
         "run-id": "long_b1_e6",
         "policy-path": "checkpoints/fake",
@@ -353,7 +359,7 @@ def run_words(made: Made, *more: str, **changed: str) -> list[str]:
 
 
 def environment(root: Path) -> dict[str, str]:
-    """What makes the harness find the stand-ins, and keeps its cache in the campaign's folder."""
+    """Returns the variables with which the harness finds the stand-ins and keeps its cache in the campaign's folder."""
     return {
         "TRACKA_STANDIN": str(root / "standin.json"),
         "PYTHONPATH": f"{STANDIN}{os.pathsep}{REPOSITORY}",
@@ -362,13 +368,17 @@ def environment(root: Path) -> dict[str, str]:
 
 
 def contents(folder: Path, *left_out: str) -> dict[str, bytes | None]:
-    """Everything below `folder`, empty folders too, but for caches and what is called like one of `left_out`."""
+    """Returns path -> content of everything below `folder`, empty folders included.
+
+    Caches are left out, and what is called like one of `left_out`. The content of a folder is None.
+    """
     hidden = {"cache", ".cache", *left_out}
     found = [path for path in sorted(folder.rglob("*")) if hidden.isdisjoint(path.relative_to(folder).parts)]
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in found}
 
 
 def fake_checkpoint(folder: Path) -> None:
+    """Writes a checkpoint that is one in name only: JSON files of an ACT, and a weights file without tensors."""
     files.write_json(folder / "config.json", {"type": "act"})
     files.write_json(folder / "policy_preprocessor.json", {"steps": []})
     files.write_json(folder / "policy_postprocessor.json", {"steps": []})
@@ -385,13 +395,15 @@ def pass_preflight(made: Made) -> None:
 
 
 def pass_preflight_of_real_rows(made: Made) -> None:
-    """Takes a campaign whose rows run the real lerobot-eval through phases 1 and 2 in seconds: its checkpoints are
-    built in this process, and preflight meets the stand-ins of renderer and simulator."""
+    """Takes a campaign whose rows run the real lerobot-eval through phases 1 and 2 in seconds.
+
+    The campaign's checkpoints are built in this process, and preflight meets the stand-ins of renderer and simulator.
+    """
     spec = made.spec
     for policy_path, line in spec.build.items():
         builder, *words = line.split()
         built = made.call_file(f"fixtures/{builder}.py", str(made.root / policy_path), *words)
         assert built.returncode == 0, built.stderr
-    discover.discover_for(spec)  # the real one's help, from the user's cache mostly
+    discover.discover_for(spec)  # the help of the real lerobot-eval, mostly from the user's cache
     with _as_it_was({"PYTHONPATH": f"{STANDIN}{os.pathsep}{REPOSITORY}"}):
         pass_preflight(made)

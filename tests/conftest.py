@@ -1,4 +1,4 @@
-"""Fixtures of the harness's own tests, and their order."""
+"""The fixtures of the harness's own tests, and the order of the tests."""
 
 import functools
 import os
@@ -17,17 +17,19 @@ from tracka.core import lock
 from tracka.execution import environment
 from tracka.install import assets
 
-SIMULATOR_SECS = 900  # a backstop: ten times what the longest takes on two quiet cores
+SIMULATOR_SECS = 900  # a backstop: ten times what the longest test takes on two quiet cores
 
 
 def pytest_configure() -> None:
-    """Takes SIGINT as in the foreground: a background job ignores it, and so would all that a test starts."""
+    """Handles SIGINT as in the foreground: a background job ignores it, and so would all that a test starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first, then those with the simulator, so that none is left running alone at the end; and with more
-    time."""
+    """Puts the longest tests first, then those with the simulator, so that none of these runs alone at the end.
+
+    Tests with the simulator get a longer timeout.
+    """
     items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in ("long", "simulator")])
     for item in items:
         if item.get_closest_marker("simulator") and not item.get_closest_marker("timeout"):
@@ -36,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def make_campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Made]:
-    """Makes a campaign whose stand-ins this process and its children find."""
+    """Returns a function that makes a campaign whose stand-ins this process and its children find."""
 
     def make(*args: object, **kwargs: object) -> Made:
         made = campaigns.make(tmp_path / "campaign", *args, **kwargs)
@@ -49,13 +51,16 @@ def make_campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[.
 
 @pytest.fixture
 def made(make_campaign: Callable[..., Made]) -> Made:
-    """The usual campaign, before any phase."""
+    """Returns the usual campaign, before any phase."""
     return make_campaign()
 
 
 @pytest.fixture
 def copy_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Made], Made]:
-    """Copies a shared campaign, so that a test may go on with it; this process finds the copy's stand-ins."""
+    """Returns a function that copies a shared campaign, so that a test may change the copy.
+
+    Once the copy is made, this process finds the copy's stand-ins.
+    """
 
     def copied(made: Made) -> Made:
         copy = campaigns.copied(made, tmp_path)
@@ -68,7 +73,7 @@ def copy_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Made],
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the usual campaign after phases 1 and 2, for copies."""
+    """Returns the folder of the usual campaign after phases 1 and 2, to be copied."""
     made = campaigns.make(tmp_path_factory.mktemp("prepared") / "campaign")
     with pytest.MonkeyPatch.context() as environ:
         for name, value in made.environ.items():
@@ -79,14 +84,17 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ready(prepared: Path, make_campaign: Callable[..., Made], tmp_path: Path) -> Made:
-    """The usual campaign after phases 1 and 2."""
+    """Returns the usual campaign after phases 1 and 2."""
     shutil.copytree(prepared, tmp_path / "campaign")
     return make_campaign()
 
 
 @pytest.fixture(scope="session")
 def tiny_act(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A real checkpoint of lerobot's, to be read alone: built once for all workers, for that takes ten seconds."""
+    """Returns a real checkpoint of lerobot's, which tests must only read.
+
+    The checkpoint is built once for all workers, since that takes ten seconds.
+    """
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "tiny" / "act"
     with lock.hold(folder.parent / "act.lock", "tiny_act", wait=True):
@@ -98,13 +106,13 @@ def tiny_act(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def act(tiny_act: Path, tmp_path: Path) -> Path:
-    """A copy of that checkpoint, which a test may break."""
+    """Returns a copy of the tiny ACT checkpoint, which a test may break."""
     return Path(shutil.copytree(tiny_act, tmp_path / "act"))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def hashed_once() -> Iterator[None]:
-    """LIBERO's own 585 files are read by the first preflight in this process alone; another folder's each time."""
+    """Lets only the first preflight in this process read LIBERO's own 585 files; another folder is read each time."""
     wrong_assets, once = assets.wrong_assets, functools.cache(assets.wrong_assets)
 
     def judged(folder: Path) -> list[str]:
@@ -118,7 +126,7 @@ def hashed_once() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def libero() -> Iterator[None]:
-    """Lets LIBERO and robosuite be imported in this process; what they set for PyOpenGL is taken back too."""
+    """Lets LIBERO and robosuite be imported in this process, and takes back what they set for PyOpenGL."""
     with pytest.MonkeyPatch.context() as environ:
         environ.setenv("LIBERO_CONFIG_PATH", environment.libero_config_path())
         for name, value in {"MUJOCO_GL": "egl", "PYOPENGL_PLATFORM": "egl", "HF_HUB_OFFLINE": "1"}.items():
@@ -128,7 +136,10 @@ def libero() -> Iterator[None]:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A copy of the tracked files; its smoke campaign is one of stand-ins, and the reader has a checkpoint."""
+    """Returns a copy of the repository's files with a smoke campaign of stand-ins and a checkpoint for the reader.
+
+    The files are those that git tracks or does not ignore.
+    """
     copy = tmp_path / "repository"
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],

@@ -1,4 +1,4 @@
-"""docs/contracts.md as data: its tables, which tests hold against the code."""
+"""Reads docs/contracts.md as data: its tables, which tests hold against the code."""
 
 import re
 from functools import cache
@@ -11,14 +11,14 @@ Line = dict[str, str]
 
 
 def module_of_tests(name: str) -> Path:
-    """The file `name` below tests/, such as `test_cli.py`, in whichever folder it stands."""
+    """Returns the path of the file `name` below tests/, such as `test_cli.py`, in whichever folder the file stands."""
     (path,) = (REPOSITORY / "tests").rglob(name)
     return path
 
 
 @cache
 def tables() -> dict[str, list[list[Line]]]:
-    """The tables of the page under the heading above them, a line as column -> cell."""
+    """Returns the tables of the page under the heading above them; a line is column -> cell."""
     found: dict[str, list[list[Line]]] = {}
     for section in re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)[1:]:
         blocks = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
@@ -27,6 +27,7 @@ def tables() -> dict[str, list[list[Line]]]:
 
 
 def table(heading: str, number: int = 0) -> list[Line]:
+    """Returns the lines of one table under a heading."""
     return tables()[heading][number]
 
 
@@ -36,5 +37,5 @@ def _lines(rows: list[str]) -> list[Line]:
 
 
 def words(cell: str) -> list[str]:
-    """What stands between backquotes."""
+    """Returns the words between backquotes."""
     return re.findall(r"`([^`]+)`", cell)

@@ -1,4 +1,7 @@
-"""A hub on this machine with one repository, for the real client: the three requests of a snapshot's download."""
+"""Serves a hub on this machine with one repository, for the real client.
+
+The hub answers the three requests of a snapshot's download.
+"""
 
 import contextlib
 import hashlib
@@ -14,10 +17,19 @@ COMMIT = "c0ffee" * 6 + "c0ff"
 
 @dataclass
 class Hub:
-    """`files` is what the repository `org/policy` holds; `downloads` the names asked for so far.
+    """The state of the hub, which a test may change while the hub serves.
 
-    `refuses` is the status and the error code of every answer about the repository, `gated` of its files alone; the
-    download of `breaks` is cut after `after` bytes, and each later try before its first byte if `stays_broken`.
+    Attributes:
+        files: file name -> content of the repository `org/policy`
+        refuses: status and error code of every answer about the repository; None where the hub refuses nothing
+        gated: whether downloads of the repository's files are refused, and nothing else
+        breaks: the file whose first download is cut after `after` bytes
+        after: the number of bytes after which that download is cut
+        stays_broken: whether each later download of that file is cut before its first byte
+        revisions: the revisions that the repository has
+        address: the URL at which the hub is served
+        downloads: the names of the files asked for so far
+        ranges: the Range headers received so far
     """
 
     files: Mapping[str, bytes]
@@ -34,7 +46,7 @@ class Hub:
 
 @contextlib.contextmanager
 def serve(files: Mapping[str, bytes], **how: Any) -> Iterator[Hub]:
-    """Serves until the block ends; `how` are further fields of Hub."""
+    """Serves a hub until the block ends, and yields it; `how` are further fields of Hub."""
     hub = Hub(files, **how)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -45,6 +57,7 @@ def serve(files: Mapping[str, bytes], **how: Any) -> Iterator[Hub]:
             self.answer()
 
         def answer(self) -> None:
+            """Answers one request by its path."""
             path = self.path.split("?")[0]
             name = path.removeprefix(f"/org/policy/resolve/{COMMIT}/")
             revision = path.removeprefix("/api/models/org/policy/revision/")
@@ -64,6 +77,7 @@ def serve(files: Mapping[str, bytes], **how: Any) -> Iterator[Hub]:
                 self.refuse(404, "EntryNotFound" if path.startswith("/org/policy/") else "RepoNotFound")
 
         def give(self, name: str) -> None:
+            """Sends one file, or breaks the download where the hub's fields say so."""
             data, etag = files[name], f'"{_etag(name, files[name])}"'
             if self.command == "GET":
                 hub.downloads.append(name)
@@ -81,10 +95,11 @@ def serve(files: Mapping[str, bytes], **how: Any) -> Iterator[Hub]:
                 self.send(data[start:], 206 if asked else 200, ETag=etag, **span)
 
         def refuse(self, status: int, code: str) -> None:
+            """Answers with an error status and the hub's error code."""
             self.send(b"{}", status, **({"X-Error-Code": code} if code else {}))
 
         def send(self, body: bytes, status: int = 200, upto: int | None = None, **headers: str) -> None:
-            """Answers with `body`; one that is cut at `upto` ends the connection."""
+            """Answers with `body`; a body that is cut at `upto` ends the connection."""
             self.send_response(status)
             for key, value in {"X-Repo-Commit": COMMIT, "Content-Length": str(len(body)), **headers}.items():
                 self.send_header(key, value)
@@ -108,7 +123,7 @@ def serve(files: Mapping[str, bytes], **how: Any) -> Iterator[Hub]:
 
 
 def _entry(name: str, data: bytes) -> dict[str, Any]:
-    """A line of the list of files: weights are large files, which the hub keeps and hashes apart."""
+    """Returns a line of the list of files. Weights are large files, which the hub keeps and hashes separately."""
     lfs = {"oid": _etag(name, data), "size": len(data), "pointerSize": 134}
     more = {"lfs": lfs} if _is_large(name) else {}
     return {"type": "file", "path": name, "size": len(data), "oid": _git_hash(data), **more}

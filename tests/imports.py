@@ -1,4 +1,4 @@
-"""Who imports whom in tracka: the order of its packages, and the imports between them.
+"""Shows which module imports which in tracka: the order of its packages, and the imports between them.
 
 Usage: python tests/imports.py
 """
@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "tracka"
-ORDER = (  # a module imports from its own package and those of earlier lines; the last is tracka itself, the faces
+ORDER = (  # a module imports from its own package and those of earlier lines; the last line is tracka itself, the faces
     ("core",),
     ("install", "campaign"),
     ("execution",),
@@ -30,12 +30,12 @@ Edge = tuple[str, str]
 
 
 def package(module: str) -> str:
-    """The package of a module, such as `runs` of `runs.run`; empty for what stands in tracka itself."""
+    """Returns the package of a module, such as `runs` of `runs.run`; an empty string for a module in tracka itself."""
     return module.partition(".")[0] if "." in module else ""
 
 
 def named(module: str) -> Iterator[str]:
-    """What `module` imports, in functions too, by names from tracka on: modules, and names in modules."""
+    """Yields the names of what `module` imports, in functions too: modules, and names in modules, from tracka on."""
     for node in ast.walk(MODULES[module]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -47,22 +47,23 @@ def named(module: str) -> Iterator[str]:
 
 @cache
 def siblings(module: str) -> frozenset[str]:
-    """The modules of tracka that `module` imports."""
+    """Returns the modules of tracka that `module` imports."""
     return frozenset(name.removeprefix("tracka.") for name in named(module)) & MODULES.keys()
 
 
 def edges() -> list[Edge]:
-    """The imports of one module by another in another package."""
+    """Returns the imports of one module by another in another package."""
     pairs = ((module, other) for module in MODULES for other in sorted(siblings(module)))
     return [(module, other) for module, other in pairs if package(module) != package(other)]
 
 
 def upward(found: list[Edge]) -> list[Edge]:
-    """Those of the edges that do not go to an earlier line of the order."""
+    """Returns those of the imports that do not go to an earlier line of the order."""
     return [(module, other) for module, other in found if LEVEL[package(other)] >= LEVEL[package(module)]]
 
 
 def main() -> None:
+    """Prints the imports that go upward, the order of the packages, and the number of imports and modules of each."""
     found = edges()
     wrong = upward(found)
     for module, other in wrong:

@@ -1,11 +1,14 @@
-"""Helpers for tests that read the journals of the GPUs' leases."""
+"""Helps tests that read the journals of the GPUs' leases."""
 
 import json
 from pathlib import Path
 
 
 def overlaps(locks: Path) -> list[str]:
-    """What the leases' journals tell of two rows on one GPU. A lease's end is noted when nothing of its row is left."""
+    """Returns what the leases' journals say of two rows on one GPU.
+
+    The end of a lease is noted when nothing of its row is left.
+    """
     found = []
     for journal in locks.glob("*.journal"):
         holder = None

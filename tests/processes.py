@@ -1,4 +1,4 @@
-"""Helpers for tests that look at processes."""
+"""Helps tests that look at processes."""
 
 import os
 import time
@@ -9,7 +9,7 @@ import psutil
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process runs; one that has ended and only waits for its parent does not."""
+    """Returns whether the process runs; a process that has ended and only waits for its parent does not."""
     try:
         return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     except psutil.NoSuchProcess:
@@ -17,7 +17,10 @@ def is_alive(pid: int) -> bool:
 
 
 def of_campaign(root: Path) -> list[int]:
-    """Every process that was started for a campaign of stand-ins, harnesses and supervisors too; but not ourselves."""
+    """Returns the ids of all processes that were started for a campaign of stand-ins, except this process.
+
+    Harnesses and supervisors are among these processes.
+    """
     words, found = f"TRACKA_STANDIN={root / 'standin.json'}\0".encode(), []
     for pid in psutil.pids():
         try:
@@ -29,10 +32,10 @@ def of_campaign(root: Path) -> list[int]:
 
 
 def wait_for_the_end_of(root: Path, seconds: float = 30) -> None:
-    """Returns when no process of the campaign is left, and fails with their names where some are after `seconds`.
+    """Returns when no process of the campaign is left. Raises AssertionError with the processes left after `seconds`.
 
-    Usually that is a moment. A worker of xdist that is still importing when its controller is killed ends when it first
-    reads from it: on a busy machine after six seconds and more.
+    Usually the end takes a moment. A worker of xdist that is still importing when its controller is killed ends when it
+    first reads from the controller: on a busy machine after six seconds and more.
     """
     end = time.monotonic() + seconds
     while left := of_campaign(root):
@@ -53,7 +56,7 @@ def _described(pid: int) -> str:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    """Returns as soon as `condition` holds, and fails the test where it does not within `seconds`."""
+    """Returns as soon as `condition` holds, and fails the test where it does not hold within `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{condition} did not come true within {seconds} s"

@@ -1,4 +1,4 @@
-"""Small checkpoints of lerobot's own policy types, with processors and statistics, for LIBERO's state and action.
+"""Makes small checkpoints of lerobot's own policy types, with processors and statistics, for LIBERO's state and action.
 
 Usage: python small_policies.py FOLDER KIND ... makes FOLDER/KIND of each kind: tdmpc, vqbet.
 """
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-SIDE = 96  # pixels of their one camera
+SIDE = 96  # pixels of a side of their one camera's frames
 STATE, ACTION = "observation.state", "action"
 CAMERAS = {"tdmpc": "observation.image", "vqbet": "observation.images.image"}  # tdmpc's code knows no other name
 _GPT = {f"gpt_{name}": 64 for name in ("hidden_dim", "input_dim", "output_dim")} | {"gpt_n_layer": 1, "gpt_n_head": 2}
@@ -18,7 +18,7 @@ WORDS: dict[str, dict[str, Any]] = {
 
 
 def build(folder: Path, kind: str) -> None:
-    """Saves a policy with random weights, and its processors with statistics of every mode."""
+    """Saves a policy with random weights, and its processors with statistics for every mode of normalising."""
     import torch
     from lerobot.configs import FeatureType, PolicyFeature
     from lerobot.policies.factory import get_policy_class, make_policy_config, make_pre_post_processors
@@ -38,7 +38,7 @@ def build(folder: Path, kind: str) -> None:
 
 
 def statistics(camera: str) -> dict[str, dict[str, Any]]:
-    """Means of zero, deviations of one, bounds from -1 to 1; frames from 0 to 1."""
+    """Returns means of zero, deviations of one and bounds from -1 to 1; the bounds of frames are from 0 to 1."""
     import torch
 
     shapes = {camera: (3, 1, 1), STATE: (8,), ACTION: (7,)}

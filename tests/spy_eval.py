@@ -1,4 +1,4 @@
-"""lerobot-eval with a witness: each reset of a LIBERO environment is noted in $TRACKA_SPY before it happens."""
+"""Runs lerobot-eval with a witness: each reset of a LIBERO environment is noted in $TRACKA_SPY before it happens."""
 
 import json
 import os
@@ -12,6 +12,7 @@ real_reset = LiberoEnv.reset
 
 
 def reset(self: LiberoEnv, seed: int | None = None, **kwargs: Any) -> Any:
+    """Notes environment slot, seed and init state, then resets the environment as lerobot does."""
     note = {"slot": self.episode_index, "seed": seed, "init_state": self.init_state_id}
     with Path(os.environ["TRACKA_SPY"]).open("a") as file:
         file.write(json.dumps(note) + "\n")

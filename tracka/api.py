@@ -1,4 +1,4 @@
-"""The plan's functions and dataclasses under one name; docs/contracts.md tells where each lives and what holds it."""
+"""Names the plan's functions and dataclasses in one place; docs/contracts.md has where each lives and what tests it."""
 
 from .preflight.preflight import PreflightConfig, run_preflight, write_preflight_report
 from .reporting.collect import (

@@ -29,14 +29,14 @@ from .runs import forecast, run, sweep, worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-SHARED = ("init", "schema", "setup")  # definitions and environments are made as the user's umask says
+SHARED = ("init", "schema", "setup")  # these make definitions and environments, which keep to the user's umask
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 
 
 def main() -> None:
-    """The entry point: findings go to stderr, one a line, and their error's exit code to the shell."""
+    """Runs the command. Findings go to stderr, one a line, and the exit code of their error goes to the shell."""
     entry.prepare()
-    os.environ["HF_HOME"] = environment.hf_home()  # before anything imports the hub's client
+    os.environ["HF_HOME"] = environment.hf_home()  # set before anything imports the hub's client
     try:
         entry.outside_of_rows()
         app()
@@ -112,7 +112,7 @@ def discover_command(
 ) -> None:
     """Find out which flags the installed lerobot-eval has."""
     place.require_folder(artifacts_dir)
-    # Our own environment first, so that `python` means it where nobody has activated it.
+    # Our own environment comes first, so that `python` is its Python even where it is not activated.
     python = shutil.which(python_bin, path=environment.base()["PATH"])
     if python is None:
         raise ToolMissing(Finding("--python-bin", f"there is no program {python_bin!r}", "Name a Python that runs"))
@@ -167,7 +167,7 @@ def preflight_command(
 
 
 def _print_checks(checks: list[Check]) -> None:
-    """Prints each check in a line, and below it the remedy of one that did not pass."""
+    """Prints each check on a line, and below a check that did not pass its remedy."""
     for check in checks:
         print(f"{check.status:5} {check.name}: {check.evidence}")
         if check.status != "pass" and check.remedy:
@@ -224,7 +224,7 @@ def run_command(
     """Run one evaluation and leave its evidence in the runs folder."""
     policy_path = request.policy(policy_path)
     words = [run_id, task_suite, str(batch_size), str(n_episodes), gpu_id, str(seed), mujoco_gl, policy_path, "1"]
-    row = matrix.parse(words, "command line")  # which checks what typer cannot
+    row = matrix.parse(words, "command line")  # checks what typer cannot check
     spec = request.one_row(artifacts_root, row, timeout_secs)
     host = request.host(spec, row)
     policy = run.Policy(allow_overwrite=allow_overwrite)

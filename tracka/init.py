@@ -1,4 +1,4 @@
-"""A new campaign: `tasks/NAME/configs/` with a matrix, its settings and the run schema, ready to be edited."""
+"""Makes a new campaign: `tasks/NAME/configs/` with a matrix, its settings and the run schema, ready to be edited."""
 
 import csv
 import io
@@ -23,11 +23,11 @@ BASELINE = "baseline_b1_e2"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a new campaign is to evaluate."""
+    """What a new campaign shall evaluate."""
 
     policy_path: str = "lerobot/pi0_libero_finetuned"
     suite: str = "libero_object"
-    policy_type: str | None = None  # asked of the checkpoint where it is a folder
+    policy_type: str | None = None  # None: the preset's, or the checkpoint's own
     gpus: int = 1  # 0 is the CPU
     batch_size: int = 10
     n_episodes: int = 50  # of each LIBERO task
@@ -39,21 +39,23 @@ class Wanted:
 
 
 def create(root: Path, wanted: Wanted) -> Campaign:
-    """Writes the campaign's folder `root` and returns it loaded.
+    """Writes the campaign's folder `root` and returns the campaign, loaded.
 
-    Raises UsageError for a bad name or suite, and RunExists where the folder has a configs folder already.
+    Raises UsageError with everything that is wrong in `root` and `wanted`, such as a bad name or suite, and RunExists
+    where the folder has a configs folder already.
     """
     layout = Layout(root.absolute())
     findings = list(_faults(root, wanted))
     wanted = collected(findings, lambda: _with_preset(root, wanted)) or wanted
-    known = wanted if wanted.suite in SUITE_TASKS else replace(wanted, suite=Wanted.suite)  # to see what else is wrong
+    # A known suite takes the place of an unknown one, so that everything else that is wrong is found too.
+    known = wanted if wanted.suite in SUITE_TASKS else replace(wanted, suite=Wanted.suite)
     matrix_text = collected(findings, lambda: _matrix(known))
     if findings or matrix_text is None:
         raise UsageError(findings)
     if layout.settings.parent.exists():
         raise RunExists(Finding(str(layout.settings.parent), "the campaign exists", "Choose another name"))
     texts = {layout.matrix: matrix_text, layout.settings: _settings(root, wanted)}
-    layout.settings.parent.mkdir(parents=True)  # as the user's umask says: a definition is shared, unlike artifacts
+    layout.settings.parent.mkdir(parents=True)  # by the user's umask, since a definition is shared, unlike artifacts
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
     write_schema(layout)
@@ -76,8 +78,10 @@ def _faults(root: Path, wanted: Wanted) -> Iterator[Finding]:
 
 
 def _with_preset(root: Path, wanted: Wanted) -> Wanted:
-    """With the preset's checkpoint where none is named. Raises UsageError for a preset that is unknown or of another
-    policy type than the checkpoint is, or is said to be."""
+    """Returns `wanted` with the preset's checkpoint where no other checkpoint is named.
+
+    Raises UsageError where the preset is unknown, or is for another policy type than the checkpoint's or the named one.
+    """
     if wanted.preset is None:
         return wanted
     known = preset.find(wanted.preset)
@@ -96,7 +100,10 @@ def write_schema(layout: Layout) -> None:
 
 
 def _rows(wanted: Wanted) -> dict[str, tuple[int, int, int]]:
-    """Run id -> LIBERO task, batch size, episodes: the baseline, then one row a task, so that GPUs share a suite."""
+    """Returns run id -> (LIBERO task, batch size, episodes).
+
+    The baseline comes first, then one row a task, so that GPUs share a suite.
+    """
     name = wanted.suite.removeprefix("libero_")
     tasks = sorted(set(wanted.task_ids)) or list(range(SUITE_TASKS[wanted.suite]))
     scaled = {
@@ -107,7 +114,7 @@ def _rows(wanted: Wanted) -> dict[str, tuple[int, int, int]]:
 
 
 def _matrix(wanted: Wanted) -> str:
-    """The matrix as text. Raises UsageError where a row would not be read back."""
+    """Returns the text of the matrix. Raises UsageError where a row could not be read back."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -150,7 +157,7 @@ def _settings(root: Path, wanted: Wanted) -> str:
 
 
 def _known(wanted: Wanted) -> Sequence[str]:
-    """The preset's settings; without one, those that are often needed, as comments."""
+    """Returns the lines of the preset's settings; without a preset, settings that are often needed, as comments."""
     if wanted.preset is not None:
         return preset.lines(preset.find(wanted.preset))
     return (
@@ -161,5 +168,8 @@ def _known(wanted: Wanted) -> Sequence[str]:
 
 
 def _policy_type(root: Path, policy_path: str) -> str | None:
-    """The type by the checkpoint's config.json, here or on the hub; that of the usual checkpoint is known."""
+    """Returns the type by the checkpoint's config.json, here or on the hub, or None without such a file.
+
+    The type of the default checkpoint is known.
+    """
     return "pi0" if policy_path == Wanted.policy_path else checkpoint.named_type(policy_path, root)

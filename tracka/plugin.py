@@ -1,8 +1,8 @@
 """The pytest plug-in: options, the order of the phases, handoffs and summaries by the controller, the final verdict.
 
-conftest.py names it; from another repository: `pytest -p tracka.plugin -p tracka.fixtures.gates --pyargs
-tracka.acceptance --campaign DIR`. Handoffs are written once a phase, by the controller, from what is on disk; after
-phase 5 the strict validation of all phases decides the exit status.
+conftest.py loads it; another repository loads it with `pytest -p tracka.plugin -p tracka.fixtures.gates --pyargs
+tracka.acceptance --campaign DIR`. The controller writes a handoff once a phase, from what is on disk. After phase 5 the
+strict validation of all phases decides the exit status.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def _user() -> str:
     try:
         return os.environ.get("TRACKA_OWNER") or getpass.getuser()
-    except (KeyError, OSError):  # a container's user need not have a name
+    except (KeyError, OSError):  # the user of a container may have no name
         return "unknown"
 
 
@@ -74,8 +74,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(files.redacted(screen(error.findings, head=""))) from None
     entry.prepare()
     files.keep_private()
-    os.environ["HF_HOME"] = environment.hf_home()  # before anything imports the hub's client
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that TERM, too, ends rows and writes JUnit
+    os.environ["HF_HOME"] = environment.hf_home()  # set before anything imports the hub's client
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that TERM, like INT, ends rows and writes JUnit
     if is_controller(config):
         config.stash[TOKEN] = uuid.uuid4().hex
         if not config.option.collectonly:
@@ -85,13 +85,13 @@ def pytest_configure(config: pytest.Config) -> None:
             _keep_rows_processes(config)
         config.pluginmanager.register(Controller(config), "tracka-controller")
     else:
-        supervisor.end_with_parent()  # a killed controller's workers would go on for seconds, and start rows
+        supervisor.end_with_parent()  # the workers of a killed controller would go on for seconds, and start rows
         config.stash[TOKEN] = config.workerinput["testrunuid"]  # type: ignore[attr-defined]
         config.pluginmanager.register(RowLoop(), "tracka-row-loop")
 
 
 def _claim(config: pytest.Config) -> None:
-    """Holds the campaign for this session: two sessions would judge each other's half-done phases."""
+    """Holds the campaign for this session, since two sessions would judge each other's half-done phases."""
     layout, held = config.stash[CAMPAIGN].layout, contextlib.ExitStack()
     try:
         place.require(layout)
@@ -104,7 +104,7 @@ def _claim(config: pytest.Config) -> None:
 
 
 def _keep_rows_processes(config: pytest.Config) -> None:
-    """The resident engine's rows hand on what they have loaded, as long as this session lasts."""
+    """Keeps warm worker processes while this session lasts, so that the resident engine's rows share what is loaded."""
     if config.stash[CAMPAIGN].is_resident:
         held = contextlib.ExitStack()
         held.enter_context(standby.session())
@@ -112,6 +112,7 @@ def _keep_rows_processes(config: pytest.Config) -> None:
 
 
 def is_controller(config: pytest.Config) -> bool:
+    """Returns whether this process owns the session; a worker of xdist does not."""
     return not hasattr(config, "workerinput")
 
 
@@ -122,24 +123,30 @@ def _folder(config: pytest.Config) -> Path:
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
-    """Where no engine is to be proven there is no test of it; pytest would make one that it skips."""
+    """Collects no parity test where no engine has to be proven; pytest would collect one and skip it."""
     if not inspect.isfunction(obj) or PARITY_ROW not in inspect.signature(obj).parameters:
         return None
     return None if parity.subjects(collector.config.stash[CAMPAIGN]) else []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that takes `row` is one test an enabled row, one that takes `parity_row` one a row to be proven."""
+    """Makes one test per enabled row of a test that takes `row`.
+
+    A test that takes `parity_row` becomes one test per row to be proven.
+    """
     for name in ROWS.keys() & set(metafunc.fixturenames):
         rows = ROWS[name](metafunc.config.stash[CAMPAIGN])
         metafunc.parametrize(name, rows, ids=[row.run_id for row in rows])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Phases in order, and for rows a time-out beyond all of theirs: a backstop, should the harness itself hang."""
+    """Sorts the tests by phase, and gives a test of a row a timeout beyond those of all rows together.
+
+    The timeout is a backstop, should the harness itself hang.
+    """
     items.sort(key=lambda item: phase_of(item.nodeid))
     spec = config.stash[CAMPAIGN]
-    # A row may have to wait for its GPU until every other row is done with it.
+    # A row may have to wait for its GPU until every other row is done with that GPU.
     backstop = sum(2 * (spec.timeout(row) + spec.grace_secs) + 600 for row in spec.enabled)
     for item in items:
         if ROWS.keys() & getattr(getattr(item, "callspec", None), "params", {}).keys():
@@ -148,7 +155,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """A gate that a fixture refused has failed; pytest would call it an error, as if the harness were broken."""
+    """Reports a gate that a fixture refused as failed; pytest would report an error, as if the harness were broken."""
     report = yield
     _clean(report)
     if call.when == "setup" and call.excinfo is not None and call.excinfo.errisinstance(pytest.fail.Exception):
@@ -157,7 +164,10 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _clean(report: pytest.TestReport) -> None:
-    """What a terminal and the JUnit report show of a test: no secret, no control character, often out of a log."""
+    """Removes secrets and control characters from what a terminal and the JUnit report show of a test.
+
+    The text of a failure often comes from a log.
+    """
     if report.longrepr is not None and _shown(told := str(report.longrepr)) != told:
         report.longrepr = _shown(told)
     report.sections = [(name, _shown(words)) for name, words in report.sections]
@@ -171,7 +181,17 @@ def _shown(words: str) -> str:
 
 
 class Controller:
-    """The hooks of the process that owns the session; at -n0 it runs the tests too."""
+    """The hooks of the process that owns the session; with -n0 this process runs the tests too.
+
+    Attributes:
+        config: pytest's configuration of the session
+        spec: the session's campaign
+        open: the phase that has begun and is not handed over yet; None where there is none
+        ended: the phases whose end was reached, in order, whether or not their handoff could be written
+        findings: what the strict validation of all phases found; empty until phase 5 has ended
+        accepted: whether every gate passed, that validation found nothing, and the campaign's box could be ticked
+        trouble: what kept a handoff or a page from being written, one sentence each
+    """
 
     def __init__(self, config: pytest.Config) -> None:
         self.config, self.spec = config, config.stash[CAMPAIGN]
@@ -179,7 +199,7 @@ class Controller:
         self.ended: list[str] = []
         self.findings: list[Finding] = []
         self.accepted = False
-        self.trouble: list[str] = []  # what kept a handoff or a page from being written
+        self.trouble: list[str] = []
 
     def pytest_report_header(self) -> str:
         spec = self.spec
@@ -188,7 +208,7 @@ class Controller:
         return f"campaign: {folder}, {rows}, {spec.expected_gpus} GPUs, engine {spec.engine}"
 
     def phase_end(self, phase: str) -> None:
-        """Hands over, once: after the phase's last test, or at the end of a session that was cut short."""
+        """Writes the phase's handoff, once: after its last test, or at the end of a session that was cut short."""
         self.open = None
         if phase not in PHASES:
             return
@@ -211,7 +231,7 @@ class Controller:
         return PhasedScheduling(config, log, Dealer(cost.gpus(self.spec.enabled)), self._jobs, self.phase_end)
 
     def _jobs(self, nodeids: Mapping[int, str]) -> list[Job]:
-        """The tests of a phase as the dealer sees them: those that are no row's go last, and are short."""
+        """Returns the tests of a phase as jobs for the dealer; a test that belongs to no row is short and goes last."""
         known = {row.run_id: row for row in self.spec.enabled}
         rows = {index: known[name] for index, nodeid in nodeids.items() if (name := _parameter(nodeid)) in known}
         others = [Job(index) for index in nodeids if index not in rows]
@@ -220,7 +240,7 @@ class Controller:
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.open = phase_of(nodeid) or self.open
 
-    @pytest.hookimpl(trylast=True)  # after xdist has ended its workers, who close their rows first
+    @pytest.hookimpl(trylast=True)  # after xdist has ended its workers, which close their rows first
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         if self.open:
             self.phase_end(self.open)
@@ -231,7 +251,10 @@ class Controller:
         self._leave_findings_to_the_summary()
 
     def _close(self, session: pytest.Session) -> None:
-        """The verdict, and last of all the campaign's tick."""
+        """Validates all phases strictly, which decides the exit status, and last of all ticks the campaign's box.
+
+        Where the campaign is not accepted, the box is cleared.
+        """
         self.findings = validate.validate(self.spec, PHASES, strict=True)
         if (self.findings or self.trouble) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -268,9 +291,9 @@ class Controller:
             yield f"verdict: {verdict.words(self.spec, self.accepted)} (strict validation of all phases)"
 
     def _leave_findings_to_the_summary(self) -> None:
-        """Takes what the handoffs note out of the failures on the terminal, so that it stands there once, at the end.
+        """Removes what the handoffs note from the failures on the terminal, so that it is shown there once, at the end.
 
-        The JUnit report is written by now, and has it in each test.
+        The JUnit report is written by now, and has the notes in each test.
         """
         handoffs = [files.read_or_empty(self.spec.layout.handoff(phase)) for phase in self.ended if phase in PHASES]
         noted = {note for value in handoffs for note in value.get("notes", [])}
@@ -282,7 +305,7 @@ class Controller:
                 report.longrepr = "\n".join([*kept, f"  see below, campaign {self.spec.name}"])
 
     def _placeless(self, line: str) -> str:
-        """A line as handoffs have it: with paths from the campaign's folder."""
+        """Returns a line as handoffs have it, with paths relative to the campaign's folder."""
         return line.replace(f"{self.spec.layout.root}/", "")
 
 
@@ -291,7 +314,7 @@ def _parameter(nodeid: str) -> str:
 
 
 def row_table(spec: Campaign) -> list[str]:
-    """The enabled rows as aligned lines of text: run, status, episodes, successes, device, seconds, folder."""
+    """Returns the enabled rows as aligned lines of text: run, status, episodes, successes, device, seconds, folder."""
     head = ("run", "status", "episodes", "successes", "device", "seconds", "artifacts")
     cells = [head, *(_row_cells(spec, row) for row in spec.enabled)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

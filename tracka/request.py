@@ -1,4 +1,7 @@
-"""What a command line asks to run, as campaign, rows and host: the campaign around it, with explicit flags over it."""
+"""Turns the words of a command line into a campaign, rows and a host.
+
+The campaign is the one around the named folders, and explicit flags take precedence over it.
+"""
 
 import re
 from dataclasses import replace
@@ -17,12 +20,15 @@ from .runs.plan import Host
 
 
 def policy(policy_path: str) -> str:
-    """A folder on the command line is meant from where the user stands, in a matrix from the campaign."""
+    """Returns `policy_path`, made absolute where it is a folder.
+
+    A folder on the command line is relative to where the user stands, a folder in a matrix to the campaign.
+    """
     return str(Path(policy_path).absolute()) if policy_path and Path(policy_path).is_dir() else policy_path
 
 
 def preflight_config(suite: str, policy_path: str, backend: str, gpu_ids: str, artifacts_dir: Path) -> PreflightConfig:
-    """A preflight as the words of the command line ask for it. Raises UsageError with all that are wrong."""
+    """Returns the preflight that the command line asks for. Raises UsageError with all words that are wrong."""
     known = {"--task-suite": (suite, tuple(lerobot_facts.SUITE_TASKS)), "--mujoco-gl": (backend, matrix.BACKENDS)}
     findings = [
         Finding(flag, f"{short(word)!r} is unknown", f"Use one of {', '.join(words)}")
@@ -36,7 +42,7 @@ def preflight_config(suite: str, policy_path: str, backend: str, gpu_ids: str, a
 
 
 def numbers(flag: str, text: str, of: str) -> tuple[int, ...]:
-    """The numbers in `text`, separated by commas. Raises UsageError with all words that are none."""
+    """Returns the numbers in `text`, separated by commas. Raises UsageError with all words that are no numbers."""
     words = [word for word in text.split(",") if word]
     bad = [word for word in words if re.fullmatch("[0-9]{1,4}", word) is None]
     if bad:
@@ -45,12 +51,16 @@ def numbers(flag: str, text: str, of: str) -> tuple[int, ...]:
 
 
 def campaign_beside(layout: Layout) -> Campaign | None:
-    """The campaign in the folder of `layout`, with its artifacts where `layout` has them; None where there is none."""
+    """Returns the campaign in the folder of `layout`, with the artifacts of `layout`; None where there is none."""
     return replace(campaign.load(layout.root), layout=layout) if layout.settings.is_file() else None
 
 
 def one_row(artifacts_root: Path, row: Row, timeout_secs: int) -> Campaign:
-    """The campaign beside the runs folder with `row` in the place of its namesake; a bare one where there is none."""
+    """Returns the campaign beside the runs folder with `row` in the place of the row of the same name.
+
+    Where there is no campaign, it is a bare one with this row alone. Raises UsageError where artifacts must not be
+    written.
+    """
     layout = Layout.of_runs(artifacts_root)
     place.require(layout, row.run_id)
     spec = campaign_beside(layout) or Campaign(layout, (), row.run_id, 0)
@@ -60,7 +70,10 @@ def one_row(artifacts_root: Path, row: Row, timeout_secs: int) -> Campaign:
 
 
 def host(spec: Campaign, row: Row) -> Host:
-    """The host as told on the command line: the backend by flag, lerobot-eval's flags as discovered or asked now."""
+    """Returns the host with the row's backend, which is the command line's, and lerobot-eval's flags.
+
+    The flags are read from phase 1's file, or asked of lerobot-eval now where that file is missing.
+    """
     layout = spec.layout
     known = layout.capabilities.is_file()
     capabilities = schema.read("cli_capabilities", layout.capabilities) if known else discover.discover_for(spec)
@@ -69,7 +82,10 @@ def host(spec: Campaign, row: Row) -> Host:
 
 
 def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Campaign:
-    """The campaign beside the runs folder with the rows of the matrix. Raises UsageError where these do not fit."""
+    """Returns the campaign beside the runs folder with the rows of the matrix.
+
+    Raises UsageError where matrix, runs folder and status folder do not fit together.
+    """
     layout = Layout.of_runs(artifacts_root)
     findings: list[Finding] = []
     if status_dir.resolve() != layout.rows.resolve():
@@ -88,7 +104,10 @@ def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Camp
 
 
 def shard(spec: Campaign, named: str) -> tuple[Row, ...]:
-    """The enabled rows, or those that `named` lists, separated by commas. Raises UsageError for every wrong name."""
+    """Returns the enabled rows, or those that `named` lists, separated by commas.
+
+    Raises UsageError for every wrong name.
+    """
     wanted = [word.strip() for word in named.split(",") if word.strip()]
     known = {row.run_id: row for row in spec.rows}
     if not wanted and (named or not spec.enabled):

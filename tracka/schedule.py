@@ -1,8 +1,8 @@
-"""How xdist deals out the gates: phase after phase, one test at a time per worker, as the dealer says.
+"""Schedules the gates' tests on xdist's workers: phase after phase, one test at a time per worker, as the dealer says.
 
-Everything that Track A knows of xdist's private names is in this module; they are those of pytest-xdist 3.8 (the
-project pins >=3.8,<4), and `problem` tells where the installed one has others. Stock scheduling hands a worker its next
-test before the current one ends, so a short row would wait behind a long one, and it mixes the phases.
+All of xdist's private names that Track A uses are in this module. The names are those of pytest-xdist 3.8 (the project
+pins >=3.8,<4), and `problem` reports where the installed version has other names. xdist's own scheduling hands a worker
+its next test before the current one ends, so that a short row would wait behind a long one, and it mixes the phases.
 """
 
 import importlib
@@ -20,13 +20,13 @@ from .runs.dealer import Dealer, Job
 
 try:
     from xdist.scheduler import LoadScheduling
-except ImportError:  # `problem` says so where workers are asked for
+except ImportError:  # `problem` reports that where workers are asked for
     LoadScheduling = object
 
-Jobs = Callable[[Mapping[int, str]], Iterable[Job]]  # from the tests of a phase, by index and node id
+Jobs = Callable[[Mapping[int, str]], Iterable[Job]]  # takes the tests of a phase, index -> node id
 PhaseEnd = Callable[[str], None]
 
-# What the two classes below use: the methods with their parameters, and what __init__ puts into an instance.
+# What the two classes below use: methods with their parameters, properties, and what __init__ sets on an instance.
 METHODS = {
     "xdist.scheduler.LoadScheduling": {
         "__init__": "self config log",
@@ -59,7 +59,7 @@ STATE = {
 
 
 def problem() -> str | None:
-    """What the installed xdist lacks of what this module uses; None where all of it is there."""
+    """Returns what this module uses and the installed xdist lacks; None where xdist has all of it."""
     missing = list(dict.fromkeys(_missing()))
     return ", ".join(missing) if missing else None
 
@@ -98,7 +98,7 @@ def _signature(function: Any) -> str | None:
 
 
 def refusals(config: pytest.Config) -> list[Finding]:
-    """Why these options of xdist cannot be obeyed; nothing where no worker is asked for."""
+    """Returns why these options of xdist cannot be obeyed; an empty list where no workers are asked for."""
     dist, chunk, workers, proxies = (config.getoption(name, None) for name in ("dist", "maxschedchunk", "tx", "px"))
     if dist in (None, "no") or not workers:
         return []
@@ -125,24 +125,35 @@ def _version() -> str:
 
 
 def phase_of(nodeid: str) -> str:
-    """The phase of a test by its module's name, `phase3` for test_phase3_baseline.py; empty for other tests."""
+    """Returns the phase of a test by its module's name, `phase3` for test_phase3_baseline.py; empty for other tests."""
     found = re.search(r"test_(phase[1-5])_", nodeid)
     return found[1] if found else ""
 
 
 class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
-    """The controller's side. `phase_end` is called once the last test of a phase has ended, before the next begins.
+    """The controller's scheduler: deals the tests of one phase until all have ended, then those of the next phase.
 
-    `jobs` is asked for the tests of a phase when it begins: then the phases before it have left their results.
+    Attributes:
+        dealer: decides which job a free worker gets next
+        jobs: returns the jobs of a phase's tests; called when the phase begins, since the phases before have then left
+            their results
+        phase_end: called with a phase once its last test has ended, before the next phase begins
+        left: phase -> indices of its tests that have not ended
+        phase: the phase that is running; None before the first phase and after the last
+        collection: the node ids of all tests, by index; None until all workers have collected the same (xdist's)
+        node2collection: worker -> the node ids that it has collected (xdist's)
+        node2pending: worker -> the index of the test that it runs, in a list; empty for a free worker (xdist's)
+        pending: indices of the phase's tests that no worker has got yet (xdist's)
     """
 
     def __init__(self, config: pytest.Config, log: Any, dealer: Dealer, jobs: Jobs, phase_end: PhaseEnd) -> None:
         super().__init__(config, log)
         self.dealer, self.jobs, self.phase_end = dealer, jobs, phase_end
-        self.left: dict[str, set[int]] = {}  # phase -> indices of its tests that have not ended
+        self.left: dict[str, set[int]] = {}
         self.phase: str | None = None
 
     def schedule(self) -> None:
+        """Begins the first phase once all workers have collected the same tests, and gives free workers a test."""
         if self.collection is None:
             if not self._check_nodes_have_same_collection():
                 return
@@ -175,17 +186,19 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
             self.check_schedule(node)
 
     def check_schedule(self, node: Any, duration: float = 0) -> None:
-        """Ends a worker that nothing is left for; a free one stays until the phases are over."""
+        """Ends a worker for which no test is left; a free worker stays until all phases are over."""
         if self.phase is None and not self.has_pending and not node.shutting_down:
             node.shutdown()
 
     def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
+        """Takes an ended test off its worker, ends the phase after its last test, and gives free workers a test."""
         self.node2pending[node].remove(item_index)
         self.dealer.done(_number(node))
         self._done(item_index)
         self._feed()
 
     def mark_test_pending(self, item: str) -> None:
+        """Puts a test that has to run again among those that wait for a worker."""
         if self.collection is not None:
             self._wait_for_a_worker([self.collection.index(item)])
             self._feed()
@@ -198,7 +211,10 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
             self._next_phase()
 
     def remove_node(self, node: Any) -> str | None:
-        """Drops a worker that ended; returns the test that a crash took with it, which counts as done (and failed)."""
+        """Removes a worker that ended, and returns the test that was running if the worker crashed.
+
+        The test of a crashed worker counts as done, and as failed.
+        """
         running = self.node2pending.pop(node)
         self.dealer.done(_number(node))
         if not running or self.collection is None:
@@ -210,16 +226,17 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
 
     @property
     def tests_finished(self) -> bool:
+        """Whether all workers have collected and every phase has ended."""
         return self.collection_is_completed and self.phase is None and not self.has_pending
 
 
 def _number(node: Any) -> int:
-    """A worker's number, 3 for gw3, as `lease.worker_number` has it in the worker."""
+    """Returns a worker's number, 3 for gw3; `lease.worker_number` returns the same number in the worker."""
     return int(node.gateway.id.removeprefix("gw"))
 
 
 class RowLoop:
-    """The worker's side: takes a test, runs it, reports, and only then takes the next."""
+    """The worker's loop: takes a test, runs it, reports it, and only then takes the next."""
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:

@@ -1,4 +1,7 @@
-"""Why a row that has passed runs again: the identities of two results, or of a result and today, side by side."""
+"""Explains why a row that has passed runs again.
+
+Two identities are shown side by side: those of two results, or of a result and of what would run today.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ TODAY = "today"
 
 @dataclass(frozen=True)
 class Result:
-    """A result as it is named: the folder of its attempt, and its row in the campaign around it."""
+    """A result as the command line names it: the folder of its attempt, its row, and the campaign around it."""
 
     folder: RunFolder
     run_id: str
@@ -24,10 +27,10 @@ class Result:
 
 
 def compare(root: Path | None, result: str, other: str | None) -> tuple[Json, Json]:
-    """The identities of a result and of another one, or of what its row would run today.
+    """Returns the identities of a result and of another result, or of what its row would run today.
 
-    A result is named by its run id in the campaign at `root`, or by the folder of a run or of an attempt, in whose
-    campaign its row is. Raises UsageError where a result has no identity, or today's row cannot be planned.
+    A result is named by its run id in the campaign at `root`, or by the folder of a run or of an attempt; that folder's
+    campaign then has the row. Raises UsageError where a result has no identity, or today's row cannot be planned.
     """
     one = _result(root, result)
     before = _stored(one)
@@ -35,7 +38,10 @@ def compare(root: Path | None, result: str, other: str | None) -> tuple[Json, Js
 
 
 def table(one: Json, two: Json, names: tuple[str, str], whole: bool = False) -> Iterator[str]:
-    """The lines that show two identities side by side: what differs, or with `whole` everything."""
+    """Yields the lines that show two identities side by side: what differs, or with `whole` everything.
+
+    The last line counts the parts that differ.
+    """
     ours, theirs = dict(identity.flat(one)), dict(identity.flat(two))
     different = {name for name, _, _ in identity.differences(one, two)}
     rows = [("", *names)] + [
@@ -86,7 +92,7 @@ def _stored(result: Result) -> Json:
 
 
 def _today(result: Result) -> Json:
-    """What the row would run today."""
+    """Returns the identity of what the row would run today."""
     spec = campaign.load(result.layout.root)
     if result.run_id not in {row.run_id for row in spec.rows}:
         what = f"the campaign {result.layout.root} has no row {result.run_id!r} to compare with"

@@ -1,1 +1,4 @@
-"""What must be true on disk after each phase, and the handoffs that say so."""
+"""Holds the disk against the contracts of each phase, and writes the handoffs that record the result.
+
+pytest is not known here: the gates themselves are in `acceptance/`, and their order is in `plugin.py`.
+"""

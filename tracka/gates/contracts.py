@@ -1,7 +1,7 @@
-"""The contracts of each phase: what its artifacts must be, as named functions from a campaign to findings.
+"""Defines the contracts of each phase as named functions that take a campaign and yield findings about its artifacts.
 
-`CONTRACTS` is the whole list, phase by phase; no findings means that a contract holds. Nothing here runs anything or
-looks at which tests ran: the disk is held against the spec.
+`CONTRACTS` is the whole list, phase by phase; a contract that yields no findings holds. Nothing here runs anything or
+looks at which tests ran: the disk is held against the campaign's definition.
 """
 
 import csv
@@ -50,7 +50,7 @@ def _run_schema(campaign: Campaign) -> Iterator[Finding]:
 
 def _commands(campaign: Campaign) -> Iterator[Finding]:
     if not campaign.layout.capabilities.exists():
-        return  # said by the contract before
+        return  # the contract cli_capabilities reports that
     capabilities = schema.read("cli_capabilities", campaign.layout.capabilities)
     for row in campaign.enabled:
         argv = engine.command(
@@ -74,7 +74,7 @@ def _scales(campaign: Campaign) -> Iterator[Finding]:
 
 
 def _help_text(campaign: Campaign) -> Iterator[Finding]:
-    """The flags are those of the raw help beside them."""
+    """Yields a finding where the recorded flags are not those of the raw help text beside them."""
     value = schema.read("cli_capabilities", campaign.layout.capabilities)
     raw = campaign.layout.state / value["lerobot_eval_help_text_path"]
     if raw.is_file() and discover.flags(files.read_text(raw)) != value["supported_flags"]:
@@ -96,12 +96,13 @@ def _preflight_checks(campaign: Campaign) -> Iterator[Finding]:
     yield from failed
     if report["status"] != "pass" and not failed:
         yield Finding(str(path), f"preflight is {report['status']} ({report['blocker']})", "Run preflight again")
-    for key, what in () if failed else _doubts(campaign, report):  # what follows from a failed check is no other cause
+    # After a failed check, doubts would only be its consequences and no further cause.
+    for key, what in () if failed else _doubts(campaign, report):
         yield Finding(f"{path}, key {key}", what, "Run phase 2 again: pytest acceptance -m phase2")
 
 
 def _doubts(campaign: Campaign, report: files.Json) -> Iterator[tuple[str, str]]:
-    """What a report that calls itself passed does not bear out, as key and reason."""
+    """Yields (key, reason) for each value that contradicts a report whose status is pass."""
     for key in ("lerobot_import_ok", "lerobot_eval_help_ok", "policy_resolve_ok"):
         if report[key] is not True:
             yield key, "it is not true"
@@ -134,7 +135,7 @@ def _snapshots(campaign: Campaign) -> Iterator[Finding]:
 
 
 def _parity(campaign: Campaign) -> Iterator[Finding]:
-    """The engine plays lerobot-eval's episodes, on this host and of each checkpoint."""
+    """Yields a finding for each checkpoint with which the engine is not proven to play lerobot-eval's episodes here."""
     yield from _each(parity.subjects(campaign), "parity", campaign)
 
 
@@ -144,7 +145,10 @@ def _baseline(name: str) -> Contract:
 
 def _all_rows(name: str) -> Contract:
     def hold(campaign: Campaign) -> Iterator[Finding]:
-        """One finding, the same in each contract, for a row that never ran because of its checkpoint."""
+        """Yields the findings of the row contract for each enabled row.
+
+        A row that never ran because of its checkpoint gives one finding, which is the same in each contract.
+        """
         refused = {row.run_id: why for row in campaign.enabled if (why := run.refused(campaign, row))}
         yield from refused.values()
         yield from _each([row for row in campaign.enabled if row.run_id not in refused], name, campaign)
@@ -153,7 +157,7 @@ def _all_rows(name: str) -> Contract:
 
 
 def _each(rows: Iterable[Row], name: str, campaign: Campaign) -> Iterator[Finding]:
-    """The findings of the row contract `name`: a row that cannot be checked hides no other."""
+    """Yields the findings of the row contract `name` for each row; a row that cannot be checked hides no other row."""
     for row in rows:
         try:
             yield from ROW_CONTRACTS[name](campaign, row)
@@ -170,7 +174,7 @@ def _summaries(campaign: Campaign) -> Iterator[Finding]:
 
 
 def _up_to_date(folder: Path, wanted: Mapping[str, str]) -> Iterator[Finding]:
-    """The tables in `folder` say what the run folders say now, to the letter."""
+    """Yields a finding for each table in `folder` that is not, to the letter, what the run folders give now."""
     for name in wanted:
         path = folder / name
         if not path.is_file():
@@ -224,7 +228,7 @@ def _mentions(path: Path, words: Sequence[str]) -> Iterator[Finding]:
         yield Finding(str(path), "the file does not exist", "Run phase 5: pytest acceptance -m phase5")
         return
     text = files.read_text(path)
-    # Most words are one of these: a search of the whole page for each of them grows with the square of the rows.
+    # Most words are in this set. Searching the whole page for each word would grow with the square of the rows.
     parts = {part for line in text.splitlines() for part in (*line.split(), *line.split(" && "))}
     for word in files.redacted(list(words)):
         if word not in parts and word not in text:

@@ -1,6 +1,6 @@
-"""What a handoff holds of its phase: what it was given, the files that it leaves, and its details.
+"""Makes what a handoff holds of its phase: its inputs, the files that it leaves, and its details.
 
-Made here for the handoff and, later, to hold the handoff against the disk again.
+All three are made for the handoff, and made again later to hold the handoff against the disk.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,11 @@ _SUMMARY_FILES = ("all_runs.csv", "all_runs.md", "failures.csv")
 
 
 def inputs(campaign: Campaign, phase: str) -> dict[str, str | None]:
-    """The campaign's definition as it was read, by content: a file edited meanwhile outdates the handoff. And what
-    earlier phases left, by name, since that is written anew in every session."""
+    """Returns the phase's inputs, path -> sha256 or None.
+
+    A file of the campaign's definition has the hash with which it was read, so that a file edited in the meantime
+    outdates the handoff. A file that an earlier phase left has None, since it is written anew in every session.
+    """
     layout = campaign.layout
     given: dict[str, str | None] = {**campaign.digests}
     earlier = [layout.handoff(name) for name in PHASES[: PHASES.index(phase)]]
@@ -26,7 +29,7 @@ def inputs(campaign: Campaign, phase: str) -> dict[str, str | None]:
 
 
 def outputs(campaign: Campaign, phase: str) -> list[str]:
-    """The files of the phase that are there."""
+    """Returns the paths of the phase's output files that exist."""
     paths = [path for path in _OUTPUTS[phase](campaign, campaign.layout) if path.is_file()]
     return [campaign.layout.relative(path) for path in paths]
 
@@ -106,5 +109,9 @@ _DETAILS: dict[str, Callable[[Campaign], Json]] = {
 
 
 def details(campaign: Campaign, phase: str) -> Json:
-    """Flags and version, backend and checks, the baseline's end, or row counts: by phase."""
+    """Returns the details of the phase.
+
+    Phase 1 has version and number of flags, phase 2 backend and checks, phase 3 the baseline's result, phases 4 and 5
+    the counts of rows.
+    """
     return _DETAILS[phase](campaign)

@@ -1,6 +1,6 @@
-"""The contracts of one row: what its run folder and its marker must be.
+"""Defines the contracts of one row: what its run folder and its marker must be.
 
-A run folder is held against itself: its top files against the attempt they are copies of, its result against what
+A run folder is held against itself: its top files against the attempt that they are copies of, its result against what
 lerobot-eval left, its manifest against the matrix. So an edited number is found, whichever file it stands in.
 """
 
@@ -23,7 +23,10 @@ RowContract = Callable[[Campaign, Row], Iterator[Finding]]
 
 
 def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """The files of one row: there, of the right form, agreeing with each other and with the matrix."""
+    """Yields a finding where the row's files are missing, malformed, or disagree with each other or with the matrix.
+
+    Raises UsageError where manifest or result is missing or malformed.
+    """
     top = campaign.layout.run(row.run_id)
     manifest, result = collect.load_run_manifest(top.manifest), collect.load_result(top.result)
     yield from _marker(campaign, row, manifest, result)
@@ -39,7 +42,7 @@ def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
 
 
 def _as_written(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Iterator[Finding]:
-    """The files are those that the run left, at times and on a device that a run has."""
+    """Yields a finding where the files are not those that the run left, or have times or a device that no run has."""
     top, state = campaign.layout.run(row.run_id), marker.read(campaign.layout, row.run_id)
     if state is not None:
         wanted = {"result_sha256": files.sha256_file(top.result)}
@@ -51,12 +54,15 @@ def _as_written(campaign: Campaign, row: Row, manifest: Json, result: Json) -> I
 
 
 def _identified(attempt: RunFolder, manifest: Json) -> Iterator[Finding]:
-    """The identity that the attempt wrote down is what its row hash is of; an older row hash has none."""
+    """Yields a finding where the row hash is not that of the identity that the attempt wrote down.
+
+    An attempt with an older row hash has no identity and yields nothing.
+    """
     path, parts = attempt.path / identity.NAME, identity.read(attempt)
     if not path.is_file():
         return
     yield from schema.findings("identity", files.read_json(path), str(path))
-    # A secret in a setting is in the hash and not in the file.
+    # A secret in a setting is part of the hash, but is masked in the file.
     if parts and secret.MASK not in path.read_bytes() and identity.row_hash(parts) != manifest["row_hash"]:
         yield Finding(str(path), "it is not what the run's row hash is of", AGAIN)
 
@@ -82,7 +88,7 @@ def _marker(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Itera
 
 
 def _asked(campaign: Campaign, row: Row, manifest: Json) -> Json:
-    """What the manifest must say for the row as the matrix has it; a retry may have run with a smaller batch."""
+    """Returns what the manifest must say for the row in the matrix; a retry may have run with a smaller batch."""
     return {
         "run_id": row.run_id,
         "dry_run": False,
@@ -100,7 +106,10 @@ def _asked(campaign: Campaign, row: Row, manifest: Json) -> Json:
 
 
 def _planned(campaign: Campaign, row: Row, manifest: Json) -> Iterator[Finding]:
-    """Its record of what ran is what its hash stands for. A hash that is not today's is the result's own contract."""
+    """Yields a finding where the manifest's record of what ran is not what its row hash stands for.
+
+    A row hash that is not today's is reported by the contract `result`, not here.
+    """
     plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
     if manifest["row_hash"] != plan.row_hash:
         return
@@ -112,7 +121,10 @@ def _planned(campaign: Campaign, row: Row, manifest: Json) -> Iterator[Finding]:
 
 
 def _placeless(record: Json) -> Json:
-    """A record without its places: where checkpoint, program and checkouts lie may change, what they are may not."""
+    """Returns a record without its places.
+
+    The places of checkpoint, program and checkouts may change; what is in them may not.
+    """
     checkpoint = {key: value for key, value in record["checkpoint"].items() if key != "folder"}
     # The commit of a checkout may change while its code, which the row hash covers, stays the same.
     versions = {name: version.partition("+")[0] for name, version in record["versions"].items()}
@@ -120,7 +132,7 @@ def _placeless(record: Json) -> Json:
 
 
 def _flags(command: Sequence[str]) -> list[str]:
-    """The flags of an evaluation that decide what it does, in order: neither the program's place nor the policy's."""
+    """Returns the flags that decide what an evaluation does, in order, without the places of program and policy."""
     return [word for word in command if word.startswith("--") and not word.startswith("--policy.path=")]
 
 
@@ -131,7 +143,7 @@ def _differing(where: str, found: Json, wanted: Json) -> Iterator[Finding]:
 
 
 def _copies(top: RunFolder, attempt: RunFolder, result: Json) -> Iterator[Finding]:
-    """The files at the top are those of the last attempt, byte for byte."""
+    """Yields a finding where a file at the top is not that of the last attempt, byte for byte."""
     pairs = [
         (top.manifest, attempt.manifest),
         (top.result, attempt.result),
@@ -148,7 +160,7 @@ def _copies(top: RunFolder, attempt: RunFolder, result: Json) -> Iterator[Findin
 
 
 def _outcome(layout: Layout, top: RunFolder, manifest: Json, result: Json) -> Iterator[Finding]:
-    """The result and the episodes are what lerobot-eval's own files say."""
+    """Yields a finding where result and episodes are not what lerobot-eval's own files say."""
     attempt = top.attempt(manifest["attempt"])
     logs = (attempt.stdout, attempt.stderr)
     metrics = engine.read_metrics(attempt.output, logs)
@@ -177,7 +189,7 @@ def _outcome(layout: Layout, top: RunFolder, manifest: Json, result: Json) -> It
 
 
 def backend(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """The row ran with the backend that preflight chose."""
+    """Yields a finding where the row did not run with the backend that preflight chose."""
     manifest = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)
     chosen = files.read_json(campaign.layout.preflight_report).get("mujoco_gl_effective")
     if manifest["mujoco_gl"] != chosen:
@@ -186,7 +198,7 @@ def backend(campaign: Campaign, row: Row) -> Iterator[Finding]:
 
 
 def result_stands(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """The row passed, with inputs that are still today's."""
+    """Yields a finding where the row failed, or passed with inputs that are not today's."""
     path = campaign.layout.run(row.run_id).result
     result = collect.load_result(path)
     if result["status"] != "pass":
@@ -200,7 +212,7 @@ def result_stands(campaign: Campaign, row: Row) -> Iterator[Finding]:
 
 
 def videos(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """The videos of a row that passed are there and play to their end."""
+    """Yields a finding where a passed row has no videos, and for each video of which no frame can be decoded."""
     path = campaign.layout.run(row.run_id).result
     result = collect.load_result(path)
     if result["status"] == "pass" and not result["video_paths"]:
@@ -211,7 +223,7 @@ def videos(campaign: Campaign, row: Row) -> Iterator[Finding]:
 
 
 def verdict(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """The policy succeeded often enough."""
+    """Yields a finding where the success rate is below the row's threshold."""
     path = campaign.layout.run(row.run_id).result
     rate, least = collect.load_result(path)["success_rate"], campaign.threshold(row)
     if rate is not None and rate < least:
@@ -220,7 +232,10 @@ def verdict(campaign: Campaign, row: Row) -> Iterator[Finding]:
 
 
 def valid_simulator(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """The simulator was the benchmark's; if not, the row stands, but a strict validation does not accept it."""
+    """Yields a warning where the simulator does not match the benchmark's.
+
+    The row stands, but a strict validation does not accept it.
+    """
     path = campaign.layout.run(row.run_id).result
     if why := collect.load_result(path)["invalid"]:
         remedy = "Run it again where preflight finds the simulator valid, with --allow-overwrite"
@@ -228,14 +243,17 @@ def valid_simulator(campaign: Campaign, row: Row) -> Iterator[Finding]:
 
 
 def proven_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """A parity run with today's inputs shows that the engine plays lerobot-eval's episodes of the row's checkpoint."""
+    """Yields a finding where no parity run with today's inputs proves the engine for the row's checkpoint.
+
+    The engine is proven when it plays lerobot-eval's episodes of that checkpoint.
+    """
     host = run.load_host(campaign.layout)
     if run.refusal(campaign, row, host):
-        return  # its rows fail in phase 4; the engine is proven with the other checkpoints
+        return  # the rows of a refused checkpoint fail in phase 4; the other checkpoints prove the engine
     plan = run.plan_row(campaign, row, host)
     path = proof.path(campaign.layout, plan.proof_key)
     if why := plan.unproven:
-        # An engine that cannot play another checkpoint than the baseline's fails that checkpoint's rows alone.
+        # Where the engine cannot play a checkpoint other than the baseline's, only the rows of that checkpoint fail.
         own = row.policy_path != campaign.row(campaign.baseline).policy_path and not proof.played(path)
         remedy = "See the logs beside it; or engine = 'lerobot-eval'"
         yield Finding(str(path), f"{row.policy_path}: {why}", remedy, warning=own)
@@ -245,7 +263,10 @@ def proven_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
 
 
 def proven_engine(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """The engine is proven to play lerobot-eval's episodes; if not, a strict validation does not accept the row."""
+    """Yields a warning where the engine is not proven to play lerobot-eval's episodes.
+
+    A strict validation does not accept the row then.
+    """
     path = campaign.layout.run(row.run_id).result
     if why := collect.load_result(path)["unproven"] or _unproven_today(campaign, row):
         remedy = "Run the parity gate, then the row again: pytest acceptance -m phase3, and with --allow-overwrite"
@@ -253,7 +274,11 @@ def proven_engine(campaign: Campaign, row: Row) -> Iterator[Finding]:
 
 
 def _unproven_today(campaign: Campaign, row: Row) -> str | None:
-    """Why today's certificates do not prove the engine for the attempt that passed, though they did when it ran."""
+    """Returns why today's parity certificates do not prove the engine for the attempt that passed.
+
+    The engine was proven when the attempt ran. Returns None where it still is, and where the row did not pass, has
+    other inputs today, or is played by lerobot-eval.
+    """
     result = collect.load_result(campaign.layout.run(row.run_id).result)
     if result["status"] != "pass" or not campaign.is_resident:
         return None
@@ -263,12 +288,15 @@ def _unproven_today(campaign: Campaign, row: Row) -> str | None:
 
 
 def known_answer(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """Of a policy whose outcome is known beforehand, exactly the known episodes succeeded."""
+    """Yields the differences between a passed row and its expected outcome: exactly the known episodes must succeed.
+
+    Only a policy whose outcome is known beforehand has an expected outcome (`known_answers` in campaign.toml).
+    """
     if collect.load_result(campaign.layout.run(row.run_id).result)["status"] == "pass":
         yield from answer.differences(campaign, row)
 
 
-# What holds for each run, the baseline's in phase 3 and every row's in phase 4; first what says most of a failed one.
+# The contracts of each run: the baseline's in phase 3, every row's in phase 4. The first say most about a failed run.
 RUN_CONTRACTS = ("result", "evidence", "backend", "videos", "verdict", "simulator", "engine", "known_answer")
 ROW_CONTRACTS: dict[str, RowContract] = {
     "evidence": evidence,

@@ -1,7 +1,7 @@
-"""The end of a phase: its summaries and its handoff, written by one process from what is on disk.
+"""Ends a phase: writes its summaries and its handoff, in one process, from what is on disk.
 
-A handoff's status is what the contracts say about the disk. Phases 1 to 3 pass or are blocked; phase 4 is partial
-when rows failed; phase 5 is partial when phase 4 was.
+A handoff's status is what the contracts say about the disk. Phases 1 to 3 pass or are blocked; phase 4 is partial when
+rows failed; phase 5 is partial when phase 4 was. A phase is blocked where the phase before does not let it start.
 """
 
 from collections.abc import Callable
@@ -24,9 +24,9 @@ _SUMMARIES: dict[str, Callable[[Campaign], dict[str, str]]] = {
 
 
 def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Json:
-    """Writes the phase's summaries or pages, then its handoff, which it returns, and puts it on the campaign's plan.
+    """Writes the phase's summaries or pages, then its handoff, records it on the campaign's plan, and returns it.
 
-    `owner` is who the plan's progress line names.
+    `owner` is the name in the plan's progress line.
     """
     last, before = files.read_or_empty(campaign.layout.handoff(phase)), _before(campaign, phase)
     progress.ensure(campaign.layout)
@@ -51,7 +51,7 @@ def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Json:
 
 
 def _voided(layout: Layout, phase: str) -> list[str]:
-    """Takes the later handoffs away, which stood on what no longer holds, and returns their phases."""
+    """Deletes the later handoffs, since what they were based on no longer holds, and returns their phases."""
     later = [name for name in PHASES[PHASES.index(phase) + 1 :] if layout.handoff(name).exists()]
     for name in later:
         layout.handoff(name).unlink()
@@ -60,8 +60,11 @@ def _voided(layout: Layout, phase: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Before:
-    """Why the phase before does not let this one pass. Reasons are handed on as they are: phase 5 names what stopped
-    phase 2."""
+    """Why the phase before does not let this phase pass.
+
+    `blocks` says whether this phase may not start at all. `notes` are the reasons, handed on as they are, so that phase
+    5 names what stopped phase 2.
+    """
 
     blocks: bool
     notes: tuple[str, ...]
@@ -72,13 +75,17 @@ def _before(campaign: Campaign, phase: str) -> Before | None:
     if previous is None or not (findings := validate.handoff(campaign, previous)):
         return None
     value = validate.valid_handoff(campaign, previous)
-    own = value.get("notes", []) if value.get("status") != "pass" else []  # a pass that is refused is outdated
+    # A handoff that is refused although it says pass is outdated, so its own notes are not the reason.
+    own = value.get("notes", []) if value.get("status") != "pass" else []
     reasons = [note for note in own if not note.startswith("warning: ")]
     return Before(bool(validate.blockers(campaign, phase)), tuple(reasons or map(str, findings)))
 
 
 def _write_tables_and_pages(campaign: Campaign, phase: str, before: Before | None) -> None:
-    """Writes what the phase tells of its results, unless one was changed after its run: its contract says so then."""
+    """Writes the phase's tables and pages, unless a result was changed after its run.
+
+    A contract reports a result that was changed.
+    """
     if phase in _SUMMARIES:
         for row in campaign.enabled:
             run.close_left_behind(campaign.layout, row.run_id)
@@ -89,7 +96,7 @@ def _write_tables_and_pages(campaign: Campaign, phase: str, before: Before | Non
     if phase in _SUMMARIES:
         collect.write_tables(campaign, _SUMMARIES[phase](campaign))
     if phase == "phase5" and not (before and before.blocks):
-        report.write(campaign)  # here too, since --lf leaves out the tests that wrote the pages
+        report.write(campaign)  # written here too, since --lf leaves out the tests that wrote the pages
 
 
 def _status(campaign: Campaign, phase: str, before: Before | None) -> tuple[str, list[str]]:

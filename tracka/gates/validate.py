@@ -1,6 +1,6 @@
-"""Holds the disk against the contracts: one phase, one contract, or everything up to a phase with its handoffs.
+"""Holds the disk against the contracts: one contract, one phase, or everything up to a phase with its handoffs.
 
-Gates, handoffs and `tracka validate` all come here, so they cannot disagree.
+Gates, handoffs and `tracka validate` all use this module, so they cannot disagree.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,14 +18,14 @@ from .evidence import ROW_CONTRACTS
 
 
 def check(campaign: Campaign, phase: str) -> list[Finding]:
-    """All findings in the artifacts of one phase, its handoff aside."""
+    """Returns all findings in the artifacts of one phase, except those about its handoff."""
     with memo.lasting():
         found = [finding for name in CONTRACTS[phase] for finding in holds(campaign, phase, name)]
     return list(dict.fromkeys(found))
 
 
 def holds(campaign: Campaign, phase: str, name: str) -> list[Finding]:
-    """The findings of one contract, warnings among them."""
+    """Returns the findings of one contract of a phase, warnings included."""
     try:
         return list(CONTRACTS[phase][name](campaign))
     except TrackaError as error:
@@ -33,7 +33,7 @@ def holds(campaign: Campaign, phase: str, name: str) -> list[Finding]:
 
 
 def row_holds(campaign: Campaign, row: Row, name: str) -> list[Finding]:
-    """The findings of one contract of a row: a name of evidence.ROW_CONTRACTS."""
+    """Returns the findings of one contract of a row. `name` is a key of evidence.ROW_CONTRACTS."""
     try:
         return list(ROW_CONTRACTS[name](campaign, row))
     except TrackaError as error:
@@ -41,7 +41,7 @@ def row_holds(campaign: Campaign, row: Row, name: str) -> list[Finding]:
 
 
 def validate(campaign: Campaign, phases: Sequence[str] = PHASES, strict: bool = False) -> list[Finding]:
-    """What breaks the contracts of `phases`, the handoffs of the phases before them included.
+    """Returns what breaks the contracts of `phases`, and what is wrong with the handoffs up to the last of `phases`.
 
     Warnings are left out unless `strict`.
     """
@@ -54,7 +54,7 @@ def validate(campaign: Campaign, phases: Sequence[str] = PHASES, strict: bool = 
 
 
 def read_handoff(campaign: Campaign, phase: str) -> Json:
-    """The phase's handoff. Raises UsageError where it is missing or broken."""
+    """Returns the phase's handoff. Raises UsageError where the handoff is missing or broken."""
     path = campaign.layout.handoff(phase)
     remedy = f"Run {phase}: pytest acceptance -m {phase}"
     if not path.exists():
@@ -66,7 +66,10 @@ def read_handoff(campaign: Campaign, phase: str) -> Json:
 
 
 def handoff(campaign: Campaign, phase: str) -> list[Finding]:
-    """Why the phase after `phase` may not start: no valid handoff, one that does not say pass, or an outdated one."""
+    """Returns why the phase after `phase` may not start.
+
+    The handoff of `phase` is missing or invalid, does not say pass, or is outdated.
+    """
     try:
         value = read_handoff(campaign, phase)
     except UsageError as error:
@@ -78,7 +81,7 @@ def handoff(campaign: Campaign, phase: str) -> list[Finding]:
 
 
 def blockers(campaign: Campaign, phase: str) -> list[Finding]:
-    """Why `phase` may not start, by the handoff before it. Phase 5 may close a partial phase 4."""
+    """Returns why `phase` may not start, by the handoff of the phase before. Phase 5 may close a partial phase 4."""
     before = phase_before(phase)
     if before is None:
         return []
@@ -87,7 +90,7 @@ def blockers(campaign: Campaign, phase: str) -> list[Finding]:
 
 
 def valid_handoff(campaign: Campaign, phase: str) -> Json:
-    """The phase's handoff, or an empty one where `read_handoff` would refuse."""
+    """Returns the phase's handoff, or an empty one where `read_handoff` raises UsageError."""
     try:
         return read_handoff(campaign, phase)
     except UsageError:
@@ -108,7 +111,7 @@ def _outdated(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
 
 
 def _untold(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
-    """Files or facts of the phase that its handoff does not hold, or holds otherwise than the disk."""
+    """Yields a finding for files or facts of the phase that its handoff lacks, or states differently from the disk."""
     remedy = f"Run {value['phase']} again: pytest acceptance"
     there = {"inputs": list(campaign.digests), "outputs": delivery.outputs(campaign, value["phase"])}
     for key, wanted in there.items():

@@ -1,1 +1,4 @@
-"""From run folders to tables, pages and verdicts in words."""
+"""Makes tables, pages, caveats and the verdict in words from the run folders.
+
+Nothing here decides whether a phase has passed: that is in `gates/`.
+"""

@@ -1,7 +1,8 @@
-"""What limits a campaign's verdict though it breaks no contract, each as a warning with its remedy.
+"""Finds caveats: facts that limit a campaign's verdict although they break no contract.
 
-Warnings of preflight, results that look like a wrong set-up, and settings that are not the benchmark's own. Caveats
-stand on the terminal, in handoffs and in results.md, and are no findings of a strict validation.
+Caveats are warnings of preflight, results that look like a wrong set-up, changes made after a result was known, and
+settings that are not the benchmark's own. Each caveat is a warning with its remedy. Caveats are shown on the terminal,
+in handoffs and in results.md; a strict validation does not count them as findings.
 """
 
 from collections import defaultdict
@@ -26,14 +27,17 @@ BENCHMARK = "Leave it as the benchmark has it, or say so wherever the result is 
 
 
 def of_phase(campaign: Campaign, phase: str) -> list[Finding]:
-    """The caveats that the end of `phase` tells: preflight's after phase 2, those of the results after phase 4."""
+    """Returns the caveats for the end of `phase`.
+
+    Phase 2 has preflight's caveats, phase 4 those of the results and of their history, other phases none.
+    """
     if phase == "phase2":
         return list(of_preflight(campaign))
     return [*of_results(campaign), *of_history(campaign)] if phase == "phase4" else []
 
 
 def of_preflight(campaign: Campaign) -> Iterator[Finding]:
-    """What preflight warned of, and checkpoints that it refused without blocking the campaign."""
+    """Yields what preflight warned of, and each checkpoint that preflight refused without blocking the campaign."""
     report = schema.read_or_empty("preflight", campaign.layout.preflight_report)
     for check in report.get("checks", ()):
         if check["status"] == "warn" or (check["status"] == "fail" and not check["required"]):
@@ -43,20 +47,23 @@ def of_preflight(campaign: Campaign) -> Iterator[Finding]:
 
 
 def _changed_since(campaign: Campaign, check: Json) -> str:
-    """What to add where a checkpoint that was refused is another one now, which preflight has not looked at."""
+    """Returns what to add to the caveat of a refused checkpoint that has changed since preflight looked at it.
+
+    Returns an empty string where the checkpoint is the same, and for a warning.
+    """
     policy_path = check["name"].partition(":")[2]
     rows = [row for row in campaign.enabled if row.policy_path == policy_path]
     if check["status"] == "warn" or not rows:
         return ""
     try:
         same = run.refusal(campaign, rows[0], run.load_host(campaign.layout))
-    except TrackaError:  # preflight itself is blocked
+    except TrackaError:  # raised where preflight itself is blocked
         return ""
     return "" if same else "; it has changed since, so run phase 2 again"
 
 
 def of_results(campaign: Campaign) -> Iterator[Finding]:
-    """Results that look like a wrong set-up, and what the engine could not do as asked."""
+    """Yields results that look like a wrong set-up, and what the resident engine could not do as asked."""
     results = {row.run_id: run.read_result(campaign.layout, row.run_id) or {} for row in campaign.enabled}
     yield from _without_success(campaign, results)
     for row in campaign.enabled:
@@ -65,7 +72,10 @@ def of_results(campaign: Campaign) -> Iterator[Finding]:
 
 
 def _without_success(campaign: Campaign, results: dict[str, Json]) -> Iterator[Finding]:
-    """Policies all of whose rows ran, and none of whose episodes succeeded, where the failure was not known before."""
+    """Yields each policy of which every row ran to its end and no episode succeeded.
+
+    Rows with an expected outcome (a known answer) are left out, since their failures are known beforehand.
+    """
     rows_by_policy: dict[str, list[Row]] = defaultdict(list)
     for row in campaign.enabled:
         if row.run_id not in campaign.known_answers:
@@ -86,7 +96,7 @@ def _without_pictures(campaign: Campaign, row: Row, result: Json) -> Iterator[Fi
 
 
 def _fallbacks(campaign: Campaign, results: dict[str, Json]) -> Iterator[Finding]:
-    """The slower ways that the resident engine took, each with its reason and the rows that it took it in."""
+    """Yields the slower ways that the resident engine took, each with its reason and the rows in which it was taken."""
     rows_by_reason: dict[str, list[str]] = defaultdict(list)
     for run_id, result in results.items():
         if result:
@@ -98,7 +108,7 @@ def _fallbacks(campaign: Campaign, results: dict[str, Json]) -> Iterator[Finding
 
 
 def of_history(campaign: Campaign) -> Iterator[Finding]:
-    """What was changed after a result was known: rows left out, thresholds lowered, attempts taken away."""
+    """Yields what was changed after a result was known: rows disabled, thresholds lowered, attempts removed."""
     enabled = {row.run_id for row in campaign.enabled}
     runs = campaign.layout.runs
     ran = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
@@ -123,7 +133,10 @@ def _of_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
 
 
 def _shortfall(manifest: Json, result: Json) -> str:
-    """How a run fell short of what its row had to reach when it began; empty where it did not."""
+    """Returns how a run fell short of what its row had to reach when the run began.
+
+    Returns an empty string where the run reached it.
+    """
     if result["status"] != "pass":
         return f"failed ({result['reason']})"
     asked, rate = manifest.get("threshold", 0.0), result["success_rate"]
@@ -131,7 +144,10 @@ def _shortfall(manifest: Json, result: Json) -> str:
 
 
 def of_settings(campaign: Campaign) -> Iterator[Finding]:
-    """Settings that are not the benchmark's own, each with the rows that have it; the baseline is only a rehearsal."""
+    """Yields the settings that are not the benchmark's own, each with the rows that have it.
+
+    The baseline is left out, since it is only a rehearsal.
+    """
     rows_by_setting: dict[str, list[str]] = defaultdict(list)
     for row in campaign.compared:
         for words in _settings(campaign, row):
@@ -156,7 +172,7 @@ def _settings(campaign: Campaign, row: Row) -> Iterator[str]:
 
 
 def _tasks(campaign: Campaign) -> Iterator[Finding]:
-    """Suites of which a policy is evaluated on some tasks alone."""
+    """Yields the suites of which a policy is evaluated on some tasks only."""
     tasks: dict[tuple[str, str], set[int]] = defaultdict(set)
     for row in campaign.compared:
         tasks[row.policy_path, row.task_suite] |= set(campaign.task_ids(row))

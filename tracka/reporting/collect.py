@@ -1,7 +1,7 @@
-"""From run folders to tables: `all_runs.csv` and `.md`, `baseline_summary.*`, `failures.csv`.
+"""Makes tables from run folders: `all_runs.csv` and `.md`, `baseline_summary.*`, `failures.csv`.
 
-Guarantees: every enabled row of the campaign is in the table, run or not; dry runs are not; a table is written whole
-or not at all; no success rate stands without its episode count and its interval.
+Guarantees: every enabled row of the campaign is in the table, whether it has run or not; dry runs are left out; a table
+is written whole or not at all; every success rate stands beside its episode count, and in Markdown beside its interval.
 """
 
 import csv
@@ -23,13 +23,17 @@ from ..engines import engine
 from ..execution import gpu
 from ..runs import answer, judgement, marker, run
 
-_Z = 1.959963984540054  # of a normal distribution, 95% lie within as many standard deviations
+_Z = 1.959963984540054  # 95% of a normal distribution lie within this many standard deviations
 NO_EXIT = 125  # stands for the exit code of an evaluation that never ended or never began
 
 
 @dataclass
 class EvalRunResult:
-    """The plan's own dataclass, and after `video_path` what a reader of a table asks next."""
+    """The table's line for one run.
+
+    The fields up to `video_path` are those of the plan's own dataclass; the fields after it are what a reader of a
+    table asks next.
+    """
 
     run_id: str
     task_suite: str
@@ -44,33 +48,34 @@ class EvalRunResult:
     stdout_log: str
     stderr_log: str
     video_path: str | None
-    episodes: int | None = None  # that really ran
+    episodes: int | None = None  # the number that really ran
     reason: str | None = None
     policy_path: str = ""
     mujoco_gl: str = ""
     seed: int = 0
     comparable: bool = True
     duration_sec: float | None = None
-    invalid: str | None = None  # why the simulator was not the benchmark's
+    invalid: str | None = None  # why the simulator does not match the benchmark's
     unproven: str | None = None  # why the engine is not known to play lerobot-eval's episodes
-    engine: str = ""  # that played
+    engine: str = ""  # the engine that played the episodes
 
 
 def load_run_manifest(path: Path) -> dict[str, Any]:
-    """The manifest in the file `path`. Raises UsageError naming every key that is missing or wrong."""
+    """Returns the manifest in the file `path`. Raises UsageError that names every missing or wrong key."""
     return schema.read("run_manifest", path)
 
 
 def load_result(path: Path) -> dict[str, Any]:
-    """The result in the file `path`. Raises UsageError naming every key that is missing or wrong."""
+    """Returns the result in the file `path`. Raises UsageError that names every missing or wrong key."""
     return schema.read("result", path)
 
 
 def parse_success_metrics(stdout_log: Path) -> tuple[int | None, int | None, float | None]:
-    """(successes, episodes, success rate from 0 to 1) of lerobot-eval's overall metrics; None for what is missing.
+    """Returns (successes, episodes, success rate from 0 to 1) of lerobot-eval's overall metrics.
 
-    lerobot 0.6.1 logs its metrics on stderr, so the `stderr.log` beside `stdout_log` is read where that has none.
-    lerobot 0.3 does not tell the number of episodes; a rate alone is then all there is.
+    A missing value is None. lerobot 0.6.1 logs its metrics on stderr, so the `stderr.log` beside `stdout_log` is read
+    where `stdout_log` has none. lerobot 0.3 does not report the number of episodes; the success rate is then the only
+    value.
     """
     for log in (stdout_log, stdout_log.with_name("stderr.log")):
         if metrics := engine.parse_log(log):
@@ -79,16 +84,16 @@ def parse_success_metrics(stdout_log: Path) -> tuple[int | None, int | None, flo
 
 
 def collect_results(runs_root: Path) -> list[EvalRunResult]:
-    """The runs below `runs_root`, in the order of the campaign's matrix, then by name.
+    """Returns the results of the runs below `runs_root`: the campaign's in its matrix's order, then the others by name.
 
-    Rows of the campaign beside `runs_root` that have no run are there with their marker's status.
+    Where a campaign lies beside `runs_root`, its enabled rows without a run are included with their marker's status.
     """
     layout = Layout.of_runs(runs_root)
     return _results(layout, campaign.load(layout.root).enabled if layout.settings.is_file() else ())
 
 
 def campaign_results(spec: Campaign) -> list[EvalRunResult]:
-    """The same for a campaign that is loaded, so that a file edited meanwhile does not mix in."""
+    """Returns the same results for a loaded campaign, so that a file edited in the meantime does not mix in."""
     return _results(spec.layout, spec.enabled)
 
 
@@ -105,7 +110,7 @@ def _row_result(layout: Layout, row: Row) -> EvalRunResult:
     if result is not None:
         return result
     state = marker.read(layout, row.run_id) or {"status": "pending", "reason": None}
-    status = "pending" if state["status"] == "pass" else state["status"]  # without a result there is no pass
+    status = "pending" if state["status"] == "pass" else state["status"]  # a pass without its result does not count
     reason = "not_run" if status == "pending" else state["reason"] or "interrupted"
     folder = layout.run(row.run_id)
     return EvalRunResult(
@@ -130,7 +135,7 @@ def _row_result(layout: Layout, row: Row) -> EvalRunResult:
 
 
 def _other_result(layout: Layout, run_id: str) -> EvalRunResult | None:
-    """The table's line for a run folder; None for a dry run, or without a readable manifest and result."""
+    """Returns the table's line for a run folder; None for a dry run, or where manifest or result cannot be read."""
     manifest, result = run.read_files(layout, run_id)
     if result is None or schema.findings("run_manifest", manifest, run_id) or manifest["dry_run"]:
         return None
@@ -155,11 +160,12 @@ def _line(manifest: dict[str, Any], result: dict[str, Any]) -> EvalRunResult:
 
 
 def write_csv(results: list[EvalRunResult], out_path: Path) -> None:
-    """One line a run, the fields of `EvalRunResult` as columns."""
+    """Writes one CSV line per run, with the fields of `EvalRunResult` as columns."""
     files.write_text(out_path, csv_text(results))
 
 
 def csv_text(results: Sequence[EvalRunResult]) -> str:
+    """Returns the text that `write_csv` writes."""
     names = [item.name for item in fields(EvalRunResult)]
     return _table(names, (vars(result) for result in results))
 
@@ -174,20 +180,24 @@ def _table(columns: Sequence[str], records: Iterable[dict[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Spreadsheets run a text that starts like a formula, so such a text gets an apostrophe; -1 stays a number."""
+    """Returns a cell that spreadsheets do not run: an apostrophe comes before a text that starts like a formula.
+
+    A whole number in a text, such as -1, stays as it is.
+    """
     if not isinstance(value, str):
         return value
-    plain = value.replace("\r", " ")  # csv does not quote it, and readers take it for the end of a line
+    plain = value.replace("\r", " ")  # csv does not quote a carriage return, and readers take it for a line's end
     is_formula = plain.startswith(("=", "+", "-", "@", "\t")) and not re.fullmatch(r"-?[0-9]+", value)
     return f"'{plain}" if is_formula else plain
 
 
 def write_markdown(results: list[EvalRunResult], out_path: Path) -> None:
-    """A table for people: one line a run."""
+    """Writes a Markdown table for people, one line per run."""
     files.write_text(out_path, markdown(results))
 
 
 def markdown(results: Sequence[EvalRunResult]) -> str:
+    """Returns the table that `write_markdown` writes."""
     head = (
         "run",
         "suite",
@@ -224,20 +234,23 @@ def _cells(result: EvalRunResult) -> tuple[str, ...]:
 
 
 def rate(result: EvalRunResult) -> str:
-    """The success rate in percent with its Wilson interval; empty where there were no episodes."""
+    """Returns the success rate in percent with its Wilson interval; an empty string where there were no episodes."""
     if not result.episodes or result.successes is None:
         return ""
     return rate_in_words(result.successes, result.episodes)
 
 
 def rate_in_words(successes: int, episodes: int) -> str:
-    """The success rate of at least one episode in percent with its Wilson interval."""
+    """Returns the success rate of at least one episode in percent with its Wilson interval."""
     low, high = wilson(successes, episodes)
     return f"{100 * successes / episodes:.1f}% ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def wilson(successes: int, episodes: int) -> tuple[float, float]:
-    """The 95% interval of a success rate, as statsmodels has it, whose import takes longer than ten thousand rows."""
+    """Returns the 95% Wilson interval of a success rate, with the values of statsmodels.
+
+    statsmodels itself is not used, since its import takes longer than ten thousand rows.
+    """
     rate, spread = successes / episodes, _Z**2 / episodes
     middle = (rate + spread / 2) / (1 + spread)
     half = _Z * math.sqrt(rate * (1 - rate) / episodes + spread / (4 * episodes)) / (1 + spread)
@@ -245,7 +258,10 @@ def wilson(successes: int, episodes: int) -> tuple[float, float]:
 
 
 def write_failures(spec: Campaign, reasons: dict[str, str], out_path: Path) -> None:
-    """`failures.csv`: the enabled rows named in `reasons`, as in the matrix, and why. A header alone if none."""
+    """Writes `failures.csv`: the enabled rows named in `reasons`, as in the matrix, each with its reason.
+
+    Only the header is written where no row is named.
+    """
     files.write_text(out_path, _failures(spec, reasons))
 
 
@@ -256,7 +272,10 @@ def _failures(spec: Campaign, reasons: dict[str, str]) -> str:
 
 
 def failure_reasons(spec: Campaign, results: Sequence[EvalRunResult]) -> dict[str, str]:
-    """Why enabled rows are not accepted: their failure, or `below_threshold` or `known_answer` if they passed."""
+    """Returns run id -> why an enabled row is not accepted.
+
+    A row that failed has the reason of its failure, a row that passed has `below_threshold` or `known_answer`.
+    """
     enabled = {row.run_id: row for row in spec.enabled}
     reasons: dict[str, str] = {}
     for result in results:
@@ -272,20 +291,23 @@ def failure_reasons(spec: Campaign, results: Sequence[EvalRunResult]) -> dict[st
 
 
 def baseline_tables(spec: Campaign) -> dict[str, str]:
-    """The summaries of phase 3, name -> text: the baseline's line alone."""
+    """Returns the summaries of phase 3, file name -> text: only the baseline's line."""
     results = [result for result in campaign_results(spec) if result.run_id == spec.baseline]
     return {"baseline_summary.csv": csv_text(results), "baseline_summary.md": markdown(results)}
 
 
 def tables(spec: Campaign) -> dict[str, str]:
-    """The summaries of phase 4, name -> text."""
+    """Returns the summaries of phase 4, file name -> text."""
     results = campaign_results(spec)
     failures = _failures(spec, failure_reasons(spec, results))
     return {"all_runs.csv": csv_text(results), "all_runs.md": markdown(results), "failures.csv": failures}
 
 
 def require_unchanged(layout: Layout, run_ids: Iterable[str]) -> None:
-    """Raises UsageError naming each result.json that is not as its run wrote it: no table is made of such numbers."""
+    """Raises UsageError that names each result.json that has changed since its run wrote it.
+
+    No table is made of such numbers.
+    """
     findings = [
         Finding(str(path), "it has changed since its run ended", judgement.AGAIN)
         for run_id in run_ids
@@ -296,13 +318,14 @@ def require_unchanged(layout: Layout, run_ids: Iterable[str]) -> None:
 
 
 def _as_written(layout: Layout, run_id: str, path: Path) -> bool:
-    """Whether a result, where there is one, is as the row's marker says; a run without a marker counts as unchanged."""
-    wanted = files.read_or_empty(layout.marker(run_id)).get("result_sha256")  # one key, of maybe thousands of markers
+    """Returns whether a result is as the row's marker says; a missing result or marker counts as unchanged."""
+    # The marker is not held against its schema: one key is needed, of possibly thousands of markers.
+    wanted = files.read_or_empty(layout.marker(run_id)).get("result_sha256")
     return wanted is None or not path.is_file() or files.sha256_file(path) == wanted
 
 
 def results_sha256(layout: Layout, rows: Iterable[Row]) -> str:
-    """One hash over the results of these rows as they lie on the disk."""
+    """Returns one hash over the result files of `rows` as they lie on the disk."""
     paths = {row.run_id: layout.run(row.run_id).result for row in rows}
     return files.sha256(
         files.canonical({run_id: files.sha256_file(path) for run_id, path in paths.items() if path.is_file()})
@@ -310,6 +333,6 @@ def results_sha256(layout: Layout, rows: Iterable[Row]) -> str:
 
 
 def write_tables(spec: Campaign, texts: dict[str, str]) -> None:
-    """Puts summaries into the campaign's summary folder."""
+    """Writes the summaries `texts`, file name -> text, into the campaign's summary folder."""
     for name, text in texts.items():
         files.write_text(spec.layout.summary / name, text)

@@ -1,4 +1,4 @@
-"""What results.md tells of a campaign beside its table: totals, the settings of each row, tasks in words."""
+"""Makes the parts of results.md beside its table: totals, the settings of each row, tasks in words."""
 
 import re
 import shlex
@@ -16,12 +16,12 @@ from ..preflight import feature, simulator
 from . import collect
 from .collect import EvalRunResult
 
-SCENE = re.compile(r"^[A-Z_]+SCENE\d+_")  # what LIBERO's longer suites put before the words of a task
+SCENE = re.compile(r"^[A-Z_]+SCENE\d+_")  # the prefix that LIBERO's longer suites put before the words of a task
 
 
 @dataclass(frozen=True)
 class Total:
-    """The episodes of one policy in one suite, over all rows that passed but the baseline."""
+    """The episodes of one policy in one suite, summed over all rows that passed except the baseline."""
 
     policy_path: str
     suite: str
@@ -33,7 +33,7 @@ class Total:
 
 
 def totals(campaign: Campaign, results: Sequence[EvalRunResult]) -> list[Total]:
-    """A total for each policy and suite that has episodes, in the order of their names."""
+    """Returns a total for each policy and suite with episodes, in the order of their names."""
     tasks = {row.run_id: campaign.task_ids(row) for row in campaign.compared}
     counted = [each for each in results if each.status == "pass" and each.run_id in tasks]
     ordered = sorted(counted, key=_policy_and_suite)
@@ -52,7 +52,7 @@ def _total(tasks: Mapping[str, Sequence[int]], policy_path: str, suite: str, gro
 
 
 def rows(campaign: Campaign, manifests: Sequence[Json]) -> list[dict[str, Any]]:
-    """How each row that ran was played, by its manifest, and what it has to reach."""
+    """Returns how each row that ran was played, by its manifest, and what the row has to reach."""
     known = {row.run_id: row for row in campaign.enabled}
     return [_row(campaign, known[manifest["run_id"]], manifest) for manifest in manifests]
 
@@ -87,7 +87,7 @@ def _words(values: Mapping[str, Any]) -> str:
 
 
 def tasks(campaign: Campaign) -> dict[str, dict[int, str]]:
-    """Suite -> LIBERO task -> what the robot is told, for each task that an enabled row evaluates."""
+    """Returns suite -> LIBERO task -> the robot's instruction, for each task that an enabled row evaluates."""
     found: dict[str, dict[int, str]] = {}
     for row in campaign.enabled:
         known = found.setdefault(row.task_suite, {})
@@ -96,6 +96,9 @@ def tasks(campaign: Campaign) -> dict[str, dict[int, str]]:
 
 
 def task_in_words(suite: str, task: int) -> str:
-    """What a policy is told of a LIBERO task: its name in words (libero/benchmark, grab_language_from_filename)."""
+    """Returns the instruction that a policy gets for a LIBERO task.
+
+    The instruction is the task's name in words (libero/benchmark, grab_language_from_filename).
+    """
     name = simulator.table()["suites"][suite][str(task)]["name"]
     return SCENE.sub("", name).replace("_", " ")

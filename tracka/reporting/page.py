@@ -1,4 +1,4 @@
-"""Pages made from the templates in `templates/`."""
+"""Makes pages from the templates in `templates/`."""
 
 import shlex
 from collections.abc import Callable, Mapping
@@ -10,7 +10,10 @@ from ..core import markup
 
 
 def render(name: str, facts: Mapping[str, Any], **filters: Callable[..., str]) -> str:
-    """The template `name` filled in. A fact that it asks for and that is not there is an error, never a gap."""
+    """Returns the template `name` filled in with `facts`.
+
+    Raises jinja2.UndefinedError where the template asks for a fact that is missing, so that no page has a gap.
+    """
     from jinja2 import Environment, StrictUndefined
 
     template = resources.files(__package__).joinpath("templates", name).read_text()

@@ -1,7 +1,7 @@
-"""The pages on which people follow a campaign: `plan.md`, `todo/NAME.md` and `todo/TODO.md`.
+"""Keeps the pages on which people follow a campaign: `plan.md`, `todo/NAME.md` and `todo/TODO.md`.
 
-Guarantees: the box of a phase says what its last handoff said; a progress line is added when that changes and no
-line is ever rewritten; the box in TODO.md is ticked after everything else, and falls when a phase does not pass.
+Guarantees: the box of a phase says what its last handoff said; a progress line is added when that status changes, and
+no line is ever rewritten; the box in TODO.md is ticked last of all, and is cleared when a phase does not pass.
 """
 
 import re
@@ -16,7 +16,7 @@ from ..core.errors import Finding
 from ..core.files import Json
 from . import page
 
-# What completes a phase. By the plan, preflight is complete with a blocker that is on record.
+# The statuses that complete a phase. By the plan, preflight is also complete with a blocker that is on record.
 COMPLETE = dict.fromkeys(PHASES, ("pass",)) | {"phase2": ("pass", "blocked")}
 BOX = r"^(?P<head>[-*] \[)[ xX](?P<tail>\] {what})"
 LINE = re.compile(r"^- \S+Z \| phase=(?P<phase>phase\d) \| owner=[^|]* \| status=(?P<status>\w+) \|", re.MULTILINE)
@@ -24,7 +24,7 @@ HEADING = "## Progress"
 
 
 def ensure(layout: Layout) -> None:
-    """Writes those of the three pages that are missing."""
+    """Writes those of the three pages that are missing, and adds the campaign's line to TODO.md if it is not there."""
     facts = {"name": layout.root.name, "folder": layout.shown}
     for path, template in {layout.plan: "plan.md.j2", layout.todo: "todo.md.j2"}.items():
         if not path.exists():
@@ -35,22 +35,27 @@ def ensure(layout: Layout) -> None:
 
 
 def _entry(layout: Layout) -> str:
-    """The campaign's line in TODO.md."""
+    """Returns the campaign's line in TODO.md."""
     name = layout.root.name
     return f"- [ ] [{name}]({name}.md): every acceptance criterion of `{layout.shown}/plan.md` holds\n"
 
 
 def _write(path: Path, text: str) -> None:
-    """A new page is as open as the campaign's folder: these are shared, unlike artifacts."""
+    """Writes a page; a new page gets the permissions of the campaign's folder.
+
+    Pages are shared, unlike artifacts.
+    """
     with files.as_open_as(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(files.redacted(text), encoding="utf-8")
 
 
 def record(layout: Layout, handoff: Json, before: Json, voided: Iterable[str], owner: str) -> None:
-    """Puts a new handoff on the pages: its box and, if its status differs from `before`, a line.
+    """Records a new handoff on plan.md and todo/NAME.md: sets the phase's box and adds a progress line.
 
-    `voided` are the later phases whose handoffs it took away.
+    The line is added if the status differs from the phase's handoff before (`before`), or from the page's last line on
+    the phase. The boxes of `voided`, the later phases whose handoffs the new one took away, are cleared. `owner` is the
+    name in the line. A status other than pass also clears the campaign's box in TODO.md.
     """
     ensure(layout)
     phase, status = handoff["phase"], handoff["status"]
@@ -69,7 +74,7 @@ def record(layout: Layout, handoff: Json, before: Json, voided: Iterable[str], o
 
 
 def close(layout: Layout, accepted: bool) -> None:
-    """Ticks the campaign's box in TODO.md, or takes the tick away."""
+    """Ticks the campaign's box in TODO.md if the campaign is `accepted`, and clears the box otherwise."""
     ensure(layout)
     text = files.read_text(layout.todo_list)
     _write(layout.todo_list, _set_box(text, _own_box(layout), accepted))
@@ -94,7 +99,7 @@ def _set_box(text: str, what: str, done: bool) -> str:
 
 
 def _box(text: str, what: str) -> bool | None:
-    """Whether the box is ticked; None where there is none."""
+    """Returns whether the box is ticked; None where the page has no such box."""
     found = re.search(BOX.replace("{what}", what), text, re.MULTILINE)
     return None if found is None else found[0][len(found["head"])] != " "
 
@@ -104,14 +109,14 @@ def _last_status(text: str, phase: str) -> str | None:
 
 
 def _line(layout: Layout, handoff: Json, owner: str, action: str) -> str:
-    """One progress line, by the plan's template."""
+    """Returns one progress line, in the form of the plan's template."""
     marker = f"{layout.shown}/{layout.relative(layout.handoff(handoff['phase']))}"
     words = [f"phase={handoff['phase']}", f"owner={_plain(owner)}", f"status={handoff['status']}", f"marker={marker}"]
     return " | ".join([f"- {handoff['generated_at_utc']}", *words, f"next={action}"])
 
 
 def _appended(text: str, line: str) -> str:
-    """`text` with `line` at the end of its section Progress, which is made where there is none."""
+    """Returns `text` with `line` at the end of its section Progress, which is added where it is missing."""
     if not re.search(rf"^{HEADING}\s*$", text, re.MULTILINE):
         text = f"{text.rstrip()}\n\n{HEADING}\n\n"
     start = [*re.finditer(rf"^{HEADING}\s*$", text, re.MULTILINE)][-1].end()
@@ -135,16 +140,19 @@ def _next_action(layout: Layout, handoff: Json) -> str:
 
 
 def _plain(text: str, most: int = 160) -> str:
-    """One line without the template's separator."""
+    """Returns `text` as one line without the template's separator, cut after `most` characters."""
     line = markup.line(text).replace("|", "/") or "unknown"
     return markup.cell(line if len(line) <= most else f"{line[:most]}...")
 
 
 def findings(campaign: Campaign, phases: Iterable[str]) -> Iterator[Finding]:
-    """Where the pages do not tell what the handoffs of `phases` say: warnings, for the pages are people's."""
+    """Yields a warning where the pages do not show what the handoffs of `phases` say.
+
+    These findings are only warnings, since the pages belong to people.
+    """
     layout = campaign.layout
     handoffs = {phase: files.read_or_empty(layout.handoff(phase)) for phase in PHASES}
-    # One that is missing is an error elsewhere; a renamed campaign has its todo under the name it had.
+    # A missing page is reported as an error elsewhere; a renamed campaign has its todo page under its old name.
     for path in filter(Path.exists, (layout.plan, layout.todo)):
         text = files.read_text(path)
         for phase in phases:

@@ -1,4 +1,7 @@
-"""Closure: `runbook.md`, the commands that ran, and `results.md`, what came out, made from artifacts alone."""
+"""Writes the pages that close a campaign, from artifacts alone.
+
+`runbook.md` has the commands that ran, `results.md` has what came of them.
+"""
 
 import re
 import shlex
@@ -19,7 +22,7 @@ from .collect import EvalRunResult
 
 
 def write(campaign: Campaign) -> None:
-    """Writes both pages of the campaign."""
+    """Writes runbook.md and results.md of the campaign."""
     facts = _facts(campaign) | {"generated_at_utc": files.utc_now()}
     runbook = page.render("runbook.md.j2", facts | _commands(campaign, list(facts["failures"])), replay=replay)
     files.write_text(campaign.layout.runbook, runbook)
@@ -27,7 +30,10 @@ def write(campaign: Campaign) -> None:
 
 
 def results_as(campaign: Campaign, text: str) -> str:
-    """results.md as the artifacts have it now, but with the time and the place at which `text` was made."""
+    """Returns results.md as the artifacts give it now, but with the name, time and folder that stand in `text`.
+
+    `text` is an earlier results.md, which can then be compared.
+    """
     head = r"# Results of (?P<name>.*)\n\nMade by Track A at (?P<generated_at_utc>\S+) from `(?P<folder>.*)/artifacts`"
     found = re.match(head, text)
     made = found.groupdict() if found else {"generated_at_utc": ""}
@@ -35,7 +41,7 @@ def results_as(campaign: Campaign, text: str) -> str:
 
 
 def _facts(campaign: Campaign) -> dict[str, Any]:
-    """What both pages tell, but for the time at which they are made."""
+    """Returns the facts on both pages, except the time at which they are made."""
     found, ran = enabled_results(campaign), manifests(campaign)
     preflight = schema.read_or_empty("preflight", campaign.layout.preflight_report)
     return {
@@ -58,7 +64,7 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
 
 
 def _commands(campaign: Campaign, failed: Sequence[str]) -> dict[str, Any]:
-    """What the runbook tells beside: host, commands and disk, for which the whole artifacts are walked."""
+    """Returns the facts that only the runbook has: host, commands and disk use. All artifacts are walked for them."""
     folder = campaign.layout.preflight
     return {
         "preflight": files.read_or_empty(campaign.layout.preflight_report),
@@ -72,13 +78,16 @@ def _commands(campaign: Campaign, failed: Sequence[str]) -> dict[str, Any]:
 
 
 def enabled_results(campaign: Campaign) -> list[EvalRunResult]:
-    """The results of the enabled rows, in the matrix's order: what the pages show."""
+    """Returns the results of the enabled rows in the order of the matrix, as the pages show them."""
     enabled = {row.run_id for row in campaign.enabled}
     return [result for result in collect.campaign_results(campaign) if result.run_id in enabled]
 
 
 def replay(manifest: Json) -> str:
-    """One shell line that runs what ran, but into a folder of its own: evidence stays as it is."""
+    """Returns one shell line that runs a manifest's command again.
+
+    The new output goes into a folder of its own, so that the evidence stays as it is.
+    """
     environ = [f"{name}={value}" for name, value in manifest["env"].items() if name in environment.NEEDED]
     elsewhere = f"--output_dir=replays/{manifest['run_id']}"
     argv = [elsewhere if word.startswith("--output_dir=") else word for word in manifest["command"]]
@@ -95,19 +104,19 @@ def _sweep(campaign: Campaign, run_ids: Sequence[str]) -> str:
 
 
 def _megabytes(layout: Layout) -> dict[str, float]:
-    """What the artifacts take, files with several names counted once, and the videos among them."""
+    """Returns the megabytes that all artifacts take, and the videos among them; files with several names count once."""
     sizes = {(path.stat().st_ino, path.suffix): path.stat().st_size for path in files.walk_files(layout.artifacts)}
     videos = sum(size for (_, suffix), size in sizes.items() if suffix == ".mp4")
     return {"all": sum(sizes.values()) / 1e6, "videos": videos / 1e6}
 
 
 def manifests(campaign: Campaign) -> list[Json]:
-    """The sound manifests of the enabled rows that have run, in the matrix's order."""
+    """Returns the valid manifests of the enabled rows that have run, in the order of the matrix."""
     paths = [campaign.layout.run(row.run_id).manifest for row in campaign.enabled]
     return [manifest for path in paths if (manifest := schema.read_or_empty("run_manifest", path))]
 
 
 def _checkpoints(manifests: list[Json]) -> list[Json]:
-    """The different checkpoints that ran, each once."""
+    """Returns the different checkpoints that ran, each once."""
     found = [manifest["checkpoint"] for manifest in manifests]
     return list({point["tree_sha256"]: point for point in found}.values())

@@ -1,4 +1,4 @@
-"""The verdict on a campaign in words: accepted, or what keeps it from being that."""
+"""Puts the verdict on a campaign into words: accepted, or what keeps the campaign from being accepted."""
 
 from ..campaign.campaign import Campaign
 from ..core.errors import some
@@ -8,7 +8,10 @@ NO_THRESHOLD = "complete, no threshold set"
 
 
 def words(campaign: Campaign, accepted: bool) -> str:
-    """The verdict, where `accepted` says whether every gate passed and the strict validation found nothing."""
+    """Returns the verdict in words.
+
+    `accepted` says whether every gate passed and the strict validation found nothing.
+    """
     results = [run.read_result(campaign.layout, row.run_id) for row in campaign.enabled]
     if any(result and result["invalid"] for result in results):
         return "invalid: the simulator is not the benchmark's"
@@ -21,7 +24,7 @@ def words(campaign: Campaign, accepted: bool) -> str:
 
 
 def threshold(campaign: Campaign) -> str:
-    """What the rows have to reach, in one sentence."""
+    """Returns what the rows have to reach, in words."""
     rates = sorted({campaign.threshold(row) for row in campaign.compared if campaign.threshold(row) > 0})
     parts = [f"a success rate of at least {' or '.join(f'{100 * rate:g}%' for rate in rates)}"] if rates else []
     parts += ["known answers, to the episode"] if campaign.known_answers else []
@@ -33,5 +36,5 @@ def threshold(campaign: Campaign) -> str:
 
 
 def _unjudged(campaign: Campaign) -> list[str]:
-    """The rows of which nothing says what they have to reach."""
+    """Returns the run ids of the compared rows for which nothing says what they have to reach."""
     return [row.run_id for row in campaign.compared if not campaign.is_judged(row)]

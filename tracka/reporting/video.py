@@ -1,28 +1,35 @@
-"""Whether a video plays, and whether there is anything to be seen on it."""
+"""Checks whether a video plays, and whether it shows a picture."""
 
 import contextlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-PLAIN = 2.0  # deviation of a frame's brightness, of 255, below which it shows one colour; LIBERO's frames have 40 to 60
+# A frame shows one colour if the standard deviation of its brightness, 0 to 255, is below this: LIBERO's have 40 to 60.
+PLAIN = 2.0
 
 
 @dataclass(frozen=True)
 class Video:
-    """What can be decoded of a file: the number of its frames, and whether each of them shows one colour."""
+    """What can be decoded from a file: the number of its frames, and whether each of them shows one colour."""
 
     frames: int = 0
     plain: bool = False
 
 
 def frame_count(path: Path) -> int:
-    """The frames that can be decoded from the first stream of `path`; 0 where it is missing or broken."""
+    """Returns the number of frames that can be decoded from the first video stream of `path`.
+
+    The number is 0 where the file is missing or broken from its beginning.
+    """
     return look(path).frames
 
 
 def look(path: Path) -> Video:
-    """What can be decoded from the first stream of `path`; nothing where it is missing or broken."""
+    """Returns what can be decoded from the first video stream of `path`.
+
+    A file that is missing or broken from its beginning gives an empty Video.
+    """
     try:
         status = path.stat()
     except OSError:
@@ -32,7 +39,7 @@ def look(path: Path) -> Video:
 
 @cache
 def _decoded(path: Path, size: int, changed: int) -> Video:
-    """The same for one state of the file: handoff and verdict ask again in the same process."""
+    """Decodes one state of the file only once, since handoff and verdict ask again in the same process."""
     import av
     import numpy as np
 
@@ -40,6 +47,6 @@ def _decoded(path: Path, size: int, changed: int) -> Video:
     with contextlib.suppress(OSError, av.FFmpegError, IndexError), av.open(str(path)) as container:
         for frame in container.decode(video=0):
             count += 1
-            if plain:  # one frame with a picture settles it, so most frames are only counted
+            if plain:  # one frame with a picture is enough, so most frames are only counted
                 plain = float(np.std(frame.to_ndarray(format="gray"))) < PLAIN
     return Video(count, plain and count > 0)
