@@ -197,6 +197,27 @@ def test_a_retry_with_a_smaller_batch_is_proven_at_that_size_or_not_at_all(resid
     assert plan(resident).unproven is None and plan(resident).retry(2).unproven is not None
 
 
+def test_a_row_of_fewer_episodes_than_its_batch_proves_no_row_that_fills_it(resident: Made) -> None:
+    spec, host = resident.spec, run.load_host(resident.layout)
+    few = replace(spec.row("baseline_b1_e2"), batch_size=10)
+    full = replace(spec.row("wide_b4_e4"), batch_size=10, n_episodes=50)
+    campaign = replace(spec, rows=(few, full))
+    assert [(row.run_id, row.n_episodes) for row in parity.subjects(campaign)] == [(few.run_id, 2), (full.run_id, 11)]
+    keys = {row.run_id: run.plan_row(campaign, row, host).proof_key for row in campaign.rows}
+    assert len(set(keys.values())) == 2
+    (_, subject) = parity.subjects(campaign)
+    assert run.plan_row(campaign, subject, host).proof_key == keys[full.run_id]
+
+
+def test_more_episodes_of_a_proof_are_played_in_the_same_batches(resident: Made) -> None:
+    spec = resident.spec
+    few = replace(spec.row("baseline_b1_e2"), batch_size=10)
+    asked = run.plan_row(replace(spec, rows=(few,)), few, run.load_host(resident.layout))
+    wider = parity._wide(asked)
+    assert wider and (wider.row.n_episodes, wider.batch_size) == (parity.WIDE, 2)
+    assert wider.proof_key == asked.proof_key
+
+
 def gates_of_phase_3(made: Made) -> list[str]:
     listed = made.pytest("--collect-only", "-q", "-m", "phase3").stdout
     return [line.split("::")[1] for line in listed.splitlines() if "::" in line]

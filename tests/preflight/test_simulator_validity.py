@@ -1,6 +1,7 @@
 """Whether the simulator is the benchmark's: what a settle probe finds, and what follows for rows and verdict."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -48,6 +49,13 @@ def moved(monkeypatch: pytest.MonkeyPatch, change: Callable[[Json], None]) -> No
 
 
 # what the probe finds
+
+
+def test_a_place_that_is_no_number_is_the_largest_error_wherever_it_stands() -> None:
+    here, nowhere = [[0.0, 0.0, 0.0]], [[math.nan, 0.0, 0.0]]
+    for found in ({"a": here, "b": nowhere}, {"b": nowhere, "a": here}):
+        assert math.isnan(simulator.error(found, {"a": [[0.0, 0.0, 1.0]], "b": here}))
+    assert simulator.error({"a": here}, {"b": here}) == math.inf
 
 
 def test_a_simulator_whose_objects_are_where_the_table_says_passes(made: Made) -> None:

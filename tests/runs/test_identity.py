@@ -16,9 +16,9 @@ import pytest
 from campaigns import Made
 from contracts_page import table, words
 
-from tracka.core import errors, files
+from tracka.core import digest, errors, files
 from tracka.core.files import Json
-from tracka.engines import software
+from tracka.engines import codebase, software
 from tracka.execution import environment, gpu
 from tracka.runs import identity, run
 
@@ -130,8 +130,9 @@ def test_a_package_that_is_used_where_it_is_installed_counts_once_it_is(passed: 
     assert f"packages: {name} 3.0 instead of -" in refusal(passed)
 
 
-def test_what_a_plug_in_asks_for_counts_like_what_lerobot_asks_for(passed: Made) -> None:
-    install(passed.root / SITE, "lerobot_policy_other", "1.0", editable(passed.root / "checkout"), "some.Thing>=1")
+@pytest.mark.parametrize("needs", ["some.Thing>=1", 'some_thing; os_name ~= "posix"', "some_thing; no marker"])
+def test_what_a_plug_in_asks_for_counts_like_what_lerobot_asks_for(passed: Made, needs: str) -> None:
+    install(passed.root / SITE, "lerobot_policy_other", "1.0", editable(passed.root / "checkout"), needs)
     install(passed.root / SITE, "some_thing", "1.5")
     assert "packages: some-thing 1.5 instead of -" in refusal(passed)
 
@@ -217,6 +218,14 @@ def test_a_dirty_checkout_that_is_edited_a_second_time_asks_for_a_new_run_again(
         assert "code: lerobot-policy-other" in refusal(passed)
         again = passed.run_row(ROW, run.Policy(resume=True, allow_overwrite=True))
         assert (again["status"], again["attempt"]) == ("pass", number)
+
+
+def test_a_folder_that_links_to_itself_is_read_once(passed: Made, tmp_path: Path) -> None:
+    files.write_text(tmp_path / "package/part.py", "x = 1\n")
+    before = digest.of_kind(tmp_path / "package", codebase.PACKAGE)
+    (tmp_path / "package/again").symlink_to(".")
+    (tmp_path / "package/part2.py").symlink_to("part2.py")
+    assert digest.of_kind(tmp_path / "package", codebase.PACKAGE) == before
 
 
 def test_results_and_hidden_files_of_a_checkout_are_none_of_its_code(passed: Made) -> None:

@@ -297,6 +297,15 @@ def test_allowed_to_overwrite_it_runs_again_beside_the_old_attempt(ready: Made, 
     assert ready.evidence(ROW) == []
 
 
+def test_a_retry_halves_the_batch_that_was_played_not_the_one_that_was_asked_for(ready: Made) -> None:
+    ready.behave(**{WIDE: ["oom", "ok:1"]})
+    spec = ready.spec
+    row = replace(spec.row(WIDE), n_episodes=2)  # of a batch of 4
+    assert run.run_row(spec, row, run.load_host(ready.layout))["status"] == "pass"
+    folder = ready.layout.run(WIDE)
+    assert [files.read_json(folder.attempt(number).manifest)["batch_size"] for number in (1, 2)] == [4, 1]
+
+
 def test_a_longer_timeout_is_no_other_input(ready: Made) -> None:
     ready.run_row(ROW)
     ready.configure(f"[rows.{ROW}]\ntimeout_secs = 99")

@@ -7,6 +7,7 @@ fail on the download.
 import os
 import re
 import urllib.request
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def fetch(name: str) -> Path:
     try:
         with urllib.request.urlopen(address, timeout=60) as answer, files.as_open_as(path.parent):
             files.write_atomic(path, answer.read())
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         what = f"{path} is not there and {address} cannot be reached ({error})"
         raise Unresolved(
             "unreachable", Finding(name, what, f"Copy the file there from another host, {NULL}")

@@ -275,8 +275,8 @@ def _git_hash(path: Path) -> str:
 
 def _shards(folder: Path) -> list[str]:
     """Returns the names of the files over which weights are spread, from their index files."""
-    maps = [files.read_or_empty(index).get("weight_map") or {} for index in sorted(folder.glob("*.index.json"))]
-    return sorted({str(name) for each in maps for name in each.values()})
+    maps = [files.read_or_empty(index).get("weight_map") for index in sorted(folder.glob("*.index.json"))]
+    return sorted({str(name) for each in maps if isinstance(each, dict) for name in each.values()})
 
 
 def _has(folder: Path, pattern: str) -> bool:

@@ -57,7 +57,7 @@ def of_kind(place: Path, kind: Kind) -> str:
     """
     if place.is_file():
         return of_file(place)
-    stamps = dict(_stamps(str(place), "", kind, frozenset()))
+    stamps = dict(_stamps(str(place), "", kind, frozenset({_inode(place.stat())} if place.is_dir() else ())))
     if (known := _kinds.get((place, kind))) and known[0] == stamps:
         return known[1]
     digests = _digests(place, stamps, _store(f"{place} {kind}"))
@@ -103,12 +103,15 @@ def _stamps(place: str, below: str, kind: Kind, above: frozenset[tuple[int, int]
             continue
         with contextlib.suppress(OSError):  # a broken link, or a link to itself
             if entry.is_dir(follow_symlinks=kind.follows_links):
-                status = entry.stat()
-                inode = (status.st_dev, status.st_ino)
+                inode = _inode(entry.stat())
                 if inode not in above:
                     yield from _stamps(place, f"{below}{entry.name}/", kind, above | {inode})
             elif entry.name.endswith(kind.suffixes) and entry.is_file():
                 yield f"{below}{entry.name}", stamp(entry.stat())
+
+
+def _inode(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def _is_environment(names: set[str]) -> bool:

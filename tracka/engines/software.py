@@ -156,11 +156,11 @@ def _required(distribution: metadata.Distribution, extra: str) -> Iterator[tuple
 @functools.cache
 def _applies(marker: str | None, extra: str) -> bool:
     """Returns whether a requirement with this marker applies here; a marker that cannot be read applies."""
-    from packaging.markers import InvalidMarker, Marker
+    from packaging.markers import Marker
 
     try:
         return marker is None or Marker(marker).evaluate({"extra": extra})
-    except InvalidMarker:
+    except ValueError:  # of packaging: a marker that is none, or compares what cannot be compared
         return True
 
 

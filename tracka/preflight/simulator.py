@@ -163,7 +163,7 @@ def _fault(record: Json | None, wanted: Json, why: str) -> str:
     if record["poses"].keys() != wanted["poses"].keys():
         return "its scene has other objects than the benchmark's"
     off = {name: error({name: record["poses"][name]}, {name: at}) for name, at in wanted["poses"].items()}
-    worst = max(off, key=lambda name: off[name])
+    worst = max(off, key=lambda name: (math.isnan(off[name]), off[name]))
     tolerance = table()["tolerance"]
     if off[worst] <= tolerance:  # NaN is not within the tolerance
         return ""
@@ -171,9 +171,13 @@ def _fault(record: Json | None, wanted: Json, why: str) -> str:
 
 
 def error(found: Mapping[str, Sequence[Sequence[float]]], wanted: Mapping[str, Sequence[Sequence[float]]]) -> float:
-    """Returns a task's position error: the largest distance of an object from its place in the table, in metres."""
-    return max(
+    """Returns a task's position error: the largest distance of an object from its place in the table, in metres.
+
+    Returns NaN where one of the places is no number, and infinity where the two have no object in common.
+    """
+    distances = (
         math.dist(one, other)
         for name in wanted.keys() & found.keys()
         for one, other in zip(found[name], wanted[name], strict=True)
     )
+    return max(distances, key=lambda distance: (math.isnan(distance), distance), default=math.inf)

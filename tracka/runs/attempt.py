@@ -58,7 +58,7 @@ def _standing_by(plan: Plan, device: Device, command: list[str], environ: dict[s
     if not plan.campaign.is_resident or not plan.campaign.resident.get("standby", True) or plan.host.render_prefix:
         return {}
     environ = {name: value for name, value in environ.items() if name != lease.WORKER}
-    wanted = standby.key(command, environ, plan.load_key, min(plan.batch_size, plan.row.n_episodes))
+    wanted = standby.key(command, environ, plan.load_key, plan.played_batch)
     name = device.uuid or f"cpu-{lease.worker_number()}"
     return standby.ready(name, wanted, plan.campaign.layout.root, environ, device.lock_file)
 

@@ -51,7 +51,8 @@ def _candidates(campaign: Campaign) -> list[Row]:
 
 def _way(campaign: Campaign, row: Row) -> bytes:
     """Returns a key that is equal for rows that ask the same checkpoint in the same way."""
-    return files.canonical([row.policy_path, row.batch_size, asked_of_policy(campaign, row)])
+    batch = min(row.batch_size, row.n_episodes)
+    return files.canonical([row.policy_path, batch, asked_of_policy(campaign, row)])
 
 
 def _short(row: Row) -> Row:
@@ -108,7 +109,8 @@ def _certificate(recordings: Recordings) -> Json:
 def _wide(plan: Plan) -> Plan | None:
     """Returns the plan with WIDE episodes, since outcomes of a few tell nothing; None where it has as many already."""
     row = replace(plan.row, n_episodes=max(plan.row.n_episodes, WIDE))
-    return replace(plan, row=row) if row != plan.row else None
+    # The batch stays as it was played: more episodes would fill a larger one, which other rows are proven by.
+    return replace(plan, row=row, batch_size=plan.played_batch) if row != plan.row else None
 
 
 def _holds(path: Path, key: str) -> bool:

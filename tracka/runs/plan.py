@@ -87,6 +87,11 @@ class Plan:
         return Bounds(self.timeout_secs, self.campaign.grace_secs, self.campaign.log_mib << 20)
 
     @property
+    def played_batch(self) -> int:
+        """Returns how many episodes lerobot-eval plays at a time: a batch is never larger than the row's episodes."""
+        return min(self.batch_size, self.row.n_episodes)
+
+    @property
     def comparable(self) -> bool:
         """Returns whether results compare with the row's other runs: a retry's other batch size changes results."""
         return self.batch_size == self.row.batch_size
@@ -168,7 +173,7 @@ class Plan:
             "host": self.host.fingerprint,
             "backend": self.host.backend,
             **asked_of_policy(self.campaign, self.row),
-            "batch_size": self.batch_size,
+            "batch_size": self.played_batch,
             "resident": {key: value for key, value in self.campaign.resident.items() if key in DECIDING},
             **self._software(),
         }

@@ -192,9 +192,7 @@ def run_row(
             return passed
         marker.ensure_pending_held(layout, row.run_id)
         with lease.hold(row.gpu_id, lease.worker_number(), keep=True) as device:
-            # The row is planned again, since it may have waited for its device for hours.
-            plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
-            return _attempts(plan, device)
+            return _attempts(_planned_again(plan), device)
 
 
 def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
@@ -214,12 +212,24 @@ def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
         raise
 
 
+def _planned_again(plan: Plan) -> Plan:
+    """Returns the plan as of now, since the row may have waited for its device for hours. Call it with the row's lock.
+
+    Raises TrackaError where the checkpoint is refused by now; the row's marker says so before the error is raised.
+    """
+    try:
+        return replace(plan_row(plan.campaign, plan.row, plan.host), retry_index=plan.retry_index)
+    except TrackaError as error:
+        attempt.refuse(plan.campaign.layout, plan.row.run_id, str(error.findings[0]))
+        raise
+
+
 def _attempts(plan: Plan, device: Device) -> Json:
     """Runs the plan and, where a failure allows it, one retry. Returns the last attempt's result."""
     result = attempt.run(plan, device)
     if result["status"] == "pass" or plan.retry_index:
         return result
-    batch_size = failure.next_batch(result["reason"], plan.batch_size)
+    batch_size = failure.next_batch(result["reason"], plan.played_batch)
     return result if batch_size is None else attempt.run(plan.retry(batch_size), device)
 
 
