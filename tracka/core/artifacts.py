@@ -1,0 +1,282 @@
+"""Defines the types of the JSON files of a run: manifest, result, row marker, identity and parity certificate.
+
+The schemas in `schemas/` judge files; these types let mypy check the code that makes and reads the files. A test holds
+that both have the same keys. A value that may hold anything stays `Json`. The files of the host and of the phases are
+in `reports.py`.
+"""
+
+from typing import NotRequired, TypedDict
+
+from .files import Json
+
+
+class Outcome(TypedDict):
+    """How an attempt ended, in its manifest: status and reason as in its result."""
+
+    status: str
+    reason: str | None
+
+
+class ProcessRecord(TypedDict):
+    """A process on a GPU; `memory` is in MiB, or None where the driver does not say."""
+
+    pid: int
+    name: str
+    memory: int | None
+
+
+class CheckpointRecord(TypedDict):
+    """The checkpoint of a run: where it came from, where it lies, and the hash of its content."""
+
+    source: str
+    revision: str | None
+    folder: str
+    tree_sha256: str
+    policy_type: str
+
+
+class Recorded(TypedDict):
+    """The part of a manifest that its row hash stands for."""
+
+    engine: str
+    command: list[str]
+    checkpoint: CheckpointRecord
+    settings: Json
+    versions: dict[str, str]
+
+
+class Manifest(Recorded):
+    """Content of `run_manifest.json` (schema run_manifest): what an attempt is about to run.
+
+    The manifest is written before the launch. Its `outcome` is None until the attempt ends, and stays None in a dry
+    run.
+    """
+
+    schema_version: int
+    tracka_version: str
+    run_id: str
+    attempt: int
+    retry_index: int
+    dry_run: bool
+    cwd: str
+    env: dict[str, str]
+    start_time_utc: str
+    policy_path: str
+    task_suite: str
+    task_ids: list[int]
+    batch_size: int
+    batch_size_requested: int
+    comparable: bool
+    n_episodes: int
+    expected_episodes: int
+    gpu_id: int
+    gpu_uuid: str | None
+    gpu_others: list[ProcessRecord]
+    worker: str
+    seed: int
+    mujoco_gl: str
+    mujoco_gl_requested: str
+    timeout_secs: int
+    n_action_steps: int | None
+    row_hash: str
+    outcome: Outcome | None
+    invalid: str | None
+    unproven: str | None
+    threshold: float
+
+
+class TaskCounts(TypedDict):
+    """The episodes of one LIBERO task, and how many of them succeeded."""
+
+    suite: str
+    task_id: int
+    successes: int
+    episodes: int
+
+
+class Reported(TypedDict):
+    """The part of a result that an evaluation's own files decide; numbers are None where these files lack them."""
+
+    episodes: int | None
+    successes: int | None
+    success_rate: float | None
+    per_task: list[TaskCounts]
+    metrics_source: str | None
+    parser_warnings: list[str]
+
+
+class Result(Reported):
+    """Content of `result.json` (schema result): what came out of an attempt, written after every end, good or bad.
+
+    `files` maps each file that the attempt left to its sha256.
+    """
+
+    schema_version: int
+    run_id: str
+    attempt: int
+    row_hash: str
+    dry_run: bool
+    status: str
+    reason: str | None
+    invalid: str | None
+    unproven: str | None
+    error_message: str | None
+    exit_code: int | None
+    end_time_utc: str
+    duration_sec: float
+    video_path: str | None
+    video_paths: list[str]
+    stdout_log: str
+    stderr_log: str
+    files: dict[str, str]
+
+
+class Step(TypedDict):
+    """One step of a row: its new status, when it got that status, and the number of the attempt."""
+
+    status: str
+    at_utc: str
+    attempt: int
+
+
+class History(TypedDict):
+    """The part of a row marker that no step removes."""
+
+    history: list[Step]
+
+
+class RowMarker(History):
+    """Content of `state/rows/RUN_ID.json` (schema row_marker): where a row stands, with every step in `history`."""
+
+    schema_version: int
+    run_id: str
+    status: str
+    retry_index: int
+    gpu_id: int | None
+    started_at_utc: str | None
+    ended_at_utc: str | None
+    result_path: str | None
+    result_sha256: str | None
+    notes: str
+    reason: str | None
+
+
+class CountsRecord(TypedDict):
+    """The counts of one comparison of two plays, as `comparison.Comparison` has them."""
+
+    episodes: int
+    same: int
+    same_begin: int
+    same_outcome: int
+    reference_successes: int
+    other_successes: int
+    first_chunk: float
+
+
+class Compared(TypedDict):
+    """The part of a parity certificate that its records decide. `repeated` is lerobot-eval compared with itself."""
+
+    compared: CountsRecord
+    repeated: CountsRecord | None
+    differing: list[str]
+
+
+class Verdict(TypedDict):
+    """The part of a parity certificate that follows from its numbers."""
+
+    proven: bool
+    exact: bool
+    evidence: str
+
+
+class Unjudged(Compared):
+    """A parity certificate before its verdict. `files` maps each record beside the certificate to its sha256."""
+
+    schema_version: int
+    generated_at_utc: str
+    key: str
+    run_id: str
+    suite: str
+    tasks: list[int]
+    batch_size: int
+    manner: str
+    fallbacks: list[str]
+    calls_of_several_tasks: int
+    chunk: int
+    reference_secs: float
+    resident_secs: float
+    files: dict[str, str]
+    evidence: str
+
+
+class Certificate(Unjudged):
+    """Content of `parity.json` (schema parity): the same episodes by both engines, compared, with the verdict."""
+
+    proven: bool
+    exact: bool
+
+
+class RowParts(TypedDict):
+    """What the matrix asks for, as a part of the row hash."""
+
+    suite: str
+    task_ids: list[int]
+    batch_size: int
+    n_episodes: int
+    seed: int
+    device: str
+
+
+class ResidentParts(TypedDict):
+    """What else decides the resident engine's outcomes: the hash of its code, and its settings."""
+
+    code: NotRequired[str]
+    settings: NotRequired[Json]
+
+
+class EngineParts(ResidentParts):
+    """The engine, as a part of the row hash; `code` and `settings` are there for the resident engine alone."""
+
+    name: str
+
+
+class SimulatorParts(TypedDict):
+    """The backend that renders, and whether preflight calls the simulator invalid, as a part of the row hash."""
+
+    backend: str
+    invalid: bool
+
+
+class ProgramParts(TypedDict):
+    """lerobot's plug-ins, and the hashes of the files of a program of the campaign's own, as a part of the row hash."""
+
+    plugins: list[str]
+    own: list[str]
+
+
+class SoftwareParts(TypedDict):
+    """The parts of the row hash that say which software plays, and what the policy loads beside its checkpoint."""
+
+    loaded: dict[str, str]
+    program: ProgramParts
+    python: str
+    packages: dict[str, str]
+    code: dict[str, str]
+    environment: dict[str, str]
+
+
+class IdentityParts(SoftwareParts):
+    """The parts of a row hash; docs/contracts.md has what each holds."""
+
+    hash_version: int
+    row: RowParts
+    settings: Json
+    engine: EngineParts
+    checkpoint: str
+    simulator: SimulatorParts
+
+
+class Identity(IdentityParts):
+    """Content of `attempts/K/identity.json` (schema identity): the parts of a result's row hash, written out."""
+
+    schema_version: int
