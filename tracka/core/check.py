@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .errors import TrackaError
+from .reports import CheckRecord
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,17 @@ class Check:
     def subject(self) -> str:
         """Returns what the check is about, such as a policy_path: the part of `name` after a colon, or empty."""
         return self.name.partition(":")[2]
+
+    def record(self) -> CheckRecord:
+        """Returns the check as preflight's report has it."""
+        return {
+            "name": self.name,
+            "status": self.status,
+            "evidence": self.evidence,
+            "remedy": self.remedy,
+            "required": self.required,
+            "seconds": self.seconds,
+        }
 
 
 def answer(name: str, good: bool, evidence: str, remedy: str) -> Check:

@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def write_text(path: Path, text: str) -> None:
     write_atomic(path, redacted(text).encode())
 
 
-def write_json(path: Path, value: Json) -> None:
+def write_json(path: Path, value: Mapping[str, object]) -> None:
     """Writes `value` to `path` whole or not at all, as `pretty` JSON without the secrets of our environment."""
     write_atomic(path, pretty(redacted(value)))
 
@@ -103,7 +103,7 @@ def _redacted(value: Any, secrets: tuple[bytes, ...]) -> Any:
     return [_redacted(item, secrets) for item in value] if isinstance(value, list | tuple) else value
 
 
-def pretty(value: Json) -> bytes:
+def pretty(value: Mapping[str, object]) -> bytes:
     """Returns JSON for people and diffs: indented, with sorted keys. Raises ValueError for NaN and infinity."""
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 

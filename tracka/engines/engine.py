@@ -14,6 +14,7 @@ from typing import Any
 from ..campaign.campaign import EvalSettings
 from ..campaign.matrix import Row
 from ..core import files
+from ..core.artifacts import Reported
 from ..core.errors import Finding, ToolMissing, UsageError
 from ..core.lerobot_facts import INIT_STATES
 
@@ -203,7 +204,7 @@ def inconsistent(told: tuple[int | None, int | None, float | None]) -> Iterator[
         yield f"logs: {100 * rate:g}% of {episodes} episodes is no whole number of them"
 
 
-def reported(metrics: Metrics) -> files.Json:
+def reported(metrics: Metrics) -> Reported:
     """Returns the part of result.json that an evaluation's own files decide."""
     return {
         "episodes": metrics.episodes,

@@ -132,7 +132,7 @@ def last_line(text: str) -> str:
     return (exceptions or lines or ["nothing was printed"])[-1][:500]
 
 
-def next_batch(reason: str, batch_size: int) -> int | None:
+def next_batch(reason: str | None, batch_size: int) -> int | None:
     """Returns the batch size of the one retry; None where no retry helps.
 
     No retry helps where memory ran out at batch 1, where weights are lacking, or where there is no GPU.

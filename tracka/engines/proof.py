@@ -5,12 +5,14 @@ calling the policy and the engine's code that it was made with, and for nothing 
 numbers, no matter what verdict the file holds; a damaged parity certificate counts as none.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..campaign.layout import Layout
 from ..core import digest, files, memo, schema
+from ..core.artifacts import CountsRecord, Verdict
 from ..core.files import Json
 from .comparison import Comparison
 
@@ -43,7 +45,7 @@ def code(names: Sequence[str] = ENGINE) -> str:
     return files.sha256(files.canonical({str(path.relative_to(here)): files.sha256_file(path) for path in modules}))
 
 
-def key(identity: Json) -> str:
+def key(identity: Mapping[str, object]) -> str:
     """Returns the hash of all that a parity certificate holds for: `identity` and the resident engine's code."""
     return files.sha256(files.canonical({"engine_code": code(), **identity}))
 
@@ -70,7 +72,7 @@ def played(path: Path) -> bool:
     return bool(schema.read_or_empty("parity", path).get("compared", {}).get("episodes"))
 
 
-def numbers(found: Comparison) -> Json:
+def numbers(found: Comparison) -> CountsRecord:
     """Returns the counts of a comparison as parity certificates have them."""
     return {
         "episodes": found.episodes,
@@ -96,7 +98,7 @@ class Counts:
     first_chunk: float
 
 
-def verdict(certificate: Json) -> Json:
+def verdict(certificate: Mapping[str, Any]) -> Verdict:
     """Returns the keys `proven`, `exact` and `evidence` of a parity certificate, from its numbers alone.
 
     A certificate without episodes is not proven and keeps its own evidence.

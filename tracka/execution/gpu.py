@@ -13,7 +13,9 @@ from typing import Any
 import psutil
 
 from ..campaign.matrix import AUTO, CPU
+from ..core.artifacts import ProcessRecord
 from ..core.errors import Finding
+from ..core.reports import GpuRecord
 
 PRETEND = "TRACKA_PRETEND_GPUS"  # for tests: the number of GPUs to pretend
 PRETENDED = "GPU-pretended-"  # the beginning of a pretended GPU's UUID
@@ -45,6 +47,10 @@ class Process:
     pid: int
     name: str
     memory: int | None
+
+    def record(self) -> ProcessRecord:
+        """Returns the process as manifests have it."""
+        return {"pid": self.pid, "name": self.name, "memory": self.memory}
 
     def __str__(self) -> str:
         size = "unknown memory" if self.memory is None else f"{self.memory} MiB"
@@ -152,6 +158,17 @@ class State:
     memory_total: int | None
     memory_free: int | None
     processes: tuple[str, ...]
+
+    def record(self) -> GpuRecord:
+        """Returns the state as preflight's report has it."""
+        return {
+            "gpu_id": self.gpu_id,
+            "name": self.name,
+            "uuid": self.uuid,
+            "memory_total": self.memory_total,
+            "memory_free": self.memory_free,
+            "processes": self.processes,
+        }
 
 
 def states(gpus: Sequence[Gpu]) -> tuple[State, ...]:

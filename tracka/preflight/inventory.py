@@ -14,7 +14,7 @@ import psutil
 
 from .. import __version__
 from ..core import files, git, schema
-from ..core.files import Json
+from ..core.reports import EnvSnapshot, HostFacts, SoftwareFacts
 from ..engines import discover, software
 from ..execution import environment, gpu
 from ..install import setup
@@ -56,7 +56,7 @@ def pip_freeze() -> str:
     return "".join(f"{line}\n" for line in sorted(found, key=str.casefold))
 
 
-def env_snapshot() -> Json:
+def env_snapshot() -> EnvSnapshot:
     """Returns what this host and its software are. Hosts with equal fingerprints agree in all that these cover."""
     passed = {name: value for name, value in os.environ.items() if environment.PASSED.fullmatch(name)}
     software, host = _software(), _host()
@@ -74,11 +74,11 @@ def env_snapshot() -> Json:
     }
 
 
-def _software() -> Json:
+def _software() -> SoftwareFacts:
     return {"tracka_version": __version__, "python": sys.version, "versions": software.versions()}
 
 
-def _host() -> Json:
+def _host() -> HostFacts:
     """Returns the facts that stay the same as long as the host does: no free space, no usage, no counters."""
     return {
         "platform": platform.platform(),

@@ -17,6 +17,7 @@ from ..checkpoints.need import Need
 from ..core import digest, files
 from ..core.check import Check, answer, guarded
 from ..core.errors import Finding, TrackaError, some
+from ..core.reports import ResourceRecord
 from ..execution import environment, gpu, process
 from ..execution.process import Bounds
 from ..install import assets
@@ -38,6 +39,19 @@ class Resource:
     files: int = 0
     bytes: int = 0
     sha256: str | None = None
+
+    def record(self) -> ResourceRecord:
+        """Returns the resource as preflight's report has it."""
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "outcome": self.outcome,
+            "commit": self.commit,
+            "folder": self.folder,
+            "files": self.files,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+        }
 
     def __str__(self) -> str:
         return f"{self.folder}, {self.files} files, tree {(self.sha256 or '')[:12]}"

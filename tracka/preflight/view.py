@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ..campaign.campaign import Campaign
 from ..checkpoints import checkpoint, policy
+from ..core.reports import ViewRecord
 from . import feature
 
 
@@ -23,6 +24,18 @@ class View:
     input: str | None
     size: str
     picture: str | None
+
+    def record(self) -> ViewRecord:
+        """Returns the view as preflight's report has it."""
+        return {
+            "policy_path": self.policy_path,
+            "rows": list(self.rows),
+            "camera": self.camera,
+            "key": self.key,
+            "input": self.input,
+            "size": self.size,
+            "picture": self.picture,
+        }
 
 
 def views(spec: Campaign, policy_path: str, pictures: Mapping[str, str]) -> Iterator[View]:
