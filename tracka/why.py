@@ -10,8 +10,8 @@ from pathlib import Path
 from .campaign import campaign
 from .campaign.layout import Layout, RunFolder
 from .core import markup
+from .core.artifacts import IdentityParts
 from .core.errors import Finding, TrackaError, UsageError, short, some
-from .core.files import Json
 from .runs import identity, run
 
 TODAY = "today"
@@ -26,7 +26,7 @@ class Result:
     layout: Layout
 
 
-def compare(root: Path | None, result: str, other: str | None) -> tuple[Json, Json]:
+def compare(root: Path | None, result: str, other: str | None) -> tuple[IdentityParts, IdentityParts]:
     """Returns the identities of a result and of another result, or of what its row would run today.
 
     A result is named by its run id in the campaign at `root`, or by the folder of a run or of an attempt; that folder's
@@ -37,7 +37,7 @@ def compare(root: Path | None, result: str, other: str | None) -> tuple[Json, Js
     return before, _stored(_result(root, other)) if other else _today(one)
 
 
-def table(one: Json, two: Json, names: tuple[str, str], whole: bool = False) -> Iterator[str]:
+def table(one: IdentityParts, two: IdentityParts, names: tuple[str, str], whole: bool = False) -> Iterator[str]:
     """Yields the lines that show two identities side by side: what differs, or with `whole` everything.
 
     The last line counts the parts that differ.
@@ -79,7 +79,7 @@ def _last_attempt(top: RunFolder) -> RunFolder:
     return top.attempt(numbers[-1]) if numbers else top
 
 
-def _stored(result: Result) -> Json:
+def _stored(result: Result) -> IdentityParts:
     if (parts := identity.read(result.folder)) is not None:
         return parts
     if (result.folder.path / identity.NAME).is_file():
@@ -91,7 +91,7 @@ def _stored(result: Result) -> Json:
     raise UsageError(Finding(str(result.folder.path), what, remedy))
 
 
-def _today(result: Result) -> Json:
+def _today(result: Result) -> IdentityParts:
     """Returns the identity of what the row would run today."""
     spec = campaign.load(result.layout.root)
     if result.run_id not in {row.run_id for row in spec.rows}:

@@ -4,10 +4,12 @@ import json
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import files
+from .artifacts import Certificate, Manifest, Result, RowMarker
 from .errors import Finding, UsageError, short
+from .reports import Capabilities, EnvSnapshot, Handoff, PreflightReport
 from .sieve import TYPES, Check, sieve
 
 if TYPE_CHECKING:
@@ -53,11 +55,31 @@ def findings(name: str, value: Any, where: str) -> list[Finding]:
     return [Finding(f"{where}, key {short(error.json_path)}", short(error.message, 200), remedy) for error in ordered]
 
 
-def read(name: str, path: Path) -> files.Json:
+@overload
+def read(name: Literal["run_manifest"], path: Path) -> Manifest: ...
+@overload
+def read(name: Literal["result"], path: Path) -> Result: ...
+@overload
+def read(name: Literal["row_marker"], path: Path) -> RowMarker: ...
+@overload
+def read(name: Literal["parity"], path: Path) -> Certificate: ...
+@overload
+def read(name: Literal["cli_capabilities"], path: Path) -> Capabilities: ...
+@overload
+def read(name: Literal["preflight"], path: Path) -> PreflightReport: ...
+@overload
+def read(name: Literal["env_snapshot"], path: Path) -> EnvSnapshot: ...
+@overload
+def read(name: Literal["handoff"], path: Path) -> Handoff: ...
+def read(name: str, path: Path) -> Any:
     """Returns the JSON object in `path`, which follows the schema `name`.
 
     Raises UsageError with everything that breaks the schema.
     """
+    return _read(name, path)
+
+
+def _read(name: str, path: Path) -> files.Json:
     value = files.read_json(path)
     if broken := findings(name, value, str(path)):
         raise UsageError(broken)
@@ -67,9 +89,20 @@ def read(name: str, path: Path) -> files.Json:
 def read_or_empty(name: str, path: Path) -> files.Json:
     """Returns the JSON object in `path`, or an empty object where `read` would raise UsageError."""
     try:
-        return read(name, path)
+        return _read(name, path)
     except UsageError:
         return {}
+
+
+@overload
+def read_or_none(name: Literal["run_manifest"], path: Path) -> Manifest | None: ...
+@overload
+def read_or_none(name: Literal["result"], path: Path) -> Result | None: ...
+@overload
+def read_or_none(name: Literal["row_marker"], path: Path) -> RowMarker | None: ...
+def read_or_none(name: str, path: Path) -> Any:
+    """Returns the JSON object in `path`, or None where `read` would raise UsageError."""
+    return read_or_empty(name, path) or None
 
 
 def run_schema() -> dict[str, Any]:

@@ -25,7 +25,7 @@ from ..campaign.campaign import Campaign
 from ..checkpoints import checkpoint, trust
 from ..core import digest, files, memo, schema
 from ..core.errors import Finding, ToolMissing, UsageError
-from ..core.files import Json
+from ..core.reports import Capabilities
 from ..execution import environment
 
 PROGRAM = "lerobot-eval"
@@ -57,7 +57,7 @@ def discover(
     policy_types: Sequence[str] = (),
     python: Path = OWN,
     trusted: Sequence[str] = (),
-) -> Json:
+) -> Capabilities:
     """Writes `cli_capabilities.json` and `lerobot_eval_help.txt` into the folder `state` and returns the capabilities.
 
     `executable` is a lerobot-eval of the campaign's own; without it, the lerobot-eval of `python` is asked. Version and
@@ -77,7 +77,7 @@ def discover(
         (state / "cli_capabilities.json").unlink(missing_ok=True)
         raise
     files.write_text(help_file, "\n".join(texts))
-    capabilities: Json = {
+    capabilities: Capabilities = {
         "schema_version": schema.VERSION,
         "lerobot_eval_help_text_path": help_file.name,
         "supported_flags": flags("\n".join(texts)),
@@ -274,7 +274,7 @@ def _ask_for_distributions(python: Path) -> list[Distribution]:
     return [(name, version, origin) for name, version, origin in json.loads(ended.stdout)]
 
 
-def discover_for(campaign: Campaign) -> Json:
+def discover_for(campaign: Campaign) -> Capabilities:
     """Discovers lerobot-eval's flags for a campaign and returns the capabilities.
 
     The campaign's own executable is asked if there is one, for the policy types that the campaign's rows name.

@@ -13,6 +13,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core import files, schema
 from ..core.errors import Finding, TrackaError, UsageError, short, some
+from ..core.reports import PreflightReport
 from ..engines import discover, engine
 from ..preflight import preflight
 from ..reporting import collect, report
@@ -101,7 +102,7 @@ def _preflight_checks(campaign: Campaign) -> Iterator[Finding]:
         yield Finding(f"{path}, key {key}", what, "Run phase 2 again: pytest acceptance -m phase2")
 
 
-def _doubts(campaign: Campaign, report: files.Json) -> Iterator[tuple[str, str]]:
+def _doubts(campaign: Campaign, report: PreflightReport) -> Iterator[tuple[str, str]]:
     """Yields (key, reason) for each value that contradicts a report whose status is pass."""
     for key in ("lerobot_import_ok", "lerobot_eval_help_ok", "policy_resolve_ok"):
         if report[key] is not True:

@@ -3,8 +3,9 @@
 All three are made for the handoff, and made again later to hold the handoff against the disk.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, Layout
@@ -62,7 +63,7 @@ def _capabilities(campaign: Campaign) -> Json:
 
 
 def _baseline(campaign: Campaign) -> Json:
-    result = run.read_result(campaign.layout, campaign.baseline) or {}
+    result: Mapping[str, Any] = run.read_result(campaign.layout, campaign.baseline) or {}
     keys = ("exit_code", "status", "reason", "episodes", "successes", "success_rate")
     sha256 = collect.results_sha256(campaign.layout, [campaign.row(campaign.baseline)])
     return {"run_id": campaign.baseline, **{key: result.get(key) for key in keys}, "results_sha256": sha256}

@@ -5,13 +5,14 @@ lerobot-eval left, its manifest against the matrix. So an edited number is found
 """
 
 import filecmp
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout, RunFolder
 from ..campaign.matrix import Row
 from ..core import files, schema, secret
+from ..core.artifacts import Manifest, Recorded, Result
 from ..core.errors import Finding
 from ..core.files import Json
 from ..engines import engine, proof
@@ -41,7 +42,7 @@ def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
     yield from _as_written(campaign, row, manifest, result)
 
 
-def _as_written(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Iterator[Finding]:
+def _as_written(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
     """Yields a finding where the files are not those that the run left, or have times or a device that no run has."""
     top, state = campaign.layout.run(row.run_id), marker.read(campaign.layout, row.run_id)
     if state is not None:
@@ -53,7 +54,7 @@ def _as_written(campaign: Campaign, row: Row, manifest: Json, result: Json) -> I
     yield from judgement.pretended(campaign, top.manifest, manifest)
 
 
-def _identified(attempt: RunFolder, manifest: Json) -> Iterator[Finding]:
+def _identified(attempt: RunFolder, manifest: Manifest) -> Iterator[Finding]:
     """Yields a finding where the row hash is not that of the identity that the attempt wrote down.
 
     An attempt with an older row hash has no identity and yields nothing.
@@ -67,7 +68,7 @@ def _identified(attempt: RunFolder, manifest: Json) -> Iterator[Finding]:
         yield Finding(str(path), "it is not what the run's row hash is of", AGAIN)
 
 
-def _marker(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Iterator[Finding]:
+def _marker(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
     path = campaign.layout.marker(row.run_id)
     state = marker.read(campaign.layout, row.run_id)
     if state is None:
@@ -87,7 +88,7 @@ def _marker(campaign: Campaign, row: Row, manifest: Json, result: Json) -> Itera
     yield from _differing(f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
 
 
-def _asked(campaign: Campaign, row: Row, manifest: Json) -> Json:
+def _asked(campaign: Campaign, row: Row, manifest: Manifest) -> Json:
     """Returns what the manifest must say for the row in the matrix; a retry may have run with a smaller batch."""
     return {
         "run_id": row.run_id,
@@ -105,7 +106,7 @@ def _asked(campaign: Campaign, row: Row, manifest: Json) -> Json:
     }
 
 
-def _planned(campaign: Campaign, row: Row, manifest: Json) -> Iterator[Finding]:
+def _planned(campaign: Campaign, row: Row, manifest: Manifest) -> Iterator[Finding]:
     """Yields a finding where the manifest's record of what ran is not what its row hash stands for.
 
     A row hash that is not today's is reported by the contract `result`, not here.
@@ -120,7 +121,7 @@ def _planned(campaign: Campaign, row: Row, manifest: Json) -> Iterator[Finding]:
     yield from _differing(where, manifest, {"invalid": attempt.invalid})
 
 
-def _placeless(record: Json) -> Json:
+def _placeless(record: Recorded) -> Json:
     """Returns a record without its places.
 
     The places of checkpoint, program and checkouts may change; what is in them may not.
@@ -136,13 +137,13 @@ def _flags(command: Sequence[str]) -> list[str]:
     return [word for word in command if word.startswith("--") and not word.startswith("--policy.path=")]
 
 
-def _differing(where: str, found: Json, wanted: Json) -> Iterator[Finding]:
+def _differing(where: str, found: Mapping[str, object], wanted: Mapping[str, object]) -> Iterator[Finding]:
     for key, value in files.redacted(wanted).items():
         if found.get(key) != value:
             yield Finding(f"{where}, key {key}", f"it is {found.get(key)!r}, and {value!r} by the other files", AGAIN)
 
 
-def _copies(top: RunFolder, attempt: RunFolder, result: Json) -> Iterator[Finding]:
+def _copies(top: RunFolder, attempt: RunFolder, result: Result) -> Iterator[Finding]:
     """Yields a finding where a file at the top is not that of the last attempt, byte for byte."""
     pairs = [
         (top.manifest, attempt.manifest),
@@ -159,7 +160,7 @@ def _copies(top: RunFolder, attempt: RunFolder, result: Json) -> Iterator[Findin
             yield Finding(str(copy), f"it differs from {original}", AGAIN)
 
 
-def _outcome(layout: Layout, top: RunFolder, manifest: Json, result: Json) -> Iterator[Finding]:
+def _outcome(layout: Layout, top: RunFolder, manifest: Manifest, result: Result) -> Iterator[Finding]:
     """Yields a finding where result and episodes are not what lerobot-eval's own files say."""
     attempt = top.attempt(manifest["attempt"])
     logs = (attempt.stdout, attempt.stderr)

@@ -11,7 +11,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, Layout, phase_before
 from ..core import files, git, schema
 from ..core.errors import UsageError, errors
-from ..core.files import Json
+from ..core.reports import Handoff
 from ..reporting import caveat, collect, progress, report
 from ..runs import run
 from . import delivery, validate
@@ -23,7 +23,7 @@ _SUMMARIES: dict[str, Callable[[Campaign], dict[str, str]]] = {
 }
 
 
-def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Json:
+def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Handoff:
     """Writes the phase's summaries or pages, then its handoff, records it on the campaign's plan, and returns it.
 
     `owner` is the name in the plan's progress line.
@@ -33,7 +33,7 @@ def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Json:
     _write_tables_and_pages(campaign, phase, before)
     status, notes = _status(campaign, phase, before)
     notes += [str(each) for each in caveat.of_phase(campaign, phase) if not (before and before.blocks)]
-    handoff: Json = {
+    handoff: Handoff = {
         "schema_version": schema.VERSION,
         "phase": phase,
         "status": status,

@@ -3,14 +3,15 @@
 Gates, handoffs and `tracka validate` all use this module, so they cannot disagree.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, phase_before
 from ..campaign.matrix import Row
 from ..core import files, memo, schema
 from ..core.errors import Finding, TrackaError, UsageError, collected, errors, some
-from ..core.files import Json
+from ..core.reports import Handoff
 from ..reporting import progress
 from . import delivery
 from .contracts import CONTRACTS
@@ -53,7 +54,7 @@ def validate(campaign: Campaign, phases: Sequence[str] = PHASES, strict: bool = 
     return found if strict else errors(found)
 
 
-def read_handoff(campaign: Campaign, phase: str) -> Json:
+def read_handoff(campaign: Campaign, phase: str) -> Handoff:
     """Returns the phase's handoff. Raises UsageError where the handoff is missing or broken."""
     path = campaign.layout.handoff(phase)
     remedy = f"Run {phase}: pytest acceptance -m {phase}"
@@ -89,7 +90,7 @@ def blockers(campaign: Campaign, phase: str) -> list[Finding]:
     return [] if closes else handoff(campaign, before)
 
 
-def valid_handoff(campaign: Campaign, phase: str) -> Json:
+def valid_handoff(campaign: Campaign, phase: str) -> Mapping[str, Any]:
     """Returns the phase's handoff, or an empty one where `read_handoff` raises UsageError."""
     try:
         return read_handoff(campaign, phase)
@@ -102,7 +103,7 @@ def _in_short(notes: Sequence[str], most: int = 3) -> str:
     return "; ".join(note.rstrip(".") for note in notes[:most]) + rest
 
 
-def _outdated(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
+def _outdated(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
     for name, digest in value["inputs"].items():
         path = campaign.layout.root / name
         if digest and (not path.is_file() or files.sha256_file(path) != digest):
@@ -110,10 +111,13 @@ def _outdated(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
             yield Finding(where, what, f"Run {value['phase']} again: pytest acceptance")
 
 
-def _untold(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
+def _untold(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
     """Yields a finding for files or facts of the phase that its handoff lacks, or states differently from the disk."""
     remedy = f"Run {value['phase']} again: pytest acceptance"
-    there = {"inputs": list(campaign.digests), "outputs": delivery.outputs(campaign, value["phase"])}
+    there: dict[Literal["inputs", "outputs"], list[str]] = {
+        "inputs": list(campaign.digests),
+        "outputs": delivery.outputs(campaign, value["phase"]),
+    }
     for key, wanted in there.items():
         named = frozenset(value[key])
         if missing := [name for name in wanted if name not in named]:
@@ -122,7 +126,7 @@ def _untold(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
         yield Finding(f"{where}, key details", "the artifacts say otherwise", remedy)
 
 
-def _lost(campaign: Campaign, value: Json, where: str) -> Iterator[Finding]:
+def _lost(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
     for name in value["outputs"]:
         if not (campaign.layout.root / name).exists():
             yield Finding(where, f"the output {name} is gone", f"Run {value['phase']} again: pytest acceptance")

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ..campaign import campaign
 from ..campaign.campaign import Campaign
@@ -21,6 +20,7 @@ from ..checkpoints import trust
 from ..core import files, schema
 from ..core.check import Check, answer, guarded
 from ..core.errors import Finding, TrackaError
+from ..core.reports import HostReport, PreflightReport
 from ..engines import discover
 from ..execution import gpu
 from . import host, inventory, linter, model, proposal, rendering, resource, simulator, view
@@ -61,7 +61,7 @@ def config_of(spec: Campaign) -> PreflightConfig:
 
 def run_preflight(
     cfg: PreflightConfig, accept_invalid_sim: bool = False, trusted: Sequence[str] = (), strict: bool = False
-) -> dict[str, Any]:
+) -> PreflightReport:
     """Runs every check and returns the report, which `write_preflight_report` writes to disk.
 
     `accept_invalid_sim` accepts a simulator mismatch, and `strict` turns what the linter finds into errors, as the
@@ -84,15 +84,13 @@ def run_preflight(
         probes = _probes(cfg, spec, rendering.effective(frames))
     checks += compared.result()
     checks += simulator.checks(_suites(cfg, spec), probes, spec.accept_invalid_sim)
-    further = {
+    seen = views(spec, resource.readable(needed), rendering.effective(frames))
+    return {
+        **_report(cfg, _of_rows(cfg, spec, checks), gpus, frames, time.monotonic() - start),
         "invalid_tasks": simulator.invalid(probes),
-        "resources": [vars(item) for item in resources],
-        "views": [
-            vars(each) | {"rows": list(each.rows)}
-            for each in views(spec, resource.readable(needed), rendering.effective(frames))
-        ],
+        "resources": [item.record() for item in resources],
+        "views": [each.record() for each in seen],
     }
-    return _report(cfg, _of_rows(cfg, spec, checks), gpus, frames, time.monotonic() - start) | further
 
 
 def _of_rows(cfg: PreflightConfig, spec: Campaign, checks: Sequence[Check]) -> list[Check]:
@@ -139,7 +137,7 @@ def _suites(cfg: PreflightConfig, spec: Campaign) -> list[str]:
 
 def _report(
     cfg: PreflightConfig, checks: list[Check], gpus: Sequence[gpu.Gpu], frames: list[Frame], seconds: float
-) -> dict[str, Any]:
+) -> HostReport:
     failed = [check for check in checks if check.required and check.status == "fail"]
     good = rendering.effective(frames)
     return {
@@ -147,10 +145,10 @@ def _report(
         "generated_at_utc": files.utc_now(),
         "status": "blocked" if failed else "pass",
         "blocker": "; ".join(f"{check.name}: {check.evidence}" for check in failed) or None,
-        "checks": [vars(check) for check in checks],
+        "checks": [check.record() for check in checks],
         "gpu_count": len(gpus),
         "gpu_names": [item.name for item in gpus],
-        "gpus": [vars(item) for item in gpu.states(gpus)],
+        "gpus": [item.record() for item in gpu.states(gpus)],
         "display_env": os.environ.get("DISPLAY"),
         "mujoco_gl_requested": cfg.mujoco_gl,
         "mujoco_gl_effective": good.backend if good else None,
@@ -177,7 +175,7 @@ def _passed(checks: Sequence[Check], name: str) -> bool:
     return all(check.status == "pass" for check in checks if check.name.split(":")[0] == name and check.required)
 
 
-def write_preflight_report(report: dict[str, Any], out_path: Path) -> None:
+def write_preflight_report(report: PreflightReport, out_path: Path) -> None:
     """Writes the report to `out_path`, which is `preflight.json`, atomically."""
     files.write_json(out_path, report)
 
@@ -207,7 +205,7 @@ def _help(spec: Campaign) -> Check:
     return guarded("lerobot_eval_help", ask)
 
 
-def findings(report: dict[str, Any], where: str) -> list[Finding]:
+def findings(report: PreflightReport, where: str) -> list[Finding]:
     """Returns the required checks of a report that failed, as findings. `where` names the report."""
     return [
         Finding(f"{where}, check {check['name']}", check["evidence"], check["remedy"] or "See its evidence")

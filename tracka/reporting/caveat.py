@@ -6,13 +6,13 @@ in handoffs and in results.md; a strict validation does not count them as findin
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core import files, schema
 from ..core.errors import Finding, TrackaError, some
-from ..core.files import Json
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, INIT_STATES, SUITE_TASKS
 from ..runs import judgement, marker, run
 from . import video
@@ -46,7 +46,7 @@ def of_preflight(campaign: Campaign) -> Iterator[Finding]:
             yield Finding(f"preflight, {check['name']}", what, remedy, warning=True)
 
 
-def _changed_since(campaign: Campaign, check: Json) -> str:
+def _changed_since(campaign: Campaign, check: Mapping[str, Any]) -> str:
     """Returns what to add to the caveat of a refused checkpoint that has changed since preflight looked at it.
 
     Returns an empty string where the checkpoint is the same, and for a warning.
@@ -64,14 +64,16 @@ def _changed_since(campaign: Campaign, check: Json) -> str:
 
 def of_results(campaign: Campaign) -> Iterator[Finding]:
     """Yields results that look like a wrong set-up, and what the resident engine could not do as asked."""
-    results = {row.run_id: run.read_result(campaign.layout, row.run_id) or {} for row in campaign.enabled}
+    results: dict[str, Mapping[str, Any]] = {
+        row.run_id: run.read_result(campaign.layout, row.run_id) or {} for row in campaign.enabled
+    }
     yield from _without_success(campaign, results)
     for row in campaign.enabled:
         yield from _without_pictures(campaign, row, results[row.run_id])
     yield from _fallbacks(campaign, results)
 
 
-def _without_success(campaign: Campaign, results: dict[str, Json]) -> Iterator[Finding]:
+def _without_success(campaign: Campaign, results: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
     """Yields each policy of which every row ran to its end and no episode succeeded.
 
     Rows with an expected outcome (a known answer) are left out, since their failures are known beforehand.
@@ -87,7 +89,7 @@ def _without_success(campaign: Campaign, results: dict[str, Json]) -> Iterator[F
             yield Finding(policy_path, what, USUAL, warning=True)
 
 
-def _without_pictures(campaign: Campaign, row: Row, result: Json) -> Iterator[Finding]:
+def _without_pictures(campaign: Campaign, row: Row, result: Mapping[str, Any]) -> Iterator[Finding]:
     paths = [campaign.layout.root / name for name in result.get("video_paths", ()) if result["status"] == "pass"]
     if plain := [path for path in paths if video.look(path).plain]:
         what = f"{len(plain)} of {len(paths)} videos show one colour, such as {campaign.layout.relative(plain[0])}"
@@ -95,7 +97,7 @@ def _without_pictures(campaign: Campaign, row: Row, result: Json) -> Iterator[Fi
         yield Finding(f"row {row.run_id}", what, remedy, warning=True)
 
 
-def _fallbacks(campaign: Campaign, results: dict[str, Json]) -> Iterator[Finding]:
+def _fallbacks(campaign: Campaign, results: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
     """Yields the slower ways that the resident engine took, each with its reason and the rows in which it was taken."""
     rows_by_reason: dict[str, list[str]] = defaultdict(list)
     for run_id, result in results.items():
@@ -132,7 +134,7 @@ def _of_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
         yield Finding(f"row {row.run_id}", what, HISTORY, warning=True)
 
 
-def _shortfall(manifest: Json, result: Json) -> str:
+def _shortfall(manifest: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """Returns how a run fell short of what its row had to reach when the run began.
 
     Returns an empty string where the run reached it.

@@ -18,7 +18,9 @@ from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
 from ..campaign.matrix import Row
 from ..core import files, markup, schema
+from ..core.artifacts import Manifest, Result
 from ..core.errors import Finding, UsageError
+from ..core.files import Json
 from ..engines import engine
 from ..execution import gpu
 from ..runs import answer, judgement, marker, run
@@ -60,12 +62,12 @@ class EvalRunResult:
     engine: str = ""  # the engine that played the episodes
 
 
-def load_run_manifest(path: Path) -> dict[str, Any]:
+def load_run_manifest(path: Path) -> Manifest:
     """Returns the manifest in the file `path`. Raises UsageError that names every missing or wrong key."""
     return schema.read("run_manifest", path)
 
 
-def load_result(path: Path) -> dict[str, Any]:
+def load_result(path: Path) -> Result:
     """Returns the result in the file `path`. Raises UsageError that names every missing or wrong key."""
     return schema.read("result", path)
 
@@ -109,9 +111,10 @@ def _row_result(layout: Layout, row: Row) -> EvalRunResult:
     result = _other_result(layout, row.run_id)
     if result is not None:
         return result
-    state = marker.read(layout, row.run_id) or {"status": "pending", "reason": None}
-    status = "pending" if state["status"] == "pass" else state["status"]  # a pass without its result does not count
-    reason = "not_run" if status == "pending" else state["reason"] or "interrupted"
+    state = marker.read(layout, row.run_id)
+    last, why = (state["status"], state["reason"]) if state else ("pending", None)
+    status = "pending" if last == "pass" else last  # a pass without its result does not count
+    reason = "not_run" if status == "pending" else why or "interrupted"
     folder = layout.run(row.run_id)
     return EvalRunResult(
         run_id=row.run_id,
@@ -142,7 +145,7 @@ def _other_result(layout: Layout, run_id: str) -> EvalRunResult | None:
     return _line(manifest, result)
 
 
-def _line(manifest: dict[str, Any], result: dict[str, Any]) -> EvalRunResult:
+def _line(manifest: Json, result: Result) -> EvalRunResult:
     episodes, successes = result["episodes"], result["successes"]
     return EvalRunResult(
         **{key: manifest[key] for key in ("run_id", "task_suite", "batch_size", "n_episodes", "gpu_id")},
@@ -150,7 +153,12 @@ def _line(manifest: dict[str, Any], result: dict[str, Any]) -> EvalRunResult:
         successes=successes,
         failures=None if episodes is None or successes is None else episodes - successes,
         exit_code=NO_EXIT if result["exit_code"] is None else result["exit_code"],
-        **{key: result[key] for key in ("status", "stdout_log", "stderr_log", "video_path", "episodes", "reason")},
+        status=result["status"],
+        stdout_log=result["stdout_log"],
+        stderr_log=result["stderr_log"],
+        video_path=result["video_path"],
+        episodes=episodes,
+        reason=result["reason"],
         **{key: manifest[key] for key in ("policy_path", "mujoco_gl", "seed", "comparable")},
         duration_sec=result["duration_sec"],
         invalid=result["invalid"],

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
-from ..core.files import Json
+from ..core.artifacts import Manifest
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE
 from ..engines import engine
 from ..preflight import feature, simulator
@@ -51,19 +51,25 @@ def _total(tasks: Mapping[str, Sequence[int]], policy_path: str, suite: str, gro
     return Total(policy_path, suite, len(group), len(evaluated), episodes, successes, rate)
 
 
-def rows(campaign: Campaign, manifests: Sequence[Json]) -> list[dict[str, Any]]:
+def rows(campaign: Campaign, manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
     """Returns how each row that ran was played, by its manifest, and what the row has to reach."""
     known = {row.run_id: row for row in campaign.enabled}
     return [_row(campaign, known[manifest["run_id"]], manifest) for manifest in manifests]
 
 
-def _row(campaign: Campaign, row: Row, manifest: Json) -> dict[str, Any]:
+def _row(campaign: Campaign, row: Row, manifest: Manifest) -> dict[str, Any]:
     settings = manifest["settings"]
     sides = (settings.get(f"observation_{side}", FRAME_SIDE) for side in ("height", "width"))
     videos = campaign.layout.run(row.run_id).attempt(manifest["attempt"]).output / "videos"
-    kept = ("run_id", "policy_path", "task_ids", "batch_size", "seed", "engine", "mujoco_gl", "comparable")
     return {
-        **{key: manifest[key] for key in kept},
+        "run_id": manifest["run_id"],
+        "policy_path": manifest["policy_path"],
+        "task_ids": manifest["task_ids"],
+        "batch_size": manifest["batch_size"],
+        "seed": manifest["seed"],
+        "engine": manifest["engine"],
+        "mujoco_gl": manifest["mujoco_gl"],
+        "comparable": manifest["comparable"],
         "suite": manifest["task_suite"],
         "steps": settings.get("episode_length", EPISODE_STEPS[manifest["task_suite"]]),
         "size": feature.times(tuple(sides)),

@@ -6,14 +6,15 @@ no line is ever rewritten; the box in TODO.md is ticked last of all, and is clea
 
 import re
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, Layout
 from ..core import files, markup
 from ..core.errors import Finding
-from ..core.files import Json
+from ..core.reports import Handoff
 from . import page
 
 # The statuses that complete a phase. By the plan, preflight is also complete with a blocker that is on record.
@@ -50,7 +51,7 @@ def _write(path: Path, text: str) -> None:
         path.write_text(files.redacted(text), encoding="utf-8")
 
 
-def record(layout: Layout, handoff: Json, before: Json, voided: Iterable[str], owner: str) -> None:
+def record(layout: Layout, handoff: Handoff, before: Mapping[str, Any], voided: Iterable[str], owner: str) -> None:
     """Records a new handoff on plan.md and todo/NAME.md: sets the phase's box and adds a progress line.
 
     The line is added if the status differs from the phase's handoff before (`before`), or from the page's last line on
@@ -108,7 +109,7 @@ def _last_status(text: str, phase: str) -> str | None:
     return next((found["status"] for found in reversed([*LINE.finditer(text)]) if found["phase"] == phase), None)
 
 
-def _line(layout: Layout, handoff: Json, owner: str, action: str) -> str:
+def _line(layout: Layout, handoff: Handoff, owner: str, action: str) -> str:
     """Returns one progress line, in the form of the plan's template."""
     marker = f"{layout.shown}/{layout.relative(layout.handoff(handoff['phase']))}"
     words = [f"phase={handoff['phase']}", f"owner={_plain(owner)}", f"status={handoff['status']}", f"marker={marker}"]
@@ -128,7 +129,7 @@ def _appended(text: str, line: str) -> str:
     return f"{section}{gap}{line}\n{rest}"
 
 
-def _next_action(layout: Layout, handoff: Json) -> str:
+def _next_action(layout: Layout, handoff: Handoff) -> str:
     command = f"pytest acceptance --campaign {shlex.quote(layout.shown)}"
     if handoff["status"] != "pass":
         note = _plain(handoff["notes"][0] if handoff["notes"] else "no reason is on record")

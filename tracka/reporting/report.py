@@ -12,7 +12,7 @@ from typing import Any
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
 from ..core import files, schema
-from ..core.files import Json
+from ..core.artifacts import CheckpointRecord, Manifest
 from ..engines import software
 from ..execution import environment
 from ..install import setup
@@ -83,7 +83,7 @@ def enabled_results(campaign: Campaign) -> list[EvalRunResult]:
     return [result for result in collect.campaign_results(campaign) if result.run_id in enabled]
 
 
-def replay(manifest: Json) -> str:
+def replay(manifest: Manifest) -> str:
     """Returns one shell line that runs a manifest's command again.
 
     The new output goes into a folder of its own, so that the evidence stays as it is.
@@ -110,13 +110,13 @@ def _megabytes(layout: Layout) -> dict[str, float]:
     return {"all": sum(sizes.values()) / 1e6, "videos": videos / 1e6}
 
 
-def manifests(campaign: Campaign) -> list[Json]:
+def manifests(campaign: Campaign) -> list[Manifest]:
     """Returns the valid manifests of the enabled rows that have run, in the order of the matrix."""
     paths = [campaign.layout.run(row.run_id).manifest for row in campaign.enabled]
-    return [manifest for path in paths if (manifest := schema.read_or_empty("run_manifest", path))]
+    return [manifest for path in paths if (manifest := schema.read_or_none("run_manifest", path))]
 
 
-def _checkpoints(manifests: list[Json]) -> list[Json]:
+def _checkpoints(manifests: list[Manifest]) -> list[CheckpointRecord]:
     """Returns the different checkpoints that ran, each once."""
     found = [manifest["checkpoint"] for manifest in manifests]
     return list({point["tree_sha256"]: point for point in found}.values())

@@ -8,11 +8,12 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import cast
 
 from ..campaign.layout import Layout, RunFolder
 from ..core import files, schema, secret
+from ..core.artifacts import Manifest, Result
 from ..core.errors import TrackaError
-from ..core.files import Json
 from ..engines import engine, failure
 from ..engines.engine import Metrics
 from ..engines.failure import Failure
@@ -23,7 +24,7 @@ from . import identity, judgement, marker
 from .plan import Plan
 
 
-def run(plan: Plan, device: Device) -> Json:
+def run(plan: Plan, device: Device) -> Result:
     """Runs the plan once on `device` and returns the attempt's result, passed or failed.
 
     An exception that interrupts the attempt is raised again after the attempt is closed as interrupted.
@@ -63,7 +64,7 @@ def _standing_by(plan: Plan, device: Device, command: list[str], environ: dict[s
     return standby.ready(name, wanted, plan.campaign.layout.root, environ, device.lock_file)
 
 
-def _execute(plan: Plan, folder: RunFolder, manifest: Json, environ: dict[str, str], device: Device) -> Json:
+def _execute(plan: Plan, folder: RunFolder, manifest: Manifest, environ: dict[str, str], device: Device) -> Result:
     start = time.monotonic()
     try:
         ended = process.run(
@@ -89,7 +90,7 @@ def _execute(plan: Plan, folder: RunFolder, manifest: Json, environ: dict[str, s
     return _judge(plan, folder, manifest, ended)
 
 
-def _judge(plan: Plan, folder: RunFolder, manifest: Json, ended: Exit) -> Json:
+def _judge(plan: Plan, folder: RunFolder, manifest: Manifest, ended: Exit) -> Result:
     logs = (folder.stdout, folder.stderr)
     metrics = engine.read_metrics(folder.output, logs)
     device = gpu.torch_name(manifest["gpu_id"])
@@ -103,13 +104,13 @@ def _judge(plan: Plan, folder: RunFolder, manifest: Json, ended: Exit) -> Json:
 def _result(
     layout: Layout,
     folder: RunFolder,
-    manifest: Json,
+    manifest: Manifest,
     failed: Failure | None,
     metrics: Metrics | None = None,
     *,
     code: int | None = None,
     seconds: float = 0.0,
-) -> Json:
+) -> Result:
     found = metrics or Metrics()
     videos = folder.videos()
     top = layout.run(manifest["run_id"])
@@ -136,7 +137,7 @@ def _result(
     }
 
 
-def close(layout: Layout, folder: RunFolder, result: Json) -> Json:
+def close(layout: Layout, folder: RunFolder, result: Result) -> Result:
     """Writes an attempt's result, copies the attempt to the top of the run folder, and ends the row's marker.
 
     Returns the result.
@@ -162,11 +163,12 @@ def close_interrupted(layout: Layout, run_id: str) -> None:
     leftover.end(leftover.ROW, str(layout.run(run_id).path))  # the supervisor may be at work or dead
     if folder.result.exists():
         if state is not None and state["status"] == "running":
-            close(layout, folder, files.read_json(folder.result))  # the process died before the marker was written
+            # The process died before the marker was written.
+            close(layout, folder, cast(Result, files.read_json(folder.result)))
         return
     lost = Failure("interrupted", "the process that ran this attempt ended without writing a result")
     try:
-        manifest = files.read_json(folder.manifest)
+        manifest = cast(Manifest, files.read_json(folder.manifest))
         close(layout, folder, _result(layout, folder, manifest, lost))
     except (TrackaError, KeyError):
         # Without a manifest nothing was launched. The folder is kept as it is, under a name that no attempt has.
@@ -184,23 +186,28 @@ def refuse(layout: Layout, run_id: str, why: str) -> None:
         marker.advance(layout, run_id, "fail", reason=failure.REFUSED, notes=files.redacted(why))
 
 
-def restore_marker(layout: Layout, result: Json) -> None:
+def restore_marker(layout: Layout, result: Result) -> None:
     """Restores the marker of a finished run from the run's own files, if the marker was lost or damaged."""
     run_id, attempt = result["run_id"], result["attempt"]
     state = marker.read(layout, run_id)
     if state is not None and state["status"] == result["status"]:
         return
     manifest = files.read_json(layout.run(run_id).manifest)
-    values = {"retry_index": manifest["retry_index"], "gpu_id": manifest["gpu_id"]}
+    values: marker.Values = {"retry_index": manifest["retry_index"], "gpu_id": manifest["gpu_id"]}
     marker.ensure_pending_held(layout, run_id)
     marker.advance(layout, run_id, "running", attempt, **values)
     _end_marker(layout, result, notes="restored from the run's own files")
 
 
-def _end_marker(layout: Layout, result: Json, notes: str) -> None:
+def _end_marker(layout: Layout, result: Result, notes: str) -> None:
     path = layout.relative(layout.run(result["run_id"]).result)
     sha256 = files.sha256_file(layout.run(result["run_id"]).result)
-    ended = {"result_path": path, "result_sha256": sha256, "reason": result["reason"], "notes": notes}
+    ended: marker.Values = {
+        "result_path": path,
+        "result_sha256": sha256,
+        "reason": result["reason"],
+        "notes": notes,
+    }
     marker.advance(layout, result["run_id"], result["status"], result["attempt"], **ended)
 
 

@@ -5,12 +5,12 @@ CUDA_VISIBLE_DEVICES, timeouts and development tools, since these change no outc
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from ..campaign.layout import RunFolder
 from ..core import files, schema
+from ..core.artifacts import IdentityParts
 from ..core.errors import short
-from ..core.files import Json
 
 VERSION = 3  # of the row hash; this version introduced identity.json
 NAME = "identity.json"
@@ -27,23 +27,24 @@ AGAIN = "Give the changed row a run id of its own, or run it again: tracka run o
 MISSING = "-"  # the value of a part that only the other identity has
 
 
-def row_hash(parts: Json) -> str:
+def row_hash(parts: IdentityParts) -> str:
     """Returns the row hash of an identity, which is the hash of the hashes of its parts."""
     return files.sha256(files.canonical({name: files.sha256(files.canonical(part)) for name, part in parts.items()}))
 
 
-def write(folder: RunFolder, parts: Json) -> None:
+def write(folder: RunFolder, parts: IdentityParts) -> None:
     """Writes `identity.json` into an attempt's folder."""
     files.write_json(folder.path / NAME, {"schema_version": schema.VERSION, **parts})
 
 
-def read(folder: RunFolder) -> Json | None:
+def read(folder: RunFolder) -> IdentityParts | None:
     """Returns the identity that an attempt ran with; None where it is missing, as before hash version 3, or damaged."""
     found = schema.read_or_empty("identity", folder.path / NAME)
-    return {name: part for name, part in found.items() if name != "schema_version"} or None
+    parts = {name: part for name, part in found.items() if name != "schema_version"}
+    return cast(IdentityParts, parts) if parts else None
 
 
-def differences(one: Json, other: Json) -> list[tuple[str, str, str]]:
+def differences(one: IdentityParts, other: IdentityParts) -> list[tuple[str, str, str]]:
     """Returns the parts in which two identities differ: name, value in `one`, value in `other`."""
     ours, theirs = dict(flat(one)), dict(flat(other))
     names = sorted({*ours, *theirs})
@@ -61,7 +62,7 @@ def flat(parts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
             yield name, value if isinstance(value, str) else files.canonical(value).decode()
 
 
-def change(attempt: RunFolder, today: Json) -> tuple[str, str]:
+def change(attempt: RunFolder, today: IdentityParts) -> tuple[str, str]:
     """Returns what has changed since an attempt passed, and the remedy, as the texts of a message."""
     before = read(attempt)
     if before is None and (attempt.path / NAME).is_file():

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 from ..campaign.campaign import Campaign
 from ..campaign.layout import RunFolder
 from ..core import files
+from ..core.artifacts import Manifest, Result, RowMarker
 from ..core.errors import Finding
-from ..core.files import Json
 from ..engines import failure
 from ..engines.engine import Metrics
 from ..execution import gpu
@@ -29,7 +30,7 @@ def recorded(folder: RunFolder) -> dict[str, str]:
     return {name: files.sha256_file(path) for name, path in paths.items() if name not in OWN}
 
 
-def changed(folder: RunFolder, result: Json) -> Iterator[Finding]:
+def changed(folder: RunFolder, result: Result) -> Iterator[Finding]:
     """Yields a finding for each file of an attempt that is not as it was when the attempt's result was written."""
     there = recorded(folder)
     for name in sorted({**result["files"], **there}):
@@ -39,12 +40,13 @@ def changed(folder: RunFolder, result: Json) -> Iterator[Finding]:
             yield Finding(str(folder.path / name), f"{what} since the attempt ended", AGAIN)
 
 
-def diagnosed(attempt: RunFolder, manifest: Json, result: Json, metrics: Metrics) -> Iterator[Finding]:
+def diagnosed(attempt: RunFolder, manifest: Manifest, result: Result, metrics: Metrics) -> Iterator[Finding]:
     """Yields a finding if the attempt's logs and metrics are those of a failure.
 
     The attempt's manifest says which episodes to expect.
     """
-    ended = Exit(result["exit_code"], "", result["duration_sec"])
+    code = cast(int, result["exit_code"])  # null only in the result of a failure
+    ended = Exit(code, "", result["duration_sec"])
     n_episodes: int = manifest["n_episodes"]
     expected = dict.fromkeys(manifest["task_ids"], n_episodes)
     logs = (attempt.stdout, attempt.stderr)
@@ -54,7 +56,7 @@ def diagnosed(attempt: RunFolder, manifest: Json, result: Json, metrics: Metrics
         yield Finding(str(attempt.path), what, AGAIN)
 
 
-def untimely(path: Path, manifest: Json, result: Json, marker: Json | None) -> Iterator[Finding]:
+def untimely(path: Path, manifest: Manifest, result: Result, marker: RowMarker | None) -> Iterator[Finding]:
     """Yields a finding for each impossible time of a run.
 
     These are an end before the start or in the future, a duration that is longer than the time between start and end,
@@ -68,7 +70,7 @@ def untimely(path: Path, manifest: Json, result: Json, marker: Json | None) -> I
         yield Finding(str(path), what, AGAIN)
     if end > datetime.now(UTC).timestamp() + SLACK_SECS:
         yield Finding(str(path), f"it ended at {result['end_time_utc']}, which is to come", AGAIN)
-    times = [step["at_utc"] for step in (marker or {}).get("history", ())]
+    times = [step["at_utc"] for step in (marker["history"] if marker else ())]
     if disordered := [later for before, later in pairwise(times) if later < before]:
         yield Finding(str(path), f"its marker has steps out of order, at {disordered[0]}", AGAIN)
 
@@ -77,7 +79,7 @@ def _seconds(utc: str) -> float:
     return datetime.fromisoformat(utc).timestamp()
 
 
-def pretended(campaign: Campaign, path: Path, manifest: Json) -> Iterator[Finding]:
+def pretended(campaign: Campaign, path: Path, manifest: Manifest) -> Iterator[Finding]:
     """Yields a finding if a run of lerobot-eval itself had a pretended GPU.
 
     Only tests pretend GPUs, for programs that stand in for lerobot-eval.
@@ -87,12 +89,12 @@ def pretended(campaign: Campaign, path: Path, manifest: Json) -> Iterator[Findin
         yield Finding(str(path), what, f"Unset {gpu.PRETEND}, and run the row with --allow-overwrite")
 
 
-def lost_attempts(numbers: Sequence[int], marker: Json | None) -> int:
+def lost_attempts(numbers: Sequence[int], marker: RowMarker | None) -> int:
     """Returns how many attempts no longer have a folder.
 
     An attempt existed if the row's marker says that it ended, or if a later attempt exists. `numbers` are those of the
     attempts that have a folder.
     """
-    history = (marker or {}).get("history", ())
+    history = marker["history"] if marker else ()
     ended = sum(step["status"] in ("pass", "fail") and step["attempt"] > 0 for step in history)
     return int(max(ended, *numbers, 0)) - len(numbers)

@@ -8,13 +8,14 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from typing import TypedDict, Unpack
 
 from ..campaign.layout import Layout
 from ..campaign.matrix import Row
 from ..core import files, schema
 from ..core import lock as locks
+from ..core.artifacts import History, RowMarker
 from ..core.errors import Busy
-from ..core.files import Json
 
 STEPS = {
     None: ("pending",),
@@ -23,6 +24,17 @@ STEPS = {
     "fail": ("running", "pending"),
     "pass": ("running", "pending"),  # only if overwriting was allowed
 }
+
+
+class Values(TypedDict, total=False):
+    """The keys of a marker that a step may set beside its status."""
+
+    retry_index: int
+    gpu_id: int | None
+    result_path: str | None
+    result_sha256: str | None
+    notes: str
+    reason: str | None
 
 
 def ensure_pending(layout: Layout, rows: Iterable[Row]) -> None:
@@ -45,13 +57,13 @@ def ensure_pending_held(layout: Layout, run_id: str) -> None:
         _write(layout, run_id, {"history": []}, "pending", 0)
 
 
-def read(layout: Layout, run_id: str) -> Json | None:
+def read(layout: Layout, run_id: str) -> RowMarker | None:
     """Returns the row's marker; None where there is no marker that can be trusted."""
-    marker = schema.read_or_empty("row_marker", layout.marker(run_id))
-    return marker if marker.get("run_id") == run_id else None
+    marker = schema.read_or_none("row_marker", layout.marker(run_id))
+    return marker if marker and marker["run_id"] == run_id else None
 
 
-def advance(layout: Layout, run_id: str, status: str, attempt: int = 0, **values: object) -> None:
+def advance(layout: Layout, run_id: str, status: str, attempt: int = 0, **values: Unpack[Values]) -> None:
     """Moves the row's marker to `status`. `values` are further keys of the marker."""
     _write(layout, run_id, read(layout, run_id) or {"history": []}, status, attempt, **values)
 
@@ -62,9 +74,9 @@ def status_text(status: str, reason: str | None, invalid: str | None, unproven: 
     return f"{status} ({', '.join(words)})" if words else status
 
 
-def _write(layout: Layout, run_id: str, last: Json, status: str, attempt: int, **values: object) -> None:
+def _write(layout: Layout, run_id: str, last: History, status: str, attempt: int, **values: Unpack[Values]) -> None:
     now = files.utc_now()
-    marker: Json = {
+    marker: RowMarker = {
         "schema_version": schema.VERSION,
         "run_id": run_id,
         "retry_index": 0,
@@ -88,7 +100,7 @@ def _write(layout: Layout, run_id: str, last: Json, status: str, attempt: int, *
     files.write_json(layout.marker(run_id), marker)
 
 
-def broken_steps(marker: Json) -> list[str]:
+def broken_steps(marker: RowMarker) -> list[str]:
     """Returns the transitions in a marker's history that no run makes, such as pending straight to pass.
 
     A status that is not the last one of the history is returned too.

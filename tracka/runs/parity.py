@@ -10,11 +10,13 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from ..campaign import place
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core import files, schema
+from ..core.artifacts import Certificate, Compared, Unjudged
 from ..core.errors import UsageError
 from ..core.files import Json
 from ..engines import comparison, proof
@@ -60,7 +62,7 @@ def _short(row: Row) -> Row:
     return replace(row, n_episodes=min(row.n_episodes, row.batch_size + 1))
 
 
-def prove(campaign: Campaign, row: Row, host: Host) -> Json:
+def prove(campaign: Campaign, row: Row, host: Host) -> Certificate:
     """Returns the parity certificate of the row's checkpoint, asked in the row's way, on this host.
 
     A certificate that proves the engine is taken from the campaign, or else from the user's cache; otherwise the gate
@@ -72,7 +74,7 @@ def prove(campaign: Campaign, row: Row, host: Host) -> Json:
     plan = _plan(campaign, row, host)
     path, kept = proof.path(campaign.layout, plan.proof_key), proof.kept(plan.proof_key)
     if _holds(path, plan.proof_key):
-        return proof.read(path, plan.proof_key)
+        return cast(Certificate, proof.read(path, plan.proof_key))
     if _holds(kept, plan.proof_key):
         return _copy(kept, path)
     leftover.end(leftover.ROW, str(path.parent))  # orphan processes of a killed session's parity run
@@ -85,7 +87,7 @@ def prove(campaign: Campaign, row: Row, host: Host) -> Json:
     return found
 
 
-def _certificate(recordings: Recordings) -> Json:
+def _certificate(recordings: Recordings) -> Certificate:
     """Plays until the engine is proven or refused, and returns the parity certificate."""
     recordings.reference()
     recordings.resident()
@@ -118,7 +120,7 @@ def _holds(path: Path, key: str) -> bool:
     return bool(proof.read(path, key).get("proven")) and not list(doubts(path))
 
 
-def _copy(source: Path, target: Path) -> Json:
+def _copy(source: Path, target: Path) -> Certificate:
     """Copies a certificate after its records, and returns the certificate."""
     certificate = schema.read("parity", source)
     for name in certificate["files"]:
@@ -138,11 +140,12 @@ def doubts(path: Path) -> Iterator[str]:
             yield f"{name} is not as it was recorded"
     if certificate["files"] and not missing:
         names = {Path(name).parts[0] for name in certificate["files"]}  # an earlier refusal may have left other plays
-        again = _judged({name: comparison.read(folder / name) for name in names}, certificate["chunk"])
-        yield from (f"its {key} is not what its records say" for key in again if again[key] != certificate[key])
+        played = {name: comparison.read(folder / name) for name in names}
+        again: Mapping[str, Any] = _judged(played, certificate["chunk"])
+        yield from (f"its {key} is not what its records say" for key in again if again[key] != certificate.get(key))
 
 
-def _judged(played: Mapping[str, Played], chunk: int) -> Json:
+def _judged(played: Mapping[str, Played], chunk: int) -> Compared:
     """Returns the part of a certificate that its records decide."""
     found = comparison.compare(played[REFERENCE], played[RESIDENT], chunk)
     again = comparison.compare(played[REFERENCE], played[AGAIN], chunk) if AGAIN in played else None
@@ -153,7 +156,7 @@ def _judged(played: Mapping[str, Played], chunk: int) -> Json:
     }
 
 
-def prove_or_note(campaign: Campaign, row: Row, host: Host) -> Json:
+def prove_or_note(campaign: Campaign, row: Row, host: Host) -> Certificate:
     """Returns the certificate as `prove` does, or writes and returns one that says that an engine could not play.
 
     The rows of such a checkpoint then fail by themselves, each with its reason.
@@ -167,7 +170,7 @@ def prove_or_note(campaign: Campaign, row: Row, host: Host) -> Json:
             raise
         plan = _plan(campaign, row, host)
         nothing = proof.numbers(NOTHING)
-        judged: Json = {"compared": nothing, "repeated": None, "differing": []}
+        judged: Compared = {"compared": nothing, "repeated": None, "differing": []}
         found = certificate(plan, judged, {}, {}, {}) | {"evidence": error.findings[0].what}
         files.write_json(proof.path(campaign.layout, plan.proof_key), found)
         return found
@@ -180,13 +183,13 @@ def _plan(campaign: Campaign, row: Row, host: Host) -> Plan:
 
 
 def certificate(
-    plan: Plan, judged: Json, timings: Json, seconds: Mapping[str, float], recorded: Mapping[str, str]
-) -> Json:
+    plan: Plan, judged: Compared, timings: Json, seconds: Mapping[str, float], recorded: Mapping[str, str]
+) -> Certificate:
     """Returns the content of parity.json.
 
     `timings` are the resident engine's own; `recorded` maps the records beside parity.json to their sha256.
     """
-    found = {
+    found: Unjudged = {
         "schema_version": schema.VERSION,
         "generated_at_utc": files.utc_now(),
         "key": plan.proof_key,
@@ -204,4 +207,4 @@ def certificate(
         "resident_secs": round(seconds.get(RESIDENT, 0.0), 3),
         "files": dict(recorded),
     }
-    return found | proof.verdict(found)
+    return {**found, **proof.verdict(found)}

@@ -18,7 +18,17 @@ from ..campaign.matrix import CPU, Row
 from ..checkpoints import need
 from ..checkpoints.checkpoint import Checkpoint
 from ..core import digest, files, schema
+from ..core.artifacts import (
+    CheckpointRecord,
+    IdentityParts,
+    Manifest,
+    ProgramParts,
+    Recorded,
+    ResidentParts,
+    SoftwareParts,
+)
 from ..core.files import Json
+from ..core.reports import Capabilities
 from ..engines import codebase, discover, engine, proof, software
 from ..execution import environment, gpu, lease, process
 from ..execution.gpu import Device
@@ -43,7 +53,7 @@ class Host:
 
     backend: str
     executable: tuple[str, ...]
-    capabilities: Json
+    capabilities: Capabilities
     render_prefix: tuple[str, ...] = ()
     invalid_tasks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # suite -> task -> why
     fingerprint: str | None = None  # of the host, from preflight's env_snapshot.json
@@ -107,7 +117,7 @@ class Plan:
         return identity.row_hash(self.identity_parts)
 
     @cached_property
-    def identity_parts(self) -> Json:
+    def identity_parts(self) -> IdentityParts:
         """Returns what the row asks for, part by part, without GPU number, paths and what changes no outcome."""
         return {
             "hash_version": identity.VERSION,
@@ -126,14 +136,14 @@ class Plan:
             **self._software(),
         }
 
-    def _resident(self) -> Json:
+    def _resident(self) -> ResidentParts:
         """Returns what else decides the resident engine's outcomes; an empty dict for lerobot-eval."""
         if not self.campaign.is_resident:
             return {}
         chosen = {key: value for key, value in self.campaign.resident.items() if key in DECIDING}
         return {"code": proof.code(), "settings": chosen}
 
-    def _software(self) -> Json:
+    def _software(self) -> SoftwareParts:
         """Returns the software that plays episodes on this host, and what the policy loads beside its checkpoint."""
         return {
             "loaded": dict(self.loaded),
@@ -187,7 +197,7 @@ class Plan:
         """Returns the settings that decide outcomes. The timeout is none of them."""
         return {key: value for key, value in campaigns.effective(self.settings).items() if key != "timeout_secs"}
 
-    def _program(self) -> Json:
+    def _program(self) -> ProgramParts:
         """Returns what program lerobot-eval is: its plug-ins and, for a campaign's own program, the files' hashes."""
         first, *more = [*self.campaign.executable, ""]
         words = [shutil.which(first, path=environment.base()["PATH"]) or first, *filter(None, more)]
@@ -234,7 +244,7 @@ class Plan:
 
     def manifest(
         self, folder: RunFolder, device: Device, environ: dict[str, str], attempt: int, dry_run: bool = False
-    ) -> Json:
+    ) -> Manifest:
         """Returns the content of run_manifest.json.
 
         It has the keys that the project's plan asks for, and what a rerun or a comparison needs besides.
@@ -260,7 +270,7 @@ class Plan:
             "expected_episodes": sum(self.expected.values()),
             "gpu_id": device.gpu_id,
             "gpu_uuid": device.uuid,
-            "gpu_others": [vars(each) for each in device.others],
+            "gpu_others": [each.record() for each in device.others],
             "worker": f"gw{lease.worker_number()}",
             "seed": row.seed,
             "mujoco_gl": self.host.backend,
@@ -275,7 +285,7 @@ class Plan:
             **self.record(folder, device.gpu_id),
         }
 
-    def record(self, folder: RunFolder, gpu_id: int) -> Json:
+    def record(self, folder: RunFolder, gpu_id: int) -> Recorded:
         """Returns the part of a manifest that its row hash stands for, written out."""
         return {
             "engine": self.campaign.engine,
@@ -296,7 +306,7 @@ class Plan:
         steps = self.settings.n_action_steps or config.get("n_action_steps")
         return steps if isinstance(steps, int) else None
 
-    def _checkpoint(self) -> Json:
+    def _checkpoint(self) -> CheckpointRecord:
         folder = self.campaign.layout.relative(self.checkpoint.folder)
         point = self.checkpoint
         return {

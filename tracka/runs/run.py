@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from ..campaign import place
 from ..campaign.campaign import Campaign, EvalSettings
@@ -20,8 +21,10 @@ from ..campaign.matrix import CPU, Row
 from ..checkpoints import checkpoint, dependency, need, normalizer, trust, weights
 from ..checkpoints.checkpoint import Checkpoint
 from ..core import files, memo, schema
+from ..core.artifacts import Manifest, Result
 from ..core.errors import Busy, ChangedRun, Finding, RunExists, TrackaError, UsageError, collected
 from ..core.files import Json
+from ..core.reports import Capabilities
 from ..engines import discover, failure
 from ..execution import gpu, lease
 from ..execution.gpu import Device
@@ -47,7 +50,7 @@ def load_host(layout: Layout) -> Host:
     return host_of(layout, report["mujoco_gl_effective"], capabilities, report)
 
 
-def host_of(layout: Layout, backend: str, capabilities: Json, report: Json) -> Host:
+def host_of(layout: Layout, backend: str, capabilities: Capabilities, report: Mapping[str, Any]) -> Host:
     """Returns what phase 1 and preflight's report say of this host, whose rows render with `backend`.
 
     The report may be empty.
@@ -63,7 +66,7 @@ def host_of(layout: Layout, backend: str, capabilities: Json, report: Json) -> H
     )
 
 
-def refusals(report: Json) -> dict[str, Refusal]:
+def refusals(report: Mapping[str, Any]) -> dict[str, Refusal]:
     """Returns the policy_path of each checkpoint that preflight's report refuses -> why; empty for an empty report."""
     trees = {item["name"]: item["sha256"] for item in report.get("resources", ()) if item["kind"] == "policy"}
     failed: dict[str, list[str]] = {}
@@ -160,7 +163,8 @@ def refused(campaign: Campaign, row: Row) -> Finding | None:
     """Returns why the row never ran, if its marker says that its checkpoint was refused."""
     if campaign.layout.run(row.run_id).numbers():
         return None
-    if (marker.read(campaign.layout, row.run_id) or {}).get("reason") != failure.REFUSED:
+    state = marker.read(campaign.layout, row.run_id)
+    if state is None or state["reason"] != failure.REFUSED:
         return None
     what = f"it did not run, since its checkpoint {row.policy_path} is refused"
     return Finding(f"row {row.run_id}", what, "Mend the checkpoint, then run: pytest acceptance")
@@ -168,7 +172,7 @@ def refused(campaign: Campaign, row: Row) -> Finding | None:
 
 def run_row(
     campaign: Campaign, row: Row, host: Host, policy: Policy = Policy(resume=True), retry_index: int = 0
-) -> Json:
+) -> Result:
     """Runs `row` in five stages and returns its result, as in result.json.
 
     1. Plan: resolves and hashes the checkpoint, and decides what the attempt will do.
@@ -224,7 +228,7 @@ def _planned_again(plan: Plan) -> Plan:
         raise
 
 
-def _attempts(plan: Plan, device: Device) -> Json:
+def _attempts(plan: Plan, device: Device) -> Result:
     """Runs the plan and, where a failure allows it, one retry. Returns the last attempt's result."""
     result = attempt.run(plan, device)
     if result["status"] == "pass" or plan.retry_index:
@@ -233,7 +237,7 @@ def _attempts(plan: Plan, device: Device) -> Json:
     return result if batch_size is None else attempt.run(plan.retry(batch_size), device)
 
 
-def _passed(plan: Plan, policy: Policy) -> Json | None:
+def _passed(plan: Plan, policy: Policy) -> Result | None:
     """Returns the passed result that stands for this plan; None where the row has to run.
 
     Raises RunExists where `policy` lets the run folder be neither resumed nor overwritten, and ChangedRun where the row
@@ -257,7 +261,7 @@ def _passed(plan: Plan, policy: Policy) -> Json | None:
     raise ChangedRun(Finding(str(folder.manifest), what, remedy))
 
 
-def standing(campaign: Campaign, row: Row, host: Host) -> Json:
+def standing(campaign: Campaign, row: Row, host: Host) -> Result:
     """Returns the passed result of a row without running it. Raises TrackaError where none has today's inputs."""
     result = _passed(plan_row(campaign, row, host), Policy(resume=True))
     if result is None:
@@ -275,7 +279,7 @@ def close_left_behind(layout: Layout, run_id: str) -> None:
             attempt.close_interrupted(layout, run_id)
 
 
-def read_result(layout: Layout, run_id: str) -> Json | None:
+def read_result(layout: Layout, run_id: str) -> Result | None:
     """Returns the valid result.json of a run.
 
     Returns None where the result is missing, damaged or of another attempt than the manifest, or where the attempt that
@@ -284,11 +288,11 @@ def read_result(layout: Layout, run_id: str) -> Json | None:
     return read_files(layout, run_id)[1]
 
 
-def read_files(layout: Layout, run_id: str) -> tuple[Json, Json | None]:
+def read_files(layout: Layout, run_id: str) -> tuple[Json, Result | None]:
     """Returns a run's manifest as it stands, empty if it cannot be read, and the run's result as `read_result` does."""
     folder = layout.run(run_id)
-    result, manifest = schema.read_or_empty("result", folder.result), files.read_or_empty(folder.manifest)
-    if result.get("run_id") != run_id or manifest.get("run_id") != run_id:
+    result, manifest = schema.read_or_none("result", folder.result), files.read_or_empty(folder.manifest)
+    if result is None or result["run_id"] != run_id or manifest.get("run_id") != run_id:
         return manifest, None
     same = result["attempt"] == manifest.get("attempt") and folder.attempt(result["attempt"]).result.is_file()
     return manifest, result if same else None
@@ -305,7 +309,7 @@ def is_dry(layout: Layout, run_id: str) -> bool:
     return not folder.numbers() and files.read_or_empty(folder.manifest).get("dry_run") is True
 
 
-def dry_run(campaign: Campaign, row: Row, host: Host, policy: Policy = Policy()) -> Json:
+def dry_run(campaign: Campaign, row: Row, host: Host, policy: Policy = Policy()) -> Manifest:
     """Returns the manifest of a run that does not start, flagged as a dry run, and writes it unless a real run exists.
 
     Raises RunExists where a real run exists and `policy` does not allow overwriting.
@@ -321,7 +325,7 @@ def dry_run(campaign: Campaign, row: Row, host: Host, policy: Policy = Policy())
     return manifest
 
 
-def dry_manifest(campaign: Campaign, row: Row, host: Host) -> Json:
+def dry_manifest(campaign: Campaign, row: Row, host: Host) -> Manifest:
     """Returns the manifest of a run that does not start. Leases no GPU, downloads nothing and writes nothing."""
     device = gpu.CPU_DEVICE if row.gpu_id == CPU else Device(max(row.gpu_id, 0), str(max(row.gpu_id, 0)))
     plan = _first_attempt(campaign, row, host, checkpoint.without_download(row.policy_path, campaign.layout.root))

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core import files
+from ..core.artifacts import Result
 from ..core.errors import TrackaError, screen
-from ..core.files import Json
 from ..execution import entry, lease, process, supervisor
 from . import marker, run
 from .plan import Host
@@ -74,7 +74,7 @@ def say(text: str, error: bool = False) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2 if error else 1)
 
 
-def _told(result: Json) -> str:
+def _told(result: Result) -> str:
     counts = f"{result['successes']} of {result['episodes']} episodes succeeded"
     outcome = result["error_message"] if result["episodes"] is None else counts
     told = marker.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
