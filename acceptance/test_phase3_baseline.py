@@ -10,7 +10,7 @@ import pytest
 
 from tracka.campaign.campaign import Campaign
 from tracka.campaign.matrix import Row
-from tracka.core.files import Json
+from tracka.core.artifacts import Result
 from tracka.gates.evidence import RUN_CONTRACTS
 
 pytestmark = pytest.mark.phase3
@@ -34,9 +34,9 @@ def test_the_engine_plays_the_episodes_of_lerobot_eval(
 
 def test_the_baseline_runs_and_leaves_valid_evidence(
     campaign: Campaign,
-    evaluate: Callable[[Row], Json],
+    evaluate: Callable[[Row], Result],
     contract: Callable[[str], None],
-    record_row: Callable[[Row, Json], None],
+    record_row: Callable[[Row, Result], None],
 ) -> None:
     """Runs the baseline and holds its files against the contracts of a run."""
     baseline = campaign.row(campaign.baseline)

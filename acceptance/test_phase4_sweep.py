@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tracka.campaign.matrix import Row
-from tracka.core.files import Json
+from tracka.core.artifacts import Result
 from tracka.gates.evidence import RUN_CONTRACTS
 
 pytestmark = pytest.mark.phase4
@@ -22,9 +22,9 @@ def test_phase_3_has_passed(handed_over: Callable[[str], None]) -> None:
 
 def test_row(
     row: Row,
-    evaluate: Callable[[Row], Json],
+    evaluate: Callable[[Row], Result],
     row_contract: Callable[[Row, str], None],
-    record_row: Callable[[Row, Json], None],
+    record_row: Callable[[Row, Result], None],
 ) -> None:
     """Runs the row, unless it has passed, and holds its files against the contracts of a run."""
     record_row(row, evaluate(row))
