@@ -26,7 +26,7 @@ class Timed:
 
     seconds: float  # of the whole process
     per_minute: float  # episodes a minute, after the first batch has ended
-    episodes: comparison.Played
+    episodes: comparison.PlayedEpisodes
 
 
 def main() -> int:

@@ -114,7 +114,7 @@ def _result(plan: Plan, pattern: Json, folder: RunFolder, passed: bool) -> Json:
         **({} if passed else crash | {"exit_code": 1}),
         "run_id": plan.row.run_id,
         "row_hash": plan.row_hash,
-        **engine.reported(metrics),
+        **engine.reported_results(metrics),
         "video_path": layout.relative(folder.output / "videos") if videos else None,
         "video_paths": videos,
         "stdout_log": layout.relative(top.stdout),

@@ -33,7 +33,7 @@ class Row:
 
     seconds: float  # the whole process
     load: float  # loading its policy
-    episodes: comparison.Played
+    episodes: comparison.PlayedEpisodes
 
 
 def main() -> int:
@@ -45,7 +45,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
         alone = [played(case, Path(folder, f"alone-{number}"), {}) for number, case in enumerate(cases)]
         with standby.session():
-            told = standby.ready("cpu-0", "bench", Path(folder), program.environ())
+            told = standby.ensure_worker("cpu-0", "bench", Path(folder), program.environ())
             shared = [played(case, Path(folder, f"shared-{number}"), told) for number, case in enumerate(cases)]
     print(f"{'row':70} {'alone':>8} {'load':>7} {'shared':>8} {'load':>7}")
     for case, one, other in zip(cases, alone, shared, strict=True):

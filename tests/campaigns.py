@@ -29,7 +29,7 @@ from tracka.engines import codebase, discover, software
 from tracka.gates import handoff, validate
 from tracka.preflight import preflight
 from tracka.runs import run
-from tracka.runs.run import Policy
+from tracka.runs.run import RerunPolicy
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STANDIN = REPOSITORY / "fixtures" / "standin"
@@ -56,7 +56,7 @@ row_secs = 60
 grace_secs = 1
 """
 
-RESUME = Policy(resume=True)
+RESUME = RerunPolicy(resume=True)
 RUN_ROW = """
 import signal, sys
 from pathlib import Path
@@ -116,7 +116,7 @@ class Made:
         """Takes the campaign through phases 1 and 2, with the stand-ins."""
         pass_preflight(self)
 
-    def run_row(self, run_id: str, policy: Policy = RESUME, retry_index: int = 0) -> Json:
+    def run_row(self, run_id: str, policy: RerunPolicy = RESUME, retry_index: int = 0) -> Json:
         """Runs a row in this process and returns its result."""
         spec = self.spec
         return run.run_row(spec, spec.row(run_id), run.load_host(spec.layout), policy, retry_index)
@@ -135,7 +135,7 @@ class Made:
     def evidence(self, *run_ids: str) -> list[str]:
         """Returns what is wrong with the files of these rows; a row that failed can have right files."""
         spec = self.spec
-        found = [validate.row_holds(spec, spec.row(run_id), "evidence") for run_id in run_ids]
+        found = [validate.row_contract_findings(spec, spec.row(run_id), "evidence") for run_id in run_ids]
         return [str(finding) for findings in found for finding in findings]
 
     def start_row(self, run_id: str) -> subprocess.Popen[str]:

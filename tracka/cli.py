@@ -38,7 +38,7 @@ def main() -> None:
     entry.prepare()
     os.environ["HF_HOME"] = environment.hf_home()  # set before anything imports the hub's client
     try:
-        entry.outside_of_rows()
+        entry.refuse_nested_run()
         app()
     except TrackaError as error:
         print(files.redacted(screen(error.findings)), file=sys.stderr)
@@ -58,7 +58,9 @@ def before(context: typer.Context) -> None:
 @app.command("init")
 def init_command(
     name: Annotated[str, typer.Argument(help="The new campaign: a name below tasks/, or a folder.")],
-    policy_path: Annotated[str, typer.Option(help="repo, repo@revision, or a folder.")] = init.Wanted.policy_path,
+    policy_path: Annotated[
+        str, typer.Option(help="repo, repo@revision, or a folder.")
+    ] = init.CampaignOptions.policy_path,
     suite: Annotated[str, typer.Option(help="LIBERO suite.")] = "libero_object",
     policy_type: Annotated[str | None, typer.Option(help="Such as pi0; asked of the checkpoint if it is here.")] = None,
     preset: Annotated[str | None, typer.Option(help="Settings known to be right: pi0, pi05 or smolvla.")] = None,
@@ -75,7 +77,7 @@ def init_command(
         raise UsageError(Finding("NAME", "the campaign has no name", "Give it one, such as my-policy"))
     root = Path(name) if "/" in name else Path("tasks") / name
     tasks = request.numbers("--task-ids", task_ids, "LIBERO task")
-    wanted = init.Wanted(
+    options = init.CampaignOptions(
         request.policy(policy_path),
         suite,
         policy_type,
@@ -88,7 +90,7 @@ def init_command(
         tasks,
         episode_length,
     )
-    made = init.create(root, wanted)
+    made = init.create(root, options)
     print(f"{root}: {forecast.words(made)}")
     if not min_success_rate:
         print("No threshold is set, so the verdict will not be `accepted`: --min-success-rate, or [thresholds]")
@@ -116,13 +118,13 @@ def discover_command(
     python = shutil.which(python_bin, path=environment.base()["PATH"])
     if python is None:
         raise ToolMissing(Finding("--python-bin", f"there is no program {python_bin!r}", "Name a Python that runs"))
-    spec = request.campaign_beside(Layout.beside(artifacts_dir))
-    own, types = (discover.executable(spec), discover.policy_types(spec)) if spec else ((), [])
+    campaign = request.campaign_beside(Layout.beside(artifacts_dir))
+    own, types = (discover.executable(campaign), discover.policy_types(campaign)) if campaign else ((), [])
     if dry_run:
         print(f"would ask {' '.join(discover.find(own, Path(python)))} and write {artifacts_dir}/cli_capabilities.json")
         return
     found = discover.discover(
-        artifacts_dir, own, types, Path(python), (*(spec.trusted if spec else ()), *(trust or ()))
+        artifacts_dir, own, types, Path(python), (*(campaign.trusted if campaign else ()), *(trust or ()))
     )
     print(f"{found['version_text']}: {len(found['supported_flags'])} flags, in {artifacts_dir}/cli_capabilities.json")
 
@@ -183,9 +185,9 @@ def check_command(
     spec = campaign.Campaign(Layout(Path.cwd()), (), "", 0, trusted=tuple(trust or ()))
     with tempfile.TemporaryDirectory() as folder:
         checks = resource.policy_checks(spec, request.policy(policy_path))
-        checks += model.checks(spec, resource.harmless(checks), Path(folder))
+        checks += model.checks(spec, resource.harmless_checkpoints(checks), Path(folder))
     _print_checks(checks)
-    for seen in preflight.views(spec, resource.readable(checks), None):
+    for seen in preflight.views(spec, resource.readable_checkpoints(checks), None):
         print(f"      {seen.camera} ({seen.size}) feeds {seen.input or 'nothing'}")
     raise typer.Exit(1 if any(check.required and check.status == "fail" for check in checks) else 0)
 
@@ -225,13 +227,13 @@ def run_command(
     policy_path = request.policy(policy_path)
     words = [run_id, task_suite, str(batch_size), str(n_episodes), gpu_id, str(seed), mujoco_gl, policy_path, "1"]
     row = matrix.parse(words, "command line")  # checks what typer cannot check
-    spec = request.one_row(artifacts_root, row, timeout_secs)
-    host = request.host(spec, row)
-    policy = run.Policy(allow_overwrite=allow_overwrite)
+    campaign = request.one_row(artifacts_root, row, timeout_secs)
+    host = request.host(campaign, row)
+    policy = run.RerunPolicy(allow_overwrite=allow_overwrite)
     if dry_run:
-        print(" ".join(run.dry_run(spec, row, host, policy)["command"]))
+        print(" ".join(run.dry_run(campaign, row, host, policy)["command"]))
         return
-    raise typer.Exit(worker.execute(spec, row, host, policy, retry_index))
+    raise typer.Exit(worker.execute(campaign, row, host, policy, retry_index))
 
 
 @app.command("sweep")
@@ -245,21 +247,23 @@ def sweep_command(
     dry_run: DryRun = False,
 ) -> None:
     """Run the rows of a matrix, several at a time. Exits with 1 if one of them fails; writes no summary."""
-    spec = request.many_rows(matrix, artifacts_root, status_dir)
-    chosen, host = request.shard(spec, rows), run.load_host(spec.layout)
+    campaign = request.many_rows(matrix, artifacts_root, status_dir)
+    chosen, host = request.shard(campaign, rows), run.load_host(campaign.layout)
     if dry_run:
         for row in chosen:
-            print(f"{row.run_id}: {shlex.join(run.dry_manifest(spec, row, host)['command'])}")
+            print(f"{row.run_id}: {shlex.join(run.dry_manifest(campaign, row, host)['command'])}")
         return
     asked = [row.run_id for row in chosen]
     try:
-        codes = sweep.sweep(spec, chosen, host, run.Policy(resume=resume), max_parallel)
+        codes = sweep.sweep(campaign, chosen, host, run.RerunPolicy(resume=resume), max_parallel)
     except KeyboardInterrupt:
-        worker.say(f"interrupted; replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, asked)}")
+        worker.print_redacted(
+            f"interrupted; replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, asked)}"
+        )
         raise typer.Exit(130) from None
     failed = [run_id for run_id in asked if codes[run_id]]
-    worker.say(f"{len(asked) - len(failed)} of {len(asked)} rows passed")
-    worker.say(f"replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, failed or asked)}")
+    worker.print_redacted(f"{len(asked) - len(failed)} of {len(asked)} rows passed")
+    worker.print_redacted(f"replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, failed or asked)}")
     raise typer.Exit(1 if failed else 0)
 
 
@@ -272,10 +276,10 @@ def collect_command(
     dry_run: DryRun = False,
 ) -> None:
     """Make tables of all runs: CSV, Markdown, and the rows that are not accepted."""
-    spec = request.campaign_beside(Layout.of_runs(runs_root))
-    if spec is None and not runs_root.is_dir():
+    campaign = request.campaign_beside(Layout.of_runs(runs_root))
+    if campaign is None and not runs_root.is_dir():
         raise UsageError(Finding("--runs-root", f"there is no folder {runs_root}", "Name a folder of runs"))
-    if failures_csv and spec is None:
+    if failures_csv and campaign is None:
         what = f"there is no campaign beside {runs_root}, so nothing says which rows were asked for"
         raise UsageError(
             Finding("--failures-csv", what, "Name the runs folder of a campaign: tasks/NAME/artifacts/runs")
@@ -283,15 +287,17 @@ def collect_command(
     targets = [path for path in (summary_csv, summary_md, failures_csv) if path]
     if len({path.absolute() for path in targets}) < len(targets):
         raise UsageError(Finding("--summary-md", "two tables would go into one file", "Name a file for each"))
-    results = collect.campaign_results(spec) if spec else collect.collect_results(runs_root)
+    results = collect.campaign_results(campaign) if campaign else collect.collect_results(runs_root)
     if dry_run:
         print(f"would write {len(results)} runs into {', '.join(map(str, targets))}")
         return
-    collect.require_unchanged(spec.layout if spec else Layout.of_runs(runs_root), [each.run_id for each in results])
+    collect.require_unchanged(
+        campaign.layout if campaign else Layout.of_runs(runs_root), [each.run_id for each in results]
+    )
     collect.write_csv(results, summary_csv)
     collect.write_markdown(results, summary_md)
-    if failures_csv and spec:
-        collect.write_failures(spec, collect.failure_reasons(spec, results), failures_csv)
+    if failures_csv and campaign:
+        collect.write_failures(campaign, collect.failure_reasons(campaign, results), failures_csv)
     print(f"{len(results)} runs in {summary_csv}")
 
 

@@ -36,7 +36,10 @@ SMOKE = "smoke-libero-object"
 CAMPAIGN = pytest.StashKey[Campaign]()
 TOKEN = pytest.StashKey[str]()
 PARITY_ROW = "parity_row"
-ROWS: dict[str, Callable[[Campaign], Sequence[Row]]] = {"row": lambda spec: spec.enabled, PARITY_ROW: parity.subjects}
+ROWS: dict[str, Callable[[Campaign], Sequence[Row]]] = {
+    "row": lambda campaign: campaign.enabled,
+    PARITY_ROW: parity.rows_to_prove,
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -68,7 +71,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.help or config.option.version:
         return
     try:
-        entry.outside_of_rows()
+        entry.refuse_nested_run()
         config.stash[CAMPAIGN] = campaigns.load(_folder(config))
     except UsageError as error:
         raise pytest.UsageError(files.redacted(screen(error.findings, head=""))) from None
@@ -81,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if not config.option.collectonly:
             if findings := schedule.refusals(config):
                 raise pytest.UsageError(screen(findings, head=""))
-            _claim(config)
+            _lock_campaign(config)
             _keep_rows_processes(config)
         config.pluginmanager.register(Controller(config), "tracka-controller")
     else:
@@ -90,7 +93,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(RowLoop(), "tracka-row-loop")
 
 
-def _claim(config: pytest.Config) -> None:
+def _lock_campaign(config: pytest.Config) -> None:
     """Holds the campaign for this session, since two sessions would judge each other's half-done phases."""
     layout, held = config.stash[CAMPAIGN].layout, contextlib.ExitStack()
     try:
@@ -126,7 +129,7 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[
     """Collects no parity test where no engine has to be proven; pytest would collect one and skip it."""
     if not inspect.isfunction(obj) or PARITY_ROW not in inspect.signature(obj).parameters:
         return None
-    return None if parity.subjects(collector.config.stash[CAMPAIGN]) else []
+    return None if parity.rows_to_prove(collector.config.stash[CAMPAIGN]) else []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -145,9 +148,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     The timeout is a backstop, should the harness itself hang.
     """
     items.sort(key=lambda item: phase_of(item.nodeid))
-    spec = config.stash[CAMPAIGN]
+    campaign = config.stash[CAMPAIGN]
     # A row may have to wait for its GPU until every other row is done with that GPU.
-    backstop = sum(2 * (spec.timeout(row) + spec.grace_secs) + 600 for row in spec.enabled)
+    backstop = sum(2 * (campaign.timeout(row) + campaign.grace_secs) + 600 for row in campaign.enabled)
     for item in items:
         if ROWS.keys() & getattr(getattr(item, "callspec", None), "params", {}).keys():
             item.add_marker(pytest.mark.timeout(backstop, func_only=True))
@@ -185,7 +188,7 @@ class Controller:
 
     Attributes:
         config: pytest's configuration of the session
-        spec: the session's campaign
+        campaign: the session's campaign
         open: the phase that has begun and is not handed over yet; None where there is none
         ended: the phases whose end was reached, in order, whether or not their handoff could be written
         findings: what the strict validation of all phases found; empty until phase 5 has ended
@@ -194,7 +197,7 @@ class Controller:
     """
 
     def __init__(self, config: pytest.Config) -> None:
-        self.config, self.spec = config, config.stash[CAMPAIGN]
+        self.config, self.campaign = config, config.stash[CAMPAIGN]
         self.open: str | None = None
         self.ended: list[str] = []
         self.findings: list[Finding] = []
@@ -202,10 +205,10 @@ class Controller:
         self.trouble: list[str] = []
 
     def pytest_report_header(self) -> str:
-        spec = self.spec
-        folder = os.path.relpath(spec.layout.root, self.config.invocation_params.dir)
-        rows = f"{len(spec.enabled)} of {len(spec.rows)} rows enabled"
-        return f"campaign: {folder}, {rows}, {spec.expected_gpus} GPUs, engine {spec.engine}"
+        campaign = self.campaign
+        folder = os.path.relpath(campaign.layout.root, self.config.invocation_params.dir)
+        rows = f"{len(campaign.enabled)} of {len(campaign.rows)} rows enabled"
+        return f"campaign: {folder}, {rows}, {campaign.expected_gpus} GPUs, engine {campaign.engine}"
 
     def phase_end(self, phase: str) -> None:
         """Writes the phase's handoff, once: after its last test, or at the end of a session that was cut short."""
@@ -213,7 +216,7 @@ class Controller:
         if phase not in PHASES:
             return
         try:
-            handoff.hand_over(self.spec, phase, self.config.getoption("owner"))
+            handoff.hand_over(self.campaign, phase, self.config.getoption("owner"))
         except (TrackaError, OSError) as error:
             self.trouble.append(f"{phase} could not be handed over: {error}")
         self.ended.append(phase)
@@ -228,14 +231,14 @@ class Controller:
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> PhasedScheduling:
-        return PhasedScheduling(config, log, Dealer(cost.gpus(self.spec.enabled)), self._jobs, self.phase_end)
+        return PhasedScheduling(config, log, Dealer(cost.gpus(self.campaign.enabled)), self._jobs, self.phase_end)
 
     def _jobs(self, nodeids: Mapping[int, str]) -> list[Job]:
         """Returns the tests of a phase as jobs for the dealer; a test that belongs to no row is short and goes last."""
-        known = {row.run_id: row for row in self.spec.enabled}
+        known = {row.run_id: row for row in self.campaign.enabled}
         rows = {index: known[name] for index, nodeid in nodeids.items() if (name := _parameter(nodeid)) in known}
         others = [Job(index) for index in nodeids if index not in rows]
-        return [*cost.jobs(self.spec, rows, resume=not self.config.getoption("allow_overwrite")), *others]
+        return [*cost.jobs(self.campaign, rows, resume=not self.config.getoption("allow_overwrite")), *others]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.open = phase_of(nodeid) or self.open
@@ -255,12 +258,12 @@ class Controller:
 
         Where the campaign is not accepted, the box is cleared.
         """
-        self.findings = validate.validate(self.spec, PHASES, strict=True)
+        self.findings = validate.validate(self.campaign, PHASES, strict=True)
         if (self.findings or self.trouble) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self.accepted = session.exitstatus == pytest.ExitCode.OK
         try:
-            progress.close(self.spec.layout, self.accepted)
+            progress.close(self.campaign.layout, self.accepted)
         except (TrackaError, OSError) as error:
             self.accepted = False
             self.trouble.append(f"todo/TODO.md could not be ticked: {error}")
@@ -270,60 +273,60 @@ class Controller:
             terminalreporter.write_line("no test that failed in the last session is among those selected")
         if not self.ended:
             return
-        terminalreporter.section(f"campaign {self.spec.name}")
+        terminalreporter.section(f"campaign {self.campaign.name}")
         for line in self._summary():
             terminalreporter.write_line(_shown(line))
 
     def _summary(self) -> Iterator[str]:
-        yield from row_table(self.spec)
+        yield from row_table(self.campaign)
         shown: list[str] = []
         for phase in PHASES:
-            path = self.spec.layout.handoff(phase)
+            path = self.campaign.layout.handoff(phase)
             value = files.read_or_empty(path)
             if value:
-                yield f"{phase}: {value.get('status')}  {self.spec.layout.relative(path)}"
+                yield f"{phase}: {value.get('status')}  {self.campaign.layout.relative(path)}"
                 yield from (f"    {note}" for note in value.get("notes", []) if note not in shown)
                 shown += value.get("notes", [])
-        if all(validate.valid_handoff(self.spec, phase).get("status") == "pass" for phase in PHASES):
+        if all(validate.valid_handoff(self.campaign, phase).get("status") == "pass" for phase in PHASES):
             yield from (f"    {finding}" for finding in self.findings if str(finding) not in shown)
         yield from (f"error: {line}" for line in self.trouble)
         if PHASES[-1] in self.ended:
-            yield f"verdict: {verdict.words(self.spec, self.accepted)} (strict validation of all phases)"
+            yield f"verdict: {verdict.words(self.campaign, self.accepted)} (strict validation of all phases)"
 
     def _leave_findings_to_the_summary(self) -> None:
         """Removes what the handoffs note from the failures on the terminal, so that it is shown there once, at the end.
 
         The JUnit report is written by now, and has the notes in each test.
         """
-        handoffs = [files.read_or_empty(self.spec.layout.handoff(phase)) for phase in self.ended if phase in PHASES]
+        handoffs = [files.read_or_empty(self.campaign.layout.handoff(phase)) for phase in self.ended if phase in PHASES]
         noted = {note for value in handoffs for note in value.get("notes", [])}
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         for report in reporter.stats.get("failed", []) if reporter else ():
             lines = report.longreprtext.splitlines()
-            kept = [line for line in lines if self._placeless(line.strip()) not in noted]
+            kept = [line for line in lines if self._with_relative_paths(line.strip()) not in noted]
             if len(kept) < len(lines):
-                report.longrepr = "\n".join([*kept, f"  see below, campaign {self.spec.name}"])
+                report.longrepr = "\n".join([*kept, f"  see below, campaign {self.campaign.name}"])
 
-    def _placeless(self, line: str) -> str:
+    def _with_relative_paths(self, line: str) -> str:
         """Returns a line as handoffs have it, with paths relative to the campaign's folder."""
-        return line.replace(f"{self.spec.layout.root}/", "")
+        return line.replace(f"{self.campaign.layout.root}/", "")
 
 
 def _parameter(nodeid: str) -> str:
     return nodeid.rsplit("[", 1)[-1].rstrip("]")
 
 
-def row_table(spec: Campaign) -> list[str]:
+def row_table(campaign: Campaign) -> list[str]:
     """Returns the enabled rows as aligned lines of text: run, status, episodes, successes, device, seconds, folder."""
     head = ("run", "status", "episodes", "successes", "device", "seconds", "artifacts")
-    cells = [head, *(_row_cells(spec, row) for row in spec.enabled)]
+    cells = [head, *(_row_cells(campaign, row) for row in campaign.enabled)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
 
 
-def _row_cells(spec: Campaign, row: Row) -> tuple[str, ...]:
-    folder = spec.layout.relative(spec.layout.run(row.run_id).path)
-    result = run.read_result(spec.layout, row.run_id)
+def _row_cells(campaign: Campaign, row: Row) -> tuple[str, ...]:
+    folder = campaign.layout.relative(campaign.layout.run(row.run_id).path)
+    result = run.read_result(campaign.layout, row.run_id)
     if result is None:
         return (row.run_id, "not run", "", "", "", "", folder)
     status = marker.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
@@ -332,7 +335,7 @@ def _row_cells(spec: Campaign, row: Row) -> tuple[str, ...]:
         row.run_id,
         status,
         *counts,
-        run.device_name(spec.layout, row.run_id),
+        run.device_name(campaign.layout, row.run_id),
         f"{result['duration_sec']:.0f}",
         folder,
     )

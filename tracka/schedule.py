@@ -1,8 +1,9 @@
 """Schedules the gates' tests on xdist's workers: phase after phase, one test at a time per worker, as the dealer says.
 
 All of xdist's private names that Track A uses are in this module. The names are those of pytest-xdist 3.8 (the project
-pins >=3.8,<4), and `problem` reports where the installed version has other names. xdist's own scheduling hands a worker
-its next test before the current one ends, so that a short row would wait behind a long one, and it mixes the phases.
+pins >=3.8,<4), and `missing_xdist_names` reports where the installed version has other names. xdist's own scheduling
+hands a worker its next test before the current one ends, so that a short row would wait behind a long one, and it mixes
+the phases.
 """
 
 import importlib
@@ -20,7 +21,7 @@ from .runs.dealer import Dealer, Job
 
 try:
     from xdist.scheduler import LoadScheduling
-except ImportError:  # `problem` reports that where workers are asked for
+except ImportError:  # `missing_xdist_names` reports that where workers are asked for
     LoadScheduling = object
 
 Jobs = Callable[[Mapping[int, str]], Iterable[Job]]  # takes the tests of a phase, index -> node id
@@ -58,7 +59,7 @@ STATE = {
 }
 
 
-def problem() -> str | None:
+def missing_xdist_names() -> str | None:
     """Returns what this module uses and the installed xdist lacks; None where xdist has all of it."""
     missing = list(dict.fromkeys(_missing()))
     return ", ".join(missing) if missing else None
@@ -111,7 +112,7 @@ def refusals(config: pytest.Config) -> list[Finding]:
     if proxies or any(re.fullmatch(r"(\d+\*)?popen", spec) is None for spec in workers):
         what = "a worker elsewhere would not share this host's locks, GPUs and files"
         found.append(Finding("--tx, --px", what, "Use -n: every worker is a process of this host"))
-    if lacking := problem():
+    if lacking := missing_xdist_names():
         what = f"pytest-xdist {_version()} is not one that the gates can be dealt out with: it lacks {lacking}"
         found.append(Finding("-n", what, "Install pytest-xdist>=3.8,<4, or run with -n0"))
     return found
@@ -138,7 +139,7 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
         jobs: returns the jobs of a phase's tests; called when the phase begins, since the phases before have then left
             their results
         phase_end: called with a phase once its last test has ended, before the next phase begins
-        left: phase -> indices of its tests that have not ended
+        unfinished: phase -> indices of its tests that have not ended
         phase: the phase that is running; None before the first phase and after the last
         collection: the node ids of all tests, by index; None until all workers have collected the same (xdist's)
         node2collection: worker -> the node ids that it has collected (xdist's)
@@ -149,7 +150,7 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
     def __init__(self, config: pytest.Config, log: Any, dealer: Dealer, jobs: Jobs, phase_end: PhaseEnd) -> None:
         super().__init__(config, log)
         self.dealer, self.jobs, self.phase_end = dealer, jobs, phase_end
-        self.left: dict[str, set[int]] = {}
+        self.unfinished: dict[str, set[int]] = {}
         self.phase: str | None = None
 
     def schedule(self) -> None:
@@ -159,26 +160,26 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
                 return
             self.collection: list[str] | None = next(iter(self.node2collection.values()))
             for index, nodeid in enumerate(self.collection or []):
-                self.left.setdefault(phase_of(nodeid), set()).add(index)
+                self.unfinished.setdefault(phase_of(nodeid), set()).add(index)
             self._next_phase()
-        self._feed()
+        self._assign()
 
     def _next_phase(self) -> None:
         if self.phase is not None:
             self.phase_end(self.phase)
-            del self.left[self.phase]
-        self.phase = min(self.left, default=None)
+            del self.unfinished[self.phase]
+        self.phase = min(self.unfinished, default=None)
         if self.phase is not None:
-            self._wait_for_a_worker(sorted(self.left[self.phase]))
+            self._enqueue(sorted(self.unfinished[self.phase]))
 
-    def _wait_for_a_worker(self, indices: Iterable[int]) -> None:
+    def _enqueue(self, indices: Iterable[int]) -> None:
         nodeids = {index: self.collection[index] for index in indices if self.collection}
         self.pending += nodeids
         self.dealer.add(self.jobs(nodeids))
 
-    def _feed(self) -> None:
+    def _assign(self) -> None:
         nodes = {_number(node): node for node in self.nodes if not node.shutting_down}
-        for number, job in self.dealer.deal(nodes.keys()).items():
+        for number, job in self.dealer.assign(nodes.keys()).items():
             self.pending.remove(job.index)
             self.node2pending[nodes[number]].append(job.index)
             nodes[number].send_runtest_some([job.index])
@@ -195,19 +196,19 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
         self.node2pending[node].remove(item_index)
         self.dealer.done(_number(node))
         self._done(item_index)
-        self._feed()
+        self._assign()
 
     def mark_test_pending(self, item: str) -> None:
         """Puts a test that has to run again among those that wait for a worker."""
         if self.collection is not None:
-            self._wait_for_a_worker([self.collection.index(item)])
-            self._feed()
+            self._enqueue([self.collection.index(item)])
+            self._assign()
 
     def _done(self, index: int) -> None:
         if self.phase is None:
             return
-        self.left[self.phase].discard(index)
-        if not self.left[self.phase]:
+        self.unfinished[self.phase].discard(index)
+        if not self.unfinished[self.phase]:
             self._next_phase()
 
     def remove_node(self, node: Any) -> str | None:
@@ -221,7 +222,7 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
             return None
         (crashed,) = running
         self._done(crashed)
-        self._feed()
+        self._assign()
         return str(self.collection[crashed])
 
     @property

@@ -11,14 +11,14 @@ from .campaign import campaign
 from .campaign.layout import Layout, RunFolder
 from .core import markup
 from .core.artifacts import IdentityParts
-from .core.errors import Finding, TrackaError, UsageError, short, some
+from .core.errors import Finding, TrackaError, UsageError, joined_names, shortened
 from .runs import identity, run
 
 TODAY = "today"
 
 
 @dataclass(frozen=True)
-class Result:
+class ResultLocation:
     """A result as the command line names it: the folder of its attempt, its row, and the campaign around it."""
 
     folder: RunFolder
@@ -56,20 +56,20 @@ def table(one: IdentityParts, two: IdentityParts, names: tuple[str, str], whole:
     yield f"{len(different)} of {len(ours.keys() | theirs.keys())} parts differ"
 
 
-def _result(root: Path | None, name: str) -> Result:
+def _result(root: Path | None, name: str) -> ResultLocation:
     layout = Layout((root or Path()).resolve())
     known = [row.run_id for row in campaign.load(layout.root).rows] if layout.settings.is_file() else []
     if name in known:
-        return Result(_last_attempt(layout.run(name)), name, layout)
+        return ResultLocation(_last_attempt(layout.run(name)), name, layout)
     folder = Path(name).resolve()
     if not folder.is_dir():
-        rows = f"; its rows are {some(known)}" if known else ""
-        what = f"{short(name)!r} is neither a folder nor a row of the campaign {layout.root}{rows}"
+        rows = f"; its rows are {joined_names(known)}" if known else ""
+        what = f"{shortened(name)!r} is neither a folder nor a row of the campaign {layout.root}{rows}"
         raise UsageError(
             Finding("RUN", what, "Name a run id with --root CAMPAIGN, or the folder of a run or of an attempt")
         )
     top = folder.parent.parent if folder.parent.name == "attempts" else folder
-    return Result(
+    return ResultLocation(
         _last_attempt(RunFolder(folder)), top.name, Layout(root.resolve()) if root else Layout.of_runs(top.parent)
     )
 
@@ -79,7 +79,7 @@ def _last_attempt(top: RunFolder) -> RunFolder:
     return top.attempt(numbers[-1]) if numbers else top
 
 
-def _stored(result: Result) -> IdentityParts:
+def _stored(result: ResultLocation) -> IdentityParts:
     if (parts := identity.read(result.folder)) is not None:
         return parts
     if (result.folder.path / identity.NAME).is_file():
@@ -91,7 +91,7 @@ def _stored(result: Result) -> IdentityParts:
     raise UsageError(Finding(str(result.folder.path), what, remedy))
 
 
-def _today(result: Result) -> IdentityParts:
+def _today(result: ResultLocation) -> IdentityParts:
     """Returns the identity of what the row would run today."""
     spec = campaign.load(result.layout.root)
     if result.run_id not in {row.run_id for row in spec.rows}:

@@ -177,10 +177,10 @@ def test_a_base_of_the_hub_is_the_commit_that_the_adapter_pins(
     pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words(base_model_name_or_path="org/policy", revision=served.COMMIT)(pair)
-    named = need.adapted(pair / "lora")
-    assert named is not None and named.wanted.revision == served.COMMIT
+    named = need.adapter_base(pair / "lora")
+    assert named is not None and named.download_spec.revision == served.COMMIT
     snapshot = Path(shutil.copytree(pair / "base", tmp_path / "snapshot"))
-    monkeypatch.setattr(need.hub, "fetch", {named.wanted: snapshot}.__getitem__)
+    monkeypatch.setattr(need.hub, "fetch", {named.download_spec: snapshot}.__getitem__)
     assert adapter.base(pair / "lora", pair) == snapshot and failed(pair) == {}
     (snapshot / "model.safetensors").unlink()
     assert "the repository has no model.safetensors" in failed(pair)["weights:lora"]

@@ -168,7 +168,7 @@ def test_a_damaged_cache_is_made_anew(point: Path, content: bytes) -> None:
 def test_the_tokenizers_of_the_processors_are_named_once(point: Path) -> None:
     steps: list[Any] = [{"config": {"tokenizer_name": "org/words"}}] * 2 + [{"config": {}}, {}, "odd"]
     files.write_json(point / "policy_preprocessor.json", {"steps": steps})
-    found = need.of(checkpoint.resolve(str(point), point))
+    found = need.named_dependencies(checkpoint.resolve(str(point), point))
     assert [(each.kind, each.name) for each in found] == [("tokenizer", "org/words")]
 
 

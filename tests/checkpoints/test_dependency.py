@@ -77,7 +77,7 @@ def test_an_adapter_asks_for_peft_whatever_its_type(tmp_path: Path, monkeypatch:
     hide(monkeypatch, "peft")
     with pytest.raises(TrackaError, match=r"act with an adapter imports peft.*make setup"):
         dependency.require(point, spec)
-    monkeypatch.setattr(dependency, "_locked", set)
+    monkeypatch.setattr(dependency, "_locked_packages", set)
     with pytest.raises(TrackaError, match=r"pip install 'lerobot\[peft\]==0\.6\.1'"):
         dependency.require(point, spec)
 

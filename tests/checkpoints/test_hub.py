@@ -36,7 +36,7 @@ if sys.argv[3:]:  # a full disk, as the client meets it
     import errno, huggingface_hub.file_download as client
     def http_get(*_, **__): raise OSError(errno.ENOSPC, "No space left on device")
     client.http_get = http_get
-wanted = {"policy": checkpoint.wanted, "tokenizer": hub.tokenizer}[sys.argv[1]](sys.argv[2])
+wanted = {"policy": checkpoint.download_spec, "tokenizer": hub.tokenizer}[sys.argv[1]](sys.argv[2])
 try:
     print(json.dumps({"outcome": "found", "folder": str(hub.fetch(wanted))}))
 except hub.Unresolved as error:
@@ -52,7 +52,7 @@ from tracka.preflight import resource
 if sys.argv[2:]:  # rows whose cache is another one
     environment.hf_home = lambda: sys.argv[2]
 spec = campaign.load(Path(sys.argv[1]))
-checks, resources = resource.look(spec, "checkpoints/fake", spec.layout.preflight)
+checks, resources = resource.check_resources(spec, "checkpoints/fake", spec.layout.preflight)
 said = {"checks": {item.name: vars(item) for item in checks}, "resources": [vars(item) for item in resources]}
 print(json.dumps(said))
 """

@@ -77,8 +77,8 @@ def test_its_processors_need_no_hub_and_make_tokens(built: Path, monkeypatch: py
 def test_track_a_finds_it_safe_fitting_and_whole(built: Path, made: Made) -> None:
     point = checkpoint.resolve(str(built), made.root)
     assert point.policy_type == "pi0" and not trust.policy_faults(built)
-    assert need.of(point) == [need.Need("tokenizer", str(built / "tokenizer"))]
-    evidence, found = resource._need(resource.Found(), made.spec, need.of(point)[0])
+    assert need.named_dependencies(point) == [need.NamedDependency("tokenizer", str(built / "tokenizer"))]
+    evidence, found = resource._need(resource.ResourceCollector(), made.spec, need.named_dependencies(point)[0])
     assert found[0].outcome == "found" and str(built / "tokenizer") in evidence
     for check in (weights.check, normalizer.check, feature.check, placement.check):
         assert check(made.spec, str(built)).status == "pass"

@@ -26,7 +26,7 @@ from checkpoints import POST, PRE, Arrays, change_json, change_statistics, chang
 from tracka.campaign.campaign import Campaign, EvalSettings
 from tracka.campaign.layout import Layout
 from tracka.checkpoints import normalizer, policy, weights
-from tracka.core.errors import TrackaError, errors
+from tracka.core.errors import TrackaError, without_warnings
 from tracka.preflight import feature, model
 
 SEED, FAULTS = 20261128, 200
@@ -170,7 +170,7 @@ def refused(folder: Path, models: dict[str, str], settings: EvalSettings) -> boo
     try:
         weights.require(folder, folder.parent)
         normalizer.require(folder, settings)
-        found = errors(feature.compare(policy.read(folder, settings), feature.given(settings)))
+        found = without_warnings(feature.compare(policy.read(folder, settings), feature.environment_features(settings)))
     except TrackaError:
         return True
     return bool(found) or models.get(str(folder)) == "fail"

@@ -194,7 +194,7 @@ def test_every_line_is_one_that_lerobot_or_peft_prints() -> None:
 
 
 def noisy(text: str) -> Iterator[None]:
-    with loading.held():
+    with loading.require_complete_weights():
         print(text)
         yield
 
@@ -211,7 +211,7 @@ def test_a_loader_that_prints_it_is_an_error_where_the_policy_is_loaded(
 def test_a_loader_that_logs_it_is_an_error_too_and_any_other_line_is_none() -> None:
     import logging
 
-    with pytest.raises(loading.IncompleteWeights, match="action_head"), loading.held():
+    with pytest.raises(loading.IncompleteWeights, match="action_head"), loading.require_complete_weights():
         logging.getLogger("lerobot").warning("Missing key(s) when loading model: %s", ["action_head.weight"])
     list(noisy("Loading weights from local directory"))
 
@@ -221,7 +221,7 @@ def test_a_loader_that_warns_of_it_is_an_error_each_time() -> None:
 
     for _ in range(2):  # a process shows a warning once
         lacks = pytest.raises(loading.IncompleteWeights, match="adapter keys")
-        with pytest.warns(UserWarning, match="adapter keys"), lacks, loading.held():
+        with pytest.warns(UserWarning, match="adapter keys"), lacks, loading.require_complete_weights():
             warnings.warn("Found missing adapter keys while loading the checkpoint: ['a'].", stacklevel=1)
 
 

@@ -17,7 +17,7 @@ CANARY = "hf_canary0123456789"
 
 def known(environ: Mapping[str, str]) -> set[str]:
     """The secrets of an environment whose user has not logged in to the hub."""
-    return {value.decode() for value in secret.known({"HF_HOME": "/nowhere", **environ})}
+    return {value.decode() for value in secret.secret_values({"HF_HOME": "/nowhere", **environ})}
 
 
 def covered(text: bytes, secrets: list[bytes]) -> bytes:
@@ -80,8 +80,8 @@ def test_a_url_without_a_user_holds_no_secret() -> None:
 
 def test_the_token_of_a_login_is_a_secret(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(f"{CANARY}\n")
-    assert secret.known({"HF_HOME": str(tmp_path)}) == (CANARY.encode(),)
-    assert secret.known({"HF_HOME": "/nowhere", "HF_TOKEN_PATH": str(tmp_path / "token")}) == (CANARY.encode(),)
+    assert secret.secret_values({"HF_HOME": str(tmp_path)}) == (CANARY.encode(),)
+    assert secret.secret_values({"HF_HOME": "/nowhere", "HF_TOKEN_PATH": str(tmp_path / "token")}) == (CANARY.encode(),)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_secret_is_known_in_a_url_and_in_json_too(value: str) -> None:
 
 
 def test_the_longest_comes_first() -> None:
-    found = secret.known({"HF_HOME": "/nowhere", "A_KEY": "abcdefgh", "B_KEY": "abcdefghijkl"})
+    found = secret.secret_values({"HF_HOME": "/nowhere", "A_KEY": "abcdefgh", "B_KEY": "abcdefghijkl"})
     assert found == (b"abcdefghijkl", b"abcdefgh")
 
 

@@ -74,7 +74,7 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
     yield "campaign", CAMPAIGN
     spec = made.spec
     plan = run.plan_row(spec, spec.row("baseline_b1_e2"), run.load_host(layout))
-    numbers = proof.numbers(parity.NOTHING)
+    numbers = proof.comparison_counts(parity.NOTHING)
     for again in (None, numbers):
         judged = {"compared": numbers, "repeated": again, "differing": ["episode 0: the action differs"]}
         yield "parity", parity.certificate(plan, judged, {"fallbacks": ["no"]}, {"resident": 1.5}, {"a.npy": "0" * 64})

@@ -17,8 +17,8 @@ from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi05 import modeling_pi05
 
 from fixtures import small_pi0
-from tracka.engines.resident.episode import Episode, Look
-from tracka.engines.resident.player import Player
+from tracka.engines.resident.episode import Episode, ObservationRequest
+from tracka.engines.resident.player import PolicyRunner
 from tracka.engines.resident.settings import ResidentConfig, ResidentSettings
 
 SIDE, BATCH = 128, 3
@@ -32,7 +32,9 @@ OTHERS: Mapping[str, Callable[[int], dict[str, Any]]] = {
 }
 
 
-def look(position: int, seed: int = 0, task: int = 0, chunk: int = 0, words: str = LONG, light: int = 255) -> Look:
+def look(
+    position: int, seed: int = 0, task: int = 0, chunk: int = 0, words: str = LONG, light: int = 255
+) -> ObservationRequest:
     """A look at random pictures, at this place of a call."""
     random = np.random.RandomState(seed)
     pixels = {name: (random.randint(0, light + 1, (SIDE, SIDE, 3))).astype(np.uint8) for name in ("image", "image2")}
@@ -42,10 +44,10 @@ def look(position: int, seed: int = 0, task: int = 0, chunk: int = 0, words: str
     }
     state["joints"] = {"pos": random.rand(7), "vel": random.rand(7)}
     episode = Episode("libero_object", task, BATCH * seed + position, 7 + seed, BATCH)
-    return Look(episode, chunk, words, {"pixels": pixels, "robot_state": state})
+    return ObservationRequest(episode, chunk, words, {"pixels": pixels, "robot_state": state})
 
 
-def player(folder: Path) -> Player:
+def player(folder: Path) -> PolicyRunner:
     policy = PreTrainedConfig.from_pretrained(folder)
     policy.pretrained_path, policy.device = folder, "cpu"
     if hasattr(policy, "num_inference_steps"):
@@ -57,11 +59,11 @@ def player(folder: Path) -> Player:
         rename_map={},
         resident=ResidentSettings(),
     )
-    return Player(cast(ResidentConfig, cfg), 1)
+    return PolicyRunner(cast(ResidentConfig, cfg), 1)
 
 
 @pytest.fixture(scope="module")
-def player_of(tmp_path_factory: pytest.TempPathFactory, tiny_act: Path) -> Iterator[Callable[[str], Player]]:
+def player_of(tmp_path_factory: pytest.TempPathFactory, tiny_act: Path) -> Iterator[Callable[[str], PolicyRunner]]:
     """A player of each policy that mixes and that can be built small; pi0 and pi0.5 with the other way to pad too."""
     folder = tmp_path_factory.mktemp("mixing")
     with pytest.MonkeyPatch.context() as patch:
@@ -97,16 +99,16 @@ CASES = [
 
 @pytest.mark.parametrize(("kind", "other"), CASES)
 def test_a_look_has_the_same_actions_whoever_shares_its_call(
-    player_of: Callable[[str], Player], kind: str, other: str
+    player_of: Callable[[str], PolicyRunner], kind: str, other: str
 ) -> None:
     asked, mine = player_of(kind), look(1)
-    alone = asked.mixed([mine])[0]
+    alone = asked.mixed_actions([mine])[0]
     beside = [look(position, **OTHERS[other](position)) for position in (0, 2)]
-    company = [mine, *(each for each in beside if asked.company(each) == asked.company(mine))]
+    company = [mine, *(each for each in beside if asked.call_shapes(each) == asked.call_shapes(mine))]
     with torch.random.fork_rng():
         torch.manual_seed(99)
-        shared = asked.mixed(company)[0]
-    assert asked.manner.mixing and np.array_equal(alone, shared)
+        shared = asked.mixed_actions(company)[0]
+    assert asked.mode.mixing and np.array_equal(alone, shared)
     if not kind.endswith("longest"):
         assert len(company) == 3
     elif other == "another task":
@@ -115,7 +117,7 @@ def test_a_look_has_the_same_actions_whoever_shares_its_call(
 
 @pytest.mark.parametrize("kind", ["act", "pi0", "pi0_longest"])
 def test_instructions_of_another_length_part_company_where_the_tokenizer_pads_to_the_longest_alone(
-    player_of: Callable[[str], Player], kind: str
+    player_of: Callable[[str], PolicyRunner], kind: str
 ) -> None:
-    company = player_of(kind).company
+    company = player_of(kind).call_shapes
     assert (company(look(0, words=SHORT)) != company(look(1, words=LONG))) == (kind == "pi0_longest")

@@ -11,15 +11,15 @@ from tracka.core.errors import Finding, UsageError
 from tracka.engines import proof
 from tracka.engines.comparison import Comparison
 from tracka.gates import evidence
-from tracka.gates.validate import holds
+from tracka.gates.validate import contract_findings
 from tracka.runs import parity, run
 from tracka.runs.plan import Plan
 
 RUN_ID = "wide_b4_e4"
-SAME = proof.numbers(Comparison(4, 4, 4, 4, (2, 2), 0.0, ()))
+SAME = proof.comparison_counts(Comparison(4, 4, 4, 4, (2, 2), 0.0, ()))
 PROVEN = {"compared": SAME, "repeated": None, "differing": []}
 REFUSED = {
-    "compared": proof.numbers(Comparison(4, 0, 4, 4, (2, 2), 1.9, ())),
+    "compared": proof.comparison_counts(Comparison(4, 0, 4, 4, (2, 2), 1.9, ())),
     "repeated": SAME,
     "differing": ["libero_object task 0, episode 0: the action differs at step 0, by 1.9"],
 }
@@ -46,10 +46,10 @@ def plan(made: Made, run_id: str = RUN_ID) -> Plan:
 
 def certify(made: Made, proven: bool) -> None:
     """A certificate of all checkpoints, as a parity run would leave it."""
-    for row in parity.subjects(made.spec):
+    for row in parity.rows_to_prove(made.spec):
         of = run.plan_row(made.spec, row, run.load_host(made.layout))
         value = parity.certificate(of, PROVEN if proven else REFUSED, {}, {}, {})
-        files.write_json(proof.path(made.layout, of.proof_key), value)
+        files.write_json(proof.certificate_path(made.layout, of.proof_key), value)
 
 
 def test_a_row_runs_the_resident_engine_with_lerobot_evals_flags_and_its_own(resident: Made) -> None:
@@ -76,22 +76,22 @@ def test_the_two_engines_rows_are_not_the_same(ready: Made) -> None:
 
 
 def test_a_row_of_lerobot_eval_needs_no_proof(ready: Made) -> None:
-    assert plan(ready).unproven is None
-    assert parity.subjects(ready.spec) == []
-    assert list(holds(ready.spec, "phase3", "parity")) == []
+    assert plan(ready).unproven_reason is None
+    assert parity.rows_to_prove(ready.spec) == []
+    assert list(contract_findings(ready.spec, "phase3", "parity")) == []
 
 
 def test_without_a_parity_run_a_row_is_unproven_and_phase_3_says_so(resident: Made) -> None:
-    assert "no parity run" in str(plan(resident).unproven)
-    findings = list(holds(resident.spec, "phase3", "parity"))
+    assert "no parity run" in str(plan(resident).unproven_reason)
+    findings = list(contract_findings(resident.spec, "phase3", "parity"))
     assert len(findings) == 2
     assert all("no parity run" in each.what and "lerobot-eval" in each.remedy for each in findings)
 
 
 def test_a_parity_run_proves_all_rows_of_its_checkpoint(resident: Made) -> None:
     certify(resident, proven=True)
-    assert plan(resident).unproven is None and plan(resident, "baseline_b1_e2").unproven is None
-    assert list(holds(resident.spec, "phase3", "parity")) == []
+    assert plan(resident).unproven_reason is None and plan(resident, "baseline_b1_e2").unproven_reason is None
+    assert list(contract_findings(resident.spec, "phase3", "parity")) == []
 
 
 def test_a_process_that_has_loaded_a_policy_serves_rows_of_any_suite_whose_proofs_are_others(resident: Made) -> None:
@@ -104,7 +104,7 @@ def test_a_process_that_has_loaded_a_policy_serves_rows_of_any_suite_whose_proof
 
 def test_a_failed_parity_run_proves_nothing_and_is_told_with_its_figures(resident: Made) -> None:
     certify(resident, proven=False)
-    assert "the parity run failed: 0 of 4 episodes are the same to the bit" in str(plan(resident).unproven)
+    assert "the parity run failed: 0 of 4 episodes are the same to the bit" in str(plan(resident).unproven_reason)
 
 
 @pytest.mark.parametrize("change", ["weights", "settings", "host"])
@@ -120,7 +120,7 @@ def test_another_checkpoint_setting_or_host_asks_for_a_new_proof(resident: Made,
         snapshot = files.read_json(path)
         snapshot["fingerprints"]["host"] = "0" * 64
         files.write_json(path, snapshot)
-    assert "no parity run" in str(plan(resident).unproven)
+    assert "no parity run" in str(plan(resident).unproven_reason)
 
 
 @pytest.mark.parametrize("change", ["package", "variable", "module"])
@@ -138,21 +138,21 @@ def test_a_certificate_holds_for_the_software_that_it_was_made_with(
     else:
         files.write_text(tmp_path / "site/transformers/__init__.py", "")
         monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
-    assert "no parity run" in str(plan(resident).unproven)
+    assert "no parity run" in str(plan(resident).unproven_reason)
     assert plan(resident).load_key != loaded  # nor may a process that has the policy loaded go on
 
 
 def test_a_verdict_that_was_written_by_hand_proves_nothing(resident: Made) -> None:
     certify(resident, proven=False)
-    path = proof.path(resident.layout, plan(resident).proof_key)
+    path = proof.certificate_path(resident.layout, plan(resident).proof_key)
     files.write_json(path, files.read_json(path) | {"proven": True, "exact": True, "evidence": "all the same"})
-    assert "the parity run failed: 0 of 4" in str(plan(resident).unproven)
-    assert [finding.what for finding in holds(resident.spec, "phase3", "parity")]
+    assert "the parity run failed: 0 of 4" in str(plan(resident).unproven_reason)
+    assert [finding.what for finding in contract_findings(resident.spec, "phase3", "parity")]
 
 
 def test_each_way_to_ask_a_checkpoint_is_proven_by_one_short_row_the_baseline_first(resident: Made) -> None:
     """A row of one batch is played whole; of a longer one, a batch and one episode more."""
-    subjects = [(row.run_id, row.batch_size, row.n_episodes) for row in parity.subjects(resident.spec)]
+    subjects = [(row.run_id, row.batch_size, row.n_episodes) for row in parity.rows_to_prove(resident.spec)]
     assert subjects == [("baseline_b1_e2", 1, 2), ("wide_b4_e4", 4, 4)]
 
 
@@ -168,9 +168,9 @@ def test_rows_that_ask_their_checkpoint_otherwise_are_proven_each(resident: Made
     text = resident.layout.settings.read_text()
     resident.layout.settings.write_text(f"{text}\n[rows.long_b1_e6]\n{line}\n")
     ways = ["baseline_b1_e2", "long_b1_e6", "wide_b4_e4"]
-    assert sorted(row.run_id for row in parity.subjects(resident.spec)) == ways
+    assert sorted(row.run_id for row in parity.rows_to_prove(resident.spec)) == ways
     certify(resident, proven=True)
-    assert [plan(resident, name).unproven for name in ways] == [None] * 3
+    assert [plan(resident, name).unproven_reason for name in ways] == [None] * 3
 
 
 @pytest.mark.parametrize("change", ["batch size", "suite", "tasks", "noise", "code"])
@@ -188,13 +188,13 @@ def test_a_proof_of_another_way_to_ask_proves_nothing(
     elif change == "noise":
         use(resident, 'noise = "reference"')
     else:
-        monkeypatch.setattr(proof, "code", lambda *_: "another")
-    assert "no parity run" in str(plan(resident).unproven)
+        monkeypatch.setattr(proof, "code_hash", lambda *_: "another")
+    assert "no parity run" in str(plan(resident).unproven_reason)
 
 
 def test_a_retry_with_a_smaller_batch_is_proven_at_that_size_or_not_at_all(resident: Made) -> None:
     certify(resident, proven=True)
-    assert plan(resident).unproven is None and plan(resident).retry(2).unproven is not None
+    assert plan(resident).unproven_reason is None and plan(resident).retry(2).unproven_reason is not None
 
 
 def test_a_row_of_fewer_episodes_than_its_batch_proves_no_row_that_fills_it(resident: Made) -> None:
@@ -202,10 +202,13 @@ def test_a_row_of_fewer_episodes_than_its_batch_proves_no_row_that_fills_it(resi
     few = replace(spec.row("baseline_b1_e2"), batch_size=10)
     full = replace(spec.row("wide_b4_e4"), batch_size=10, n_episodes=50)
     campaign = replace(spec, rows=(few, full))
-    assert [(row.run_id, row.n_episodes) for row in parity.subjects(campaign)] == [(few.run_id, 2), (full.run_id, 11)]
+    assert [(row.run_id, row.n_episodes) for row in parity.rows_to_prove(campaign)] == [
+        (few.run_id, 2),
+        (full.run_id, 11),
+    ]
     keys = {row.run_id: run.plan_row(campaign, row, host).proof_key for row in campaign.rows}
     assert len(set(keys.values())) == 2
-    (_, subject) = parity.subjects(campaign)
+    (_, subject) = parity.rows_to_prove(campaign)
     assert run.plan_row(campaign, subject, host).proof_key == keys[full.run_id]
 
 
@@ -242,7 +245,7 @@ def test_a_row_is_proven_by_the_one_that_asks_its_checkpoint_as_it_does(resident
     text = resident.layout.settings.read_text()
     resident.layout.settings.write_text(f"{text}\n[rows.wide_b4_e4]\nn_action_steps = 3\n")
     spec = resident.spec
-    proving = {row.run_id: parity.subject(spec, row) for row in spec.enabled}
+    proving = {row.run_id: parity.proving_row(spec, row) for row in spec.enabled}
     assert {name: row and row.run_id for name, row in proving.items()} == {
         "baseline_b1_e2": "baseline_b1_e2",
         "long_b1_e6": "baseline_b1_e2",
@@ -307,7 +310,7 @@ def test_another_checkpoint_that_cannot_be_played_is_noted_and_left_to_its_rows(
     monkeypatch.setattr(parity, "prove", fail)
     spec, host = other.spec, run.load_host(other.layout)
     assert parity.prove_or_note(spec, spec.row(RUN_ID), host)["proven"] is False
-    assert "lerobot-eval ended with exit code 1" in str(plan(other).unproven)
+    assert "lerobot-eval ended with exit code 1" in str(plan(other).unproven_reason)
     (finding,) = evidence.proven_row(spec, spec.row(RUN_ID))
     assert finding.warning and "lerobot-eval ended with exit code 1" in finding.what
 
@@ -321,6 +324,6 @@ def test_the_baselines_checkpoint_must_be_played(other: Made, monkeypatch: pytes
 
 def test_a_certificate_without_episodes_proves_nothing(other: Made) -> None:
     certify(other, proven=True)
-    path = proof.path(other.layout, plan(other).proof_key)
-    files.write_json(path, files.read_json(path) | {"compared": proof.numbers(parity.NOTHING)})
-    assert plan(other).unproven is not None
+    path = proof.certificate_path(other.layout, plan(other).proof_key)
+    files.write_json(path, files.read_json(path) | {"compared": proof.comparison_counts(parity.NOTHING)})
+    assert plan(other).unproven_reason is not None

@@ -15,23 +15,30 @@ from torch import nn
 from tracka.campaign import campaign
 from tracka.engines import comparison, engine, reference
 from tracka.engines.resident import evaluation, noise, weights
-from tracka.engines.resident.crew import Crew
-from tracka.engines.resident.episode import Episode, Look, Outcome, digest, episodes, observation_sha
-from tracka.engines.resident.player import manner
+from tracka.engines.resident.crew import WorkerPool
+from tracka.engines.resident.episode import (
+    Episode,
+    EpisodeOutcome,
+    ObservationRequest,
+    digest,
+    episodes,
+    observation_sha,
+)
+from tracka.engines.resident.player import batching_mode
 from tracka.engines.resident.record import Record
 from tracka.engines.resident.settings import ResidentConfig, ResidentSettings
-from tracka.engines.resident.slot import Begin, Filming, Seen
+from tracka.engines.resident.slot import BeginEpisode, ObservationReady, VideoConfig
 from tracka.runs import recording
 
 SHAPE = (5, 3)
 
 
-def look(number: int = 0, chunk: int = 0, task_id: int = 0, seed: int = 7) -> Look:
-    return Look(Episode("libero_object", task_id, number, seed + number, 2), chunk, "pick it up", {})
+def look(number: int = 0, chunk: int = 0, task_id: int = 0, seed: int = 7) -> ObservationRequest:
+    return ObservationRequest(Episode("libero_object", task_id, number, seed + number, 2), chunk, "pick it up", {})
 
 
-def outcome(success: bool, steps: int = 4) -> Outcome:
-    return Outcome(success, float(success), float(success), np.ones((steps, 7), np.float32), "e" * 64, "f" * 64)
+def outcome(success: bool, steps: int = 4) -> EpisodeOutcome:
+    return EpisodeOutcome(success, float(success), float(success), np.ones((steps, 7), np.float32), "e" * 64, "f" * 64)
 
 
 # episodes
@@ -46,19 +53,19 @@ def test_episodes_have_the_seeds_init_states_and_resets_of_lerobot_evals_slots()
 
 
 def test_an_episodes_noise_is_its_own_whoever_stands_beside_it() -> None:
-    alone = noise.of_looks([look(3)], SHAPE)
+    alone = noise.noise_for_requests([look(3)], SHAPE)
     torch.manual_seed(99)
-    beside = noise.of_looks([look(0), look(3), look(1)], SHAPE)
+    beside = noise.noise_for_requests([look(0), look(3), look(1)], SHAPE)
     assert torch.equal(alone[0], beside[1])
 
 
 @pytest.mark.parametrize("other", [look(1), look(chunk=1), look(task_id=1), look(seed=8)])
-def test_another_episode_or_chunk_has_other_noise(other: Look) -> None:
-    assert not torch.equal(noise.of_looks([look()], SHAPE), noise.of_looks([other], SHAPE))
+def test_another_episode_or_chunk_has_other_noise(other: ObservationRequest) -> None:
+    assert not torch.equal(noise.noise_for_requests([look()], SHAPE), noise.noise_for_requests([other], SHAPE))
 
 
 def test_the_noise_is_standard_normal() -> None:
-    drawn = noise.of_looks([look(number) for number in range(50)], (50, 32))
+    drawn = noise.noise_for_requests([look(number) for number in range(50)], (50, 32))
     assert abs(float(drawn.mean())) < 0.01 and abs(float(drawn.std()) - 1) < 0.01
 
 
@@ -66,9 +73,9 @@ def test_reference_noise_is_what_lerobot_eval_draws_chunk_by_chunk() -> None:
     torch.manual_seed(3)
     wanted = [torch.normal(0.0, 1.0, (2, *SHAPE)) for _ in range(3)]
     torch.manual_seed(3)
-    reference = noise.Reference()
-    late = reference.of_looks([look(0, chunk=2), look(1, chunk=0)], (2, *SHAPE), "cpu")
-    early = reference.of_looks([look(0, chunk=1), look(1, chunk=1)], (2, *SHAPE), "cpu")
+    reference = noise.ReferenceNoise()
+    late = reference.noise_for_requests([look(0, chunk=2), look(1, chunk=0)], (2, *SHAPE), "cpu")
+    early = reference.noise_for_requests([look(0, chunk=1), look(1, chunk=1)], (2, *SHAPE), "cpu")
     assert torch.equal(late, torch.stack([wanted[2][0], wanted[0][1]])) and torch.equal(early, wanted[1])
 
 
@@ -83,7 +90,7 @@ def policy(name: str, declared: bool = False, **config: Any) -> Any:
 
 @pytest.mark.parametrize("name", ["act", "pi0", "pi05", "smolvla"])
 def test_policies_whose_chunk_is_a_function_of_one_observation_mix(name: str) -> None:
-    assert manner(policy(name), "episode", 5).mixing
+    assert batching_mode(policy(name), "episode", 5).mixing
 
 
 @pytest.mark.parametrize(
@@ -91,19 +98,19 @@ def test_policies_whose_chunk_is_a_function_of_one_observation_mix(name: str) ->
     [("act", {"temporal_ensemble_coeff": 0.01}), ("pi0", {"use_relative_actions": True}), ("diffusion", {})],
 )
 def test_a_policy_that_needs_every_observation_gets_it_and_that_is_said(name: str, config: dict[str, Any]) -> None:
-    found = manner(policy(name, **config), "episode", 5)
+    found = batching_mode(policy(name, **config), "episode", 5)
     assert not found.lazy and not found.mixing and not found.concurrent and name in found.reasons[0]
 
 
 def test_a_plug_in_may_declare_that_it_looks_once_a_chunk() -> None:
-    found = manner(policy("replay", declared=True), "episode", 5)
+    found = batching_mode(policy("replay", declared=True), "episode", 5)
     assert found.lazy and found.concurrent and not found.mixing
 
 
 def test_reference_noise_of_several_batches_is_drawn_one_after_the_other() -> None:
-    assert not manner(policy("pi0"), "reference", 2).concurrent
-    assert manner(policy("pi0"), "reference", 1).mixing
-    assert manner(policy("act"), "reference", 2).mixing  # it draws none
+    assert not batching_mode(policy("pi0"), "reference", 2).concurrent
+    assert batching_mode(policy("pi0"), "reference", 1).mixing
+    assert batching_mode(policy("act"), "reference", 2).mixing  # it draws none
 
 
 # weights
@@ -236,7 +243,7 @@ def rollout_of(env: TwoSlots, policy: Any, seeds: list[int]) -> dict[str, torch.
 
 
 @pytest.fixture
-def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> comparison.Played:
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> comparison.PlayedEpisodes:
     """Three episodes at batch 2 by the reference around a lerobot-eval of numbers."""
     stock = SimpleNamespace(rollout=rollout_of)
     stock.main = lambda: [stock.rollout(TwoSlots(), None, seeds=seeds) for seeds in ([7, 8], [9, 10])]
@@ -250,7 +257,7 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> comparison.Play
     return comparison.read(tmp_path / "eval")
 
 
-def test_the_reference_notes_each_episode_up_to_the_step_that_ended_it(recorded: comparison.Played) -> None:
+def test_the_reference_notes_each_episode_up_to_the_step_that_ended_it(recorded: comparison.PlayedEpisodes) -> None:
     lines = [episode.line for episode in recorded.values()]
     told = [(line["task"], line["episode"], line["seed"], line["success"], line["steps"]) for line in lines]
     assert told == [(3, 0, 7, True, 2), (3, 1, 8, False, 4), (3, 2, 9, True, 2)]
@@ -264,7 +271,9 @@ def test_the_reference_notes_each_episode_up_to_the_step_that_ended_it(recorded:
     assert [line["sum_reward"] for line in lines] == [1.0, 0.0, 1.0]
 
 
-def test_the_reference_notes_what_was_seen_before_each_step_and_both_states(recorded: comparison.Played) -> None:
+def test_the_reference_notes_what_was_seen_before_each_step_and_both_states(
+    recorded: comparison.PlayedEpisodes,
+) -> None:
     line = recorded[3, 1].line
     seen = {"pixels": {"image": np.full((4, 4, 3), 2, np.uint8)}, "state": np.array([1.0])}
     assert line["observations"]["2"] == observation_sha(seen) and list(line["observations"]) == ["0", "1", "2", "3"]
@@ -278,10 +287,10 @@ def test_both_engines_draw_the_noise_of_an_episode_by_the_rule_that_is_written_d
     seed = int.from_bytes(hashlib.sha256(b"libero_object/0/10/3/1").digest()[:7], "big")
     wanted = torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
     if engine == "resident":
-        assert torch.equal(noise.of_looks([look(3, chunk=1)], SHAPE)[0], wanted)
+        assert torch.equal(noise.noise_for_requests([look(3, chunk=1)], SHAPE)[0], wanted)
         return
     policy = SimpleNamespace(model=SimpleNamespace(sample_noise=lambda shape, device: None))
-    with reference._given_noise(policy, ["libero_object/0/10/3"]):
+    with reference._noise_by_episode(policy, ["libero_object/0/10/3"]):
         drawn = [policy.model.sample_noise((1, *SHAPE), "cpu") for _ in range(2)]
     assert torch.equal(drawn[1][0], wanted) and policy.model.sample_noise((1, *SHAPE), "cpu") is None
 
@@ -314,12 +323,12 @@ def test_the_gates_plays_do_without_cudnns_choice_by_timing(tmp_path: Path, monk
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     flags = {"env.task": "libero_object", "output_dir": tmp_path, "eval.n_episodes": 1}
     monkeypatch.setattr(sys, "argv", ["reference", *(f"--{name}={value}" for name, value in flags.items())])
-    reference.recorded(env.rollout, by_episode=False)(env, None, seeds=[7])
+    reference.recording_rollout(env.rollout, by_episode=False)(env, None, seeds=[7])
     assert env.benchmark == [False]
     for chosen in (True, False):
         cfg: Any = SimpleNamespace(seed=7, resident=SimpleNamespace(cudnn_benchmark=chosen))
-        player: Any = SimpleNamespace(turn_to=lambda cfg: None)
-        evaluation._player(cfg, evaluation.Kept(player=player), 1)
+        player: Any = SimpleNamespace(reconfigure=lambda cfg: None)
+        evaluation._policy_runner(cfg, evaluation.EvaluationCache(runner=player), 1)
         assert torch.backends.cudnn.benchmark is chosen
     assert recording.IN_THE_GATE == {"hash_looks": True, "cudnn_benchmark": False}
 
@@ -413,16 +422,16 @@ def test_an_environment_that_was_built_ahead_is_the_one_that_the_episode_gets(tm
         return Still()
 
     ahead, other = look(task_id=3).episode, look(task_id=4).episode
-    crew = Crew(1, 2, {"image": (2, 2, 3)}, make, Filming(1, 20))
+    crew = WorkerPool(1, 2, {"image": (2, 2, 3)}, make, VideoConfig(1, 20))
     crew.build([ahead])
     assert crew.tasks == {0: ("libero_object", 3)}
     for episode in (ahead, other):
-        crew.send(0, Begin(0, episode))
+        crew.send(0, BeginEpisode(0, episode))
         (seen,) = crew.replies()
-        assert isinstance(seen, Seen) and crew.pictures[0]["image"].max() == 9
+        assert isinstance(seen, ObservationReady) and crew.pictures[0]["image"].max() == 9
     assert (tmp_path / "built").read_text() == "3\n4\n"
-    (first,) = crew.spent()
-    assert first.seconds["build"] > 0 and crew.spent()[0].seconds == {}
+    (first,) = crew.collect_timings()
+    assert first.seconds["build"] > 0 and crew.collect_timings()[0].seconds == {}
     crew.stop()
 
 
@@ -434,4 +443,4 @@ def test_slots_begin_with_a_task_each_where_tasks_mix_and_with_a_batch_where_the
         ("pi0", "reference", [0, 0]),
     ):
         cfg: Any = SimpleNamespace(policy=SimpleNamespace(type=kind), resident=SimpleNamespace(noise=noise_of))
-        assert [episode.task_id for episode in evaluation.first(cfg, todo)[:2]] == wanted
+        assert [episode.task_id for episode in evaluation.expected_order(cfg, todo)[:2]] == wanted

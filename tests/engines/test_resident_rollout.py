@@ -10,15 +10,26 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from tracka.engines.resident.crew import Crew
-from tracka.engines.resident.episode import Episode, Look, Outcome, Task, episodes
-from tracka.engines.resident.player import Manner, Player, Shapes
-from tracka.engines.resident.record import Looks
+from tracka.engines.resident.crew import WorkerPool
+from tracka.engines.resident.episode import Episode, EpisodeOutcome, ObservationRequest, Task, episodes
+from tracka.engines.resident.player import BatchingMode, PolicyRunner, Shapes
+from tracka.engines.resident.record import ObservationHashes
 from tracka.engines.resident.rollout import Rollout
-from tracka.engines.resident.slot import Act, Begin, Ended, Film, Filmed, Seen
+from tracka.engines.resident.slot import (
+    BeginEpisode,
+    EpisodeEnded,
+    ObservationReady,
+    PlayActions,
+    RecordVideo,
+    VideoRecorded,
+)
 
 CHUNK = 5
-MIXING, LOCKSTEP, REFERENCE = Manner(True, True, True), Manner(False, True, True), Manner(False, True, False)
+MIXING, LOCKSTEP, REFERENCE = (
+    BatchingMode(True, True, True),
+    BatchingMode(False, True, True),
+    BatchingMode(False, True, False),
+)
 
 
 class Slots:
@@ -36,15 +47,15 @@ class Slots:
         return len(self.pictures)
 
     def send(self, number: int, command: Any) -> None:
-        if isinstance(command, Begin):
+        if isinstance(command, BeginEpisode):
             assert number not in self.playing
             self.begun.append((number, command.episode))
             self.playing[number] = (command.episode, [])
-            self.replied.append(Seen(number, {}, f"task {command.episode.task_id}"))
-        elif isinstance(command, Act):
+            self.replied.append(ObservationReady(number, {}, f"task {command.episode.task_id}"))
+        elif isinstance(command, PlayActions):
             self.replied.append(self._act(number, command.actions))
-        elif isinstance(command, Film):
-            self.replied.append(Filmed(number, command.path, None))
+        elif isinstance(command, RecordVideo):
+            self.replied.append(VideoRecorded(number, command.path, None))
 
     def _act(self, number: int, actions: Any) -> Any:
         episode, done = self.playing[number]
@@ -53,8 +64,8 @@ class Slots:
             if len(done) == length(episode):
                 del self.playing[number]
                 taken = np.array(done, np.float32)[:, None]
-                return Ended(number, Outcome(bool(episode.number % 2), 0.0, 0.0, taken, "first", "last"))
-        return Seen(number, {}, f"task {episode.task_id}")
+                return EpisodeEnded(number, EpisodeOutcome(bool(episode.number % 2), 0.0, 0.0, taken, "first", "last"))
+        return ObservationReady(number, {}, f"task {episode.task_id}")
 
     def replies(self) -> list[Any]:
         count = self.random.randint(1, len(self.replied))
@@ -65,28 +76,28 @@ class Slots:
 class Words:
     """A player whose actions tell for whom and when they are, so that a mix-up is seen."""
 
-    def __init__(self, manner: Manner, batch_size: int, lengths: bool) -> None:
-        self.manner, self.batch_size, self.lengths = manner, batch_size, lengths
-        self.calls: list[list[Look]] = []
+    def __init__(self, manner: BatchingMode, batch_size: int, lengths: bool) -> None:
+        self.mode, self.batch_size, self.lengths = manner, batch_size, lengths
+        self.calls: list[list[ObservationRequest]] = []
         self.copies = 0
 
     def copy(self) -> int:
         self.copies += 1
         return self.copies
 
-    def give_back(self, mine: int) -> None:
+    def keep_copy(self, mine: int) -> None:
         pass
 
-    def company(self, look: Look) -> Shapes:
+    def call_shapes(self, look: ObservationRequest) -> Shapes:
         """Instructions of the first task are longer."""
         return (("tokens", (1, 12 if self.lengths and look.episode.task_id == 0 else 8)),)
 
-    def mixed(self, looks: Sequence[Look]) -> list[Any]:
+    def mixed_actions(self, looks: Sequence[ObservationRequest]) -> list[Any]:
         self.calls.append(list(looks))
         return [np.full((CHUNK, 7), mark(look.episode, look.chunk), np.float32) for look in looks]
 
-    def in_step(self, policy: Any, looks: Sequence[Look]) -> list[Any]:
-        return self.mixed(looks)
+    def lockstep_actions(self, policy: Any, looks: Sequence[ObservationRequest]) -> list[Any]:
+        return self.mixed_actions(looks)
 
 
 def length(episode: Episode) -> int:
@@ -98,23 +109,23 @@ def mark(episode: Episode, chunk: int) -> float:
 
 
 def played(
-    manner: Manner, slots: int, batch_size: int, seed: int = 0, n_episodes: int = 7, lengths: bool = False
+    manner: BatchingMode, slots: int, batch_size: int, seed: int = 0, n_episodes: int = 7, lengths: bool = False
 ) -> SimpleNamespace:
     todo = episodes("libero_object", (0, 3, 4), n_episodes, batch_size, 7)
     crew, player, outcomes = Slots(slots, seed), Words(manner, batch_size, lengths), {}
 
-    def record(episode: Episode, outcome: Outcome, looks: Looks) -> None:
+    def record(episode: Episode, outcome: EpisodeOutcome, looks: ObservationHashes) -> None:
         assert episode not in outcomes
         outcomes[episode] = outcome
 
-    rollout = Rollout(cast(Crew, crew), cast(Player, player), todo, record)
+    rollout = Rollout(cast(WorkerPool, crew), cast(PolicyRunner, player), todo, record)
     rollout.run()
     return SimpleNamespace(todo=todo, crew=crew, player=player, outcomes=outcomes, rollout=rollout)
 
 
 @pytest.mark.parametrize("manner", [MIXING, LOCKSTEP, REFERENCE], ids=["mixing", "lockstep", "reference"])
 @pytest.mark.parametrize(("slots", "batch_size"), [(1, 1), (4, 1), (4, 4), (9, 4), (32, 4)])
-def test_every_episode_is_played_once_with_its_own_actions(manner: Manner, slots: int, batch_size: int) -> None:
+def test_every_episode_is_played_once_with_its_own_actions(manner: BatchingMode, slots: int, batch_size: int) -> None:
     for seed in range(3):
         run = played(manner, slots, batch_size, seed)
         assert set(run.outcomes) == set(run.todo)
@@ -167,4 +178,4 @@ def test_a_slot_goes_on_with_its_task_where_it_can() -> None:
 def test_films_are_made_on_all_slots() -> None:
     run = played(MIXING, 3, 1)
     films = [(episode, outcome, f"{episode.number}.mp4") for episode, outcome in run.outcomes.items()]
-    assert len(run.rollout.film(films)) == len(films)
+    assert len(run.rollout.record_videos(films)) == len(films)

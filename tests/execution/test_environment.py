@@ -110,11 +110,13 @@ def test_a_variable_that_is_not_listed_is_not_passed(monkeypatch: pytest.MonkeyP
 def test_a_secret_is_passed_on_and_not_shown(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     made = made_on_cpu(monkeypatch, HIDDEN)
     assert made[name] == HIDDEN[name]
-    assert "secret" not in environment.shown(made).get(name, "")
+    assert "secret" not in environment.manifest_environment(made).get(name, "")
 
 
 def test_what_decides_a_run_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown = environment.shown(made_for(monkeypatch, CASES["gpu"]._replace(caller={"HF_HUB_OFFLINE": "1"})))
+    shown = environment.manifest_environment(
+        made_for(monkeypatch, CASES["gpu"]._replace(caller={"HF_HUB_OFFLINE": "1"}))
+    )
     assert (shown["CUDA_VISIBLE_DEVICES"], shown["MUJOCO_GL"], shown["HF_HUB_OFFLINE"]) == ("3", "egl", "1")
     assert list(shown) == sorted(shown)
 

@@ -61,7 +61,7 @@ def test_gpus_are_numbered_within_the_callers_own_choice(
 ) -> None:
     if callers is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", callers)
-    found = gpu.inventory()
+    found = gpu.visible_gpus()
     assert [item.visible for item in found] == visible
     assert [item.gpu_id for item in found] == list(range(len(visible)))
 
@@ -71,7 +71,7 @@ def test_without_a_driver_there_are_no_gpus(driver: SimpleNamespace) -> None:
         raise NoDriver
 
     driver.nvmlInit = fail
-    assert gpu.inventory() == ()
+    assert gpu.visible_gpus() == ()
 
 
 # what cannot be leased, and who else is there

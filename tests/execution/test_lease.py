@@ -156,11 +156,11 @@ def test_a_missing_gpu_is_named_with_what_to_do(
 
 def test_one_gpu_under_two_numbers_is_leased_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first, second = gpu.Gpu(0, "3", "GPU-c", "a"), gpu.Gpu(1, "0", "GPU-d", "b")
-    monkeypatch.setattr(gpu, "inventory", lambda: (first, second))
+    monkeypatch.setattr(gpu, "visible_gpus", lambda: (first, second))
     with lease.hold(1) as device:  # GPU 0 of the host
         assert device.visible == "0"
         same, free = replace(second, gpu_id=0), gpu.Gpu(1, "2", "GPU-e", "c")
-        monkeypatch.setattr(gpu, "inventory", lambda: (same, free))
+        monkeypatch.setattr(gpu, "visible_gpus", lambda: (same, free))
         with lease.hold(AUTO) as other:
             assert other.visible == "2"
 
@@ -197,7 +197,7 @@ def test_a_row_whose_gpu_is_missing_leaves_no_attempt(
 
 
 def test_a_row_in_another_harness_has_a_uuid_and_the_processes_found_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    other = gpu.Process(17, "somebody", 900)
+    other = gpu.GpuProcess(17, "somebody", 900)
     monkeypatch.setattr(gpu, "processes", lambda uuid: (other,) if uuid == "GPU-pretended-1" else ())
     with lease.hold(1) as device:
         assert (device.uuid, device.others) == ("GPU-pretended-1", (other,))
@@ -234,7 +234,7 @@ def test_what_this_session_keeps_on_a_gpu_is_no_leftover_and_nobody_else_on_it(
         subprocess.Popen(command, env=mark | {leftover.SESSION: "/ours"}) as ours,
         subprocess.Popen(command, env=mark | {leftover.SESSION: "/another"}) as others,
     ):
-        found = (gpu.Process(ours.pid, "ours", 1), gpu.Process(1, "somebody", 2))
+        found = (gpu.GpuProcess(ours.pid, "ours", 1), gpu.GpuProcess(1, "somebody", 2))
         monkeypatch.setattr(gpu, "processes", lambda uuid: found)
         with lease.hold(0, keep=True) as device:
             assert ours.poll() is None and others.poll() is not None
@@ -247,7 +247,7 @@ def test_who_leases_a_gpu_waits_for_what_another_user_has_standing_by_there(tmp_
     with lease.hold(0) as device:
         pass
     assert device.lock_file is not None
-    stands = standby.occupied(device.lock_file)
+    stands = standby.worker_lock_file(device.lock_file)
     stands.touch()
     with subprocess.Popen(["flock", str(stands), "sleep", "1.5"]) as other:
         wait_until(lambda: is_locked(stands))

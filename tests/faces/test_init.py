@@ -16,7 +16,7 @@ from tracka.campaign.matrix import AUTO, COLUMNS, CPU
 from tracka.core import schema
 from tracka.core.errors import RunExists, UsageError
 from tracka.core.lerobot_facts import SUITE_TASKS
-from tracka.init import Wanted
+from tracka.init import CampaignOptions
 
 
 def tracka(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -28,7 +28,7 @@ def tracka(folder: Path, *words: str, **variables: str) -> subprocess.CompletedP
 
 
 def test_a_new_campaign_has_a_baseline_and_a_row_a_task(tmp_path: Path) -> None:
-    spec = init.create(tmp_path / "new", Wanted("org/policy", gpus=4, batch_size=5, n_episodes=20, seed=3))
+    spec = init.create(tmp_path / "new", CampaignOptions("org/policy", gpus=4, batch_size=5, n_episodes=20, seed=3))
     baseline, *others = spec.enabled
     assert (baseline.run_id, baseline.batch_size, baseline.n_episodes) == ("baseline_b1_e2", 1, 2)
     assert [row.run_id for row in others] == [f"object_t{task}_b5_e20" for task in range(10)]
@@ -40,20 +40,20 @@ def test_a_new_campaign_has_a_baseline_and_a_row_a_task(tmp_path: Path) -> None:
 
 
 def test_without_gpus_the_rows_run_on_the_cpu(tmp_path: Path) -> None:
-    spec = init.create(tmp_path / "new", Wanted("org/policy", gpus=0))
+    spec = init.create(tmp_path / "new", CampaignOptions("org/policy", gpus=0))
     assert {row.gpu_id for row in spec.rows} == {CPU}
     assert spec.expected_gpus == 0
 
 
 @pytest.mark.parametrize("suite", SUITE_TASKS)
 def test_each_suite_gives_a_campaign_that_loads(tmp_path: Path, suite: str) -> None:
-    spec = init.create(tmp_path / "new", Wanted("org/policy", suite))
+    spec = init.create(tmp_path / "new", CampaignOptions("org/policy", suite))
     assert len(spec.enabled) == 1 + SUITE_TASKS[suite]
     assert campaign.load(tmp_path / "new") == spec
 
 
 def test_the_definition_is_readable_by_the_team_and_has_todays_schema(tmp_path: Path) -> None:
-    layout = init.create(tmp_path / "new", Wanted("org/policy")).layout
+    layout = init.create(tmp_path / "new", CampaignOptions("org/policy")).layout
     assert layout.matrix.read_text().splitlines()[0] == ",".join(COLUMNS)
     assert schema.load("run_manifest")["title"] in layout.run_schema.read_text()
     for path in (layout.matrix, layout.settings, layout.run_schema):
@@ -63,7 +63,7 @@ def test_the_definition_is_readable_by_the_team_and_has_todays_schema(tmp_path: 
 def test_the_folder_of_the_definition_is_open_to_the_team_too(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        layout = init.create(tmp_path / "new", Wanted("org/policy")).layout
+        layout = init.create(tmp_path / "new", CampaignOptions("org/policy")).layout
     finally:
         os.umask(before)
     assert stat.S_IMODE(layout.matrix.parent.stat().st_mode) == 0o755
@@ -71,54 +71,56 @@ def test_the_folder_of_the_definition_is_open_to_the_team_too(tmp_path: Path) ->
 
 def test_the_policy_type_is_asked_of_a_checkpoint_that_is_here(tmp_path: Path) -> None:
     fake_checkpoint(tmp_path / "policy")
-    spec = init.create(tmp_path / "new", Wanted(str(tmp_path / "policy")))
+    spec = init.create(tmp_path / "new", CampaignOptions(str(tmp_path / "policy")))
     assert spec.settings(spec.rows[0]).policy_type == "act"
 
 
 def test_a_policy_type_that_is_given_stands(tmp_path: Path) -> None:
     fake_checkpoint(tmp_path / "policy")
-    spec = init.create(tmp_path / "new", Wanted(str(tmp_path / "policy"), policy_type="pi0"))
+    spec = init.create(tmp_path / "new", CampaignOptions(str(tmp_path / "policy"), policy_type="pi0"))
     assert spec.settings(spec.rows[0]).policy_type == "pi0"
 
 
 @pytest.mark.parametrize("path", ["checkpoints/my, own policy", 'checkpoints/"quoted"', "org/policy@v1.0/beta"])
 def test_a_policy_path_survives_the_matrix(tmp_path: Path, path: str) -> None:
-    assert {row.policy_path for row in init.create(tmp_path / "new", Wanted(path)).rows} == {path}
+    assert {row.policy_path for row in init.create(tmp_path / "new", CampaignOptions(path)).rows} == {path}
 
 
 @pytest.mark.parametrize("kind", ['pi"0', "pi\\0"])
 def test_a_policy_type_survives_the_settings(tmp_path: Path, kind: str) -> None:
-    spec = init.create(tmp_path / "new", Wanted("org/policy", policy_type=kind))
+    spec = init.create(tmp_path / "new", CampaignOptions("org/policy", policy_type=kind))
     assert spec.settings(spec.rows[0]).policy_type == kind
 
 
 def test_a_campaign_that_exists_is_refused_and_left_alone(tmp_path: Path) -> None:
-    layout = init.create(tmp_path / "new", Wanted("org/policy")).layout
+    layout = init.create(tmp_path / "new", CampaignOptions("org/policy")).layout
     before = layout.matrix.read_bytes()
     with pytest.raises(RunExists, match=r"the campaign exists\. Choose another name"):
-        init.create(tmp_path / "new", Wanted("org/other"))
+        init.create(tmp_path / "new", CampaignOptions("org/other"))
     assert layout.matrix.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["..", ".hidden", "-x", "a b", "a\n", "é", "a" * 101])
 def test_a_bad_name_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="this is no plain folder name"):
-        init.create(tmp_path / "in" / name, Wanted("org/policy"))
+        init.create(tmp_path / "in" / name, CampaignOptions("org/policy"))
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
     "wanted",
     [
-        Wanted("org/policy", "moon"),
-        Wanted(""),
-        Wanted("org/pol\nicy"),
-        Wanted("org/policy", n_episodes=10**9),
-        Wanted("org/policy", seed=-1),
+        CampaignOptions("org/policy", "moon"),
+        CampaignOptions(""),
+        CampaignOptions("org/pol\nicy"),
+        CampaignOptions("org/policy", n_episodes=10**9),
+        CampaignOptions("org/policy", seed=-1),
     ],
     ids=["suite", "no policy", "line end", "episodes", "seed"],
 )
-def test_what_no_campaign_can_have_is_refused_before_anything_is_written(tmp_path: Path, wanted: Wanted) -> None:
+def test_what_no_campaign_can_have_is_refused_before_anything_is_written(
+    tmp_path: Path, wanted: CampaignOptions
+) -> None:
     with pytest.raises(UsageError):
         init.create(tmp_path / "new", wanted)
     assert list(tmp_path.iterdir()) == []
@@ -164,7 +166,7 @@ def test_empty_words_make_no_campaign(made: Made, words: tuple[str, ...]) -> Non
 
 
 def test_threshold_tasks_and_length_are_those_asked_for_and_the_baseline_has_no_threshold(tmp_path: Path) -> None:
-    wanted = Wanted("org/policy", gpus=0, min_success_rate=0.9, task_ids=(4, 1, 4), episode_length=100)
+    wanted = CampaignOptions("org/policy", gpus=0, min_success_rate=0.9, task_ids=(4, 1, 4), episode_length=100)
     spec = init.create(tmp_path / "new", wanted)
     assert [(row.run_id, spec.task_ids(row), spec.threshold(row)) for row in spec.enabled] == [
         ("baseline_b1_e2", (1,), 0.0),

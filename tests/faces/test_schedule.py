@@ -300,7 +300,7 @@ def test_the_installed_xdist_is_the_one_whose_private_names_are_known() -> None:
 
 
 def test_the_installed_xdist_has_all_that_is_used() -> None:
-    assert schedule.problem() is None
+    assert schedule.missing_xdist_names() is None
 
 
 @pytest.mark.parametrize(
@@ -323,12 +323,12 @@ LACKS = [
 def test_a_lost_name_of_xdist_is_told(monkeypatch: pytest.MonkeyPatch, path: str, name: str) -> None:
     module, _, kind = path.rpartition(".")
     monkeypatch.delattr(getattr(importlib.import_module(module), kind), name)
-    assert f"{path}.{name}" in (schedule.problem() or "")
+    assert f"{path}.{name}" in (schedule.missing_xdist_names() or "")
 
 
 def test_a_method_with_other_parameters_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LoadScheduling, "remove_node", lambda self, gone: None)
-    assert schedule.problem() == "xdist.scheduler.LoadScheduling.remove_node(self, node)"
+    assert schedule.missing_xdist_names() == "xdist.scheduler.LoadScheduling.remove_node(self, node)"
 
 
 def test_state_under_other_names_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,12 +337,12 @@ def test_state_under_other_names_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(LoadScheduling, "__init__", init)
     wanted = ", ".join(f"xdist.scheduler.LoadScheduling().{name}" for name in ("node2pending", "pending"))
-    assert schedule.problem() == wanted
+    assert schedule.missing_xdist_names() == wanted
 
 
 def test_a_lost_class_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(remote, "Marker")
-    assert schedule.problem() == "xdist.remote.Marker.SHUTDOWN, xdist.remote.Marker"
+    assert schedule.missing_xdist_names() == "xdist.remote.Marker.SHUTDOWN, xdist.remote.Marker"
 
 
 CHANGED = [

@@ -49,7 +49,7 @@ def test_shards_on_one_artifacts_root_run_each_row_once_and_one_table_tells_all(
     assert sorted(ready.started()) == [BASELINE, ROW, WIDE]
     assert not ready.layout.summary.exists()  # the tables are the business of one other process
     spec = ready.spec
-    assert [finding for row in spec.enabled for finding in validate.row_holds(spec, row, "evidence")] == []
+    assert [finding for row in spec.enabled for finding in validate.row_contract_findings(spec, row, "evidence")] == []
 
 
 def test_shards_that_overlap_never_run_a_row_at_the_same_time(ready: Made) -> None:

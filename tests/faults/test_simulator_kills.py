@@ -91,7 +91,9 @@ def test_a_sweep_of_the_real_simulator_that_is_killed_and_resumed_tells_the_trut
     assert sweep(made, rows).wait() == 0
     for row in map(spec.row, rows):
         findings = [
-            item for name in ("result", "evidence", "known_answer") for item in validate.row_holds(spec, row, name)
+            item
+            for name in ("result", "evidence", "known_answer")
+            for item in validate.row_contract_findings(spec, row, name)
         ]
         assert findings == []
         *killed, last = [files.read_json(spec.layout.run(row.run_id).attempt(k).result) for k in numbers(spec, row)]

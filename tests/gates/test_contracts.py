@@ -222,14 +222,18 @@ def test_checks_of_another_form_are_a_finding_and_no_traceback(root: Path, value
 
 def test_fewer_gpus_than_the_campaign_expects_are_found(root: Path) -> None:
     wanting = replace(campaign.load(root), expected_gpus=2)
-    assert [finding.what[:15] for finding in validate.holds(wanting, "phase2", "gpu_list")] == ["it lists 0 GPUs"]
-    assert any("gpu_count" in finding.where for finding in validate.holds(wanting, "phase2", "preflight_checks"))
+    assert [finding.what[:15] for finding in validate.contract_findings(wanting, "phase2", "gpu_list")] == [
+        "it lists 0 GPUs"
+    ]
+    assert any(
+        "gpu_count" in finding.where for finding in validate.contract_findings(wanting, "phase2", "preflight_checks")
+    )
 
 
 def test_a_campaign_of_its_baseline_alone_is_found(root: Path) -> None:
     spec = campaign.load(root)
-    assert validate.holds(replace(spec, rows=(spec.row(BASELINE),)), "phase1", "scales")
-    assert not validate.holds(spec, "phase1", "scales")
+    assert validate.contract_findings(replace(spec, rows=(spec.row(BASELINE),)), "phase1", "scales")
+    assert not validate.contract_findings(spec, "phase1", "scales")
 
 
 def test_a_help_text_of_other_flags_is_found(root: Path) -> None:
@@ -260,7 +264,7 @@ def test_an_untouched_copy_is_valid(root: Path) -> None:
 
 def test_a_failed_row_is_found_in_its_own_phase_and_at_the_end(partial_root: Path) -> None:
     spec = campaign.load(partial_root)
-    assert [phase for phase in PHASES if validate.check(spec, phase)] == ["phase4", "phase5"]
+    assert [phase for phase in PHASES if validate.phase_findings(spec, phase)] == ["phase4", "phase5"]
 
 
 @pytest.mark.parametrize(("name", "kind"), SCHEMAS.items())

@@ -680,7 +680,7 @@ def test_what_the_system_refuses_is_an_error_and_no_traceback(copy: Copy, artifa
 
 
 def test_a_second_set_up_of_this_repository_installs_nothing_and_describes_it(tmp_path: Path) -> None:
-    wanted = setup.Wanted(tmp_path / "preflight")
+    wanted = setup.EnvironmentOptions(tmp_path / "preflight")
     stamp, kept = provision.stamp_path(wanted.venv), setup.log_file(wanted.venv)
     # Or the call below would install for minutes, into the environment that runs these tests.
     assert provision.is_current(REPOSITORY, wanted.venv, wanted.lerobot), "run `make setup` first"
@@ -715,7 +715,7 @@ def test_a_flag_cut_short_and_a_folder_without_a_name_are_refused_with_2(words: 
 
 
 def test_the_log_tells_the_command_of_a_set_up_that_succeeded_alone(tmp_path: Path) -> None:
-    command = setup.Wanted(tmp_path, env_name="other", hf_home=Path("hub cache")).command
+    command = setup.EnvironmentOptions(tmp_path, env_name="other", hf_home=Path("hub cache")).command
     assert command.endswith(f"--env-name other --python-version 3.12 --hf-home 'hub cache' --artifacts-dir {tmp_path}")
     log = tmp_path / "setup.log"
     log.write_text(f"2026-01-01T00:00:00Z begins: {command}\n")

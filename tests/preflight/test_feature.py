@@ -130,10 +130,10 @@ def judge(made: Made, lerobot: tuple[Path, dict[str, Any]], name: str, **changed
 
 
 def test_what_we_know_of_libero_is_what_lerobot_says(lerobot: tuple[Path, dict[str, Any]]) -> None:
-    env = feature.given(EvalSettings())
+    env = feature.environment_features(EvalSettings())
     said = lerobot[1]["env"]
     assert {key: tuple(shape) for key, (kind, shape) in said.items() if kind == "VISUAL"} == env.cameras
-    assert said["action"][1] == [env.numbers["action"]] and lerobot[1]["state"] == [env.numbers["observation.state"]]
+    assert said["action"][1] == [env.dims["action"]] and lerobot[1]["state"] == [env.dims["observation.state"]]
     assert lerobot[1]["names"] == list(lerobot_facts.CAMERAS)
 
 

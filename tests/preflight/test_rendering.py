@@ -19,7 +19,7 @@ BROKEN, DRAWN_BY, COMPUTES_ON = "TRACKA_STANDIN_BROKEN_GL", "TRACKA_STANDIN_DRAW
 def two_gpus(made: Made, monkeypatch: pytest.MonkeyPatch) -> Made:
     """A campaign of two GPUs on a host that has them, where EGL, CUDA and driver agree on their order."""
     made.layout.settings.write_text(SETTINGS.replace("expected_gpus = 0", "expected_gpus = 2"))
-    monkeypatch.setattr(gpu, "inventory", lambda: (Gpu(0, "0", ONE, "card"), Gpu(1, "1", TWO, "card")))
+    monkeypatch.setattr(gpu, "visible_gpus", lambda: (Gpu(0, "0", ONE, "card"), Gpu(1, "1", TWO, "card")))
     monkeypatch.setattr(gpu, "driver", lambda: ("580.65", "13.0"))
     monkeypatch.setenv(DRAWN_BY, f"{ONE} {TWO}")
     monkeypatch.setenv(COMPUTES_ON, f"{ONE} {TWO}")

@@ -54,8 +54,8 @@ def moved(monkeypatch: pytest.MonkeyPatch, change: Callable[[Json], None]) -> No
 def test_a_place_that_is_no_number_is_the_largest_error_wherever_it_stands() -> None:
     here, nowhere = [[0.0, 0.0, 0.0]], [[math.nan, 0.0, 0.0]]
     for found in ({"a": here, "b": nowhere}, {"b": nowhere, "a": here}):
-        assert math.isnan(simulator.error(found, {"a": [[0.0, 0.0, 1.0]], "b": here}))
-    assert simulator.error({"a": here}, {"b": here}) == math.inf
+        assert math.isnan(simulator.position_error(found, {"a": [[0.0, 0.0, 1.0]], "b": here}))
+    assert simulator.position_error({"a": here}, {"b": here}) == math.inf
 
 
 def test_a_simulator_whose_objects_are_where_the_table_says_passes(made: Made) -> None:
@@ -184,7 +184,7 @@ def test_on_the_pinned_mujoco_the_real_bowl_rests_on_the_ramekin() -> None:
     assert [found[key] for key in ("name", "bddl", "init_states")] == [
         wanted[key] for key in ("name", "bddl", "init_states")
     ]
-    assert simulator.error(found["poses"], wanted["poses"]) < 1e-4
+    assert simulator.position_error(found["poses"], wanted["poses"]) < 1e-4
 
 
 @pytest.mark.simulator
@@ -200,7 +200,7 @@ def test_without_pictures_physics_is_that_of_lerobots_own_environment_to_the_bit
     from tracka.preflight.probes import settle
 
     suite = _get_suite("libero_object")
-    blind = settle._blind(suite, "libero_object", 4)
+    blind = settle._without_cameras(suite, "libero_object", 4)
     size = {"observation_width": 32, "observation_height": 32}
     full = LiberoEnv(suite, 4, "libero_object", obs_type="pixels_agent_pos", **size)
     for _ in range(2):

@@ -47,7 +47,9 @@ def settings(names: Mapping[str, str] | None = None, mapping: Mapping[str, str] 
 
 
 def said_of(folder: Path, under: EvalSettings) -> list[str]:
-    return [str(finding) for finding in feature.compare(policy.read(folder, under), feature.given(under))]
+    return [
+        str(finding) for finding in feature.compare(policy.read(folder, under), feature.environment_features(under))
+    ]
 
 
 WRONG = {

@@ -165,13 +165,13 @@ def one_more(metrics: Metrics) -> Metrics:
 
 def findings(made: Made, name: str) -> str:
     """What a contract finds in the files of the row with two tasks, by this process."""
-    return "\n".join(map(str, validate.row_holds(made.spec, made.spec.row(PAIR), name)))
+    return "\n".join(map(str, validate.row_contract_findings(made.spec, made.spec.row(PAIR), name)))
 
 
 def test_a_harness_that_reports_one_success_too_many_is_found_out(known: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    reported = engine.reported
+    reported = engine.reported_results
     with monkeypatch.context() as harness:
-        harness.setattr(engine, "reported", lambda metrics: reported(one_more(metrics)))
+        harness.setattr(engine, "reported_results", lambda metrics: reported(one_more(metrics)))
         assert known.run_row(PAIR)["successes"] == 4
     assert "task 0: successes 3, and 2 by the known answer" in findings(known, "known_answer")
     assert "key successes: it is 4, and 3 by the other files" in findings(known, "evidence")

@@ -24,7 +24,7 @@ def dealer(gpus: int, *rows: tuple[float, int]) -> Dealer:
 
 def deal(dealer: Dealer, *workers: int) -> dict[int, int]:
     """Worker -> index of the row that it gets."""
-    return {worker: job.index for worker, job in dealer.deal(workers).items()}
+    return {worker: job.index for worker, job in dealer.assign(workers).items()}
 
 
 # one deal
@@ -141,7 +141,7 @@ def play(rows: Sequence[Job], workers: int, gpus: int) -> float:
     table.add(rows)
 
     def start() -> None:
-        for worker, job in table.deal(range(workers)).items():
+        for worker, job in table.assign(range(workers)).items():
             started.append(job.index)
             heapq.heappush(running, (now + job.cost, worker))
             if gpus and job.gpu_id != CPU:

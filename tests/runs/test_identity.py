@@ -173,7 +173,7 @@ def test_a_folder_that_the_policy_loads_by_name_asks_for_a_new_run_once_it_is_ed
     assert f"loaded: base_model {LOADED}" in refusal(passed)
 
 
-AGAIN = run.Policy(resume=True, allow_overwrite=True)
+AGAIN = run.RerunPolicy(resume=True, allow_overwrite=True)
 
 
 def test_a_tokenizer_that_the_processors_name_asks_for_a_new_run_once_it_is_edited(passed: Made) -> None:
@@ -216,7 +216,7 @@ def test_a_dirty_checkout_that_is_edited_a_second_time_asks_for_a_new_run_again(
     for number in (2, 3):
         append(passed.root / "checkout" / name, f"speed = {number}\n")
         assert "code: lerobot-policy-other" in refusal(passed)
-        again = passed.run_row(ROW, run.Policy(resume=True, allow_overwrite=True))
+        again = passed.run_row(ROW, run.RerunPolicy(resume=True, allow_overwrite=True))
         assert (again["status"], again["attempt"]) == ("pass", number)
 
 
@@ -242,7 +242,7 @@ def test_code_that_is_edited_where_it_is_installed_asks_for_a_new_run(
     files.write_text(folder / package / "__init__.py", "speed = 1\n")
     install(folder, "of_no_evaluation", "1.0")
     monkeypatch.syspath_prepend(folder)  # as if the environment's own folder were this one
-    first = passed.run_row(ROW, run.Policy(resume=True, allow_overwrite=True))
+    first = passed.run_row(ROW, run.RerunPolicy(resume=True, allow_overwrite=True))
     append(folder / package / "part.py")
     name = "hf-libero" if package == "libero" else package
     assert f"code: {name}" in refusal(passed)
@@ -308,7 +308,7 @@ def test_a_gl_driver_counts_by_the_content_of_the_file_that_chooses_it(
     for place in ("one/50_vendor.json", "same/50_vendor.json", "other/50_vendor.json", "one", "same", "other"):
         monkeypatch.setenv("__EGL_VENDOR_LIBRARY_FILENAMES", str(passed.root / place))
         assert "__EGL_VENDOR_LIBRARY_FILENAMES" in refusal(passed)
-        hashes.append(environment.deciding()["__EGL_VENDOR_LIBRARY_FILENAMES"])
+        hashes.append(environment.outcome_variables()["__EGL_VENDOR_LIBRARY_FILENAMES"])
     assert hashes[0] == hashes[1] != hashes[2] and hashes[3] == hashes[4] != hashes[5]
 
 
@@ -362,7 +362,7 @@ def test_a_place_a_node_or_a_secret_asks_for_no_new_run(
     passed: Made, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(name, "17")
-    assert name not in environment.deciding()
+    assert name not in environment.outcome_variables()
     if name != "HOME":  # where caches are
         assert passed.run_row(ROW)["attempt"] == 1
 

@@ -31,7 +31,7 @@ def passed(tmp_path_factory: pytest.TempPathFactory, copy_of: Callable[[Made], M
 
 
 def found(made: Made, phase: str = "phase4") -> list[str]:
-    return [f"{finding.where}: {finding.what}" for finding in validate.check(made.spec, phase)]
+    return [f"{finding.where}: {finding.what}" for finding in validate.phase_findings(made.spec, phase)]
 
 
 def edit(path: Path, **values: object) -> None:
@@ -78,7 +78,7 @@ def test_a_file_that_came_later_is_named(passed: Made) -> None:
 def test_an_edited_result_is_found_by_its_marker_and_by_both_handoffs(passed: Made) -> None:
     edit(result_of(passed), error_message="nothing to see")
     assert any("key result_sha256" in line for line in found(passed))
-    told = [str(each) for phase in ("phase4", "phase5") for each in validate.handoff(passed.spec, phase)]
+    told = [str(each) for phase in ("phase4", "phase5") for each in validate.handoff_findings(passed.spec, phase)]
     assert [line.split(": ")[0].split("/")[-1] for line in told if "key details" in line] == [
         "phase4_handoff.json, key details",
         "phase5_handoff.json, key details",
@@ -159,9 +159,9 @@ def test_a_pretended_gpu_is_accepted_under_a_stand_in_alone(passed: Made) -> Non
     path = passed.layout.run(WIDE).manifest
     manifest = files.read_json(path) | {"gpu_uuid": f"{gpu.PRETENDED}0"}
     own, spec = passed.spec, passed.spec
-    assert list(judgement.pretended(own, path, manifest)) == []
+    assert list(judgement.pretended_gpus(own, path, manifest)) == []
     object.__setattr__(spec, "executable", ())
-    (finding,) = judgement.pretended(spec, path, manifest)
+    (finding,) = judgement.pretended_gpus(spec, path, manifest)
     assert "TRACKA_PRETEND_GPUS pretends" in finding.what
 
 

@@ -13,7 +13,7 @@ from campaigns import Made
 from fixtures.known_answers import Line
 from tracka.campaign import campaign
 from tracka.core import files
-from tracka.runs.run import Policy
+from tracka.runs.run import RerunPolicy
 
 BASELINE, PAIR = "baseline_b1_e2", "pair_b4_e4"
 ROWS = (
@@ -142,7 +142,7 @@ def test_a_row_that_failed_is_different_whatever_it_reports(
     copied: Made, run_id: str, word: str, said: list[str]
 ) -> None:
     copied.behave(**{run_id: [word]})
-    assert copied.run_row(run_id, Policy(allow_overwrite=True))["status"] == "fail"
+    assert copied.run_row(run_id, RerunPolicy(allow_overwrite=True))["status"] == "fail"
     found = differing(copied)
     assert [name for name in found if found[name]] == [run_id]
     assert [words for words in said if words not in found[run_id]] == []
@@ -158,7 +158,7 @@ WRONG = {
 @pytest.mark.parametrize(("wins", "said"), WRONG.values(), ids=WRONG)
 def test_a_row_that_passed_with_other_episodes_is_different_by_them_alone(copied: Made, wins: str, said: str) -> None:
     copied.behave(**{PAIR: [f"episodes:{wins}"]})
-    assert copied.run_row(PAIR, Policy(allow_overwrite=True))["status"] == "pass"
+    assert copied.run_row(PAIR, RerunPolicy(allow_overwrite=True))["status"] == "pass"
     found = differing(copied)
     assert not found[BASELINE] and said in f"{found[PAIR]}\n" and len(found[PAIR].splitlines()) == 1
 
@@ -172,7 +172,7 @@ def test_a_harness_that_counts_otherwise_than_lerobot_eval_is_different(accepted
 
 def test_a_row_that_passed_with_half_its_batch_is_different(copied: Made) -> None:
     copied.behave(**{PAIR: ["ok", "oom", *RIGHT[PAIR]]})
-    assert copied.run_row(PAIR, Policy(allow_overwrite=True))["status"] == "pass"
+    assert copied.run_row(PAIR, RerunPolicy(allow_overwrite=True))["status"] == "pass"
     found = differing(copied)
     assert not found[BASELINE] and "DIFFERENT: it ran with another batch size" in found[PAIR]
 

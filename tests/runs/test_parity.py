@@ -14,14 +14,14 @@ from tracka.campaign.layout import Layout
 from tracka.core import files
 from tracka.core.errors import UsageError
 from tracka.engines import comparison, proof
-from tracka.engines.comparison import Comparison, Played
+from tracka.engines.comparison import Comparison, PlayedEpisodes
 from tracka.runs import parity
 
 CHUNK = 4
 Change = Callable[[dict[str, Any], Any], None]
 
 
-def play(folder: Path, count: int, *changes: Change, of: Callable[[int], bool] = lambda number: True) -> Played:
+def play(folder: Path, count: int, *changes: Change, of: Callable[[int], bool] = lambda number: True) -> PlayedEpisodes:
     """Writes and reads `count` episodes of nine steps, the even ones solved; those that `of` names are changed."""
     (folder / "actions").mkdir(parents=True)
     lines = []
@@ -84,11 +84,11 @@ def compared(tmp_path: Path) -> Callable[..., Comparison]:
 
 
 def verdict(found: Comparison, again: Comparison | None) -> dict[str, Any]:
-    return proof.verdict(
+    return proof.judgement(
         {
-            "compared": proof.numbers(found),
-            "repeated": proof.numbers(again) if again else None,
-            "differing": [str(each) for each in found.differing],
+            "compared": proof.comparison_counts(found),
+            "repeated": proof.comparison_counts(again) if again else None,
+            "differing": [str(each) for each in found.first_differences],
             "evidence": "",
         }
     )
@@ -99,7 +99,7 @@ def verdict(found: Comparison, again: Comparison | None) -> dict[str, Any]:
 
 def test_equal_episodes_are_the_same_and_prove_the_engine(compared: Callable[..., Comparison]) -> None:
     found = compared()
-    assert found.exact and found.differing == () and (found.same, found.same_begin) == (4, 4)
+    assert found.exact and found.first_differences == () and (found.same, found.same_begin) == (4, 4)
     assert verdict(found, None) == {
         "proven": True,
         "exact": True,
@@ -128,12 +128,12 @@ def test_the_first_quantity_that_differs_is_named(
     compared: Callable[..., Comparison], change: Change, told: str
 ) -> None:
     found = compared(change)
-    assert found.same < 4 and str(found.differing[0]).startswith(f"libero_object task 0, episode 0: {told}")
+    assert found.same < 4 and str(found.first_differences[0]).startswith(f"libero_object task 0, episode 0: {told}")
 
 
 def test_of_several_differences_the_cause_is_named(compared: Callable[..., Comparison]) -> None:
     found = compared(seen(4, "x"), nudged(0.1, step=5), put("final_state_sha", "x"))
-    assert found.differing[0].quantity == "observation"
+    assert found.first_differences[0].quantity == "observation"
 
 
 def test_a_look_that_one_engine_alone_took_is_no_difference(compared: Callable[..., Comparison]) -> None:
@@ -245,21 +245,21 @@ def certified(tmp_path: Path) -> Path:
     plan: Any = SimpleNamespace(proof_key="0" * 64, row=row, task_ids=(0,), batch_size=1, chunk=CHUNK)
     recorded = {str(path.relative_to(tmp_path)): files.sha256_file(path) for path in files.walk_files(tmp_path)}
     path = tmp_path / proof.NAME
-    files.write_json(path, parity.certificate(plan, parity._judged(played, CHUNK), {}, {}, recorded))
+    files.write_json(path, parity.certificate(plan, parity._judgement(played, CHUNK), {}, {}, recorded))
     return path
 
 
 def test_a_certificate_holds_beside_its_own_records_and_whatever_else_lies_there(certified: Path) -> None:
     play(certified.parent / "again", 2, negated)  # of an earlier refusal
     assert proof.read(certified, "0" * 64)["exact"]
-    assert list(parity.doubts(certified)) == []
+    assert list(parity.contradictions(certified)) == []
 
 
 def test_a_record_that_is_missing_or_edited_is_named(certified: Path) -> None:
     shutil.rmtree(certified.parent / "resident" / "actions")
     with (certified.parent / "reference" / "episodes.jsonl").open("a") as file:
         file.write("\n")
-    assert list(parity.doubts(certified)) == [
+    assert list(parity.contradictions(certified)) == [
         "resident/actions/libero_object_0_0.npy is missing",
         "resident/actions/libero_object_0_1.npy is missing",
         "reference/episodes.jsonl is not as it was recorded",
@@ -272,7 +272,7 @@ def test_records_edited_together_with_their_hashes_contradict_the_numbers(certif
     certificate = files.read_json(certified)
     certificate["files"]["resident/episodes.jsonl"] = files.sha256_file(path)
     files.write_json(certified, certificate)
-    assert list(parity.doubts(certified)) == [
+    assert list(parity.contradictions(certified)) == [
         "its compared is not what its records say",
         "its differing is not what its records say",
     ]
@@ -285,12 +285,12 @@ def test_a_certificate_of_no_episodes_proves_nothing() -> None:
 def test_a_certificate_stands_for_what_it_was_made_with_alone(tmp_path: Path) -> None:
     keys = {proof.key({"checkpoint": checkpoint, "host": host}) for checkpoint in "ab" for host in "cd"}
     assert len(keys) == 4
-    assert proof.unproven(Layout(tmp_path), keys.pop()) == (
+    assert proof.unproven_reason(Layout(tmp_path), keys.pop()) == (
         "no parity run on this host with this checkpoint, software, settings and way of asking"
     )
 
 
 def test_another_code_of_the_engine_is_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = proof.key({})
-    monkeypatch.setattr(proof, "code", lambda *_: "other")
+    monkeypatch.setattr(proof, "code_hash", lambda *_: "other")
     assert proof.key({}) != before

@@ -23,7 +23,7 @@ from tracka.core.files import Json
 from tracka.gates import handoff, validate
 from tracka.reporting import report
 from tracka.runs import run
-from tracka.runs.run import Policy
+from tracka.runs.run import RerunPolicy
 
 ROW, WIDE = "long_b1_e6", "wide_b4_e4"  # batch sizes 1 and 4
 
@@ -244,7 +244,7 @@ def test_a_second_attempt_leaves_the_first_as_it_was(ready: Made) -> None:
 def test_the_top_of_a_run_shows_its_last_attempt(ready: Made) -> None:
     ready.behave(**{ROW: ["ok:3", "crash"]})
     ready.run_row(ROW)
-    ready.run_row(ROW, Policy(allow_overwrite=True), retry_index=1)
+    ready.run_row(ROW, RerunPolicy(allow_overwrite=True), retry_index=1)
     top, last = ready.layout.run(ROW), ready.layout.run(ROW).attempt(2)
     for name in ("manifest", "result", "stdout", "stderr", "episodes"):
         assert getattr(top, name).read_bytes() == getattr(last, name).read_bytes()
@@ -290,7 +290,7 @@ def test_a_row_that_passed_with_other_inputs_is_refused_and_left_alone(
 def test_allowed_to_overwrite_it_runs_again_beside_the_old_attempt(ready: Made, change: Callable[[Made], None]) -> None:
     old = ready.run_row(ROW)
     change(ready)
-    new = ready.run_row(ROW, Policy(resume=True, allow_overwrite=True))
+    new = ready.run_row(ROW, RerunPolicy(resume=True, allow_overwrite=True))
     assert (new["status"], new["attempt"]) == ("pass", 2)
     assert new["row_hash"] != old["row_hash"]
     assert files.read_json(ready.layout.run(ROW).attempt(1).result) == old
@@ -318,13 +318,13 @@ def test_a_run_folder_in_the_way_is_refused_and_left_alone(ready: Made, word: st
     ready.run_row(ROW)
     before = hashes(ready.layout.runs) | hashes(ready.layout.rows)
     with pytest.raises(errors.RunExists, match="--allow-overwrite"):
-        ready.run_row(ROW, Policy())
+        ready.run_row(ROW, RerunPolicy())
     assert hashes(ready.layout.runs) | hashes(ready.layout.rows) == before
 
 
 def test_without_resuming_a_passed_row_is_run_again_where_overwriting_is_allowed(ready: Made) -> None:
     ready.run_row(ROW)
-    assert ready.run_row(ROW, Policy(allow_overwrite=True))["attempt"] == 2
+    assert ready.run_row(ROW, RerunPolicy(allow_overwrite=True))["attempt"] == 2
     assert history(ready, ROW) == ["pending", "running", "pass", "running", "pass"]
 
 

@@ -58,9 +58,9 @@ class Gated:
     def certificates(self) -> dict[str, Json]:
         spec = self.made.spec
         host = run.load_host(spec.layout)
-        rows = parity.subjects(spec)
+        rows = parity.rows_to_prove(spec)
         keys = {row.run_id: run.plan_row(spec, row, host).proof_key for row in rows}
-        return {run_id: proof.read(proof.path(spec.layout, key), key) for run_id, key in keys.items()}
+        return {run_id: proof.read(proof.certificate_path(spec.layout, key), key) for run_id, key in keys.items()}
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +96,10 @@ def test_an_honest_engine_is_proven_to_the_bit_in_each_way_in_which_rows_ask_it(
 
 def test_its_certificate_is_judged_again_by_the_records_beside_it(gated: Gated, tmp_path: Path) -> None:
     moved = replace(gated.made, root=Path(shutil.copytree(gated.made.root, tmp_path / "campaign", symlinks=True)))
-    assert [str(each) for each in validate.holds(moved.spec, "phase3", "parity")] == []
+    assert [str(each) for each in validate.contract_findings(moved.spec, "phase3", "parity")] == []
     path = next(moved.layout.parity.glob("*/resident/episodes.jsonl"))
     path.write_text(path.read_text().replace('"steps": 15', '"steps": 14', 1))
-    told = [each.what for each in validate.holds(moved.spec, "phase3", "parity")]
+    told = [each.what for each in validate.contract_findings(moved.spec, "phase3", "parity")]
     assert "resident/episodes.jsonl is not as it was recorded" in told
     assert any("is not what its records say" in each for each in told)
 
@@ -109,10 +109,10 @@ def test_another_campaign_on_the_host_takes_the_certificates_over_without_playin
     shutil.rmtree(other.layout.parity)
     spec = other.spec
     host = run.load_host(spec.layout)
-    assert all(parity.prove(spec, row, host)["exact"] for row in parity.subjects(spec))
+    assert all(parity.prove(spec, row, host)["exact"] for row in parity.rows_to_prove(spec))
     folders = {path.name for path in other.layout.parity.glob("*/*") if path.is_dir()}
     assert folders == {"reference", "resident"}  # no play has a folder of its own
-    assert [str(each) for each in validate.holds(spec, "phase3", "parity")] == []
+    assert [str(each) for each in validate.contract_findings(spec, "phase3", "parity")] == []
 
 
 def test_an_engine_that_returns_negated_actions_blocks_phase_3_and_says_so(gated: Gated, tmp_path: Path) -> None:

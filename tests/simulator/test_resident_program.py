@@ -65,12 +65,12 @@ WRONG = {"eval.recording": "true", "env.hard_reset": "false"}
 def test_flags_that_it_cannot_obey_are_all_named_before_anything_is_made(
     tiny_act: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from tracka.engines.resident.evaluation import Kept, Stages, run
+    from tracka.engines.resident.evaluation import EvaluationCache, Stages, run
 
     monkeypatch.setattr("lerobot.utils.utils.init_logging", lambda: None)  # this process's is pytest's
     monkeypatch.setattr("sys.argv", ["tracka.engines.resident", *words(tiny_act, tmp_path / "eval", **WRONG)])
     with pytest.raises(SystemExit) as ended:
-        run(Kept(), Stages())
+        run(EvaluationCache(), Stages())
     said = capsys.readouterr().err
     assert ended.value.code == 2 and "eval.recording" in said and "env.hard_reset" in said
     assert not (tmp_path / "eval").exists()

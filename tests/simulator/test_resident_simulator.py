@@ -206,8 +206,8 @@ def test_simulators_of_two_tasks_may_be_stepped_in_turn_and_closed(
 def test_the_frame_is_what_lerobot_renders_of_the_observation_looked_at_last(shared: Callable[..., Any]) -> None:
     simulator = shared("libero_goal", 7)
     simulator.reset(7, 0, 0)
-    looked = simulator.step(actions_of(0)[0], look=True).observation["pixels"]["image"]
-    simulator.step(actions_of(0)[1], look=False)
+    looked = simulator.step(actions_of(0)[0], observe=True).observation["pixels"]["image"]
+    simulator.step(actions_of(0)[1], observe=False)
     assert simulator.frame().shape == (SIDE, SIDE, 3)
     assert np.array_equal(simulator.frame(), looked[::-1, ::-1]) and looked.any()
 
@@ -220,7 +220,7 @@ def test_numbers_that_others_draw_from_numpy_are_theirs(simulator_of: Callable[.
     drawn = [np.random.random()]
     simulator.reset(7, 0, 0)
     drawn.append(np.random.random())
-    simulator.step(actions_of(0)[0], look=False)
+    simulator.step(actions_of(0)[0], observe=False)
     assert [*drawn, np.random.random()] == wanted.tolist()
 
 
@@ -259,7 +259,7 @@ def test_demonstrations_succeed_at_the_stored_step_in_the_state_of_lerobots_envi
     stored = [one for one in store.load(suite).values() if one.task == task]
     for one in stored if ALL else stored[-2:]:
         simulator.reset(one.seed, one.init_state, one.ordinal)
-        taken = [simulator.step(action, look=False).success for action in one.floats()[: one.success_step]]
+        taken = [simulator.step(action, observe=False).success for action in one.floats()[: one.success_step]]
         assert taken.index(True) + 1 == one.success_step == len(taken), one.key
         end = digest(state_of(simulator._env._env))
         assert end == one.end or end == end_in_lerobots_environment(suite, task, one), one.key
@@ -285,7 +285,7 @@ def test_a_mujoco_whose_forward_leaves_traces_is_stepped_by_robosuite_and_named(
         "fast_step is not used: mj_forward of MuJoCo 3.3.7 changes the state that it begins from",
     )
     simulator.reset(7, 0, 0)
-    assert simulator.step(actions_of(0)[0], look=False).observation is None
+    assert simulator.step(actions_of(0)[0], observe=False).observation is None
 
 
 @pytest.fixture

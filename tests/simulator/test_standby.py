@@ -102,7 +102,7 @@ def play(policy: Path, folder: Path, row: Mapping[str, object], told: Mapping[st
 
 
 def told_of(wanted: str = "key") -> dict[str, str]:
-    return standby.ready("cpu-0", wanted, REPOSITORY, environ())
+    return standby.ensure_worker("cpu-0", wanted, REPOSITORY, environ())
 
 
 def standing(told: Mapping[str, str]) -> frozenset[int]:
@@ -138,7 +138,7 @@ def test_the_second_row_loads_nothing_and_plays_the_episodes_that_it_plays_alone
         assert "End of eval" in play(tiny_act, tmp_path / name, size | row, told)
         assert told_of() == told
     if size == SMALL:
-        standby.end(Path(told[standby.SOCKET]))
+        standby.end_worker(Path(told[standby.SOCKET]))
     play(tiny_act, tmp_path / "alone", size | SECOND, told if size == SMALL else {})
     assert episodes(tmp_path / "second") == episodes(tmp_path / "alone")
     assert episodes(tmp_path / "third") == episodes(tmp_path / "first")
@@ -157,7 +157,7 @@ def test_another_key_ends_who_stands_by_and_starts_another(session: None) -> Non
 @pytest.mark.slow  # in the small size the last row above plays so
 def test_without_anybody_there_a_row_plays_by_itself(tiny_act: Path, tmp_path: Path, session: None) -> None:
     told = told_of()
-    standby.end(Path(told[standby.SOCKET]))
+    standby.end_worker(Path(told[standby.SOCKET]))
     play(tiny_act, tmp_path / "eval", LARGE | FIRST, told)
     assert timings(tmp_path / "eval")["evaluation"] == 1
 
@@ -169,8 +169,8 @@ def test_who_stands_by_on_a_gpu_keeps_it_occupied_and_ends_with_whoever_leases_i
     monkeypatch.setenv(lease.LOCKS, str(tmp_path / "locks"))
     with lease.hold(0, keep=True) as device:
         assert device.lock_file is not None
-        told = standby.ready("gpu", "key", REPOSITORY, environ(), device.lock_file)
-        occupied = standby.occupied(device.lock_file)
+        told = standby.ensure_worker("gpu", "key", REPOSITORY, environ(), device.lock_file)
+        occupied = standby.worker_lock_file(device.lock_file)
     with lease.hold(0, keep=True):
         assert standing(told)
         with pytest.raises(Busy), lock.hold(occupied, "the GPU"):
@@ -220,7 +220,7 @@ def test_a_row_whose_process_is_killed_is_killed_too(tiny_act: Path, tmp_path: P
     row = start(tiny_act, tmp_path / "eval", LARGE | LONG, told)
     while not (tmp_path / "eval" / "episodes.jsonl").exists():
         time.sleep(0.1)
-    standby.end(Path(told[standby.SOCKET]))
+    standby.end_worker(Path(told[standby.SOCKET]))
     _, errors = row.communicate()
     assert row.returncode == -signal.SIGKILL and "was killed" in errors
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import files, schema
-from ..core.errors import Finding, UsageError, collected, some
+from ..core.errors import Finding, UsageError, collect_findings, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, SUITE_TASKS
 from . import matrix
 from .layout import Layout
@@ -95,7 +95,7 @@ class Campaign:
         for row in self.rows:
             if row.run_id == run_id:
                 return row
-        known = some([row.run_id for row in self.rows])
+        known = joined_names([row.run_id for row in self.rows])
         raise UsageError(Finding(str(self.layout.matrix), f"there is no row {run_id!r}", f"Name one of {known}"))
 
     def settings(self, row: Row) -> EvalSettings:
@@ -124,7 +124,7 @@ class Campaign:
         return self.threshold(row) > 0 or row.run_id in self.known_answers
 
     @property
-    def compared(self) -> tuple[Row, ...]:
+    def compared_rows(self) -> tuple[Row, ...]:
         """Returns the enabled rows whose results count: all but the baseline, which only shows that rows run."""
         return tuple(row for row in self.enabled if row.run_id != self.baseline)
 
@@ -151,8 +151,8 @@ def load(root: Path) -> Campaign:
         remedy = "Name a campaign's folder, or make one with `tracka init NAME`"
         raise UsageError(Finding(str(root), "this is no campaign: it has no configs folder", remedy))
     findings: list[Finding] = []
-    rows = collected(findings, lambda: matrix.load(layout.matrix))
-    table = collected(findings, lambda: _read_toml(layout.settings))
+    rows = collect_findings(findings, lambda: matrix.load(layout.matrix))
+    table = collect_findings(findings, lambda: _read_toml(layout.settings))
     if rows is None or table is None:
         raise UsageError([*findings, *(schema.findings("campaign", table, str(layout.settings)) if table else ())])
     broken = schema.findings("campaign", table, str(layout.settings))
@@ -160,7 +160,7 @@ def load(root: Path) -> Campaign:
     if broken:
         raise UsageError(findings)
     campaign = replace(_campaign(layout, rows, table), digests=digests)
-    findings += [*_wrong_tasks(campaign), *_wrong_answers(campaign), *_disobeyed(campaign)]
+    findings += [*_wrong_tasks(campaign), *_wrong_expected_outcomes(campaign), *_unsupported_settings(campaign)]
     if findings:
         raise UsageError(findings)
     return campaign
@@ -195,7 +195,7 @@ def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> C
         defaults=EvalSettings().updated(table.get("lerobot_eval", {})),
         row_tables=table.get("rows", {}),
         row_success_rates=thresholds.get("rows", {}),
-        known_answers={run_id: _answer(tasks) for run_id, tasks in table.get("known_answers", {}).items()},
+        known_answers={run_id: _expected_outcome(tasks) for run_id, tasks in table.get("known_answers", {}).items()},
         cuda_to_egl={int(cuda): egl for cuda, egl in table.get("egl", {}).get("cuda_to_egl", {}).items()},
         policy_roots=tuple(Path(root).resolve() for root in table.get("security", {}).get("policy_roots", ())),
         trusted=tuple(table.get("security", {}).get("trusted", ())),
@@ -206,7 +206,7 @@ def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> C
     )
 
 
-def _answer(tasks: Mapping[str, Sequence[int]]) -> dict[int, tuple[int, ...]]:
+def _expected_outcome(tasks: Mapping[str, Sequence[int]]) -> dict[int, tuple[int, ...]]:
     return {int(task): tuple(sorted(episodes)) for task, episodes in tasks.items()}
 
 
@@ -238,7 +238,7 @@ def _wrong_tasks(campaign: Campaign) -> Iterator[Finding]:
             )
 
 
-def _wrong_answers(campaign: Campaign) -> Iterator[Finding]:
+def _wrong_expected_outcomes(campaign: Campaign) -> Iterator[Finding]:
     """Yields expected outcomes that a row cannot have: of other tasks than the row runs, or of more episodes."""
     for row in campaign.rows:
         answer = campaign.known_answers.get(row.run_id)
@@ -249,7 +249,7 @@ def _wrong_answers(campaign: Campaign) -> Iterator[Finding]:
             yield Finding(where, f"it is of tasks {sorted(answer)}", f"The row runs {list(campaign.task_ids(row))}")
         for task, episodes in answer.items():
             if beyond := [episode for episode in episodes if episode >= row.n_episodes]:
-                what = f"task {task} has no episode {some([str(episode) for episode in beyond])}"
+                what = f"task {task} has no episode {joined_names([str(episode) for episode in beyond])}"
                 yield Finding(where, what, f"Use 0 to {row.n_episodes - 1}")
 
 
@@ -267,7 +267,7 @@ def slots(workers: int, batch_size: int) -> int:
 OBEYED = {"eval.recording": False, "env.hard_reset": True, "env.init_states": True}
 
 
-def _disobeyed(campaign: Campaign) -> Iterator[Finding]:
+def _unsupported_settings(campaign: Campaign) -> Iterator[Finding]:
     """Yields settings that the resident engine refuses, so that they are reported before a row runs."""
     if not campaign.is_resident:
         return

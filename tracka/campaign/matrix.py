@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core.errors import Finding, UsageError, short
+from ..core.errors import Finding, UsageError, shortened
 from ..core.lerobot_facts import SUITE_TASKS
 
 COLUMNS = ("run_id", "task_suite", "batch_size", "n_episodes", "gpu_id", "seed", "mujoco_gl", "policy_path", "enabled")
@@ -78,7 +78,7 @@ def _check_header(path: Path, header: list[str]) -> None:
         return
     missing = [name for name in COLUMNS if name not in header]
     unknown = [name for name in header if name not in COLUMNS]
-    listed = f"missing: {missing or 'none'}, unknown: {short(unknown or 'none', 80)}"
+    listed = f"missing: {missing or 'none'}, unknown: {shortened(unknown or 'none', 80)}"
     wrong = listed if missing or unknown else "their order differs"
     what = f"the columns are not the plan's ({wrong})"
     raise UsageError(Finding(f"{path}, line 1", what, f"Write the header as {','.join(COLUMNS)}"))
@@ -92,7 +92,7 @@ def _miscounted(path: Path, line: int, cells: list[str]) -> Finding:
 def _faults(where: str, record: dict[str, str]) -> Iterator[Finding]:
     for column, (pattern, need) in _CELLS.items():
         if not re.fullmatch(pattern, record[column]):
-            yield Finding(f"{where}, column {column}", f"{short(record[column])!r} is not {need}", f"Write {need}")
+            yield Finding(f"{where}, column {column}", f"{shortened(record[column])!r} is not {need}", f"Write {need}")
 
 
 _NUMBER = r"[1-9][0-9]{0,8}"
@@ -117,7 +117,7 @@ def _duplicates(path: Path, table: list[tuple[int, dict[str, str]]]) -> Iterator
     for line, record in table:
         run_id = record["run_id"].casefold()  # ids that differ only in case are the same folder on some disks
         if run_id in first:
-            what = f"{short(record['run_id'])!r} stands on line {first[run_id]} already"
+            what = f"{shortened(record['run_id'])!r} stands on line {first[run_id]} already"
             yield Finding(f"{path}, line {line}, column run_id", what, "Give each row its own run id")
         first.setdefault(run_id, line)
 

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..core.errors import Finding, UsageError, short
+from ..core.errors import Finding, UsageError, shortened
 from .layout import Layout
 
 
@@ -47,7 +47,7 @@ def _root(artifacts: Path) -> Iterator[Finding]:
 
 def _link(path: Path) -> Finding:
     remedy = "Put what it points at in its place; the artifacts folder alone may be a link"
-    return Finding(str(path), f"it is a link to {short(path.readlink())}, and none is followed", remedy)
+    return Finding(str(path), f"it is a link to {shortened(path.readlink())}, and none is followed", remedy)
 
 
 def _links(layout: Layout, run_id: str | None) -> Iterator[Path]:

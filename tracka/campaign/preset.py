@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..core.errors import Finding, UsageError, short
+from ..core.errors import Finding, UsageError, shortened
 
 
 @dataclass(frozen=True)
-class Known:
+class SourcedSetting:
     """A setting of `[lerobot_eval]` with its value and its source."""
 
     key: str
@@ -21,7 +21,7 @@ class Preset:
 
     policy_type: str
     policy_path: str  # the checkpoint that the sources of the settings evaluate
-    settings: tuple[Known, ...]
+    settings: tuple[SourcedSetting, ...]
     unknown: tuple[str, ...]
 
 
@@ -36,19 +36,19 @@ PRESETS = {
         Preset(
             "pi0",
             "lerobot/pi0_libero_finetuned",
-            (Known("n_action_steps", 10, "huggingface/lerobot #2156: libero_goal 90% with 10, 75% with 50"),),
+            (SourcedSetting("n_action_steps", 10, "huggingface/lerobot #2156: libero_goal 90% with 10, 75% with 50"),),
             (CAMERAS, EPISODES, SIZE),
         ),
         Preset(
             "pi05",
             "lerobot/pi05_libero_finetuned",
-            (Known("n_action_steps", 10, f"{DOCS}: as in openpi; 97.5% over four suites"),),
+            (SourcedSetting("n_action_steps", 10, f"{DOCS}: as in openpi; 97.5% over four suites"),),
             (CAMERAS, EPISODES, SIZE),
         ),
         Preset(
             "smolvla",
             "lerobot/smolvla_libero",
-            (Known("n_action_steps", 10, "huggingface/lerobot #4614: about 20 points over 50 on two suites"),),
+            (SourcedSetting("n_action_steps", 10, "huggingface/lerobot #4614: about 20 points over 50 on two suites"),),
             (
                 "rename_map: it depends on the checkpoint. lerobot/smolvla_libero was run with cameras called"
                 " camera1 and camera2 and empty_cameras = 1 (huggingface/lerobot #4341)",
@@ -63,7 +63,7 @@ PRESETS = {
 def find(name: str) -> Preset:
     """Returns the preset called `name`. Raises UsageError with the list of the existing presets."""
     if name not in PRESETS:
-        raise UsageError(Finding("--preset", f"{short(name)!r} is unknown", f"Use one of {', '.join(PRESETS)}"))
+        raise UsageError(Finding("--preset", f"{shortened(name)!r} is unknown", f"Use one of {', '.join(PRESETS)}"))
     return PRESETS[name]
 
 

@@ -12,7 +12,7 @@ from ..core import files
 from ..core.errors import Finding, TrackaError
 from ..core.files import Json
 from . import checkpoint, form, need, tensors
-from .need import Need
+from .need import NamedDependency
 
 # The types whose from_pretrained asks the hub for weights without a revision (pi0/modeling_pi0.py and its likes).
 WITHOUT_REVISION = ("pi0", "pi05", "pi0_fast")
@@ -30,7 +30,7 @@ NAME = (
 )
 
 
-def is_one(folder: Path) -> bool:
+def is_adapter(folder: Path) -> bool:
     """Returns whether lerobot loads the checkpoint in `folder` as an adapter."""
     return bool(files.read_or_empty(folder / "config.json").get("use_peft"))
 
@@ -41,7 +41,7 @@ def base(folder: Path, root: Path) -> Path | None:
     Returns None where there is no adapter or the adapter names no base. `root` is the campaign's folder, where rows
     start. Raises TrackaError where the named base is missing.
     """
-    named = need.adapted(folder) if is_one(folder) else None
+    named = need.adapter_base(folder) if is_adapter(folder) else None
     return named.folder(root) if named else None
 
 
@@ -50,7 +50,7 @@ def findings(folder: Path, root: Path) -> Iterator[Finding]:
     config = folder / form.ADAPTER_CONFIG
     words = files.read_or_empty(config)
     yield from _initial(config, words)
-    named = need.adapted(folder)
+    named = need.adapter_base(folder)
     if named is None:
         what = "the adapter does not name the policy that it is for, and lerobot loads none"
         yield Finding(f"{config}, key base_model_name_or_path", what, NAME)
@@ -64,7 +64,7 @@ def findings(folder: Path, root: Path) -> Iterator[Finding]:
     except TrackaError as error:
         yield from error.findings
         return
-    yield from _of_base(here, kind)
+    yield from _base_findings(here, kind)
 
 
 def _initial(config: Path, words: Json) -> Iterator[Finding]:
@@ -78,7 +78,7 @@ def _initial(config: Path, words: Json) -> Iterator[Finding]:
         yield Finding(f"{config}, key init_lora_weights", what, PLAIN)
 
 
-def _without_revision(config: Path, kind: str, named: Need) -> Finding:
+def _without_revision(config: Path, kind: str, named: NamedDependency) -> Finding:
     what = (
         f"it pins {named.name} at {named.revision}, and lerobot 0.6.1 loads the base of a {kind} without its revision: "
         "the hub's main branch would be played"
@@ -90,10 +90,10 @@ def _without_revision(config: Path, kind: str, named: Need) -> Finding:
     return Finding(f"{config}, key revision", what, remedy)
 
 
-def _of_base(here: Path, kind: str) -> Iterator[Finding]:
+def _base_findings(here: Path, kind: str) -> Iterator[Finding]:
     """Yields what keeps a policy in the folder `here` from being the base of an adapter of this type."""
     config = files.read_or_empty(here / "config.json")
-    if trained := None if config else form.trained(here):
+    if trained := None if config else form.trained_policy_folder(here):
         yield Finding(
             str(here), f"the adapter's base is a folder of a training run; the policy lies in {trained}", NAME
         )
@@ -101,7 +101,7 @@ def _of_base(here: Path, kind: str) -> Iterator[Finding]:
         what = "the adapter's base is an adapter itself, and lerobot loads one adapter over the weights of one policy"
         yield Finding(str(here), what, f"{form.MERGE_ADAPTER}: first the base, whose folder you then name")
     elif lacking := [name for name in ("config.json", form.WEIGHTS) if not (here / name).is_file()]:
-        yield from (form.lacking(here, name) for name in lacking)
+        yield from (form.missing_file_finding(here, name) for name in lacking)
     elif config.get("type") != kind:
         what = f"the adapter's base is a {config.get('type')}, and the adapter's config.json says {kind}"
         yield Finding(f"{here / 'config.json'}, key type", what, NAME)

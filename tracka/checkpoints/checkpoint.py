@@ -14,7 +14,7 @@ from ..campaign import place
 from ..core import digest, files, memo
 from ..core.errors import Finding, TrackaError
 from . import form, hub
-from .hub import Wanted
+from .hub import DownloadSpec
 
 REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 CONFIG = ("config.json",)
@@ -50,7 +50,7 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
         remedy = "Build or copy the checkpoint there; tracka preflight builds those of [build] in campaign.toml"
         raise hub.Unresolved("missing", Finding(policy_path, f"there is no folder {folder}", remedy))
     try:
-        snapshot = hub.fetch(wanted(policy_path))
+        snapshot = hub.fetch(download_spec(policy_path))
     except hub.Unresolved as error:  # a mistyped path of a folder looks like a repository
         (finding,) = error.findings
         what = f"{finding.what}; and there is no folder {folder}"
@@ -58,10 +58,10 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
     return _inspect(policy_path, snapshot.name, snapshot)
 
 
-def wanted(policy_path: str) -> Wanted:
+def download_spec(policy_path: str) -> DownloadSpec:
     """Returns what is needed of the repository that a `policy_path` such as repo@revision names."""
     repo, _, revision = policy_path.partition("@")
-    return Wanted(repo, revision or None, required=OF_A_REPOSITORY)
+    return DownloadSpec(repo, revision or None, required=OF_A_REPOSITORY)
 
 
 def without_download(policy_path: str, root: Path) -> Checkpoint:
@@ -88,7 +88,7 @@ def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
         raise TrackaError(found)
     missing = [name for name in _required(folder) if not (folder / name).is_file()]
     if missing:
-        raise TrackaError(list(dict.fromkeys(form.lacking(folder, name) for name in missing)))
+        raise TrackaError(list(dict.fromkeys(form.missing_file_finding(folder, name) for name in missing)))
     return Checkpoint(source, revision, folder, policy_type(folder / "config.json"), digest.of_tree(folder))
 
 
@@ -100,7 +100,7 @@ def _required(folder: Path) -> tuple[str, ...]:
 
 def training_folder(folder: Path) -> Finding | None:
     """Returns a finding that names the policy's folder, if `folder` is one that a training run made around it."""
-    trained = None if (folder / "config.json").is_file() else form.trained(folder)
+    trained = None if (folder / "config.json").is_file() else form.trained_policy_folder(folder)
     if trained is None:
         return None
     what = f"it is a folder of a training run; the policy lies in {trained}"
@@ -119,9 +119,9 @@ def named_type(policy_path: str, root: Path) -> str | None:
     with contextlib.suppress(TrackaError):
         repo, _, revision = policy_path.partition("@")
         here = (
-            form.trained(folder) or folder
+            form.trained_policy_folder(folder) or folder
             if folder.is_dir()
-            else hub.fetch(Wanted(repo, revision or None, CONFIG, CONFIG))
+            else hub.fetch(DownloadSpec(repo, revision or None, CONFIG, CONFIG))
         )
         return policy_type(here / "config.json")
     return None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..campaign.campaign import Campaign
 from ..core import files
-from ..core.check import Check, guarded
+from ..core.check import Check, run_check
 from ..core.errors import Finding, TrackaError
 from ..install import provision
 from . import adapter, checkpoint
@@ -54,25 +54,25 @@ PEFT = "peft"  # both lerobot's extra and the distribution, for adapters of any 
 MODULES = {"dm-tree": "tree", "qwen-vl-utils": "qwen_vl_utils"}  # distribution -> module, where the names differ
 
 
-def check(spec: Campaign, policy_path: str) -> Check:
+def check(campaign: Campaign, policy_path: str) -> Check:
     """Returns the check `imports:POLICY_PATH`: the packages that the policy imports are installed."""
-    return guarded(f"{CHECK}{policy_path}", partial(_look, spec, policy_path))
+    return run_check(f"{CHECK}{policy_path}", partial(_evidence, campaign, policy_path))
 
 
-def _look(spec: Campaign, policy_path: str) -> str:
-    point = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots)
-    require(point, spec)
+def _evidence(campaign: Campaign, policy_path: str) -> str:
+    point = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots)
+    require(point, campaign)
     if point.policy_type not in TYPES:
         return f"{point.policy_type} is a plug-in's type, whose distribution names what it imports"
-    return f"{point.policy_type}: {', '.join(of(point)) or 'nothing beyond lerobot itself'}"
+    return f"{point.policy_type}: {', '.join(required_packages(point)) or 'nothing beyond lerobot itself'}"
 
 
-def require(point: Checkpoint, spec: Campaign) -> None:
+def require(point: Checkpoint, campaign: Campaign) -> None:
     """Raises TrackaError naming the missing packages that the policy would import, with the command that installs them.
 
     A campaign with its own `executable` is not checked, because that program has packages of its own.
     """
-    lacking = [] if spec.executable else [name for name in of(point) if not _is_here(name)]
+    lacking = [] if campaign.executable else [name for name in required_packages(point) if not _is_installed(name)]
     if lacking:
         what = (
             f"a {point.policy_type}{' with an adapter' if PEFT in lacking else ''} imports {', '.join(lacking)}, which"
@@ -81,16 +81,16 @@ def require(point: Checkpoint, spec: Campaign) -> None:
         raise TrackaError(Finding(point.source, f"{what} {are} not installed", _remedy(point, lacking)))
 
 
-def of(point: Checkpoint) -> list[str]:
+def required_packages(point: Checkpoint) -> list[str]:
     """Returns the distributions beyond lerobot's own requirements that loading and playing this policy imports."""
     config = files.read_or_empty(point.folder / "config.json")
     _, names = TYPES.get(point.policy_type, ("", ()))
     asked = {name: ONLY_IF.get((point.policy_type, name)) for name in names}
     needed = [name for name, keys in asked.items() if keys is None or any(config.get(key) for key in keys)]
-    return list(dict.fromkeys([*needed, *([PEFT] if adapter.is_one(point.folder) else [])]))
+    return list(dict.fromkeys([*needed, *([PEFT] if adapter.is_adapter(point.folder) else [])]))
 
 
-def _is_here(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     """Returns whether lerobot finds the package: lerobot looks for the module, then for the distribution's version."""
     try:
         return find_spec(MODULES.get(name, name)) is not None and bool(importlib.metadata.version(name))
@@ -103,7 +103,7 @@ def _remedy(point: Checkpoint, lacking: Sequence[str]) -> str:
 
     The remedy is set-up where the lock has all of them, else the command that adds lerobot's extras to this Python.
     """
-    if set(lacking) <= _locked():
+    if set(lacking) <= _locked_packages():
         return "Run `make setup`, which installs what requirements.lock has"
     extra, names = TYPES.get(point.policy_type, ("", ()))
     extras = [extra] if set(lacking) & set(names) else []
@@ -120,7 +120,7 @@ def _installer() -> str:
     return f"{beside if beside.is_file() else 'uv'} pip install --python {sys.executable}"
 
 
-def _locked() -> set[str]:
+def _locked_packages() -> set[str]:
     """Returns the distributions in requirements.lock; empty where Track A does not run from a checkout."""
     lock = Path(__file__).parents[2] / provision.LOCK
     return set(re.findall(r"^([\w.-]+)==", lock.read_text(), re.MULTILINE)) if lock.is_file() else set()

@@ -36,12 +36,12 @@ MERGE = (
 )
 
 
-def trained(folder: Path) -> Path | None:
+def trained_policy_folder(folder: Path) -> Path | None:
     """Returns the policy's folder below one that lerobot-train made (a run, its checkpoints or one of them) or None."""
     return next((folder / name for name in TRAINED if (folder / name / "config.json").is_file()), None)
 
 
-def lacking(folder: Path, name: str) -> Finding:
+def missing_file_finding(folder: Path, name: str) -> Finding:
     """Returns the finding about a missing file.
 
     The finding says where another form of the file is, if there is one, and how to bring that form into lerobot's.

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ..core import digest, files
-from ..core.errors import Finding, TrackaError, some
+from ..core.errors import Finding, TrackaError, joined_names
 
 AS_FOLDER = "copy it here and give its folder as policy_path"
 AS_TOKENIZER = "give a folder with its files as tokenizer_name in the checkpoint's policy_preprocessor.json"
@@ -69,7 +69,7 @@ OUTCOMES = {
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DownloadSpec:
     """Describes what is needed of a repository: the files that fit `patterns`, and the files that must be there.
 
     Each item of `required` names alternatives, separated by `|`; a snapshot with none of them is incomplete.
@@ -86,15 +86,15 @@ class Wanted:
         revision = f" --revision {self.revision}" if self.revision else ""
         return f"hf download {self.repo}{revision}" + "".join(f" --include '{item}'" for item in self.patterns or ())
 
-    def fits(self, name: str) -> bool:
+    def includes(self, name: str) -> bool:
         """Returns whether the repository's file `name` is among the needed files."""
         return self.patterns is None or any(fnmatch(name, pattern) for pattern in self.patterns)
 
-    def lacking(self, folder: Path) -> list[str]:
+    def missing_files(self, folder: Path) -> list[str]:
         """Returns the files that `folder` lacks: required files, and needed files that an index of weights lists."""
         required = [item.split("|") for item in self.required]
         lacking = [" or ".join(names) for names in required if not any(_has(folder, name) for name in names)]
-        return lacking + [name for name in _shards(folder) if self.fits(name) and not (folder / name).is_file()]
+        return lacking + [name for name in _shards(folder) if self.includes(name) and not (folder / name).is_file()]
 
 
 class Unresolved(TrackaError):
@@ -105,96 +105,96 @@ class Unresolved(TrackaError):
         self.outcome = outcome
 
 
-def tokenizer(name: str) -> Wanted:
+def tokenizer(name: str) -> DownloadSpec:
     """Returns what is needed of a tokenizer's repository."""
-    return Wanted(name, None, LIGHT, ("tokenizer*|vocab*",), AS_TOKENIZER)
+    return DownloadSpec(name, None, LIGHT, ("tokenizer*|vocab*",), AS_TOKENIZER)
 
 
-def base_model(name: str, weights: bool, revision: str | None = None) -> Wanted:
+def base_model(name: str, weights: bool, revision: str | None = None) -> DownloadSpec:
     """Returns what is needed of the model that a policy is made from.
 
     That is the model's configuration and processor, and the model's weights only where `weights` asks for them.
     """
     instead = "copy it here and name its folder in the checkpoint's config.json and policy_preprocessor.json"
     if not weights:
-        return Wanted(name, revision, LIGHT, ("config.json",), instead)
-    return Wanted(name, revision, LIGHT + WEIGHTS, ("config.json", "*model*.safetensors"), instead)
+        return DownloadSpec(name, revision, LIGHT, ("config.json",), instead)
+    return DownloadSpec(name, revision, LIGHT + WEIGHTS, ("config.json", "*model*.safetensors"), instead)
 
 
-def base_policy(name: str, revision: str | None = None) -> Wanted:
+def base_policy(name: str, revision: str | None = None) -> DownloadSpec:
     """Returns what is needed of an adapter's base policy; lerobot reads that policy's weights from one file."""
     instead = "copy it here and name its folder as base_model_name_or_path in adapter_config.json"
-    return Wanted(name, revision, LIGHT + WEIGHTS, ("config.json", "model.safetensors"), instead)
+    return DownloadSpec(name, revision, LIGHT + WEIGHTS, ("config.json", "model.safetensors"), instead)
 
 
-def cached(wanted: Wanted) -> Path | None:
+def cached_snapshot(spec: DownloadSpec) -> Path | None:
     """Returns the snapshot's folder if the snapshot is whole in the cache, else None; the hub is not asked."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        found = _snapshot(wanted, offline=True)
+        found = _snapshot(spec, offline=True)
     except LocalEntryNotFoundError:
         return None
-    return None if wanted.lacking(found) else found
+    return None if spec.missing_files(found) else found
 
 
-def fetch(wanted: Wanted) -> Path:
+def fetch(spec: DownloadSpec) -> Path:
     """Returns the snapshot's folder, from the cache or else from the hub; each file has the hub's bytes.
 
     Raises Unresolved with the outcome and its remedy.
     """
-    found = _fetch(wanted)
-    if wrong := _corrupt(wanted, found):
-        raise _answer(wanted, "corrupt", wrong=some(wrong))
+    found = _fetch(spec)
+    if wrong := _corrupt_files(spec, found):
+        raise _unresolved_error(spec, "corrupt", wrong=joined_names(wrong))
     return found
 
 
-def _fetch(wanted: Wanted) -> Path:
+def _fetch(spec: DownloadSpec) -> Path:
     from huggingface_hub import constants
     from huggingface_hub.errors import IncompleteSnapshotError
 
     try:
-        if here := cached(wanted):
+        if here := cached_snapshot(spec):
             return here
         with files.as_open_as(Path(constants.HF_HUB_CACHE)):  # many users may share one cache
-            found = _snapshot(wanted, offline=False)
-        if constants.HF_HUB_OFFLINE and _missing(wanted, found):  # offline, the client accepts a part
+            found = _snapshot(spec, offline=False)
+        if constants.HF_HUB_OFFLINE and _missing_files(spec, found):  # offline, the client accepts a part
             raise IncompleteSnapshotError(f"{found} is a part", str(found))
     except Exception as error:  # the client raises its own errors, httpx's and the system's
-        raise _unresolved(wanted, error) from error
+        raise _unresolved(spec, error) from error
     return found
 
 
-def _snapshot(wanted: Wanted, offline: bool) -> Path:
+def _snapshot(spec: DownloadSpec, offline: bool) -> Path:
     from huggingface_hub import snapshot_download
 
-    patterns = list(wanted.patterns) if wanted.patterns else None
-    return Path(
-        snapshot_download(wanted.repo, revision=wanted.revision, allow_patterns=patterns, local_files_only=offline)
-    )
+    patterns = list(spec.patterns) if spec.patterns else None
+    return Path(snapshot_download(spec.repo, revision=spec.revision, allow_patterns=patterns, local_files_only=offline))
 
 
-def _unresolved(wanted: Wanted, error: Exception) -> Unresolved:
+def _unresolved(spec: DownloadSpec, error: Exception) -> Unresolved:
     chain = list(_chain(error))
     outcome = _outcome(chain)
     parts = [Path(found) for each in chain if (found := getattr(each, "snapshot_path", None))]
-    lacking = some(_missing(wanted, parts[0])) if parts else ""
-    return _answer(wanted, outcome, lacking=lacking, said=" ".join(f"{type(error).__name__}: {error}".split())[:200])
+    lacking = joined_names(_missing_files(spec, parts[0])) if parts else ""
+    return _unresolved_error(
+        spec, outcome, lacking=lacking, said=" ".join(f"{type(error).__name__}: {error}".split())[:200]
+    )
 
 
-def _answer(wanted: Wanted, outcome: str, **more: str) -> Unresolved:
+def _unresolved_error(spec: DownloadSpec, outcome: str, **more: str) -> Unresolved:
     """Returns the error for this outcome, with its texts filled in."""
     from huggingface_hub import constants
 
     what, remedy = OUTCOMES[outcome]
     words = {
-        "revision": repr(wanted.revision),
-        "download": wanted.download(),
-        "instead": wanted.instead,
+        "revision": repr(spec.revision),
+        "download": spec.download(),
+        "instead": spec.instead,
         "cache": constants.HF_HUB_CACHE,
         **more,
     }
-    return Unresolved(outcome, Finding(f"hub repository {wanted.repo}", what.format(**words), remedy.format(**words)))
+    return Unresolved(outcome, Finding(f"hub repository {spec.repo}", what.format(**words), remedy.format(**words)))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -232,34 +232,34 @@ def _outcome(chain: list[BaseException]) -> str:
     return next((outcome for outcome, fits in lines if fits), "unreachable")
 
 
-def _missing(wanted: Wanted, folder: Path) -> list[str]:
+def _missing_files(spec: DownloadSpec, folder: Path) -> list[str]:
     """Returns the files that a part lacks: by the repository's list of files if it is cached, else by `required`."""
-    listed = _listed(wanted)
+    listed = _listed_hashes(spec)
     if not listed:
-        return wanted.lacking(folder)
-    return [name for name in listed if wanted.fits(name) and not (folder / name).is_file()]
+        return spec.missing_files(folder)
+    return [name for name in listed if spec.includes(name) and not (folder / name).is_file()]
 
 
-def _listed(wanted: Wanted) -> dict[str, str]:
+def _listed_hashes(spec: DownloadSpec) -> dict[str, str]:
     """Returns the hub's own hash of each file of the repository, by path; empty where the cache never had the list."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
 
     try:
-        tree = get_cached_repo_tree(wanted.repo, revision=wanted.revision)
+        tree = get_cached_repo_tree(spec.repo, revision=spec.revision)
     except CachedRepoTreeNotFoundError:
         return {}
     return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in tree}
 
 
-def _corrupt(wanted: Wanted, folder: Path) -> list[str]:
+def _corrupt_files(spec: DownloadSpec, folder: Path) -> list[str]:
     """Returns the needed files whose bytes are not the hub's.
 
     The cache of an older client has no list of files, but names blobs by their hash.
     """
-    listed, hashes = _listed(wanted), digest.of_files(folder)
+    listed, hashes = _listed_hashes(spec), digest.of_files(folder)
     wrong = []
-    for name in filter(wanted.fits, hashes):
+    for name in filter(spec.includes, hashes):
         blob = (folder / name).resolve()
         expected = listed.get(name) or (blob.name if blob.parent.name == "blobs" else "")
         if expected and expected not in (hashes[name], _git_hash(blob) if len(expected) == SHA1 else ""):

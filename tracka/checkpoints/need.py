@@ -13,10 +13,10 @@ from typing import Any
 from ..campaign import place
 from ..campaign.campaign import Campaign, EvalSettings
 from ..core import digest, files
-from ..core.errors import Finding, TrackaError, some
+from ..core.errors import Finding, TrackaError, joined_names
 from . import backbone, checkpoint, form, hub, policy, trust
 from .checkpoint import Checkpoint
-from .hub import Wanted
+from .hub import DownloadSpec
 
 PALIGEMMA = "google/paligemma-3b-pt-224"
 # Policy type -> key of its config.json -> what is loaded where the key is not set (test_hub.py compares the table
@@ -51,21 +51,21 @@ PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 
 
 @dataclass(frozen=True)
-class Need:
+class NamedDependency:
     """Describes one thing loaded by name. `kind` is tokenizer, base_model or backbone (torchvision's weights)."""
 
     kind: str
     name: str
     weights: bool = False
     revision: str | None = None
-    adapted: bool = False  # the thing is the policy that an adapter is for
+    is_adapter_base: bool = False  # the thing is the policy that an adapter is for
 
     @property
-    def wanted(self) -> Wanted:
+    def download_spec(self) -> DownloadSpec:
         """Returns what of a hub repository is needed, if the thing is one."""
         if self.kind == "tokenizer":
             return hub.tokenizer(self.name)
-        if self.adapted:
+        if self.is_adapter_base:
             return hub.base_policy(self.name, self.revision)
         return hub.base_model(self.name, self.weights, self.revision)
 
@@ -77,14 +77,14 @@ class Need:
         here = root / self.name
         if here.is_dir():
             return here
-        return _base(self.wanted, here) if self.adapted else _whole(self.wanted)
+        return _base(self.download_spec, here) if self.is_adapter_base else _whole(self.download_spec)
 
-    def content(self, root: Path) -> str:
+    def content_hash(self, root: Path) -> str:
         """Returns the hash of the thing's files, wherever the files are."""
         if self.kind == "backbone":
             return backbone.content(self.name)
         here = self.folder(root)
-        patterns = ("*",) if here == root / self.name else self.wanted.patterns or ("*",)
+        patterns = ("*",) if here == root / self.name else self.download_spec.patterns or ("*",)
         digests = digest.of_files(here)
         fitting = {name: value for name, value in digests.items() if any(fnmatch(name, each) for each in patterns)}
         return files.sha256(files.canonical(fitting))
@@ -101,65 +101,68 @@ class Need:
             yield from place.policy_faults(here.resolve(), campaign.policy_roots)
             yield from trust.policy_faults(here, campaign.trusted, prefix)
         else:
-            yield from trust.policy_faults(here, campaign.trusted, prefix, self.wanted.patterns or ("*",))
+            yield from trust.policy_faults(here, campaign.trusted, prefix, self.download_spec.patterns or ("*",))
 
 
 def faults(point: Checkpoint, campaign: Campaign, settings: Sequence[EvalSettings]) -> Iterator[Finding]:
     """Yields what of the checkpoint, and of what it loads by name under these settings, could run untrusted code."""
     yield from trust.policy_faults(point.folder, campaign.trusted)
-    for each in of(point, settings):
+    for each in named_dependencies(point, settings):
         yield from each.faults(campaign)
 
 
-def contents(point: Checkpoint, campaign: Campaign, settings: EvalSettings) -> dict[str, str]:
+def content_hashes(point: Checkpoint, campaign: Campaign, settings: EvalSettings) -> dict[str, str]:
     """Returns the content hash of each thing that the checkpoint loads by name, by the thing's kind and name.
 
     Call this function only where `faults` has found everything in place.
     """
-    return {f"{each.kind} {each.name}": each.content(campaign.layout.root) for each in of(point, [settings])}
+    return {
+        f"{each.kind} {each.name}": each.content_hash(campaign.layout.root)
+        for each in named_dependencies(point, [settings])
+    }
 
 
-def _whole(wanted: Wanted) -> Path:
+def _whole(spec: DownloadSpec) -> Path:
     """Returns the snapshot's folder. Raises TrackaError where the repository itself lacks needed files."""
-    found = hub.fetch(wanted)
-    if lacking := wanted.lacking(found):
-        what = f"the repository has no {some(lacking)}"
-        raise TrackaError(Finding(f"hub repository {wanted.repo}", what, f"Name another one; or {wanted.instead}"))
+    found = hub.fetch(spec)
+    if lacking := spec.missing_files(found):
+        what = f"the repository has no {joined_names(lacking)}"
+        raise TrackaError(Finding(f"hub repository {spec.repo}", what, f"Name another one; or {spec.instead}"))
     return found
 
 
-def _base(wanted: Wanted, here: Path) -> Path:
+def _base(spec: DownloadSpec, here: Path) -> Path:
     """Returns the snapshot of an adapter's base. Raises TrackaError that also names the missing local folder."""
     nowhere = f"the adapter's base is not here: there is no folder {here}"
-    if not checkpoint.is_repository(wanted.repo):
+    if not checkpoint.is_repository(spec.repo):
         remedy = f"Copy the policy there, or name where it is as base_model_name_or_path in {form.ADAPTER_CONFIG}"
-        raise hub.Unresolved("missing", Finding(wanted.repo, nowhere, remedy))
+        raise hub.Unresolved("missing", Finding(spec.repo, nowhere, remedy))
     try:
-        return _whole(wanted)
+        return _whole(spec)
     except TrackaError as error:
         (finding,) = error.findings
         what = f"{nowhere}, and of the hub: {finding.what}"
         raise hub.Unresolved(getattr(error, "outcome", "refused"), replace(finding, what=what)) from error
 
 
-def of_type(kind: str, config: Mapping[str, Any]) -> Iterator[Need]:
+def dependencies_of_type(kind: str, config: Mapping[str, Any]) -> Iterator[NamedDependency]:
     """Yields what a policy of this type loads by name with this config."""
     for key, default in TOKENIZERS.get(kind, {}).items():
-        yield Need("tokenizer", str(config.get(key) or default))
+        yield NamedDependency("tokenizer", str(config.get(key) or default))
     weights = kind in WEIGHTS and bool(config.get(WEIGHTS[kind] or "", WEIGHTS[kind] is None))
     for key, default in BASE_MODELS.get(kind, {}).items():
-        yield Need("base_model", str(config.get(key) or default), weights)
+        yield NamedDependency("base_model", str(config.get(key) or default), weights)
     if backbone := config.get("pretrained_backbone_weights"):
-        yield Need("backbone", str(backbone))
+        yield NamedDependency("backbone", str(backbone))
 
 
-def unseen(kind: str) -> list[Need]:
+def default_dependencies(kind: str) -> list[NamedDependency]:
     """Returns what a policy of this type loads by name as long as no checkpoint is here that could say otherwise."""
-    fixed = [Need("tokenizer", FIXED[kind])] if kind in FIXED else []
-    return list(dict.fromkeys([*fixed, *of_type(kind, {})]))
+    fixed = [NamedDependency("tokenizer", FIXED[kind])] if kind in FIXED else []
+    return list(dict.fromkeys([*fixed, *dependencies_of_type(kind, {})]))
 
 
-def of(point: Checkpoint, settings: Sequence[EvalSettings] = ()) -> list[Need]:
+def named_dependencies(point: Checkpoint, settings: Sequence[EvalSettings] = ()) -> list[NamedDependency]:
     """Returns what the checkpoint's config (under each of these settings), processors and adapter load by name."""
     configs = [config for name in PROCESSORS for config in _step_configs(files.read_json(point.folder / name))]
     named = sorted({str(config[key]) for config in configs for key in trust.STEP_NAMES if config.get(key)})
@@ -168,9 +171,11 @@ def of(point: Checkpoint, settings: Sequence[EvalSettings] = ()) -> list[Need]:
         named.append(PALIGEMMA)
     config = files.read_json(point.folder / "config.json")
     over = [policy.overrides(each) for each in policy.distinct(settings)] or [{}]
-    models = [need for each in over for need in of_type(point.policy_type, config | each)]
-    base = adapted(point.folder)
-    return list(dict.fromkeys([*(Need("tokenizer", name) for name in named), *models, *([base] if base else ())]))
+    models = [need for each in over for need in dependencies_of_type(point.policy_type, config | each)]
+    base = adapter_base(point.folder)
+    return list(
+        dict.fromkeys([*(NamedDependency("tokenizer", name) for name in named), *models, *([base] if base else ())])
+    )
 
 
 def _step_configs(processor: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -180,8 +185,12 @@ def _step_configs(processor: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield step["config"]
 
 
-def adapted(folder: Path) -> Need | None:
+def adapter_base(folder: Path) -> NamedDependency | None:
     """Returns the policy that the adapter (PEFT) in `folder` is for; None where no adapter names a policy."""
     adapter = files.read_or_empty(folder / form.ADAPTER_CONFIG)
     name, revision = adapter.get("base_model_name_or_path"), adapter.get("revision")
-    return Need("base_model", str(name), True, str(revision) if revision else None, adapted=True) if name else None
+    return (
+        NamedDependency("base_model", str(name), True, str(revision) if revision else None, is_adapter_base=True)
+        if name
+        else None
+    )

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ..campaign.campaign import Campaign, EvalSettings
-from ..core.check import Check, guarded
-from ..core.errors import Finding, TrackaError, some
+from ..core.check import Check, run_check
+from ..core.errors import Finding, TrackaError, joined_names
 from ..core.lerobot_facts import ACTION
 from . import checkpoint, form, tensors
-from .policy import POSTPROCESSOR, PREPROCESSOR, STEPS, Features, Policy, distinct, features, read, steps
+from .policy import POSTPROCESSOR, PREPROCESSOR, STEPS, Features, PolicyMetadata, distinct, features, read, steps
 
 # Mode -> the statistics that the mode uses, the lower one or the mean first.
 NEEDED = {
@@ -58,17 +58,17 @@ class Normalizer:
         return key not in self.features or (self.only is not None and key not in self.only)
 
 
-def check(spec: Campaign, policy_path: str) -> Check:
+def check(campaign: Campaign, policy_path: str) -> Check:
     """Returns the check `statistics:POLICY_PATH`: the statistics that the policy needs are there, fit and are sound."""
 
     def judge() -> str:
-        folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
-        settings = distinct(spec.settings_of(policy_path))
-        if found := list(dict.fromkeys(each for one in settings for each in findings(folder, one, spec.trusted))):
+        folder = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots).folder
+        settings = distinct(campaign.settings_of(policy_path))
+        if found := list(dict.fromkeys(each for one in settings for each in findings(folder, one, campaign.trusted))):
             raise TrackaError(found)
         return _evidence(folder)
 
-    return guarded(f"statistics:{policy_path}", judge)
+    return run_check(f"statistics:{policy_path}", judge)
 
 
 def require(folder: Path, settings: EvalSettings, trusted: tuple[str, ...] = ()) -> None:
@@ -89,10 +89,10 @@ def findings(folder: Path, settings: EvalSettings, trusted: Collection[str] = ()
     normalizers = {file: list(_normalizers(folder / file)) for file in sides}
     for file, known in sides.items():
         kinds = {key: kind for key, (kind, _) in known.items()}
-        yield from _absent(policy, folder / file, kinds, remedy)
+        yield from _missing_steps(policy, folder / file, kinds, remedy)
         for step in normalizers[file]:
-            yield from _maps(policy, step, set(kinds.values()))
-            yield from _unlike(step, known)
+            yield from _mode_mismatches(policy, step, set(kinds.values()))
+            yield from _feature_mismatches(step, known)
             yield from _features(step, kinds, remedy, trusted)
     yield from _disagreement(itertools.chain(*normalizers.values()))
 
@@ -128,23 +128,25 @@ def _missing_state_files(folder: Path) -> Iterator[Finding]:
                 yield Finding(str(folder / file), what, "Copy that file too, or save the processors again")
 
 
-def _absent(policy: Policy, path: Path, kinds: Mapping[str, str], remedy: str) -> Iterator[Finding]:
+def _missing_steps(policy: PolicyMetadata, path: Path, kinds: Mapping[str, str], remedy: str) -> Iterator[Finding]:
     """Yields a finding for a processor without normalising step where config.json says that features are normalised."""
     words = (f"{step.get('registry_name', '')} {step.get('class', '')}".lower() for step, _ in steps(path))
     modes = _modes(policy)
     used = [f"{key} ({modes[kind]})" for key, kind in kinds.items() if modes.get(kind, IDENTITY) != IDENTITY]
     if used and not any("normaliz" in word for word in words):
-        what = f"it has no {STEPS[path.name]}, and by config.json the policy was trained with one for {some(used)}"
+        what = (
+            f"it has no {STEPS[path.name]}, and by config.json the policy was trained with one for {joined_names(used)}"
+        )
         yield Finding(str(path), what, remedy)
 
 
-def _modes(policy: Policy) -> dict[str, str]:
+def _modes(policy: PolicyMetadata) -> dict[str, str]:
     """Returns the mode of each kind of feature by config.json."""
     mapping = policy.config.get("normalization_mapping")
     return {str(kind): str(mode) for kind, mode in mapping.items()} if isinstance(mapping, dict) else {}
 
 
-def _maps(policy: Policy, step: Normalizer, kinds: Collection[str]) -> Iterator[Finding]:
+def _mode_mismatches(policy: PolicyMetadata, step: Normalizer, kinds: Collection[str]) -> Iterator[Finding]:
     """Yields findings for modes that lerobot does not have and for modes that differ from config.json's."""
     trained = _modes(policy)
     for kind in sorted(kinds):
@@ -156,7 +158,7 @@ def _maps(policy: Policy, step: Normalizer, kinds: Collection[str]) -> Iterator[
             yield Finding(str(step.where), what, SAVE)
 
 
-def _unlike(step: Normalizer, trained: Features) -> Iterator[Finding]:
+def _feature_mismatches(step: Normalizer, trained: Features) -> Iterator[Finding]:
     """Yields findings for features whose type or shape in the step differs from config.json's, and for an unsound eps.
 
     The step normalises by the type and shape that the step itself names.
@@ -180,8 +182,8 @@ def _features(step: Normalizer, kinds: Mapping[str, str], remedy: str, trusted: 
             yield Finding(str(step.where), f"the normalising step leaves {key} out", SAVE)
         known = step.statistics.tensors if step.statistics else {}
         if lacking := [name for name in needed if name not in known]:
-            there = f"; {step.statistics.path.name} has {some(sorted(known), 4)}" if step.statistics else ""
-            yield Finding(str(step.where), f"there are no statistics {some(lacking)}{there}", remedy)
+            there = f"; {step.statistics.path.name} has {joined_names(sorted(known), 4)}" if step.statistics else ""
+            yield Finding(str(step.where), f"there are no statistics {joined_names(lacking)}{there}", remedy)
         elif step.statistics:
             yield from _values(step, step.statistics, key, kind, needed, trusted)
 
@@ -210,7 +212,7 @@ def _values(
     for name, dims in unreal.items():
         yield Finding(path, f"{name} is not finite in dimension {dims}", SAVE)
     if kind == "VISUAL" and (large := [name for name in names if max(values[name], default=0) > WHITE]):
-        what = f"{some(large)} is of frames from 0 to 255, and lerobot gives a policy frames from 0 to 1"
+        what = f"{joined_names(large)} is of frames from 0 to 255, and lerobot gives a policy frames from 0 to 1"
         yield Finding(path, what, SAVE)
     if not wrong and not unreal and len(set(shapes.values())) == 1:
         yield from _spread(step, path, values, trusted)
@@ -238,7 +240,7 @@ def _shapes(kind: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
 
 def _where(values: tuple[float, ...], fits: Callable[[float], bool]) -> str:
     """Returns the indices of the numbers that fit, as text; empty where no number fits."""
-    return some([str(place) for place, value in enumerate(values) if fits(value)])
+    return joined_names([str(place) for place, value in enumerate(values) if fits(value)])
 
 
 def _disagreement(normalizers: Iterable[Normalizer]) -> Iterator[Finding]:
@@ -268,4 +270,4 @@ def _evidence(folder: Path) -> str:
                 needed = step.needed(key, kind)
                 if needed and set(needed) <= known.keys():
                     lines[f"{key} by {' and '.join(NEEDED[step.modes[kind]])}"] = None
-    return some(list(lines)) or "nothing is normalised"
+    return joined_names(list(lines)) or "nothing is normalised"

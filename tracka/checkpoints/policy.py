@@ -21,7 +21,7 @@ Features = dict[str, tuple[str, tuple[int, ...]]]  # key -> type and shape
 
 
 @dataclass(frozen=True)
-class Policy:
+class PolicyMetadata:
     """Describes what a policy was made for."""
 
     where: str
@@ -51,11 +51,11 @@ class Policy:
         return {**dict.fromkeys(STRICT, 0), "evo1": int(self.config.get("empty_cameras") or 0)}.get(self.kind)
 
 
-def read(folder: Path, settings: EvalSettings = EvalSettings()) -> Policy:  # noqa: B008 - frozen
+def read(folder: Path, settings: EvalSettings = EvalSettings()) -> PolicyMetadata:  # noqa: B008 - frozen
     """Returns what the checkpoint in `folder` was made for, the campaign's policy flags put over its config.json."""
     path = folder / "config.json"
     config = files.read_json(path) | overrides(settings)
-    return Policy(
+    return PolicyMetadata(
         str(path),
         str(config.get("type")),
         config,
@@ -109,13 +109,13 @@ def steps(processor: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any
             yield step, config if isinstance(config, dict) else {}
 
 
-def _named(processor: Path, name: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+def _steps_named(processor: Path, name: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Yields the steps with this registered name, each with its config."""
     yield from ((step, config) for step, config in steps(processor) if step.get("registry_name") == name)
 
 
 def _names(folder: Path) -> dict[str, str]:
-    for _, config in _named(folder / PREPROCESSOR, "rename_observations_processor"):
+    for _, config in _steps_named(folder / PREPROCESSOR, "rename_observations_processor"):
         if isinstance(names := config.get("rename_map"), dict):
             return {str(key): str(value) for key, value in names.items()}
     return {}
@@ -124,7 +124,7 @@ def _names(folder: Path) -> dict[str, str]:
 def _statistics(folder: Path) -> Iterator[tuple[str, int]]:
     """Yields the state and the action, where they are normalised, each with how many numbers its statistics have."""
     for (file, name), key, kind in zip(STEPS.items(), (STATE, ACTION), ("STATE", "ACTION"), strict=True):
-        for step, config in _named(folder / file, name):
+        for step, config in _steps_named(folder / file, name):
             modes = config.get("norm_map")
             used = isinstance(modes, dict) and modes.get(kind, "IDENTITY") != "IDENTITY"
             shapes = _shapes(folder / Path(str(step.get("state_file"))).name) if used else {}

@@ -9,22 +9,22 @@ from pathlib import Path
 
 from ..campaign.campaign import Campaign
 from ..core import files
-from ..core.check import Check, guarded
+from ..core.check import Check, run_check
 from ..core.errors import Finding, TrackaError
 from . import adapter, checkpoint, form, tensors
 
 CHECK = "weights:"  # the check's name is this, followed by the checkpoint's path
 
 
-def check(spec: Campaign, policy_path: str) -> Check:
+def check(campaign: Campaign, policy_path: str) -> Check:
     """Returns the check `weights:POLICY_PATH`: every safetensors file is whole, and an adapter has its base."""
-    return guarded(f"{CHECK}{policy_path}", partial(_read, spec, policy_path))
+    return run_check(f"{CHECK}{policy_path}", partial(_read, campaign, policy_path))
 
 
-def _read(spec: Campaign, policy_path: str) -> str:
-    folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
-    require(folder, spec.layout.root)
-    here = adapter.base(folder, spec.layout.root)
+def _read(campaign: Campaign, policy_path: str) -> str:
+    folder = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots).folder
+    require(folder, campaign.layout.root)
+    here = adapter.base(folder, campaign.layout.root)
     return (
         f"{_size(folder / form.ADAPTER_WEIGHTS)} over {_size(here / form.WEIGHTS)}"
         if here
@@ -52,7 +52,7 @@ def findings(folder: Path, root: Path) -> Iterator[Finding]:
         if path.suffix == ".safetensors":
             yield from tensors.faults(path)
     beside = [name for name in checkpoint.ADAPTER if (folder / name).is_file()]
-    if adapter.is_one(folder):
+    if adapter.is_adapter(folder):
         yield from adapter.findings(folder, root)
     elif beside:
         what = f"there is an adapter (LoRA) beside the policy, and lerobot loads {form.WEIGHTS} without it"

@@ -36,17 +36,17 @@ class Check:
         }
 
 
-def answer(name: str, good: bool, evidence: str, remedy: str) -> Check:
+def required_check(name: str, good: bool, evidence: str, remedy: str) -> Check:
     """Returns a required check that passes if `good` and otherwise fails with the remedy."""
     return Check(name, "pass" if good else "fail", evidence, None if good else remedy)
 
 
-def warning(name: str, good: bool, evidence: str, remedy: str) -> Check:
+def advisory_check(name: str, good: bool, evidence: str, remedy: str) -> Check:
     """Returns a check that blocks nothing: it passes if `good` and otherwise warns with the remedy."""
     return Check(name, "pass" if good else "warn", evidence, None if good else remedy, required=False)
 
 
-def guarded(name: str, step: Callable[[], str]) -> Check:
+def run_check(name: str, step: Callable[[], str]) -> Check:
     """Runs `step` and returns a check that passes with the text from `step` or fails with the findings from `step`."""
     start = time.monotonic()
     try:

@@ -39,19 +39,19 @@ def screen(findings: Sequence[Finding], head: str = "error: ", most: int = 20) -
     return "\n".join(f"{head}{line}" for line in [*map(str, findings[:most]), *more])
 
 
-def short(value: object, most: int = 120) -> str:
+def shortened(value: object, most: int = 120) -> str:
     """Returns a value as an error message quotes it: the whole text if it is short, otherwise its beginning."""
     text = str(value)
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def some(names: Sequence[str], most: int = 8) -> str:
+def joined_names(names: Sequence[str], most: int = 8) -> str:
     """Returns names on one line: all of them if they are few, otherwise the first `most` and a count of the rest."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(short(name) for name in names[:most]) + more
+    return ", ".join(shortened(name) for name in names[:most]) + more
 
 
-def errors(findings: Iterable[Finding]) -> list[Finding]:
+def without_warnings(findings: Iterable[Finding]) -> list[Finding]:
     """Returns the findings that are not warnings."""
     return [finding for finding in findings if not finding.warning]
 
@@ -102,7 +102,7 @@ class Busy(TrackaError):
     exit_code = 5
 
 
-def collected[T](findings: list[Finding], step: Callable[[], T]) -> T | None:
+def collect_findings[T](findings: list[Finding], step: Callable[[], T]) -> T | None:
     """Returns the result of `step`.
 
     If `step` raises UsageError, adds the error's findings to `findings` and returns None.

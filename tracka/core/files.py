@@ -91,7 +91,7 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
 
 def redacted[T](value: T) -> T:
     """Returns a text, or a JSON value with all its texts, without the secrets of our environment, as files store it."""
-    made: T = _redacted(value, secret.known(os.environ))
+    made: T = _redacted(value, secret.secret_values(os.environ))
     return made
 
 

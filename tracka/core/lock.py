@@ -23,7 +23,7 @@ def hold(path: Path, what: str, wait: bool = False, shared: bool = False) -> Ite
     that is `shared`.
     """
     files.make_folder(path.parent)
-    with opened(path, shared) as file:
+    with open_lock_file(path, shared) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -32,7 +32,7 @@ def hold(path: Path, what: str, wait: bool = False, shared: bool = False) -> Ite
         yield file
 
 
-def opened(path: Path, shared: bool = False) -> IO[str]:
+def open_lock_file(path: Path, shared: bool = False) -> IO[str]:
     """Opens a file for reading and writing.
 
     Makes a missing file for this user alone, or for all users of the host if `shared`.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-_known: ContextVar[dict[Any, Any] | None] = ContextVar("known", default=None)
+_memory: ContextVar[dict[Any, Any] | None] = ContextVar("known", default=None)
 
 
 @contextlib.contextmanager
@@ -18,14 +18,14 @@ def lasting() -> Iterator[None]:
 
     An inner block shares the outer memory.
     """
-    if _known.get() is not None:
+    if _memory.get() is not None:
         yield
         return
-    token = _known.set({})
+    token = _memory.set({})
     try:
         yield
     finally:
-        _known.reset(token)
+        _memory.reset(token)
 
 
 def remembered[**P, T](function: Callable[P, T]) -> Callable[P, T]:
@@ -36,7 +36,7 @@ def remembered[**P, T](function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def read(*args: P.args, **kwargs: P.kwargs) -> T:
-        known = _known.get()
+        known = _memory.get()
         if known is None:
             return function(*args, **kwargs)
         key = (function, args, *kwargs.items())

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import files
 from .artifacts import Certificate, Manifest, Result, RowMarker
-from .errors import Finding, UsageError, short
+from .errors import Finding, UsageError, shortened
 from .reports import Capabilities, EnvSnapshot, Handoff, PreflightReport
-from .sieve import TYPES, Check, sieve
+from .sieve import TYPES, Predicate, sieve
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -27,7 +27,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 @cache
-def _sieve(name: str) -> Check:
+def _sieve(name: str) -> Predicate:
     return sieve(load(name))
 
 
@@ -52,7 +52,10 @@ def findings(name: str, value: Any, where: str) -> list[Finding]:
     errors = validator(name).iter_errors(value)
     remedy = f"See the schema {name}.v{VERSION}.json"
     ordered = sorted(errors, key=lambda error: error.json_path)
-    return [Finding(f"{where}, key {short(error.json_path)}", short(error.message, 200), remedy) for error in ordered]
+    return [
+        Finding(f"{where}, key {shortened(error.json_path)}", shortened(error.message, 200), remedy)
+        for error in ordered
+    ]
 
 
 @overload

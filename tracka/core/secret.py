@@ -19,7 +19,7 @@ LEAST = 8  # characters; a shorter value occurs in output by chance
 MASK = b"[redacted]"
 
 
-def known(environ: Mapping[str, str]) -> tuple[bytes, ...]:
+def secret_values(environ: Mapping[str, str]) -> tuple[bytes, ...]:
     """Returns the secret values of an environment in every form in which output may show them, the longest first."""
     found = {form for value in (*_values(environ), *_hub_token(environ)) for form in _forms(value.strip())}
     return tuple(sorted((os.fsencode(form) for form in found), key=lambda form: (-len(form), form)))
@@ -97,7 +97,7 @@ class Redactor:
     def _pass_on(self, data: bytes, cut: int) -> bytes:
         """Returns `data` up to `cut` without its secrets, and holds the rest."""
         parts, done = [], self._covered
-        for start, end in self._found(data):
+        for start, end in self._secret_spans(data):
             if start >= cut:
                 break
             if start >= done:
@@ -107,7 +107,7 @@ class Redactor:
         self._held, self._covered = data[cut:], max(done - cut, 0)
         return b"".join(parts)
 
-    def _found(self, data: bytes) -> list[tuple[int, int]]:
+    def _secret_spans(self, data: bytes) -> list[tuple[int, int]]:
         """Returns the sorted start and end positions of all secrets in `data`, including secrets that overlap."""
         found = []
         for secret in self._secrets:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-Check = Callable[[Any], bool]
+Predicate = Callable[[Any], bool]
 Schema = Mapping[str, Any]
 
 
@@ -26,7 +26,7 @@ def is_number(value: Any) -> bool:
     return is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-TYPES: dict[str, Check] = {
+TYPES: dict[str, Predicate] = {
     "array": lambda value: isinstance(value, list),
     "boolean": lambda value: isinstance(value, bool),
     "integer": is_integer,
@@ -38,7 +38,7 @@ TYPES: dict[str, Check] = {
 NOTES = {"$schema", "$defs", "title", "description", "then"}  # `then` is applied together with its `if`
 
 
-def sieve(schema: Schema, root: Schema | None = None) -> Check:
+def sieve(schema: Schema, root: Schema | None = None) -> Predicate:
     """Returns a function that is true only for values that follow `schema`; references are looked up in `root`.
 
     Raises KeyError for a keyword that is not known here.
@@ -48,7 +48,7 @@ def sieve(schema: Schema, root: Schema | None = None) -> Check:
     return checks[0] if len(checks) == 1 else _every(checks)
 
 
-def _every(checks: Sequence[Check]) -> Check:
+def _every(checks: Sequence[Predicate]) -> Predicate:
     def check(value: Any) -> bool:
         for each in checks:  # noqa: SIM110  a generator would take twice the time
             if not each(value):
@@ -58,7 +58,7 @@ def _every(checks: Sequence[Check]) -> Check:
     return check
 
 
-def _type(schema: Schema, _: Schema) -> Check:
+def _type(schema: Schema, _: Schema) -> Predicate:
     if isinstance(schema["type"], str):
         return TYPES[schema["type"]]
     first, *others = (TYPES[name] for name in schema["type"])
@@ -73,7 +73,7 @@ def _equal(one: Any, other: Any) -> bool:
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
-def _enum(schema: Schema, _: Schema) -> Check:
+def _enum(schema: Schema, _: Schema) -> Predicate:
     known = schema["enum"]
     if all(isinstance(item, str) for item in known):
         words = frozenset(known)
@@ -81,35 +81,35 @@ def _enum(schema: Schema, _: Schema) -> Check:
     return lambda value: any(_equal(value, item) for item in known)
 
 
-def _const(schema: Schema, _: Schema) -> Check:
+def _const(schema: Schema, _: Schema) -> Predicate:
     known = schema["const"]
     return lambda value: _equal(value, known)
 
 
-def _pattern(schema: Schema, _: Schema) -> Check:
+def _pattern(schema: Schema, _: Schema) -> Predicate:
     found = re.compile(schema["pattern"]).search
     return lambda value: not isinstance(value, str) or found(value) is not None
 
 
-def _minimum(schema: Schema, _: Schema) -> Check:
+def _minimum(schema: Schema, _: Schema) -> Predicate:
     least = schema["minimum"]
     return lambda value: not is_number(value) or value >= least
 
 
-def _maximum(schema: Schema, _: Schema) -> Check:
+def _maximum(schema: Schema, _: Schema) -> Predicate:
     most = schema["maximum"]
     return lambda value: not is_number(value) or value <= most
 
 
-def _min_length(schema: Schema, _: Schema) -> Check:
+def _min_length(schema: Schema, _: Schema) -> Predicate:
     return lambda value: not isinstance(value, str) or len(value) >= schema["minLength"]
 
 
-def _min_items(schema: Schema, _: Schema) -> Check:
+def _min_items(schema: Schema, _: Schema) -> Predicate:
     return lambda value: not isinstance(value, list) or len(value) >= schema["minItems"]
 
 
-def _unique(schema: Schema, _: Schema) -> Check:
+def _unique(schema: Schema, _: Schema) -> Predicate:
     """Returns a check that accepts unique strings and whole numbers.
 
     An array with other items is left to jsonschema.
@@ -120,17 +120,17 @@ def _unique(schema: Schema, _: Schema) -> Check:
     )
 
 
-def _items(schema: Schema, root: Schema) -> Check:
+def _items(schema: Schema, root: Schema) -> Predicate:
     item = sieve(schema["items"], root)
     return lambda value: not isinstance(value, list) or all(map(item, value))
 
 
-def _required(schema: Schema, _: Schema) -> Check:
+def _required(schema: Schema, _: Schema) -> Predicate:
     names = frozenset(schema["required"])
     return lambda value: not isinstance(value, dict) or names <= value.keys()
 
 
-def _properties(schema: Schema, root: Schema) -> Check:
+def _properties(schema: Schema, root: Schema) -> Predicate:
     checks = [(name, sieve(each, root)) for name, each in schema["properties"].items()]
 
     def check(value: Any) -> bool:
@@ -143,26 +143,26 @@ def _properties(schema: Schema, root: Schema) -> Check:
     return check
 
 
-def _additional(schema: Schema, root: Schema) -> Check:
+def _additional(schema: Schema, root: Schema) -> Predicate:
     named, more = schema.get("properties", {}).keys(), schema["additionalProperties"]
-    check: Check = (lambda _: more) if isinstance(more, bool) else sieve(more, root)
+    check: Predicate = (lambda _: more) if isinstance(more, bool) else sieve(more, root)
     return lambda value: not isinstance(value, dict) or all(check(value[name]) for name in value if name not in named)
 
 
-def _names(schema: Schema, root: Schema) -> Check:
+def _names(schema: Schema, root: Schema) -> Predicate:
     name = sieve(schema["propertyNames"], root)
     return lambda value: not isinstance(value, dict) or all(map(name, value))
 
 
-def _reference(schema: Schema, root: Schema) -> Check:
+def _reference(schema: Schema, root: Schema) -> Predicate:
     return sieve(root["$defs"][schema["$ref"].removeprefix("#/$defs/")], root)
 
 
-def _all_of(schema: Schema, root: Schema) -> Check:
+def _all_of(schema: Schema, root: Schema) -> Predicate:
     return _every([sieve(each, root) for each in schema["allOf"]])
 
 
-def _certain(schema: Schema, root: Schema) -> Check:
+def _certain(schema: Schema, root: Schema) -> Predicate:
     """Returns a sieve whose False is certain, as conditions need.
 
     Raises KeyError for uniqueItems, whose False is not.
@@ -172,17 +172,17 @@ def _certain(schema: Schema, root: Schema) -> Check:
     return sieve(schema, root)
 
 
-def _if(schema: Schema, root: Schema) -> Check:
+def _if(schema: Schema, root: Schema) -> Predicate:
     condition, then = _certain(schema["if"], root), sieve(schema["then"], root)
     return lambda value: not condition(value) or then(value)
 
 
-def _not(schema: Schema, root: Schema) -> Check:
+def _not(schema: Schema, root: Schema) -> Predicate:
     denied = _certain(schema["not"], root)
     return lambda value: not denied(value)
 
 
-_KEYWORDS: dict[str, Callable[[Schema, Schema], Check]] = {
+_KEYWORDS: dict[str, Callable[[Schema, Schema], Predicate]] = {
     "$ref": _reference,
     "additionalProperties": _additional,
     "allOf": _all_of,

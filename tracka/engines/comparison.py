@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core import files
-from ..core.errors import Finding, UsageError, some
+from ..core.errors import Finding, UsageError, joined_names
 from ..core.files import Json
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ BEYOND = 1e9  # stands for the difference of actions that are NaN or infinite
 
 
 @dataclass(frozen=True)
-class Episode:
+class RecordedEpisode:
     """Holds one episode as an engine recorded it.
 
     `line` is the episode's line of episodes.jsonl, and `actions_file` is the file of its actions, of shape (steps, 7).
@@ -52,7 +52,7 @@ class Episode:
         return found
 
 
-Played = Mapping[tuple[int, int], Episode]  # (LIBERO task, episode) -> the episode as it was played
+PlayedEpisodes = Mapping[tuple[int, int], RecordedEpisode]  # (LIBERO task, episode) -> the episode as it was played
 NEEDED = (
     "suite",
     "task",
@@ -66,16 +66,16 @@ NEEDED = (
 )
 
 
-def read(folder: Path) -> Played:
+def read(folder: Path) -> PlayedEpisodes:
     """Returns the episodes that an engine recorded in its output folder. Raises UsageError for an unreadable record."""
     path = folder / "episodes.jsonl"
-    played: dict[tuple[int, int], Episode] = {}
+    played: dict[tuple[int, int], RecordedEpisode] = {}
     for line in files.read_lines(path):
         if missing := [key for key in NEEDED if key not in line]:
-            what = f"no record of episodes: {some(missing)} is missing"
+            what = f"no record of episodes: {joined_names(missing)} is missing"
             raise UsageError(Finding(str(path), what, "See the logs beside it"))
         name = f"{line['suite']}_{line['task']}_{line['episode']}.npy"
-        played[line["task"], line["episode"]] = Episode(line, folder / "actions" / name)
+        played[line["task"], line["episode"]] = RecordedEpisode(line, folder / "actions" / name)
     if not played:
         raise UsageError(Finding(str(path), "no record of episodes: it is empty", "See the logs beside it"))
     return played
@@ -92,33 +92,33 @@ class Difference:
     quantity: str
     step: int | None = None  # control step, from 0
     size: float | None = None
-    told: str = ""  # both values, where the values are informative
+    detail: str = ""  # both values, where the values are informative
 
     def __str__(self) -> str:
         at = "" if self.step is None else f" at step {self.step}"
         size = "" if self.size is None else f", by {self.size:.2g}"
-        return f"{self.episode}: the {self.quantity} differs{at}{size}{f' ({self.told})' if self.told else ''}"
+        return f"{self.episode}: the {self.quantity} differs{at}{size}{f' ({self.detail})' if self.detail else ''}"
 
 
-def first_difference(first: Episode, second: Episode) -> Difference | None:
+def first_difference(first: RecordedEpisode, second: RecordedEpisode) -> Difference | None:
     """Returns the first difference of two plays; None where all that was recorded is the same to the bit."""
     return next((found for look in QUANTITIES if (found := look(first, second))), None)
 
 
-def _first_state(first: Episode, second: Episode) -> Difference | None:
+def _first_state(first: RecordedEpisode, second: RecordedEpisode) -> Difference | None:
     same = first.line["first_state_sha"] == second.line["first_state_sha"]
     return None if same else Difference(first.name, "init state")
 
 
-def _course(first: Episode, second: Episode) -> Difference | None:
+def _first_step_difference(first: RecordedEpisode, second: RecordedEpisode) -> Difference | None:
     """Returns the first difference in observations and actions: a step's observation comes before its action."""
     seen, done = _other_observation(first, second), _other_action(first, second)
     if seen is not None and (done is None or seen[0] <= done[0]):
-        return Difference(first.name, "observation", seen[0], told=seen[1])
+        return Difference(first.name, "observation", seen[0], detail=seen[1])
     return None if done is None else Difference(first.name, "action", *done)
 
 
-def _other_observation(first: Episode, second: Episode) -> tuple[int, str] | None:
+def _other_observation(first: RecordedEpisode, second: RecordedEpisode) -> tuple[int, str] | None:
     """Returns the first step that both plays observed, and observed differently, with a note; None without one.
 
     Both plays must have recorded the observation before the first action; otherwise step 0 is returned as not recorded.
@@ -130,7 +130,7 @@ def _other_observation(first: Episode, second: Episode) -> tuple[int, str] | Non
     return next(((step, "") for step in both if seen[str(step)] != again[str(step)]), None)
 
 
-def _other_action(first: Episode, second: Episode) -> tuple[int, float] | None:
+def _other_action(first: RecordedEpisode, second: RecordedEpisode) -> tuple[int, float] | None:
     """Returns the first step with different actions, and the largest difference of a number over all common steps."""
     if first.line["actions_sha"] == second.line["actions_sha"]:
         return None
@@ -140,33 +140,33 @@ def _other_action(first: Episode, second: Episode) -> tuple[int, float] | None:
     return (other[0], float(sizes.max())) if other else None
 
 
-def _line(key: str, words: str) -> "Look":
-    def look(first: Episode, second: Episode) -> Difference | None:
+def _line_comparer(key: str, words: str) -> "Comparer":
+    def comparer(first: RecordedEpisode, second: RecordedEpisode) -> Difference | None:
         values = [episode.line[key] for episode in (first, second)]
         told = "" if key.endswith("_sha") else f"{values[0]} and {values[1]}"
-        return None if values[0] == values[1] else Difference(first.name, words, told=told)
+        return None if values[0] == values[1] else Difference(first.name, words, detail=told)
 
-    return look
+    return comparer
 
 
-Look = Callable[[Episode, Episode], Difference | None]
-QUANTITIES: Sequence[Look] = (
+Comparer = Callable[[RecordedEpisode, RecordedEpisode], Difference | None]
+QUANTITIES: Sequence[Comparer] = (
     _first_state,
-    _course,
-    _line("steps", "number of steps"),
-    _line("success", "success"),
-    _line("sum_reward", "reward"),
-    _line("final_state_sha", "final state"),
+    _first_step_difference,
+    _line_comparer("steps", "number of steps"),
+    _line_comparer("success", "success"),
+    _line_comparer("sum_reward", "reward"),
+    _line_comparer("final_state_sha", "final state"),
 )
 
 
-def begins_alike(first: Episode, second: Episode) -> bool:
+def begins_alike(first: RecordedEpisode, second: RecordedEpisode) -> bool:
     """Returns whether init state and first observation are the same to the bit."""
     seen, again = (episode.line.get("observations", {}).get("0") for episode in (first, second))
     return _first_state(first, second) is None and seen is not None and seen == again
 
 
-def first_chunk(first: Episode, second: Episode, chunk: int) -> float:
+def first_chunk(first: RecordedEpisode, second: RecordedEpisode, chunk: int) -> float:
     """Returns the largest difference of a number in the actions of the first `chunk` steps, at most BEYOND."""
     steps = min(chunk, len(first.actions), len(second.actions))
     largest = float(abs(first.actions[:steps] - second.actions[:steps]).max())
@@ -177,7 +177,7 @@ def first_chunk(first: Episode, second: Episode, chunk: int) -> float:
 class Comparison:
     """Counts how far two plays of the same episodes agree.
 
-    `differing` holds the first difference of each episode that has one.
+    `first_differences` holds the first difference of each episode that has one.
     """
 
     episodes: int
@@ -186,7 +186,7 @@ class Comparison:
     same_outcome: int
     successes: tuple[int, int]
     first_chunk: float  # the largest difference in the first chunks of the episodes that begin alike
-    differing: tuple[Difference, ...]
+    first_differences: tuple[Difference, ...]
 
     @property
     def exact(self) -> bool:
@@ -194,11 +194,13 @@ class Comparison:
         return self.same == self.episodes > 0
 
 
-def compare(first: Played, second: Played, chunk: int = 1) -> Comparison:
+def compare(first: PlayedEpisodes, second: PlayedEpisodes, chunk: int = 1) -> Comparison:
     """Compares two plays and returns the counts. Raises UsageError where the plays are not of the same episodes."""
     if first.keys() != second.keys():
         odd = sorted(first.keys() ^ second.keys())
-        raise UsageError(Finding("parity", f"only one engine played {some([str(each) for each in odd])}", "Run again"))
+        raise UsageError(
+            Finding("parity", f"only one engine played {joined_names([str(each) for each in odd])}", "Run again")
+        )
     pairs = [(first[name], second[name]) for name in sorted(first)]
     differing = tuple(found for pair in pairs if (found := first_difference(*pair)))
     alike = [pair for pair in pairs if begins_alike(*pair)]

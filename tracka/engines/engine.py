@@ -79,10 +79,10 @@ def command(
         "output_dir": output,
         **settings.flags,
     }
-    return [*executable, *(f"--{name}={word(value)}" for name, value in named.items() if value is not None)]
+    return [*executable, *(f"--{name}={flag_value(value)}" for name, value in named.items() if value is not None)]
 
 
-def word(value: Any) -> str:
+def flag_value(value: Any) -> str:
     """Returns a value as lerobot's command line takes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -116,7 +116,7 @@ def read_metrics(output: Path, logs: Sequence[Path]) -> Metrics:
     if not found:
         return Metrics(warnings=(warning, "logs: no metrics found"))
     successes, episodes, rate = found[-1]
-    doubts = (warning, "per-task outcomes are missing", *inconsistent(found[-1]))
+    doubts = (warning, "per-task outcomes are missing", *contradictions(found[-1]))
     return Metrics("log", episodes, successes, rate, warnings=doubts)
 
 
@@ -190,12 +190,12 @@ def parse_log(log: Path) -> tuple[int | None, int | None, float | None] | None:
     return successes, episodes, rate
 
 
-def inconsistent(told: tuple[int | None, int | None, float | None]) -> Iterator[str]:
+def contradictions(counts: tuple[int | None, int | None, float | None]) -> Iterator[str]:
     """Yields why the successes, episodes and success rate of a log cannot all be true.
 
     The rate may be outside of 0 to 1, or no number of successes in these episodes may give it.
     """
-    successes, episodes, rate = told
+    successes, episodes, rate = counts
     if successes is None or episodes is None or rate is None:
         return
     if not 0 <= rate <= 1:
@@ -204,7 +204,7 @@ def inconsistent(told: tuple[int | None, int | None, float | None]) -> Iterator[
         yield f"logs: {100 * rate:g}% of {episodes} episodes is no whole number of them"
 
 
-def reported(metrics: Metrics) -> Reported:
+def reported_results(metrics: Metrics) -> Reported:
     """Returns the part of result.json that an evaluation's own files decide."""
     return {
         "episodes": metrics.episodes,

@@ -36,17 +36,17 @@ class IncompleteWeights(Exception):
 
 
 @contextlib.contextmanager
-def held() -> Iterator[None]:
+def require_complete_weights() -> Iterator[None]:
     """Raises IncompleteWeights at the end of the block if a loader printed, logged or warned of one of the SIGNS."""
     printed = _Tee(sys.stdout)
-    with logged() as lines, warned() as more, contextlib.redirect_stdout(printed):
+    with captured_log() as lines, captured_warnings() as more, contextlib.redirect_stdout(printed):
         yield
     if line := sign_in("\n".join([*lines, *more, printed.getvalue()])):
         raise IncompleteWeights(line)
 
 
 @contextlib.contextmanager
-def logged() -> Iterator[list[str]]:
+def captured_log() -> Iterator[list[str]]:
     """Collects the warnings that are logged within the block, and yields the list of their messages."""
     listener = _Listener()
     logging.getLogger().addHandler(listener)
@@ -57,7 +57,7 @@ def logged() -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def warned() -> Iterator[list[str]]:
+def captured_warnings() -> Iterator[list[str]]:
     """Collects the warnings of the module `warnings` within the block, and yields the list of their messages.
 
     The warnings are shown as usual: a process shows the same warning once. PEFT's warning alone is shown each time,

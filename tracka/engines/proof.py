@@ -27,18 +27,18 @@ SIGNIFICANT = 0.05
 QUANTITIES = "init state, observations, actions, reward, success and final state"
 
 
-def path(layout: Layout, key: str) -> Path:
+def certificate_path(layout: Layout, key: str) -> Path:
     """Returns the campaign's file for the parity certificate of `key`."""
     return layout.parity / key[:16] / NAME
 
 
-def kept(key: str) -> Path:
+def user_certificate_path(key: str) -> Path:
     """Returns the file of the same parity certificate in the user's own folder, for other campaigns on this host."""
     return digest.cache_folder() / "proofs" / key[:32] / NAME
 
 
 @memo.remembered
-def code(names: Sequence[str] = ENGINE) -> str:
+def code_hash(names: Sequence[str] = ENGINE) -> str:
     """Returns the hash of modules of Track A, by default of the resident engine's."""
     here = Path(__file__).parent.parent
     modules = [path for name in names for path in sorted(here.glob(name))]
@@ -47,32 +47,32 @@ def code(names: Sequence[str] = ENGINE) -> str:
 
 def key(identity: Mapping[str, object]) -> str:
     """Returns the hash of all that a parity certificate holds for: `identity` and the resident engine's code."""
-    return files.sha256(files.canonical({"engine_code": code(), **identity}))
+    return files.sha256(files.canonical({"engine_code": code_hash(), **identity}))
 
 
-def read(path: Path, wanted: str) -> Json:
+def read(path: Path, key: str) -> Json:
     """Returns the parity certificate in the file `path`, with the verdict that its numbers give.
 
-    Returns an empty one where the file does not hold a certificate for the key `wanted`.
+    Returns an empty one where the file does not hold a certificate for the key `key`.
     """
     found = schema.read_or_empty("parity", path)
-    return found | verdict(found) if found.get("key") == wanted else {}
+    return found | judgement(found) if found.get("key") == key else {}
 
 
-def unproven(layout: Layout, wanted: str) -> str | None:
+def unproven_reason(layout: Layout, key: str) -> str | None:
     """Returns why the resident engine's results are not proven yet; None if they are."""
-    found = read(path(layout, wanted), wanted)
+    found = read(certificate_path(layout, key), key)
     if not found:
         return "no parity run on this host with this checkpoint, software, settings and way of asking"
     return None if found["proven"] else f"the parity run failed: {found['evidence']}"
 
 
-def played(path: Path) -> bool:
+def compares_episodes(path: Path) -> bool:
     """Returns whether both engines played their episodes, so that the certificate in the file `path` compares them."""
     return bool(schema.read_or_empty("parity", path).get("compared", {}).get("episodes"))
 
 
-def numbers(found: Comparison) -> CountsRecord:
+def comparison_counts(found: Comparison) -> CountsRecord:
     """Returns the counts of a comparison as parity certificates have them."""
     return {
         "episodes": found.episodes,
@@ -98,7 +98,7 @@ class Counts:
     first_chunk: float
 
 
-def verdict(certificate: Mapping[str, Any]) -> Verdict:
+def judgement(certificate: Mapping[str, Any]) -> Verdict:
     """Returns the keys `proven`, `exact` and `evidence` of a parity certificate, from its numbers alone.
 
     A certificate without episodes is not proven and keeps its own evidence.
@@ -115,7 +115,7 @@ def verdict(certificate: Mapping[str, Any]) -> Verdict:
         why = "" if again is None else ", and lerobot-eval repeats itself to the bit"
         return {"proven": False, "exact": False, "evidence": f"{told}{why}{first}"}
     refusals = list(_refusals(found, again))
-    seen = "; ".join(refusals) + first if refusals else "; ".join(_seen(found, again))
+    seen = "; ".join(refusals) + first if refusals else "; ".join(_detectable_differences(found, again))
     own = f"{told}, {again.same} of lerobot-eval with itself; {seen}"
     return {"proven": not refusals, "exact": False, "evidence": own}
 
@@ -132,13 +132,13 @@ def _refusals(found: Counts, again: Counts) -> Iterator[str]:
     other, own = found.episodes - found.same_outcome, again.episodes - again.same_outcome
     if fisher(other, found.episodes, own, again.episodes, "greater") < SIGNIFICANT:
         yield f"{other} of {found.episodes} outcomes differ, {own} of {again.episodes} of lerobot-eval's own"
-    if not _sees_chunks(found, again) and not refused_counts(found, again):
+    if not _can_compare_chunks(found, again) and not refused_counts(found, again):
         yield "nothing that was compared could have shown a difference"
 
 
-def _seen(found: Counts, again: Counts) -> Iterator[str]:
+def _detectable_differences(found: Counts, again: Counts) -> Iterator[str]:
     """Yields how large a difference would have been seen."""
-    if _sees_chunks(found, again):
+    if _can_compare_chunks(found, again):
         limit = SPREAD * again.first_chunk
         yield f"first chunks differ by {found.first_chunk:.2g}, and more than {limit:.2g} would have been refused"
     if counts := refused_counts(found, again):
@@ -146,7 +146,7 @@ def _seen(found: Counts, again: Counts) -> Iterator[str]:
         yield f"{found.other_successes} of {found.episodes} succeed, and any of {told} would have been refused"
 
 
-def _sees_chunks(found: Counts, again: Counts) -> bool:
+def _can_compare_chunks(found: Counts, again: Counts) -> bool:
     """Returns whether first chunks can be compared.
 
     For that, all episodes must begin alike, and lerobot-eval's own spread must hide no real difference.

@@ -42,11 +42,11 @@ def main() -> None:
     by_episode = f"{NOISE}episode" in sys.argv
     sys.argv = [word for word in sys.argv if not word.startswith(NOISE)]
     libero.LiberoEnv = RecordedEnv
-    lerobot_eval.rollout = recorded(lerobot_eval.rollout, by_episode)
+    lerobot_eval.rollout = recording_rollout(lerobot_eval.rollout, by_episode)
     lerobot_eval.main()
 
 
-def recorded(real: Rollout, by_episode: bool) -> Rollout:
+def recording_rollout(real: Rollout, by_episode: bool) -> Rollout:
     """Returns lerobot-eval's rollout, extended to record what is played.
 
     Each episode has its own noise if `by_episode`.
@@ -61,7 +61,7 @@ def recorded(real: Rollout, by_episode: bool) -> Rollout:
         first = played[task_id]
         keys = [f"{_flag('env.task')}/{task_id}/{seed}/{first + slot}" for slot, seed in enumerate(seeds)]
         seen: list[list[str]] = []
-        with _watched(env, seen), _given_noise(policy, keys if by_episode else ()):
+        with _hashing_observations(env, seen), _noise_by_episode(policy, keys if by_episode else ()):
             result = real(env, policy, *args, **kwargs)
         _write(Path(_flag("output_dir")), task_id, first, seeds, _episodes(env, result, seen))
         played[task_id] += len(seeds)
@@ -77,7 +77,7 @@ def _flag(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _watched(env: Any, seen: list[list[str]]) -> Iterator[None]:
+def _hashing_observations(env: Any, seen: list[list[str]]) -> Iterator[None]:
     """Appends to `seen`, at the reset and at each step, a hash of each environment slot's observation."""
     reset, step = env.reset, env.step
 
@@ -101,7 +101,7 @@ def _of_slot(observation: Mapping[str, Any], slot: int) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _given_noise(policy: Any, keys: Sequence[str]) -> Iterator[None]:
+def _noise_by_episode(policy: Any, keys: Sequence[str]) -> Iterator[None]:
     """Lets a flow-matching policy draw an environment slot's noise by its episode's key and count of earlier chunks."""
     import torch
 

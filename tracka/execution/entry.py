@@ -20,7 +20,7 @@ def prepare() -> None:
             os.open(os.devnull, os.O_RDWR)  # open() takes the lowest free number, which is this one
 
 
-def outside_of_rows() -> None:
+def refuse_nested_run() -> None:
     """Raises UsageError inside the environment of a row.
 
     The marks of that environment would make this process look like an orphan process of the row.

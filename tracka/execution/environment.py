@@ -86,12 +86,12 @@ def base() -> dict[str, str]:
     return passed | fixed
 
 
-def deciding() -> dict[str, str]:
+def outcome_variables() -> dict[str, str]:
     """Returns the variables that a row's process gets and that may decide its outcome, such as OMP_NUM_THREADS."""
     passed = {name: value for name, value in os.environ.items() if may_pass(name) and name not in KEPT_BACK}
     vendors = {name: _contents(value) for name, value in passed.items() if VENDORS.fullmatch(name)}
     plain = {name: value for name, value in passed.items() if name not in vendors and not NO_PART.fullmatch(name)}
-    return shown(plain) | vendors
+    return manifest_environment(plain) | vendors
 
 
 def _contents(places: str) -> str:
@@ -154,7 +154,7 @@ def devices(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": visible, "MUJOCO_EGL_DEVICE_ID": egl}
 
 
-def shown(environment: Mapping[str, str]) -> dict[str, str]:
+def manifest_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the part of an environment that a manifest may hold, without possible secrets and passwords in URLs."""
     names = sorted(name for name in environment if not secret.NAME.fullmatch(name))
     return {name: files.without_password(environment[name]) for name in names}

@@ -38,7 +38,7 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Process:
+class GpuProcess:
     """A process that computes on a GPU, as the driver reports it.
 
     `memory` is in MiB, or None where the driver does not say.
@@ -71,7 +71,7 @@ class Device:
     lock: int | None = None
     lock_file: Path | None = None
     journal: Path | None = None
-    others: tuple[Process, ...] = ()
+    others: tuple[GpuProcess, ...] = ()
 
     @property
     def torch_name(self) -> str:
@@ -91,7 +91,7 @@ def device_name(gpu_id: int) -> str:
     return {CPU: "cpu", AUTO: "any GPU"}.get(gpu_id, f"GPU {gpu_id}")
 
 
-def inventory() -> tuple[Gpu, ...]:
+def visible_gpus() -> tuple[Gpu, ...]:
     """Returns the visible GPUs, numbered from 0, or none without an NVIDIA driver.
 
     CUDA_VISIBLE_DEVICES is read as CUDA reads it: each word is an index, a UUID or the beginning of a UUID, and a bad
@@ -125,7 +125,7 @@ def _begins(uuid: str, word: str) -> bool:
 def problem() -> Finding | None:
     """Returns what prevents leasing the visible GPUs one by one, or None in the usual case."""
     words = os.environ.get(VISIBLE, "").split(",")
-    sliced = [f"GPU {each.gpu_id}" for each in inventory() if each.sliced]
+    sliced = [f"GPU {each.gpu_id}" for each in visible_gpus() if each.sliced]
     remedy = "Lease whole GPUs (nvidia-smi -mig 0), or set gpu_id to cpu"
     if any(word.strip().startswith("MIG-") for word in words):
         return Finding(VISIBLE, "it names an instance of MIG, which cannot render: MIG has no graphics", remedy)
@@ -134,7 +134,7 @@ def problem() -> Finding | None:
     return None
 
 
-def processes(uuid: str | None) -> tuple[Process, ...]:
+def processes(uuid: str | None) -> tuple[GpuProcess, ...]:
     """Returns the processes that compute on a GPU now, as the driver reports them, or none without a driver."""
     if uuid is None or os.environ.get(PRETEND):
         return ()
@@ -145,11 +145,11 @@ def processes(uuid: str | None) -> tuple[Process, ...]:
             running = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByUUID(uuid))
         except nvml.NVMLError:
             return ()
-        return tuple(Process(each.pid, _name(each.pid), _mib(each.usedGpuMemory)) for each in running)
+        return tuple(GpuProcess(each.pid, _name(each.pid), _mib(each.usedGpuMemory)) for each in running)
 
 
 @dataclass(frozen=True)
-class State:
+class GpuState:
     """What the driver reports of one GPU now. Memory is in MiB, or None where the driver does not say."""
 
     gpu_id: int
@@ -171,12 +171,14 @@ class State:
         }
 
 
-def states(gpus: Sequence[Gpu]) -> tuple[State, ...]:
+def states(gpus: Sequence[Gpu]) -> tuple[GpuState, ...]:
     """Returns the state of each of `gpus`. Of pretended GPUs only the name and the UUID are known."""
     with _driver() as nvml:
         known = None if os.environ.get(PRETEND) else nvml
         return tuple(
-            State(each.gpu_id, each.name, each.uuid, *_memory(known, each.uuid), tuple(map(str, processes(each.uuid))))
+            GpuState(
+                each.gpu_id, each.name, each.uuid, *_memory(known, each.uuid), tuple(map(str, processes(each.uuid)))
+            )
             for each in gpus
         )
 

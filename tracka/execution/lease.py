@@ -45,14 +45,14 @@ def hold(request: int, preferred: int = 0, poll_secs: float = 0.2, keep: bool = 
     with contextlib.ExitStack() as held:
         while (device := _first_free(candidates, folder, held)) is None:
             time.sleep(poll_secs)
-        ours = _standing_by(device) if keep else frozenset()
+        ours = _warm_workers(device) if keep else frozenset()
         leftover.end(leftover.LEASE, str(device.lock_file), spared=ours)
         if not ours:
             _wait_for_others(device, poll_secs)
         yield replace(device, others=tuple(each for each in gpu.processes(device.uuid) if each.pid not in ours))
 
 
-def _standing_by(device: Device) -> frozenset[int]:
+def _warm_workers(device: Device) -> frozenset[int]:
     """Returns the warm worker processes that this session keeps on the GPU for its next rows.
 
     Those of another session are orphan processes.
@@ -70,7 +70,7 @@ def _wait_for_others(device: Device, poll_secs: float) -> None:
     """
     end = time.monotonic() + OTHERS_SECS
     assert device.lock_file is not None
-    occupied = standby.occupied(device.lock_file)
+    occupied = standby.worker_lock_file(device.lock_file)
     while occupied.exists() and time.monotonic() < end:
         with contextlib.suppress(Busy), lock.hold(occupied, "the GPU", shared=True):
             return
@@ -99,7 +99,7 @@ def _first_free(candidates: Sequence[Gpu], folder: Path, held: contextlib.ExitSt
 
 def _begin(path: Path) -> None:
     """Makes a missing journal and empties one that is too long. The caller must hold the lock of the GPU."""
-    with lock.opened(path, shared=True) as file:
+    with lock.open_lock_file(path, shared=True) as file:
         if os.fstat(file.fileno()).st_size > JOURNAL_BYTES:
             file.truncate(0)
 
@@ -128,7 +128,7 @@ def _folder() -> Path:
 def _candidates(request: int, preferred: int) -> Sequence[Gpu]:
     if problem := gpu.problem():
         raise TrackaError(problem)
-    gpus = gpu.inventory()
+    gpus = gpu.visible_gpus()
     if request == AUTO and gpus:
         first = preferred % len(gpus)
         return (*gpus[first:], *gpus[:first])

@@ -1,7 +1,7 @@
 """Writes a log of bounded size: the head of a child's output as it comes, and the tail when the child has ended.
 
-Guarantees: the file never holds more than `kept` bytes plus a line that says how much is left out; a watched word that
-was printed is in the file, wherever it was printed; no secret is in the file, even if it was printed in pieces.
+Guarantees: the file never holds more than `log_bytes` bytes plus a line that says how much is left out; a watched word
+that was printed is in the file, wherever it was printed; no secret is in the file, even if it was printed in pieces.
 """
 
 from collections.abc import Sequence
@@ -13,10 +13,12 @@ from ..core.secret import Redactor
 class Log:
     """The file `path`, which takes what a child prints. Raises OSError where the file cannot be written."""
 
-    def __init__(self, path: Path, kept: int, secrets: Sequence[bytes] = (), watched: Sequence[bytes] = ()) -> None:
+    def __init__(
+        self, path: Path, log_bytes: int, secrets: Sequence[bytes] = (), watched: Sequence[bytes] = ()
+    ) -> None:
         self.printed = 0
         self._path, self._file = path, path.open("wb", buffering=0)
-        self._room, self._half = kept - kept // 2, kept // 2
+        self._room, self._half = log_bytes - log_bytes // 2, log_bytes // 2
         self._tail, self._left_out = bytearray(), 0
         self._redactor = Redactor(secrets)
         self._watched, self._seen, self._border = tuple(watched), set[bytes](), b""

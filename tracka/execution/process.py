@@ -63,8 +63,8 @@ class Bounds:
 
     timeout: float
     grace: float = 10
-    flood: int = Request.flood
-    kept: int = Request.kept
+    output_limit: int = Request.output_limit
+    log_bytes: int = Request.log_bytes
 
 
 def run(
@@ -94,8 +94,8 @@ def run(
         str(stderr.absolute()),
         bounds.timeout,
         bounds.grace,
-        bounds.flood,
-        bounds.kept,
+        bounds.output_limit,
+        bounds.log_bytes,
         tuple(map(os.fsdecode, secrets)),
         tuple(watched),
         journal=None if journal is None else str(journal),
@@ -103,7 +103,7 @@ def run(
     )
     start = time.monotonic()
     with _supervisor(request, () if lease is None else (lease,)) as status:
-        told = _told(status, bounds.timeout + bounds.grace + SPARE_SECS)
+        told = _read_messages(status, bounds.timeout + bounds.grace + SPARE_SECS)
     if not told or "pid" in told[-1]:
         leftover.end(leftover.CHILD, request.env[leftover.CHILD])
         return Exit(-signal.SIGKILL, "lost", time.monotonic() - start)
@@ -127,7 +127,7 @@ def _supervisor(request: Request, held: Sequence[int]) -> Iterator[IO[bytes]]:
                 os.close(control)
                 os.close(status)
             with contextlib.suppress(BrokenPipeError):  # the supervisor has ended already, without a message
-                rest = memoryview(request.sent())
+                rest = memoryview(request.to_json_line())
                 while rest:
                     rest = rest[asked.write(rest) :]
             yield told
@@ -136,7 +136,7 @@ def _supervisor(request: Request, held: Sequence[int]) -> Iterator[IO[bytes]]:
             told.read()
 
 
-def _told(status: IO[bytes], seconds: float) -> list[Json]:
+def _read_messages(status: IO[bytes], seconds: float) -> list[Json]:
     """Returns the supervisor's messages until its end. After `seconds` the supervisor is killed.
 
     A supervisor that is stopped itself keeps no deadline.

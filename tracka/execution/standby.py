@@ -42,7 +42,7 @@ def session() -> Iterator[None]:
         finally:
             del os.environ[leftover.SESSION]
             for place in folder.glob("*.sock"):
-                end(place)
+                end_worker(place)
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -57,10 +57,12 @@ def key(command: Sequence[str], environ: Mapping[str, str], load: str, batch: in
     return files.sha256(files.canonical([words, dict(environ), load, batch]))
 
 
-def ready(name: str, wanted: str, root: Path, environ: Mapping[str, str], lease: Path | None = None) -> dict[str, str]:
+def ensure_worker(
+    name: str, key: str, root: Path, environ: Mapping[str, str], lease: Path | None = None
+) -> dict[str, str]:
     """Returns the variable that tells a row's program of the warm worker process on the device `name`.
 
-    Afterwards a process with the key `wanted` is there, started in the folder `root` if necessary, and any other has
+    Afterwards a process with the key `key` is there, started in the folder `root` if necessary, and any other has
     ended. `lease` is the lock file of a GPU, which the caller holds. Returns nothing where no process can be had.
     """
     folder = os.environ.get(leftover.SESSION)
@@ -69,22 +71,22 @@ def ready(name: str, wanted: str, root: Path, environ: Mapping[str, str], lease:
     place = Path(folder) / f"{name}.sock"
     told = place.with_suffix(".key")
     try:
-        if not (told.is_file() and told.read_text() == wanted and _stands(place)):
-            end(place)
+        if not (told.is_file() and told.read_text() == key and _is_listening(place)):
+            end_worker(place)
             _start(place, root, environ, lease)
-            told.write_text(wanted)
+            told.write_text(key)
     except (OSError, Busy):
         return {}
     return {SOCKET: str(place)}
 
 
-def end(place: Path) -> None:
+def end_worker(place: Path) -> None:
     """Ends the warm worker process with the socket `place`, if there is one."""
     place.unlink(missing_ok=True)
     leftover.end(leftover.STANDS_BY, str(place))
 
 
-def _stands(place: Path) -> bool:
+def _is_listening(place: Path) -> bool:
     """Returns whether a process listens on the socket `place`."""
     with _socket() as asked:
         try:
@@ -104,7 +106,7 @@ def _start(place: Path, root: Path, environ: Mapping[str, str], lease: Path | No
         listening, alive = opened.enter_context(_socket()), opened.enter_context((place.parent / "alive").open())
         listening.bind(str(place))
         listening.listen()
-        held = [opened.enter_context(lock.hold(occupied(lease), "the GPU", shared=True))] if lease else []
+        held = [opened.enter_context(lock.hold(worker_lock_file(lease), "the GPU", shared=True))] if lease else []
         opened.enter_context(
             subprocess.Popen(
                 process.python("tracka.engines.resident.service", str(listening.fileno()), str(alive.fileno())),
@@ -118,7 +120,7 @@ def _start(place: Path, root: Path, environ: Mapping[str, str], lease: Path | No
         )  # the process leaves our process tree at once
 
 
-def occupied(lease: Path) -> Path:
+def worker_lock_file(lease: Path) -> Path:
     """Returns the file that is locked while a warm worker process is on the GPU with the lock file `lease`."""
     return lease.with_suffix(".standby")
 
@@ -127,7 +129,7 @@ def _socket() -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def ask(place: str, flags: Sequence[str]) -> int | None:
+def evaluate_on_worker(place: str, flags: Sequence[str]) -> int | None:
     """Returns the exit code of an evaluation with these flags by the warm worker process with the socket `place`.
 
     Returns None where the process has not taken the evaluation. If the process is killed while it plays, this process

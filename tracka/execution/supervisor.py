@@ -46,20 +46,20 @@ class Request:
     stderr: str
     timeout: float
     grace: float = 10
-    flood: int = 1 << 30  # output limit of stdout and of stderr: a child that prints more is ended
-    kept: int = 8 << 20  # size of each log
+    output_limit: int = 1 << 30  # output limit of stdout and of stderr: a child that prints more is ended
+    log_bytes: int = 8 << 20  # size of each log
     secrets: tuple[str, ...] = ()  # never shown in a log
     watched: tuple[str, ...] = ()  # words that a log shows wherever they were printed
     journal: str | None = None  # file that notes start and end of the child, under `label`
     label: str = ""
 
-    def sent(self) -> bytes:
+    def to_json_line(self) -> bytes:
         """Returns the request as one line of JSON."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
     @classmethod
-    def received(cls, line: bytes) -> "Request":
-        """Returns the request that `sent` wrote as `line`."""
+    def from_json_line(cls, line: bytes) -> "Request":
+        """Returns the request that `to_json_line` wrote as `line`."""
         values: dict[str, Any] = json.loads(line)
         for key, value in values.items():
             values[key] = tuple(value) if isinstance(value, list) else value
@@ -81,12 +81,12 @@ def main(control: int, status: int) -> None:
         signal.signal(number, lambda *_: None)  # a handler, because the child would inherit an ignored signal
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
-        request = Request.received(_line(control))
-        say(status, **_Supervision(request, control, status).run())
+        request = Request.from_json_line(_line(control))
+        send_message(status, **_Supervision(request, control, status).run())
     except OSError as error:
-        say(status, errno=error.errno, strerror=error.strerror, filename=error.filename)
+        send_message(status, errno=error.errno, strerror=error.strerror, filename=error.filename)
     except Exception:
-        say(status, trouble=traceback.format_exc())
+        send_message(status, trouble=traceback.format_exc())
 
 
 def _line(control: int) -> bytes:
@@ -94,7 +94,7 @@ def _line(control: int) -> bytes:
         return file.readline()
 
 
-def say(status: int, **values: Any) -> None:
+def send_message(status: int, **values: Any) -> None:
     """Writes one message to `status`; nothing happens where the caller has gone."""
     with contextlib.suppress(BrokenPipeError):
         os.write(status, json.dumps(values).encode() + b"\n")
@@ -114,7 +114,7 @@ class _Supervision:
             self.child = self._launch()
             try:
                 note(self.request, "start", self.child.pid)
-                say(self.status, pid=self.child.pid, supervisor=os.getpid())
+                send_message(self.status, pid=self.child.pid, supervisor=os.getpid())
                 self._supervise()
                 seconds = time.monotonic() - self.start
             finally:
@@ -122,9 +122,9 @@ class _Supervision:
                 with contextlib.suppress(OSError):  # the run is over, and its result matters more than this line
                     note(self.request, "end", self.child.pid)
             self._drain()
-        return {"code": self.child.wait(), "stopped": self._verdict(seconds, alive), "seconds": seconds}
+        return {"code": self.child.wait(), "stopped": self._stop_cause(seconds, alive), "seconds": seconds}
 
-    def _verdict(self, seconds: float, alive: bool) -> str:
+    def _stop_cause(self, seconds: float, alive: bool) -> str:
         """Returns why the child's exit code does not count, or an empty text.
 
         A child that ended after its deadline did so while the supervisor itself was stopped.
@@ -139,7 +139,7 @@ class _Supervision:
         with contextlib.ExitStack() as opened:
             logs = []
             for path in (request.stdout, request.stderr):
-                logs.append(Log(Path(path), request.kept, secrets, watched))
+                logs.append(Log(Path(path), request.log_bytes, secrets, watched))
                 opened.callback(logs[-1].close)
             yield logs
 
@@ -185,7 +185,7 @@ class _Supervision:
         return self.stopped or self._flooded()
 
     def _flooded(self) -> str:
-        return "flood" if any(log.printed > self.request.flood for log in self.logs) else ""
+        return "flood" if any(log.printed > self.request.output_limit for log in self.logs) else ""
 
     def _pump(self, seconds: float, reason: Callable[[], str]) -> None:
         """Moves output into the logs until the child ends, time is up, or `reason` gives a reason to stop."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core import files, schema
-from ..core.errors import Finding, TrackaError, UsageError, short, some
+from ..core.errors import Finding, TrackaError, UsageError, joined_names, shortened
 from ..core.reports import PreflightReport
 from ..engines import discover, engine
 from ..preflight import preflight
@@ -98,11 +98,11 @@ def _preflight_checks(campaign: Campaign) -> Iterator[Finding]:
     if report["status"] != "pass" and not failed:
         yield Finding(str(path), f"preflight is {report['status']} ({report['blocker']})", "Run preflight again")
     # After a failed check, doubts would only be its consequences and no further cause.
-    for key, what in () if failed else _doubts(campaign, report):
+    for key, what in () if failed else _contradictions(campaign, report):
         yield Finding(f"{path}, key {key}", what, "Run phase 2 again: pytest acceptance -m phase2")
 
 
-def _doubts(campaign: Campaign, report: PreflightReport) -> Iterator[tuple[str, str]]:
+def _contradictions(campaign: Campaign, report: PreflightReport) -> Iterator[tuple[str, str]]:
     """Yields (key, reason) for each value that contradicts a report whose status is pass."""
     for key in ("lerobot_import_ok", "lerobot_eval_help_ok", "policy_resolve_ok"):
         if report[key] is not True:
@@ -112,7 +112,7 @@ def _doubts(campaign: Campaign, report: PreflightReport) -> Iterator[tuple[str, 
     names = {check["name"] for check in report["checks"]}
     policies = dict.fromkeys(files.redacted(f"policy_resolve:{row.policy_path}") for row in campaign.enabled)
     if missing := [name for name in (*preflight.REQUIRED, *policies) if name not in names]:
-        yield "checks", f"these were not made: {some(missing)}"
+        yield "checks", f"these were not made: {joined_names(missing)}"
     good = [attempt["backend"] for attempt in report["backend_attempts"] if attempt["ok"]]
     if report["mujoco_gl_effective"] not in good:
         yield "mujoco_gl_effective", "no attempt rendered with it"
@@ -137,7 +137,7 @@ def _snapshots(campaign: Campaign) -> Iterator[Finding]:
 
 def _parity(campaign: Campaign) -> Iterator[Finding]:
     """Yields a finding for each checkpoint with which the engine is not proven to play lerobot-eval's episodes here."""
-    yield from _each(parity.subjects(campaign), "parity", campaign)
+    yield from _each(parity.rows_to_prove(campaign), "parity", campaign)
 
 
 def _baseline(name: str) -> Contract:
@@ -150,7 +150,7 @@ def _all_rows(name: str) -> Contract:
 
         A row that never ran because of its checkpoint gives one finding, which is the same in each contract.
         """
-        refused = {row.run_id: why for row in campaign.enabled if (why := run.refused(campaign, row))}
+        refused = {row.run_id: why for row in campaign.enabled if (why := run.recorded_refusal(campaign, row))}
         yield from refused.values()
         yield from _each([row for row in campaign.enabled if row.run_id not in refused], name, campaign)
 
@@ -174,13 +174,13 @@ def _summaries(campaign: Campaign) -> Iterator[Finding]:
     yield from _up_to_date(campaign.layout.summary, collect.tables(campaign))
 
 
-def _up_to_date(folder: Path, wanted: Mapping[str, str]) -> Iterator[Finding]:
+def _up_to_date(folder: Path, expected: Mapping[str, str]) -> Iterator[Finding]:
     """Yields a finding for each table in `folder` that is not, to the letter, what the run folders give now."""
-    for name in wanted:
+    for name in expected:
         path = folder / name
         if not path.is_file():
             yield Finding(str(path), "the file does not exist", REWRITE)
-        elif (found := files.read_text(path)) != (text := files.redacted(wanted[name])):
+        elif (found := files.read_text(path)) != (text := files.redacted(expected[name])):
             wrong = set(text.splitlines()) ^ set(found.splitlines())
             rows = sorted({re.split(r"[,|]", line.strip("| "))[0].strip() for line in wrong})
             what = f"the run folders say otherwise of {', '.join(rows) or 'the order of its rows'}"
@@ -233,7 +233,9 @@ def _mentions(path: Path, words: Sequence[str]) -> Iterator[Finding]:
     parts = {part for line in text.splitlines() for part in (*line.split(), *line.split(" && "))}
     for word in files.redacted(list(words)):
         if word not in parts and word not in text:
-            yield Finding(str(path), f"it does not mention {short(word)!r}", "Run phase 5: pytest acceptance -m phase5")
+            yield Finding(
+                str(path), f"it does not mention {shortened(word)!r}", "Run phase 5: pytest acceptance -m phase5"
+            )
 
 
 def _exists(path: Path, what: str) -> Iterator[Finding]:

@@ -31,8 +31,10 @@ def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
     top = campaign.layout.run(row.run_id)
     manifest, result = collect.load_run_manifest(top.manifest), collect.load_result(top.result)
     yield from _marker(campaign, row, manifest, result)
-    yield from _differing(str(top.manifest), manifest, _asked(campaign, row, manifest))
-    yield from _differing(str(top.manifest), manifest, {"outcome": {key: result[key] for key in ("status", "reason")}})
+    yield from _differences(str(top.manifest), manifest, _expected_manifest(campaign, row, manifest))
+    yield from _differences(
+        str(top.manifest), manifest, {"outcome": {key: result[key] for key in ("status", "reason")}}
+    )
     yield from _planned(campaign, row, manifest)
     yield from _copies(top, top.attempt(manifest["attempt"]), result)
     if manifest["attempt"] != max(top.numbers(), default=0):
@@ -47,14 +49,14 @@ def _as_written(campaign: Campaign, row: Row, manifest: Manifest, result: Result
     top, state = campaign.layout.run(row.run_id), marker.read(campaign.layout, row.run_id)
     if state is not None:
         wanted = {"result_sha256": files.sha256_file(top.result)}
-        yield from _differing(str(campaign.layout.marker(row.run_id)), state, wanted)
-    yield from _identified(top.attempt(manifest["attempt"]), manifest)
-    yield from judgement.changed(top.attempt(manifest["attempt"]), result)
-    yield from judgement.untimely(top.path, manifest, result, state)
-    yield from judgement.pretended(campaign, top.manifest, manifest)
+        yield from _differences(str(campaign.layout.marker(row.run_id)), state, wanted)
+    yield from _wrong_row_hash(top.attempt(manifest["attempt"]), manifest)
+    yield from judgement.changed_files(top.attempt(manifest["attempt"]), result)
+    yield from judgement.impossible_times(top.path, manifest, result, state)
+    yield from judgement.pretended_gpus(campaign, top.manifest, manifest)
 
 
-def _identified(attempt: RunFolder, manifest: Manifest) -> Iterator[Finding]:
+def _wrong_row_hash(attempt: RunFolder, manifest: Manifest) -> Iterator[Finding]:
     """Yields a finding where the row hash is not that of the identity that the attempt wrote down.
 
     An attempt with an older row hash has no identity and yields nothing.
@@ -84,11 +86,11 @@ def _marker(campaign: Campaign, row: Row, manifest: Manifest, result: Result) ->
         "gpu_id": manifest["gpu_id"],
         "result_path": campaign.layout.relative(campaign.layout.run(row.run_id).result),
     }
-    yield from _differing(str(path), state, wanted)
-    yield from _differing(f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
+    yield from _differences(str(path), state, wanted)
+    yield from _differences(f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
 
 
-def _asked(campaign: Campaign, row: Row, manifest: Manifest) -> Json:
+def _expected_manifest(campaign: Campaign, row: Row, manifest: Manifest) -> Json:
     """Returns what the manifest must say for the row in the matrix; a retry may have run with a smaller batch."""
     return {
         "run_id": row.run_id,
@@ -117,11 +119,11 @@ def _planned(campaign: Campaign, row: Row, manifest: Manifest) -> Iterator[Findi
     attempt = replace(plan, batch_size=manifest["batch_size"], retry_index=manifest["retry_index"])
     wanted = attempt.record(campaign.layout.run(row.run_id).attempt(manifest["attempt"]), manifest["gpu_id"])
     where = str(campaign.layout.run(row.run_id).manifest)
-    yield from _differing(where, _placeless(manifest), _placeless(wanted))
-    yield from _differing(where, manifest, {"invalid": attempt.invalid})
+    yield from _differences(where, _without_paths(manifest), _without_paths(wanted))
+    yield from _differences(where, manifest, {"invalid": attempt.simulator_mismatch})
 
 
-def _placeless(record: Recorded) -> Json:
+def _without_paths(record: Recorded) -> Json:
     """Returns a record without its places.
 
     The places of checkpoint, program and checkouts may change; what is in them may not.
@@ -137,10 +139,10 @@ def _flags(command: Sequence[str]) -> list[str]:
     return [word for word in command if word.startswith("--") and not word.startswith("--policy.path=")]
 
 
-def _differing(where: str, found: Mapping[str, object], wanted: Mapping[str, object]) -> Iterator[Finding]:
-    for key, value in files.redacted(wanted).items():
-        if found.get(key) != value:
-            yield Finding(f"{where}, key {key}", f"it is {found.get(key)!r}, and {value!r} by the other files", AGAIN)
+def _differences(where: str, actual: Mapping[str, object], expected: Mapping[str, object]) -> Iterator[Finding]:
+    for key, value in files.redacted(expected).items():
+        if actual.get(key) != value:
+            yield Finding(f"{where}, key {key}", f"it is {actual.get(key)!r}, and {value!r} by the other files", AGAIN)
 
 
 def _copies(top: RunFolder, attempt: RunFolder, result: Result) -> Iterator[Finding]:
@@ -165,7 +167,7 @@ def _outcome(layout: Layout, top: RunFolder, manifest: Manifest, result: Result)
     attempt = top.attempt(manifest["attempt"])
     logs = (attempt.stdout, attempt.stderr)
     metrics = engine.read_metrics(attempt.output, logs)
-    wanted = engine.reported(metrics) | {
+    wanted = engine.reported_results(metrics) | {
         "run_id": manifest["run_id"],
         "attempt": manifest["attempt"],
         "row_hash": manifest["row_hash"],
@@ -174,14 +176,14 @@ def _outcome(layout: Layout, top: RunFolder, manifest: Manifest, result: Result)
         "unproven": manifest["unproven"],
         "video_paths": [layout.relative(video) for video in attempt.videos()],
     }
-    yield from _differing(str(top.result), result, wanted)
-    yield from judgement.diagnosed(attempt, manifest, result, metrics)
+    yield from _differences(str(top.result), result, wanted)
+    yield from judgement.failure_signs(attempt, manifest, result, metrics)
     for log in logs:
         told = engine.parse_log(log)
         if told and None not in told[:2] and told[:2] != (metrics.successes, metrics.episodes):
             yield Finding(str(log), f"it tells of {told[0]} of {told[1]} successes, eval_info.json does not", AGAIN)
     suites = sorted({task.suite for task in metrics.tasks})
-    yield from _differing(str(attempt.output), {"task_group": suites}, {"task_group": [manifest["task_suite"]]})
+    yield from _differences(str(attempt.output), {"task_group": suites}, {"task_group": [manifest["task_suite"]]})
     records = engine.episode_records(metrics, manifest["batch_size"], manifest["n_episodes"], manifest["seed"])
     for warning in metrics.warnings:
         yield Finding(str(attempt.output), warning, "Look at eval_info.json and the logs", warning=True)
@@ -223,7 +225,7 @@ def videos(campaign: Campaign, row: Row) -> Iterator[Finding]:
             yield Finding(str(campaign.layout.root / name), "the video does not play", AGAIN)
 
 
-def verdict(campaign: Campaign, row: Row) -> Iterator[Finding]:
+def threshold_reached(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """Yields a finding where the success rate is below the row's threshold."""
     path = campaign.layout.run(row.run_id).result
     rate, least = collect.load_result(path)["success_rate"], campaign.threshold(row)
@@ -249,17 +251,17 @@ def proven_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
     The engine is proven when it plays lerobot-eval's episodes of that checkpoint.
     """
     host = run.load_host(campaign.layout)
-    if run.refusal(campaign, row, host):
+    if run.preflight_refusal(campaign, row, host):
         return  # the rows of a refused checkpoint fail in phase 4; the other checkpoints prove the engine
     plan = run.plan_row(campaign, row, host)
-    path = proof.path(campaign.layout, plan.proof_key)
-    if why := plan.unproven:
+    path = proof.certificate_path(campaign.layout, plan.proof_key)
+    if why := plan.unproven_reason:
         # Where the engine cannot play a checkpoint other than the baseline's, only the rows of that checkpoint fail.
-        own = row.policy_path != campaign.row(campaign.baseline).policy_path and not proof.played(path)
+        own = row.policy_path != campaign.row(campaign.baseline).policy_path and not proof.compares_episodes(path)
         remedy = "See the logs beside it; or engine = 'lerobot-eval'"
         yield Finding(str(path), f"{row.policy_path}: {why}", remedy, warning=own)
         return
-    for doubt in parity.doubts(path):
+    for doubt in parity.contradictions(path):
         yield Finding(str(path), doubt, "Remove its folder, then pytest acceptance -m phase3: it is proven anew")
 
 
@@ -285,10 +287,10 @@ def _unproven_today(campaign: Campaign, row: Row) -> str | None:
         return None
     plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
     batch_size = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)["batch_size"]
-    return replace(plan, batch_size=batch_size).unproven if result["row_hash"] == plan.row_hash else None
+    return replace(plan, batch_size=batch_size).unproven_reason if result["row_hash"] == plan.row_hash else None
 
 
-def known_answer(campaign: Campaign, row: Row) -> Iterator[Finding]:
+def expected_outcome(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """Yields the differences between a passed row and its expected outcome: exactly the known episodes must succeed.
 
     Only a policy whose outcome is known beforehand has an expected outcome (`known_answers` in campaign.toml).
@@ -304,8 +306,8 @@ ROW_CONTRACTS: dict[str, RowContract] = {
     "backend": backend,
     "result": result_stands,
     "videos": videos,
-    "verdict": verdict,
-    "known_answer": known_answer,
+    "verdict": threshold_reached,
+    "known_answer": expected_outcome,
     "simulator": valid_simulator,
     "engine": proven_engine,
     "parity": proven_row,

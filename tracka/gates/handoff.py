@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, Layout, phase_before
 from ..core import files, git, schema
-from ..core.errors import UsageError, errors
+from ..core.errors import UsageError, without_warnings
 from ..core.reports import Handoff
 from ..reporting import caveat, collect, progress, report
 from ..runs import run
@@ -28,7 +28,7 @@ def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Handoff:
 
     `owner` is the name in the plan's progress line.
     """
-    last, before = files.read_or_empty(campaign.layout.handoff(phase)), _before(campaign, phase)
+    last, before = files.read_or_empty(campaign.layout.handoff(phase)), _previous_phase(campaign, phase)
     progress.ensure(campaign.layout)
     _write_tables_and_pages(campaign, phase, before)
     status, notes = _status(campaign, phase, before)
@@ -45,12 +45,12 @@ def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Handoff:
         "details": delivery.details(campaign, phase),
     }
     files.write_json(campaign.layout.handoff(phase), handoff)
-    voided = [] if status == "pass" else _voided(campaign.layout, phase)
+    voided = [] if status == "pass" else _void_later_handoffs(campaign.layout, phase)
     progress.record(campaign.layout, handoff, last, voided, owner)
     return handoff
 
 
-def _voided(layout: Layout, phase: str) -> list[str]:
+def _void_later_handoffs(layout: Layout, phase: str) -> list[str]:
     """Deletes the later handoffs, since what they were based on no longer holds, and returns their phases."""
     later = [name for name in PHASES[PHASES.index(phase) + 1 :] if layout.handoff(name).exists()]
     for name in later:
@@ -59,7 +59,7 @@ def _voided(layout: Layout, phase: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Before:
+class PreviousPhase:
     """Why the phase before does not let this phase pass.
 
     `blocks` says whether this phase may not start at all. `notes` are the reasons, handed on as they are, so that phase
@@ -70,18 +70,18 @@ class Before:
     notes: tuple[str, ...]
 
 
-def _before(campaign: Campaign, phase: str) -> Before | None:
+def _previous_phase(campaign: Campaign, phase: str) -> PreviousPhase | None:
     previous = phase_before(phase)
-    if previous is None or not (findings := validate.handoff(campaign, previous)):
+    if previous is None or not (findings := validate.handoff_findings(campaign, previous)):
         return None
     value = validate.valid_handoff(campaign, previous)
     # A handoff that is refused although it says pass is outdated, so its own notes are not the reason.
     own = value.get("notes", []) if value.get("status") != "pass" else []
     reasons = [note for note in own if not note.startswith("warning: ")]
-    return Before(bool(validate.blockers(campaign, phase)), tuple(reasons or map(str, findings)))
+    return PreviousPhase(bool(validate.blockers(campaign, phase)), tuple(reasons or map(str, findings)))
 
 
-def _write_tables_and_pages(campaign: Campaign, phase: str, before: Before | None) -> None:
+def _write_tables_and_pages(campaign: Campaign, phase: str, before: PreviousPhase | None) -> None:
     """Writes the phase's tables and pages, unless a result was changed after its run.
 
     A contract reports a result that was changed.
@@ -99,13 +99,13 @@ def _write_tables_and_pages(campaign: Campaign, phase: str, before: Before | Non
         report.write(campaign)  # written here too, since --lf leaves out the tests that wrote the pages
 
 
-def _status(campaign: Campaign, phase: str, before: Before | None) -> tuple[str, list[str]]:
+def _status(campaign: Campaign, phase: str, before: PreviousPhase | None) -> tuple[str, list[str]]:
     if before and before.blocks:
         return "blocked", list(before.notes)
-    findings = validate.check(campaign, phase)
+    findings = validate.phase_findings(campaign, phase)
     notes = [str(finding) for finding in findings]
     if before:
         return "partial", [*before.notes, *notes]
-    if not errors(findings):
+    if not without_warnings(findings):
         return "pass", notes
     return ("partial" if phase in MAY_BE_PARTIAL else "blocked"), notes

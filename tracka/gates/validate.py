@@ -10,7 +10,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, phase_before
 from ..campaign.matrix import Row
 from ..core import files, memo, schema
-from ..core.errors import Finding, TrackaError, UsageError, collected, errors, some
+from ..core.errors import Finding, TrackaError, UsageError, collect_findings, joined_names, without_warnings
 from ..core.reports import Handoff
 from ..reporting import progress
 from . import delivery
@@ -18,14 +18,14 @@ from .contracts import CONTRACTS
 from .evidence import ROW_CONTRACTS
 
 
-def check(campaign: Campaign, phase: str) -> list[Finding]:
+def phase_findings(campaign: Campaign, phase: str) -> list[Finding]:
     """Returns all findings in the artifacts of one phase, except those about its handoff."""
     with memo.lasting():
-        found = [finding for name in CONTRACTS[phase] for finding in holds(campaign, phase, name)]
+        found = [finding for name in CONTRACTS[phase] for finding in contract_findings(campaign, phase, name)]
     return list(dict.fromkeys(found))
 
 
-def holds(campaign: Campaign, phase: str, name: str) -> list[Finding]:
+def contract_findings(campaign: Campaign, phase: str, name: str) -> list[Finding]:
     """Returns the findings of one contract of a phase, warnings included."""
     try:
         return list(CONTRACTS[phase][name](campaign))
@@ -33,7 +33,7 @@ def holds(campaign: Campaign, phase: str, name: str) -> list[Finding]:
         return list(error.findings)
 
 
-def row_holds(campaign: Campaign, row: Row, name: str) -> list[Finding]:
+def row_contract_findings(campaign: Campaign, row: Row, name: str) -> list[Finding]:
     """Returns the findings of one contract of a row. `name` is a key of evidence.ROW_CONTRACTS."""
     try:
         return list(ROW_CONTRACTS[name](campaign, row))
@@ -47,11 +47,11 @@ def validate(campaign: Campaign, phases: Sequence[str] = PHASES, strict: bool = 
     Warnings are left out unless `strict`.
     """
     last = max(PHASES.index(phase) for phase in phases)
-    findings = [finding for phase in PHASES[: last + 1] for finding in handoff(campaign, phase)]
-    findings += [finding for phase in phases for finding in check(campaign, phase)]
-    findings += collected(findings, lambda: list(progress.findings(campaign, phases))) or []
+    findings = [finding for phase in PHASES[: last + 1] for finding in handoff_findings(campaign, phase)]
+    findings += [finding for phase in phases for finding in phase_findings(campaign, phase)]
+    findings += collect_findings(findings, lambda: list(progress.findings(campaign, phases))) or []
     found = list(dict.fromkeys(findings))
-    return found if strict else errors(found)
+    return found if strict else without_warnings(found)
 
 
 def read_handoff(campaign: Campaign, phase: str) -> Handoff:
@@ -66,7 +66,7 @@ def read_handoff(campaign: Campaign, phase: str) -> Handoff:
     return value
 
 
-def handoff(campaign: Campaign, phase: str) -> list[Finding]:
+def handoff_findings(campaign: Campaign, phase: str) -> list[Finding]:
     """Returns why the phase after `phase` may not start.
 
     The handoff of `phase` is missing or invalid, does not say pass, or is outdated.
@@ -78,7 +78,11 @@ def handoff(campaign: Campaign, phase: str) -> list[Finding]:
     where, remedy = str(campaign.layout.handoff(phase)), f"Mend it, then run {phase} again: pytest acceptance"
     if value["status"] != "pass":
         return [Finding(where, f"{phase} is {value['status']}: {_in_short(value['notes'])}", remedy)]
-    return [*_outdated(campaign, value, where), *_lost(campaign, value, where), *_untold(campaign, value, where)]
+    return [
+        *_changed_inputs(campaign, value, where),
+        *_missing_outputs(campaign, value, where),
+        *_missing_entries(campaign, value, where),
+    ]
 
 
 def blockers(campaign: Campaign, phase: str) -> list[Finding]:
@@ -87,7 +91,7 @@ def blockers(campaign: Campaign, phase: str) -> list[Finding]:
     if before is None:
         return []
     closes = phase == PHASES[-1] and valid_handoff(campaign, before).get("status") == "partial"
-    return [] if closes else handoff(campaign, before)
+    return [] if closes else handoff_findings(campaign, before)
 
 
 def valid_handoff(campaign: Campaign, phase: str) -> Mapping[str, Any]:
@@ -103,7 +107,7 @@ def _in_short(notes: Sequence[str], most: int = 3) -> str:
     return "; ".join(note.rstrip(".") for note in notes[:most]) + rest
 
 
-def _outdated(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
+def _changed_inputs(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
     for name, digest in value["inputs"].items():
         path = campaign.layout.root / name
         if digest and (not path.is_file() or files.sha256_file(path) != digest):
@@ -111,7 +115,7 @@ def _outdated(campaign: Campaign, value: Handoff, where: str) -> Iterator[Findin
             yield Finding(where, what, f"Run {value['phase']} again: pytest acceptance")
 
 
-def _untold(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
+def _missing_entries(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
     """Yields a finding for files or facts of the phase that its handoff lacks, or states differently from the disk."""
     remedy = f"Run {value['phase']} again: pytest acceptance"
     there: dict[Literal["inputs", "outputs"], list[str]] = {
@@ -121,12 +125,12 @@ def _untold(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]
     for key, wanted in there.items():
         named = frozenset(value[key])
         if missing := [name for name in wanted if name not in named]:
-            yield Finding(f"{where}, key {key}", f"it does not name {some(missing)}", remedy)
+            yield Finding(f"{where}, key {key}", f"it does not name {joined_names(missing)}", remedy)
     if value["details"] != delivery.details(campaign, value["phase"]):
         yield Finding(f"{where}, key details", "the artifacts say otherwise", remedy)
 
 
-def _lost(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
+def _missing_outputs(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
     for name in value["outputs"]:
         if not (campaign.layout.root / name).exists():
             yield Finding(where, f"the output {name} is gone", f"Run {value['phase']} again: pytest acceptance")

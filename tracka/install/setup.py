@@ -35,7 +35,7 @@ SNAPSHOTS = "import sys, pathlib; from tracka.preflight import inventory; invent
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EnvironmentOptions:
     """An environment as a command line asks for it.
 
     `lerobot_dir` and `hf_home` are None where their flags were not given.
@@ -74,37 +74,37 @@ class Wanted:
         return found.absolute() if self.hf_home or DISK.is_dir() else None
 
 
-def set_up(wanted: Wanted, python: Path) -> None:
+def set_up(options: EnvironmentOptions, python: Path) -> None:
     """Makes or refreshes the environment, then writes `setup.log`, `pip_freeze.txt` and `env_snapshot.json`.
 
-    Raises UsageError with everything that is wrong with `wanted`, and ToolMissing or InstallFailed where the set-up
+    Raises UsageError with everything that is wrong with `options`, and ToolMissing or InstallFailed where the set-up
     fails.
     """
-    if findings := list(_faults(wanted)):
+    if findings := list(_faults(options)):
         raise UsageError(findings)
-    log, kept = wanted.artifacts_dir / "setup.log", log_file(wanted.venv)
-    installs = not is_current(ROOT, wanted.venv, wanted.lerobot)
+    log, kept = options.artifacts_dir / "setup.log", log_file(options.venv)
+    installs = not is_current(ROOT, options.venv, options.lerobot)
     try:
         with _logged(log, earlier=kept):
-            LOG.debug("%s begins: %s", utc_now(), wanted.command)
-            provision(ROOT, python, wanted.venv, wanted.lerobot)
-            _remember_hub_cache(wanted)
-            _snapshots(wanted)
-            LOG.debug("%s made %s: %s", utc_now(), wanted.venv.name, wanted.command)
+            LOG.debug("%s begins: %s", utc_now(), options.command)
+            provision(ROOT, python, options.venv, options.lerobot)
+            _remember_hub_cache(options)
+            _snapshots(options)
+            LOG.debug("%s made %s: %s", utc_now(), options.venv.name, options.command)
     finally:
-        if (wanted.venv / "pyvenv.cfg").is_file() and (installs or not kept.is_file()):
+        if (options.venv / "pyvenv.cfg").is_file() and (installs or not kept.is_file()):
             copy_atomic(log, kept)  # also after a failed installation: the next one starts from what it left
 
 
-def _faults(wanted: Wanted) -> Iterator[Finding]:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", wanted.env_name):
-        yield Finding("--env-name", f"{wanted.env_name!r} is no plain name", "Use letters, digits, '.', '_' and '-'")
-    if wanted.python_version != PYTHON:
-        what = f"lerobot {_locked_lerobot()} needs Python {PYTHON}, not {wanted.python_version}"
+def _faults(options: EnvironmentOptions) -> Iterator[Finding]:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", options.env_name):
+        yield Finding("--env-name", f"{options.env_name!r} is no plain name", "Use letters, digits, '.', '_' and '-'")
+    if options.python_version != PYTHON:
+        what = f"lerobot {_locked_lerobot()} needs Python {PYTHON}, not {options.python_version}"
         yield Finding("--python-version", what, f"Leave it out, or say {PYTHON}")
-    if wanted.lerobot:
-        yield from _checkout_faults(wanted.lerobot, wanted.lerobot_dir is not None)
-    for flag, folder in {"--artifacts-dir": wanted.artifacts_dir, "--hf-home": wanted.hub_cache}.items():
+    if options.lerobot:
+        yield from _checkout_faults(options.lerobot, options.lerobot_dir is not None)
+    for flag, folder in {"--artifacts-dir": options.artifacts_dir, "--hf-home": options.hub_cache}.items():
         if folder and not _can_be_written(folder):
             yield Finding(flag, f"{folder} cannot be written", "Name a folder that is yours")
 
@@ -166,11 +166,11 @@ def _redact(record: logging.LogRecord) -> bool:
     return True
 
 
-def _remember_hub_cache(wanted: Wanted) -> None:
+def _remember_hub_cache(options: EnvironmentOptions) -> None:
     """Stores HF_HOME where `environment.hf_home` finds it, so that a flag given once holds for every later command."""
-    if wanted.hub_cache:
-        make_folder(wanted.hub_cache)
-        write_text(hub_cache_file(wanted.venv), f"{wanted.hub_cache}\n")
+    if options.hub_cache:
+        make_folder(options.hub_cache)
+        write_text(hub_cache_file(options.venv), f"{options.hub_cache}\n")
 
 
 def log_file(venv: Path) -> Path:
@@ -190,17 +190,17 @@ def hub_cache_file(venv: Path) -> Path:
     return venv / "etc" / "tracka" / "hf_home"
 
 
-def _snapshots(wanted: Wanted) -> None:
+def _snapshots(options: EnvironmentOptions) -> None:
     """Takes the snapshots with the environment's own Python, since this process's Python may have nothing installed."""
-    argv = [str(wanted.venv / "bin" / "python"), "-c", SNAPSHOTS, str(wanted.artifacts_dir.absolute())]
-    done = subprocess.run(argv, cwd=ROOT, env=_environment(wanted), capture_output=True, text=True)
+    argv = [str(options.venv / "bin" / "python"), "-c", SNAPSHOTS, str(options.artifacts_dir.absolute())]
+    done = subprocess.run(argv, cwd=ROOT, env=_environment(options), capture_output=True, text=True)
     if done.returncode:
         what = f"the new environment cannot describe itself: {without_password(done.stderr).strip()[-500:]}"
-        raise InstallFailed(Finding(str(wanted.venv), what, "Remove it and set up again"))
+        raise InstallFailed(Finding(str(options.venv), what, "Remove it and set up again"))
 
 
-def _environment(wanted: Wanted) -> Mapping[str, str]:
-    cache = {"HF_HOME": str(wanted.hub_cache)} if wanted.hub_cache else {}
+def _environment(options: EnvironmentOptions) -> Mapping[str, str]:
+    cache = {"HF_HOME": str(options.hub_cache)} if options.hub_cache else {}
     return {**os.environ, **cache, "PYTHONUNBUFFERED": "1", "TZ": "UTC"}
 
 
@@ -233,12 +233,12 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
     given = vars(parser().parse_args(arguments))
-    dry_run, wanted = given.pop("dry_run"), Wanted(**given)
+    dry_run, options = given.pop("dry_run"), EnvironmentOptions(**given)
     try:
         if dry_run:
-            _say(wanted)
+            _say(options)
         else:
-            set_up(wanted, Path(sys.executable))
+            set_up(options, Path(sys.executable))
     except TrackaError as error:
         print(screen(error.findings), file=sys.stderr)
         return error.exit_code
@@ -248,9 +248,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _say(wanted: Wanted) -> None:
-    if findings := list(_faults(wanted)):
+def _say(options: EnvironmentOptions) -> None:
+    if findings := list(_faults(options)):
         raise UsageError(findings)
-    print(f"would make {wanted.venv} with {sys.executable} from {ROOT / LOCK}")
-    print(f"would install lerobot from {wanted.lerobot or 'the lock'}; HF_HOME {wanted.hub_cache or 'unchanged'}")
-    print(f"would write setup.log, pip_freeze.txt and env_snapshot.json into {wanted.artifacts_dir}")
+    print(f"would make {options.venv} with {sys.executable} from {ROOT / LOCK}")
+    print(f"would install lerobot from {options.lerobot or 'the lock'}; HF_HOME {options.hub_cache or 'unchanged'}")
+    print(f"would write setup.log, pip_freeze.txt and env_snapshot.json into {options.artifacts_dir}")

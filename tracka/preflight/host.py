@@ -14,7 +14,7 @@ from packaging.version import Version
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
-from ..core.check import Check, answer, warning
+from ..core.check import Check, advisory_check, required_check
 from ..core.lerobot_facts import FILMED_EPISODES, LEROBOT_VERSION
 from ..engines import discover, software
 from ..execution import environment, gpu
@@ -29,20 +29,20 @@ OPEN_FILES = 1024  # for the pipes and shared memory of eight rows of ten enviro
 SKEW_SECS = 2.0
 
 
-def checks(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], spec: Campaign, requested: str) -> list[Check]:
+def checks(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], campaign: Campaign, requested: str) -> list[Check]:
     """Returns the checks of this host, which must have the GPUs `gpu_ids` and all that the campaign expects.
 
     `requested` is the GL backend that the campaign asks for.
     """
     return [
-        _gpus(gpu_ids, gpus, spec.expected_gpus),
-        _cuda(bool(gpu_ids) or spec.expected_gpus > 0),
+        _gpus(gpu_ids, gpus, campaign.expected_gpus),
+        _cuda(bool(gpu_ids) or campaign.expected_gpus > 0),
         _lerobot(),
         _packages(),
         *_libero(),
-        *_rooms(spec),
+        *_rooms(campaign),
         _limits(),
-        _clock(spec.layout.root),
+        _clock(campaign.layout.root),
         _display(requested),
     ]
 
@@ -53,10 +53,10 @@ def _gpus(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], expected: int) -> Che
     missing = [str(number) for number in wanted if number >= len(gpus)]
     evidence = f"{len(gpus)} visible, {len(wanted)} expected{'; missing: ' * bool(missing)}{', '.join(missing)}"
     if problem := gpu.problem():
-        return answer("gpus", False, f"{evidence}; {problem.where}: {problem.what}", problem.remedy or "")
+        return required_check("gpus", False, f"{evidence}; {problem.where}: {problem.what}", problem.remedy or "")
     evidence += "".join(f"; in use: {line}" for each in gpus for line in _users(each))
     remedy = "Run on a host with them, free them in CUDA_VISIBLE_DEVICES, or lower expected_gpus in campaign.toml"
-    return answer("gpus", not missing, evidence, remedy)
+    return required_check("gpus", not missing, evidence, remedy)
 
 
 def _users(one: gpu.Gpu) -> list[str]:
@@ -67,7 +67,7 @@ def _users(one: gpu.Gpu) -> list[str]:
 def _lerobot() -> Check:
     found = software.versions()["lerobot"]
     remedy = "Run `make setup`: another lerobot has another command line"
-    return answer(
+    return required_check(
         "version:lerobot", found.split("+")[0] == LEROBOT_VERSION, f"{found}, pinned {LEROBOT_VERSION}", remedy
     )
 
@@ -81,8 +81,8 @@ def _libero() -> list[Check]:
     assets = environment.libero_assets()
     evidence = str(assets or "LIBERO is not installed")
     return [
-        answer("libero_config", config.is_file(), str(config), "Run `make setup`"),
-        answer("libero_assets", bool(assets and assets.is_dir()), evidence, "Run `make setup`"),
+        required_check("libero_config", config.is_file(), str(config), "Run `make setup`"),
+        required_check("libero_assets", bool(assets and assets.is_dir()), evidence, "Run `make setup`"),
     ]
 
 
@@ -95,7 +95,9 @@ def _cuda(wanted: bool) -> Check:
     if not wanted or os.environ.get(gpu.PRETEND):
         return Check("cuda", "pass", f"{evidence}; no real GPU is asked for")
     good = found is not None and needed[0].isdigit() and Version(found[1]).major >= Version(needed).major
-    return answer("cuda", good, evidence, "Install a newer NVIDIA driver, or a torch made for the CUDA that it runs")
+    return required_check(
+        "cuda", good, evidence, "Install a newer NVIDIA driver, or a torch made for the CUDA that it runs"
+    )
 
 
 def _torch_cuda() -> str | None:
@@ -122,7 +124,7 @@ def _packages() -> Check:
         if not _same(found.get(name, version), version)
     ]
     evidence = f"{len(wanted)} pinned, {len(others)} others{': ' * bool(others)}{', '.join(others[:10])}"
-    return warning("packages", not others, evidence, "Run `make setup`: other packages can change outcomes")
+    return advisory_check("packages", not others, evidence, "Run `make setup`: other packages can change outcomes")
 
 
 def _same(one: str, other: str) -> bool:
@@ -130,24 +132,24 @@ def _same(one: str, other: str) -> bool:
     return Version(one).public == Version(other).public
 
 
-def _rooms(spec: Campaign) -> list[Check]:
+def _rooms(campaign: Campaign) -> list[Check]:
     """Checks the disk space for what the campaign will write, and for a checkpoint in the hub's cache."""
-    files = sum(_videos(spec, row) for row in spec.enabled) + len(spec.enabled) * ROW_FILES
-    artifacts = _room("disk:artifacts", spec.layout.root, artifacts_mib(spec), files)
+    files = sum(_videos(campaign, row) for row in campaign.enabled) + len(campaign.enabled) * ROW_FILES
+    artifacts = _room("disk:artifacts", campaign.layout.root, artifacts_mib(campaign), files)
     cache = _existing(Path(environment.hf_home()))
-    hub = any(not (spec.layout.root / row.policy_path).is_dir() for row in spec.enabled)
+    hub = any(not (campaign.layout.root / row.policy_path).is_dir() for row in campaign.enabled)
     return [artifacts, _room("disk:cache", cache, CACHE_MIB if hub else 0, 1000)]
 
 
-def artifacts_mib(spec: Campaign) -> int:
+def artifacts_mib(campaign: Campaign) -> int:
     """Returns the MiB that the runs of all enabled rows leave at most, without logs that reach the output limit."""
-    return round(sum(_videos(spec, row) * VIDEO_MIB + ROW_MIB for row in spec.enabled))
+    return round(sum(_videos(campaign, row) * VIDEO_MIB + ROW_MIB for row in campaign.enabled))
 
 
-def _videos(spec: Campaign, row: Row) -> int:
+def _videos(campaign: Campaign, row: Row) -> int:
     """Returns how many videos a run of the row leaves."""
-    filmed = int(spec.resident.get("videos", 1)) if spec.is_resident else FILMED_EPISODES
-    return len(spec.task_ids(row)) * min(row.n_episodes, filmed)
+    filmed = int(campaign.resident.get("videos", 1)) if campaign.is_resident else FILMED_EPISODES
+    return len(campaign.task_ids(row)) * min(row.n_episodes, filmed)
 
 
 def _room(name: str, folder: Path, mib: int, inodes: int) -> Check:
@@ -155,7 +157,7 @@ def _room(name: str, folder: Path, mib: int, inodes: int) -> Check:
     free, left = status.f_bavail * status.f_frsize >> 20, status.f_favail
     evidence = f"{free} MiB and {left} inodes free in {folder}, {mib} MiB and {inodes} files expected"
     good = free >= mib and (left >= inodes or status.f_files == 0)  # some file systems do not count inodes
-    return answer(name, good, evidence, "Make room there, or move the folder to a larger disk")
+    return required_check(name, good, evidence, "Make room there, or move the folder to a larger disk")
 
 
 def _existing(folder: Path) -> Path:
@@ -171,7 +173,7 @@ def _limits() -> Check:
     free = os.statvfs(shared).f_bavail * os.statvfs(shared).f_frsize >> 20 if shared.is_dir() else 0
     good = good and free >= 64
     evidence += f", {free} MiB of shared memory"
-    return warning("limits", good, evidence, "`ulimit -n 4096`; in a container --shm-size=1g")
+    return advisory_check("limits", good, evidence, "`ulimit -n 4096`; in a container --shm-size=1g")
 
 
 def _clock(root: Path) -> Check:
@@ -180,11 +182,11 @@ def _clock(root: Path) -> Check:
         skew = abs(Path(file.name).stat().st_mtime - time.time())
     evidence = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime())} UTC, {skew:.1f} s off the file system's"
     good = skew < SKEW_SECS and time.time() > Path(__file__).stat().st_mtime - 86400
-    return warning("clock", good, evidence, "Set the host's clock (NTP), and that of the file server")
+    return advisory_check("clock", good, evidence, "Set the host's clock (NTP), and that of the file server")
 
 
 def _display(requested: str) -> Check:
     shown, xvfb = os.environ.get("DISPLAY"), shutil.which("xvfb-run")
     evidence = f"DISPLAY is {shown or 'not set'}, xvfb-run is {'there' if xvfb else 'not installed'}"
     remedy = "Install xvfb: GLX needs a display, and is the only way left where EGL fails"
-    return warning("display", bool(shown or xvfb) or requested != "glx", evidence, remedy)
+    return advisory_check("display", bool(shown or xvfb) or requested != "glx", evidence, remedy)

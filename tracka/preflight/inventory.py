@@ -39,7 +39,7 @@ def setup_log() -> str:
 def nvidia_smi() -> str:
     """Returns one line for each GPU, as `nvidia-smi -L` prints them; an empty text if no driver answers."""
     if os.environ.get(gpu.PRETEND):
-        return "".join(f"GPU {item.gpu_id}: {item.name} (UUID: {item.uuid})\n" for item in gpu.inventory())
+        return "".join(f"GPU {item.gpu_id}: {item.name} (UUID: {item.uuid})\n" for item in gpu.visible_gpus())
     program = shutil.which("nvidia-smi")
     if program is None:
         return ""
@@ -66,7 +66,7 @@ def env_snapshot() -> EnvSnapshot:
         **software,
         **host,
         "git": git.state(Path.cwd()),
-        "env": environment.shown(passed),
+        "env": environment.manifest_environment(passed),
         "fingerprints": {
             "software": files.sha256(files.canonical(software | {"packages": pip_freeze()})),
             "host": files.sha256(files.canonical(host)),
@@ -86,7 +86,7 @@ def _host() -> HostFacts:
         "cpu_count": os.cpu_count(),
         "memory_mib": psutil.virtual_memory().total >> 20,
         "driver": gpu.driver(),
-        "gpus": [{"name": each.name, "uuid": each.uuid} for each in gpu.inventory()],
+        "gpus": [{"name": each.name, "uuid": each.uuid} for each in gpu.visible_gpus()],
     }
 
 

@@ -11,7 +11,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.preset import DOCS
 from ..core import lerobot_facts
 from ..core.check import Check
-from ..core.errors import some
+from ..core.errors import joined_names
 from . import pitfall
 from .pitfall import Lint
 
@@ -24,18 +24,18 @@ class Rule:
     reason: str
     remedy: str
     source: str
-    look: Callable[[Campaign], Iterable[Lint]]
+    find: Callable[[Campaign], Iterable[Lint]]
 
 
-def checks(spec: Campaign, strict: bool = False) -> list[Check]:
+def checks(campaign: Campaign, strict: bool = False) -> list[Check]:
     """Returns a check for each rule, named `lint:RULE`. With `strict`, a rule that finds something fails."""
-    return [_check(rule, list(rule.look(spec)), strict) for rule in RULES]
+    return [_check(rule, list(rule.find(campaign)), strict) for rule in RULES]
 
 
-def _check(rule: Rule, found: Sequence[Lint], strict: bool) -> Check:
-    if not found:
+def _check(rule: Rule, lints: Sequence[Lint], strict: bool) -> Check:
+    if not lints:
         return Check(f"lint:{rule.name}", "pass", "nothing found", required=strict)
-    places = some([f"{lint.where}: {lint.what}" for lint in found])
+    places = joined_names([f"{lint.where}: {lint.what}" for lint in lints])
     evidence = f"{places}. {rule.reason} ({rule.source})"
     return Check(f"lint:{rule.name}", "fail" if strict else "warn", evidence, rule.remedy, required=strict)
 

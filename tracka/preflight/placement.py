@@ -6,7 +6,7 @@ from pathlib import Path
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import CPU
 from ..checkpoints import checkpoint, policy
-from ..core.check import Check, guarded
+from ..core.check import Check, run_check
 from ..core.errors import Finding, TrackaError
 
 CUDA = "cuda"
@@ -15,20 +15,20 @@ TO_CPU = 'Write "device": "cpu" into that step, as lerobot saves it: actions go 
 WITHOUT_AMP = 'Run it on a GPU, or put "policy.use_amp" = false below [lerobot_eval.flags] in campaign.toml'
 
 
-def check(spec: Campaign, policy_path: str) -> Check:
+def check(campaign: Campaign, policy_path: str) -> Check:
     """Returns the check `device:POLICY_PATH` over all rows of the policy."""
 
     def judge() -> str:
-        folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
-        rows = [row for row in spec.enabled if row.policy_path == policy_path and row.gpu_id == CPU]
-        on_cpu = policy.distinct(map(spec.settings, rows))
+        folder = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots).folder
+        rows = [row for row in campaign.enabled if row.policy_path == policy_path and row.gpu_id == CPU]
+        on_cpu = policy.distinct(map(campaign.settings, rows))
         found = list(_postprocessor(folder / policy.POSTPROCESSOR, bool(on_cpu)))
         found += [each for settings in on_cpu for each in _amp(policy.read(folder, settings))]
         if found:
             raise TrackaError(list(dict.fromkeys(found)))
         return "the postprocessor's device and use_amp fit where the rows run"
 
-    return guarded(f"device:{policy_path}", judge)
+    return run_check(f"device:{policy_path}", judge)
 
 
 def _postprocessor(path: Path, on_cpu: bool) -> Iterator[Finding]:
@@ -42,7 +42,7 @@ def _postprocessor(path: Path, on_cpu: bool) -> Iterator[Finding]:
             )
 
 
-def _amp(made: policy.Policy) -> Iterator[Finding]:
+def _amp(made: policy.PolicyMetadata) -> Iterator[Finding]:
     if str(made.config.get("use_amp", False)).lower() == "true":
         what = "use_amp is set, and on a CPU that computes in bfloat16, which the policy was not trained with"
         yield Finding(made.where, what, WITHOUT_AMP)

@@ -18,7 +18,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
 from ..checkpoints import trust
 from ..core import files, schema
-from ..core.check import Check, answer, guarded
+from ..core.check import Check, required_check, run_check
 from ..core.errors import Finding, TrackaError
 from ..core.reports import HostReport, PreflightReport
 from ..engines import discover
@@ -52,11 +52,11 @@ class PreflightConfig:
     artifacts_dir: Path
 
 
-def config_of(spec: Campaign) -> PreflightConfig:
+def config_of(campaign: Campaign) -> PreflightConfig:
     """Returns the preflight that the campaign's baseline needs, over all GPUs that the campaign expects."""
-    row = spec.row(spec.baseline)
-    gpus = list(range(spec.expected_gpus))
-    return PreflightConfig(row.task_suite, row.policy_path, row.mujoco_gl, gpus, spec.layout.preflight)
+    row = campaign.row(campaign.baseline)
+    gpus = list(range(campaign.expected_gpus))
+    return PreflightConfig(row.task_suite, row.policy_path, row.mujoco_gl, gpus, campaign.layout.preflight)
 
 
 def run_preflight(
@@ -70,45 +70,45 @@ def run_preflight(
     """
     start = time.monotonic()
     cfg = replace(cfg, artifacts_dir=cfg.artifacts_dir.absolute())  # probes run in the campaign's folder, not in ours
-    spec = _campaign(cfg, accept_invalid_sim, trusted, strict)
+    campaign = _campaign(cfg, accept_invalid_sim, trusted, strict)
     files.make_folder(cfg.artifacts_dir)
     inventory.write(cfg.artifacts_dir)
-    gpus = gpu.inventory()
-    frames = rendering.try_backends(spec, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
-    checks = [*host.checks(cfg.gpu_ids, gpus, spec, cfg.mujoco_gl), _lerobot(frames), *rendering.checks(frames)]
-    needed, resources = resource.look(spec, cfg.policy_path, cfg.artifacts_dir)
-    checks += [_plugins(spec), _help(spec), *needed, *linter.checks(spec, spec.strict)]
-    checks.append(proposal.check(spec, proposal.measure(cfg.artifacts_dir)))
+    gpus = gpu.visible_gpus()
+    frames = rendering.try_backends(campaign, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
+    checks = [*host.checks(cfg.gpu_ids, gpus, campaign, cfg.mujoco_gl), _lerobot(frames), *rendering.checks(frames)]
+    needed, resources = resource.check_resources(campaign, cfg.policy_path, cfg.artifacts_dir)
+    checks += [_plugins(campaign), _help(campaign), *needed, *linter.checks(campaign, campaign.strict)]
+    checks.append(proposal.check(campaign, proposal.measure(cfg.artifacts_dir)))
     with ThreadPoolExecutor(1) as beside:  # the model probe takes as long as one simulator probe
-        compared = beside.submit(model.checks, spec, resource.harmless(needed), cfg.artifacts_dir)
-        probes = _probes(cfg, spec, rendering.effective(frames))
+        compared = beside.submit(model.checks, campaign, resource.harmless_checkpoints(needed), cfg.artifacts_dir)
+        probes = _probes(cfg, campaign, rendering.working_frame(frames))
     checks += compared.result()
-    checks += simulator.checks(_suites(cfg, spec), probes, spec.accept_invalid_sim)
-    seen = views(spec, resource.readable(needed), rendering.effective(frames))
+    checks += simulator.checks(_suites(cfg, campaign), probes, campaign.accept_invalid_sim)
+    seen = views(campaign, resource.readable_checkpoints(needed), rendering.working_frame(frames))
     return {
-        **_report(cfg, _of_rows(cfg, spec, checks), gpus, frames, time.monotonic() - start),
-        "invalid_tasks": simulator.invalid(probes),
+        **_report(cfg, _of_rows(cfg, campaign, checks), gpus, frames, time.monotonic() - start),
+        "invalid_tasks": simulator.simulator_mismatches(probes),
         "resources": [item.record() for item in resources],
         "views": [each.record() for each in seen],
     }
 
 
-def _of_rows(cfg: PreflightConfig, spec: Campaign, checks: Sequence[Check]) -> list[Check]:
+def _of_rows(cfg: PreflightConfig, campaign: Campaign, checks: Sequence[Check]) -> list[Check]:
     """Returns the checks, with those of checkpoints other than the baseline's not required.
 
     A failed check of such a checkpoint fails only that checkpoint's rows.
     """
-    others = {row.policy_path for row in spec.enabled} - {cfg.policy_path}
+    others = {row.policy_path for row in campaign.enabled} - {cfg.policy_path}
     return [replace(check, required=check.required and check.subject not in others) for check in checks]
 
 
-def views(spec: Campaign, policy_paths: Sequence[str], good: Frame | None) -> list[View]:
+def views(campaign: Campaign, policy_paths: Sequence[str], good: Frame | None) -> list[View]:
     """Returns which camera feeds which input of each of these checkpoints, with the pictures of the frame `good`."""
     pictures = good.pictures if good else {}
     found: list[View] = []
     for policy_path in policy_paths:
         with contextlib.suppress(TrackaError):  # the check `features:` says why a checkpoint cannot be read
-            found += view.views(spec, policy_path, pictures)
+            found += view.views(campaign, policy_path, pictures)
     return found
 
 
@@ -125,21 +125,21 @@ def _campaign(cfg: PreflightConfig, accept_invalid_sim: bool, trusted: Sequence[
     )
 
 
-def _probes(cfg: PreflightConfig, spec: Campaign, good: Frame | None) -> list[simulator.Probe]:
+def _probes(cfg: PreflightConfig, campaign: Campaign, good: Frame | None) -> list[simulator.Probe]:
     """Runs the simulator's probes with the backend that has rendered, or else with the requested one."""
     backend, prefix = (good.backend, good.prefix) if good else (cfg.mujoco_gl, ())
-    return simulator.probes(spec, _suites(cfg, spec), cfg.artifacts_dir, backend, prefix)
+    return simulator.probes(campaign, _suites(cfg, campaign), cfg.artifacts_dir, backend, prefix)
 
 
-def _suites(cfg: PreflightConfig, spec: Campaign) -> list[str]:
-    return list(dict.fromkeys([cfg.task_suite, *(row.task_suite for row in spec.enabled)]))
+def _suites(cfg: PreflightConfig, campaign: Campaign) -> list[str]:
+    return list(dict.fromkeys([cfg.task_suite, *(row.task_suite for row in campaign.enabled)]))
 
 
 def _report(
     cfg: PreflightConfig, checks: list[Check], gpus: Sequence[gpu.Gpu], frames: list[Frame], seconds: float
 ) -> HostReport:
     failed = [check for check in checks if check.required and check.status == "fail"]
-    good = rendering.effective(frames)
+    good = rendering.working_frame(frames)
     return {
         "schema_version": schema.VERSION,
         "generated_at_utc": files.utc_now(),
@@ -183,26 +183,28 @@ def write_preflight_report(report: PreflightReport, out_path: Path) -> None:
 def _lerobot(frames: Sequence[Frame]) -> Check:
     version = next((item.lerobot for item in frames if item.lerobot), None)
     evidence = f"lerobot {version} and LIBERO import" if version else frames[-1].evidence
-    return answer("lerobot_import", version is not None, evidence, "Run `make setup`, then read preflight/render_*.err")
+    return required_check(
+        "lerobot_import", version is not None, evidence, "Run `make setup`, then read preflight/render_*.err"
+    )
 
 
-def _plugins(spec: Campaign) -> Check:
+def _plugins(campaign: Campaign) -> Check:
     def judge() -> str:
         plugins = discover.installed().plugins
-        trust.require_plugins(plugins, spec.trusted)
+        trust.require_plugins(plugins, campaign.trusted)
         return ", ".join(plugins) or "none is installed"
 
-    return guarded("plugins", judge)
+    return run_check("plugins", judge)
 
 
-def _help(spec: Campaign) -> Check:
+def _help(campaign: Campaign) -> Check:
     def ask() -> str:
-        trust.require_plugins(discover.installed().plugins, spec.trusted)  # the help imports plug-ins
-        command = discover.find(discover.executable(spec))
-        kind = spec.defaults.policy_type or ""
+        trust.require_plugins(discover.installed().plugins, campaign.trusted)  # the help imports plug-ins
+        command = discover.find(discover.executable(campaign))
+        kind = campaign.defaults.policy_type or ""
         return f"{len(discover.flags(discover.help_text(command, kind)))} flags, {discover.installed().version_text}"
 
-    return guarded("lerobot_eval_help", ask)
+    return run_check("lerobot_eval_help", ask)
 
 
 def findings(report: PreflightReport, where: str) -> list[Finding]:

@@ -15,8 +15,8 @@ from ..campaign import campaign as campaigns
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..checkpoints import need
-from ..core.check import Check, warning
-from ..core.errors import Finding, UsageError, some
+from ..core.check import Check, advisory_check
+from ..core.errors import Finding, UsageError, joined_names
 from . import host
 
 # Measured: lerobot-eval with 5 asynchronous LIBERO environments takes 12.9 GB, 2.2 GB of it for each environment.
@@ -48,39 +48,39 @@ def _memory() -> int:
     return int(found[1]) * 1024 // 10**6 if found else 0
 
 
-def fitting(spec: Campaign, room: Room, at_once: int | None = None) -> dict[str, int]:
+def fitting(campaign: Campaign, room: Room, at_once: int | None = None) -> dict[str, int]:
     """Returns run id -> a smaller batch that fits, for the enabled rows whose own batch does not.
 
     `at_once` rows run at a time; by default one row for each expected GPU.
     """
-    rows = at_once or _at_once(spec)
-    limit = _slots(spec, room, rows)
-    if not spec.is_resident:
+    rows = at_once or _at_once(campaign)
+    limit = _slots(campaign, room, rows)
+    if not campaign.is_resident:
         limit = max(1, min(limit, room.cores // rows))  # an environment needs a core (lerobot/configs/default.py)
-    found = {row.run_id: _divisor(row, limit) for row in spec.enabled}
-    return {row.run_id: found[row.run_id] for row in spec.enabled if found[row.run_id] < row.batch_size}
+    found = {row.run_id: _divisor(row, limit) for row in campaign.enabled}
+    return {row.run_id: found[row.run_id] for row in campaign.enabled if found[row.run_id] < row.batch_size}
 
 
-def _at_once(spec: Campaign) -> int:
-    return max(1, min(spec.expected_gpus, len(spec.enabled)))
+def _at_once(campaign: Campaign) -> int:
+    return max(1, min(campaign.expected_gpus, len(campaign.enabled)))
 
 
-def _slots(spec: Campaign, room: Room, rows: int) -> int:
+def _slots(campaign: Campaign, room: Room, rows: int) -> int:
     """Returns for how many environments of each of `rows` rows there is memory, at least 1."""
-    return max(1, (room.memory // rows - BASE_MB) // (RESIDENT_SLOT_MB if spec.is_resident else SLOT_MB))
+    return max(1, (room.memory // rows - BASE_MB) // (RESIDENT_SLOT_MB if campaign.is_resident else SLOT_MB))
 
 
-def slots(spec: Campaign, room: Room) -> int | None:
+def slots(campaign: Campaign, room: Room) -> int | None:
     """Returns the largest number of [resident] environment slots that fits, where the campaign's own does not.
 
     Without a number in the campaign, its largest batch decides. Returns None where that fits, and for lerobot-eval.
     """
-    rows = _at_once(spec)
-    workers = int(spec.resident.get("workers", max(1, room.cores // rows)))
-    largest = max((row.batch_size for row in spec.enabled), default=1)
-    wanted = int(spec.resident.get("slots", campaigns.slots(workers, largest)))
-    limit = _slots(spec, room, rows)
-    return limit if spec.is_resident and wanted > limit else None
+    rows = _at_once(campaign)
+    workers = int(campaign.resident.get("workers", max(1, room.cores // rows)))
+    largest = max((row.batch_size for row in campaign.enabled), default=1)
+    wanted = int(campaign.resident.get("slots", campaigns.slots(workers, largest)))
+    limit = _slots(campaign, room, rows)
+    return limit if campaign.is_resident and wanted > limit else None
 
 
 def _divisor(row: Row, limit: int) -> int:
@@ -90,42 +90,42 @@ def _divisor(row: Row, limit: int) -> int:
     return max(size for size in range(1, limit + 1) if row.n_episodes % size == 0)
 
 
-def disk(spec: Campaign) -> int:
+def disk(campaign: Campaign) -> int:
     """Returns the MB that the artifacts of all enabled rows take."""
-    return (host.artifacts_mib(spec) << 20) // 10**6
+    return (host.artifacts_mib(campaign) << 20) // 10**6
 
 
-def weights(spec: Campaign) -> int:
+def weights(campaign: Campaign) -> int:
     """Returns the MB of the largest weights in a folder on this host: the least that a GPU must hold."""
-    folders = {(spec.layout.root / row.policy_path) for row in spec.enabled}
-    bases = {spec.layout.root / base.name for folder in folders if (base := need.adapted(folder))}
+    folders = {(campaign.layout.root / row.policy_path) for row in campaign.enabled}
+    bases = {campaign.layout.root / base.name for folder in folders if (base := need.adapter_base(folder))}
     sizes = [path.stat().st_size for folder in folders | bases if (path := folder / "model.safetensors").is_file()]
     return max(sizes, default=0) // 10**6
 
 
-def check(spec: Campaign, room: Room) -> Check:
+def check(campaign: Campaign, room: Room) -> Check:
     """Returns the check `proposal`: whether the rows fit this host. It warns with what would fit."""
-    smaller, needed, held = fitting(spec, room), disk(spec), weights(spec)
+    smaller, needed, held = fitting(campaign, room), disk(campaign), weights(campaign)
     words = [f"{run_id}: batch_size {size}" for run_id, size in smaller.items()]
-    short = [some(words)] if words else []
-    short += [f"[resident] slots = {most} in campaign.toml" for most in [slots(spec, room)] if most is not None]
+    short = [joined_names(words)] if words else []
+    short += [f"[resident] slots = {most} in campaign.toml" for most in [slots(campaign, room)] if most is not None]
     short += [f"artifacts take about {needed} MB, {room.disk} MB are free"] if needed > room.disk else []
     if room.gpu is not None and held > room.gpu:
         short.append(f"weights of {held} MB, {room.gpu} MB of a GPU are free: no batch is small enough")
     facts = f"{room.memory} MB of memory, {room.cores} cores, {room.disk} MB of disk"
     remedy = "Run `tracka propose --root DIR --apply` before the first row, or free what is short"
-    return warning("proposal", not short, "; ".join([*short, facts]), remedy)
+    return advisory_check("proposal", not short, "; ".join([*short, facts]), remedy)
 
 
-def apply(spec: Campaign, smaller: dict[str, int]) -> None:
+def apply(campaign: Campaign, smaller: dict[str, int]) -> None:
     """Writes the proposed batches into the matrix.
 
     Raises UsageError, and writes nothing, where a row's cell cannot be changed alone.
     """
-    path = spec.layout.matrix
+    path = campaign.layout.matrix
     lines = path.read_bytes().decode("utf-8").splitlines(keepends=True)
     for run_id, size in smaller.items():
-        number = spec.row(run_id).line - 1
+        number = campaign.row(run_id).line - 1
         lines[number] = _resized(str(path), lines[number], run_id, size)
     path.write_bytes("".join(lines).encode("utf-8"))  # written in place, so that the file's owner and mode stay
 

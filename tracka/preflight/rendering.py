@@ -68,18 +68,18 @@ class Frame:
         return {camera: f"{stem}{ending}.png" for camera, ending in PICTURE_ENDINGS.items()}
 
 
-def try_backends(spec: Campaign, suite: str, requested: str, gpu_ids: Sequence[int], folder: Path) -> list[Frame]:
+def try_backends(campaign: Campaign, suite: str, requested: str, gpu_ids: Sequence[int], folder: Path) -> list[Frame]:
     """Tries to render and returns the tries in order. Logs and frames go to `folder`.
 
     The requested backend is tried on each GPU and, where EGL fails on one GPU, GLX once on each.
     """
-    first = _try_all(spec, suite, requested, gpu_ids, folder)
+    first = _try_all(campaign, suite, requested, gpu_ids, folder)
     if requested != "egl" or all(frame.ok for frame in first):
         return first
-    return first + _try_all(spec, suite, "glx", gpu_ids, folder)
+    return first + _try_all(campaign, suite, "glx", gpu_ids, folder)
 
 
-def effective(frames: Sequence[Frame]) -> Frame | None:
+def working_frame(frames: Sequence[Frame]) -> Frame | None:
     """Returns a frame of the backend that works on every GPU, or None. Only the last backend tried can be that one."""
     last = [frame for frame in frames if frame.backend == frames[-1].backend]
     return last[0] if all(frame.ok for frame in last) else None
@@ -87,7 +87,7 @@ def effective(frames: Sequence[Frame]) -> Frame | None:
 
 def checks(frames: Sequence[Frame]) -> list[Check]:
     """Returns a check for each try, which only warns if another backend works, and one for each GPU that EGL used."""
-    good = effective(frames)
+    good = working_frame(frames)
     tries = [
         Check(
             f"rendering:{frame.name}",
@@ -117,27 +117,27 @@ def _same_gpu(frame: Frame, others: Sequence[Frame]) -> Check:
     return Check(name, *(("pass", evidence) if frame.drawn_by == uuid else ("fail", evidence, remedy)))
 
 
-def _try_all(spec: Campaign, suite: str, backend: str, gpu_ids: Sequence[int], folder: Path) -> list[Frame]:
+def _try_all(campaign: Campaign, suite: str, backend: str, gpu_ids: Sequence[int], folder: Path) -> list[Frame]:
     """Makes one try for each GPU, several at a time: each takes as long as lerobot's import and has a core or two."""
     with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
-        return list(pool.map(lambda device: _try(spec, suite, backend, device, folder), _devices(gpu_ids)))
+        return list(pool.map(lambda device: _try(campaign, suite, backend, device, folder), _devices(gpu_ids)))
 
 
 def _devices(gpu_ids: Sequence[int]) -> list[Device]:
     """Returns the requested GPUs that are visible, or the CPU if none is."""
-    found = [item for item in gpu.inventory() if item.gpu_id in gpu_ids]
+    found = [item for item in gpu.visible_gpus() if item.gpu_id in gpu_ids]
     return [Device(item.gpu_id, item.visible, item.uuid) for item in found] or [gpu.CPU_DEVICE]
 
 
-def _try(spec: Campaign, suite: str, backend: str, device: Device, folder: Path) -> Frame:
-    prefix, environ = _display(backend), environment.for_row(spec, device, backend)
+def _try(campaign: Campaign, suite: str, backend: str, device: Device, folder: Path) -> Frame:
+    prefix, environ = _display(backend), environment.for_row(campaign, device, backend)
     stem = backend if device.gpu_id == CPU else f"{backend}_gpu{device.gpu_id}"
     out, err = folder / f"render_{stem}.log", folder / f"render_{stem}.err"
     command = [
         *prefix,
         *process.python("tracka.preflight.probes.render", suite, "0", str(folder / f"frame_{stem}.png")),
     ]
-    ended = process.run(command, cwd=folder, env=environ, stdout=out, stderr=err, bounds=Bounds(spec.probe_secs))
+    ended = process.run(command, cwd=folder, env=environ, stdout=out, stderr=err, bounds=Bounds(campaign.probe_secs))
     stages = _stages(out)
     ok, evidence = _is_picture(stages, ended, err, suite)
     return Frame(

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from ..campaign.campaign import Campaign
 from ..checkpoints import backbone, build, checkpoint, dependency, hub, need, normalizer, trust, weights
-from ..checkpoints.hub import Wanted
-from ..checkpoints.need import Need
+from ..checkpoints.hub import DownloadSpec
+from ..checkpoints.need import NamedDependency
 from ..core import digest, files
-from ..core.check import Check, answer, guarded
-from ..core.errors import Finding, TrackaError, some
+from ..core.check import Check, required_check, run_check
+from ..core.errors import Finding, TrackaError, joined_names
 from ..core.reports import ResourceRecord
 from ..execution import environment, gpu, process
 from ..execution.process import Bounds
@@ -58,50 +58,52 @@ class Resource:
 
 
 @dataclass
-class Found:
+class ResourceCollector:
     """What was looked for so far, in order, what policies still need, and what came from the hub.
 
-    `first` is the baseline's policy_path. What that policy does not need blocks only the policies that need it.
+    `baseline_path` is the baseline's policy_path. What that policy does not need blocks only the policies that need it.
     """
 
-    first: str = ""
+    baseline_path: str = ""
     resources: list[Resource] = field(default_factory=list)
-    needs: dict[Need, set[str]] = field(default_factory=dict)
-    snapshots: dict[Wanted, Path] = field(default_factory=dict)
-    of_first: set[Wanted] = field(default_factory=set)
+    dependencies: dict[NamedDependency, set[str]] = field(default_factory=dict)
+    snapshots: dict[DownloadSpec, Path] = field(default_factory=dict)
+    baseline_snapshots: set[DownloadSpec] = field(default_factory=set)
 
-    def need(self, policy_path: str, needs: Iterable[Need]) -> None:
+    def add_dependencies(self, policy_path: str, dependencies: Iterable[NamedDependency]) -> None:
         """Adds what the policy at `policy_path` needs."""
-        for each in needs:
-            self.needs.setdefault(each, set()).add(policy_path)
+        for each in dependencies:
+            self.dependencies.setdefault(each, set()).add(policy_path)
 
 
-def look(spec: Campaign, policy_path: str, folder: Path) -> tuple[list[Check], list[Resource]]:
+def check_resources(campaign: Campaign, policy_path: str, folder: Path) -> tuple[list[Check], list[Resource]]:
     """Returns a check for each checkpoint of the campaign and each thing it loads, and the resources found.
 
     `policy_path` is the baseline's. Logs go to `folder`.
     """
-    found = Found(policy_path)
-    checks = _policies(found, spec, list(dict.fromkeys([policy_path, *(row.policy_path for row in spec.enabled)])))
-    for each, policies in found.needs.items():
+    collector = ResourceCollector(policy_path)
+    checks = _policies(
+        collector, campaign, list(dict.fromkeys([policy_path, *(row.policy_path for row in campaign.enabled)]))
+    )
+    for each, policies in collector.dependencies.items():
         name = "tokenizer" if each.kind == "tokenizer" else "base_model"
-        check = _check(found, name, each.kind, each.name, partial(_need, found, spec, each))
+        check = _check(collector, name, each.kind, each.name, partial(_need, collector, campaign, each))
         checks.append(replace(check, required=policy_path in policies))
-    checks.append(_check(found, "assets", "assets", "LIBERO", _assets))
-    return [*checks, _offline(spec, found, folder)], found.resources
+    checks.append(_check(collector, "assets", "assets", "LIBERO", _assets))
+    return [*checks, _offline(campaign, collector, folder)], collector.resources
 
 
-def policy_checks(spec: Campaign, policy_path: str) -> list[Check]:
+def policy_checks(campaign: Campaign, policy_path: str) -> list[Check]:
     """Returns the checks of one checkpoint that need no process: whether it is here, readable, safe and fits."""
-    return _policies(Found(policy_path), spec, [policy_path])
+    return _policies(ResourceCollector(policy_path), campaign, [policy_path])
 
 
-def readable(checks: Iterable[Check]) -> list[str]:
+def readable_checkpoints(checks: Iterable[Check]) -> list[str]:
     """Returns the checkpoints whose weights can be read, according to these checks."""
     return _passed(checks, weights.CHECK)
 
 
-def harmless(checks: Iterable[Check]) -> list[str]:
+def harmless_checkpoints(checks: Iterable[Check]) -> list[str]:
     """Returns the readable checkpoints that make no foreign code run, according to these checks."""
     return _passed(checks, SAFETY)
 
@@ -111,77 +113,82 @@ def _passed(checks: Iterable[Check], prefix: str) -> list[str]:
     return [check.name.removeprefix(prefix) for check in named if check.status == "pass"]
 
 
-def _policies(found: Found, spec: Campaign, paths: Sequence[str]) -> list[Check]:
-    checks = [_check(found, "policy_resolve", "policy", path, partial(_policy, found, spec, path)) for path in paths]
+def _policies(collector: ResourceCollector, campaign: Campaign, paths: Sequence[str]) -> list[Check]:
+    checks = [
+        _check(collector, "policy_resolve", "policy", path, partial(_policy, collector, campaign, path))
+        for path in paths
+    ]
     here = [path for path, check in zip(paths, checks, strict=True) if check.status == "pass"]
-    read = [weights.check(spec, path) for path in here]
+    read = [weights.check(campaign, path) for path in here]
     # Only whole files are checked further: of a truncated file, `safety:` would say that it may be trusted, and
     # `statistics:` that it cannot be read.
-    whole = readable(read)
-    checks += [*read, *(guarded(f"{SAFETY}{path}", partial(_safe, spec, path)) for path in whole)]
+    whole = readable_checkpoints(read)
+    checks += [*read, *(run_check(f"{SAFETY}{path}", partial(_safe, campaign, path)) for path in whole)]
     return checks + [
-        check(spec, path)
+        check(campaign, path)
         for check in (dependency.check, normalizer.check, feature.check, placement.check)
         for path in whole
     ]
 
 
-def _safe(spec: Campaign, policy_path: str) -> str:
+def _safe(campaign: Campaign, policy_path: str) -> str:
     """Reads what the checkpoint, which is on this host already, and an adapter's base could make run.
 
     Returns the evidence that nothing untrusted would run. Raises TrackaError with everything that would.
     """
-    folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
-    base = need.adapted(folder)
-    if found := [*trust.policy_faults(folder, spec.trusted), *(base.faults(spec) if base else ())]:
+    folder = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots).folder
+    base = need.adapter_base(folder)
+    if found := [*trust.policy_faults(folder, campaign.trusted), *(base.faults(campaign) if base else ())]:
         raise TrackaError(found)
-    named = f", trusted by name: {', '.join(spec.trusted)}" if spec.trusted else ""
+    named = f", trusted by name: {', '.join(campaign.trusted)}" if campaign.trusted else ""
     return f"no pickle, foreign class or remote code{named}"
 
 
-def _check(found: Found, check: str, kind: str, name: str, step: Callable[[], tuple[str, list[Resource]]]) -> Check:
-    """Returns the check of one thing, and adds to `found` its resources or, if it was not found, the outcome."""
+def _check(
+    collector: ResourceCollector, check: str, kind: str, name: str, step: Callable[[], tuple[str, list[Resource]]]
+) -> Check:
+    """Returns the check of one thing, and adds to `collector` its resources or, if it was not found, the outcome."""
 
     def run() -> str:
         try:
             evidence, resources = step()
         except TrackaError as error:
-            found.resources.append(Resource(kind, name, getattr(error, "outcome", "refused")))
+            collector.resources.append(Resource(kind, name, getattr(error, "outcome", "refused")))
             raise
-        found.resources += resources
+        collector.resources += resources
         return evidence
 
-    return guarded(f"{check}:{name}", run)
+    return run_check(f"{check}:{name}", run)
 
 
-def _policy(found: Found, spec: Campaign, policy_path: str) -> tuple[str, list[Resource]]:
+def _policy(collector: ResourceCollector, campaign: Campaign, policy_path: str) -> tuple[str, list[Resource]]:
     """Fetches the checkpoint and adds what it needs to `found.needs`, even if the checkpoint cannot be fetched.
 
     Returns the evidence and the resources. Raises TrackaError where the checkpoint is missing or of another type.
     """
     try:
-        build.ensure(spec, policy_path)
-        point = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots)
+        build.ensure(campaign, policy_path)
+        point = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots)
     except TrackaError:
-        found.need(policy_path, need.unseen(spec.defaults.policy_type or ""))
+        collector.add_dependencies(policy_path, need.default_dependencies(campaign.defaults.policy_type or ""))
         raise
-    found.need(policy_path, need.of(point, spec.settings_of(policy_path)))
+    collector.add_dependencies(policy_path, need.named_dependencies(point, campaign.settings_of(policy_path)))
     if point.revision:
-        found.snapshots[checkpoint.wanted(policy_path)] = point.folder
-        if policy_path == found.first:
-            found.of_first.add(checkpoint.wanted(policy_path))
-    for row in spec.enabled:
-        named = spec.settings(row).policy_type
+        collector.snapshots[checkpoint.download_spec(policy_path)] = point.folder
+        if policy_path == collector.baseline_path:
+            collector.baseline_snapshots.add(checkpoint.download_spec(policy_path))
+    for row in campaign.enabled:
+        named = campaign.settings(row).policy_type
         if row.policy_path == policy_path and named not in (None, point.policy_type):
             what = f"row {row.run_id} says policy_type {named}, the checkpoint is a {point.policy_type}"
-            raise TrackaError(Finding(str(spec.layout.settings), what, "Mend policy_type, then run phase 1 again"))
+            raise TrackaError(Finding(str(campaign.layout.settings), what, "Mend policy_type, then run phase 1 again"))
     digests = digest.of_files(point.folder)
     parts = {"policy": ("*",), "config": ("config.json",), "processors": PROCESSORS}
     made = [_resource(kind, policy_path, point.folder, digests, fits, point.revision) for kind, fits in parts.items()]
     return f"{point.policy_type}, revision {point.revision or 'none (a folder)'}, tree {point.tree_sha256[:12]}", made
 
 
-def _need(found: Found, spec: Campaign, wanted: Need) -> tuple[str, list[Resource]]:
+def _need(collector: ResourceCollector, campaign: Campaign, wanted: NamedDependency) -> tuple[str, list[Resource]]:
     """Fetches one thing that is loaded by name, and reads what it could make run.
 
     Returns the evidence and the resource. Raises TrackaError where it is missing or could run untrusted code.
@@ -190,15 +197,15 @@ def _need(found: Found, spec: Campaign, wanted: Need) -> tuple[str, list[Resourc
         path = backbone.fetch(wanted.name)
         digests = {path.name: files.sha256_file(path)}
         return str(path), [_resource(wanted.kind, wanted.name, path.parent, digests, ("*",))]
-    root, folder, commit = spec.layout.root, wanted.folder(spec.layout.root), None
+    root, folder, commit = campaign.layout.root, wanted.folder(campaign.layout.root), None
     if folder != root / wanted.name:
-        found.snapshots[wanted.wanted] = folder
-        if found.first in found.needs.get(wanted, ()):
-            found.of_first.add(wanted.wanted)
+        collector.snapshots[wanted.download_spec] = folder
+        if collector.baseline_path in collector.dependencies.get(wanted, ()):
+            collector.baseline_snapshots.add(wanted.download_spec)
         commit = folder.name
-    if faults := list(wanted.faults(spec)):
+    if faults := list(wanted.faults(campaign)):
         raise TrackaError(faults)
-    patterns = wanted.wanted.patterns or ("*",)
+    patterns = wanted.download_spec.patterns or ("*",)
     made = _resource(wanted.kind, wanted.name, folder, digest.of_files(folder), patterns, commit)
     return str(made), [made]
 
@@ -208,7 +215,9 @@ def _assets() -> tuple[str, list[Resource]]:
     folder = environment.libero_assets() or Path("libero")
     wrong = assets.wrong_assets(folder)
     if wrong:
-        raise hub.Unresolved("missing", Finding(str(folder), f"{len(wrong)} files: {some(wrong)}", "Run `make setup`"))
+        raise hub.Unresolved(
+            "missing", Finding(str(folder), f"{len(wrong)} files: {joined_names(wrong)}", "Run `make setup`")
+        )
     made = _resource("assets", "LIBERO", folder, assets.expected_assets(), ("*",))
     return str(made), [made]
 
@@ -221,32 +230,32 @@ def _resource(
     return Resource(kind, name, "found", commit, str(folder), len(chosen), size, files.sha256(files.canonical(chosen)))
 
 
-def _offline(spec: Campaign, found: Found, folder: Path) -> Check:
+def _offline(campaign: Campaign, collector: ResourceCollector, folder: Path) -> Check:
     """Checks that a row without network finds the same commits.
 
     The row's cache may be another one, or may hold another revision.
     """
-    snapshots = found.snapshots
+    snapshots = collector.snapshots
     if not snapshots:
         return Check("offline", "pass", "nothing comes from the hub")
     ended = process.run(
-        process.python("tracka.preflight.probes.offline", json.dumps([asdict(wanted) for wanted in snapshots])),
+        process.python("tracka.preflight.probes.offline", json.dumps([asdict(spec) for spec in snapshots])),
         cwd=folder,
-        env=environment.for_row(spec, gpu.CPU_DEVICE, "osmesa") | {"HF_HUB_OFFLINE": "1"},
+        env=environment.for_row(campaign, gpu.CPU_DEVICE, "osmesa") | {"HF_HUB_OFFLINE": "1"},
         stdout=folder / "offline.log",
         stderr=folder / "offline.err",
-        bounds=Bounds(spec.probe_secs),
+        bounds=Bounds(campaign.probe_secs),
     )
     again = [json.loads(line)["folder"] for line in files.tail(folder / "offline.log").splitlines() if line[:1] == "{"]
     again += [None] * (len(snapshots) - len(again))
     lost = {
-        wanted: f"{wanted.repo} ({Path(here).name if here else 'nothing'} instead of {there.name})"
-        for (wanted, there), here in zip(snapshots.items(), again, strict=True)
+        spec: f"{spec.repo} ({Path(here).name if here else 'nothing'} instead of {there.name})"
+        for (spec, there), here in zip(snapshots.items(), again, strict=True)
         if here is None or Path(here).name != there.name
     }
     evidence = f"{len(snapshots) - len(lost)} of {len(snapshots)} repositories found again without network"
-    evidence += f"; not: {some(list(lost.values()))}; exit code {ended.code}, see offline.err" if lost else ""
-    check = answer(
+    evidence += f"; not: {joined_names(list(lost.values()))}; exit code {ended.code}, see offline.err" if lost else ""
+    check = required_check(
         "offline", not lost, evidence, "Give preflight and rows one HF_HOME, and pin revisions as repo@commit"
     )
-    return replace(check, required=not lost or not found.of_first.isdisjoint(lost))
+    return replace(check, required=not lost or not collector.baseline_snapshots.isdisjoint(lost))

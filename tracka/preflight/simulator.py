@@ -42,13 +42,13 @@ class Probe:
 
 
 @dataclass(frozen=True)
-class Ended:
+class ProbeShare:
     """One process's share of a suite: its tasks, the records that it printed, and how it ended."""
 
     suite: str
     tasks: Sequence[int]
     records: Sequence[Json]
-    said: str
+    exit_text: str
     seconds: float
 
 
@@ -59,7 +59,7 @@ def table() -> Json:
 
 
 def probes(
-    spec: Campaign, suites: Sequence[str], folder: Path, backend: str, prefix: Sequence[str] = ()
+    campaign: Campaign, suites: Sequence[str], folder: Path, backend: str, prefix: Sequence[str] = ()
 ) -> list[Probe]:
     """Probes all tasks of those suites that the table has, and returns what was found for each suite.
 
@@ -72,7 +72,7 @@ def probes(
         (suite, tasks[first : first + size]) for suite, tasks in wanted.items() for first in range(0, len(tasks), size)
     ]
     with ThreadPoolExecutor(_places()) as pool:
-        ended = list(pool.map(lambda share: _run(spec, share, folder, backend, prefix), shares))
+        ended = list(pool.map(lambda share: _run(campaign, share, folder, backend, prefix), shares))
     return [_probe(suite, [each for each in ended if each.suite == suite]) for suite in wanted]
 
 
@@ -84,7 +84,7 @@ def checks(suites: Sequence[str], found: Sequence[Probe], accepted: bool) -> lis
     return [_version_check(all(check.status == "pass" for check in made), bad), *made]
 
 
-def invalid(found: Sequence[Probe]) -> dict[str, dict[str, str]]:
+def simulator_mismatches(found: Sequence[Probe]) -> dict[str, dict[str, str]]:
     """Returns suite -> task -> why the task's episodes do not count."""
     return {probe.suite: {str(task): why for task, why in probe.faults.items()} for probe in found if probe.faults}
 
@@ -109,10 +109,10 @@ def _suite_check(suite: str, probe: Probe | None, bad: str) -> Check:
     evidence = f"when the policy begins, {found}, {allowed}"
     if not probe.faults:
         return Check(name, "pass", evidence, seconds=probe.seconds)
-    return Check(name, bad, _told(probe.faults), REMEDY, seconds=probe.seconds)
+    return Check(name, bad, _faults_text(probe.faults), REMEDY, seconds=probe.seconds)
 
 
-def _told(faults: Mapping[int, str]) -> str:
+def _faults_text(faults: Mapping[int, str]) -> str:
     """Returns the faults as text: each reason once, with its tasks."""
     tasks: dict[str, list[str]] = {}
     for task, why in faults.items():
@@ -120,12 +120,12 @@ def _told(faults: Mapping[int, str]) -> str:
     return "; ".join(f"task{'s' * (len(named) > 1)} {', '.join(named)}: {why}" for why, named in tasks.items())
 
 
-def _probe(suite: str, ended: Sequence[Ended]) -> Probe:
+def _probe(suite: str, ended: Sequence[ProbeShare]) -> Probe:
     """Returns what the processes of one suite found together."""
     wanted = {int(task): value for task, value in table()["suites"][suite].items()}
     found = {record["task"]: record for each in ended for record in each.records}
-    why = {task: each.said for each in ended for task in each.tasks}
-    errors = {task: error(found[task]["poses"], wanted[task]["poses"]) for task in wanted if task in found}
+    why = {task: each.exit_text for each in ended for task in each.tasks}
+    errors = {task: position_error(found[task]["poses"], wanted[task]["poses"]) for task in wanted if task in found}
     faults = {task: fault for task in wanted if (fault := _fault(found.get(task), wanted[task], why[task]))}
     return Probe(suite, errors, faults, round(max(each.seconds for each in ended), 3))
 
@@ -136,7 +136,9 @@ def _places() -> int:
     return max(1, min(os.cpu_count() or 1, memory))
 
 
-def _run(spec: Campaign, share: tuple[str, Sequence[int]], folder: Path, backend: str, prefix: Sequence[str]) -> Ended:
+def _run(
+    campaign: Campaign, share: tuple[str, Sequence[int]], folder: Path, backend: str, prefix: Sequence[str]
+) -> ProbeShare:
     """Runs a process that probes a share of one suite's tasks, and returns what it printed."""
     suite, tasks = share
     stem = f"settle_{suite}_{tasks[0]}"
@@ -144,13 +146,13 @@ def _run(spec: Campaign, share: tuple[str, Sequence[int]], folder: Path, backend
     ended = process.run(
         [*prefix, *process.python("tracka.preflight.probes.settle", suite, *map(str, tasks))],
         cwd=folder,
-        env=environment.for_row(spec, gpu.CPU_DEVICE, backend),  # robosuite loads OpenGL even if nothing is drawn
+        env=environment.for_row(campaign, gpu.CPU_DEVICE, backend),  # robosuite loads OpenGL even if nothing is drawn
         stdout=out,
         stderr=err,
-        bounds=Bounds(spec.probe_secs),
+        bounds=Bounds(campaign.probe_secs),
     )
     records = [json.loads(line) for line in out.read_text().splitlines() if line.startswith('{"task"')]
-    return Ended(suite, tasks, records, process.last_words(ended, err), ended.seconds)
+    return ProbeShare(suite, tasks, records, process.last_words(ended, err), ended.seconds)
 
 
 def _fault(record: Json | None, wanted: Json, why: str) -> str:
@@ -162,7 +164,7 @@ def _fault(record: Json | None, wanted: Json, why: str) -> str:
         return f"its {' and '.join(other)} file is not the benchmark's"
     if record["poses"].keys() != wanted["poses"].keys():
         return "its scene has other objects than the benchmark's"
-    off = {name: error({name: record["poses"][name]}, {name: at}) for name, at in wanted["poses"].items()}
+    off = {name: position_error({name: record["poses"][name]}, {name: at}) for name, at in wanted["poses"].items()}
     worst = max(off, key=lambda name: (math.isnan(off[name]), off[name]))
     tolerance = table()["tolerance"]
     if off[worst] <= tolerance:  # NaN is not within the tolerance
@@ -170,7 +172,9 @@ def _fault(record: Json | None, wanted: Json, why: str) -> str:
     return f"{worst} is {1000 * off[worst]:.1f} mm off when the policy begins, {1000 * tolerance:g} mm are allowed"
 
 
-def error(found: Mapping[str, Sequence[Sequence[float]]], wanted: Mapping[str, Sequence[Sequence[float]]]) -> float:
+def position_error(
+    found: Mapping[str, Sequence[Sequence[float]]], wanted: Mapping[str, Sequence[Sequence[float]]]
+) -> float:
     """Returns a task's position error: the largest distance of an object from its place in the table, in metres.
 
     Returns NaN where one of the places is no number, and infinity where the two have no object in common.

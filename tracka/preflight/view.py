@@ -38,16 +38,16 @@ class View:
         }
 
 
-def views(spec: Campaign, policy_path: str, pictures: Mapping[str, str]) -> Iterator[View]:
+def views(campaign: Campaign, policy_path: str, pictures: Mapping[str, str]) -> Iterator[View]:
     """Yields a View of each camera for each set of rows of a policy that is on this host.
 
     `pictures` maps a camera to its picture's file. Raises TrackaError where the checkpoint cannot be read.
     """
-    folder = checkpoint.resolve(policy_path, spec.layout.root, spec.policy_roots).folder
-    for settings, rows in feature.by_settings(spec, policy_path):
-        inputs, env = policy.read(folder, settings).cameras, feature.given(settings)
+    folder = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots).folder
+    for settings, rows in feature.by_settings(campaign, policy_path):
+        inputs, env = policy.read(folder, settings).cameras, feature.environment_features(settings)
         for camera, key in env.keys.items():
             fed = env.renamed.get(key, key)
             taken = fed if fed in inputs or not inputs else None
-            size = feature.times(env.cameras[key][1:])
+            size = feature.shape_text(env.cameras[key][1:])
             yield View(policy_path, tuple(rows), camera, key, taken, size, pictures.get(camera))

@@ -12,7 +12,7 @@ from typing import Any
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core import files, schema
-from ..core.errors import Finding, TrackaError, some
+from ..core.errors import Finding, TrackaError, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, INIT_STATES, SUITE_TASKS
 from ..runs import judgement, marker, run
 from . import video
@@ -56,7 +56,7 @@ def _changed_since(campaign: Campaign, check: Mapping[str, Any]) -> str:
     if check["status"] == "warn" or not rows:
         return ""
     try:
-        same = run.refusal(campaign, rows[0], run.load_host(campaign.layout))
+        same = run.preflight_refusal(campaign, rows[0], run.load_host(campaign.layout))
     except TrackaError:  # raised where preflight itself is blocked
         return ""
     return "" if same else "; it has changed since, so run phase 2 again"
@@ -91,7 +91,7 @@ def _without_success(campaign: Campaign, results: Mapping[str, Mapping[str, Any]
 
 def _without_pictures(campaign: Campaign, row: Row, result: Mapping[str, Any]) -> Iterator[Finding]:
     paths = [campaign.layout.root / name for name in result.get("video_paths", ()) if result["status"] == "pass"]
-    if plain := [path for path in paths if video.look(path).plain]:
+    if plain := [path for path in paths if video.decode(path).plain]:
         what = f"{len(plain)} of {len(paths)} videos show one colour, such as {campaign.layout.relative(plain[0])}"
         remedy = "The policy saw no picture: look at that video, and at the frame beside preflight.json"
         yield Finding(f"row {row.run_id}", what, remedy, warning=True)
@@ -106,7 +106,7 @@ def _fallbacks(campaign: Campaign, results: Mapping[str, Mapping[str, Any]]) -> 
             for reason in files.read_or_empty(attempt.output / "timings.json").get("fallbacks", ()):
                 rows_by_reason[str(reason)].append(run_id)
     for reason, run_ids in rows_by_reason.items():
-        yield Finding(f"rows {some(run_ids)}", f"fallback: {reason}", SLOWER, warning=True)
+        yield Finding(f"rows {joined_names(run_ids)}", f"fallback: {reason}", SLOWER, warning=True)
 
 
 def of_history(campaign: Campaign) -> Iterator[Finding]:
@@ -151,11 +151,11 @@ def of_settings(campaign: Campaign) -> Iterator[Finding]:
     The baseline is left out, since it is only a rehearsal.
     """
     rows_by_setting: dict[str, list[str]] = defaultdict(list)
-    for row in campaign.compared:
+    for row in campaign.compared_rows:
         for words in _settings(campaign, row):
             rows_by_setting[words].append(row.run_id)
     for words, run_ids in rows_by_setting.items():
-        where = "all rows" if len(run_ids) == len(campaign.compared) else f"rows {some(run_ids)}"
+        where = "all rows" if len(run_ids) == len(campaign.compared_rows) else f"rows {joined_names(run_ids)}"
         yield Finding(where, words, BENCHMARK, warning=True)
     yield from _tasks(campaign)
 
@@ -176,10 +176,10 @@ def _settings(campaign: Campaign, row: Row) -> Iterator[str]:
 def _tasks(campaign: Campaign) -> Iterator[Finding]:
     """Yields the suites of which a policy is evaluated on some tasks only."""
     tasks: dict[tuple[str, str], set[int]] = defaultdict(set)
-    for row in campaign.compared:
+    for row in campaign.compared_rows:
         tasks[row.policy_path, row.task_suite] |= set(campaign.task_ids(row))
     for (policy_path, suite), evaluated in tasks.items():
         if len(evaluated) < SUITE_TASKS[suite]:
-            numbers = some([str(task) for task in sorted(evaluated)], most=20)
+            numbers = joined_names([str(task) for task in sorted(evaluated)], most=20)
             what = f"{len(evaluated)} of the {SUITE_TASKS[suite]} tasks of {suite} are evaluated: {numbers}"
             yield Finding(policy_path, what, BENCHMARK, warning=True)

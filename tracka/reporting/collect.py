@@ -94,9 +94,9 @@ def collect_results(runs_root: Path) -> list[EvalRunResult]:
     return _results(layout, campaign.load(layout.root).enabled if layout.settings.is_file() else ())
 
 
-def campaign_results(spec: Campaign) -> list[EvalRunResult]:
+def campaign_results(campaign: Campaign) -> list[EvalRunResult]:
     """Returns the same results for a loaded campaign, so that a file edited in the meantime does not mix in."""
-    return _results(spec.layout, spec.enabled)
+    return _results(campaign.layout, campaign.enabled)
 
 
 def _results(layout: Layout, rows: Sequence[Row]) -> list[EvalRunResult]:
@@ -265,49 +265,49 @@ def wilson(successes: int, episodes: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def write_failures(spec: Campaign, reasons: dict[str, str], out_path: Path) -> None:
+def write_failures(campaign: Campaign, reasons: dict[str, str], out_path: Path) -> None:
     """Writes `failures.csv`: the enabled rows named in `reasons`, as in the matrix, each with its reason.
 
     Only the header is written where no row is named.
     """
-    files.write_text(out_path, _failures(spec, reasons))
+    files.write_text(out_path, _failures(campaign, reasons))
 
 
-def _failures(spec: Campaign, reasons: dict[str, str]) -> str:
-    with spec.layout.matrix.open(newline="", encoding="utf-8-sig") as file:
+def _failures(campaign: Campaign, reasons: dict[str, str]) -> str:
+    with campaign.layout.matrix.open(newline="", encoding="utf-8-sig") as file:
         asked = [record for record in csv.DictReader(file) if record["run_id"] in reasons]
     return _table([*matrix.COLUMNS, "reason"], (record | {"reason": reasons[record["run_id"]]} for record in asked))
 
 
-def failure_reasons(spec: Campaign, results: Sequence[EvalRunResult]) -> dict[str, str]:
+def failure_reasons(campaign: Campaign, results: Sequence[EvalRunResult]) -> dict[str, str]:
     """Returns run id -> why an enabled row is not accepted.
 
     A row that failed has the reason of its failure, a row that passed has `below_threshold` or `known_answer`.
     """
-    enabled = {row.run_id: row for row in spec.enabled}
+    enabled = {row.run_id: row for row in campaign.enabled}
     reasons: dict[str, str] = {}
     for result in results:
         if result.run_id not in enabled:
             continue
         if result.status != "pass":
             reasons[result.run_id] = result.reason or result.status
-        elif result.success_rate is None or result.success_rate < spec.threshold(enabled[result.run_id]):
+        elif result.success_rate is None or result.success_rate < campaign.threshold(enabled[result.run_id]):
             reasons[result.run_id] = "below_threshold"
-        elif answer.differences(spec, enabled[result.run_id]):
+        elif answer.differences(campaign, enabled[result.run_id]):
             reasons[result.run_id] = answer.REASON
     return reasons
 
 
-def baseline_tables(spec: Campaign) -> dict[str, str]:
+def baseline_tables(campaign: Campaign) -> dict[str, str]:
     """Returns the summaries of phase 3, file name -> text: only the baseline's line."""
-    results = [result for result in campaign_results(spec) if result.run_id == spec.baseline]
+    results = [result for result in campaign_results(campaign) if result.run_id == campaign.baseline]
     return {"baseline_summary.csv": csv_text(results), "baseline_summary.md": markdown(results)}
 
 
-def tables(spec: Campaign) -> dict[str, str]:
+def tables(campaign: Campaign) -> dict[str, str]:
     """Returns the summaries of phase 4, file name -> text."""
-    results = campaign_results(spec)
-    failures = _failures(spec, failure_reasons(spec, results))
+    results = campaign_results(campaign)
+    failures = _failures(campaign, failure_reasons(campaign, results))
     return {"all_runs.csv": csv_text(results), "all_runs.md": markdown(results), "failures.csv": failures}
 
 
@@ -340,7 +340,7 @@ def results_sha256(layout: Layout, rows: Iterable[Row]) -> str:
     )
 
 
-def write_tables(spec: Campaign, texts: dict[str, str]) -> None:
+def write_tables(campaign: Campaign, texts: dict[str, str]) -> None:
     """Writes the summaries `texts`, file name -> text, into the campaign's summary folder."""
     for name, text in texts.items():
-        files.write_text(spec.layout.summary / name, text)
+        files.write_text(campaign.layout.summary / name, text)

@@ -34,7 +34,7 @@ class Total:
 
 def totals(campaign: Campaign, results: Sequence[EvalRunResult]) -> list[Total]:
     """Returns a total for each policy and suite with episodes, in the order of their names."""
-    tasks = {row.run_id: campaign.task_ids(row) for row in campaign.compared}
+    tasks = {row.run_id: campaign.task_ids(row) for row in campaign.compared_rows}
     counted = [each for each in results if each.status == "pass" and each.run_id in tasks]
     ordered = sorted(counted, key=_policy_and_suite)
     return [_total(tasks, *key, list(group)) for key, group in groupby(ordered, _policy_and_suite)]
@@ -72,7 +72,7 @@ def _row(campaign: Campaign, row: Row, manifest: Manifest) -> dict[str, Any]:
         "comparable": manifest["comparable"],
         "suite": manifest["task_suite"],
         "steps": settings.get("episode_length", EPISODE_STEPS[manifest["task_suite"]]),
-        "size": feature.times(tuple(sides)),
+        "size": feature.shape_text(tuple(sides)),
         "n_action_steps": manifest["n_action_steps"],
         "threshold": _threshold(campaign, row),
         "flags": _words(settings.get("flags", {})),
@@ -89,7 +89,7 @@ def _threshold(campaign: Campaign, row: Row) -> str:
 
 
 def _words(values: Mapping[str, Any]) -> str:
-    return " ".join(shlex.quote(f"{key}={engine.word(value)}") for key, value in values.items())
+    return " ".join(shlex.quote(f"{key}={engine.flag_value(value)}") for key, value in values.items())
 
 
 def tasks(campaign: Campaign) -> dict[str, dict[int, str]]:

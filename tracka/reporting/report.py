@@ -53,7 +53,7 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
         "failures": collect.failure_reasons(campaign, found),
         "checkpoints": _checkpoints(ran),
         "threshold": verdict.threshold(campaign),
-        "all_judged": all(map(campaign.is_judged, campaign.compared)),
+        "all_judged": all(map(campaign.is_judged, campaign.compared_rows)),
         "totals": outline.totals(campaign, found),
         "rows": outline.rows(campaign, ran),
         "tasks": outline.tasks(campaign),

@@ -1,7 +1,7 @@
 """Puts the verdict on a campaign into words: accepted, or what keeps the campaign from being accepted."""
 
 from ..campaign.campaign import Campaign
-from ..core.errors import some
+from ..core.errors import joined_names
 from ..runs import run
 
 NO_THRESHOLD = "complete, no threshold set"
@@ -18,23 +18,23 @@ def words(campaign: Campaign, accepted: bool) -> str:
     if not accepted:
         return "not accepted"
     unjudged = _unjudged(campaign)
-    if len(unjudged) == len(campaign.compared):
+    if len(unjudged) == len(campaign.compared_rows):
         return NO_THRESHOLD
-    return f"accepted, no threshold set for {some(unjudged)}" if unjudged else "accepted"
+    return f"accepted, no threshold set for {joined_names(unjudged)}" if unjudged else "accepted"
 
 
 def threshold(campaign: Campaign) -> str:
     """Returns what the rows have to reach, in words."""
-    rates = sorted({campaign.threshold(row) for row in campaign.compared if campaign.threshold(row) > 0})
+    rates = sorted({campaign.threshold(row) for row in campaign.compared_rows if campaign.threshold(row) > 0})
     parts = [f"a success rate of at least {' or '.join(f'{100 * rate:g}%' for rate in rates)}"] if rates else []
     parts += ["known answers, to the episode"] if campaign.known_answers else []
     unjudged = _unjudged(campaign)
     if not parts:
         return "No threshold is set: the campaign says what the policy reaches, not whether that is enough."
-    rest = f" No threshold is set for {some(unjudged)}." if unjudged else ""
+    rest = f" No threshold is set for {joined_names(unjudged)}." if unjudged else ""
     return f"Each row has to reach {', or '.join(parts)}.{rest}"
 
 
 def _unjudged(campaign: Campaign) -> list[str]:
     """Returns the run ids of the compared rows for which nothing says what they have to reach."""
-    return [row.run_id for row in campaign.compared if not campaign.is_judged(row)]
+    return [row.run_id for row in campaign.compared_rows if not campaign.is_judged(row)]

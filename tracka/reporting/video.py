@@ -22,10 +22,10 @@ def frame_count(path: Path) -> int:
 
     The number is 0 where the file is missing or broken from its beginning.
     """
-    return look(path).frames
+    return decode(path).frames
 
 
-def look(path: Path) -> Video:
+def decode(path: Path) -> Video:
     """Returns what can be decoded from the first video stream of `path`.
 
     A file that is missing or broken from its beginning gives an empty Video.

@@ -24,8 +24,8 @@ def differences(campaign: Campaign, row: Row) -> list[Finding]:
     folder = campaign.layout.run(row.run_id)
     counts = {task: len(episodes) for task, episodes in known.items()}
     told = (
-        (folder.episodes, "episodes", _succeeded(folder.episodes, list(known)), dict(known)),
-        (folder.result, "successes", _counted(folder.result), counts),
+        (folder.episodes, "episodes", _successful_episodes(folder.episodes, list(known)), dict(known)),
+        (folder.result, "successes", _success_counts(folder.result), counts),
     )
     return [
         Finding(str(path), f"task {task}: {what} {said.get(task)}, and {wanted[task]} by the known answer", REMEDY)
@@ -35,7 +35,7 @@ def differences(campaign: Campaign, row: Row) -> list[Finding]:
     ]
 
 
-def _succeeded(path: Path, tasks: list[int]) -> dict[int, tuple[int, ...]]:
+def _successful_episodes(path: Path, tasks: list[int]) -> dict[int, tuple[int, ...]]:
     """Returns the successful episodes of each task by episodes.jsonl; an empty dict if that file cannot be read."""
     try:
         records = [json.loads(line) for line in files.read_text(path).splitlines()]
@@ -45,7 +45,7 @@ def _succeeded(path: Path, tasks: list[int]) -> dict[int, tuple[int, ...]]:
     return {task: tuple(episode for of, episode in wins if of == task) for task in tasks}
 
 
-def _counted(path: Path) -> dict[int, int]:
+def _success_counts(path: Path) -> dict[int, int]:
     """Returns the number of successes of each task by result.json; an empty dict if that file cannot be read."""
     per_task = schema.read_or_empty("result", path).get("per_task", [])
     return {task["task_id"]: task["successes"] for task in per_task}

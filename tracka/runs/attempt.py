@@ -34,7 +34,7 @@ def run(plan: Plan, device: Device) -> Result:
     folder = layout.run(run_id).attempt(number)
     environ = plan.environ(device)
     manifest = plan.manifest(folder, device, environ, number)
-    told = _standing_by(plan, device, manifest["command"], environ)
+    told = _warm_worker_variables(plan, device, manifest["command"], environ)
     files.make_folder(folder.path.parent)
     folder.path.mkdir(mode=0o700)  # fails if the folder exists, so each attempt is made once
     files.write_json(folder.manifest, manifest)
@@ -46,11 +46,11 @@ def run(plan: Plan, device: Device) -> Result:
     marks = leftover.marks(layout.run(run_id).path, device.lock_file)
     result = _execute(plan, folder, manifest, environ | marks | told, device)
     if result["status"] != "pass" and told:
-        standby.end(Path(told[standby.SOCKET]))
+        standby.end_worker(Path(told[standby.SOCKET]))
     return close(layout, folder, result)
 
 
-def _standing_by(plan: Plan, device: Device, command: list[str], environ: dict[str, str]) -> dict[str, str]:
+def _warm_worker_variables(plan: Plan, device: Device, command: list[str], environ: dict[str, str]) -> dict[str, str]:
     """Returns the variables that tell the resident engine's program which warm worker process plays the row.
 
     Returns none for lerobot-eval, and where the campaign turns warm worker processes off or none can be had. A row with
@@ -61,7 +61,7 @@ def _standing_by(plan: Plan, device: Device, command: list[str], environ: dict[s
     environ = {name: value for name, value in environ.items() if name != lease.WORKER}
     wanted = standby.key(command, environ, plan.load_key, plan.played_batch)
     name = device.uuid or f"cpu-{lease.worker_number()}"
-    return standby.ready(name, wanted, plan.campaign.layout.root, environ, device.lock_file)
+    return standby.ensure_worker(name, wanted, plan.campaign.layout.root, environ, device.lock_file)
 
 
 def _execute(plan: Plan, folder: RunFolder, manifest: Manifest, environ: dict[str, str], device: Device) -> Result:
@@ -74,7 +74,7 @@ def _execute(plan: Plan, folder: RunFolder, manifest: Manifest, environ: dict[st
             stdout=folder.stdout,
             stderr=folder.stderr,
             bounds=plan.bounds,
-            secrets=secret.known(os.environ | environ),
+            secrets=secret.secret_values(os.environ | environ),
             watched=failure.WATCHED,
             lease=device.lock,
             journal=device.journal,
@@ -94,7 +94,7 @@ def _judge(plan: Plan, folder: RunFolder, manifest: Manifest, ended: Exit) -> Re
     logs = (folder.stdout, folder.stderr)
     metrics = engine.read_metrics(folder.output, logs)
     device = gpu.torch_name(manifest["gpu_id"])
-    failed = failure.diagnose(ended, metrics, plan.row.task_suite, plan.expected, logs, device)
+    failed = failure.diagnose(ended, metrics, plan.row.task_suite, plan.expected_episodes, logs, device)
     records = engine.episode_records(metrics, plan.batch_size, plan.row.n_episodes, plan.row.seed)
     files.write_text(folder.episodes, "".join(json.dumps(record) + "\n" for record in records))
     layout = plan.campaign.layout
@@ -128,12 +128,12 @@ def _result(
         "exit_code": code,
         "end_time_utc": files.utc_now(),
         "duration_sec": round(seconds, 3),
-        **engine.reported(found),
+        **engine.reported_results(found),
         "video_path": layout.relative(folder.output / "videos") if videos else None,
         "video_paths": [layout.relative(video) for video in videos],
         "stdout_log": layout.relative(top.stdout),
         "stderr_log": layout.relative(top.stderr),
-        "files": judgement.recorded(folder),
+        "files": judgement.file_hashes(folder),
     }
 
 

@@ -17,7 +17,7 @@ from .dealer import Job
 
 def gpus(rows: Iterable[Row]) -> int:
     """Returns how many GPUs the dealer has; 0, without looking for GPUs, where no row asks for one."""
-    return len(gpu.inventory()) if any(row.gpu_id != CPU for row in rows) else 0
+    return len(gpu.visible_gpus()) if any(row.gpu_id != CPU for row in rows) else 0
 
 
 def jobs(campaign: Campaign, rows: Mapping[int, Row], resume: bool) -> list[Job]:

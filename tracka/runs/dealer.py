@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ..campaign.matrix import AUTO, CPU
 
-Scales = Callable[[int], tuple[float, bool, int]]  # gpu_id -> its pile's length, then what decides between equals
+Priority = Callable[[int], tuple[float, bool, int]]  # gpu_id -> its pile's length, then what decides between equals
 
 
 @dataclass(frozen=True)
@@ -34,63 +34,63 @@ class Dealer:
 
     def __init__(self, gpus: int) -> None:
         self.gpus = gpus
-        self.piles: dict[int, list[Job]] = {}  # gpu_id -> waiting jobs, the longest last
-        self.held: dict[int, int] = {}  # busy worker -> the GPU that its job is expected to hold, or CPU
+        self.queues: dict[int, list[Job]] = {}  # gpu_id -> waiting jobs, the longest last
+        self.gpu_of_worker: dict[int, int] = {}  # busy worker -> the GPU that its job is expected to hold, or CPU
 
     def add(self, jobs: Iterable[Job]) -> None:
         """Adds jobs to those that wait."""
         for job in jobs:
             # A row whose GPU is missing fails at once, so it takes a worker but no GPU.
             there = job.gpu_id < self.gpus and self.gpus > 0
-            self.piles.setdefault(job.gpu_id if there else CPU, []).append(job)
-        for pile in self.piles.values():
-            pile.sort(key=lambda job: (job.cost, -job.index))
+            self.queues.setdefault(job.gpu_id if there else CPU, []).append(job)
+        for queue in self.queues.values():
+            queue.sort(key=lambda job: (job.cost, -job.index))
 
-    def deal(self, workers: Collection[int]) -> dict[int, Job]:
+    def assign(self, workers: Collection[int]) -> dict[int, Job]:
         """Deals a job to each of `workers` that is free, and returns worker -> job.
 
         A worker that gets no job has to wait until a job ends.
         """
-        dealt: dict[int, Job] = {}
+        assigned: dict[int, Job] = {}
         homes = {worker % self.gpus for worker in workers} if self.gpus else set()
         for reserved in (homes, set[int]()):  # the second pass is for workers that would idle
-            for worker in sorted(set(workers) - self.held.keys()):
+            for worker in sorted(set(workers) - self.gpu_of_worker.keys()):
                 first = self._first_free(worker)
-                allowed = [pile for pile in self.piles if self._may(pile, first, reserved)]
+                allowed = [queue for queue in self.queues if self._is_eligible(queue, first, reserved)]
                 if allowed:
-                    weigh = self._scales(first, crowded=len(workers) > self.gpus)
-                    dealt[worker] = self._take(worker, max(allowed, key=weigh), first)
-        return dealt
+                    priority = self._priority(first, gpus_are_scarce=len(workers) > self.gpus)
+                    assigned[worker] = self._take(worker, max(allowed, key=priority), first)
+        return assigned
 
     def done(self, worker: int) -> None:
         """Frees what the worker held, once its job or the worker itself has ended."""
-        self.held.pop(worker, None)
+        self.gpu_of_worker.pop(worker, None)
 
-    def _take(self, worker: int, pile: int, first: int) -> Job:
-        job = self.piles[pile].pop()
-        if not self.piles[pile]:
-            del self.piles[pile]
-        self.held[worker] = first if pile == AUTO else pile
+    def _take(self, worker: int, queue: int, first: int) -> Job:
+        job = self.queues[queue].pop()
+        if not self.queues[queue]:
+            del self.queues[queue]
+        self.gpu_of_worker[worker] = first if queue == AUTO else queue
         return job
 
     def _first_free(self, worker: int) -> int:
         """Returns the GPU that an auto row of this worker would get; CPU if all GPUs are held."""
         order = ((worker + offset) % self.gpus for offset in range(self.gpus))
-        return next((gpu for gpu in order if gpu not in self.held.values()), CPU)
+        return next((gpu for gpu in order if gpu not in self.gpu_of_worker.values()), CPU)
 
-    def _may(self, pile: int, first: int, reserved: Collection[int]) -> bool:
-        if pile == CPU:
+    def _is_eligible(self, queue: int, first: int, reserved: Collection[int]) -> bool:
+        if queue == CPU:
             return True
-        if pile == AUTO:
+        if queue == AUTO:
             return first != CPU
-        return pile not in self.held.values() and (pile == first or pile not in reserved)
+        return queue not in self.gpu_of_worker.values() and (queue == first or queue not in reserved)
 
-    def _scales(self, first: int, crowded: bool) -> Scales:
-        loads = {pile: sum(job.cost for job in jobs) for pile, jobs in self.piles.items()}
-        weights = {pile: loads[pile] if pile >= 0 else jobs[-1].cost for pile, jobs in self.piles.items()}
+    def _priority(self, first: int, gpus_are_scarce: bool) -> Priority:
+        loads = {queue: sum(job.cost for job in jobs) for queue, jobs in self.queues.items()}
+        weights = {queue: loads[queue] if queue >= 0 else jobs[-1].cost for queue, jobs in self.queues.items()}
         # With more workers than GPUs, GPUs are what is short: all rows that need one are a chain on all GPUs together.
-        if crowded and AUTO in weights:
-            weights[AUTO] = max(weights[AUTO], sum(load for pile, load in loads.items() if pile != CPU) / self.gpus)
+        if gpus_are_scarce and AUTO in weights:
+            weights[AUTO] = max(weights[AUTO], sum(load for queue, load in loads.items() if queue != CPU) / self.gpus)
         if first in weights and first != CPU:
             weights[first] = max(weights[first], weights.get(AUTO, 0.0))
-        return lambda pile: (weights[pile], pile == first, -self.piles[pile][-1].index)
+        return lambda queue: (weights[queue], queue == first, -self.queues[queue][-1].index)

@@ -45,7 +45,7 @@ def seconds(campaign: Campaign, engine: str) -> float:
     """
     pace = PACES[engine]
     busy = [0.0] * max(campaign.expected_gpus, 1)
-    for time in sorted((_row(campaign, row, pace) for row in campaign.compared), reverse=True):
+    for time in sorted((_row(campaign, row, pace) for row in campaign.compared_rows), reverse=True):
         heapq.heapreplace(busy, busy[0] + time)
     return GATES + pace.once + _row(campaign, campaign.row(campaign.baseline), pace) + max(busy)
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 from ..campaign.layout import RunFolder
 from ..core import files, schema
 from ..core.artifacts import IdentityParts
-from ..core.errors import short
+from ..core.errors import shortened
 
 VERSION = 3  # of the row hash; this version introduced identity.json
 NAME = "identity.json"
@@ -79,4 +79,4 @@ def change(attempt: RunFolder, today: IdentityParts) -> tuple[str, str]:
 
 def shown(value: str) -> str:
     """Returns a value of an identity as a message shows it: a hash by its first 12 digits, a long text shortened."""
-    return value[:12] if len(value) == 64 and value.isalnum() else short(value)
+    return value[:12] if len(value) == 64 and value.isalnum() else shortened(value)

@@ -24,15 +24,15 @@ SLACK_SECS = 2.0  # times are written in whole seconds
 OWN = ("run_manifest.json", "result.json")  # these two record what is true of the other files
 
 
-def recorded(folder: RunFolder) -> dict[str, str]:
+def file_hashes(folder: RunFolder) -> dict[str, str]:
     """Returns the sha256 of each file that an attempt left except those in OWN, by its path in the attempt's folder."""
     paths = {str(path.relative_to(folder.path)): path for path in files.walk_files(folder.path)}
     return {name: files.sha256_file(path) for name, path in paths.items() if name not in OWN}
 
 
-def changed(folder: RunFolder, result: Result) -> Iterator[Finding]:
+def changed_files(folder: RunFolder, result: Result) -> Iterator[Finding]:
     """Yields a finding for each file of an attempt that is not as it was when the attempt's result was written."""
-    there = recorded(folder)
+    there = file_hashes(folder)
     for name in sorted({**result["files"], **there}):
         before, now = result["files"].get(name), there.get(name)
         if before != now:
@@ -40,7 +40,7 @@ def changed(folder: RunFolder, result: Result) -> Iterator[Finding]:
             yield Finding(str(folder.path / name), f"{what} since the attempt ended", AGAIN)
 
 
-def diagnosed(attempt: RunFolder, manifest: Manifest, result: Result, metrics: Metrics) -> Iterator[Finding]:
+def failure_signs(attempt: RunFolder, manifest: Manifest, result: Result, metrics: Metrics) -> Iterator[Finding]:
     """Yields a finding if the attempt's logs and metrics are those of a failure.
 
     The attempt's manifest says which episodes to expect.
@@ -56,7 +56,7 @@ def diagnosed(attempt: RunFolder, manifest: Manifest, result: Result, metrics: M
         yield Finding(str(attempt.path), what, AGAIN)
 
 
-def untimely(path: Path, manifest: Manifest, result: Result, marker: RowMarker | None) -> Iterator[Finding]:
+def impossible_times(path: Path, manifest: Manifest, result: Result, marker: RowMarker | None) -> Iterator[Finding]:
     """Yields a finding for each impossible time of a run.
 
     These are an end before the start or in the future, a duration that is longer than the time between start and end,
@@ -79,7 +79,7 @@ def _seconds(utc: str) -> float:
     return datetime.fromisoformat(utc).timestamp()
 
 
-def pretended(campaign: Campaign, path: Path, manifest: Manifest) -> Iterator[Finding]:
+def pretended_gpus(campaign: Campaign, path: Path, manifest: Manifest) -> Iterator[Finding]:
     """Yields a finding if a run of lerobot-eval itself had a pretended GPU.
 
     Only tests pretend GPUs, for programs that stand in for lerobot-eval.

@@ -20,10 +20,10 @@ from ..core.artifacts import Certificate, Compared, Unjudged
 from ..core.errors import UsageError
 from ..core.files import Json
 from ..engines import comparison, proof
-from ..engines.comparison import Comparison, Played
+from ..engines.comparison import Comparison, PlayedEpisodes
 from ..execution import lease, leftover
 from . import run
-from .plan import Host, Plan, asked_of_policy
+from .plan import Host, Plan, policy_request
 from .recording import AGAIN, REFERENCE, RESIDENT, Recordings
 
 TASKS = 2  # tasks to play of a row with several, whose observation requests may share a call of the policy
@@ -31,19 +31,19 @@ WIDE = 8  # episodes to play if lerobot-eval does not repeat itself: outcomes of
 NOTHING = Comparison(0, 0, 0, 0, (0, 0), 0.0, ())
 
 
-def subjects(campaign: Campaign) -> list[Row]:
+def rows_to_prove(campaign: Campaign) -> list[Row]:
     """Returns the rows to play, shortened: one for each checkpoint and way to ask its policy; none for lerobot-eval."""
     first: dict[bytes, Row] = {}
     for row in _candidates(campaign):
-        first.setdefault(_way(campaign, row), row)
+        first.setdefault(_request_key(campaign, row), row)
     return [_short(row) for row in first.values()]
 
 
-def subject(campaign: Campaign, row: Row) -> Row | None:
-    """Returns the one of `subjects` whose parity certificate holds for `row` too; None for lerobot-eval."""
-    way = _way(campaign, row)
+def proving_row(campaign: Campaign, row: Row) -> Row | None:
+    """Returns the one of `rows_to_prove` whose parity certificate holds for `row` too; None for lerobot-eval."""
+    way = _request_key(campaign, row)
     # Stops at the first match, since this function is called for every row of what may be thousands.
-    return next((_short(each) for each in _candidates(campaign) if _way(campaign, each) == way), None)
+    return next((_short(each) for each in _candidates(campaign) if _request_key(campaign, each) == way), None)
 
 
 def _candidates(campaign: Campaign) -> list[Row]:
@@ -51,10 +51,10 @@ def _candidates(campaign: Campaign) -> list[Row]:
     return sorted(campaign.enabled, key=lambda row: row.run_id != campaign.baseline) if campaign.is_resident else []
 
 
-def _way(campaign: Campaign, row: Row) -> bytes:
+def _request_key(campaign: Campaign, row: Row) -> bytes:
     """Returns a key that is equal for rows that ask the same checkpoint in the same way."""
     batch = min(row.batch_size, row.n_episodes)
-    return files.canonical([row.policy_path, batch, asked_of_policy(campaign, row)])
+    return files.canonical([row.policy_path, batch, policy_request(campaign, row)])
 
 
 def _short(row: Row) -> Row:
@@ -72,10 +72,10 @@ def prove(campaign: Campaign, row: Row, host: Host) -> Certificate:
     """
     place.require(campaign.layout)
     plan = _plan(campaign, row, host)
-    path, kept = proof.path(campaign.layout, plan.proof_key), proof.kept(plan.proof_key)
-    if _holds(path, plan.proof_key):
+    path, kept = proof.certificate_path(campaign.layout, plan.proof_key), proof.user_certificate_path(plan.proof_key)
+    if _is_proven(path, plan.proof_key):
         return cast(Certificate, proof.read(path, plan.proof_key))
-    if _holds(kept, plan.proof_key):
+    if _is_proven(kept, plan.proof_key):
         return _copy(kept, path)
     leftover.end(leftover.ROW, str(path.parent))  # orphan processes of a killed session's parity run
     with lease.hold(row.gpu_id, lease.worker_number()) as device:
@@ -91,9 +91,9 @@ def _certificate(recordings: Recordings) -> Certificate:
     """Plays until the engine is proven or refused, and returns the parity certificate."""
     recordings.reference()
     recordings.resident()
-    if not recordings.compared(RESIDENT).exact:
+    if not recordings.compare_with_reference(RESIDENT).exact:
         recordings.reference(AGAIN)
-        if not recordings.compared(AGAIN).exact and (wider := _wide(recordings.plan)):
+        if not recordings.compare_with_reference(AGAIN).exact and (wider := _wide(recordings.plan)):
             recordings.plan = wider
             recordings.reference()
             recordings.resident()
@@ -101,7 +101,7 @@ def _certificate(recordings: Recordings) -> Certificate:
     timings = files.read_or_empty(recordings.folder / RESIDENT / "timings.json")
     return certificate(
         recordings.plan,
-        _judged(recordings.played, recordings.plan.chunk),
+        _judgement(recordings.played, recordings.plan.chunk),
         timings,
         {name: recordings.seconds(name) for name in recordings.played},
         recordings.files(),
@@ -115,9 +115,9 @@ def _wide(plan: Plan) -> Plan | None:
     return replace(plan, row=row, batch_size=plan.played_batch) if row != plan.row else None
 
 
-def _holds(path: Path, key: str) -> bool:
+def _is_proven(path: Path, key: str) -> bool:
     """Returns whether the certificate in `path` proves the engine for `key` and agrees with its records."""
-    return bool(proof.read(path, key).get("proven")) and not list(doubts(path))
+    return bool(proof.read(path, key).get("proven")) and not list(contradictions(path))
 
 
 def _copy(source: Path, target: Path) -> Certificate:
@@ -130,7 +130,7 @@ def _copy(source: Path, target: Path) -> Certificate:
     return certificate
 
 
-def doubts(path: Path) -> Iterator[str]:
+def contradictions(path: Path) -> Iterator[str]:
     """Yields how the records beside a certificate contradict it: missing or changed files, or other numbers."""
     certificate, folder = schema.read("parity", path), path.parent
     missing = [name for name in certificate["files"] if not (folder / name).is_file()]
@@ -141,18 +141,18 @@ def doubts(path: Path) -> Iterator[str]:
     if certificate["files"] and not missing:
         names = {Path(name).parts[0] for name in certificate["files"]}  # an earlier refusal may have left other plays
         played = {name: comparison.read(folder / name) for name in names}
-        again: Mapping[str, Any] = _judged(played, certificate["chunk"])
+        again: Mapping[str, Any] = _judgement(played, certificate["chunk"])
         yield from (f"its {key} is not what its records say" for key in again if again[key] != certificate.get(key))
 
 
-def _judged(played: Mapping[str, Played], chunk: int) -> Compared:
+def _judgement(played: Mapping[str, PlayedEpisodes], chunk: int) -> Compared:
     """Returns the part of a certificate that its records decide."""
     found = comparison.compare(played[REFERENCE], played[RESIDENT], chunk)
     again = comparison.compare(played[REFERENCE], played[AGAIN], chunk) if AGAIN in played else None
     return {
-        "compared": proof.numbers(found),
-        "repeated": None if again is None else proof.numbers(again),
-        "differing": [str(difference) for difference in found.differing],
+        "compared": proof.comparison_counts(found),
+        "repeated": None if again is None else proof.comparison_counts(again),
+        "differing": [str(difference) for difference in found.first_differences],
     }
 
 
@@ -169,10 +169,10 @@ def prove_or_note(campaign: Campaign, row: Row, host: Host) -> Certificate:
         if row.policy_path == campaign.row(campaign.baseline).policy_path:
             raise
         plan = _plan(campaign, row, host)
-        nothing = proof.numbers(NOTHING)
+        nothing = proof.comparison_counts(NOTHING)
         judged: Compared = {"compared": nothing, "repeated": None, "differing": []}
         found = certificate(plan, judged, {}, {}, {}) | {"evidence": error.findings[0].what}
-        files.write_json(proof.path(campaign.layout, plan.proof_key), found)
+        files.write_json(proof.certificate_path(campaign.layout, plan.proof_key), found)
         return found
 
 
@@ -207,4 +207,4 @@ def certificate(
         "resident_secs": round(seconds.get(RESIDENT, 0.0), 3),
         "files": dict(recorded),
     }
-    return {**found, **proof.verdict(found)}
+    return {**found, **proof.judgement(found)}

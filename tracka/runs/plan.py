@@ -59,7 +59,7 @@ class Host:
     fingerprint: str | None = None  # of the host, from preflight's env_snapshot.json
     refused: Mapping[str, Refusal] = field(default_factory=dict)  # policy_path -> why preflight refuses it
 
-    def invalid(self, suite: str, task_ids: Sequence[int]) -> str | None:
+    def simulator_mismatch(self, suite: str, task_ids: Sequence[int]) -> str | None:
         """Returns the simulator mismatch of a row of these tasks; None if there is none."""
         tasks = self.invalid_tasks.get(suite, {})
         return "; ".join(f"task {task}: {tasks[str(task)]}" for task in task_ids if str(task) in tasks) or None
@@ -76,7 +76,8 @@ class Plan:
     batch_size: int
     retry_index: int = 0
     timeout_secs: int = 10800
-    loaded: Mapping[str, str] = field(default_factory=dict)  # what the policy loads by name -> hash of its content
+    # what the policy loads by name -> hash of its content
+    dependency_hashes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> EvalSettings:
@@ -87,7 +88,7 @@ class Plan:
         return self.campaign.task_ids(self.row)
 
     @property
-    def expected(self) -> dict[int, int]:
+    def expected_episodes(self) -> dict[int, int]:
         """Returns LIBERO task -> number of episodes that it must bring."""
         return dict.fromkeys(self.task_ids, self.row.n_episodes)
 
@@ -107,9 +108,9 @@ class Plan:
         return self.batch_size == self.row.batch_size
 
     @property
-    def invalid(self) -> str | None:
+    def simulator_mismatch(self) -> str | None:
         """Returns the simulator mismatch of the row; None if there is none."""
-        return self.host.invalid(self.row.task_suite, self.task_ids)
+        return self.host.simulator_mismatch(self.row.task_suite, self.task_ids)
 
     @cached_property
     def row_hash(self) -> str:
@@ -132,7 +133,7 @@ class Plan:
             "settings": self._settings(),
             "engine": {"name": self.campaign.engine, **self._resident()},
             "checkpoint": self.checkpoint.tree_sha256,
-            "simulator": {"backend": self.host.backend, "invalid": self.invalid is not None},
+            "simulator": {"backend": self.host.backend, "invalid": self.simulator_mismatch is not None},
             **self._software(),
         }
 
@@ -141,23 +142,23 @@ class Plan:
         if not self.campaign.is_resident:
             return {}
         chosen = {key: value for key, value in self.campaign.resident.items() if key in DECIDING}
-        return {"code": proof.code(), "settings": chosen}
+        return {"code": proof.code_hash(), "settings": chosen}
 
     def _software(self) -> SoftwareParts:
         """Returns the software that plays episodes on this host, and what the policy loads beside its checkpoint."""
         return {
-            "loaded": dict(self.loaded),
+            "loaded": dict(self.dependency_hashes),
             "program": self._program(),
             "python": platform.python_version(),
             "packages": software.packages(self.campaign.layout.root).versions,
             "code": codebase.hashes(self.campaign.layout.root),
-            "environment": environment.deciding(),
+            "environment": environment.outcome_variables(),
         }
 
     @property
     def proof_key(self) -> str:
         """Returns the key of this plan's parity certificate: this checkpoint, asked in this way, on this host."""
-        return proof.key(self._proven())
+        return proof.key(self._certificate_parts())
 
     @property
     def load_key(self) -> str:
@@ -173,25 +174,25 @@ class Plan:
         settings = campaigns.effective(self.settings)
         counts = {"task_ids": list(self.task_ids), "n_episodes": self.row.n_episodes, "seed": self.row.seed}
         length = settings.get("episode_length")
-        recorder = {"episode_length": length, "recorder": proof.code(proof.RECORDER)}
-        return files.sha256(files.canonical(self._proven() | counts | recorder))
+        recorder = {"episode_length": length, "recorder": proof.code_hash(proof.RECORDER)}
+        return files.sha256(files.canonical(self._certificate_parts() | counts | recorder))
 
-    def _proven(self) -> Json:
+    def _certificate_parts(self) -> Json:
         """Returns all that a parity certificate of this plan holds for, apart from the engine's code."""
         return {
             "checkpoint": self.checkpoint.tree_sha256,
             "host": self.host.fingerprint,
             "backend": self.host.backend,
-            **asked_of_policy(self.campaign, self.row),
+            **policy_request(self.campaign, self.row),
             "batch_size": self.played_batch,
             "resident": {key: value for key, value in self.campaign.resident.items() if key in DECIDING},
             **self._software(),
         }
 
     @property
-    def unproven(self) -> str | None:
+    def unproven_reason(self) -> str | None:
         """Returns why the engine is not proven to play lerobot-eval's episodes; None if proven, or for lerobot-eval."""
-        return proof.unproven(self.campaign.layout, self.proof_key) if self.campaign.is_resident else None
+        return proof.unproven_reason(self.campaign.layout, self.proof_key) if self.campaign.is_resident else None
 
     def _settings(self) -> Json:
         """Returns the settings that decide outcomes. The timeout is none of them."""
@@ -239,7 +240,7 @@ class Plan:
             output=folder.output.relative_to(root),
         )
         engine.check_flags(argv, self.host.capabilities)
-        more = [f"--resident.{key}={engine.word(value)}" for key, value in sorted(self.campaign.resident.items())]
+        more = [f"--resident.{key}={engine.flag_value(value)}" for key, value in sorted(self.campaign.resident.items())]
         return [*self.host.render_prefix, *argv, *(more if resident else ())]
 
     def manifest(
@@ -258,7 +259,7 @@ class Plan:
             "retry_index": self.retry_index,
             "dry_run": dry_run,
             "cwd": str(self.campaign.layout.root),
-            "env": environment.shown(environ),
+            "env": environment.manifest_environment(environ),
             "start_time_utc": files.utc_now(),
             "policy_path": row.policy_path,
             "task_suite": row.task_suite,
@@ -267,7 +268,7 @@ class Plan:
             "batch_size_requested": row.batch_size,
             "comparable": self.comparable,
             "n_episodes": row.n_episodes,
-            "expected_episodes": sum(self.expected.values()),
+            "expected_episodes": sum(self.expected_episodes.values()),
             "gpu_id": device.gpu_id,
             "gpu_uuid": device.uuid,
             "gpu_others": [each.record() for each in device.others],
@@ -279,8 +280,8 @@ class Plan:
             "n_action_steps": self._action_steps(),
             "row_hash": self.row_hash,
             "outcome": None,
-            "invalid": self.invalid,
-            "unproven": self.unproven,
+            "invalid": self.simulator_mismatch,
+            "unproven": self.unproven_reason,
             "threshold": self.campaign.threshold(row),
             **self.record(folder, device.gpu_id),
         }
@@ -318,7 +319,7 @@ class Plan:
         }
 
 
-def asked_of_policy(campaign: Campaign, row: Row) -> Json:
+def policy_request(campaign: Campaign, row: Row) -> Json:
     """Returns how a row asks its policy, whatever its tasks of the suite and its episode length.
 
     A parity certificate of one row holds for another row that asks in the same way. A row of several tasks asks in

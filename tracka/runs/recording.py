@@ -14,7 +14,7 @@ from ..campaign.layout import RunFolder
 from ..core import digest, files, secret
 from ..core.errors import Finding, UsageError
 from ..engines import comparison, failure
-from ..engines.comparison import Comparison, Played
+from ..engines.comparison import Comparison, PlayedEpisodes
 from ..execution import leftover, process
 from ..execution.gpu import Device
 from .plan import Plan
@@ -35,9 +35,9 @@ class Recordings:
     plan: Plan
     device: Device
     folder: Path
-    played: dict[str, Played] = field(default_factory=dict)
+    played: dict[str, PlayedEpisodes] = field(default_factory=dict)
 
-    def reference(self, name: str = REFERENCE) -> Played:
+    def reference(self, name: str = REFERENCE) -> PlayedEpisodes:
         """Returns lerobot-eval's episodes, from the user's cache if they are recorded there, else played now.
 
         `name` tells lerobot-eval's two runs apart. Raises UsageError where lerobot-eval fails.
@@ -51,16 +51,16 @@ class Recordings:
                 keep(self.folder / name, kept)
         return self._take(name)
 
-    def resident(self) -> Played:
+    def resident(self) -> PlayedEpisodes:
         """Plays and returns the resident engine's episodes. Raises UsageError where the engine fails."""
         self._play("resident", RESIDENT)
         return self._take(RESIDENT)
 
-    def _take(self, name: str) -> Played:
+    def _take(self, name: str) -> PlayedEpisodes:
         self.played[name] = comparison.read(self.folder / name)
         return self.played[name]
 
-    def compared(self, name: str) -> Comparison:
+    def compare_with_reference(self, name: str) -> Comparison:
         """Returns the comparison of the play `name` with lerobot-eval's first run."""
         return comparison.compare(self.played[REFERENCE], self.played[name], self.plan.chunk)
 
@@ -85,7 +85,7 @@ class Recordings:
             stdout=target.stdout,
             stderr=target.stderr,
             bounds=self.plan.bounds,
-            secrets=secret.known(environ),
+            secrets=secret.secret_values(environ),
             lease=self.device.lock,
             journal=self.device.journal,
             label=f"parity-{self.plan.row.run_id}",
@@ -99,8 +99,8 @@ class Recordings:
 
     def _command(self, engine: str, target: RunFolder) -> list[str]:
         told = dict(self.plan.campaign.resident)
-        spec = replace(self.plan.campaign, engine=engine, resident=told | IN_THE_GATE)
-        command = replace(self.plan, campaign=spec).command(target, self.device.torch_name)
+        campaign = replace(self.plan.campaign, engine=engine, resident=told | IN_THE_GATE)
+        command = replace(self.plan, campaign=campaign).command(target, self.device.torch_name)
         if engine == "resident":
             return command
         words = [word for word in command if word.startswith("--")]

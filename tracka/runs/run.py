@@ -22,7 +22,7 @@ from ..checkpoints import checkpoint, dependency, need, normalizer, trust, weigh
 from ..checkpoints.checkpoint import Checkpoint
 from ..core import files, memo, schema
 from ..core.artifacts import Manifest, Result
-from ..core.errors import Busy, ChangedRun, Finding, RunExists, TrackaError, UsageError, collected
+from ..core.errors import Busy, ChangedRun, Finding, RunExists, TrackaError, UsageError, collect_findings
 from ..core.files import Json
 from ..core.reports import Capabilities
 from ..engines import discover, failure
@@ -62,11 +62,11 @@ def host_of(layout: Layout, backend: str, capabilities: Capabilities, report: Ma
         tuple(report.get("render_prefix", ())),
         report.get("invalid_tasks", {}),
         _fingerprint(layout),
-        refusals(report),
+        preflight_refusals(report),
     )
 
 
-def refusals(report: Mapping[str, Any]) -> dict[str, Refusal]:
+def preflight_refusals(report: Mapping[str, Any]) -> dict[str, Refusal]:
     """Returns the policy_path of each checkpoint that preflight's report refuses -> why; empty for an empty report."""
     trees = {item["name"]: item["sha256"] for item in report.get("resources", ()) if item["kind"] == "policy"}
     failed: dict[str, list[str]] = {}
@@ -92,7 +92,7 @@ def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
     settings = campaign.settings(row)
     point = _checkpoint(campaign, row.policy_path, [settings])
     normalizer.require(point.folder, settings, campaign.trusted)
-    return _first_attempt(campaign, row, host, point, need.contents(point, campaign, settings))
+    return _first_attempt(campaign, row, host, point, need.content_hashes(point, campaign, settings))
 
 
 def _require_own_program(campaign: Campaign, host: Host) -> None:
@@ -104,14 +104,14 @@ def _require_own_program(campaign: Campaign, host: Host) -> None:
         raise UsageError(Finding(f"{campaign.layout.capabilities}, key executable", what, remedy))
 
 
-def untrusted(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
+def untrusted_code_findings(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
     """Returns why the policies of `rows` could run code that nobody trusts, all at once. A missing or unsound
     checkpoint is reported by its rows, not here."""
     findings: list[Finding] = []
     for policy_path in dict.fromkeys(row.policy_path for row in rows):
         with contextlib.suppress(TrackaError):
             settings = [campaign.settings(row) for row in rows if row.policy_path == policy_path]
-            collected(findings, partial(_checkpoint, campaign, policy_path, settings))
+            collect_findings(findings, partial(_checkpoint, campaign, policy_path, settings))
     return list(dict.fromkeys(findings))
 
 
@@ -130,7 +130,7 @@ def _checkpoint(campaign: Campaign, policy_path: str, settings: Sequence[EvalSet
     return point
 
 
-def refusal(campaign: Campaign, row: Row, host: Host) -> Finding | None:
+def preflight_refusal(campaign: Campaign, row: Row, host: Host) -> Finding | None:
     """Returns why the row does not run, if preflight refuses its checkpoint and the checkpoint has not changed."""
     found = host.refused.get(row.policy_path)
     if found is None:
@@ -148,18 +148,20 @@ def _first_attempt(
     campaign: Campaign, row: Row, host: Host, point: Checkpoint, loaded: Mapping[str, str] = MappingProxyType({})
 ) -> Plan:
     """Returns the plan of the row's first attempt with the checkpoint `point`."""
-    return Plan(campaign, row, host, point, row.batch_size, timeout_secs=campaign.timeout(row), loaded=loaded)
+    return Plan(
+        campaign, row, host, point, row.batch_size, timeout_secs=campaign.timeout(row), dependency_hashes=loaded
+    )
 
 
 @dataclass(frozen=True)
-class Policy:
+class RerunPolicy:
     """What to do with a run folder that exists."""
 
     resume: bool = False  # judge a passed run again, and give a failed one a further attempt
     allow_overwrite: bool = False  # run again what is there; with resume, only what passed with other inputs
 
 
-def refused(campaign: Campaign, row: Row) -> Finding | None:
+def recorded_refusal(campaign: Campaign, row: Row) -> Finding | None:
     """Returns why the row never ran, if its marker says that its checkpoint was refused."""
     if campaign.layout.run(row.run_id).numbers():
         return None
@@ -171,7 +173,7 @@ def refused(campaign: Campaign, row: Row) -> Finding | None:
 
 
 def run_row(
-    campaign: Campaign, row: Row, host: Host, policy: Policy = Policy(resume=True), retry_index: int = 0
+    campaign: Campaign, row: Row, host: Host, policy: RerunPolicy = RerunPolicy(resume=True), retry_index: int = 0
 ) -> Result:
     """Runs `row` in five stages and returns its result, as in result.json.
 
@@ -190,7 +192,7 @@ def run_row(
     plan = replace(_sound_plan(campaign, row, host), retry_index=retry_index)
     with marker.lock(layout, row.run_id):
         attempt.close_interrupted(layout, row.run_id)
-        passed = _passed(plan, policy)
+        passed = _resumable_result(plan, policy)
         if passed is not None:
             attempt.restore_marker(layout, passed)
             return passed
@@ -207,7 +209,7 @@ def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
     trust.require_plugins(discover.installed().plugins, campaign.trusted)  # a fault of the host, not of the checkpoint
     _require_own_program(campaign, host)
     try:
-        if why := refusal(campaign, row, host):
+        if why := preflight_refusal(campaign, row, host):
             raise UsageError(why)
         return plan_row(campaign, row, host)
     except TrackaError as error:
@@ -237,7 +239,7 @@ def _attempts(plan: Plan, device: Device) -> Result:
     return result if batch_size is None else attempt.run(plan.retry(batch_size), device)
 
 
-def _passed(plan: Plan, policy: Policy) -> Result | None:
+def _resumable_result(plan: Plan, policy: RerunPolicy) -> Result | None:
     """Returns the passed result that stands for this plan; None where the row has to run.
 
     Raises RunExists where `policy` lets the run folder be neither resumed nor overwritten, and ChangedRun where the row
@@ -245,7 +247,7 @@ def _passed(plan: Plan, policy: Policy) -> Result | None:
     """
     layout, run_id = plan.campaign.layout, plan.row.run_id
     folder = layout.run(run_id)
-    if not folder.path.exists() or is_dry(layout, run_id):
+    if not folder.path.exists() or is_dry_run(layout, run_id):
         return None
     if not policy.resume and not policy.allow_overwrite:
         remedy = "Choose another run id, or pass --allow-overwrite to run it again"
@@ -261,9 +263,9 @@ def _passed(plan: Plan, policy: Policy) -> Result | None:
     raise ChangedRun(Finding(str(folder.manifest), what, remedy))
 
 
-def standing(campaign: Campaign, row: Row, host: Host) -> Result:
+def passed_result(campaign: Campaign, row: Row, host: Host) -> Result:
     """Returns the passed result of a row without running it. Raises TrackaError where none has today's inputs."""
-    result = _passed(plan_row(campaign, row, host), Policy(resume=True))
+    result = _resumable_result(plan_row(campaign, row, host), RerunPolicy(resume=True))
     if result is None:
         where = str(campaign.layout.run(row.run_id).path)
         raise UsageError(
@@ -303,13 +305,13 @@ def device_name(layout: Layout, run_id: str) -> str:
     return gpu.device_name(files.read_json(layout.run(run_id).manifest)["gpu_id"])
 
 
-def is_dry(layout: Layout, run_id: str) -> bool:
+def is_dry_run(layout: Layout, run_id: str) -> bool:
     """Returns whether the run folder holds nothing but a dry run."""
     folder = layout.run(run_id)
     return not folder.numbers() and files.read_or_empty(folder.manifest).get("dry_run") is True
 
 
-def dry_run(campaign: Campaign, row: Row, host: Host, policy: Policy = Policy()) -> Manifest:
+def dry_run(campaign: Campaign, row: Row, host: Host, policy: RerunPolicy = RerunPolicy()) -> Manifest:
     """Returns the manifest of a run that does not start, flagged as a dry run, and writes it unless a real run exists.
 
     Raises RunExists where a real run exists and `policy` does not allow overwriting.
@@ -317,10 +319,10 @@ def dry_run(campaign: Campaign, row: Row, host: Host, policy: Policy = Policy())
     layout = campaign.layout
     folder = layout.run(row.run_id)
     place.require(layout, row.run_id)
-    if folder.path.exists() and not is_dry(layout, row.run_id) and not policy.allow_overwrite:
+    if folder.path.exists() and not is_dry_run(layout, row.run_id) and not policy.allow_overwrite:
         raise RunExists(Finding(str(folder.path), "the run folder exists", "Choose another run id for a dry run"))
     manifest = dry_manifest(campaign, row, host)
-    if is_dry(layout, row.run_id) or not folder.path.exists():
+    if is_dry_run(layout, row.run_id) or not folder.path.exists():
         files.write_json(folder.manifest, manifest)
     return manifest
 

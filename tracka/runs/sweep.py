@@ -21,14 +21,16 @@ from ..execution import standby
 from . import cost, marker, run, worker
 from .dealer import Dealer
 from .plan import Host
-from .run import Policy
+from .run import RerunPolicy
 from .worker import Child, Work
 
 POLL_SECS = 0.05
 Slots = dict[int, tuple[Child, Row]]  # worker number -> the process that runs there, and its row
 
 
-def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, max_parallel: int) -> dict[str, int]:
+def sweep(
+    campaign: Campaign, rows: Sequence[Row], host: Host, policy: RerunPolicy, max_parallel: int
+) -> dict[str, int]:
     """Runs `rows` and returns the exit code of each by its run id: 0 for a run that passed.
 
     Raises UsageError, before anything starts, with all policies that may not run and all run folders in the way. Raises
@@ -37,7 +39,10 @@ def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, m
     with contextlib.ExitStack() as held:
         if {row.run_id for row in rows} == {row.run_id for row in campaign.enabled}:
             held.enter_context(lock.session(campaign.layout.locks, campaign.name))
-        if found := [*run.untrusted(campaign, rows), *([] if policy.resume else _existing(campaign, rows))]:
+        if found := [
+            *run.untrusted_code_findings(campaign, rows),
+            *([] if policy.resume else _existing_run_folders(campaign, rows)),
+        ]:
             raise UsageError(found)
         marker.ensure_pending(campaign.layout, rows)
         held.enter_context(_interrupted_by_term())
@@ -48,10 +53,12 @@ def sweep(campaign: Campaign, rows: Sequence[Row], host: Host, policy: Policy, m
         return _run_all(campaign, [(campaign, row, host, policy) for row in rows], dealer, max_parallel)
 
 
-def _existing(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
+def _existing_run_folders(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
     """Returns a finding for each run folder that is in the way."""
     layout = campaign.layout
-    there = [row.run_id for row in rows if layout.run(row.run_id).path.exists() and not run.is_dry(layout, row.run_id)]
+    there = [
+        row.run_id for row in rows if layout.run(row.run_id).path.exists() and not run.is_dry_run(layout, row.run_id)
+    ]
     remedy = "Pass --resume to run what has not passed, or name other rows"
     return [Finding(str(layout.run(run_id).path), "the run folder exists", remedy) for run_id in there]
 
@@ -60,11 +67,11 @@ def _run_all(campaign: Campaign, works: Sequence[Work], dealer: Dealer, max_para
     codes: dict[str, int] = {}
     slots: Slots = {}
     try:
-        while dealer.piles or slots:
-            for slot, job in dealer.deal(range(max_parallel)).items():
+        while dealer.queues or slots:
+            for slot, job in dealer.assign(range(max_parallel)).items():
                 with worker.undisturbed():
                     slots[slot] = (worker.start(works[job.index], slot), works[job.index][1])
-            codes |= _ended(campaign, slots, dealer)
+            codes |= _wait_for_rows(campaign, slots, dealer)
     finally:
         for child, _ in slots.values():
             child.terminate()
@@ -73,7 +80,7 @@ def _run_all(campaign: Campaign, works: Sequence[Work], dealer: Dealer, max_para
     return codes
 
 
-def _ended(campaign: Campaign, slots: Slots, dealer: Dealer) -> dict[str, int]:
+def _wait_for_rows(campaign: Campaign, slots: Slots, dealer: Dealer) -> dict[str, int]:
     """Waits until a row ends, removes the rows that have ended from `slots`, and returns their exit codes by run id."""
     while not (ended := {slot: each for slot, each in slots.items() if each[0].poll() is not None}):
         time.sleep(POLL_SECS)

@@ -20,10 +20,10 @@ from ..core.errors import TrackaError, screen
 from ..execution import entry, lease, process, supervisor
 from . import marker, run
 from .plan import Host
-from .run import Policy
+from .run import RerunPolicy
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
-Work = tuple[Campaign, Row, Host, Policy]
+Work = tuple[Campaign, Row, Host, RerunPolicy]
 Child = subprocess.Popen[bytes]
 
 
@@ -59,14 +59,14 @@ def undisturbed() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def execute(campaign: Campaign, row: Row, host: Host, policy: Policy, retry_index: int = 0) -> int:
+def execute(campaign: Campaign, row: Row, host: Host, policy: RerunPolicy, retry_index: int = 0) -> int:
     """Runs one row, prints its outcome in one line, and returns 0 if the row passed, else 1."""
     result = run.run_row(campaign, row, host, policy, retry_index)
-    say(f"{row.run_id}: {_told(result)}")
+    print_redacted(f"{row.run_id}: {_outcome_line(result)}")
     return 0 if result["status"] == "pass" else 1
 
 
-def say(text: str, error: bool = False) -> None:
+def print_redacted(text: str, error: bool = False) -> None:
     """Prints `text` without secrets to stdout, or to stderr for an error. A closed pipe changes no outcome."""
     try:
         print(files.redacted(text), file=sys.stderr if error else sys.stdout, flush=True)
@@ -74,7 +74,7 @@ def say(text: str, error: bool = False) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2 if error else 1)
 
 
-def _told(result: Result) -> str:
+def _outcome_line(result: Result) -> str:
     counts = f"{result['successes']} of {result['episodes']} episodes succeeded"
     outcome = result["error_message"] if result["episodes"] is None else counts
     told = marker.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
@@ -88,10 +88,10 @@ def main(work: Work) -> int:
     try:
         return execute(*work)
     except TrackaError as error:
-        say(screen(error.findings, f"error: row {row.run_id}: "), error=True)
+        print_redacted(screen(error.findings, f"error: row {row.run_id}: "), error=True)
         return error.exit_code
     except OSError as error:
-        say(f"error: row {row.run_id}: {error.filename}: {error.strerror}", error=True)
+        print_redacted(f"error: row {row.run_id}: {error.filename}: {error.strerror}", error=True)
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

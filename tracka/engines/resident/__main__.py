@@ -15,12 +15,14 @@ def main() -> int:
 
     Raises SystemExit(2) where it runs here and sys.argv has flags that the engine does not obey.
     """
-    told = standby.ask(os.environ[standby.SOCKET], sys.argv[1:]) if standby.SOCKET in os.environ else None
+    told = (
+        standby.evaluate_on_worker(os.environ[standby.SOCKET], sys.argv[1:]) if standby.SOCKET in os.environ else None
+    )
     if told is not None:
         return told
-    from .evaluation import Kept, Stages, run
+    from .evaluation import EvaluationCache, Stages, run
 
-    run(Kept(), Stages())
+    run(EvaluationCache(), Stages())
     return 0
 
 

@@ -21,21 +21,21 @@ Sensor = Callable[[dict[str, Any]], Image]
 
 
 @dataclass
-class Shutter:
-    """Says whether the cameras that were made `behind` it draw."""
+class RenderGate:
+    """Says whether the cameras that were made `gated_cameras` it draw."""
 
     open: bool
 
 
 @contextmanager
-def behind(shutter: Shutter) -> Iterator[None]:
-    """Puts every camera that robosuite builds within the block behind `shutter`, for as long as the camera lives."""
+def gated_cameras(gate: RenderGate) -> Iterator[None]:
+    """Puts every camera that robosuite builds within the block behind `gate`, for as long as the camera lives."""
     original = RobotEnv._create_camera_sensors
 
     def create(inner: Any, name: str, cam_w: int, cam_h: int, *places: Any, **named: Any) -> Any:
         sensors, names = original(inner, name, cam_w, cam_h, *places, **named)
         black = np.zeros((cam_h, cam_w, 3), np.uint8)
-        shut = [_shut(shutter, inner, sensor, black) for sensor in sensors]
+        shut = [_gated_sensor(gate, inner, sensor, black) for sensor in sensors]
         return shut, names
 
     RobotEnv._create_camera_sensors = create
@@ -79,13 +79,13 @@ class Cameras:
         return np.ascontiguousarray(drawn[:: self._order])
 
 
-def _shut(shutter: Shutter, inner: Any, sensor: Sensor, black: Image) -> Sensor:
-    def look(cache: dict[str, Any]) -> Image:
-        if not shutter.open:
+def _gated_sensor(gate: RenderGate, inner: Any, sensor: Sensor, black: Image) -> Sensor:
+    def draw(cache: dict[str, Any]) -> Image:
+        if not gate.open:
             return black
         make_current(inner)
         return sensor(cache)
 
-    vars(look).update(vars(sensor))  # robosuite marks a function as a sensor by its attributes
-    look.__name__ = sensor.__name__
-    return look
+    vars(draw).update(vars(sensor))  # robosuite marks a function as a sensor by its attributes
+    draw.__name__ = sensor.__name__
+    return draw

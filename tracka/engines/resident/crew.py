@@ -16,7 +16,7 @@ import numpy as np
 from ...execution import supervisor
 from . import slot
 from .episode import Episode, Task
-from .slot import Account, Build, Failed, Filming, MakeSimulator, Pictures, Spent
+from .slot import BuildEnvironment, MakeSimulator, Pictures, ReportTimings, VideoConfig, WorkerFailed, WorkerTimings
 
 ENDING_SECS = 60
 NICE = 10
@@ -26,7 +26,7 @@ class WorkerLost(RuntimeError):
     """Raised when a worker process failed or died."""
 
 
-class Crew:
+class WorkerPool:
     """Holds `n_slots` environment slots, spread over at most `n_workers` worker processes.
 
     Slot k is with the worker process k modulo their number. `cameras` gives the shape (height, width, 3) of each
@@ -40,7 +40,7 @@ class Crew:
         n_slots: int,
         cameras: Mapping[str, tuple[int, int, int]],
         make: MakeSimulator,
-        filming: Filming,
+        video_config: VideoConfig,
         output: int | None = None,
     ) -> None:
         # A forked process needs no imports of its own; forking is safe here, since EGL is not in use yet.
@@ -54,7 +54,7 @@ class Crew:
             ours, theirs = context.Pipe()
             own = {number: self.pictures[number] for number in range(worker, n_slots, count)}
             process = context.Process(
-                target=_serve, args=(output, theirs, [*self.pipes, ours], own, make, filming), daemon=True
+                target=_serve, args=(output, theirs, [*self.pipes, ours], own, make, video_config), daemon=True
             )
             process.start()
             theirs.close()
@@ -68,7 +68,7 @@ class Crew:
         """Has the first slots build the environments of these episodes, one each, and does not wait for them."""
         for number, episode in enumerate(first):
             self.tasks[number] = episode.task
-            self.send(number, Build(number, episode))
+            self.send(number, BuildEnvironment(number, episode))
 
     def send(self, number: int, command: Any) -> None:
         """Sends a command to the worker process of slot `number`."""
@@ -89,7 +89,7 @@ class Crew:
             process = self.processes[index]
             process.join(ENDING_SECS)
             raise WorkerLost(f"environment process {index} died with exit code {process.exitcode}") from None
-        if isinstance(reply, Failed):
+        if isinstance(reply, WorkerFailed):
             raise WorkerLost(f"environment process {index} failed:\n{reply.trace}")
         return reply
 
@@ -99,13 +99,14 @@ class Crew:
                 raise WorkerLost(f"environment process {index} died with exit code {process.exitcode}")
         return []
 
-    def spent(self) -> list[Spent]:
-        """Returns what each worker process spent its time on since the last call of `spent`.
+    def collect_timings(self) -> list[WorkerTimings]:
+        """Returns what each worker process spent its time on since the last call of `collect_timings`.
 
-        `spent` may be called only while no slot plays. Raises WorkerLost where a worker process failed or died.
+        `collect_timings` may be called only while no slot plays. Raises WorkerLost where a worker process failed or
+        died.
         """
         for pipe in self.pipes:
-            pipe.send(Account())
+            pipe.send(ReportTimings())
         return [self._receive(index) for index in range(len(self.pipes))]
 
     def stop(self) -> None:

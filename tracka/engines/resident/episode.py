@@ -66,7 +66,7 @@ def episodes(suite: str, task_ids: Sequence[int], n_episodes: int, batch_size: i
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EpisodeOutcome:
     """Holds how an episode went. `actions` has the shape (steps, 7); the rewards are sum and maximum over the steps."""
 
     success: bool
@@ -113,7 +113,7 @@ def _arrays(observation: Observation, prefix: str = "") -> Iterator[tuple[str, A
 
 
 @dataclass(frozen=True)
-class Look:
+class ObservationRequest:
     """An observation request: the observation for which a policy must return an episode's next chunk of actions.
 
     `chunk` counts the requests of the episode from 0.

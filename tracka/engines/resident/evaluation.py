@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from ...core import files
 
 if TYPE_CHECKING:
-    from .crew import Crew
+    from .crew import WorkerPool
     from .episode import Episode
-    from .player import Player
-    from .record import Played
-    from .rollout import Rollout, Take
+    from .player import PolicyRunner
+    from .record import PlayedEpisode
+    from .rollout import Rollout, VideoTask
     from .settings import ResidentConfig
     from .simulation import Simulation
-    from .slot import Spent
+    from .slot import WorkerTimings
 
 
 @dataclass
@@ -39,20 +39,21 @@ class Stages:
 
 
 @dataclass
-class Kept:
+class EvaluationCache:
     """Holds what an evaluation may leave to the next one in this process: worker processes, environments and policy.
 
     The caller must make sure that the next evaluation differs in suite, tasks, episodes, seed and paths alone.
     """
 
-    lasting: bool = False  # whether another evaluation may follow in this process
+    persistent: bool = False  # whether another evaluation may follow in this process
     output: int | None = None  # descriptor that worker processes print to: they outlive the files of one evaluation
-    crew: "Crew | None" = None
-    player: "Player | None" = None  # not kept if it draws from this process's generators: loading draws from them too
+    pool: "WorkerPool | None" = None
+    # not kept if it draws from this process's generators: loading draws from them too
+    runner: "PolicyRunner | None" = None
     evaluations: int = 0
 
 
-def run(kept: Kept, stages: Stages) -> None:
+def run(cache: EvaluationCache, stages: Stages) -> None:
     """Plays the evaluation that sys.argv asks for. Raises SystemExit(2) for flags that this engine does not obey."""
     from lerobot.configs import parser
     from lerobot.utils.import_utils import register_third_party_plugins
@@ -63,19 +64,19 @@ def run(kept: Kept, stages: Stages) -> None:
 
     from .settings import ResidentConfig
 
-    def told(cfg: ResidentConfig) -> None:
+    def play(cfg: ResidentConfig) -> None:
         if problems := cfg.problems():
             print("".join(f"error: {problem}\n" for problem in problems), end="", file=sys.stderr)
             sys.exit(2)
-        evaluate(cfg, kept, stages)
+        evaluate(cfg, cache, stages)
 
-    parser.wrap()(told)()
+    parser.wrap()(play)()
 
 
-def evaluate(cfg: "ResidentConfig", kept: Kept, stages: Stages) -> None:
+def evaluate(cfg: "ResidentConfig", cache: EvaluationCache, stages: Stages) -> None:
     """Starts the worker processes, loads the policy, plays all episodes, records the videos and writes the files.
 
-    Keeps in `kept` what the next evaluation may use. Raises RuntimeError where an episode played again for its video
+    Keeps in `cache` what the next evaluation may use. Raises RuntimeError where an episode played again for its video
     does not end in the state of the recorded one.
     """
     from . import episode
@@ -87,47 +88,49 @@ def evaluate(cfg: "ResidentConfig", kept: Kept, stages: Stages) -> None:
     counts = (cfg.eval.n_episodes, cfg.eval.batch_size, cfg.seed)
     todo = episode.episodes(cfg.env.task, simulation.task_ids, *counts)
     stages.end("import")
-    crew = _crew(cfg, simulation, kept, todo)
+    pool = _worker_pool(cfg, simulation, cache, todo)
     output = Path(str(cfg.output_dir))
     record = Record(output, len(todo))
-    player = _player(cfg, kept, len({each.batch for each in todo}))
+    runner = _policy_runner(cfg, cache, len({each.batch for each in todo}))
     stages.end("load")
-    playing = Rollout(crew, player, todo, record, cfg.resident.hash_looks)
+    playing = Rollout(pool, runner, todo, record, cfg.resident.hash_looks)
     playing.run()
     stages.end("rollout")
-    films = _films(record.ordered(), cfg.resident.videos, output / "videos")
-    if wrong := [film for film in playing.film(films) if film.difference]:
+    films = _video_tasks(record.ordered(), cfg.resident.videos, output / "videos")
+    if wrong := [film for film in playing.record_videos(films) if film.difference]:
         raise RuntimeError(f"a replay is not the episode: {wrong[0].path}: {wrong[0].difference}")
-    spent = crew.spent()
-    if not kept.lasting:
-        crew.stop()
+    timings = pool.collect_timings()
+    if not cache.persistent:
+        pool.stop()
     stages.end("film")
-    kept.evaluations += 1
-    kept.player = player if kept.lasting and player.draws_nothing else None
-    files.write_json(output / "timings.json", _timings(playing, player, spent, stages, kept))
+    cache.evaluations += 1
+    cache.runner = runner if cache.persistent and runner.draws_nothing else None
+    files.write_json(output / "timings.json", _timings(playing, runner, timings, stages, cache))
     info = record.close(_paths(films))
     logging.info("Overall Aggregated Metrics:")
     logging.info(info["overall"])
     logging.info("End of eval")
 
 
-def _crew(cfg: "ResidentConfig", simulation: "Simulation", kept: Kept, todo: Sequence["Episode"]) -> "Crew":
+def _worker_pool(
+    cfg: "ResidentConfig", simulation: "Simulation", cache: EvaluationCache, todo: Sequence["Episode"]
+) -> "WorkerPool":
     """Returns the worker processes. New ones begin to build the environments that they need first.
 
     New processes get no more slots than there are episodes, unless the processes are kept, since the next evaluation
     may have more episodes.
     """
-    from .crew import Crew
+    from .crew import WorkerPool
 
-    if kept.crew is None:
-        slots = cfg.n_slots if kept.lasting else min(cfg.n_slots, len(todo))
-        made = simulation.cameras, simulation.make, simulation.filming
-        kept.crew = Crew(cfg.n_workers, slots, *made, output=kept.output)
-        kept.crew.build(first(cfg, todo)[:slots])
-    return kept.crew
+    if cache.pool is None:
+        slots = cfg.n_slots if cache.persistent else min(cfg.n_slots, len(todo))
+        made = simulation.cameras, simulation.make, simulation.video_config
+        cache.pool = WorkerPool(cfg.n_workers, slots, *made, output=cache.output)
+        cache.pool.build(expected_order(cfg, todo)[:slots])
+    return cache.pool
 
 
-def first(cfg: "ResidentConfig", todo: Sequence["Episode"]) -> list["Episode"]:
+def expected_order(cfg: "ResidentConfig", todo: Sequence["Episode"]) -> list["Episode"]:
     """Returns the episodes in the order in which environment slots are likely to get them.
 
     The order is one episode of each task in turn where calls of the policy mix tasks, else that of lerobot-eval.
@@ -138,26 +141,26 @@ def first(cfg: "ResidentConfig", todo: Sequence["Episode"]) -> list["Episode"]:
     return sorted(todo, key=lambda episode: episode.number) if mixing else list(todo)
 
 
-def _player(cfg: "ResidentConfig", kept: Kept, batches: int) -> "Player":
+def _policy_runner(cfg: "ResidentConfig", cache: EvaluationCache, batches: int) -> "PolicyRunner":
     """Returns the policy, loaded or kept, after torch is set up and seeded as in lerobot-eval."""
     import torch
     from lerobot.utils.random_utils import set_seed
 
-    from .player import Player
+    from .player import PolicyRunner
 
     torch.backends.cudnn.benchmark = cfg.resident.cudnn_benchmark
     torch.backends.cuda.matmul.allow_tf32 = True
     set_seed(cfg.seed)
-    if kept.player is not None:
-        kept.player.turn_to(cfg)
-        return kept.player
-    player = Player(cfg, batches)
-    for reason in player.fallbacks:
+    if cache.runner is not None:
+        cache.runner.reconfigure(cfg)
+        return cache.runner
+    runner = PolicyRunner(cfg, batches)
+    for reason in runner.fallbacks:
         logging.warning("fallback: %s", reason)
-    return player
+    return runner
 
 
-def _films(played: Sequence["Played"], count: int, folder: Path) -> list["Take"]:
+def _video_tasks(played: Sequence["PlayedEpisode"], count: int, folder: Path) -> list["VideoTask"]:
     """Returns the first `count` episodes of each task, each with the path that lerobot-eval gives its video."""
     return [
         (episode, outcome, folder / f"{episode.suite}_{episode.task_id}" / f"eval_episode_{episode.number}.mp4")
@@ -166,7 +169,7 @@ def _films(played: Sequence["Played"], count: int, folder: Path) -> list["Take"]
     ]
 
 
-def _paths(films: Sequence["Take"]) -> dict[int, list[str]]:
+def _paths(films: Sequence["VideoTask"]) -> dict[int, list[str]]:
     videos: dict[int, list[str]] = {}
     for episode, _, path in films:
         videos.setdefault(episode.task_id, []).append(str(path))
@@ -174,26 +177,30 @@ def _paths(films: Sequence["Take"]) -> dict[int, list[str]]:
 
 
 def _timings(
-    playing: "Rollout", player: "Player", spent: Sequence["Spent"], stages: Stages, kept: Kept
+    playing: "Rollout",
+    runner: "PolicyRunner",
+    timings: Sequence["WorkerTimings"],
+    stages: Stages,
+    cache: EvaluationCache,
 ) -> dict[str, Any]:
     """Returns the content of timings.json: where the time went, and why parts ran in a slower way.
 
     Seconds are given by stage, for the main process's rollout, and summed over all worker processes.
     """
-    workers = {key: sum(each.seconds.get(key, 0.0) for each in spent) for each in spent for key in each.seconds}
-    fallbacks = [*player.fallbacks, *(reason for each in spent for reason in each.fallbacks)]
-    whole = stages.seconds | {"policy_load": player.seconds, "total": sum(stages.seconds.values())}
+    workers = {key: sum(each.seconds.get(key, 0.0) for each in timings) for each in timings for key in each.seconds}
+    fallbacks = [*runner.fallbacks, *(reason for each in timings for reason in each.fallbacks)]
+    whole = stages.seconds | {"policy_load": runner.seconds, "total": sum(stages.seconds.values())}
     return {
         "stages": _rounded(whole),
         "main": _rounded(playing.seconds),
         "workers": _rounded(workers),
-        "manner": player.manner.words,
+        "manner": runner.mode.name,
         "policy_calls": playing.calls,
         "calls_of_several_tasks": playing.mixed_calls,
         "looks": playing.asked,
-        "slots": len(playing.crew),
-        "processes": len(playing.crew.processes),
-        "evaluation": kept.evaluations,  # its number in this process, from 1
+        "slots": len(playing.pool),
+        "processes": len(playing.pool.processes),
+        "evaluation": cache.evaluations,  # its number in this process, from 1
         "fallbacks": list(dict.fromkeys(fallbacks)),
     }
 

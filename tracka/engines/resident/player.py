@@ -30,7 +30,7 @@ from lerobot.utils.constants import ACTION
 from .. import loading
 from ..loading import IncompleteWeights
 from . import noise, weights
-from .episode import Array, Look, Observation
+from .episode import Array, Observation, ObservationRequest
 from .settings import ResidentConfig
 
 # Policies whose predict_action_chunk is a function of one observation and, for those in NOISY, of given noise. Each has
@@ -49,7 +49,7 @@ DECLARATION = "reads_once_per_chunk"
 
 
 @dataclass(frozen=True)
-class Manner:
+class BatchingMode:
     """A batching mode: how a policy may be asked for actions, and the reasons why not in a faster way."""
 
     mixing: bool  # requests of any episodes share a call
@@ -58,13 +58,13 @@ class Manner:
     reasons: tuple[str, ...] = ()
 
     @property
-    def words(self) -> str:
+    def name(self) -> str:
         """Returns the batching mode's name in timings and parity certificates."""
         asked = "mixing" if self.mixing else "lockstep" if self.concurrent else "lockstep, one batch at a time"
         return f"{asked}, {'a look a chunk' if self.lazy else 'a look a step'}"
 
 
-def manner(policy: PreTrainedPolicy, draws: str, batches: int) -> Manner:
+def batching_mode(policy: PreTrainedPolicy, draws: str, batches: int) -> BatchingMode:
     """Returns the batching mode of `policy` for an evaluation of so many batches of lerobot-eval.
 
     `draws` is the setting `noise`: `episode` or `reference`.
@@ -72,16 +72,16 @@ def manner(policy: PreTrainedPolicy, draws: str, batches: int) -> Manner:
     known = policy.name in MIXING and MIXING[policy.name](policy.config)
     declared = bool(getattr(policy, DECLARATION, False))
     if draws == "reference" and (policy.name in NOISY or (not known and not declared)) and batches > 1:
-        return Manner(False, known or declared, False)
+        return BatchingMode(False, known or declared, False)
     if known:
-        return Manner(True, True, True)
+        return BatchingMode(True, True, True)
     if declared:
-        return Manner(False, True, True)
+        return BatchingMode(False, True, True)
     reason = f"policy {policy.name}: it is not known to read one observation a chunk, so each step is drawn, and its "
-    return Manner(False, False, False, (reason + "batches are played one after the other as in lerobot-eval",))
+    return BatchingMode(False, False, False, (reason + "batches are played one after the other as in lerobot-eval",))
 
 
-class Player:
+class PolicyRunner:
     """Holds a loaded policy with its processors, and asks it for actions.
 
     `seconds` is the time that loading took for this evaluation, 0 where the policy was kept from an earlier one.
@@ -92,8 +92,8 @@ class Player:
         self.cfg = cfg
         self.batch_size: int = cfg.eval.batch_size
         self.policy, reasons = load(cfg)
-        self.manner = manner(self.policy, cfg.resident.noise, batches)
-        self.fallbacks = (*reasons, *self.manner.reasons)
+        self.mode = batching_mode(self.policy, cfg.resident.noise, batches)
+        self.fallbacks = (*reasons, *self.mode.reasons)
         self.device = str(self.policy.config.device)
         self.before, self.after = make_pre_post_processors(
             policy_cfg=cfg.policy,
@@ -105,7 +105,7 @@ class Player:
         )
         self.env_before, self.env_after = make_env_pre_post_processors(env_cfg=cfg.env, policy_cfg=cfg.policy)
         self.spare: list[PreTrainedPolicy] = []
-        self.draws = noise.Reference()
+        self.draws = noise.ReferenceNoise()
         tokenizers = [step for step in self.before.steps if isinstance(step, TokenizerProcessorStep)]
         self.pads_to_longest = any(step.padding != "max_length" for step in tokenizers)
         self.seconds = time.perf_counter() - start
@@ -113,19 +113,19 @@ class Player:
     @property
     def draws_nothing(self) -> bool:
         """Returns whether no action depends on a random generator of this process."""
-        known = self.manner.mixing and (self.policy.name not in NOISY or self.cfg.resident.noise == "episode")
+        known = self.mode.mixing and (self.policy.name not in NOISY or self.cfg.resident.noise == "episode")
         return known or bool(getattr(self.policy, DECLARATION, False))
 
-    def turn_to(self, cfg: ResidentConfig) -> None:
+    def reconfigure(self, cfg: ResidentConfig) -> None:
         """Takes the settings of the next evaluation, which must ask for the same policy in the same way."""
         self.cfg, self.seconds = cfg, 0.0
 
     @property
     def chunk(self) -> int:
         """Returns the number of actions for each observation request."""
-        return int(self.policy.config.n_action_steps) if self.manner.lazy else 1
+        return int(self.policy.config.n_action_steps) if self.mode.lazy else 1
 
-    def company(self, look: Look) -> Shapes:
+    def call_shapes(self, request: ObservationRequest) -> Shapes:
         """Returns what all observation requests of a call must have in common.
 
         Where the policy's tokenizer pads to the longest instruction of a call, these are the shapes of the policy's
@@ -133,7 +133,7 @@ class Player:
         """
         if not self.pads_to_longest:
             return ()
-        tensors = {name: value for name, value in self._batch([look]).items() if isinstance(value, torch.Tensor)}
+        tensors = {name: value for name, value in self._batch([request]).items() if isinstance(value, torch.Tensor)}
         return tuple(sorted((name, tuple(value.shape)) for name, value in tensors.items()))
 
     def copy(self) -> PreTrainedPolicy:
@@ -141,7 +141,7 @@ class Player:
 
         The policy itself is returned where batches run one after the other.
         """
-        if not self.manner.concurrent:
+        if not self.mode.concurrent:
             mine = self.policy
         elif self.spare:
             mine = self.spare.pop()
@@ -151,37 +151,37 @@ class Player:
         mine.reset()
         return mine
 
-    def give_back(self, mine: PreTrainedPolicy) -> None:
+    def keep_copy(self, mine: PreTrainedPolicy) -> None:
         """Keeps a copy whose batch has ended for a later batch."""
         self.spare.append(mine)
 
-    def mixed(self, looks: Sequence[Look]) -> list[Array]:
+    def mixed_actions(self, requests: Sequence[ObservationRequest]) -> list[Array]:
         """Returns the next actions for each observation request, of shape (chunk, 7), by one call of the policy.
 
         No two requests may be for the same place in a batch. The call is as large as lerobot-eval's, and each request
         has the place that its episode has there: a policy's rounding depends on both, and so on nothing else.
         """
-        placed = {look.episode.position: look for look in looks}
-        filled = [placed.get(position, looks[0]) for position in range(self.batch_size)]
+        placed = {request.episode.position: request for request in requests}
+        filled = [placed.get(position, requests[0]) for position in range(self.batch_size)]
         with self._asking():
             batch = self._batch(filled)
             actions = self.policy.predict_action_chunk(batch, **self._noise(filled))[:, : self.chunk]
             flat = self._finish(actions.reshape(-1, actions.shape[-1]))
         chunks = flat.reshape(len(filled), -1, flat.shape[-1])
-        return [chunks[look.episode.position] for look in looks]
+        return [chunks[request.episode.position] for request in requests]
 
-    def in_step(self, policy: PreTrainedPolicy, looks: Sequence[Look]) -> list[Array]:
-        """Returns the same as `mixed` for one whole batch, by lerobot-eval's own call, `select_action`.
+    def lockstep_actions(self, policy: PreTrainedPolicy, requests: Sequence[ObservationRequest]) -> list[Array]:
+        """Returns the same as `mixed_actions` for one whole batch, by lerobot-eval's own call, `select_action`.
 
         Episodes that have ended stay in the batch.
         """
-        padded = [*looks, *[looks[0]] * (self.batch_size - len(looks))]
+        padded = [*requests, *[requests[0]] * (self.batch_size - len(requests))]
         steps = []
         with self._asking():
             batch = self._batch(padded)
             for _ in range(self.chunk):
                 steps.append(self._finish(policy.select_action(batch)))
-        return list(np.stack(steps, axis=1)[: len(looks)])
+        return list(np.stack(steps, axis=1)[: len(requests)])
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
@@ -190,9 +190,9 @@ class Player:
         with torch.inference_mode(), torch.autocast(device_type=kind) if amp else contextlib.nullcontext():
             yield
 
-    def _batch(self, looks: Sequence[Look]) -> dict[str, Any]:
-        batch = preprocess_observation(_stacked([look.observation for look in looks]))
-        batch["task"] = [look.description for look in looks]
+    def _batch(self, requests: Sequence[ObservationRequest]) -> dict[str, Any]:
+        batch = preprocess_observation(_stacked([request.observation for request in requests]))
+        batch["task"] = [request.description for request in requests]
         return dict(self.before(self.env_before(batch)))
 
     def _finish(self, actions: torch.Tensor) -> Array:
@@ -200,13 +200,13 @@ class Player:
         transition = self.env_after({ACTION: self.after(actions)})
         return np.asarray(transition[ACTION].to("cpu").numpy())
 
-    def _noise(self, looks: Sequence[Look]) -> dict[str, Any]:
+    def _noise(self, requests: Sequence[ObservationRequest]) -> dict[str, Any]:
         if self.policy.name not in NOISY:
             return {}
         shape = (self.policy.config.chunk_size, self.policy.config.max_action_dim)
         if self.cfg.resident.noise == "episode":
-            return {"noise": noise.of_looks(looks, shape).to(self.device)}
-        return {"noise": self.draws.of_looks(looks, (self.batch_size, *shape), self.device)}
+            return {"noise": noise.noise_for_requests(requests, shape).to(self.device)}
+        return {"noise": self.draws.noise_for_requests(requests, (self.batch_size, *shape), self.device)}
 
 
 def load(cfg: ResidentConfig) -> tuple[PreTrainedPolicy, tuple[str, ...]]:
@@ -227,13 +227,13 @@ def load(cfg: ResidentConfig) -> tuple[PreTrainedPolicy, tuple[str, ...]]:
         except Exception as error:  # lerobot's own way of loading is slower, and its errors are clearer
             reasons = (f"fast_load: {type(error).__name__}: {error}",)
             logging.warning("loading as lerobot-eval does: %s", reasons[0])
-    with loading.held():
+    with loading.require_complete_weights():
         policy = make_policy(cfg=cfg.policy, env_cfg=cfg.env, rename_map=cfg.rename_map)
     return policy.eval(), reasons
 
 
 def _load_straight(cfg: ResidentConfig) -> PreTrainedPolicy:
-    with loading.held(), weights.straight_to(str(cfg.policy.device)):
+    with loading.require_complete_weights(), weights.straight_to(str(cfg.policy.device)):
         policy = make_policy(cfg=cfg.policy, env_cfg=cfg.env, rename_map=cfg.rename_map)
     if missing := weights.unloaded(policy):
         raise ValueError(f"{len(missing)} weights are in no file, first {missing[0]}")

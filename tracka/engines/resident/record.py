@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 
 from ...core import files
-from .episode import Episode, Outcome
+from .episode import Episode, EpisodeOutcome
 
-Played = tuple[Episode, Outcome]
-Looks = Mapping[int, str]  # control step, from 0 -> SHA-256 of the observation that the policy got before it
+PlayedEpisode = tuple[Episode, EpisodeOutcome]
+# control step, from 0 -> SHA-256 of the observation that the policy got before it
+ObservationHashes = Mapping[int, str]
 
 
-def line(episode: Episode, outcome: Outcome, seconds: float, looks: Looks) -> dict[str, Any]:
+def line(episode: Episode, outcome: EpisodeOutcome, seconds: float, looks: ObservationHashes) -> dict[str, Any]:
     """Returns the content of an episode's line in episodes.jsonl. `seconds` is the time since the evaluation's start.
 
     The key `observations`, which is for the parity gate, is left out where no observation was hashed.
@@ -50,13 +51,13 @@ class Record:
 
     def __init__(self, folder: Path, expected: int) -> None:
         self.folder, self.expected = folder, expected
-        self.played: list[Played] = []
+        self.played: list[PlayedEpisode] = []
         self.start = time.monotonic()
         self.first: float | None = None
         (folder / "actions").mkdir(parents=True, exist_ok=True)
         self.log = (folder / "episodes.jsonl").open("x", encoding="utf-8")
 
-    def __call__(self, episode: Episode, outcome: Outcome, looks: Looks) -> None:
+    def __call__(self, episode: Episode, outcome: EpisodeOutcome, looks: ObservationHashes) -> None:
         """Writes the actions and the line of an episode that has ended, and prints the progress."""
         np.save(self.folder / "actions" / f"{episode.suite}_{episode.task_id}_{episode.number}.npy", outcome.actions)
         now = time.monotonic() - self.start
@@ -74,7 +75,7 @@ class Record:
         left = f", about {60 * (self.expected - done) / rate:.0f} s left" if rate else ""
         return f"{done} of {self.expected} episodes, {won} successes, {rate:.1f} episodes/min{left}"
 
-    def ordered(self) -> list[Played]:
+    def ordered(self) -> list[PlayedEpisode]:
         """Returns the episodes by task and number, the order in which lerobot-eval lists them."""
         return sorted(self.played, key=lambda played: (played[0].task_id, played[0].number))
 
@@ -86,7 +87,7 @@ class Record:
         return info
 
 
-def eval_info(played: Sequence[Played], videos: dict[int, list[str]], seconds: float) -> dict[str, Any]:
+def eval_info(played: Sequence[PlayedEpisode], videos: dict[int, list[str]], seconds: float) -> dict[str, Any]:
     """Returns the content of eval_info.json, with the keys and the arithmetic of lerobot-eval 0.6.1."""
     tasks = list(dict.fromkeys((episode.suite, episode.task_id) for episode, _ in played))
     per_task = [
@@ -108,7 +109,7 @@ def eval_info(played: Sequence[Played], videos: dict[int, list[str]], seconds: f
     }
 
 
-def _metrics(outcomes: Iterable[Outcome], videos: Sequence[str]) -> dict[str, Any]:
+def _metrics(outcomes: Iterable[EpisodeOutcome], videos: Sequence[str]) -> dict[str, Any]:
     taken = list(outcomes)
     return {
         "sum_rewards": [outcome.sum_reward for outcome in taken],
@@ -119,7 +120,7 @@ def _metrics(outcomes: Iterable[Outcome], videos: Sequence[str]) -> dict[str, An
     }
 
 
-def _aggregate(outcomes: Sequence[Outcome], videos: Sequence[str]) -> dict[str, Any]:
+def _aggregate(outcomes: Sequence[EpisodeOutcome], videos: Sequence[str]) -> dict[str, Any]:
     return {
         "avg_sum_reward": float(np.mean([outcome.sum_reward for outcome in outcomes])),
         "avg_max_reward": float(np.mean([outcome.max_reward for outcome in outcomes])),

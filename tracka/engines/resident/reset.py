@@ -29,7 +29,7 @@ Arrays = dict[str, NDArray[np.float64]]
 def recorded(compiled: Arrays) -> Iterator[None]:
     """Copies the compiled model of the environment built within the block to `compiled`; skips lerobot's first reset.
 
-    lerobot's first reset has no seed, so nothing of it lasts but the number of resets, which `Rewind` counts.
+    lerobot's first reset has no seed, so nothing of it lasts but the number of resets, which `Resetter` counts.
     """
     initialize, reset = MujocoEnv._initialize_sim, ControlEnv.reset
 
@@ -54,7 +54,7 @@ def own_random_numbers() -> Iterator[None]:
         np.random.set_state(state)
 
 
-class Rewind:
+class Resetter:
     """Resets one simulator, fast or hard, and counts the resets as lerobot-eval would have counted them."""
 
     def __init__(self, inner: Any, compiled: Arrays) -> None:

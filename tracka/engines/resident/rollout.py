@@ -13,29 +13,32 @@ from typing import Any
 
 import numpy as np
 
-from .crew import Crew
-from .episode import Array, Episode, Look, Outcome, Task, observation_sha
-from .player import Player, Shapes
-from .record import Looks
-from .slot import Act, Begin, Ended, Film, Filmed, Seen
+from .crew import WorkerPool
+from .episode import Array, Episode, EpisodeOutcome, ObservationRequest, Task, observation_sha
+from .player import PolicyRunner, Shapes
+from .record import ObservationHashes
+from .slot import BeginEpisode, EpisodeEnded, ObservationReady, PlayActions, RecordVideo, VideoRecorded
 
 FULL = 0.75  # the part of a batch that is enough for a call: waiting for the last places would take long
-Take = tuple[Episode, Outcome, Path]  # an episode to play again, its recorded outcome, and the path of its video
-Recorded = Callable[[Episode, Outcome, Looks], None]
+# an episode to play again, its recorded outcome, and the path of its video
+VideoTask = tuple[Episode, EpisodeOutcome, Path]
+Recorded = Callable[[Episode, EpisodeOutcome, ObservationHashes], None]
 
 
 @dataclass
-class Party:
+class EpisodeGroup:
     """Episodes that ask the policy together: a single one when mixing, else a batch of lerobot-eval in lockstep."""
 
     episodes: Sequence[Episode]
     policy: Any = None
     slots: dict[int, int] = field(default_factory=dict)  # slot that plays -> index of its episode in `episodes`
-    looks: dict[int, Look] = field(default_factory=dict)  # index -> the episode's last observation request
-    seen: dict[int, dict[int, str]] = field(default_factory=dict)  # index -> control step -> hash of the observation
+    # index -> the episode's last observation request
+    requests: dict[int, ObservationRequest] = field(default_factory=dict)
+    # index -> control step -> hash of the observation
+    observation_hashes: dict[int, dict[int, str]] = field(default_factory=dict)
     waiting: set[int] = field(default_factory=set)  # indices of the episodes that wait for actions
-    since: int = 0  # the count of policy calls when the last of these episodes began to wait
-    company: Shapes | None = None  # parties with the same value may share a call; from the last observation request
+    waiting_since: int = 0  # the count of policy calls when the last of these episodes began to wait
+    call_shapes: Shapes | None = None  # parties with the same value may share a call; from the last observation request
     chunk: int = 0  # chunks of actions that these episodes have had
 
     @property
@@ -58,174 +61,185 @@ class Rollout:
     """Plays `episodes`, and calls `recorded` with each as it ends, with hashes of its observations if `hashing`.
 
     The flow of the loop, until all episodes have ended:
-    1. `_parties` groups the episodes that ask the policy together: single episodes when mixing, else whole batches.
-    2. `_deal` gives free environment slots the next episodes, and the worker processes reset the environments.
-    3. `_take` turns the replies of the worker processes into observation requests, records the episodes that have
-       ended, and goes through step 2 with their slots.
-    4. `_due` chooses the parties of the next policy call, or none while too few wait for actions: then step 3 follows.
-    5. `_ask` asks the policy for a chunk of actions for each episode of these parties, in one call.
-    6. `_act` sends each slot its chunk, which the slot plays to the end of the chunk or of the episode. Step 4 follows.
+    1. `_groups` groups the episodes that ask the policy together: single episodes when mixing, else whole batches.
+    2. `_fill_free_slots` gives free environment slots the next episodes, and the worker processes reset the
+       environments.
+    3. `_handle_replies` turns the replies of the worker processes into observation requests, records the episodes that
+       have ended, and goes through step 2 with their slots.
+    4. `_next_call` chooses the parties of the next policy call, or none while too few wait for actions: then step 3
+       follows.
+    5. `_call_policy` asks the policy for a chunk of actions for each episode of these parties, in one call.
+    6. `_send_actions` sends each slot its chunk, which the slot plays to the end of the chunk or of the episode. Step 4
+       follows.
     """
 
     def __init__(
-        self, crew: Crew, player: Player, episodes: Sequence[Episode], recorded: Recorded, hashing: bool = False
+        self,
+        pool: WorkerPool,
+        runner: PolicyRunner,
+        episodes: Sequence[Episode],
+        recorded: Recorded,
+        hashing: bool = False,
     ) -> None:
-        self.crew, self.player, self.recorded, self.hashing = crew, player, recorded, hashing
-        self.parties = _parties(episodes, mixing=player.manner.mixing)
-        self.playing: dict[int, Party] = {}  # slot -> its party
+        self.pool, self.runner, self.recorded, self.hashing = pool, runner, recorded, hashing
+        self.waiting_groups = _groups(episodes, mixing=runner.mode.mixing)
+        self.playing: dict[int, EpisodeGroup] = {}  # slot -> its party
         self.seconds: dict[str, float] = defaultdict(float)
         self.calls = self.mixed_calls = self.asked = 0
 
     def run(self) -> None:
         """Plays all episodes. Raises WorkerLost where a worker process failed or died."""
-        self._deal()
+        self._fill_free_slots()
         while self.playing:
-            if parties := self._due():
-                self._ask(parties)
+            if groups := self._next_call():
+                self._call_policy(groups)
                 continue
             start = time.perf_counter()
-            replies = self.crew.replies()
+            replies = self.pool.replies()
             self.seconds["waiting"] += time.perf_counter() - start
-            self._take(replies)
+            self._handle_replies(replies)
 
-    def film(self, films: Sequence[Take]) -> list[Filmed]:
+    def record_videos(self, films: Sequence[VideoTask]) -> list[VideoRecorded]:
         """Plays recorded episodes again into video files, in all slots at once, and returns the workers' replies.
 
-        `film` may be called only when no episode is playing. Raises WorkerLost where a worker process failed or died.
+        `record_videos` may be called only when no episode is playing. Raises WorkerLost where a worker process failed
+        or died.
         """
-        queue, free = list(films), list(range(len(self.crew)))
-        done: list[Filmed] = []
+        queue, free = list(films), list(range(len(self.pool)))
+        done: list[VideoRecorded] = []
         while len(done) < len(films):
             while queue and free:
                 episode, outcome, path = queue.pop(0)
-                slot = next((slot for slot in free if self.crew.tasks.get(slot) == episode.task), free[0])
+                slot = next((slot for slot in free if self.pool.tasks.get(slot) == episode.task), free[0])
                 free.remove(slot)
-                self.crew.tasks[slot] = episode.task
-                self.crew.send(slot, Film(slot, episode, outcome.actions, outcome.final_state, path))
-            for reply in self.crew.replies():
+                self.pool.tasks[slot] = episode.task
+                self.pool.send(slot, RecordVideo(slot, episode, outcome.actions, outcome.final_state, path))
+            for reply in self.pool.replies():
                 free.append(reply.slot)
                 done.append(reply)
         return done
 
-    def _deal(self) -> None:
+    def _fill_free_slots(self) -> None:
         """Gives free slots the parties that have not begun, as long as a whole one fits."""
-        while self.parties and (self.player.manner.concurrent or not self.playing):
-            free = [slot for slot in range(len(self.crew)) if slot not in self.playing]
-            party = self._next(free)
-            if len(party.episodes) > len(free):
+        while self.waiting_groups and (self.runner.mode.concurrent or not self.playing):
+            free = [slot for slot in range(len(self.pool)) if slot not in self.playing]
+            group = self._next_group(free)
+            if len(group.episodes) > len(free):
                 return
-            self.parties.remove(party)
-            if not self.player.manner.mixing:
-                party.policy = self.player.copy()
-            free.sort(key=lambda slot: self.crew.tasks.get(slot) != party.task)
-            for index, episode in enumerate(party.episodes):
-                self._begin(free[index], party, index, episode)
+            self.waiting_groups.remove(group)
+            if not self.runner.mode.mixing:
+                group.policy = self.runner.copy()
+            free.sort(key=lambda slot: self.pool.tasks.get(slot) != group.task)
+            for index, episode in enumerate(group.episodes):
+                self._begin(free[index], group, index, episode)
 
-    def _begin(self, slot: int, party: Party, index: int, episode: Episode) -> None:
-        party.slots[slot] = index
-        self.playing[slot] = party
-        self.crew.tasks[slot] = episode.task
-        self.crew.send(slot, Begin(slot, episode))
+    def _begin(self, slot: int, group: EpisodeGroup, index: int, episode: Episode) -> None:
+        group.slots[slot] = index
+        self.playing[slot] = group
+        self.pool.tasks[slot] = episode.task
+        self.pool.send(slot, BeginEpisode(slot, episode))
 
-    def _next(self, free: Sequence[int]) -> Party:
+    def _next_group(self, free: Sequence[int]) -> EpisodeGroup:
         """Returns the party that begins next: the first in lerobot-eval's order where batches run one at a time.
 
         Else the tasks that free slots have built come first, and among them the task that lags most. Of that task's
         parties, the one whose place in a call the fewest playing parties have is returned.
         """
-        if not self.player.manner.concurrent:
-            return self.parties[0]
-        left = Counter(party.task for party in self.parties)
-        held = Counter(self.crew.tasks.values())
-        built = {self.crew.tasks.get(slot) for slot in free}
+        if not self.runner.mode.concurrent:
+            return self.waiting_groups[0]
+        left = Counter(group.task for group in self.waiting_groups)
+        held = Counter(self.pool.tasks.values())
+        built = {self.pool.tasks.get(slot) for slot in free}
         task = max(left, key=lambda task: (task in built, left[task] / (1 + held[task]), -task[1]))
-        taken = Counter(party.place for party in self.playing.values())
-        return min((party for party in self.parties if party.task == task), key=lambda party: taken[party.place])
+        taken = Counter(group.place for group in self.playing.values())
+        return min((group for group in self.waiting_groups if group.task == task), key=lambda group: taken[group.place])
 
-    def _take(self, replies: Sequence[Any]) -> None:
+    def _handle_replies(self, replies: Sequence[Any]) -> None:
         for reply in replies:
-            party = self.playing[reply.slot]
-            index = party.slots[reply.slot]
-            if isinstance(reply, Seen):
-                party.looks[index] = self._look(party, index, reply)
-                party.waiting.add(index)
-                party.since = self.calls
-                if self.player.manner.mixing:
-                    party.company = self.player.company(party.looks[index])
-            elif isinstance(reply, Ended):
-                self._end(party, index, reply)
-        self._deal()
+            group = self.playing[reply.slot]
+            index = group.slots[reply.slot]
+            if isinstance(reply, ObservationReady):
+                group.requests[index] = self._observation_request(group, index, reply)
+                group.waiting.add(index)
+                group.waiting_since = self.calls
+                if self.runner.mode.mixing:
+                    group.call_shapes = self.runner.call_shapes(group.requests[index])
+            elif isinstance(reply, EpisodeEnded):
+                self._end(group, index, reply)
+        self._fill_free_slots()
 
-    def _look(self, party: Party, index: int, seen: Seen) -> Look:
-        pictures = {camera: np.array(picture) for camera, picture in self.crew.pictures[seen.slot].items()}
+    def _observation_request(self, group: EpisodeGroup, index: int, seen: ObservationReady) -> ObservationRequest:
+        pictures = {camera: np.array(picture) for camera, picture in self.pool.pictures[seen.slot].items()}
         observation = {"pixels": pictures}
         if seen.robot_state:
             observation["robot_state"] = seen.robot_state
         if self.hashing:
-            step = party.chunk * self.player.chunk
-            party.seen.setdefault(index, {})[step] = observation_sha(observation)
-        return Look(party.episodes[index], party.chunk, seen.description, observation)
+            step = group.chunk * self.runner.chunk
+            group.observation_hashes.setdefault(index, {})[step] = observation_sha(observation)
+        return ObservationRequest(group.episodes[index], group.chunk, seen.description, observation)
 
-    def _end(self, party: Party, index: int, ended: Ended) -> None:
-        del party.slots[ended.slot], self.playing[ended.slot]
-        self.recorded(party.episodes[index], ended.outcome, party.seen.pop(index, {}))
-        if not party.slots and party.policy is not None and self.player.manner.concurrent:
-            self.player.give_back(party.policy)
+    def _end(self, group: EpisodeGroup, index: int, ended: EpisodeEnded) -> None:
+        del group.slots[ended.slot], self.playing[ended.slot]
+        self.recorded(group.episodes[index], ended.outcome, group.observation_hashes.pop(index, {}))
+        if not group.slots and group.policy is not None and self.runner.mode.concurrent:
+            self.runner.keep_copy(group.policy)
 
-    def _due(self) -> list[Party]:
+    def _next_call(self) -> list[EpisodeGroup]:
         """Returns the parties of the next policy call, or none while it pays to wait for more of them."""
-        ready = list({id(party): party for party in self.playing.values() if party.ready}.values())
-        if not self.player.manner.mixing:
+        ready = list({id(group): group for group in self.playing.values() if group.ready}.values())
+        if not self.runner.mode.mixing:
             return ready[:1]
-        companies: dict[Shapes | None, list[Party]] = defaultdict(list)
-        for party in ready:
-            companies[party.company].append(party)
-        calls = [_call(parties) for parties in companies.values() if self._enough(parties)]
-        return min(calls, key=lambda parties: min(party.since for party in parties), default=[])
+        groups_by_shapes: dict[Shapes | None, list[EpisodeGroup]] = defaultdict(list)
+        for group in ready:
+            groups_by_shapes[group.call_shapes].append(group)
+        calls = [_one_per_place(groups) for groups in groups_by_shapes.values() if self._is_full_enough(groups)]
+        return min(calls, key=lambda groups: min(group.waiting_since for group in groups), default=[])
 
-    def _enough(self, ready: Sequence[Party]) -> bool:
+    def _is_full_enough(self, ready: Sequence[EpisodeGroup]) -> bool:
         """Returns whether a call for these parties is full enough, or no other playing party is likely to join it."""
-        company = ready[0].company
-        likely = [party for party in self.playing.values() if party.company in (None, company)]
-        return len({party.place for party in ready}) >= FULL * self.player.batch_size or len(ready) == len(likely)
+        shapes = ready[0].call_shapes
+        likely = [group for group in self.playing.values() if group.call_shapes in (None, shapes)]
+        return len({group.place for group in ready}) >= FULL * self.runner.batch_size or len(ready) == len(likely)
 
-    def _ask(self, parties: Sequence[Party]) -> None:
+    def _call_policy(self, groups: Sequence[EpisodeGroup]) -> None:
         start = time.perf_counter()
-        if self.player.manner.mixing:
-            actions = self.player.mixed([party.looks[0] for party in parties])
+        if self.runner.mode.mixing:
+            actions = self.runner.mixed_actions([group.requests[0] for group in groups])
         else:
-            (party,) = parties
-            actions = self.player.in_step(party.policy, [party.looks[i] for i in range(len(party.episodes))])
+            (group,) = groups
+            actions = self.runner.lockstep_actions(
+                group.policy, [group.requests[i] for i in range(len(group.episodes))]
+            )
         self.seconds["policy"] += time.perf_counter() - start
         self.calls += 1
-        self.mixed_calls += len({party.task for party in parties}) > 1
-        self._act(parties, actions)
+        self.mixed_calls += len({group.task for group in groups}) > 1
+        self._send_actions(groups, actions)
 
-    def _act(self, parties: Sequence[Party], actions: Sequence[Array]) -> None:
+    def _send_actions(self, groups: Sequence[EpisodeGroup], actions: Sequence[Array]) -> None:
         """Sends each slot its actions.
 
         `actions` has one entry for each party of a mixed call, or one for each episode of a lockstep call.
         """
-        for number, party in enumerate(parties):
-            party.waiting.clear()
-            party.chunk += 1
-            for slot, index in party.slots.items():
+        for number, group in enumerate(groups):
+            group.waiting.clear()
+            group.chunk += 1
+            for slot, index in group.slots.items():
                 self.asked += 1
-                self.crew.send(slot, Act(slot, actions[number if self.player.manner.mixing else index]))
+                self.pool.send(slot, PlayActions(slot, actions[number if self.runner.mode.mixing else index]))
 
 
-def _call(ready: Sequence[Party]) -> list[Party]:
+def _one_per_place(ready: Sequence[EpisodeGroup]) -> list[EpisodeGroup]:
     """Returns one of these parties for each place in a call, the one that has waited longest."""
-    places: dict[int, Party] = {}
-    for party in sorted(ready, key=lambda party: party.since):
-        places.setdefault(party.place, party)
+    places: dict[int, EpisodeGroup] = {}
+    for group in sorted(ready, key=lambda group: group.waiting_since):
+        places.setdefault(group.place, group)
     return list(places.values())
 
 
-def _parties(episodes: Sequence[Episode], mixing: bool) -> list[Party]:
+def _groups(episodes: Sequence[Episode], mixing: bool) -> list[EpisodeGroup]:
     if mixing:
-        return [Party([episode]) for episode in episodes]
+        return [EpisodeGroup([episode]) for episode in episodes]
     batches: dict[tuple[int, int], list[Episode]] = {}
     for episode in episodes:
         batches.setdefault(episode.batch, []).append(episode)
-    return [Party(batch) for batch in batches.values()]
+    return [EpisodeGroup(batch) for batch in batches.values()]

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 
 from ...execution import entry, leftover
 from ...execution.standby import FILES, MESSAGE_BYTES, TAKEN
-from .evaluation import Kept, Stages, run
+from .evaluation import EvaluationCache, Stages, run
 
 IDLE_SECS = 20.0  # longer than the harness takes from the end of one row to the start of the next
 
@@ -38,19 +38,19 @@ def main(listening: int, alive: int) -> None:
     os.setsid()
     entry.prepare()
     _in_background(_end_with_session, alive)
-    voices = Voices()
-    kept = Kept(lasting=True, output=voices.write)
+    forwarder = OutputForwarder()
+    cache = EvaluationCache(persistent=True, output=forwarder.write)
     with socket.socket(fileno=listening) as asked:
         # A child that held the socket open would let other processes connect after this one has ended.
         os.register_at_fork(after_in_child=asked.close)
         asked.settimeout(IDLE_SECS)
         with contextlib.suppress(TimeoutError):
-            while _serve(asked.accept()[0], kept, voices) == 0:
+            while _serve(asked.accept()[0], cache, forwarder) == 0:
                 _free()
     _leave(0)
 
 
-class Voices:
+class OutputForwarder:
     """Passes on what the worker processes print to the stderr that this process has at that moment.
 
     The worker processes outlive a row's files, so they print into a pipe, whose end is `write`.
@@ -94,7 +94,7 @@ def _leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _serve(connection: socket.socket, kept: Kept, voices: Voices) -> int:
+def _serve(connection: socket.socket, cache: EvaluationCache, forwarder: OutputForwarder) -> int:
     """Plays the evaluation that a connection asks for, sends its exit code there and returns it.
 
     Returns 0 for a connection that asks for nothing, and 1 where a message is too long or a worker process has died.
@@ -103,22 +103,22 @@ def _serve(connection: socket.socket, kept: Kept, voices: Voices) -> int:
         message, files, flags, _ = socket.recv_fds(connection, MESSAGE_BYTES, FILES)
         if not message:
             return 0
-        if flags & socket.MSG_TRUNC or not _whole(kept):
+        if flags & socket.MSG_TRUNC or not _workers_live(cache):
             return 1  # without the answer TAKEN the process that asked plays the evaluation itself
         connection.send(TAKEN)
         answered = threading.Event()
         _in_background(_end_with, connection.dup(), answered)
         with _printing_to(files):
-            code = _play(json.loads(message), kept)
-            voices.pass_on()
+            code = _play(json.loads(message), cache)
+            forwarder.pass_on()
         answered.set()
         connection.send(str(code).encode())
     return code
 
 
-def _whole(kept: Kept) -> bool:
+def _workers_live(cache: EvaluationCache) -> bool:
     """Returns whether all worker processes live: one may have been killed between two evaluations."""
-    return kept.crew is None or all(process.is_alive() for process in kept.crew.processes)
+    return cache.pool is None or all(process.is_alive() for process in cache.pool.processes)
 
 
 def _end_with(connection: socket.socket, answered: threading.Event) -> None:
@@ -146,11 +146,11 @@ def _printing_to(files: Sequence[int]) -> Iterator[None]:
             os.close(file)
 
 
-def _play(flags: Sequence[str], kept: Kept) -> int:
+def _play(flags: Sequence[str], cache: EvaluationCache) -> int:
     """Plays one evaluation and returns its exit code; errors are printed as the interpreter would print them."""
     sys.argv = ["tracka.engines.resident", *flags]
     try:
-        run(kept, Stages())
+        run(cache, Stages())
     except SystemExit as error:
         if error.code is None or isinstance(error.code, int):
             return error.code or 0

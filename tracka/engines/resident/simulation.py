@@ -8,7 +8,7 @@ from lerobot.envs.utils import parse_camera_names
 from .episode import Episode
 from .settings import ResidentConfig
 from .simulator import Simulator, Speedups
-from .slot import Filming
+from .slot import VideoConfig
 
 
 class Simulation:
@@ -58,9 +58,9 @@ class Simulation:
         return {camera: tuple(space.shape) for camera, space in spaces.items()}
 
     @property
-    def filming(self) -> Filming:
+    def video_config(self) -> VideoConfig:
         """Returns how videos are recorded: a frame every `stride` steps, played as fast as lerobot-eval's.
 
         lerobot-eval's own videos have a frame for each control step.
         """
-        return Filming(self.stride, max(1, int(LiberoEnv.metadata["render_fps"]) // self.stride))
+        return VideoConfig(self.stride, max(1, int(LiberoEnv.metadata["render_fps"]) // self.stride))

@@ -13,10 +13,10 @@ from lerobot.envs.libero import LiberoEnv, get_libero_dummy_action
 from numpy.typing import NDArray
 
 from . import camera, step
-from .camera import Image, Shutter
+from .camera import Image, RenderGate
 from .goal import Goal
-from .reset import Arrays, Rewind, own_random_numbers, recorded
-from .step import FastStep, Observation
+from .reset import Arrays, Resetter, own_random_numbers, recorded
+from .step import FastStep, LiberoObservation
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Speedups:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepResult:
     """The result of a control step: `observation` is None unless requested, `done` is LiberoEnv's `terminated`."""
 
-    observation: Observation | None
+    observation: LiberoObservation | None
     reward: float
     success: bool
     done: bool
@@ -54,10 +54,10 @@ class Simulator:
             raise ValueError("with hard_reset=False an episode depends on those before it")
         self._env = env
         self._lazy = speedups.lazy_rendering
-        self._shutter = Shutter(open=not self._lazy)
+        self._render_gate = RenderGate(open=not self._lazy)
         self._build()
         self._fast_reset = speedups.fast_reset
-        self._seen: Observation = {}
+        self._seen: LiberoObservation = {}
         reason = step.refusal(env) if speedups.fast_step else None
         self._fast_step = FastStep(env) if speedups.fast_step and reason is None else None
         self._goal = Goal(self._inner) if self._fast_step else None
@@ -65,12 +65,12 @@ class Simulator:
 
     def _build(self) -> None:
         compiled: Arrays = {}
-        with own_random_numbers(), camera.behind(self._shutter), recorded(compiled):
+        with own_random_numbers(), camera.gated_cameras(self._render_gate), recorded(compiled):
             self._env._ensure_env()
         self._inner = self._env._env.env
-        self._rewind = Rewind(self._inner, compiled)
+        self._rewind = Resetter(self._inner, compiled)
 
-    def reset(self, seed: int, init_state: int, ordinal: int) -> Observation:
+    def reset(self, seed: int, init_state: int, ordinal: int) -> LiberoObservation:
         """Resets the environment, takes the settle steps, and returns the observation that begins the episode.
 
         `init_state` is an index into the benchmark's fixed states, taken modulo their number as LiberoEnv does.
@@ -78,22 +78,22 @@ class Simulator:
         """
         env, waits = self._env, self._env.num_steps_wait
         with own_random_numbers():
-            seen = self._begin(seed, init_state, ordinal, look=waits == 0)
+            seen = self._begin(seed, init_state, ordinal, observe=waits == 0)
         for wait in range(waits):
-            seen = self._advance(get_libero_dummy_action(), look=wait == waits - 1)
+            seen = self._advance(get_libero_dummy_action(), observe=wait == waits - 1)
         for robot in self._inner.robots:
             robot.controller.use_delta = env.control_mode == "relative"
         assert seen is not None
         self._seen = seen
         return seen
 
-    def _begin(self, seed: int, init_state: int, ordinal: int, look: bool) -> Observation | None:
-        self._shutter.open = look or not self._lazy
+    def _begin(self, seed: int, init_state: int, ordinal: int, observe: bool) -> LiberoObservation | None:
+        self._render_gate.open = observe or not self._lazy
         if self._fast_reset:
             self._rewind.fast(seed, ordinal)
         else:
             camera.make_current(self._inner)  # a hard reset frees this simulator's graphics context
-            with camera.behind(self._shutter):
+            with camera.gated_cameras(self._render_gate):
                 self._rewind.hard(seed, ordinal)
         if self._env.init_states:
             states = self._env._init_states
@@ -103,39 +103,39 @@ class Simulator:
         if self._fast_step and self._goal:
             self._fast_step.bind()
             self._goal.bind()
-        return self._env._format_raw_obs(raw) if look else None
+        return self._env._format_raw_obs(raw) if observe else None
 
-    def _advance(self, action: Any, look: bool) -> Observation | None:
+    def _advance(self, action: Any, observe: bool) -> LiberoObservation | None:
         if self._fast_step:
-            return self._quick(action, look).observation
-        self._shutter.open = look or not self._lazy
+            return self._quick(action, observe).observation
+        self._render_gate.open = observe or not self._lazy
         raw, *_ = self._env._env.step(action)
-        return self._env._format_raw_obs(raw) if look else None
+        return self._env._format_raw_obs(raw) if observe else None
 
-    def step(self, action: NDArray[np.float32], look: bool) -> Step:
-        """Takes one control step and returns its result, with an observation if `look` is true.
+    def step(self, action: NDArray[np.float32], observe: bool) -> StepResult:
+        """Takes one control step and returns its result, with an observation if `observe` is true.
 
         `action` has the shape (7,) and is float32, as a vector environment passes it on. Raises ValueError after
         robosuite's horizon of 1000 steps, in which the settle steps of the reset count.
         """
-        taken = self._quick(action, look) if self._fast_step else self._stock(action, look)
+        taken = self._quick(action, observe) if self._fast_step else self._stock(action, observe)
         if taken.observation is not None:
             self._seen = taken.observation
         return taken
 
-    def _quick(self, action: Any, look: bool) -> Step:
+    def _quick(self, action: Any, observe: bool) -> StepResult:
         assert self._fast_step and self._goal
-        if look:
+        if observe:
             self._goal.show()
-        seen = self._fast_step(action, look)
+        seen = self._fast_step(action, observe)
         success = self._goal.reached()
         scale = self._inner.reward_scale
-        return Step(seen, float(success) * (1.0 if scale is None else scale / 1.0), success, success)
+        return StepResult(seen, float(success) * (1.0 if scale is None else scale / 1.0), success, success)
 
-    def _stock(self, action: NDArray[np.float32], look: bool) -> Step:
-        self._shutter.open = look or not self._lazy
+    def _stock(self, action: NDArray[np.float32], observe: bool) -> StepResult:
+        self._render_gate.open = observe or not self._lazy
         seen, reward, done, _, info = self._env.step(action)
-        return Step(seen if look else None, float(reward), bool(info["is_success"]), bool(done))
+        return StepResult(seen if observe else None, float(reward), bool(info["is_success"]), bool(done))
 
     def frame(self) -> Image:
         """Returns what LiberoEnv.render() would for the observation requested last, with shape (height, width, 3)."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .episode import Array, Episode, Observation, Outcome, Task, digest
+from .episode import Array, Episode, EpisodeOutcome, Observation, Task, digest
 
 if TYPE_CHECKING:
     from .simulator import Simulator
@@ -26,7 +26,7 @@ Pictures = Mapping[str, Array]  # camera -> (height, width, 3) bytes, shared wit
 
 
 @dataclass(frozen=True)
-class Build:
+class BuildEnvironment:
     """Asks to build the environment of the episode's task, which the slot is likely to need next; there is no reply."""
 
     slot: int
@@ -34,7 +34,7 @@ class Build:
 
 
 @dataclass(frozen=True)
-class Begin:
+class BeginEpisode:
     """Asks to reset the slot's environment to the beginning of the episode; the reply is Seen."""
 
     slot: int
@@ -42,7 +42,7 @@ class Begin:
 
 
 @dataclass(frozen=True)
-class Act:
+class PlayActions:
     """Brings the next actions of a slot's episode, of shape (steps, 7); the reply is Seen or Ended."""
 
     slot: int
@@ -50,7 +50,7 @@ class Act:
 
 
 @dataclass(frozen=True)
-class Film:
+class RecordVideo:
     """Asks to play an episode's recorded actions once more for a video at `path`; the reply is Filmed."""
 
     slot: int
@@ -61,12 +61,12 @@ class Film:
 
 
 @dataclass(frozen=True)
-class Account:
+class ReportTimings:
     """Asks for what the time was spent on since the last such command; the reply is Spent."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservationReady:
     """Says that the slot waits for actions: an observation request, whose pictures are in the shared memory."""
 
     slot: int
@@ -75,15 +75,15 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Ended:
+class EpisodeEnded:
     """Says that the slot's episode has ended."""
 
     slot: int
-    outcome: Outcome
+    outcome: EpisodeOutcome
 
 
 @dataclass(frozen=True)
-class Filmed:
+class VideoRecorded:
     """Says that a video is written, and whether the episode went as recorded."""
 
     slot: int
@@ -92,14 +92,14 @@ class Filmed:
 
 
 @dataclass(frozen=True)
-class Failed:
+class WorkerFailed:
     """Says that the worker process ends with an error."""
 
     trace: str
 
 
 @dataclass(frozen=True)
-class Spent:
+class WorkerTimings:
     """Holds the seconds of a worker process by kind of work, and a sentence for each speedup that it could not use."""
 
     seconds: Mapping[str, float]
@@ -120,51 +120,51 @@ class Slot:
 
 
 @dataclass(frozen=True)
-class Filming:
+class VideoConfig:
     """Says how videos are recorded: one frame every `stride` control steps."""
 
     stride: int
     frames_per_second: int
 
 
-def serve(pipe: Connection, pictures: Mapping[int, Pictures], make: MakeSimulator, filming: Filming) -> None:
+def serve(pipe: Connection, pictures: Mapping[int, Pictures], make: MakeSimulator, video_config: VideoConfig) -> None:
     """Obeys the commands from `pipe` until None or the end of file comes. Any error is sent as Failed, and raised."""
-    worker = Worker(pictures, make, filming)
+    worker = Worker(pictures, make, video_config)
     try:
         while (command := pipe.recv()) is not None:
-            if (reply := worker.obey(command)) is not None:
+            if (reply := worker.handle(command)) is not None:
                 pipe.send(reply)
         worker.close()
     except EOFError:
         worker.close()
     except BaseException:
-        pipe.send(Failed(traceback.format_exc()))
+        pipe.send(WorkerFailed(traceback.format_exc()))
         raise
 
 
 class Worker:
     """Plays the environment slots of one worker process."""
 
-    def __init__(self, pictures: Mapping[int, Pictures], make: MakeSimulator, filming: Filming) -> None:
+    def __init__(self, pictures: Mapping[int, Pictures], make: MakeSimulator, video_config: VideoConfig) -> None:
         self.slots = {number: Slot(shared) for number, shared in pictures.items()}
         self.make = make
-        self.filming = filming
+        self.video_config = video_config
         self.seconds: dict[str, float] = defaultdict(float)
         self.fallbacks: dict[str, None] = {}
 
-    def obey(self, command: Build | Begin | Act | Film | Account) -> Any:
+    def handle(self, command: BuildEnvironment | BeginEpisode | PlayActions | RecordVideo | ReportTimings) -> Any:
         """Does what one command asks for and returns the reply, None for Build."""
-        if isinstance(command, Account):
-            return self._account()
+        if isinstance(command, ReportTimings):
+            return self._timings()
         slot = self.slots[command.slot]
-        if isinstance(command, Build):
-            self._built(slot, command.episode)
+        if isinstance(command, BuildEnvironment):
+            self._simulator_of(slot, command.episode)
             return None
-        if isinstance(command, Begin):
+        if isinstance(command, BeginEpisode):
             return self._begin(command.slot, slot, command.episode)
-        if isinstance(command, Act):
+        if isinstance(command, PlayActions):
             return self._act(command.slot, slot, command.actions)
-        return self._film(slot, command)
+        return self._record_video(slot, command)
 
     def close(self) -> None:
         """Closes all simulators."""
@@ -172,18 +172,18 @@ class Worker:
             if slot.simulator is not None:
                 slot.simulator.close()
 
-    def _account(self) -> Spent:
-        spent = Spent(dict(self.seconds), tuple(self.fallbacks))
+    def _timings(self) -> WorkerTimings:
+        spent = WorkerTimings(dict(self.seconds), tuple(self.fallbacks))
         self.seconds.clear()
         self.fallbacks.clear()
         return spent
 
-    def _begin(self, number: int, slot: Slot, episode: Episode) -> Seen:
+    def _begin(self, number: int, slot: Slot, episode: Episode) -> ObservationReady:
         observation = self._reset(slot, episode)
-        return self._seen(number, slot, observation)
+        return self._observation_ready(number, slot, observation)
 
     def _reset(self, slot: Slot, episode: Episode) -> Observation:
-        simulator = self._built(slot, episode)
+        simulator = self._simulator_of(slot, episode)
         self.fallbacks.update(dict.fromkeys(simulator.fallbacks))
         slot.episode, slot.actions, slot.rewards = episode, [], []
         start = time.perf_counter()
@@ -192,7 +192,7 @@ class Worker:
         slot.first_state = digest(simulator.state())
         return observation
 
-    def _built(self, slot: Slot, episode: Episode) -> "Simulator":
+    def _simulator_of(self, slot: Slot, episode: Episode) -> "Simulator":
         """Returns the slot's simulator of the episode's task, built if need be.
 
         A simulator of another task is closed first, since it holds memory.
@@ -205,28 +205,28 @@ class Worker:
             self.seconds["build"] += time.perf_counter() - start
         return slot.simulator
 
-    def _act(self, number: int, slot: Slot, actions: Array) -> Seen | Ended:
+    def _act(self, number: int, slot: Slot, actions: Array) -> ObservationReady | EpisodeEnded:
         assert slot.simulator is not None and slot.episode is not None
         limit = slot.simulator.max_steps - len(slot.actions)
         start = time.perf_counter()
         for index, action in enumerate(actions[:limit]):
-            step = slot.simulator.step(action, look=index == len(actions) - 1 and index < limit - 1)
+            step = slot.simulator.step(action, observe=index == len(actions) - 1 and index < limit - 1)
             slot.actions.append(action)
             slot.rewards.append(step.reward)
             if step.done or index == limit - 1:
                 self.seconds["step"] += time.perf_counter() - start
-                return Ended(number, _outcome(slot, step.success))
+                return EpisodeEnded(number, _outcome(slot, step.success))
         self.seconds["step"] += time.perf_counter() - start
         assert step.observation is not None
-        return self._seen(number, slot, step.observation)
+        return self._observation_ready(number, slot, step.observation)
 
-    def _seen(self, number: int, slot: Slot, observation: Observation) -> Seen:
+    def _observation_ready(self, number: int, slot: Slot, observation: Observation) -> ObservationReady:
         assert slot.simulator is not None
         for camera, picture in observation["pixels"].items():
             slot.pictures[camera][:] = picture
-        return Seen(number, observation.get("robot_state", {}), slot.simulator.description)
+        return ObservationReady(number, observation.get("robot_state", {}), slot.simulator.description)
 
-    def _film(self, slot: Slot, command: Film) -> Filmed:
+    def _record_video(self, slot: Slot, command: RecordVideo) -> VideoRecorded:
         from lerobot.utils.io_utils import write_video
 
         self._reset(slot, command.episode)
@@ -234,19 +234,21 @@ class Worker:
         start = time.perf_counter()
         frames = [slot.simulator.frame()]
         for number, action in enumerate(command.actions, start=1):
-            slot.simulator.step(action, look=number % self.filming.stride == 0)
-            if number % self.filming.stride == 0:
+            slot.simulator.step(action, observe=number % self.video_config.stride == 0)
+            if number % self.video_config.stride == 0:
                 frames.append(slot.simulator.frame())
         command.path.parent.mkdir(parents=True, exist_ok=True)
-        write_video(str(command.path), frames, self.filming.frames_per_second)
+        write_video(str(command.path), frames, self.video_config.frames_per_second)
         self.seconds["film"] += time.perf_counter() - start
         found = digest(slot.simulator.state())
         same = found == command.final_state
-        return Filmed(command.slot, command.path, None if same else f"the final state is {found[:12]}, not as recorded")
+        return VideoRecorded(
+            command.slot, command.path, None if same else f"the final state is {found[:12]}, not as recorded"
+        )
 
 
-def _outcome(slot: Slot, success: bool) -> Outcome:
+def _outcome(slot: Slot, success: bool) -> EpisodeOutcome:
     assert slot.simulator is not None
     actions = np.stack(slot.actions)
     rewards = sum(slot.rewards), max(slot.rewards)
-    return Outcome(success, *rewards, actions, slot.first_state, digest(slot.simulator.state()))
+    return EpisodeOutcome(success, *rewards, actions, slot.first_state, digest(slot.simulator.state()))

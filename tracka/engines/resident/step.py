@@ -19,7 +19,7 @@ from . import kernel
 from .camera import Cameras
 from .kernel import Arm, Vector
 
-Observation = dict[str, Any]
+LiberoObservation = dict[str, Any]
 TRIALS = 3  # control steps that are taken both ways before the fast one is used
 NO_SENSORS = int(mujoco.mjtDisableBit.mjDSBL_SENSOR)  # MuJoCo's sensors of force at the hand: no observation has them
 WHOLE = int(mujoco.mjtState.mjSTATE_INTEGRATION)  # all quantities that decide how a simulation goes on
@@ -63,8 +63,8 @@ class FastStep:
         """Switches MuJoCo's sensors on again, so that robosuite may use the simulation after its next reset."""
         self._inner.sim.model._model.opt.disableflags &= ~NO_SENSORS
 
-    def __call__(self, action: Any, look: bool) -> Observation | None:
-        """Takes one control step and returns the observation as LiberoEnv forms it, or None where `look` is false.
+    def __call__(self, action: Any, observe: bool) -> LiberoObservation | None:
+        """Takes one control step and returns the observation as LiberoEnv forms it, or None where `observe` is false.
 
         Raises ValueError after robosuite's horizon.
         """
@@ -73,9 +73,9 @@ class FastStep:
             raise ValueError("executing action in terminated episode")
         inner.timestep += 1
         towards = self._begin(action)
-        if look:
+        if observe:
             kernel.run(*towards, 0, self._sampled + 1)
-            seen = self._see()
+            seen = self._observation()
             kernel.run(*towards, self._sampled + 1, self._substeps)
         else:
             kernel.run(*towards, 0, self._substeps)
@@ -96,7 +96,7 @@ class FastStep:
         closing = np.array([-1.0, 1.0]) * self._robot.gripper.speed * np.sign(action[6:])
         return self._arm, goal_pos, goal_ori, closing
 
-    def _see(self) -> Observation:
+    def _observation(self) -> LiberoObservation:
         data, arm, pictures = self._data, self._arm, self._cameras.draw()
         if self._env.obs_type == "pixels":
             return {"pixels": pictures}
@@ -254,7 +254,7 @@ def _other_bits(env: Any) -> str | None:
     robot.gripper.current_action = grip
     step = FastStep(env)
     for action in actions:
-        step(action, look=False)
+        step(action, observe=False)
     if _same(wanted, _state(data)):
         return None
     step.unbind()

@@ -3,9 +3,9 @@
 Usage: python -m tracka.preflight.probes.model '[{"folder": ..., "words": ["--seed=7"], "processors": true}, ...]'
 With `processors` the checkpoint's processors are loaded too, as lerobot-eval loads them; with `base`, the folder of the
 policy that an adapter is for, the adapter's tensors are compared as well, by PEFT's loader.
-Prints one JSON object for each checkpoint, whose keys are the fields of `Compared`. The model's parameters and the
-file's tensors have shapes and types but no storage. The loader maps, skips and renames tensors as always; where the
-loader would copy a tensor of the file to the model, the two are compared instead.
+Prints one JSON object for each checkpoint, whose keys are the fields of `CheckpointComparison`. The model's parameters
+and the file's tensors have shapes and types but no storage. The loader maps, skips and renames tensors as always; where
+the loader would copy a tensor of the file to the model, the two are compared instead.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ TYPES = {
 
 
 @dataclass
-class Difference:
+class TensorDifference:
     """Holds how the tensors of a file differ from those of a model."""
 
     wanted: int = 0  # the number of the model's tensors
@@ -51,7 +51,7 @@ class Difference:
 
 
 @dataclass
-class Compared(Difference):
+class CheckpointComparison(TensorDifference):
     """Holds what was found of one checkpoint."""
 
     folder: str = ""
@@ -60,7 +60,7 @@ class Compared(Difference):
     error: str | None = None  # why its model cannot be made or compared
     processors: str | None = None  # why its processors cannot be loaded
     said: list[str] = field(default_factory=list)  # the warnings that the loader logged
-    adapter: Difference | None = None  # how the adapter's own tensors differ
+    adapter: TensorDifference | None = None  # how the adapter's own tensors differ
     refused: str | None = None  # why PEFT cannot load the adapter
 
 
@@ -79,7 +79,7 @@ def main(asked: list[dict[str, Any]]) -> None:
             print(json.dumps(asdict(compared)), file=out, flush=True)
 
 
-def compare(folder: Path, words: list[str], processors: bool, base: str | None = None) -> Compared:
+def compare(folder: Path, words: list[str], processors: bool, base: str | None = None) -> CheckpointComparison:
     """Loads the checkpoint in `folder` by lerobot's loader and returns what was found.
 
     Nothing is loaded into memory if the policy's class allows that.
@@ -87,7 +87,7 @@ def compare(folder: Path, words: list[str], processors: bool, base: str | None =
     from ...engines.resident.weights import without_storage
 
     source = Path(base or folder)
-    compared = Compared(folder=str(folder), words=words)
+    compared = CheckpointComparison(folder=str(folder), words=words)
     try:
         config = _config(folder, words)
     except BaseException as error:  # argparse reads the configuration, and exits on an error
@@ -96,7 +96,7 @@ def compare(folder: Path, words: list[str], processors: bool, base: str | None =
     _fill(compared, source, config, without_storage())
     if compared.error and (source / form.WEIGHTS).stat().st_size <= SMALL:
         # A policy's class may compute with its parameters when a policy is made, as VQ-BeT's does.
-        compared = Compared(folder=str(folder), words=words)
+        compared = CheckpointComparison(folder=str(folder), words=words)
         _fill(compared, source, config, contextlib.nullcontext())
     compared.processors = _processors(folder, config) if processors else None
     return compared
@@ -124,14 +124,16 @@ def _processors(folder: Path, config: Any) -> str | None:
     return None
 
 
-def _fill(compared: Compared, source: Path, config: Any, storage: contextlib.AbstractContextManager[None]) -> None:
+def _fill(
+    compared: CheckpointComparison, source: Path, config: Any, storage: contextlib.AbstractContextManager[None]
+) -> None:
     """Has lerobot load the policy in `source`, and PEFT an adapter over it, and writes what was found to `compared`.
 
     Within `storage` the policy's parameters are made with storage or without.
     """
     from lerobot.policies.factory import get_policy_class
 
-    with loading.logged() as compared.said, storage:
+    with loading.captured_log() as compared.said, storage:
         try:
             with _comparing(compared):
                 policy = get_policy_class(config.type).from_pretrained(str(source), config=config)
@@ -141,7 +143,7 @@ def _fill(compared: Compared, source: Path, config: Any, storage: contextlib.Abs
             compared.error = _text(error)
 
 
-def _adapt(compared: Compared, policy: Any) -> None:
+def _adapt(compared: CheckpointComparison, policy: Any) -> None:
     """Has PEFT load the adapter as lerobot's make_policy does, and writes what was found to `compared`.
 
     The policy's own tensors do not count as tensors that the adapter lacks.
@@ -149,7 +151,7 @@ def _adapt(compared: Compared, policy: Any) -> None:
     from peft import PeftConfig, PeftModel
 
     own = list(policy.state_dict(keep_vars=True).values())  # kept alive, so that no other tensor gets the id of one
-    compared.adapter = Difference()
+    compared.adapter = TensorDifference()
     try:
         adapter = PeftConfig.from_pretrained(compared.folder)
         with _comparing(compared.adapter, {id(tensor) for tensor in own}):
@@ -161,7 +163,7 @@ def _adapt(compared: Compared, policy: Any) -> None:
     compared.adapter = _as_in_file(compared.adapter)
 
 
-def _as_in_file(adapter: Difference) -> Difference:
+def _as_in_file(adapter: TensorDifference) -> TensorDifference:
     """Returns the same difference with the tensor names of the adapter's file.
 
     In the model the names have PEFT's name of an adapter inside.
@@ -170,7 +172,7 @@ def _as_in_file(adapter: Difference) -> Difference:
     def named(name: str) -> str:
         return name.replace(".default.", ".")
 
-    return Difference(
+    return TensorDifference(
         adapter.wanted,
         [named(name) for name in adapter.missing],
         [named(name) for name in adapter.unused],
@@ -212,7 +214,7 @@ def _config(folder: Path, words: list[str]) -> Any:
 
 
 @contextlib.contextmanager
-def _comparing(difference: Difference, apart: Collection[int] = ()) -> Iterator[None]:
+def _comparing(difference: TensorDifference, apart: Collection[int] = ()) -> Iterator[None]:
     """Makes loaders, within the block, read files without storage and compare tensors instead of copying them.
 
     Tensors of the model whose ids are in `apart` may be missing in the file.
@@ -255,7 +257,7 @@ def _dtype(word: str) -> Any:
     return getattr(torch, TYPES[word]) if word in TYPES else torch.float8_e4m3fn
 
 
-def _compare(compared: Difference, module: Any, state: dict[str, Any], apart: Collection[int]) -> None:
+def _compare(compared: TensorDifference, module: Any, state: dict[str, Any], apart: Collection[int]) -> None:
     """Adds to `compared` how a state dict differs from what the module wants.
 
     Of tied tensors it is enough that one is in the file.

@@ -1,21 +1,21 @@
 """Resolves repositories again from the hub's cache alone, in the environment of a row, and prints each one's folder.
 
-The one argument is a JSON list with the fields of `hub.Wanted` for each repository. Prints one JSON object a line,
-{"folder": ...}, where the folder is null if the repository is not in the cache.
+The one argument is a JSON list with the fields of `hub.DownloadSpec` for each repository. Prints one JSON object a
+line, {"folder": ...}, where the folder is null if the repository is not in the cache.
 """
 
 import json
 import sys
 from typing import Any
 
-from ...checkpoints.hub import Wanted, cached
+from ...checkpoints.hub import DownloadSpec, cached_snapshot
 
 
 def main(listed: list[dict[str, Any]]) -> None:
     """Prints the cached folder of each repository in `listed`, in the same order."""
     for words in listed:
         given: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in words.items()}
-        found = cached(Wanted(**given))
+        found = cached_snapshot(DownloadSpec(**given))
         print(json.dumps({"folder": str(found) if found else None}))
 
 

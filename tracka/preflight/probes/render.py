@@ -16,7 +16,7 @@ from typing import Any
 SIZE = 128  # pixels, height and width
 
 
-def say(stage: str, **values: Any) -> None:
+def print_stage(stage: str, **values: Any) -> None:
     """Prints the JSON object of one stage at once."""
     print(json.dumps({"stage": stage, **values}), flush=True)
 
@@ -26,7 +26,7 @@ def main(suite_name: str, task_id: int, picture: Path) -> None:
     import lerobot
     from lerobot.envs.libero import LiberoEnv, _get_suite
 
-    say("lerobot_import", version=lerobot.__version__)
+    print_stage("lerobot_import", version=lerobot.__version__)
     suite = _get_suite(suite_name)
     env = LiberoEnv(
         suite,
@@ -39,7 +39,7 @@ def main(suite_name: str, task_id: int, picture: Path) -> None:
     )
     try:
         observation, _ = env.reset(seed=0)
-        say("environment", task=env.task, mujoco_gl=os.environ.get("MUJOCO_GL"))
+        print_stage("environment", task=env.task, mujoco_gl=os.environ.get("MUJOCO_GL"))
         for name, frame in observation["pixels"].items():
             _save(frame, picture if name == "image" else picture.with_stem(f"{picture.stem}_hand"))
         _report(observation["pixels"]["image"])
@@ -55,15 +55,15 @@ def _save(frame: Any, picture: Path) -> None:
 
 
 def _report(frame: Any) -> None:
-    say(
+    print_stage(
         "frame",
         shape=list(frame.shape),
         mean=round(float(frame.mean()), 2),
         std=round(float(frame.std()), 2),
         hash=_hash(frame),
         gl=_gl(),
-        drawn_by=_drawn_by(),
-        computes_on=_computes_on(),
+        drawn_by=_rendering_gpu(),
+        computes_on=_compute_gpu(),
     )
 
 
@@ -86,7 +86,7 @@ def _gl() -> str:
     return " / ".join(word.decode() if word else "unknown" for word in words)
 
 
-def _drawn_by() -> str | None:
+def _rendering_gpu() -> str | None:
     """Returns the UUID of the GPU behind OpenGL's current context as NVML writes it, or None if the driver gives none.
 
     Mesa's software renderer returns its own version, which differs from the UUID of any GPU.
@@ -103,7 +103,7 @@ def _drawn_by() -> str | None:
     return f"GPU-{uuid.UUID(bytes=bytes(value))}"
 
 
-def _computes_on() -> str | None:
+def _compute_gpu() -> str | None:
     """Returns the UUID of torch's first GPU, or None without a GPU. lerobot has imported torch already."""
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():

@@ -34,12 +34,12 @@ def settle(suite: Any, suite_name: str, task_id: int) -> dict[str, Any]:
 
     Beside the poses are the hashes of the files that they follow from: the task's BDDL file and its init states.
     """
-    env = _blind(suite, suite_name, task_id)
+    env = _without_cameras(suite, suite_name, task_id)
     poses: dict[str, list[list[float]]] = {}
     try:
         for _ in range(INIT_STATES):
             env.reset(seed=SEED)
-            for name, place in places(env).items():
+            for name, place in object_positions(env).items():
                 poses.setdefault(name, []).append(place)
         task = suite.get_task(task_id)
         return {
@@ -53,14 +53,14 @@ def settle(suite: Any, suite_name: str, task_id: int) -> dict[str, Any]:
         env.close()
 
 
-def places(env: Any) -> dict[str, list[float]]:
+def object_positions(env: Any) -> dict[str, list[float]]:
     """Returns the position in metres of each object's body, for all objects in the scene that may move."""
     inner = env._env.env
     ids = {name: inner.obj_body_id[name] for name in inner.objects_dict}
     return {name: [round(float(x), DIGITS) for x in inner.sim.data.body_xpos[body]] for name, body in ids.items()}
 
 
-def _blind(suite: Any, suite_name: str, task_id: int) -> Any:
+def _without_cameras(suite: Any, suite_name: str, task_id: int) -> Any:
     """Returns lerobot's environment without renderer and cameras.
 
     The base class of the LIBERO environment that lerobot imports takes the place of that environment.
