@@ -329,7 +329,25 @@ def test_a_row_takes_what_was_found_in_the_cache_and_not_what_the_hub_has_by_now
     assert "HF_HUB_OFFLINE" not in plan.environ(gpu.CPU_DEVICE) or caller  # a program of the campaign's own
 
 
+def test_a_row_is_not_started_with_the_lerobot_eval_of_another_python(passed: Made) -> None:
+    spec, host = replace(passed.spec, executable=()), run.load_host(passed.layout)
+    foreign = replace(host, executable=("/opt/other/bin/lerobot-eval",))
+    with pytest.raises(errors.UsageError, match="that of another Python"):
+        run.run_row(spec, spec.row(OTHER), foreign)
+    assert passed.started() == [ROW] and not passed.layout.run(OTHER).path.exists()
+
+
 # changes that do not
+
+
+def test_a_pass_stands_where_another_clones_lerobot_eval_was_asked_for_its_flags(passed: Made) -> None:
+    spec, host = replace(passed.spec, executable=()), run.load_host(passed.layout)
+    plans = [
+        run.plan_row(spec, spec.row(ROW), replace(host, executable=(f"{place}/bin/lerobot-eval",)))
+        for place in (sys.prefix, "/opt/other")
+    ]
+    assert plans[0].row_hash == plans[1].row_hash
+    assert passed.evidence(ROW) == []
 
 
 def test_another_clone_of_the_campaign_asks_for_no_new_run(passed: Made, tmp_path: Path) -> None:

@@ -88,7 +88,6 @@ def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
 
     Raises TrackaError where the checkpoint is missing, unsound or untrusted.
     """
-    _require_own_program(campaign, host)
     settings = campaign.settings(row)
     point = _checkpoint(campaign, row.policy_path, [settings])
     normalizer.require(point.folder, settings, campaign.trusted)
@@ -196,6 +195,7 @@ def run_row(
         if passed is not None:
             attempt.restore_marker(layout, passed)
             return passed
+        _require_own_program(campaign, host)
         marker.ensure_pending_held(layout, row.run_id)
         with lease.hold(row.gpu_id, lease.worker_number(), keep=True) as device:
             return _attempts(_planned_again(plan), device)
@@ -207,7 +207,6 @@ def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
     The row's marker says so before the error is raised.
     """
     trust.require_plugins(discover.installed().plugins, campaign.trusted)  # a fault of the host, not of the checkpoint
-    _require_own_program(campaign, host)
     try:
         if why := preflight_refusal(campaign, row, host):
             raise UsageError(why)
