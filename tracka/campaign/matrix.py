@@ -32,6 +32,12 @@ class Row:
     mujoco_gl: str
     policy_path: str
     enabled: bool
+
+    @property
+    def played_batch(self) -> int:
+        """Returns how many episodes lerobot-eval plays at a time: it makes no more environments than episodes."""
+        return min(self.batch_size, self.n_episodes)
+
     line: int = 0
 
 

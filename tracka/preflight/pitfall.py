@@ -65,7 +65,7 @@ def equals(wanted: object) -> Callable[[Any], bool]:
 def uneven_batches(campaign: Campaign) -> Iterator[Lint]:
     """Yields the rows whose episodes do not fill whole batches."""
     for row in campaign.enabled:
-        batch = min(row.batch_size, row.n_episodes)  # lerobot-eval makes no more environments than episodes
+        batch = row.played_batch
         if row.n_episodes % batch:
             yield Lint(f"row {row.run_id}", f"{row.n_episodes} episodes in batches of {batch}")
 
@@ -148,7 +148,7 @@ def mixed_batches(campaign: Campaign) -> Iterator[Lint]:
     """Yields the suites that are run with several batch sizes, by one policy or by policies that are compared."""
     sizes: dict[str, set[int]] = defaultdict(set)
     for row in campaign.compared_rows:
-        sizes[row.task_suite].add(min(row.batch_size, row.n_episodes))
+        sizes[row.task_suite].add(row.played_batch)
     for suite, used in sizes.items():
         if len(used) > 1:
             yield Lint(suite, f"batch sizes {', '.join(map(str, sorted(used)))}")

@@ -85,7 +85,7 @@ def slots(campaign: Campaign, room: Room) -> int | None:
 
 def _divisor(row: Row, limit: int) -> int:
     """Returns the row's batch if it fits, else the largest batch that fits and divides the row's episodes."""
-    if min(row.batch_size, row.n_episodes) <= limit:
+    if row.played_batch <= limit:
         return row.batch_size
     return max(size for size in range(1, limit + 1) if row.n_episodes % size == 0)
 

@@ -56,7 +56,7 @@ def _row(campaign: Campaign, row: Row, pace: Pace) -> float:
     A step of a batch smaller than BATCH takes as long as one of BATCH episodes: the policy's calls are the bottleneck,
     and their time hardly grows with the batch.
     """
-    batch = min(row.batch_size, row.n_episodes)
+    batch = row.played_batch
     batches = -(-row.n_episodes // batch) * max(1, batch / BATCH)
     return pace.row + batches * len(campaign.task_ids(row)) * campaign.steps(row) * pace.step
 

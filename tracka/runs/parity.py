@@ -53,8 +53,7 @@ def _candidates(campaign: Campaign) -> list[Row]:
 
 def _request_key(campaign: Campaign, row: Row) -> bytes:
     """Returns a key that is equal for rows that ask the same checkpoint in the same way."""
-    batch = min(row.batch_size, row.n_episodes)
-    return files.canonical([row.policy_path, batch, policy_request(campaign, row)])
+    return files.canonical([row.policy_path, row.played_batch, policy_request(campaign, row)])
 
 
 def _short(row: Row) -> Row:
