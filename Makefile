@@ -54,7 +54,7 @@ dose: setup ## run a few of the slow tests: a kill, a faulty policy and both eng
 ci-full: test test-slow accept known-answers sim-validity parity planted-engines bench bench-standby bench-schedule bench-matrix bench-overhead ## run everything but what takes hours
 
 test-faults: setup ## the fault suite alone: kills, hangs, damaged files, full disks (docs/reliability.md)
-	$(PYTEST) tests/faults tests/execution/test_process.py tests/execution/test_lease.py tests/execution/test_gpu.py tests/campaign/test_matrix.py tests/core/test_secret.py tests/simulator/test_standby.py --junitxml=reports/test-faults.xml
+	$(PYTEST) tests/faults tests/execution/test_process.py tests/execution/test_lease.py tests/execution/test_gpu.py tests/campaign/test_matrix.py tests/core/test_redaction.py tests/simulator/test_warm_process.py --junitxml=reports/test-faults.xml
 
 known-answers: setup ## hold reported successes against known ones, for some policies whose outcome is known
 	$(VENV)/bin/python -m fixtures.known_answers $(ANSWERS) --rows $(SOME_ANSWERS) --folder reports/known-answers

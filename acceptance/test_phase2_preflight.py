@@ -10,7 +10,7 @@ import pytest
 
 from tracka.campaign.campaign import Campaign
 from tracka.core.files import Json
-from tracka.reporting import caveat
+from tracka.reporting import caveats
 
 pytestmark = pytest.mark.phase2
 
@@ -29,7 +29,7 @@ def test_no_required_check_fails(
     preflight_report: Json, contract: Callable[[str], None], record_caveats: Callable[..., None]
 ) -> None:
     """Reads the checks in preflight.json, and records its warnings as caveats."""
-    record_caveats(caveat.of_preflight)
+    record_caveats(caveats.of_preflight)
     contract("preflight_checks")
 
 

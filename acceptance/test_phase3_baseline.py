@@ -11,7 +11,7 @@ import pytest
 from tracka.campaign.campaign import Campaign
 from tracka.campaign.matrix import Row
 from tracka.core.artifacts import Result
-from tracka.gates.evidence import RUN_CONTRACTS
+from tracka.gates.row_contracts import RUN_CONTRACTS
 
 pytestmark = pytest.mark.phase3
 

@@ -10,7 +10,7 @@ import pytest
 
 from tracka.campaign.matrix import Row
 from tracka.core.artifacts import Result
-from tracka.gates.evidence import RUN_CONTRACTS
+from tracka.gates.row_contracts import RUN_CONTRACTS
 
 pytestmark = pytest.mark.phase4
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tracka.reporting import caveat
+from tracka.reporting import caveats
 
 pytestmark = pytest.mark.phase5
 
@@ -32,5 +32,5 @@ def test_the_results_tell_every_rate_with_its_episodes(
     closure: None, contract: Callable[[str], None], record_caveats: Callable[..., None]
 ) -> None:
     """Holds results.md against what the run folders say, and records caveats of the results."""
-    record_caveats(caveat.of_results)
+    record_caveats(caveats.of_results)
     contract("results")

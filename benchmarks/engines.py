@@ -16,7 +16,7 @@ from pathlib import Path
 
 from fixtures import parity as program
 from fixtures.parity import Case
-from tracka.core import digest
+from tracka.core import hashing
 from tracka.engines import comparison
 
 
@@ -77,5 +77,5 @@ def timed(case: Case, engine: str, folder: Path) -> Timed:
 
 
 if __name__ == "__main__":
-    digest.cache_folder().mkdir(parents=True, exist_ok=True)
+    hashing.cache_folder().mkdir(parents=True, exist_ok=True)
     sys.exit(main())

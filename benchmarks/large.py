@@ -17,13 +17,13 @@ from campaigns import STANDIN, Made
 from tracka.campaign.campaign import Campaign
 from tracka.campaign.layout import RunFolder
 from tracka.campaign.matrix import Row
-from tracka.core import files, memo
+from tracka.core import fact_cache, files
 from tracka.core.files import Json
-from tracka.engines import engine
-from tracka.engines.engine import Metrics
+from tracka.engines import lerobot_eval
+from tracka.engines.lerobot_eval import Metrics
 from tracka.execution import environment, gpu
 from tracka.preflight import preflight
-from tracka.runs import attempt, marker, run
+from tracka.runs import attempt, row_state, run
 from tracka.runs.plan import Host, Plan
 
 BASELINE = "baseline_b1_e2"
@@ -65,7 +65,7 @@ def make_run(root: Path, rows: int) -> Made:
     spec = made.spec
     host = run.load_host(spec.layout)
     os.fsync = lambda handle: None  # these files need not survive a crash of the machine
-    with memo.lasting():
+    with fact_cache.lasting():
         for number, row in enumerate(spec.enabled):
             if row.run_id != BASELINE and number % 100:
                 leave(spec, row, host, passed=number % 100 < 91)
@@ -78,8 +78,8 @@ def leave(spec: Campaign, row: Row, host: Host, passed: bool) -> None:
     pattern, folder = layout.run(BASELINE).attempt(1), layout.run(row.run_id).attempt(1)
     environ = environment.for_row(spec, gpu.CPU_DEVICE, host.backend)
     files.write_json(folder.manifest, plan.manifest(folder, gpu.CPU_DEVICE, environ, 1))
-    marker.ensure_pending_held(layout, row.run_id)
-    marker.advance(layout, row.run_id, "running", 1, retry_index=0, gpu_id=gpu.CPU_DEVICE.gpu_id)
+    row_state.ensure_pending_held(layout, row.run_id)
+    row_state.advance(layout, row.run_id, "running", 1, retry_index=0, gpu_id=gpu.CPU_DEVICE.gpu_id)
     folder.stdout.write_text("")
     if passed:
         _evaluate(plan, pattern, folder)
@@ -105,7 +105,7 @@ def _evaluate(plan: Plan, pattern: RunFolder, folder: RunFolder) -> None:
 def _result(plan: Plan, pattern: Json, folder: RunFolder, passed: bool) -> Json:
     """Returns the baseline's result (`pattern`) with the figures of this run, and writes the run's episodes."""
     layout, top = plan.campaign.layout, plan.campaign.layout.run(plan.row.run_id)
-    metrics = engine.read_metrics(folder.output, (folder.stdout, folder.stderr)) if passed else Metrics()
+    metrics = lerobot_eval.read_metrics(folder.output, (folder.stdout, folder.stderr)) if passed else Metrics()
     files.write_text(folder.episodes, "".join(_episodes(plan, metrics)))
     videos = [layout.relative(video) for video in folder.videos()]
     crash = {"status": "fail", "reason": "crash", "error_message": "RuntimeError: the policy has crashed"}
@@ -114,7 +114,7 @@ def _result(plan: Plan, pattern: Json, folder: RunFolder, passed: bool) -> Json:
         **({} if passed else crash | {"exit_code": 1}),
         "run_id": plan.row.run_id,
         "row_hash": plan.row_hash,
-        **engine.reported_results(metrics),
+        **lerobot_eval.reported_results(metrics),
         "video_path": layout.relative(folder.output / "videos") if videos else None,
         "video_paths": videos,
         "stdout_log": layout.relative(top.stdout),
@@ -123,7 +123,7 @@ def _result(plan: Plan, pattern: Json, folder: RunFolder, passed: bool) -> Json:
 
 
 def _episodes(plan: Plan, metrics: Metrics) -> Iterator[str]:
-    records = engine.episode_records(metrics, plan.batch_size, plan.row.n_episodes, plan.row.seed)
+    records = lerobot_eval.episode_records(metrics, plan.batch_size, plan.row.n_episodes, plan.row.seed)
     return (json.dumps(record) + "\n" for record in records)
 
 

@@ -25,7 +25,7 @@ from campaigns import REPOSITORY, SETTINGS, STANDIN, Made
 
 from tracka.campaign import campaign
 from tracka.campaign.layout import Layout
-from tracka.engines import discover
+from tracka.engines import cli_capabilities
 from tracka.runs import run
 
 REAL_ROW = "object_t1_b1_s11"
@@ -89,7 +89,7 @@ def real(root: Path, log: Path) -> Made:
     """Returns a copy of the smoke campaign, whose own lerobot-eval is timed."""
     shutil.copytree(REPOSITORY / "tasks" / "smoke-libero-object" / "configs", root / "configs")
     layout = Layout(root)
-    own = discover.executable(campaign.load(root)) or discover.find((), Path(sys.executable))
+    own = cli_capabilities.executable(campaign.load(root)) or cli_capabilities.find((), Path(sys.executable))
     executable = json.dumps([*CLOCK, str(log), *own])
     layout.settings.write_text(f"executable = {executable}\n{layout.settings.read_text()}")
     made = Made(root, {})

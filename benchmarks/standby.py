@@ -16,7 +16,7 @@ from pathlib import Path
 from fixtures import parity as program
 from fixtures.parity import Case
 from tracka.engines import comparison
-from tracka.execution import standby
+from tracka.execution import warm_process
 
 ROWS = (
     Case(program.RANDOM, "libero_object", (0,), 7, 2),
@@ -44,8 +44,8 @@ def main() -> int:
     program.checkpoint(program.RANDOM)
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
         alone = [played(case, Path(folder, f"alone-{number}"), {}) for number, case in enumerate(cases)]
-        with standby.session():
-            told = standby.ensure_worker("cpu-0", "bench", Path(folder), program.environ())
+        with warm_process.session():
+            told = warm_process.ensure_worker("cpu-0", "bench", Path(folder), program.environ())
             shared = [played(case, Path(folder, f"shared-{number}"), told) for number, case in enumerate(cases)]
     print(f"{'row':70} {'alone':>8} {'load':>7} {'shared':>8} {'load':>7}")
     for case, one, other in zip(cases, alone, shared, strict=True):

@@ -18,14 +18,14 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from tracka import cli, init
+from tracka import cli, new_campaign
 from tracka.campaign import campaign
 from tracka.campaign.campaign import Campaign
 from tracka.campaign.layout import Layout
 from tracka.campaign.matrix import COLUMNS
 from tracka.core import files, lock
 from tracka.core.files import Json
-from tracka.engines import codebase, discover, software
+from tracka.engines import cli_capabilities, codebase, software
 from tracka.gates import handoff, validate
 from tracka.preflight import preflight
 from tracka.runs import run
@@ -224,7 +224,7 @@ def make(root: Path, rows: Sequence[str] = ROWS, settings: str = SETTINGS) -> Ma
     layout = Layout(root)
     files.write_text(layout.matrix, "\n".join([",".join(COLUMNS), *rows, ""]))
     files.write_text(layout.settings, settings)
-    init.write_schema(layout)
+    new_campaign.write_schema(layout)
     fake_checkpoint(root / "checkpoints" / "fake")
     made = Made(root, environment(root))
     made.behave()
@@ -388,7 +388,7 @@ def fake_checkpoint(folder: Path) -> None:
 def pass_preflight(made: Made) -> None:
     """Takes the campaign through phases 1 and 2, with the stand-ins."""
     spec = made.spec
-    discover.discover_for(spec)
+    cli_capabilities.discover_for(spec)
     handoff.hand_over(spec, "phase1")
     preflight.write_preflight_report(preflight.run_preflight(preflight.config_of(spec)), spec.layout.preflight_report)
     handoff.hand_over(spec, "phase2")
@@ -404,6 +404,6 @@ def pass_preflight_of_real_rows(made: Made) -> None:
         builder, *words = line.split()
         built = made.call_file(f"fixtures/{builder}.py", str(made.root / policy_path), *words)
         assert built.returncode == 0, built.stderr
-    discover.discover_for(spec)  # the help of the real lerobot-eval, mostly from the user's cache
+    cli_capabilities.discover_for(spec)  # the help of the real lerobot-eval, mostly from the user's cache
     with _as_it_was({"PYTHONPATH": f"{STANDIN}{os.pathsep}{REPOSITORY}"}):
         pass_preflight(made)

@@ -13,17 +13,17 @@ from typing import Annotated
 
 import typer
 
-from . import init, request, why
-from .campaign import campaign, matrix, place
+from . import cli_request, new_campaign, why
+from .campaign import campaign, matrix, path_safety
 from .campaign.layout import PHASES, Layout
 from .core import files
 from .core.check import Check
 from .core.errors import Finding, ToolMissing, TrackaError, UsageError, screen
-from .engines import discover
-from .execution import entry, environment
+from .engines import cli_capabilities
+from .execution import environment, process_setup
 from .gates import validate
 from .install import setup
-from .preflight import model, preflight, proposal, resource
+from .preflight import batch_fit, model_tensors, policy_resources, preflight
 from .reporting import collect
 from .runs import forecast, run, sweep, worker
 
@@ -35,10 +35,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done,
 
 def main() -> None:
     """Runs the command. Findings go to stderr, one a line, and the exit code of their error goes to the shell."""
-    entry.prepare()
+    process_setup.prepare()
     os.environ["HF_HOME"] = environment.hf_home()  # set before anything imports the hub's client
     try:
-        entry.refuse_nested_run()
+        process_setup.refuse_nested_run()
         app()
     except TrackaError as error:
         print(files.redacted(screen(error.findings)), file=sys.stderr)
@@ -60,7 +60,7 @@ def init_command(
     name: Annotated[str, typer.Argument(help="The new campaign: a name below tasks/, or a folder.")],
     policy_path: Annotated[
         str, typer.Option(help="repo, repo@revision, or a folder.")
-    ] = init.CampaignOptions.policy_path,
+    ] = new_campaign.CampaignOptions.policy_path,
     suite: Annotated[str, typer.Option(help="LIBERO suite.")] = "libero_object",
     policy_type: Annotated[str | None, typer.Option(help="Such as pi0; asked of the checkpoint if it is here.")] = None,
     preset: Annotated[str | None, typer.Option(help="Settings known to be right: pi0, pi05 or smolvla.")] = None,
@@ -76,9 +76,9 @@ def init_command(
     if not name.strip("/ "):
         raise UsageError(Finding("NAME", "the campaign has no name", "Give it one, such as my-policy"))
     root = Path(name) if "/" in name else Path("tasks") / name
-    tasks = request.numbers("--task-ids", task_ids, "LIBERO task")
-    options = init.CampaignOptions(
-        request.policy(policy_path),
+    tasks = cli_request.numbers("--task-ids", task_ids, "LIBERO task")
+    options = new_campaign.CampaignOptions(
+        cli_request.policy(policy_path),
         suite,
         policy_type,
         gpus,
@@ -90,7 +90,7 @@ def init_command(
         tasks,
         episode_length,
     )
-    made = init.create(root, options)
+    made = new_campaign.create(root, options)
     print(f"{root}: {forecast.words(made)}")
     if not min_success_rate:
         print("No threshold is set, so the verdict will not be `accepted`: --min-success-rate, or [thresholds]")
@@ -100,7 +100,7 @@ def init_command(
 @app.command("schema")
 def schema_command(root: Annotated[Path, typer.Option(help="The campaign's folder.")]) -> None:
     """Write the campaign's configs/run_schema.json as this Track A has it."""
-    init.write_schema(campaign.load(root).layout)
+    new_campaign.write_schema(campaign.load(root).layout)
 
 
 @app.command("discover")
@@ -113,17 +113,20 @@ def discover_command(
     dry_run: DryRun = False,
 ) -> None:
     """Find out which flags the installed lerobot-eval has."""
-    place.require_folder(artifacts_dir)
+    path_safety.require_folder(artifacts_dir)
     # Our own environment comes first, so that `python` is its Python even where it is not activated.
     python = shutil.which(python_bin, path=environment.base()["PATH"])
     if python is None:
         raise ToolMissing(Finding("--python-bin", f"there is no program {python_bin!r}", "Name a Python that runs"))
-    campaign = request.campaign_beside(Layout.beside(artifacts_dir))
-    own, types = (discover.executable(campaign), discover.policy_types(campaign)) if campaign else ((), [])
+    campaign = cli_request.campaign_beside(Layout.beside(artifacts_dir))
+    own, types = (
+        (cli_capabilities.executable(campaign), cli_capabilities.policy_types(campaign)) if campaign else ((), [])
+    )
     if dry_run:
-        print(f"would ask {' '.join(discover.find(own, Path(python)))} and write {artifacts_dir}/cli_capabilities.json")
+        command = " ".join(cli_capabilities.find(own, Path(python)))
+        print(f"would ask {command} and write {artifacts_dir}/cli_capabilities.json")
         return
-    found = discover.discover(
+    found = cli_capabilities.discover(
         artifacts_dir, own, types, Path(python), (*(campaign.trusted if campaign else ()), *(trust or ()))
     )
     print(f"{found['version_text']}: {len(found['supported_flags'])} flags, in {artifacts_dir}/cli_capabilities.json")
@@ -156,8 +159,8 @@ def preflight_command(
     dry_run: DryRun = False,
 ) -> None:
     """Check this host: GPUs, rendering, software, checkpoints. Exits with 1 if a required check fails."""
-    place.require_folder(artifacts_dir)
-    cfg = request.preflight_config(task_suite, policy_path, mujoco_gl, gpu_ids, artifacts_dir)
+    path_safety.require_folder(artifacts_dir)
+    cfg = cli_request.preflight_config(task_suite, policy_path, mujoco_gl, gpu_ids, artifacts_dir)
     if dry_run:
         print(f"would check {len(cfg.gpu_ids)} GPUs, render {task_suite} with {mujoco_gl}, resolve {policy_path}")
         print(f"would write preflight.json and snapshots of host and software into {artifacts_dir}")
@@ -184,10 +187,10 @@ def check_command(
     """Check one checkpoint in seconds: its files, statistics, features and tensors. Exits with 1 if a check fails."""
     spec = campaign.Campaign(Layout(Path.cwd()), (), "", 0, trusted=tuple(trust or ()))
     with tempfile.TemporaryDirectory() as folder:
-        checks = resource.policy_checks(spec, request.policy(policy_path))
-        checks += model.checks(spec, resource.harmless_checkpoints(checks), Path(folder))
+        checks = policy_resources.policy_checks(spec, cli_request.policy(policy_path))
+        checks += model_tensors.checks(spec, policy_resources.harmless_checkpoints(checks), Path(folder))
     _print_checks(checks)
-    for seen in preflight.views(spec, resource.readable_checkpoints(checks), None):
+    for seen in preflight.views(spec, policy_resources.readable_checkpoints(checks), None):
         print(f"      {seen.camera} ({seen.size}) feeds {seen.input or 'nothing'}")
     raise typer.Exit(1 if any(check.required and check.status == "fail" for check in checks) else 0)
 
@@ -199,11 +202,11 @@ def propose_command(
 ) -> None:
     """Propose smaller batches where this host is short of memory or cores."""
     spec = campaign.load(root)
-    smaller = proposal.fitting(spec, proposal.measure(spec.layout.root))
+    smaller = batch_fit.fitting(spec, batch_fit.measure(spec.layout.root))
     for run_id, size in smaller.items():
         print(f"{run_id}: batch_size {spec.row(run_id).batch_size} -> {size}")
     if apply:
-        proposal.apply(spec, smaller)
+        batch_fit.apply(spec, smaller)
     print(f"{len(smaller)} of {len(spec.enabled)} rows {'changed' if apply else 'would change'}")
 
 
@@ -224,11 +227,11 @@ def run_command(
     dry_run: DryRun = False,
 ) -> None:
     """Run one evaluation and leave its evidence in the runs folder."""
-    policy_path = request.policy(policy_path)
+    policy_path = cli_request.policy(policy_path)
     words = [run_id, task_suite, str(batch_size), str(n_episodes), gpu_id, str(seed), mujoco_gl, policy_path, "1"]
     row = matrix.parse(words, "command line")  # checks what typer cannot check
-    campaign = request.one_row(artifacts_root, row, timeout_secs)
-    host = request.host(campaign, row)
+    campaign = cli_request.one_row(artifacts_root, row, timeout_secs)
+    host = cli_request.host(campaign, row)
     policy = run.RerunPolicy(allow_overwrite=allow_overwrite)
     if dry_run:
         print(" ".join(run.dry_run(campaign, row, host, policy)["command"]))
@@ -247,8 +250,8 @@ def sweep_command(
     dry_run: DryRun = False,
 ) -> None:
     """Run the rows of a matrix, several at a time. Exits with 1 if one of them fails; writes no summary."""
-    campaign = request.many_rows(matrix, artifacts_root, status_dir)
-    chosen, host = request.shard(campaign, rows), run.load_host(campaign.layout)
+    campaign = cli_request.many_rows(matrix, artifacts_root, status_dir)
+    chosen, host = cli_request.shard(campaign, rows), run.load_host(campaign.layout)
     if dry_run:
         for row in chosen:
             print(f"{row.run_id}: {shlex.join(run.dry_manifest(campaign, row, host)['command'])}")
@@ -276,7 +279,7 @@ def collect_command(
     dry_run: DryRun = False,
 ) -> None:
     """Make tables of all runs: CSV, Markdown, and the rows that are not accepted."""
-    campaign = request.campaign_beside(Layout.of_runs(runs_root))
+    campaign = cli_request.campaign_beside(Layout.of_runs(runs_root))
     if campaign is None and not runs_root.is_dir():
         raise UsageError(Finding("--runs-root", f"there is no folder {runs_root}", "Name a folder of runs"))
     if failures_csv and campaign is None:

@@ -17,20 +17,20 @@ from typing import Any
 
 import pytest
 
-from . import schedule
+from . import xdist_scheduling
 from .campaign import campaign as campaigns
-from .campaign import place
+from .campaign import path_safety
 from .campaign.campaign import Campaign
 from .campaign.layout import PHASES
 from .campaign.matrix import Row
-from .core import files, lock, markup
+from .core import escaping, files, lock
 from .core.errors import Busy, Finding, TrackaError, UsageError, screen
-from .execution import entry, environment, standby, supervisor
+from .execution import environment, process_setup, supervisor, warm_process
 from .gates import handoff, validate
 from .reporting import progress, verdict
-from .runs import cost, marker, parity, run
-from .runs.dealer import Dealer, Job
-from .schedule import PhasedScheduling, RowLoop, phase_of
+from .runs import parity, row_durations, row_state, run
+from .runs.row_scheduler import Job, RowScheduler
+from .xdist_scheduling import PhasedScheduling, RowLoop, phase_of
 
 SMOKE = "smoke-libero-object"
 CAMPAIGN = pytest.StashKey[Campaign]()
@@ -71,18 +71,18 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.help or config.option.version:
         return
     try:
-        entry.refuse_nested_run()
+        process_setup.refuse_nested_run()
         config.stash[CAMPAIGN] = campaigns.load(_folder(config))
     except UsageError as error:
         raise pytest.UsageError(files.redacted(screen(error.findings, head=""))) from None
-    entry.prepare()
+    process_setup.prepare()
     files.keep_private()
     os.environ["HF_HOME"] = environment.hf_home()  # set before anything imports the hub's client
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that TERM, like INT, ends rows and writes JUnit
     if is_controller(config):
         config.stash[TOKEN] = uuid.uuid4().hex
         if not config.option.collectonly:
-            if findings := schedule.refusals(config):
+            if findings := xdist_scheduling.refusals(config):
                 raise pytest.UsageError(screen(findings, head=""))
             _lock_campaign(config)
             _keep_rows_processes(config)
@@ -97,7 +97,7 @@ def _lock_campaign(config: pytest.Config) -> None:
     """Holds the campaign for this session, since two sessions would judge each other's half-done phases."""
     layout, held = config.stash[CAMPAIGN].layout, contextlib.ExitStack()
     try:
-        place.require(layout)
+        path_safety.require(layout)
         held.enter_context(lock.session(layout.locks, layout.root.name))
     except (Busy, UsageError) as error:
         raise pytest.UsageError(screen(error.findings, head="")) from None
@@ -110,7 +110,7 @@ def _keep_rows_processes(config: pytest.Config) -> None:
     """Keeps warm worker processes while this session lasts, so that the resident engine's rows share what is loaded."""
     if config.stash[CAMPAIGN].is_resident:
         held = contextlib.ExitStack()
-        held.enter_context(standby.session())
+        held.enter_context(warm_process.session())
         config.add_cleanup(held.close)
 
 
@@ -180,7 +180,7 @@ def _clean(report: pytest.TestReport) -> None:
 
 
 def _shown(words: str) -> str:
-    return markup.plain(files.redacted(words))
+    return escaping.plain(files.redacted(words))
 
 
 class Controller:
@@ -231,14 +231,16 @@ class Controller:
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> PhasedScheduling:
-        return PhasedScheduling(config, log, Dealer(cost.gpus(self.campaign.enabled)), self._jobs, self.phase_end)
+        return PhasedScheduling(
+            config, log, RowScheduler(row_durations.gpus(self.campaign.enabled)), self._jobs, self.phase_end
+        )
 
     def _jobs(self, nodeids: Mapping[int, str]) -> list[Job]:
-        """Returns the tests of a phase as jobs for the dealer; a test that belongs to no row is short and goes last."""
+        """Returns the tests of a phase as jobs; a test that belongs to no row is short and goes last."""
         known = {row.run_id: row for row in self.campaign.enabled}
         rows = {index: known[name] for index, nodeid in nodeids.items() if (name := _parameter(nodeid)) in known}
         others = [Job(index) for index in nodeids if index not in rows]
-        return [*cost.jobs(self.campaign, rows, resume=not self.config.getoption("allow_overwrite")), *others]
+        return [*row_durations.jobs(self.campaign, rows, resume=not self.config.getoption("allow_overwrite")), *others]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         self.open = phase_of(nodeid) or self.open
@@ -329,7 +331,7 @@ def _row_cells(campaign: Campaign, row: Row) -> tuple[str, ...]:
     result = run.read_result(campaign.layout, row.run_id)
     if result is None:
         return (row.run_id, "not run", "", "", "", "", folder)
-    status = marker.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
+    status = row_state.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
     counts = ("" if result[key] is None else str(result[key]) for key in ("episodes", "successes"))
     return (
         row.run_id,

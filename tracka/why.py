@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .campaign import campaign
 from .campaign.layout import Layout, RunFolder
-from .core import markup
+from .core import escaping
 from .core.artifacts import IdentityParts
 from .core.errors import Finding, TrackaError, UsageError, joined_names, shortened
 from .runs import identity, run
@@ -52,7 +52,7 @@ def table(one: IdentityParts, two: IdentityParts, names: tuple[str, str], whole:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, before, now in rows if len(rows) > 1 else ():
         mark = "!" if whole and name in different else " " if whole else ""
-        yield markup.plain(f"{mark}{name:{widths[0]}}  {before:{widths[1]}}  {now}").rstrip()
+        yield escaping.plain(f"{mark}{name:{widths[0]}}  {before:{widths[1]}}  {now}").rstrip()
     yield f"{len(different)} of {len(ours.keys() | theirs.keys())} parts differ"
 
 

@@ -19,11 +19,11 @@ from test_model import HEAD, campaign_of, without
 
 from tracka.campaign.campaign import Campaign
 from tracka.campaign.layout import Layout
-from tracka.checkpoints import adapter, checkpoint, need, tensors
+from tracka.checkpoints import adapter, checkpoint, hub_dependencies, tensors
 from tracka.core import files
 from tracka.core.check import Check
 from tracka.core.errors import TrackaError
-from tracka.preflight import model, resource
+from tracka.preflight import model_tensors, policy_resources
 
 LORA_B = f"{adapters.LAYER}.linear2.lora_B.weight"
 Change = Callable[[Path], object]  # of the folder with `base` and `lora`
@@ -43,12 +43,12 @@ def made(tiny_act: Path, root: Path) -> Path:
 
 def failed(root: Path) -> dict[str, str]:
     """What the checks without a process find wrong with the adapter, each with its remedy."""
-    checks = resource.policy_checks(Campaign(Layout(root), (), "", 0), "lora")
+    checks = policy_resources.policy_checks(Campaign(Layout(root), (), "", 0), "lora")
     return {check.name: f"{check.evidence} {check.remedy}" for check in checks if check.status == "fail"}
 
 
 def test_a_sound_adapter_and_its_base_pass_every_check(pair: Path) -> None:
-    checks = resource.policy_checks(Campaign(Layout(pair), (), "", 0), "lora")
+    checks = policy_resources.policy_checks(Campaign(Layout(pair), (), "", 0), "lora")
     assert {check.name.partition(":")[0]: check.status for check in checks} == {
         "policy_resolve": "pass",
         "weights": "pass",
@@ -164,7 +164,7 @@ def test_what_an_adapter_or_its_base_could_make_run_is_refused_unless_it_is_trus
     ((check, text),) = failed(pair).items()
     assert check == "safety:lora" and f"trusted = [{json.dumps(word)}]" in text
     trusting = Campaign(Layout(pair), (), "", 0, trusted=(word,))
-    assert [each for each in resource.policy_checks(trusting, "lora") if each.status == "fail"] == []
+    assert [each for each in policy_resources.policy_checks(trusting, "lora") if each.status == "fail"] == []
 
 
 def test_a_base_that_everybody_may_change_is_refused(pair: Path) -> None:
@@ -177,10 +177,10 @@ def test_a_base_of_the_hub_is_the_commit_that_the_adapter_pins(
     pair: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words(base_model_name_or_path="org/policy", revision=served.COMMIT)(pair)
-    named = need.adapter_base(pair / "lora")
+    named = hub_dependencies.adapter_base(pair / "lora")
     assert named is not None and named.download_spec.revision == served.COMMIT
     snapshot = Path(shutil.copytree(pair / "base", tmp_path / "snapshot"))
-    monkeypatch.setattr(need.hub, "fetch", {named.download_spec: snapshot}.__getitem__)
+    monkeypatch.setattr(hub_dependencies.hub, "fetch", {named.download_spec: snapshot}.__getitem__)
     assert adapter.base(pair / "lora", pair) == snapshot and failed(pair) == {}
     (snapshot / "model.safetensors").unlink()
     assert "the repository has no model.safetensors" in failed(pair)["weights:lora"]
@@ -256,7 +256,7 @@ def judged(tiny_act: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
         change(root / name)
     (root / "logs").mkdir()
     names = [f"{name}/lora" for name in ("sound", *TENSORS)]
-    checks = model.checks(campaign_of(root, n_action_steps=None), names, root / "logs")
+    checks = model_tensors.checks(campaign_of(root, n_action_steps=None), names, root / "logs")
     return {check.name.split(":")[1].split("/")[0]: check for check in checks}
 
 

@@ -12,8 +12,8 @@ import hub
 import pytest
 from campaigns import REPOSITORY, fake_checkpoint
 
-from tracka.checkpoints import checkpoint, need
-from tracka.core import digest, files
+from tracka.checkpoints import checkpoint, hub_dependencies
+from tracka.core import files, hashing
 from tracka.core.errors import TrackaError
 
 FILES = {
@@ -150,14 +150,14 @@ def test_the_second_time_no_content_is_read(point: Path, monkeypatch: pytest.Mon
     before = tree(point)
     monkeypatch.setattr("tracka.core.files.sha256_file", lambda path: "0" * 64)
     assert tree(point) == before
-    shutil.rmtree(digest.cache_folder())
+    shutil.rmtree(hashing.cache_folder())
     assert tree(point) != before
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"model.safetensors": {}}'])
 def test_a_damaged_cache_is_made_anew(point: Path, content: bytes) -> None:
     before = tree(point)
-    (kept,) = (digest.cache_folder() / "trees").iterdir()
+    (kept,) = (hashing.cache_folder() / "trees").iterdir()
     kept.write_bytes(content)
     assert tree(point) == before
 
@@ -168,7 +168,7 @@ def test_a_damaged_cache_is_made_anew(point: Path, content: bytes) -> None:
 def test_the_tokenizers_of_the_processors_are_named_once(point: Path) -> None:
     steps: list[Any] = [{"config": {"tokenizer_name": "org/words"}}] * 2 + [{"config": {}}, {}, "odd"]
     files.write_json(point / "policy_preprocessor.json", {"steps": steps})
-    found = need.named_dependencies(checkpoint.resolve(str(point), point))
+    found = hub_dependencies.named_dependencies(checkpoint.resolve(str(point), point))
     assert [(each.kind, each.name) for each in found] == [("tokenizer", "org/words")]
 
 

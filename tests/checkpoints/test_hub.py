@@ -15,8 +15,8 @@ import hub
 import pytest
 from campaigns import REPOSITORY, SETTINGS, WEIGHTS, Made
 
-from tracka.checkpoints import backbone, need
 from tracka.checkpoints import hub as tracka_hub
+from tracka.checkpoints import hub_dependencies, torchvision_weights
 from tracka.checkpoints.hub import OUTCOMES
 from tracka.core import files, schema
 
@@ -48,11 +48,11 @@ import json, sys
 from pathlib import Path
 from tracka.campaign import campaign
 from tracka.execution import environment
-from tracka.preflight import resource
+from tracka.preflight import policy_resources
 if sys.argv[2:]:  # rows whose cache is another one
     environment.hf_home = lambda: sys.argv[2]
 spec = campaign.load(Path(sys.argv[1]))
-checks, resources = resource.check_resources(spec, "checkpoints/fake", spec.layout.preflight)
+checks, resources = policy_resources.check_resources(spec, "checkpoints/fake", spec.layout.preflight)
 said = {"checks": {item.name: vars(item) for item in checks}, "resources": [vars(item) for item in resources]}
 print(json.dumps(said))
 """
@@ -399,13 +399,13 @@ def test_a_backbone_is_found_only_if_its_bytes_are_those_that_its_name_says(
     monkeypatch.delitem(sys.modules, "torchvision", raising=False)  # an imported one would be found first
     path = tmp_path / "cache" / "torch" / "hub" / "checkpoints" / name
     files.write_atomic(path, content)
-    assert backbone.fetch("Net_Weights.V1") == path
+    assert torchvision_weights.fetch("Net_Weights.V1") == path
     files.write_atomic(path, b"other")
     with pytest.raises(tracka_hub.Unresolved) as caught:
-        backbone.fetch("Net_Weights.V1")
+        torchvision_weights.fetch("Net_Weights.V1")
     assert caught.value.outcome == "unreachable"
     with pytest.raises(tracka_hub.Unresolved) as caught:
-        backbone.fetch("Net_Weights.V2")
+        torchvision_weights.fetch("Net_Weights.V2")
     assert caught.value.outcome == "missing"
 
 
@@ -415,7 +415,7 @@ def test_a_backbone_is_found_only_if_its_bytes_are_those_that_its_name_says(
 LEROBOT = find_spec("lerobot")
 DEFAULTS = [
     (kind, key, name)
-    for table in (need.TOKENIZERS, need.BASE_MODELS)
+    for table in (hub_dependencies.TOKENIZERS, hub_dependencies.BASE_MODELS)
     for kind, keys in table.items()
     for key, name in keys.items()
 ]
@@ -432,9 +432,9 @@ def test_the_tokenizer_that_no_config_names_is_lerobots() -> None:
     assert LEROBOT and LEROBOT.origin
     for kind in ("pi0", "pi05"):
         source = (Path(LEROBOT.origin).parent / "policies" / kind / f"processor_{kind}.py").read_text()
-        assert f'tokenizer_name="{need.PALIGEMMA}"' in source
+        assert f'tokenizer_name="{hub_dependencies.PALIGEMMA}"' in source
     source = (Path(LEROBOT.origin).parent / "processor" / "tokenizer_processor.py").read_text()
-    assert f'paligemma_tokenizer_name: str = "{need.PALIGEMMA}"' in source
+    assert f'paligemma_tokenizer_name: str = "{hub_dependencies.PALIGEMMA}"' in source
 
 
 # the page

@@ -15,9 +15,9 @@ from lerobot.policies.pi0.modeling_pi0 import PI0Policy
 from safetensors import safe_open
 
 from fixtures import program, random_pi0, small_pi0
-from tracka.checkpoints import checkpoint, need, normalizer, trust, weights
+from tracka.checkpoints import checkpoint, code_safety, hub_dependencies, normalizer, weights
 from tracka.core.lerobot_facts import SUITE_TASKS
-from tracka.preflight import feature, placement, resource
+from tracka.preflight import device_placement, policy_features, policy_resources
 
 NAMES = ("get_gemma_config", "CONFIG_MAPPING", small_pi0.VLM)
 LARGE = {name: getattr(modeling_pi0, name) for name in NAMES}  # lerobot's own
@@ -76,11 +76,15 @@ def test_its_processors_need_no_hub_and_make_tokens(built: Path, monkeypatch: py
 
 def test_track_a_finds_it_safe_fitting_and_whole(built: Path, made: Made) -> None:
     point = checkpoint.resolve(str(built), made.root)
-    assert point.policy_type == "pi0" and not trust.policy_faults(built)
-    assert need.named_dependencies(point) == [need.NamedDependency("tokenizer", str(built / "tokenizer"))]
-    evidence, found = resource._need(resource.ResourceCollector(), made.spec, need.named_dependencies(point)[0])
+    assert point.policy_type == "pi0" and not code_safety.policy_faults(built)
+    assert hub_dependencies.named_dependencies(point) == [
+        hub_dependencies.NamedDependency("tokenizer", str(built / "tokenizer"))
+    ]
+    evidence, found = policy_resources._need(
+        policy_resources.ResourceCollector(), made.spec, hub_dependencies.named_dependencies(point)[0]
+    )
     assert found[0].outcome == "found" and str(built / "tokenizer") in evidence
-    for check in (weights.check, normalizer.check, feature.check, placement.check):
+    for check in (weights.check, normalizer.check, policy_features.check, device_placement.check):
         assert check(made.spec, str(built)).status == "pass"
 
 

@@ -25,9 +25,9 @@ from checkpoints import POST, PRE, Arrays, change_json, change_statistics, chang
 
 from tracka.campaign.campaign import Campaign, EvalSettings
 from tracka.campaign.layout import Layout
-from tracka.checkpoints import normalizer, policy, weights
+from tracka.checkpoints import normalizer, policy_metadata, weights
 from tracka.core.errors import TrackaError, without_warnings
-from tracka.preflight import feature, model
+from tracka.preflight import model_tensors, policy_features
 
 SEED, FAULTS = 20261128, 200
 SMALL = EvalSettings(observation_height=small_policies.SIDE, observation_width=small_policies.SIDE)
@@ -170,7 +170,11 @@ def refused(folder: Path, models: dict[str, str], settings: EvalSettings) -> boo
     try:
         weights.require(folder, folder.parent)
         normalizer.require(folder, settings)
-        found = without_warnings(feature.compare(policy.read(folder, settings), feature.environment_features(settings)))
+        found = without_warnings(
+            policy_features.compare(
+                policy_metadata.read(folder, settings), policy_features.environment_features(settings)
+            )
+        )
     except TrackaError:
         return True
     return bool(found) or models.get(str(folder)) == "fail"
@@ -199,7 +203,7 @@ def test_no_single_fault_that_changes_the_actions_is_accepted(
         told[str(folder)] = FAULTS_OF[number % len(FAULTS_OF)](folder, chance)
     spec = Campaign(Layout(tmp_path), (), "", 0)
     (tmp_path / "logs").mkdir()
-    checks = model.checks(spec, list(told), tmp_path / "logs")
+    checks = model_tensors.checks(spec, list(told), tmp_path / "logs")
     models = {check.name.removeprefix("model:"): check.status for check in checks}
     accepted = [name for name in told if not refused(Path(name), models, SETTINGS[kind])]
     sound, *others = actions([str(sound_checkpoint), *accepted], SETTINGS[kind])

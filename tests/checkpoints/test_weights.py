@@ -14,10 +14,10 @@ from campaigns import Made
 from checkpoints import change_weights, old_statistics
 from safetensors.numpy import load_file, save_file
 
-from tracka.checkpoints import checkpoint, form, tensors, weights
+from tracka.checkpoints import checkpoint, checkpoint_format, tensors, weights
 from tracka.core import files
 from tracka.core.errors import TrackaError
-from tracka.engines import loading
+from tracka.engines import load_warnings
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 123456\n"
 WEIGHTS = "model.safetensors"
@@ -190,11 +190,11 @@ def test_every_line_is_one_that_lerobot_or_peft_prints() -> None:
     (peft,) = find_spec("peft").submodule_search_locations or ()  # type: ignore[union-attr]
     sources = [*(Path(lerobot) / "policies").rglob("*.py"), Path(peft) / "peft_model.py"]
     text = "".join(path.read_text() for path in sources)
-    assert [sign for sign in loading.SIGNS if sign not in text] == []
+    assert [sign for sign in load_warnings.SIGNS if sign not in text] == []
 
 
 def noisy(text: str) -> Iterator[None]:
-    with loading.require_complete_weights():
+    with load_warnings.require_complete_weights():
         print(text)
         yield
 
@@ -203,7 +203,7 @@ def noisy(text: str) -> Iterator[None]:
 def test_a_loader_that_prints_it_is_an_error_where_the_policy_is_loaded(
     line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(loading.IncompleteWeights, match=r"key|Could not|Returning|reinit"):
+    with pytest.raises(load_warnings.IncompleteWeights, match=r"key|Could not|Returning|reinit"):
         list(noisy(line))
     assert line in capsys.readouterr().out  # and the log has it nevertheless
 
@@ -211,7 +211,7 @@ def test_a_loader_that_prints_it_is_an_error_where_the_policy_is_loaded(
 def test_a_loader_that_logs_it_is_an_error_too_and_any_other_line_is_none() -> None:
     import logging
 
-    with pytest.raises(loading.IncompleteWeights, match="action_head"), loading.require_complete_weights():
+    with pytest.raises(load_warnings.IncompleteWeights, match="action_head"), load_warnings.require_complete_weights():
         logging.getLogger("lerobot").warning("Missing key(s) when loading model: %s", ["action_head.weight"])
     list(noisy("Loading weights from local directory"))
 
@@ -220,13 +220,13 @@ def test_a_loader_that_warns_of_it_is_an_error_each_time() -> None:
     import warnings
 
     for _ in range(2):  # a process shows a warning once
-        lacks = pytest.raises(loading.IncompleteWeights, match="adapter keys")
-        with pytest.warns(UserWarning, match="adapter keys"), lacks, loading.require_complete_weights():
+        lacks = pytest.raises(load_warnings.IncompleteWeights, match="adapter keys")
+        with pytest.warns(UserWarning, match="adapter keys"), lacks, load_warnings.require_complete_weights():
             warnings.warn("Found missing adapter keys while loading the checkpoint: ['a'].", stacklevel=1)
 
 
 def test_arrays_of_a_checkpoint_with_old_statistics_are_told_from_others(act: Path) -> None:
-    assert form.old_statistics(act) is None
+    assert checkpoint_format.old_statistics(act) is None
     change_weights(act, old_statistics)
-    finding = form.old_statistics(act)
+    finding = checkpoint_format.old_statistics(act)
     assert finding is not None and "buffer" in finding.what

@@ -6,8 +6,8 @@ import pytest
 from campaigns import REPOSITORY
 
 from tracka.engines import failure
-from tracka.engines.engine import Metrics, TaskOutcome
 from tracka.engines.failure import Failure
+from tracka.engines.lerobot_eval import Metrics, TaskOutcome
 from tracka.execution.process import Exit
 
 DATA = REPOSITORY / "tests" / "data" / "lerobot-eval-logs"

@@ -13,9 +13,8 @@ import torch
 from torch import nn
 
 from tracka.campaign import campaign
-from tracka.engines import comparison, engine, reference
+from tracka.engines import comparison, lerobot_eval, reference
 from tracka.engines.resident import evaluation, noise, weights
-from tracka.engines.resident.crew import WorkerPool
 from tracka.engines.resident.episode import (
     Episode,
     EpisodeOutcome,
@@ -28,6 +27,7 @@ from tracka.engines.resident.player import batching_mode
 from tracka.engines.resident.record import Record
 from tracka.engines.resident.settings import ResidentConfig, ResidentSettings
 from tracka.engines.resident.slot import BeginEpisode, ObservationReady, VideoConfig
+from tracka.engines.resident.worker_pool import WorkerPool
 from tracka.runs import recording
 
 SHAPE = (5, 3)
@@ -186,9 +186,9 @@ def test_what_is_recorded_is_read_as_lerobot_evals_metrics(tmp_path: Path) -> No
     for each in reversed(played):
         record(*each, {})
     record.close({2: ["a.mp4"]})
-    metrics = engine.read_metrics(tmp_path / "eval", ())
+    metrics = lerobot_eval.read_metrics(tmp_path / "eval", ())
     assert metrics.warnings == () and (metrics.episodes, metrics.successes) == (4, 2)
-    records = engine.episode_records(metrics, 1, 2, 7)
+    records = lerobot_eval.episode_records(metrics, 1, 2, 7)
     assert {(each["steps"], each["actions_sha"]) for each in records} == {(4, outcome(True).actions_sha)}
     lines = list(map(json.loads, (tmp_path / "eval" / "episodes.jsonl").read_text().splitlines()))
     for line in lines:
@@ -347,7 +347,7 @@ def test_lines_that_tell_otherwise_than_the_sums_are_found(tmp_path: Path) -> No
     record.close({})
     lines = (tmp_path / "episodes.jsonl").read_text()
     (tmp_path / "episodes.jsonl").write_text(lines.replace('"success": true', '"success": false'))
-    assert "episodes.jsonl tells of 0 of 1 successes" in engine.read_metrics(tmp_path, ()).warnings[0]
+    assert "episodes.jsonl tells of 0 of 1 successes" in lerobot_eval.read_metrics(tmp_path, ()).warnings[0]
 
 
 # flags

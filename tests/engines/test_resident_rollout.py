@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from tracka.engines.resident.crew import WorkerPool
 from tracka.engines.resident.episode import Episode, EpisodeOutcome, ObservationRequest, Task, episodes
 from tracka.engines.resident.player import BatchingMode, PolicyRunner, Shapes
 from tracka.engines.resident.record import ObservationHashes
@@ -23,6 +22,7 @@ from tracka.engines.resident.slot import (
     RecordVideo,
     VideoRecorded,
 )
+from tracka.engines.resident.worker_pool import WorkerPool
 
 CHUNK = 5
 MIXING, LOCKSTEP, REFERENCE = (

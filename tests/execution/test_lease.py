@@ -16,7 +16,7 @@ from processes import wait_until
 
 from tracka.campaign.matrix import AUTO, CPU
 from tracka.core import errors, files, lock
-from tracka.execution import gpu, lease, leftover, standby
+from tracka.execution import gpu, lease, orphans, warm_process
 from tracka.runs import run
 
 HOLD = """
@@ -212,9 +212,9 @@ def test_mig_is_refused_before_a_lock_is_taken(monkeypatch: pytest.MonkeyPatch, 
 
 def test_what_a_dead_row_left_on_a_gpu_is_ended_before_it_is_used_again(tmp_path: Path) -> None:
     with lease.hold(0) as device:
-        mark = {leftover.LEASE: str(device.lock_file)}
+        mark = {orphans.LEASE: str(device.lock_file)}
     command = ["sleep", "20"]
-    with subprocess.Popen(command, env=mark) as left, subprocess.Popen(command, env={leftover.LEASE: "x"}) as other:
+    with subprocess.Popen(command, env=mark) as left, subprocess.Popen(command, env={orphans.LEASE: "x"}) as other:
         with lease.hold(1):
             assert left.poll() is None
         with lease.hold(0):
@@ -227,12 +227,12 @@ def test_what_this_session_keeps_on_a_gpu_is_no_leftover_and_nobody_else_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with lease.hold(0) as device:
-        mark = {leftover.LEASE: str(device.lock_file)}
-    monkeypatch.setenv(leftover.SESSION, "/ours")
+        mark = {orphans.LEASE: str(device.lock_file)}
+    monkeypatch.setenv(orphans.SESSION, "/ours")
     command = ["sleep", "20"]
     with (
-        subprocess.Popen(command, env=mark | {leftover.SESSION: "/ours"}) as ours,
-        subprocess.Popen(command, env=mark | {leftover.SESSION: "/another"}) as others,
+        subprocess.Popen(command, env=mark | {orphans.SESSION: "/ours"}) as ours,
+        subprocess.Popen(command, env=mark | {orphans.SESSION: "/another"}) as others,
     ):
         found = (gpu.GpuProcess(ours.pid, "ours", 1), gpu.GpuProcess(1, "somebody", 2))
         monkeypatch.setattr(gpu, "processes", lambda uuid: found)
@@ -247,7 +247,7 @@ def test_who_leases_a_gpu_waits_for_what_another_user_has_standing_by_there(tmp_
     with lease.hold(0) as device:
         pass
     assert device.lock_file is not None
-    stands = standby.worker_lock_file(device.lock_file)
+    stands = warm_process.worker_lock_file(device.lock_file)
     stands.touch()
     with subprocess.Popen(["flock", str(stands), "sleep", "1.5"]) as other:
         wait_until(lambda: is_locked(stands))
@@ -315,10 +315,8 @@ def test_a_lock_that_another_wrote_nonsense_into_is_waited_for_all_the_same(hold
 
 def test_who_holds_a_mark_and_started_us_is_no_leftover(tmp_path: Path) -> None:
     """An editor's terminal that has a row's environment must not end with the row."""
-    code = (
-        "import os\nfrom tracka.execution import leftover\nprint(leftover.end(leftover.ROW, os.environ[leftover.ROW]))"
-    )
+    code = "import os\nfrom tracka.execution import orphans\nprint(orphans.end(orphans.ROW, os.environ[orphans.ROW]))"
     command = ["bash", "-c", f"{sys.executable} -c '{code}'; echo alive"]
-    marks = {leftover.ROW: str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
+    marks = {orphans.ROW: str(tmp_path), "PYTHONPATH": str(REPOSITORY)}
     ended = subprocess.run(command, env=os.environ | marks, capture_output=True, text=True)
     assert ended.stdout == "[]\nalive\n", ended.stderr

@@ -13,7 +13,7 @@ import pytest
 from campaigns import ROWS, SETTINGS, Made, contents, run_words
 
 from tracka.core import files
-from tracka.runs import marker, run
+from tracka.runs import row_state, run
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_a_flag_that_lerobot_eval_lacks_exits_with_3_and_its_name(make_campaign:
 
 
 def test_a_row_that_runs_elsewhere_exits_with_5(made: Made) -> None:
-    with marker.lock(made.layout, "long_b1_e6"):
+    with row_state.lock(made.layout, "long_b1_e6"):
         ended = made.call(*run_words(made))
     assert ended.returncode == 5
     assert "row long_b1_e6 is held by process" in ended.stderr

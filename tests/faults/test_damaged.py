@@ -10,7 +10,7 @@ import pytest
 from campaigns import Made
 
 from tracka.core import files
-from tracka.runs import marker, run
+from tracka.runs import row_state, run
 
 ROW = "long_b1_e6"
 
@@ -61,8 +61,8 @@ def test_a_damaged_marker_is_set_aside_and_its_row_runs(
     path = made.layout.marker(ROW)
     path.write_bytes(DAMAGES[damage](path.read_bytes()))
     assert made.run_row(ROW)["status"] == "pass"
-    state = marker.read(made.layout, ROW)
-    assert state is not None and (state["status"], marker.broken_steps(state)) == ("pass", [])
+    state = row_state.read(made.layout, ROW)
+    assert state is not None and (state["status"], row_state.broken_steps(state)) == ("pass", [])
     assert path.with_name(f"{path.name}.damaged").exists()
 
 
@@ -88,7 +88,7 @@ def test_a_key_that_is_there_twice_makes_no_pass(ready: Made) -> None:
     assert run.read_result(ready.layout, ROW) is None
     path = ready.layout.marker(ROW)
     path.write_bytes(twice(path.read_bytes()))
-    assert marker.read(ready.layout, ROW) is None
+    assert row_state.read(ready.layout, ROW) is None
 
 
 def test_a_damaged_attempt_manifest_of_a_killed_row_stops_nothing(ready: Made) -> None:

@@ -13,8 +13,8 @@ from campaigns import REPOSITORY, Made
 from processes import is_alive, of_campaign, wait_for_the_end_of, wait_until
 
 from tracka.core import files
-from tracka.execution import leftover
-from tracka.runs import marker
+from tracka.execution import orphans
+from tracka.runs import row_state
 
 ROW = "long_b1_e6"
 GPU_ROW = "gpu_b1_e1"
@@ -31,7 +31,7 @@ def gpus(ready: Made, monkeypatch: pytest.MonkeyPatch) -> Iterator[Made]:
 
 
 def status(made: Made, run_id: str = ROW) -> str:
-    state = marker.read(made.layout, run_id)
+    state = row_state.read(made.layout, run_id)
     assert state is not None
     return str(state["status"])
 
@@ -153,7 +153,7 @@ WAITS = "import time; time.sleep(60)"
 
 def test_processes_of_other_rows_and_campaigns_are_left_alone(ready: Made) -> None:
     harness = started(ready, "hang")
-    marks = {leftover.ROW: str(ready.layout.run("wide_b4_e4").path)}
+    marks = {orphans.ROW: str(ready.layout.run("wide_b4_e4").path)}
     with subprocess.Popen([sys.executable, "-c", WAITS], env=os.environ | marks, cwd=REPOSITORY) as other:
         harness.kill()
         harness.communicate()

@@ -18,7 +18,7 @@ from campaigns import REPOSITORY, SETTINGS, Made
 from journals import overlaps
 from processes import of_campaign, wait_for_the_end_of
 
-from tracka.runs import marker, run
+from tracka.runs import row_state, run
 
 Line = dict[str, str]
 
@@ -86,7 +86,7 @@ def start(made: Made, chance: random.Random, at_once: str) -> subprocess.Popen[b
 
 def ended(made: Made) -> bool:
     """Whether every row has passed, or failed in the way that it is told to."""
-    states = [marker.read(made.layout, row.run_id) for row in made.spec.enabled]
+    states = [row_state.read(made.layout, row.run_id) for row in made.spec.enabled]
     return all(state is not None and state["status"] in ("pass", "fail") for state in states) and not any(
         (run.read_result(made.layout, row.run_id) or {"reason": "interrupted"})["reason"] in ("interrupted", "killed")
         for row in made.spec.enabled

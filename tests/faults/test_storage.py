@@ -14,7 +14,7 @@ from campaigns import REPOSITORY, RUN_ROW, Made
 from processes import of_campaign
 
 from tracka.core import files
-from tracka.runs import marker
+from tracka.runs import row_state
 
 ROW = "long_b1_e6"
 NAMESPACE = ("unshare", "--mount", "--map-root-user")
@@ -60,7 +60,7 @@ def test_a_full_disk_is_a_loud_error_and_nothing_starts(ready: Made) -> None:
 
 
 def test_a_read_only_disk_is_a_loud_error_and_nothing_starts(ready: Made) -> None:
-    marker.ensure_pending(ready.layout, ready.spec.rows)
+    row_state.ensure_pending(ready.layout, ready.spec.rows)
     before = ready.layout.marker(ROW).read_bytes()
     ended = mounted(ready, READ_ONLY)
     assert ended.returncode != 0 and "Read-only file system" in ended.stderr

@@ -16,9 +16,9 @@ from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi05 import modeling_pi05
 
 from fixtures import small_pi0
-from tracka.engines import loading
-from tracka.engines.loading import IncompleteWeights
-from tracka.preflight import model
+from tracka.engines import load_warnings
+from tracka.engines.load_warnings import IncompleteWeights
+from tracka.preflight import model_tensors
 from tracka.preflight.probes.model import CheckpointComparison, compare
 
 MODULES = {"pi0": modeling_pi0, "pi05": modeling_pi05}
@@ -71,7 +71,7 @@ def broken(sound: Path, kind: str, name: str, folder: Path) -> Path:
 def load(folder: Path) -> None:
     """Loads the policy as the resident engine does."""
     config = PreTrainedConfig.from_pretrained(folder)
-    with loading.require_complete_weights():
+    with load_warnings.require_complete_weights():
         get_policy_class(config.type).from_pretrained(str(folder), config=config)
 
 
@@ -80,7 +80,9 @@ def test_what_each_type_saves_is_complete_and_loads_without_a_word(sound: Path, 
     found = compare(sound / kind, [], processors=False)
     assert found.wanted > 50
     assert found == CheckpointComparison(folder=str(sound / kind), wanted=found.wanted, said=found.said)
-    assert [line for line in found.said if line.startswith(model.SKIPS)] == []  # others are of tensors that it takes
+    assert [
+        line for line in found.said if line.startswith(model_tensors.SKIPS)
+    ] == []  # others are of tensors that it takes
     load(sound / kind)
 
 

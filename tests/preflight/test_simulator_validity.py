@@ -14,7 +14,7 @@ from tracka.core import files
 from tracka.core.files import Json
 from tracka.core.lerobot_facts import SUITE_TASKS
 from tracka.execution import environment
-from tracka.preflight import preflight, simulator
+from tracka.preflight import preflight, simulator_validity
 
 SETTLE = "TRACKA_STANDIN_SETTLE"
 
@@ -43,9 +43,9 @@ def probed(*words: str) -> list[Json]:
 
 def moved(monkeypatch: pytest.MonkeyPatch, change: Callable[[Json], None]) -> None:
     """Changes the committed table for this process and its children's stand-in, by task 3 of libero_object."""
-    table = json.loads(simulator.TABLE.read_text())
+    table = json.loads(simulator_validity.TABLE.read_text())
     change(table["suites"]["libero_object"]["3"])
-    monkeypatch.setattr(simulator, "table", lambda: table)
+    monkeypatch.setattr(simulator_validity, "table", lambda: table)
 
 
 # what the probe finds
@@ -54,8 +54,8 @@ def moved(monkeypatch: pytest.MonkeyPatch, change: Callable[[Json], None]) -> No
 def test_a_place_that_is_no_number_is_the_largest_error_wherever_it_stands() -> None:
     here, nowhere = [[0.0, 0.0, 0.0]], [[math.nan, 0.0, 0.0]]
     for found in ({"a": here, "b": nowhere}, {"b": nowhere, "a": here}):
-        assert math.isnan(simulator.position_error(found, {"a": [[0.0, 0.0, 1.0]], "b": here}))
-    assert simulator.position_error({"a": here}, {"b": here}) == math.inf
+        assert math.isnan(simulator_validity.position_error(found, {"a": [[0.0, 0.0, 1.0]], "b": here}))
+    assert simulator_validity.position_error({"a": here}, {"b": here}) == math.inf
 
 
 def test_a_simulator_whose_objects_are_where_the_table_says_passes(made: Made) -> None:
@@ -77,7 +77,7 @@ def test_one_task_whose_objects_are_elsewhere_is_named_and_blocks(made: Made, mo
 
 @pytest.mark.parametrize("share", [0.9, 1.1])
 def test_the_tolerance_decides(made: Made, monkeypatch: pytest.MonkeyPatch, share: float) -> None:
-    monkeypatch.setenv(SETTLE, f"libero_object/3:{share * simulator.table()['tolerance']}")
+    monkeypatch.setenv(SETTLE, f"libero_object/3:{share * simulator_validity.table()['tolerance']}")
     assert check(report_of(made), "simulator:libero_object")["status"] == ("pass" if share < 1 else "fail")
 
 
@@ -113,8 +113,8 @@ def test_a_probe_that_hangs_is_ended(made: Made, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_suite_without_a_table_is_called_unprobed(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = simulator.table() | {"suites": {}}
-    monkeypatch.setattr(simulator, "table", lambda: table)
+    table = simulator_validity.table() | {"suites": {}}
+    monkeypatch.setattr(simulator_validity, "table", lambda: table)
     report = report_of(made)
     assert check(report, "simulator:libero_object")["status"] == "warn"
     assert "unprobed" in check(report, "simulator:libero_object")["evidence"]
@@ -125,8 +125,8 @@ def test_a_suite_without_a_table_is_called_unprobed(made: Made, monkeypatch: pyt
 def test_another_mujoco_is_judged_by_where_objects_are(
     made: Made, monkeypatch: pytest.MonkeyPatch, off: str, status: str
 ) -> None:
-    versions = simulator.software.versions() | {"mujoco": "3.9.9"}
-    monkeypatch.setattr(simulator.software, "versions", lambda: versions)
+    versions = simulator_validity.software.versions() | {"mujoco": "3.9.9"}
+    monkeypatch.setattr(simulator_validity.software, "versions", lambda: versions)
     monkeypatch.setenv(SETTLE, f"libero_object/3:{off}")
     found = check(report_of(made), "version:mujoco")
     assert (found["status"], found["evidence"][:5]) == (status, "3.9.9")
@@ -171,20 +171,20 @@ def test_a_row_that_ran_on_an_invalid_simulator_is_not_taken_for_one_on_a_valid_
 
 
 def test_the_table_has_every_task_of_every_suite() -> None:
-    suites = simulator.table()["suites"]
+    suites = simulator_validity.table()["suites"]
     assert {suite: len(tasks) for suite, tasks in suites.items()} == dict(SUITE_TASKS)
-    assert simulator.table()["mujoco"] == "3.3.7" and 0.001 <= simulator.table()["tolerance"] < 0.005
+    assert simulator_validity.table()["mujoco"] == "3.3.7" and 0.001 <= simulator_validity.table()["tolerance"] < 0.005
 
 
 @pytest.mark.simulator
 @pytest.mark.slow  # `make accept` runs the probe on a sound simulator too
 def test_on_the_pinned_mujoco_the_real_bowl_rests_on_the_ramekin() -> None:
     [found] = probed("libero_spatial", "5")
-    wanted = simulator.table()["suites"]["libero_spatial"]["5"]
+    wanted = simulator_validity.table()["suites"]["libero_spatial"]["5"]
     assert [found[key] for key in ("name", "bddl", "init_states")] == [
         wanted[key] for key in ("name", "bddl", "init_states")
     ]
-    assert simulator.position_error(found["poses"], wanted["poses"]) < 1e-4
+    assert simulator_validity.position_error(found["poses"], wanted["poses"]) < 1e-4
 
 
 @pytest.mark.simulator

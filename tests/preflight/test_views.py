@@ -9,9 +9,9 @@ from campaigns import Made
 from checkpoints import change_json
 
 from tracka.campaign.campaign import EvalSettings
-from tracka.checkpoints import policy
+from tracka.checkpoints import policy_metadata
 from tracka.core import files
-from tracka.preflight import feature, view
+from tracka.preflight import camera_views, policy_features
 from tracka.reporting import report
 
 TABLE, HAND = "observation.images.image", "observation.images.image2"
@@ -48,7 +48,10 @@ def settings(names: Mapping[str, str] | None = None, mapping: Mapping[str, str] 
 
 def said_of(folder: Path, under: EvalSettings) -> list[str]:
     return [
-        str(finding) for finding in feature.compare(policy.read(folder, under), feature.environment_features(under))
+        str(finding)
+        for finding in policy_features.compare(
+            policy_metadata.read(folder, under), policy_features.environment_features(under)
+        )
     ]
 
 
@@ -95,7 +98,7 @@ def test_each_camera_stands_in_the_table_with_what_it_feeds_and_a_picture(made: 
     made.configure(f'[rows.wide_b4_e4.rename_map]\n"{HAND}" = "observation.images.wrist"')
     seen = [
         (each.rows, each.camera, each.input, each.size, each.picture)
-        for each in view.views(made.spec, "checkpoints/fake", PICTURES)
+        for each in camera_views.views(made.spec, "checkpoints/fake", PICTURES)
     ]
     usual = ("baseline_b1_e2", "long_b1_e6")
     assert seen == [

@@ -12,11 +12,11 @@ from campaigns import ROWS, Made
 from tracka.campaign import matrix
 from tracka.core import files
 from tracka.core.errors import UsageError
-from tracka.engines import discover
+from tracka.engines import cli_capabilities
 from tracka.execution import gpu
 from tracka.reporting import collect
 from tracka.reporting.collect import EvalRunResult
-from tracka.runs import marker, run
+from tracka.runs import row_state, run
 from tracka.runs.plan import Host
 
 RESULT = EvalRunResult(
@@ -39,7 +39,7 @@ RESULT = EvalRunResult(
 
 def host(made: Made) -> Host:
     """This host without its preflight, which these tests do without."""
-    found = discover.discover_for(made.spec)
+    found = cli_capabilities.discover_for(made.spec)
     return Host("egl", tuple(found["executable"]), found)
 
 
@@ -141,8 +141,8 @@ def test_a_damaged_run_is_listed_without_a_rate(made: Made, name: str, content: 
 
 
 def test_a_row_that_is_running_is_listed_as_running(made: Made) -> None:
-    marker.ensure_pending(made.layout, made.spec.enabled)
-    marker.advance(made.layout, "long_b1_e6", "running", 1)
+    row_state.ensure_pending(made.layout, made.spec.enabled)
+    row_state.advance(made.layout, "long_b1_e6", "running", 1)
     assert collected(made)["long_b1_e6"].status == "running"
 
 

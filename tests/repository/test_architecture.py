@@ -12,8 +12,8 @@ import pytest
 from campaigns import REPOSITORY
 from imports import LEVEL, MODULES, PACKAGE, edges, package, siblings, upward
 
-from tracka.gates.contracts import CONTRACTS
-from tracka.gates.evidence import RUN_CONTRACTS
+from tracka.gates.phase_contracts import CONTRACTS
+from tracka.gates.row_contracts import RUN_CONTRACTS
 
 SIMULATION = {"torch", "lerobot", "libero", "robosuite", "mujoco"}
 RESIDENT = "engines.resident."  # its modules run in an engine's own processes, so they import what they need at the top

@@ -17,7 +17,7 @@ from tracka.engines import failure
 from tracka.install import setup
 from tracka.preflight import preflight
 from tracka.reporting import collect
-from tracka.runs import answer
+from tracka.runs import known_answers
 
 ALL = [line for group in tables().values() for lines in group for line in lines]
 COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -98,7 +98,7 @@ def test_the_reasons_are_those_that_the_code_gives() -> None:
     reasons = (
         {"".join(found) for found in given}
         | {reason for reason, _ in failure._SIGNS}
-        | {answer.REASON, failure.REFUSED}
+        | {known_answers.REASON, failure.REFUSED}
     )
     assert {words(line["reason"])[0] for line in table("Reasons")} == reasons
 

@@ -33,6 +33,6 @@ def test_every_fault_that_is_tried_has_its_line(section: str) -> None:
 
 
 def test_what_a_loader_prints_is_on_the_page_as_it_is_looked_for() -> None:
-    from tracka.engines import loading
+    from tracka.engines import load_warnings
 
-    assert [sign for sign in loading.SIGNS if f"`{sign}`" not in PAGE] == []
+    assert [sign for sign in load_warnings.SIGNS if f"`{sign}`" not in PAGE] == []

@@ -11,8 +11,8 @@ import pytest
 from campaigns import Made, judged
 
 from tracka.core import files
-from tracka.engines import engine
-from tracka.engines.engine import Metrics
+from tracka.engines import lerobot_eval
+from tracka.engines.lerobot_eval import Metrics
 from tracka.gates import validate
 
 BASELINE, PAIR = "baseline_b1_e2", "pair_b2_e4"
@@ -169,9 +169,9 @@ def findings(made: Made, name: str) -> str:
 
 
 def test_a_harness_that_reports_one_success_too_many_is_found_out(known: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    reported = engine.reported_results
+    reported = lerobot_eval.reported_results
     with monkeypatch.context() as harness:
-        harness.setattr(engine, "reported_results", lambda metrics: reported(one_more(metrics)))
+        harness.setattr(lerobot_eval, "reported_results", lambda metrics: reported(one_more(metrics)))
         assert known.run_row(PAIR)["successes"] == 4
     assert "task 0: successes 3, and 2 by the known answer" in findings(known, "known_answer")
     assert "key successes: it is 4, and 3 by the other files" in findings(known, "evidence")
@@ -180,9 +180,9 @@ def test_a_harness_that_reports_one_success_too_many_is_found_out(known: Made, m
 def test_what_all_files_agree_on_is_still_held_against_the_known_answer(
     known: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = engine.read_metrics
-    monkeypatch.setattr(engine, "read_metrics", lambda *words: one_more(read(*words)))
-    monkeypatch.setattr(engine, "parse_log", lambda log: None)
+    read = lerobot_eval.read_metrics
+    monkeypatch.setattr(lerobot_eval, "read_metrics", lambda *words: one_more(read(*words)))
+    monkeypatch.setattr(lerobot_eval, "parse_log", lambda log: None)
     assert known.run_row(PAIR)["successes"] == 4
     assert findings(known, "evidence") == ""
     assert "task 0: episodes (0, 1, 2), and (0, 2) by the known answer" in findings(known, "known_answer")

@@ -16,7 +16,7 @@ import pytest
 from campaigns import Made
 from contracts_page import table, words
 
-from tracka.core import digest, errors, files
+from tracka.core import errors, files, hashing
 from tracka.core.files import Json
 from tracka.engines import codebase, software
 from tracka.execution import environment, gpu
@@ -222,10 +222,10 @@ def test_a_dirty_checkout_that_is_edited_a_second_time_asks_for_a_new_run_again(
 
 def test_a_folder_that_links_to_itself_is_read_once(passed: Made, tmp_path: Path) -> None:
     files.write_text(tmp_path / "package/part.py", "x = 1\n")
-    before = digest.of_kind(tmp_path / "package", codebase.PACKAGE)
+    before = hashing.of_kind(tmp_path / "package", codebase.PACKAGE)
     (tmp_path / "package/again").symlink_to(".")
     (tmp_path / "package/part2.py").symlink_to("part2.py")
-    assert digest.of_kind(tmp_path / "package", codebase.PACKAGE) == before
+    assert hashing.of_kind(tmp_path / "package", codebase.PACKAGE) == before
 
 
 def test_results_and_hidden_files_of_a_checkout_are_none_of_its_code(passed: Made) -> None:

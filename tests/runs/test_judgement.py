@@ -11,14 +11,14 @@ import pytest
 from campaigns import Made
 
 from tracka.campaign import campaign
-from tracka.core import digest, files
+from tracka.core import files, hashing
 from tracka.core.errors import Finding
-from tracka.engines import engine, failure
-from tracka.engines.engine import Metrics, TaskOutcome
+from tracka.engines import failure, lerobot_eval
+from tracka.engines.lerobot_eval import Metrics, TaskOutcome
 from tracka.execution import gpu
 from tracka.execution.process import Exit
-from tracka.gates import evidence, handoff, validate
-from tracka.reporting import caveat
+from tracka.gates import handoff, row_contracts, validate
+from tracka.reporting import caveats
 from tracka.runs import judgement
 
 BASELINE, WIDE = "baseline_b1_e2", "wide_b4_e4"
@@ -174,10 +174,10 @@ def test_a_file_edited_in_place_with_its_time_put_back_has_another_hash(
     path = tmp_path / "policy" / "model.safetensors"
     path.parent.mkdir()
     path.write_bytes(b"one")
-    before, status = digest.of_tree(path.parent), path.stat()
+    before, status = hashing.of_tree(path.parent), path.stat()
     path.write_bytes(b"two")
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert digest.of_tree(path.parent) != before
+    assert hashing.of_tree(path.parent) != before
 
 
 # what was changed when the result was known
@@ -196,7 +196,7 @@ def crashed(tmp_path_factory: pytest.TempPathFactory, copy_of: Callable[[Made], 
 
 
 def history(made: Made) -> list[str]:
-    return [f"{each.where}: {each.what}" for each in caveat.of_history(made.spec)]
+    return [f"{each.where}: {each.what}" for each in caveats.of_history(made.spec)]
 
 
 def disable(made: Made, run_id: str) -> None:
@@ -253,7 +253,7 @@ def test_a_slower_way_that_the_engine_took_is_told_with_its_reason(passed: Made)
     for run_id in (BASELINE, WIDE):
         output = passed.layout.run(run_id).attempt(1).output
         (output / "timings.json").write_text(json.dumps({"fallbacks": ["policy vqbet: each step is drawn"]}))
-    (told,) = [str(each) for each in caveat.of_results(passed.spec) if "fallback" in each.what]
+    (told,) = [str(each) for each in caveats.of_results(passed.spec) if "fallback" in each.what]
     assert f"rows {BASELINE}, {WIDE}: fallback: policy vqbet: each step is drawn" in told
 
 
@@ -268,7 +268,7 @@ def test_a_log_whose_numbers_cannot_all_be_true_is_a_warning(
     tmp_path: Path, percent: str, episodes: int, said: str
 ) -> None:
     (tmp_path / "stdout.log").write_text(f"{{'pc_success': {percent}, 'n_episodes': {episodes}, 'eval_s': 1.0}}\n")
-    warnings = engine.read_metrics(tmp_path / "eval", [tmp_path / "stdout.log"]).warnings
+    warnings = lerobot_eval.read_metrics(tmp_path / "eval", [tmp_path / "stdout.log"]).warnings
     assert (said in warnings[-1]) if said else len(warnings) == 2
 
 
@@ -279,6 +279,6 @@ def test_an_engine_that_is_no_longer_proven_is_a_finding_of_a_strict_validation(
     passed: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = campaign.load(passed.root)
-    monkeypatch.setattr(evidence, "_unproven_today", lambda *_: "no parity run")
-    (finding,) = evidence.proven_engine(spec, spec.row(WIDE))
+    monkeypatch.setattr(row_contracts, "_unproven_today", lambda *_: "no parity run")
+    (finding,) = row_contracts.proven_engine(spec, spec.row(WIDE))
     assert isinstance(finding, Finding) and finding.warning and "unproven: no parity run" in finding.what

@@ -13,7 +13,7 @@ import pytest
 from tracka.campaign.layout import Layout
 from tracka.core import files
 from tracka.core.errors import UsageError
-from tracka.engines import comparison, proof
+from tracka.engines import comparison, parity_certificate
 from tracka.engines.comparison import Comparison, PlayedEpisodes
 from tracka.runs import parity
 
@@ -84,10 +84,10 @@ def compared(tmp_path: Path) -> Callable[..., Comparison]:
 
 
 def verdict(found: Comparison, again: Comparison | None) -> dict[str, Any]:
-    return proof.judgement(
+    return parity_certificate.judgement(
         {
-            "compared": proof.comparison_counts(found),
-            "repeated": proof.comparison_counts(again) if again else None,
+            "compared": parity_certificate.comparison_counts(found),
+            "repeated": parity_certificate.comparison_counts(again) if again else None,
             "differing": [str(each) for each in found.first_differences],
             "evidence": "",
         }
@@ -244,14 +244,14 @@ def certified(tmp_path: Path) -> Path:
     row = SimpleNamespace(run_id="row", task_suite="libero_object")
     plan: Any = SimpleNamespace(proof_key="0" * 64, row=row, task_ids=(0,), batch_size=1, chunk=CHUNK)
     recorded = {str(path.relative_to(tmp_path)): files.sha256_file(path) for path in files.walk_files(tmp_path)}
-    path = tmp_path / proof.NAME
+    path = tmp_path / parity_certificate.NAME
     files.write_json(path, parity.certificate(plan, parity._judgement(played, CHUNK), {}, {}, recorded))
     return path
 
 
 def test_a_certificate_holds_beside_its_own_records_and_whatever_else_lies_there(certified: Path) -> None:
     play(certified.parent / "again", 2, negated)  # of an earlier refusal
-    assert proof.read(certified, "0" * 64)["exact"]
+    assert parity_certificate.read(certified, "0" * 64)["exact"]
     assert list(parity.contradictions(certified)) == []
 
 
@@ -283,14 +283,14 @@ def test_a_certificate_of_no_episodes_proves_nothing() -> None:
 
 
 def test_a_certificate_stands_for_what_it_was_made_with_alone(tmp_path: Path) -> None:
-    keys = {proof.key({"checkpoint": checkpoint, "host": host}) for checkpoint in "ab" for host in "cd"}
+    keys = {parity_certificate.key({"checkpoint": checkpoint, "host": host}) for checkpoint in "ab" for host in "cd"}
     assert len(keys) == 4
-    assert proof.unproven_reason(Layout(tmp_path), keys.pop()) == (
+    assert parity_certificate.unproven_reason(Layout(tmp_path), keys.pop()) == (
         "no parity run on this host with this checkpoint, software, settings and way of asking"
     )
 
 
 def test_another_code_of_the_engine_is_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = proof.key({})
-    monkeypatch.setattr(proof, "code_hash", lambda *_: "other")
-    assert proof.key({}) != before
+    before = parity_certificate.key({})
+    monkeypatch.setattr(parity_certificate, "code_hash", lambda *_: "other")
+    assert parity_certificate.key({}) != before

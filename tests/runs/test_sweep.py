@@ -21,7 +21,7 @@ from processes import is_alive, wait_until
 
 from tracka.core import files, lock
 from tracka.execution import gpu
-from tracka.runs import marker, run
+from tracka.runs import row_state, run
 
 BASELINE, LONG, WIDE, OFF = "baseline_b1_e2", "long_b1_e6", "wide_b4_e4", "off_b1_e1"
 ENABLED = [BASELINE, LONG, WIDE]  # in the order of the matrix; LONG is the longest, WIDE the shortest
@@ -203,7 +203,7 @@ def test_a_row_whose_checkpoint_is_missing_stops_no_other(ready: Made) -> None:
 
 
 def test_a_row_that_runs_elsewhere_fails_alone_and_is_left_to_its_owner(ready: Made) -> None:
-    with marker.lock(ready.layout, LONG):
+    with row_state.lock(ready.layout, LONG):
         ended = sweep(ready)
     assert ended.returncode == 1
     assert f"error: row {LONG}: " in ended.stderr and f"held by process {os.getpid()}" in ended.stderr

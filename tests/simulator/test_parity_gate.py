@@ -13,7 +13,7 @@ from campaigns import REPOSITORY, Made
 
 from tracka.core import files
 from tracka.core.files import Json
-from tracka.engines import proof
+from tracka.engines import parity_certificate
 from tracka.execution import environment
 from tracka.gates import validate
 from tracka.runs import parity, run
@@ -60,7 +60,10 @@ class Gated:
         host = run.load_host(spec.layout)
         rows = parity.rows_to_prove(spec)
         keys = {row.run_id: run.plan_row(spec, row, host).proof_key for row in rows}
-        return {run_id: proof.read(proof.certificate_path(spec.layout, key), key) for run_id, key in keys.items()}
+        return {
+            run_id: parity_certificate.read(parity_certificate.certificate_path(spec.layout, key), key)
+            for run_id, key in keys.items()
+        }
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from campaigns import REPOSITORY
 
 from fixtures.parity import environ
-from tracka.engines import comparison, engine
+from tracka.engines import comparison, lerobot_eval
 from tracka.reporting import video
 
 pytestmark = pytest.mark.simulator
@@ -52,7 +52,7 @@ def test_it_plays_lerobot_evals_episodes_to_the_bit_and_leaves_its_evidence(
         assert ended.returncode == 0, ended.stderr[-3000:]
     found = comparison.compare(*(comparison.read(tmp_path / name) for name in ("reference", "resident")))
     assert found.exact and found.episodes == 4
-    theirs, ours = (engine.read_metrics(tmp_path / name, ()) for name in ("reference", "resident"))
+    theirs, ours = (lerobot_eval.read_metrics(tmp_path / name, ()) for name in ("reference", "resident"))
     assert ours.warnings == () and ours.tasks == theirs.tasks
     assert all(video.frame_count(path) == steps // 4 + 1 for path in (tmp_path / "resident" / "videos").rglob("*.mp4"))
     told = json.loads((tmp_path / "resident" / "timings.json").read_text())

@@ -11,8 +11,8 @@ from pathlib import Path
 from ..core import files
 from ..core.errors import Finding, TrackaError
 from ..core.files import Json
-from . import checkpoint, form, need, tensors
-from .need import NamedDependency
+from . import checkpoint, checkpoint_format, hub_dependencies, tensors
+from .hub_dependencies import NamedDependency
 
 # The types whose from_pretrained asks the hub for weights without a revision (pi0/modeling_pi0.py and its likes).
 WITHOUT_REVISION = ("pi0", "pi05", "pi0_fast")
@@ -41,16 +41,16 @@ def base(folder: Path, root: Path) -> Path | None:
     Returns None where there is no adapter or the adapter names no base. `root` is the campaign's folder, where rows
     start. Raises TrackaError where the named base is missing.
     """
-    named = need.adapter_base(folder) if is_adapter(folder) else None
+    named = hub_dependencies.adapter_base(folder) if is_adapter(folder) else None
     return named.folder(root) if named else None
 
 
 def findings(folder: Path, root: Path) -> Iterator[Finding]:
     """Yields what is wrong with the adapter in `folder` and with its base; `root` is the campaign's folder."""
-    config = folder / form.ADAPTER_CONFIG
+    config = folder / checkpoint_format.ADAPTER_CONFIG
     words = files.read_or_empty(config)
     yield from _initial(config, words)
-    named = need.adapter_base(folder)
+    named = hub_dependencies.adapter_base(folder)
     if named is None:
         what = "the adapter does not name the policy that it is for, and lerobot loads none"
         yield Finding(f"{config}, key base_model_name_or_path", what, NAME)
@@ -93,17 +93,17 @@ def _without_revision(config: Path, kind: str, named: NamedDependency) -> Findin
 def _base_findings(here: Path, kind: str) -> Iterator[Finding]:
     """Yields what keeps a policy in the folder `here` from being the base of an adapter of this type."""
     config = files.read_or_empty(here / "config.json")
-    if trained := None if config else form.trained_policy_folder(here):
+    if trained := None if config else checkpoint_format.trained_policy_folder(here):
         yield Finding(
             str(here), f"the adapter's base is a folder of a training run; the policy lies in {trained}", NAME
         )
-    elif config.get("use_peft") or (here / form.ADAPTER_CONFIG).is_file():
+    elif config.get("use_peft") or (here / checkpoint_format.ADAPTER_CONFIG).is_file():
         what = "the adapter's base is an adapter itself, and lerobot loads one adapter over the weights of one policy"
-        yield Finding(str(here), what, f"{form.MERGE_ADAPTER}: first the base, whose folder you then name")
-    elif lacking := [name for name in ("config.json", form.WEIGHTS) if not (here / name).is_file()]:
-        yield from (form.missing_file_finding(here, name) for name in lacking)
+        yield Finding(str(here), what, f"{checkpoint_format.MERGE_ADAPTER}: first the base, whose folder you then name")
+    elif lacking := [name for name in ("config.json", checkpoint_format.WEIGHTS) if not (here / name).is_file()]:
+        yield from (checkpoint_format.missing_file_finding(here, name) for name in lacking)
     elif config.get("type") != kind:
         what = f"the adapter's base is a {config.get('type')}, and the adapter's config.json says {kind}"
         yield Finding(f"{here / 'config.json'}, key type", what, NAME)
     else:
-        yield from tensors.faults(here / form.WEIGHTS)
+        yield from tensors.faults(here / checkpoint_format.WEIGHTS)

@@ -10,17 +10,17 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..campaign import place
-from ..core import digest, files, memo
+from ..campaign import path_safety
+from ..core import fact_cache, files, hashing
 from ..core.errors import Finding, TrackaError
-from . import form, hub
+from . import checkpoint_format, hub
 from .hub import DownloadSpec
 
 REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 CONFIG = ("config.json",)
 PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
-ADAPTER = (form.ADAPTER_CONFIG, form.ADAPTER_WEIGHTS)
-OF_A_REPOSITORY = (*CONFIG, f"{form.WEIGHTS}|{form.ADAPTER_WEIGHTS}", *PROCESSORS)
+ADAPTER = (checkpoint_format.ADAPTER_CONFIG, checkpoint_format.ADAPTER_WEIGHTS)
+OF_A_REPOSITORY = (*CONFIG, f"{checkpoint_format.WEIGHTS}|{checkpoint_format.ADAPTER_WEIGHTS}", *PROCESSORS)
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Checkpoint:
     tree_sha256: str
 
 
-@memo.remembered
+@fact_cache.remembered
 def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Checkpoint:
     """Returns the checkpoint that `policy_path` names, downloaded if need be; `root` is the campaign's folder.
 
@@ -43,7 +43,7 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
     """
     folder = in_campaign(policy_path, root)
     if folder.is_dir():
-        if faults := list(place.policy_faults(folder, trusted)):
+        if faults := list(path_safety.policy_faults(folder, trusted)):
             raise TrackaError(faults)
         return _inspect(policy_path, None, folder)
     if not is_repository(policy_path):
@@ -88,19 +88,19 @@ def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
         raise TrackaError(found)
     missing = [name for name in _required(folder) if not (folder / name).is_file()]
     if missing:
-        raise TrackaError(list(dict.fromkeys(form.missing_file_finding(folder, name) for name in missing)))
-    return Checkpoint(source, revision, folder, policy_type(folder / "config.json"), digest.of_tree(folder))
+        raise TrackaError(list(dict.fromkeys(checkpoint_format.missing_file_finding(folder, name) for name in missing)))
+    return Checkpoint(source, revision, folder, policy_type(folder / "config.json"), hashing.of_tree(folder))
 
 
 def _required(folder: Path) -> tuple[str, ...]:
     """Returns the files that lerobot needs to load the policy, or by config.json the adapter, in `folder`."""
-    weights = ADAPTER if files.read_or_empty(folder / "config.json").get("use_peft") else (form.WEIGHTS,)
+    weights = ADAPTER if files.read_or_empty(folder / "config.json").get("use_peft") else (checkpoint_format.WEIGHTS,)
     return (*CONFIG, *weights, *PROCESSORS)
 
 
 def training_folder(folder: Path) -> Finding | None:
     """Returns a finding that names the policy's folder, if `folder` is one that a training run made around it."""
-    trained = None if (folder / "config.json").is_file() else form.trained_policy_folder(folder)
+    trained = None if (folder / "config.json").is_file() else checkpoint_format.trained_policy_folder(folder)
     if trained is None:
         return None
     what = f"it is a folder of a training run; the policy lies in {trained}"
@@ -119,7 +119,7 @@ def named_type(policy_path: str, root: Path) -> str | None:
     with contextlib.suppress(TrackaError):
         repo, _, revision = policy_path.partition("@")
         here = (
-            form.trained_policy_folder(folder) or folder
+            checkpoint_format.trained_policy_folder(folder) or folder
             if folder.is_dir()
             else hub.fetch(DownloadSpec(repo, revision or None, CONFIG, CONFIG))
         )

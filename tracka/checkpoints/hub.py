@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from ..core import digest, files
+from ..core import files, hashing
 from ..core.errors import Finding, TrackaError, joined_names
 
 AS_FOLDER = "copy it here and give its folder as policy_path"
@@ -257,7 +257,7 @@ def _corrupt_files(spec: DownloadSpec, folder: Path) -> list[str]:
 
     The cache of an older client has no list of files, but names blobs by their hash.
     """
-    listed, hashes = _listed_hashes(spec), digest.of_files(folder)
+    listed, hashes = _listed_hashes(spec), hashing.of_files(folder)
     wrong = []
     for name in filter(spec.includes, hashes):
         blob = (folder / name).resolve()

@@ -15,8 +15,18 @@ from ..campaign.campaign import Campaign, EvalSettings
 from ..core.check import Check, run_check
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.lerobot_facts import ACTION
-from . import checkpoint, form, tensors
-from .policy import POSTPROCESSOR, PREPROCESSOR, STEPS, Features, PolicyMetadata, distinct, features, read, steps
+from . import checkpoint, checkpoint_format, tensors
+from .policy_metadata import (
+    POSTPROCESSOR,
+    PREPROCESSOR,
+    STEPS,
+    Features,
+    PolicyMetadata,
+    distinct,
+    features,
+    read,
+    steps,
+)
 
 # Mode -> the statistics that the mode uses, the lower one or the mean first.
 NEEDED = {
@@ -83,7 +93,7 @@ def findings(folder: Path, settings: EvalSettings, trusted: Collection[str] = ()
     if missing := list(_missing_state_files(folder)):
         yield from missing
         return
-    old = form.old_statistics(folder)
+    old = checkpoint_format.old_statistics(folder)
     remedy = old.remedy if old else SAVE
     sides = {PREPROCESSOR: policy.inputs, POSTPROCESSOR: policy.outputs}
     normalizers = {file: list(_normalizers(folder / file)) for file in sides}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import memo
+from ..core import fact_cache
 from ..core.errors import Finding, TrackaError
 
 POINTER = b"version https://git-lfs.github.com/spec/"
@@ -67,7 +67,7 @@ def as_text(shape: Sequence[int]) -> str:
     return " x ".join(map(str, shape)) or "of a single number"
 
 
-@memo.remembered
+@fact_cache.remembered
 def read(path: Path) -> TensorFile:
     """Reads the header of a safetensors file and returns the file's description.
 

@@ -11,7 +11,7 @@ from ..campaign.campaign import Campaign
 from ..core import files
 from ..core.check import Check, run_check
 from ..core.errors import Finding, TrackaError
-from . import adapter, checkpoint, form, tensors
+from . import adapter, checkpoint, checkpoint_format, tensors
 
 CHECK = "weights:"  # the check's name is this, followed by the checkpoint's path
 
@@ -26,9 +26,9 @@ def _read(campaign: Campaign, policy_path: str) -> str:
     require(folder, campaign.layout.root)
     here = adapter.base(folder, campaign.layout.root)
     return (
-        f"{_size(folder / form.ADAPTER_WEIGHTS)} over {_size(here / form.WEIGHTS)}"
+        f"{_size(folder / checkpoint_format.ADAPTER_WEIGHTS)} over {_size(here / checkpoint_format.WEIGHTS)}"
         if here
-        else _size(folder / form.WEIGHTS)
+        else _size(folder / checkpoint_format.WEIGHTS)
     )
 
 
@@ -55,5 +55,5 @@ def findings(folder: Path, root: Path) -> Iterator[Finding]:
     if adapter.is_adapter(folder):
         yield from adapter.findings(folder, root)
     elif beside:
-        what = f"there is an adapter (LoRA) beside the policy, and lerobot loads {form.WEIGHTS} without it"
-        yield Finding(str(folder / beside[0]), what, form.USE_PEFT)
+        what = f"there is an adapter (LoRA) beside the policy, and lerobot loads {checkpoint_format.WEIGHTS} without it"
+        yield Finding(str(folder / beside[0]), what, checkpoint_format.USE_PEFT)

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import secret
+from . import redaction
 from .errors import Finding, UsageError
 
 Json = dict[str, Any]
@@ -91,13 +91,13 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
 
 def redacted[T](value: T) -> T:
     """Returns a text, or a JSON value with all its texts, without the secrets of our environment, as files store it."""
-    made: T = _redacted(value, secret.secret_values(os.environ))
+    made: T = _redacted(value, redaction.secret_values(os.environ))
     return made
 
 
 def _redacted(value: Any, secrets: tuple[bytes, ...]) -> Any:
     if isinstance(value, str):
-        return secret.redact(value, secrets)
+        return redaction.redact(value, secrets)
     if isinstance(value, dict):
         return {key: _redacted(item, secrets) for key, item in value.items()}
     return [_redacted(item, secrets) for item in value] if isinstance(value, list | tuple) else value
@@ -204,7 +204,7 @@ def copy_atomic(source: Path, target: Path) -> None:
 
 def without_password(text: str) -> str:
     """Returns `text` with the `user:password@` of every URL removed."""
-    return secret.USER.sub("", text)
+    return redaction.USER.sub("", text)
 
 
 def tail(path: Path, limit: int = 65536) -> str:

@@ -1,7 +1,7 @@
 """Facts about lerobot 0.6.1 and LIBERO (hf-libero 0.1.4) that Track A relies on, each with the file that states it.
 
 An upgrade of lerobot or LIBERO is checked against this module first. The tests hold most of it against the installed
-packages: tests/core/test_lerobot_facts.py and tests/preflight/test_feature.py.
+packages: tests/core/test_lerobot_facts.py and tests/preflight/test_policy_features.py.
 """
 
 LEROBOT_VERSION = "0.6.1"

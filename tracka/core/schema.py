@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from . import files
 from .artifacts import Certificate, Manifest, Result, RowMarker
 from .errors import Finding, UsageError, shortened
+from .fast_schema import TYPES, Predicate, sieve
 from .reports import Capabilities, EnvSnapshot, Handoff, PreflightReport
-from .sieve import TYPES, Predicate, sieve
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from ..core import digest, files, memo
-from ..core.digest import Kind
+from ..core import fact_cache, files, hashing
+from ..core.hashing import Kind
 from ..execution import environment
-from . import discover, software
+from . import cli_capabilities, software
 
 # Distribution -> the package that is imported from it.
 IN_PLACE = {"hf-libero": "libero", "lerobot": "lerobot", "robosuite": "robosuite"}
@@ -29,14 +29,14 @@ FOLDER = Kind(follows_links=True)
 LIBERO_KEYS = ("bddl_files", "init_states")
 
 
-@memo.remembered
+@fact_cache.remembered
 def hashes(root: Path) -> dict[str, str]:
     """Returns the hash of each package that is identified by its content, by name; a row's process starts in `root`."""
     packages, site = software.packages(root), _site_folders(root)
     found = {name: _package(module, site) for name, module in IN_PLACE.items() if name in packages.versions}
     for name, (folder, *modules) in packages.editable.items():
         parts = [found.get(name) or _package(module, site) for module in modules]
-        found[name] = _joined([*parts, digest.of_kind(Path(folder), digest.SOURCES)])
+        found[name] = _joined([*parts, hashing.of_kind(Path(folder), hashing.SOURCES)])
     found |= {name: _package(name, site) for name in CUSTOMIZE if _spec(name, site)}
     for name, value in (*_libero_tasks(root), *_on_python_path(root, site)):
         found.setdefault(name, value)  # Python imports the first of two on PYTHONPATH
@@ -53,7 +53,7 @@ def _libero_tasks(root: Path) -> Iterator[tuple[str, str]]:
         named = yaml.safe_load(path.read_text())
     for key in LIBERO_KEYS:
         folder = named.get(key) if isinstance(named, dict) else None
-        yield f"hf-libero {key}", digest.of_kind(root / str(folder), FOLDER) if folder else "not named"
+        yield f"hf-libero {key}", hashing.of_kind(root / str(folder), FOLDER) if folder else "not named"
 
 
 def _site_folders(root: Path) -> list[str]:
@@ -62,13 +62,13 @@ def _site_folders(root: Path) -> list[str]:
     These folders hold distributions, or are added by .pth files in a folder that does. The import path of our own
     process may have more folders, such as the one that the process was started in.
     """
-    others = {os.path.realpath(folder) for folder in discover.python_path(root)}
-    holding = [os.path.realpath(folder) for folder, state in discover.path_state() if _is_site(state)]
+    others = {os.path.realpath(folder) for folder in cli_capabilities.python_path(root)}
+    holding = [os.path.realpath(folder) for folder, state in cli_capabilities.path_state() if _is_site(state)]
     site = [folder for folder in dict.fromkeys(holding) if folder not in others]
     return [place for folder in site for place in (folder, *_added(Path(folder)))]
 
 
-def _is_site(state: Sequence[discover.Stamps]) -> bool:
+def _is_site(state: Sequence[cli_capabilities.Stamps]) -> bool:
     """Returns whether packages are installed in a folder with these distributions.
 
     An .egg-info alone does not count, because a checkout may hold one.
@@ -87,7 +87,7 @@ def _package(module: str, site: Sequence[str]) -> str:
     """Returns the hash of a package's files, wherever it would be imported from, or of no files if it is not found."""
     spec = _spec(module, site)
     folders = list(spec.submodule_search_locations or [str(spec.origin)]) if spec else []
-    return _joined([digest.of_kind(Path(folder), PACKAGE) for folder in folders])
+    return _joined([hashing.of_kind(Path(folder), PACKAGE) for folder in folders])
 
 
 def _spec(module: str, site: Sequence[str]) -> ModuleSpec | None:
@@ -104,13 +104,13 @@ def _on_python_path(root: Path, site: Sequence[str]) -> Iterator[tuple[str, str]
 
     Such a module replaces the installed or standard module of its name.
     """
-    for place in discover.python_path(root):
+    for place in cli_capabilities.python_path(root):
         folder = Path(place)
         if folder.is_file():  # a zip file, from which Python imports too
-            yield f"PYTHONPATH: {folder.name}", digest.of_kind(folder, FOLDER)
+            yield f"PYTHONPATH: {folder.name}", hashing.of_kind(folder, FOLDER)
         for path in _entries(folder) if os.path.realpath(place) not in site else ():
             if _is_module(path) and _comes_first(path.name.partition(".")[0], site):
-                yield f"PYTHONPATH: {path.name}", digest.of_kind(path, PACKAGE)
+                yield f"PYTHONPATH: {path.name}", hashing.of_kind(path, PACKAGE)
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import files, markup
+from ..core import escaping, files
 from ..execution.process import Exit
-from . import loading
-from .engine import Metrics
+from . import load_warnings
+from .lerobot_eval import Metrics
 
 _SIGNS = (
-    ("weights", "|".join(map(re.escape, loading.SIGNS))),
+    ("weights", "|".join(map(re.escape, load_warnings.SIGNS))),
     (
         "oom",
         r"CUDA out of memory|OutOfMemoryError|^MemoryError|Cannot allocate memory|std::bad_alloc|can't allocate memory",
@@ -32,7 +32,7 @@ _IGNORED = re.compile(
 # without the action.
 BAD_ACTION = "Nan, Inf or huge value in CTRL"
 ON_CPU = "Switching to 'cpu'"  # lerobot's warning as it goes on with the CPU, where torch finds no GPU
-WATCHED = (BAD_ACTION, ON_CPU, *loading.SIGNS)  # phrases that a log must keep wherever they were printed
+WATCHED = (BAD_ACTION, ON_CPU, *load_warnings.SIGNS)  # phrases that a log must keep wherever they were printed
 REFUSED = "checkpoint"  # the reason of a row that never ran, because its checkpoint was refused
 SHRINKS_THE_BATCH = ("oom", "timeout")
 
@@ -49,7 +49,9 @@ class Failure:
     message: str
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "message", markup.line(self.message))  # the message comes from a log or eval_info.json
+        object.__setattr__(
+            self, "message", escaping.line(self.message)
+        )  # the message comes from a log or eval_info.json
 
 
 def diagnose(
@@ -96,7 +98,7 @@ def _weights(log: Path) -> str | None:
     """Returns the first line of a log that tells of weights which were not loaded; None without such a line."""
     try:
         with log.open(errors="replace") as lines:
-            return next((sign[:500] for line in lines if (sign := loading.sign_in(line))), None)
+            return next((sign[:500] for line in lines if (sign := load_warnings.sign_in(line))), None)
     except OSError:
         return None
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from ..core import digest, files, git, memo
+from ..core import fact_cache, files, git, hashing
 from ..core.files import Json
-from . import discover
+from . import cli_capabilities
 
 PACKAGES = ("lerobot", "mujoco", "robosuite", "hf-libero")
 # Packages that no package requires by name, and that lerobot, transformers, diffusers or peft use if installed.
@@ -61,7 +61,7 @@ class Packages:
     editable: dict[str, list[str]] = field(default_factory=dict)
 
 
-@memo.remembered
+@fact_cache.remembered
 def versions(names: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Returns the installed versions of these packages.
 
@@ -76,36 +76,36 @@ def _version(name: str) -> str:
         distribution = metadata.distribution(name)
     except metadata.PackageNotFoundError:
         return "missing"
-    checkout = discover.editable_folder(distribution.read_text("direct_url.json") or "")
+    checkout = cli_capabilities.editable_folder(distribution.read_text("direct_url.json") or "")
     return distribution.version if checkout is None else f"{distribution.version}+{git.revision(checkout)}"
 
 
-@memo.remembered
+@fact_cache.remembered
 def packages(root: Path) -> Packages:
     """Returns the installed packages that an evaluation may import whose process starts in the folder `root`.
 
     The answer is cached by the state of the installed packages' metadata, because finding it takes a third of a second.
     """
-    first = tuple(discover.python_path(root))
-    return _packages(platform.python_version(), first, discover.path_state(first))
+    first = tuple(cli_capabilities.python_path(root))
+    return _packages(platform.python_version(), first, cli_capabilities.path_state(first))
 
 
 @functools.lru_cache(maxsize=2)
-def _packages(python: str, first: tuple[str, ...], state: discover.PathState) -> Packages:
+def _packages(python: str, first: tuple[str, ...], state: cli_capabilities.PathState) -> Packages:
     key = files.sha256(files.canonical([files.sha256_file(Path(__file__)), python, state]))
-    store = digest.cache_folder() / "packages" / f"{key}.json"
+    store = hashing.cache_folder() / "packages" / f"{key}.json"
     with contextlib.suppress(TypeError):  # the cached file has another form
         if known := files.read_or_empty(store):
             return Packages(**known)
-    found = _closure(discover.distributions(first))
+    found = _closure(cli_capabilities.distributions(first))
     with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
         files.write_json(store, vars(found))
     return found
 
 
-def _closure(distributions: Sequence[discover.Installed]) -> Packages:
+def _closure(distributions: Sequence[cli_capabilities.Installed]) -> Packages:
     """Returns the packages that lerobot, the simulator and plug-ins require, those that these require, and so on."""
-    installed: dict[str, discover.Installed] = {}
+    installed: dict[str, cli_capabilities.Installed] = {}
     for each in distributions:
         installed.setdefault(canonical_name(each[0]), each)  # Python imports the first of two in sys.path
     plugins = [name for name in installed if name.startswith("lerobot-")]
@@ -120,11 +120,11 @@ def _closure(distributions: Sequence[discover.Installed]) -> Packages:
     return _described([(name, *installed[name][1:]) for name in sorted({name for name, _ in seen})])
 
 
-def _described(installed: Sequence[discover.Installed]) -> Packages:
+def _described(installed: Sequence[cli_capabilities.Installed]) -> Packages:
     found = Packages()
     for name, version, distribution in installed:
-        origin = discover.origin_of(distribution)
-        folder = discover.editable_folder(json.dumps(origin))
+        origin = cli_capabilities.origin_of(distribution)
+        folder = cli_capabilities.editable_folder(json.dumps(origin))
         found.versions[name] = version if folder or not origin else f"{version}+{_source(distribution, origin)}"
         if folder:
             modules = (distribution.read_text("top_level.txt") or name.replace("-", "_")).split()
@@ -137,7 +137,7 @@ def canonical_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _extras(installed: discover.Installed | None) -> list[str]:
+def _extras(installed: cli_capabilities.Installed | None) -> list[str]:
     return installed[2].metadata.get_all("Provides-Extra") or [] if installed else []
 
 
@@ -146,7 +146,7 @@ def _required(distribution: metadata.Distribution, extra: str) -> Iterator[tuple
 
     With `extra`, only the requirements of that extra are yielded.
     """
-    for line in REQUIRES.findall(discover.header_of(distribution)):
+    for line in REQUIRES.findall(cli_capabilities.header_of(distribution)):
         match = REQUIREMENT.match(line)
         name, extras, marker = match.groups() if match else ("", None, None)
         if bool(extra) == ("extra" in (marker or "")) and _applies(marker, extra):

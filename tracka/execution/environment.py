@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import CPU
-from ..core import digest, files, secret
-from ..core.digest import Kind
+from ..core import files, hashing, redaction
+from ..core.hashing import Kind
 from ..install import setup
-from . import leftover, standby
+from . import orphans, warm_process
 from .gpu import Device
 
 # An allow list, because a CI job's environment holds secrets that an evaluated policy must not read. The hub's token
@@ -58,7 +58,7 @@ ROWS_AT_ONCE = "TRACKA_ROWS_AT_ONCE"  # the resident engine divides this host's 
 # Variables that a row does not inherit: robosuite refuses an EGL id that does not fit the leased device.
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")
 # Variables that belong to one session or to one row.
-KEPT_BACK = (leftover.SESSION, standby.SOCKET)
+KEPT_BACK = (orphans.SESSION, warm_process.SOCKET)
 
 
 def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
@@ -97,13 +97,13 @@ def outcome_variables() -> dict[str, str]:
 def _contents(places: str) -> str:
     """Returns one hash of the files that a variable names, and of the driver files in the folders that it names."""
     return files.sha256(
-        files.canonical([digest.of_kind(Path(place), DRIVERS) for place in places.split(os.pathsep) if place])
+        files.canonical([hashing.of_kind(Path(place), DRIVERS) for place in places.split(os.pathsep) if place])
     )
 
 
 def may_pass(name: str) -> bool:
     """Returns whether a child gets our variable `name`: a listed one that is no secret, or one of the hub's."""
-    return bool(PASSED.fullmatch(name)) and (name.startswith(("HF_", "HUGGING")) or not secret.NAME.fullmatch(name))
+    return bool(PASSED.fullmatch(name)) and (name.startswith(("HF_", "HUGGING")) or not redaction.NAME.fullmatch(name))
 
 
 def hf_home() -> str:
@@ -156,5 +156,5 @@ def devices(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
 
 def manifest_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Returns the part of an environment that a manifest may hold, without possible secrets and passwords in URLs."""
-    names = sorted(name for name in environment if not secret.NAME.fullmatch(name))
+    names = sorted(name for name in environment if not redaction.NAME.fullmatch(name))
     return {name: files.without_password(environment[name]) for name in names}

@@ -19,7 +19,7 @@ from pathlib import Path
 from ..campaign.matrix import AUTO, CPU
 from ..core import lock
 from ..core.errors import Busy, Finding, TrackaError
-from . import gpu, leftover, standby
+from . import gpu, orphans, warm_process
 from .gpu import CPU_DEVICE, Device, Gpu
 
 LOCKS = "TRACKA_GPU_LOCKS"
@@ -46,7 +46,7 @@ def hold(request: int, preferred: int = 0, poll_secs: float = 0.2, keep: bool = 
         while (device := _first_free(candidates, folder, held)) is None:
             time.sleep(poll_secs)
         ours = _warm_workers(device) if keep else frozenset()
-        leftover.end(leftover.LEASE, str(device.lock_file), spared=ours)
+        orphans.end(orphans.LEASE, str(device.lock_file), spared=ours)
         if not ours:
             _wait_for_others(device, poll_secs)
         yield replace(device, others=tuple(each for each in gpu.processes(device.uuid) if each.pid not in ours))
@@ -57,10 +57,10 @@ def _warm_workers(device: Device) -> frozenset[int]:
 
     Those of another session are orphan processes.
     """
-    session = os.environ.get(leftover.SESSION)
+    session = os.environ.get(orphans.SESSION)
     if not session:
         return frozenset()
-    return leftover.marked(leftover.SESSION, session) & leftover.marked(leftover.LEASE, str(device.lock_file))
+    return orphans.marked(orphans.SESSION, session) & orphans.marked(orphans.LEASE, str(device.lock_file))
 
 
 def _wait_for_others(device: Device, poll_secs: float) -> None:
@@ -70,7 +70,7 @@ def _wait_for_others(device: Device, poll_secs: float) -> None:
     """
     end = time.monotonic() + OTHERS_SECS
     assert device.lock_file is not None
-    occupied = standby.worker_lock_file(device.lock_file)
+    occupied = warm_process.worker_lock_file(device.lock_file)
     while occupied.exists() and time.monotonic() < end:
         with contextlib.suppress(Busy), lock.hold(occupied, "the GPU", shared=True):
             return

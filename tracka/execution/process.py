@@ -23,7 +23,7 @@ from typing import IO
 
 from ..core import files
 from ..core.files import Json
-from . import leftover
+from . import orphans
 from .supervisor import Request
 
 _PARENT = str(Path(__file__).resolve().parents[2])
@@ -89,7 +89,7 @@ def run(
     request = Request(
         tuple(command),
         str(cwd.absolute()),
-        {**env, leftover.CHILD: uuid.uuid4().hex},
+        {**env, orphans.CHILD: uuid.uuid4().hex},
         str(stdout.absolute()),
         str(stderr.absolute()),
         bounds.timeout,
@@ -105,7 +105,7 @@ def run(
     with _supervisor(request, () if lease is None else (lease,)) as status:
         told = _read_messages(status, bounds.timeout + bounds.grace + SPARE_SECS)
     if not told or "pid" in told[-1]:
-        leftover.end(leftover.CHILD, request.env[leftover.CHILD])
+        orphans.end(orphans.CHILD, request.env[orphans.CHILD])
         return Exit(-signal.SIGKILL, "lost", time.monotonic() - start)
     return _exit(**told[-1])
 
@@ -159,7 +159,7 @@ def _read(status: IO[bytes], seconds: float) -> bytes | None:
 
 def _launch(request: Request, pipes: tuple[int, int], held: Sequence[int]) -> None:
     """Starts the supervisor, which leaves our process tree at once."""
-    marks = {leftover.SUPERVISES: request.env[leftover.ROW]} if leftover.ROW in request.env else {}
+    marks = {orphans.SUPERVISES: request.env[orphans.ROW]} if orphans.ROW in request.env else {}
     with subprocess.Popen(
         python("tracka.execution.supervisor", *map(str, pipes)),
         cwd="/",

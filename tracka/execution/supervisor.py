@@ -26,8 +26,8 @@ from typing import Any
 
 import psutil
 
-from . import entry
-from .log import Log
+from . import process_setup
+from .bounded_log import Log
 
 CONTROL_GRACE_SECS = 1.0  # between TERM and KILL where the caller has gone or cancelled
 KILL_SECS = 10.0  # for processes that the kernel does not end at once
@@ -76,7 +76,7 @@ def main(control: int, status: int) -> None:
     if os.fork():
         os._exit(0)  # so that only the kernel and the control pipe connect us to anybody
     os.setsid()
-    entry.prepare()
+    process_setup.prepare()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: None)  # a handler, because the child would inherit an ignored signal
     _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)

@@ -12,9 +12,9 @@ from ..campaign.layout import PHASES, Layout, phase_before
 from ..core import files, git, schema
 from ..core.errors import UsageError, without_warnings
 from ..core.reports import Handoff
-from ..reporting import caveat, collect, progress, report
+from ..reporting import caveats, collect, progress, report
 from ..runs import run
-from . import delivery, validate
+from . import handoff_contents, validate
 
 MAY_BE_PARTIAL = ("phase4", "phase5")
 _SUMMARIES: dict[str, Callable[[Campaign], dict[str, str]]] = {
@@ -32,17 +32,17 @@ def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Handoff:
     progress.ensure(campaign.layout)
     _write_tables_and_pages(campaign, phase, before)
     status, notes = _status(campaign, phase, before)
-    notes += [str(each) for each in caveat.of_phase(campaign, phase) if not (before and before.blocks)]
+    notes += [str(each) for each in caveats.of_phase(campaign, phase) if not (before and before.blocks)]
     handoff: Handoff = {
         "schema_version": schema.VERSION,
         "phase": phase,
         "status": status,
         "generated_at_utc": files.utc_now(),
         "git_commit": git.commit(campaign.layout.root),
-        "inputs": delivery.inputs(campaign, phase),
-        "outputs": delivery.outputs(campaign, phase),
+        "inputs": handoff_contents.inputs(campaign, phase),
+        "outputs": handoff_contents.outputs(campaign, phase),
         "notes": [note.replace(f"{campaign.layout.root}/", "") for note in notes],
-        "details": delivery.details(campaign, phase),
+        "details": handoff_contents.details(campaign, phase),
     }
     files.write_json(campaign.layout.handoff(phase), handoff)
     voided = [] if status == "pass" else _void_later_handoffs(campaign.layout, phase)

@@ -9,18 +9,18 @@ from typing import Any, Literal
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, phase_before
 from ..campaign.matrix import Row
-from ..core import files, memo, schema
+from ..core import fact_cache, files, schema
 from ..core.errors import Finding, TrackaError, UsageError, collect_findings, joined_names, without_warnings
 from ..core.reports import Handoff
 from ..reporting import progress
-from . import delivery
-from .contracts import CONTRACTS
-from .evidence import ROW_CONTRACTS
+from . import handoff_contents
+from .phase_contracts import CONTRACTS
+from .row_contracts import ROW_CONTRACTS
 
 
 def phase_findings(campaign: Campaign, phase: str) -> list[Finding]:
     """Returns all findings in the artifacts of one phase, except those about its handoff."""
-    with memo.lasting():
+    with fact_cache.lasting():
         found = [finding for name in CONTRACTS[phase] for finding in contract_findings(campaign, phase, name)]
     return list(dict.fromkeys(found))
 
@@ -120,13 +120,13 @@ def _missing_entries(campaign: Campaign, value: Handoff, where: str) -> Iterator
     remedy = f"Run {value['phase']} again: pytest acceptance"
     there: dict[Literal["inputs", "outputs"], list[str]] = {
         "inputs": list(campaign.digests),
-        "outputs": delivery.outputs(campaign, value["phase"]),
+        "outputs": handoff_contents.outputs(campaign, value["phase"]),
     }
     for key, wanted in there.items():
         named = frozenset(value[key])
         if missing := [name for name in wanted if name not in named]:
             yield Finding(f"{where}, key {key}", f"it does not name {joined_names(missing)}", remedy)
-    if value["details"] != delivery.details(campaign, value["phase"]):
+    if value["details"] != handoff_contents.details(campaign, value["phase"]):
         yield Finding(f"{where}, key details", "the artifacts say otherwise", remedy)
 
 

@@ -16,7 +16,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core.check import Check, advisory_check, required_check
 from ..core.lerobot_facts import FILMED_EPISODES, LEROBOT_VERSION
-from ..engines import discover, software
+from ..engines import cli_capabilities, software
 from ..execution import environment, gpu
 from ..install import provision
 
@@ -116,7 +116,9 @@ def _packages() -> Check:
     wanted: dict[str, str] = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(), re.MULTILINE))
     found: dict[str, str] = {
         name.lower().replace("_", "-"): version
-        for name, version, _ in reversed(discover.distributions())  # of two, Python imports the first in sys.path
+        for name, version, _ in reversed(
+            cli_capabilities.distributions()
+        )  # of two, Python imports the first in sys.path
     }
     others = [
         f"{name} {found[name]} instead of {version}"

@@ -15,7 +15,7 @@ import psutil
 from .. import __version__
 from ..core import files, git, schema
 from ..core.reports import EnvSnapshot, HostFacts, SoftwareFacts
-from ..engines import discover, software
+from ..engines import cli_capabilities, software
 from ..execution import environment, gpu
 from ..install import setup
 
@@ -52,7 +52,7 @@ def nvidia_smi() -> str:
 
 def pip_freeze() -> str:
     """Returns every installed distribution as `name==version`, without addresses, which could hold credentials."""
-    found = {f"{name}=={version}" for name, version, _ in discover.distributions() if name}
+    found = {f"{name}=={version}" for name, version, _ in cli_capabilities.distributions() if name}
     return "".join(f"{line}\n" for line in sorted(found, key=str.casefold))
 
 

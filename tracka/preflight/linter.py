@@ -12,8 +12,8 @@ from ..campaign.preset import DOCS
 from ..core import lerobot_facts
 from ..core.check import Check
 from ..core.errors import joined_names
-from . import pitfall
-from .pitfall import Lint
+from . import known_pitfalls
+from .known_pitfalls import Lint
 
 
 @dataclass(frozen=True)
@@ -46,56 +46,56 @@ RULES = (
         "Tasks in parallel share one policy and its queue of actions: the success rate drops to 0% without an error",
         "Leave env.max_parallel_tasks at 1; rows run in parallel",
         "huggingface/lerobot #4327",
-        pitfall.flag("env.max_parallel_tasks", pitfall.equals(1)),
+        known_pitfalls.flag("env.max_parallel_tasks", known_pitfalls.equals(1)),
     ),
     Rule(
         "fps",
         "LIBERO's controller runs at 20 Hz, the rate of its demonstrations",
         "Leave env.fps at 20",
         "lerobot/envs/configs.py, LiberoEnv.fps",
-        pitfall.flag("env.fps", pitfall.equals(lerobot_facts.FPS)),
+        known_pitfalls.flag("env.fps", known_pitfalls.equals(lerobot_facts.FPS)),
     ),
     Rule(
         "init_states",
         "Without LIBERO's own initial states the episodes are not the benchmark's, nor two policies' the same",
         "Leave env.init_states at true",
         DOCS,
-        pitfall.flag("env.init_states", pitfall.equals(True)),
+        known_pitfalls.flag("env.init_states", known_pitfalls.equals(True)),
     ),
     Rule(
         "hard_reset",
         "A soft reset is not bit-identical: pictures and outcomes may differ from a benchmark's",
         "Leave env.hard_reset at true",
         DOCS,
-        pitfall.flag("env.hard_reset", pitfall.equals(True)),
+        known_pitfalls.flag("env.hard_reset", known_pitfalls.equals(True)),
     ),
     Rule(
         "uneven_batches",
         "lerobot-eval runs whole batches and throws the surplus of the last one away",
         "Make n_episodes a multiple of batch_size",
         "lerobot/scripts/lerobot_eval.py, eval_policy",
-        pitfall.uneven_batches,
+        known_pitfalls.uneven_batches,
     ),
     Rule(
         "split_task",
         "Every process starts at initial state 0, so these rows evaluate the same episodes again",
         "Put all episodes of a LIBERO task into one row, or give a repeat a seed of its own",
         "lerobot/envs/libero.py, init_state_id; huggingface/lerobot #4152",
-        pitfall.split_tasks,
+        known_pitfalls.split_tasks,
     ),
     Rule(
         "repeated_init_states",
         "Each LIBERO task has 50 initial states, so the episodes beyond them repeat earlier ones and count twice",
         "Set n_episodes to 50 at most, or give a repeat a row and a seed of its own",
         "lerobot/envs/libero.py, init_state_id",
-        pitfall.repeated_init_states,
+        known_pitfalls.repeated_init_states,
     ),
     Rule(
         "documented",
         "A policy that was trained on absolute targets fails with relative ones, and the other way round",
         'Set "env.control_mode" below [lerobot_eval.flags], and episode_length, to what is documented for the type',
         "huggingface/lerobot docs/source/libero.mdx, xvla.mdx",
-        pitfall.undocumented,
+        known_pitfalls.undocumented,
     ),
     Rule(
         "unpinned_revision",
@@ -103,48 +103,48 @@ RULES = (
         "Write repo@commit, with all 40 digits, as policy_path; the commit of an adapter's base as revision in its "
         "adapter_config.json, or name a folder as base_model_name_or_path (pi0, pi05 and pi0_fast take no revision)",
         "huggingface/lerobot #3901",
-        pitfall.unpinned_revisions,
+        known_pitfalls.unpinned_revisions,
     ),
     Rule(
         "whole_chunk",
         "A policy that plays whole chunks looks too seldom: 75% instead of 90% and 32 of 50 instead of 42 are reported",
         "Set n_action_steps to 10",
         "huggingface/lerobot #2156, #4614",
-        pitfall.whole_chunks,
+        known_pitfalls.whole_chunks,
     ),
     Rule(
         "seeds",
         "Policies are compared on the same episodes only with the same seeds",
         "Give each policy the same seeds",
         DOCS,
-        pitfall.unequal_seeds,
+        known_pitfalls.unequal_seeds,
     ),
     Rule(
         "mixed_batches",
         "Policies are compared on the same episodes only in batches of one size",
         "Give the rows of a suite one batch_size",
         DOCS,
-        pitfall.mixed_batches,
+        known_pitfalls.mixed_batches,
     ),
     Rule(
         "episode_length",
         "An episode of another length has another chance to succeed than the benchmark's",
         "Leave episode_length out",
         "lerobot/envs/libero.py, TASK_SUITE_MAX_STEPS",
-        pitfall.episode_lengths,
+        known_pitfalls.episode_lengths,
     ),
     Rule(
         "observation_size",
         "The policy gets pictures of another size than its config.json names",
         "Set observation_height and observation_width to the checkpoint's",
         "lerobot/envs/configs.py, LiberoEnv.observation_height; input_features of config.json",
-        pitfall.frame_sizes,
+        known_pitfalls.frame_sizes,
     ),
     Rule(
         "preset",
         "The settings differ from what is known to be right for the policy's type",
         "See `tracka init --preset` and docs/preflight.md",
         "each value's own, in tracka/campaign/preset.py",
-        pitfall.other_than_preset,
+        known_pitfalls.other_than_preset,
     ),
 )

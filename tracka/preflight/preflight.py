@@ -16,16 +16,26 @@ from pathlib import Path
 from ..campaign import campaign
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
-from ..checkpoints import trust
+from ..checkpoints import code_safety
 from ..core import files, schema
 from ..core.check import Check, required_check, run_check
 from ..core.errors import Finding, TrackaError
 from ..core.reports import HostReport, PreflightReport
-from ..engines import discover
+from ..engines import cli_capabilities
 from ..execution import gpu
-from . import host, inventory, linter, model, proposal, rendering, resource, simulator, view
+from . import (
+    batch_fit,
+    camera_views,
+    host,
+    inventory,
+    linter,
+    model_tensors,
+    policy_resources,
+    rendering,
+    simulator_validity,
+)
+from .camera_views import View
 from .rendering import Frame
-from .view import View
 
 # Every report has these checks, beside those of frames, checkpoints and tokenizers.
 HOST_CHECKS = (
@@ -76,18 +86,20 @@ def run_preflight(
     gpus = gpu.visible_gpus()
     frames = rendering.try_backends(campaign, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
     checks = [*host.checks(cfg.gpu_ids, gpus, campaign, cfg.mujoco_gl), _lerobot(frames), *rendering.checks(frames)]
-    needed, resources = resource.check_resources(campaign, cfg.policy_path, cfg.artifacts_dir)
+    needed, resources = policy_resources.check_resources(campaign, cfg.policy_path, cfg.artifacts_dir)
     checks += [_plugins(campaign), _help(campaign), *needed, *linter.checks(campaign, campaign.strict)]
-    checks.append(proposal.check(campaign, proposal.measure(cfg.artifacts_dir)))
+    checks.append(batch_fit.check(campaign, batch_fit.measure(cfg.artifacts_dir)))
     with ThreadPoolExecutor(1) as beside:  # the model probe takes as long as one simulator probe
-        compared = beside.submit(model.checks, campaign, resource.harmless_checkpoints(needed), cfg.artifacts_dir)
+        compared = beside.submit(
+            model_tensors.checks, campaign, policy_resources.harmless_checkpoints(needed), cfg.artifacts_dir
+        )
         probes = _probes(cfg, campaign, rendering.working_frame(frames))
     checks += compared.result()
-    checks += simulator.checks(_suites(cfg, campaign), probes, campaign.accept_invalid_sim)
-    seen = views(campaign, resource.readable_checkpoints(needed), rendering.working_frame(frames))
+    checks += simulator_validity.checks(_suites(cfg, campaign), probes, campaign.accept_invalid_sim)
+    seen = views(campaign, policy_resources.readable_checkpoints(needed), rendering.working_frame(frames))
     return {
         **_report(cfg, _of_rows(cfg, campaign, checks), gpus, frames, time.monotonic() - start),
-        "invalid_tasks": simulator.simulator_mismatches(probes),
+        "invalid_tasks": simulator_validity.simulator_mismatches(probes),
         "resources": [item.record() for item in resources],
         "views": [each.record() for each in seen],
     }
@@ -108,7 +120,7 @@ def views(campaign: Campaign, policy_paths: Sequence[str], good: Frame | None) -
     found: list[View] = []
     for policy_path in policy_paths:
         with contextlib.suppress(TrackaError):  # the check `features:` says why a checkpoint cannot be read
-            found += view.views(campaign, policy_path, pictures)
+            found += camera_views.views(campaign, policy_path, pictures)
     return found
 
 
@@ -125,10 +137,10 @@ def _campaign(cfg: PreflightConfig, accept_invalid_sim: bool, trusted: Sequence[
     )
 
 
-def _probes(cfg: PreflightConfig, campaign: Campaign, good: Frame | None) -> list[simulator.Probe]:
+def _probes(cfg: PreflightConfig, campaign: Campaign, good: Frame | None) -> list[simulator_validity.Probe]:
     """Runs the simulator's probes with the backend that has rendered, or else with the requested one."""
     backend, prefix = (good.backend, good.prefix) if good else (cfg.mujoco_gl, ())
-    return simulator.probes(campaign, _suites(cfg, campaign), cfg.artifacts_dir, backend, prefix)
+    return simulator_validity.probes(campaign, _suites(cfg, campaign), cfg.artifacts_dir, backend, prefix)
 
 
 def _suites(cfg: PreflightConfig, campaign: Campaign) -> list[str]:
@@ -190,8 +202,8 @@ def _lerobot(frames: Sequence[Frame]) -> Check:
 
 def _plugins(campaign: Campaign) -> Check:
     def judge() -> str:
-        plugins = discover.installed().plugins
-        trust.require_plugins(plugins, campaign.trusted)
+        plugins = cli_capabilities.installed().plugins
+        code_safety.require_plugins(plugins, campaign.trusted)
         return ", ".join(plugins) or "none is installed"
 
     return run_check("plugins", judge)
@@ -199,10 +211,11 @@ def _plugins(campaign: Campaign) -> Check:
 
 def _help(campaign: Campaign) -> Check:
     def ask() -> str:
-        trust.require_plugins(discover.installed().plugins, campaign.trusted)  # the help imports plug-ins
-        command = discover.find(discover.executable(campaign))
+        code_safety.require_plugins(cli_capabilities.installed().plugins, campaign.trusted)  # the help imports plug-ins
+        command = cli_capabilities.find(cli_capabilities.executable(campaign))
         kind = campaign.defaults.policy_type or ""
-        return f"{len(discover.flags(discover.help_text(command, kind)))} flags, {discover.installed().version_text}"
+        flags = cli_capabilities.flags(cli_capabilities.help_text(command, kind))
+        return f"{len(flags)} flags, {cli_capabilities.installed().version_text}"
 
     return run_check("lerobot_eval_help", ask)
 

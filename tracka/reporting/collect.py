@@ -17,13 +17,13 @@ from ..campaign import campaign, matrix
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
 from ..campaign.matrix import Row
-from ..core import files, markup, schema
+from ..core import escaping, files, schema
 from ..core.artifacts import Manifest, Result
 from ..core.errors import Finding, UsageError
 from ..core.files import Json
-from ..engines import engine
+from ..engines import lerobot_eval
 from ..execution import gpu
-from ..runs import answer, judgement, marker, run
+from ..runs import judgement, known_answers, row_state, run
 
 _Z = 1.959963984540054  # 95% of a normal distribution lie within this many standard deviations
 NO_EXIT = 125  # stands for the exit code of an evaluation that never ended or never began
@@ -80,7 +80,7 @@ def parse_success_metrics(stdout_log: Path) -> tuple[int | None, int | None, flo
     value.
     """
     for log in (stdout_log, stdout_log.with_name("stderr.log")):
-        if metrics := engine.parse_log(log):
+        if metrics := lerobot_eval.parse_log(log):
             return metrics
     return None, None, None
 
@@ -111,7 +111,7 @@ def _row_result(layout: Layout, row: Row) -> EvalRunResult:
     result = _other_result(layout, row.run_id)
     if result is not None:
         return result
-    state = marker.read(layout, row.run_id)
+    state = row_state.read(layout, row.run_id)
     last, why = (state["status"], state["reason"]) if state else ("pending", None)
     status = "pending" if last == "pass" else last  # a pass without its result does not count
     reason = "not_run" if status == "pending" else why or "interrupted"
@@ -219,12 +219,12 @@ def markdown(results: Sequence[EvalRunResult]) -> str:
         "logs",
     )
     lines = [head, tuple("---" for _ in head)]
-    lines += [tuple(map(markup.cell, _cells(result))) for result in results]
+    lines += [tuple(map(escaping.cell, _cells(result))) for result in results]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _cells(result: EvalRunResult) -> tuple[str, ...]:
-    status = marker.status_text(result.status, result.reason, result.invalid, result.unproven)
+    status = row_state.status_text(result.status, result.reason, result.invalid, result.unproven)
     counts = tuple("" if count is None else str(count) for count in (result.episodes, result.successes))
     logs = str(Path(result.stdout_log).parent)
     device = gpu.device_name(result.gpu_id)
@@ -293,8 +293,8 @@ def failure_reasons(campaign: Campaign, results: Sequence[EvalRunResult]) -> dic
             reasons[result.run_id] = result.reason or result.status
         elif result.success_rate is None or result.success_rate < campaign.threshold(enabled[result.run_id]):
             reasons[result.run_id] = "below_threshold"
-        elif answer.differences(campaign, enabled[result.run_id]):
-            reasons[result.run_id] = answer.REASON
+        elif known_answers.differences(campaign, enabled[result.run_id]):
+            reasons[result.run_id] = known_answers.REASON
     return reasons
 
 

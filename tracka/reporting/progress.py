@@ -12,10 +12,10 @@ from typing import Any
 
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, Layout
-from ..core import files, markup
+from ..core import escaping, files
 from ..core.errors import Finding
 from ..core.reports import Handoff
-from . import page
+from . import templating
 
 # The statuses that complete a phase. By the plan, preflight is also complete with a blocker that is on record.
 COMPLETE = dict.fromkeys(PHASES, ("pass",)) | {"phase2": ("pass", "blocked")}
@@ -29,7 +29,7 @@ def ensure(layout: Layout) -> None:
     facts = {"name": layout.root.name, "folder": layout.shown}
     for path, template in {layout.plan: "plan.md.j2", layout.todo: "todo.md.j2"}.items():
         if not path.exists():
-            _write(path, page.render(template, facts))
+            _write(path, templating.render(template, facts))
     listed = files.read_text(layout.todo_list) if layout.todo_list.exists() else "# TODO\n\n"
     if _box(listed, _own_box(layout)) is None:
         _write(layout.todo_list, listed + _entry(layout))
@@ -142,8 +142,8 @@ def _next_action(layout: Layout, handoff: Handoff) -> str:
 
 def _plain(text: str, most: int = 160) -> str:
     """Returns `text` as one line without the template's separator, cut after `most` characters."""
-    line = markup.line(text).replace("|", "/") or "unknown"
-    return markup.cell(line if len(line) <= most else f"{line[:most]}...")
+    line = escaping.line(text).replace("|", "/") or "unknown"
+    return escaping.cell(line if len(line) <= most else f"{line[:most]}...")
 
 
 def findings(campaign: Campaign, phases: Iterable[str]) -> Iterator[Finding]:

@@ -17,16 +17,16 @@ from ..engines import software
 from ..execution import environment
 from ..install import setup
 from ..runs import sweep
-from . import caveat, collect, outline, page, verdict
+from . import caveats, collect, results_page, templating, verdict
 from .collect import EvalRunResult
 
 
 def write(campaign: Campaign) -> None:
     """Writes runbook.md and results.md of the campaign."""
     facts = _facts(campaign) | {"generated_at_utc": files.utc_now()}
-    runbook = page.render("runbook.md.j2", facts | _commands(campaign, list(facts["failures"])), replay=replay)
+    runbook = templating.render("runbook.md.j2", facts | _commands(campaign, list(facts["failures"])), replay=replay)
     files.write_text(campaign.layout.runbook, runbook)
-    files.write_text(campaign.layout.results, page.render("results.md.j2", facts))
+    files.write_text(campaign.layout.results, templating.render("results.md.j2", facts))
 
 
 def results_as(campaign: Campaign, text: str) -> str:
@@ -37,7 +37,7 @@ def results_as(campaign: Campaign, text: str) -> str:
     head = r"# Results of (?P<name>.*)\n\nMade by Track A at (?P<generated_at_utc>\S+) from `(?P<folder>.*)/artifacts`"
     found = re.match(head, text)
     made = found.groupdict() if found else {"generated_at_utc": ""}
-    return page.render("results.md.j2", _facts(campaign) | made)
+    return templating.render("results.md.j2", _facts(campaign) | made)
 
 
 def _facts(campaign: Campaign) -> dict[str, Any]:
@@ -54,12 +54,12 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
         "checkpoints": _checkpoints(ran),
         "threshold": verdict.threshold(campaign),
         "all_judged": all(map(campaign.is_judged, campaign.compared_rows)),
-        "totals": outline.totals(campaign, found),
-        "rows": outline.rows(campaign, ran),
-        "tasks": outline.tasks(campaign),
+        "totals": results_page.totals(campaign, found),
+        "rows": results_page.rows(campaign, ran),
+        "tasks": results_page.tasks(campaign),
         "views": preflight.get("views", []),
-        "caveats": [*caveat.of_preflight(campaign), *caveat.of_results(campaign), *caveat.of_history(campaign)],
-        "own_settings": list(caveat.of_settings(campaign)),
+        "caveats": [*caveats.of_preflight(campaign), *caveats.of_results(campaign), *caveats.of_history(campaign)],
+        "own_settings": list(caveats.of_settings(campaign)),
     }
 
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import cast
 
 from ..campaign.layout import Layout, RunFolder
-from ..core import files, schema, secret
+from ..core import files, redaction, schema
 from ..core.artifacts import Manifest, Result
 from ..core.errors import TrackaError
-from ..engines import engine, failure
-from ..engines.engine import Metrics
+from ..engines import failure, lerobot_eval
 from ..engines.failure import Failure
-from ..execution import gpu, lease, leftover, process, standby
+from ..engines.lerobot_eval import Metrics
+from ..execution import gpu, lease, orphans, process, warm_process
 from ..execution.gpu import Device
 from ..execution.process import Exit
-from . import identity, judgement, marker
+from . import identity, judgement, row_state
 from .plan import Plan
 
 
@@ -42,11 +42,11 @@ def run(plan: Plan, device: Device) -> Result:
     for log in (folder.stdout, folder.stderr):
         log.touch(mode=0o600)  # logs are linked to the top before the launch, so that users can follow them there
     _publish(layout.run(run_id), folder, starting=True)
-    marker.advance(layout, run_id, "running", number, retry_index=plan.retry_index, gpu_id=device.gpu_id)
-    marks = leftover.marks(layout.run(run_id).path, device.lock_file)
+    row_state.advance(layout, run_id, "running", number, retry_index=plan.retry_index, gpu_id=device.gpu_id)
+    marks = orphans.marks(layout.run(run_id).path, device.lock_file)
     result = _execute(plan, folder, manifest, environ | marks | told, device)
     if result["status"] != "pass" and told:
-        standby.end_worker(Path(told[standby.SOCKET]))
+        warm_process.end_worker(Path(told[warm_process.SOCKET]))
     return close(layout, folder, result)
 
 
@@ -59,9 +59,9 @@ def _warm_worker_variables(plan: Plan, device: Device, command: list[str], envir
     if not plan.campaign.is_resident or not plan.campaign.resident.get("standby", True) or plan.host.render_prefix:
         return {}
     environ = {name: value for name, value in environ.items() if name != lease.WORKER}
-    wanted = standby.key(command, environ, plan.load_key, plan.played_batch)
+    wanted = warm_process.key(command, environ, plan.load_key, plan.played_batch)
     name = device.uuid or f"cpu-{lease.worker_number()}"
-    return standby.ensure_worker(name, wanted, plan.campaign.layout.root, environ, device.lock_file)
+    return warm_process.ensure_worker(name, wanted, plan.campaign.layout.root, environ, device.lock_file)
 
 
 def _execute(plan: Plan, folder: RunFolder, manifest: Manifest, environ: dict[str, str], device: Device) -> Result:
@@ -74,7 +74,7 @@ def _execute(plan: Plan, folder: RunFolder, manifest: Manifest, environ: dict[st
             stdout=folder.stdout,
             stderr=folder.stderr,
             bounds=plan.bounds,
-            secrets=secret.secret_values(os.environ | environ),
+            secrets=redaction.secret_values(os.environ | environ),
             watched=failure.WATCHED,
             lease=device.lock,
             journal=device.journal,
@@ -92,10 +92,10 @@ def _execute(plan: Plan, folder: RunFolder, manifest: Manifest, environ: dict[st
 
 def _judge(plan: Plan, folder: RunFolder, manifest: Manifest, ended: Exit) -> Result:
     logs = (folder.stdout, folder.stderr)
-    metrics = engine.read_metrics(folder.output, logs)
+    metrics = lerobot_eval.read_metrics(folder.output, logs)
     device = gpu.torch_name(manifest["gpu_id"])
     failed = failure.diagnose(ended, metrics, plan.row.task_suite, plan.expected_episodes, logs, device)
-    records = engine.episode_records(metrics, plan.batch_size, plan.row.n_episodes, plan.row.seed)
+    records = lerobot_eval.episode_records(metrics, plan.batch_size, plan.row.n_episodes, plan.row.seed)
     files.write_text(folder.episodes, "".join(json.dumps(record) + "\n" for record in records))
     layout = plan.campaign.layout
     return _result(layout, folder, manifest, failed, metrics, code=ended.code, seconds=ended.seconds)
@@ -128,7 +128,7 @@ def _result(
         "exit_code": code,
         "end_time_utc": files.utc_now(),
         "duration_sec": round(seconds, 3),
-        **engine.reported_results(found),
+        **lerobot_eval.reported_results(found),
         "video_path": layout.relative(folder.output / "videos") if videos else None,
         "video_paths": [layout.relative(video) for video in videos],
         "stdout_log": layout.relative(top.stdout),
@@ -159,8 +159,8 @@ def close_interrupted(layout: Layout, run_id: str) -> None:
     if not numbers:
         return
     folder = layout.run(run_id).attempt(numbers[-1])
-    state = marker.read(layout, run_id)
-    leftover.end(leftover.ROW, str(layout.run(run_id).path))  # the supervisor may be at work or dead
+    state = row_state.read(layout, run_id)
+    orphans.end(orphans.ROW, str(layout.run(run_id).path))  # the supervisor may be at work or dead
     if folder.result.exists():
         if state is not None and state["status"] == "running":
             # The process died before the marker was written.
@@ -181,34 +181,34 @@ def refuse(layout: Layout, run_id: str, why: str) -> None:
     A row that has run keeps the marker of its last attempt, since its files agree with that marker.
     """
     if not layout.run(run_id).numbers():
-        marker.ensure_pending_held(layout, run_id)
-        marker.advance(layout, run_id, "running")
-        marker.advance(layout, run_id, "fail", reason=failure.REFUSED, notes=files.redacted(why))
+        row_state.ensure_pending_held(layout, run_id)
+        row_state.advance(layout, run_id, "running")
+        row_state.advance(layout, run_id, "fail", reason=failure.REFUSED, notes=files.redacted(why))
 
 
 def restore_marker(layout: Layout, result: Result) -> None:
     """Restores the marker of a finished run from the run's own files, if the marker was lost or damaged."""
     run_id, attempt = result["run_id"], result["attempt"]
-    state = marker.read(layout, run_id)
+    state = row_state.read(layout, run_id)
     if state is not None and state["status"] == result["status"]:
         return
     manifest = files.read_json(layout.run(run_id).manifest)
-    values: marker.Values = {"retry_index": manifest["retry_index"], "gpu_id": manifest["gpu_id"]}
-    marker.ensure_pending_held(layout, run_id)
-    marker.advance(layout, run_id, "running", attempt, **values)
+    values: row_state.Values = {"retry_index": manifest["retry_index"], "gpu_id": manifest["gpu_id"]}
+    row_state.ensure_pending_held(layout, run_id)
+    row_state.advance(layout, run_id, "running", attempt, **values)
     _end_marker(layout, result, notes="restored from the run's own files")
 
 
 def _end_marker(layout: Layout, result: Result, notes: str) -> None:
     path = layout.relative(layout.run(result["run_id"]).result)
     sha256 = files.sha256_file(layout.run(result["run_id"]).result)
-    ended: marker.Values = {
+    ended: row_state.Values = {
         "result_path": path,
         "result_sha256": sha256,
         "reason": result["reason"],
         "notes": notes,
     }
-    marker.advance(layout, result["run_id"], result["status"], result["attempt"], **ended)
+    row_state.advance(layout, result["run_id"], result["status"], result["attempt"], **ended)
 
 
 def _publish(top: RunFolder, folder: RunFolder, starting: bool = False) -> None:

@@ -15,7 +15,7 @@ from ..core import files
 from ..core.artifacts import Manifest, Result, RowMarker
 from ..core.errors import Finding
 from ..engines import failure
-from ..engines.engine import Metrics
+from ..engines.lerobot_eval import Metrics
 from ..execution import gpu
 from ..execution.process import Exit
 

@@ -12,16 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from ..campaign import place
+from ..campaign import path_safety
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core import files, schema
 from ..core.artifacts import Certificate, Compared, Unjudged
 from ..core.errors import UsageError
 from ..core.files import Json
-from ..engines import comparison, proof
+from ..engines import comparison, parity_certificate
 from ..engines.comparison import Comparison, PlayedEpisodes
-from ..execution import lease, leftover
+from ..execution import lease, orphans
 from . import run
 from .plan import Host, Plan, policy_request
 from .recording import AGAIN, REFERENCE, RESIDENT, Recordings
@@ -69,14 +69,17 @@ def prove(campaign: Campaign, row: Row, host: Host) -> Certificate:
 
     Raises TrackaError where an engine fails.
     """
-    place.require(campaign.layout)
+    path_safety.require(campaign.layout)
     plan = _plan(campaign, row, host)
-    path, kept = proof.certificate_path(campaign.layout, plan.proof_key), proof.user_certificate_path(plan.proof_key)
+    path, kept = (
+        parity_certificate.certificate_path(campaign.layout, plan.proof_key),
+        parity_certificate.user_certificate_path(plan.proof_key),
+    )
     if _is_proven(path, plan.proof_key):
-        return cast(Certificate, proof.read(path, plan.proof_key))
+        return cast(Certificate, parity_certificate.read(path, plan.proof_key))
     if _is_proven(kept, plan.proof_key):
         return _copy(kept, path)
-    leftover.end(leftover.ROW, str(path.parent))  # orphan processes of a killed session's parity run
+    orphans.end(orphans.ROW, str(path.parent))  # orphan processes of a killed session's parity run
     with lease.hold(row.gpu_id, lease.worker_number()) as device:
         found = _certificate(Recordings(plan, device, path.parent))
     files.write_json(path, found)
@@ -116,7 +119,7 @@ def _wide(plan: Plan) -> Plan | None:
 
 def _is_proven(path: Path, key: str) -> bool:
     """Returns whether the certificate in `path` proves the engine for `key` and agrees with its records."""
-    return bool(proof.read(path, key).get("proven")) and not list(contradictions(path))
+    return bool(parity_certificate.read(path, key).get("proven")) and not list(contradictions(path))
 
 
 def _copy(source: Path, target: Path) -> Certificate:
@@ -149,8 +152,8 @@ def _judgement(played: Mapping[str, PlayedEpisodes], chunk: int) -> Compared:
     found = comparison.compare(played[REFERENCE], played[RESIDENT], chunk)
     again = comparison.compare(played[REFERENCE], played[AGAIN], chunk) if AGAIN in played else None
     return {
-        "compared": proof.comparison_counts(found),
-        "repeated": None if again is None else proof.comparison_counts(again),
+        "compared": parity_certificate.comparison_counts(found),
+        "repeated": None if again is None else parity_certificate.comparison_counts(again),
         "differing": [str(difference) for difference in found.first_differences],
     }
 
@@ -168,10 +171,10 @@ def prove_or_note(campaign: Campaign, row: Row, host: Host) -> Certificate:
         if row.policy_path == campaign.row(campaign.baseline).policy_path:
             raise
         plan = _plan(campaign, row, host)
-        nothing = proof.comparison_counts(NOTHING)
+        nothing = parity_certificate.comparison_counts(NOTHING)
         judged: Compared = {"compared": nothing, "repeated": None, "differing": []}
         found = certificate(plan, judged, {}, {}, {}) | {"evidence": error.findings[0].what}
-        files.write_json(proof.certificate_path(campaign.layout, plan.proof_key), found)
+        files.write_json(parity_certificate.certificate_path(campaign.layout, plan.proof_key), found)
         return found
 
 
@@ -206,4 +209,4 @@ def certificate(
         "resident_secs": round(seconds.get(RESIDENT, 0.0), 3),
         "files": dict(recorded),
     }
-    return {**found, **proof.judgement(found)}
+    return {**found, **parity_certificate.judgement(found)}

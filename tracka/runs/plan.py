@@ -15,9 +15,9 @@ from ..campaign import campaign as campaigns
 from ..campaign.campaign import Campaign, EvalSettings
 from ..campaign.layout import RunFolder
 from ..campaign.matrix import CPU, Row
-from ..checkpoints import need
+from ..checkpoints import hub_dependencies
 from ..checkpoints.checkpoint import Checkpoint
-from ..core import digest, files, schema
+from ..core import files, hashing, schema
 from ..core.artifacts import (
     CheckpointRecord,
     IdentityParts,
@@ -29,7 +29,7 @@ from ..core.artifacts import (
 )
 from ..core.files import Json
 from ..core.reports import Capabilities
-from ..engines import codebase, discover, engine, proof, software
+from ..engines import cli_capabilities, codebase, lerobot_eval, parity_certificate, software
 from ..execution import environment, gpu, lease, process
 from ..execution.gpu import Device
 from ..execution.process import Bounds
@@ -142,7 +142,7 @@ class Plan:
         if not self.campaign.is_resident:
             return {}
         chosen = {key: value for key, value in self.campaign.resident.items() if key in DECIDING}
-        return {"code": proof.code_hash(), "settings": chosen}
+        return {"code": parity_certificate.code_hash(), "settings": chosen}
 
     def _software(self) -> SoftwareParts:
         """Returns the software that plays episodes on this host, and what the policy loads beside its checkpoint."""
@@ -158,7 +158,7 @@ class Plan:
     @property
     def proof_key(self) -> str:
         """Returns the key of this plan's parity certificate: this checkpoint, asked in this way, on this host."""
-        return proof.key(self._certificate_parts())
+        return parity_certificate.key(self._certificate_parts())
 
     @property
     def load_key(self) -> str:
@@ -166,7 +166,7 @@ class Plan:
 
         The key stands for the checkpoint's content and the software, whatever the suite and the tasks.
         """
-        return proof.key({"checkpoint": self.checkpoint.tree_sha256, **self._software()})
+        return parity_certificate.key({"checkpoint": self.checkpoint.tree_sha256, **self._software()})
 
     @property
     def reference_key(self) -> str:
@@ -174,7 +174,7 @@ class Plan:
         settings = campaigns.effective(self.settings)
         counts = {"task_ids": list(self.task_ids), "n_episodes": self.row.n_episodes, "seed": self.row.seed}
         length = settings.get("episode_length")
-        recorder = {"episode_length": length, "recorder": proof.code_hash(proof.RECORDER)}
+        recorder = {"episode_length": length, "recorder": parity_certificate.code_hash(parity_certificate.RECORDER)}
         return files.sha256(files.canonical(self._certificate_parts() | counts | recorder))
 
     def _certificate_parts(self) -> Json:
@@ -192,7 +192,11 @@ class Plan:
     @property
     def unproven_reason(self) -> str | None:
         """Returns why the engine is not proven to play lerobot-eval's episodes; None if proven, or for lerobot-eval."""
-        return proof.unproven_reason(self.campaign.layout, self.proof_key) if self.campaign.is_resident else None
+        return (
+            parity_certificate.unproven_reason(self.campaign.layout, self.proof_key)
+            if self.campaign.is_resident
+            else None
+        )
 
     def _settings(self) -> Json:
         """Returns the settings that decide outcomes. The timeout is none of them."""
@@ -204,8 +208,8 @@ class Plan:
         words = [shutil.which(first, path=environment.base()["PATH"]) or first, *filter(None, more)]
         paths = [(word, self.campaign.layout.root / word) for word in words if word]
         return {
-            "plugins": list(discover.installed().plugins),
-            "own": [digest.of_file(path) if path.is_file() else word for word, path in paths],
+            "plugins": list(cli_capabilities.installed().plugins),
+            "own": [hashing.of_file(path) if path.is_file() else word for word, path in paths],
         }
 
     def retry(self, batch_size: int) -> "Plan":
@@ -219,7 +223,7 @@ class Plan:
         process then works offline, so that it does not ask the hub for a newer commit.
         """
         environ = environment.for_row(self.campaign, device, self.host.backend)
-        offline = not self.campaign.executable and self.checkpoint.policy_type in need.KNOWN
+        offline = not self.campaign.executable and self.checkpoint.policy_type in hub_dependencies.KNOWN
         return environ | ({"HF_HUB_OFFLINE": "1"} if offline else {})
 
     def command(self, folder: RunFolder, device: str) -> list[str]:
@@ -230,7 +234,7 @@ class Plan:
         root = self.campaign.layout.root
         policy = self.checkpoint.folder
         resident = self.campaign.is_resident
-        argv = engine.command(
+        argv = lerobot_eval.command(
             process.python("tracka.engines.resident") if resident else self.host.executable,
             self.row,
             self.settings,
@@ -239,8 +243,11 @@ class Plan:
             batch_size=self.batch_size,
             output=folder.output.relative_to(root),
         )
-        engine.check_flags(argv, self.host.capabilities)
-        more = [f"--resident.{key}={engine.flag_value(value)}" for key, value in sorted(self.campaign.resident.items())]
+        lerobot_eval.check_flags(argv, self.host.capabilities)
+        more = [
+            f"--resident.{key}={lerobot_eval.flag_value(value)}"
+            for key, value in sorted(self.campaign.resident.items())
+        ]
         return [*self.host.render_prefix, *argv, *(more if resident else ())]
 
     def manifest(

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..campaign.layout import RunFolder
-from ..core import digest, files, secret
+from ..core import files, hashing, redaction
 from ..core.errors import Finding, UsageError
 from ..engines import comparison, failure
 from ..engines.comparison import Comparison, PlayedEpisodes
-from ..execution import leftover, process
+from ..execution import orphans, process
 from ..execution.gpu import Device
 from .plan import Plan
 
@@ -42,7 +42,7 @@ class Recordings:
 
         `name` tells lerobot-eval's two runs apart. Raises UsageError where lerobot-eval fails.
         """
-        kept = digest.cache_folder() / "references" / f"{self.plan.reference_key[:32]}-{name}"
+        kept = hashing.cache_folder() / "references" / f"{self.plan.reference_key[:32]}-{name}"
         if (kept / SECONDS).is_file():
             keep(kept, self.folder / name)
         else:
@@ -76,7 +76,7 @@ class Recordings:
     def _play(self, engine: str, name: str) -> None:
         target = RunFolder(self.folder / f"{name}-{time.time_ns()}")
         files.make_folder(target.path)
-        marks = leftover.marks(self.folder, self.device.lock_file)
+        marks = orphans.marks(self.folder, self.device.lock_file)
         environ = self.plan.environ(self.device) | marks
         ended = process.run(
             self._command(engine, target),
@@ -85,7 +85,7 @@ class Recordings:
             stdout=target.stdout,
             stderr=target.stderr,
             bounds=self.plan.bounds,
-            secrets=secret.secret_values(environ),
+            secrets=redaction.secret_values(environ),
             lease=self.device.lock,
             journal=self.device.journal,
             label=f"parity-{self.plan.row.run_id}",

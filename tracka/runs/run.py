@@ -14,25 +14,25 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..campaign import place
+from ..campaign import path_safety
 from ..campaign.campaign import Campaign, EvalSettings
 from ..campaign.layout import Layout
 from ..campaign.matrix import CPU, Row
-from ..checkpoints import checkpoint, dependency, need, normalizer, trust, weights
+from ..checkpoints import checkpoint, code_safety, hub_dependencies, normalizer, python_dependencies, weights
 from ..checkpoints.checkpoint import Checkpoint
-from ..core import files, memo, schema
+from ..core import fact_cache, files, schema
 from ..core.artifacts import Manifest, Result
 from ..core.errors import Busy, ChangedRun, Finding, RunExists, TrackaError, UsageError, collect_findings
 from ..core.files import Json
 from ..core.reports import Capabilities
-from ..engines import discover, failure
+from ..engines import cli_capabilities, failure
 from ..execution import gpu, lease
 from ..execution.gpu import Device
-from . import attempt, identity, marker
+from . import attempt, identity, row_state
 from .plan import Host, Plan, Refusal
 
 
-@memo.remembered
+@fact_cache.remembered
 def load_host(layout: Layout) -> Host:
     """Returns what phases 1 and 2 found out about this host.
 
@@ -91,7 +91,7 @@ def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
     settings = campaign.settings(row)
     point = _checkpoint(campaign, row.policy_path, [settings])
     normalizer.require(point.folder, settings, campaign.trusted)
-    return _first_attempt(campaign, row, host, point, need.content_hashes(point, campaign, settings))
+    return _first_attempt(campaign, row, host, point, hub_dependencies.content_hashes(point, campaign, settings))
 
 
 def _require_own_program(campaign: Campaign, host: Host) -> None:
@@ -119,13 +119,13 @@ def _checkpoint(campaign: Campaign, policy_path: str, settings: Sequence[EvalSet
 
     Such code may come with the checkpoint, with what the checkpoint loads by name, or with lerobot's plug-ins.
     """
-    trust.require_plugins(discover.installed().plugins, campaign.trusted)
+    code_safety.require_plugins(cli_capabilities.installed().plugins, campaign.trusted)
     point = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots)
     # The weights come first: a truncated file would be reported as untrusted, and nobody should trust it.
     weights.require(point.folder, campaign.layout.root)
-    if found := list(need.faults(point, campaign, settings)):
+    if found := list(hub_dependencies.faults(point, campaign, settings)):
         raise UsageError(found)
-    dependency.require(point, campaign)
+    python_dependencies.require(point, campaign)
     return point
 
 
@@ -164,7 +164,7 @@ def recorded_refusal(campaign: Campaign, row: Row) -> Finding | None:
     """Returns why the row never ran, if its marker says that its checkpoint was refused."""
     if campaign.layout.run(row.run_id).numbers():
         return None
-    state = marker.read(campaign.layout, row.run_id)
+    state = row_state.read(campaign.layout, row.run_id)
     if state is None or state["reason"] != failure.REFUSED:
         return None
     what = f"it did not run, since its checkpoint {row.policy_path} is refused"
@@ -187,16 +187,16 @@ def run_row(
     1 says that this call is a retry already, and no other retry follows.
     """
     layout = campaign.layout
-    place.require(layout, row.run_id)
+    path_safety.require(layout, row.run_id)
     plan = replace(_sound_plan(campaign, row, host), retry_index=retry_index)
-    with marker.lock(layout, row.run_id):
+    with row_state.lock(layout, row.run_id):
         attempt.close_interrupted(layout, row.run_id)
         passed = _resumable_result(plan, policy)
         if passed is not None:
             attempt.restore_marker(layout, passed)
             return passed
         _require_own_program(campaign, host)
-        marker.ensure_pending_held(layout, row.run_id)
+        row_state.ensure_pending_held(layout, row.run_id)
         with lease.hold(row.gpu_id, lease.worker_number(), keep=True) as device:
             return _attempts(_planned_again(plan), device)
 
@@ -206,13 +206,15 @@ def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
 
     The row's marker says so before the error is raised.
     """
-    trust.require_plugins(discover.installed().plugins, campaign.trusted)  # a fault of the host, not of the checkpoint
+    code_safety.require_plugins(
+        cli_capabilities.installed().plugins, campaign.trusted
+    )  # a fault of the host, not of the checkpoint
     try:
         if why := preflight_refusal(campaign, row, host):
             raise UsageError(why)
         return plan_row(campaign, row, host)
     except TrackaError as error:
-        with contextlib.suppress(Busy), marker.lock(campaign.layout, row.run_id):
+        with contextlib.suppress(Busy), row_state.lock(campaign.layout, row.run_id):
             attempt.refuse(campaign.layout, row.run_id, str(error.findings[0]))
         raise
 
@@ -276,7 +278,7 @@ def passed_result(campaign: Campaign, row: Row, host: Host) -> Result:
 def close_left_behind(layout: Layout, run_id: str) -> None:
     """Closes the attempt that a killed process left open, unless another process is running the row."""
     if layout.run(run_id).attempts.is_dir():
-        with contextlib.suppress(Busy), marker.lock(layout, run_id):
+        with contextlib.suppress(Busy), row_state.lock(layout, run_id):
             attempt.close_interrupted(layout, run_id)
 
 
@@ -317,7 +319,7 @@ def dry_run(campaign: Campaign, row: Row, host: Host, policy: RerunPolicy = Reru
     """
     layout = campaign.layout
     folder = layout.run(row.run_id)
-    place.require(layout, row.run_id)
+    path_safety.require(layout, row.run_id)
     if folder.path.exists() and not is_dry_run(layout, row.run_id) and not policy.allow_overwrite:
         raise RunExists(Finding(str(folder.path), "the run folder exists", "Choose another run id for a dry run"))
     manifest = dry_manifest(campaign, row, host)

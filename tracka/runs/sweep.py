@@ -17,10 +17,10 @@ from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core import lock
 from ..core.errors import Finding, UsageError
-from ..execution import standby
-from . import cost, marker, run, worker
-from .dealer import Dealer
+from ..execution import warm_process
+from . import row_durations, row_state, run, worker
 from .plan import Host
+from .row_scheduler import RowScheduler
 from .run import RerunPolicy
 from .worker import Child, Work
 
@@ -44,13 +44,13 @@ def sweep(
             *([] if policy.resume else _existing_run_folders(campaign, rows)),
         ]:
             raise UsageError(found)
-        marker.ensure_pending(campaign.layout, rows)
+        row_state.ensure_pending(campaign.layout, rows)
         held.enter_context(_interrupted_by_term())
         if campaign.is_resident:
-            held.enter_context(standby.session())
-        dealer = Dealer(cost.gpus(rows))
-        dealer.add(cost.jobs(campaign, dict(enumerate(rows)), policy.resume))
-        return _run_all(campaign, [(campaign, row, host, policy) for row in rows], dealer, max_parallel)
+            held.enter_context(warm_process.session())
+        scheduler = RowScheduler(row_durations.gpus(rows))
+        scheduler.add(row_durations.jobs(campaign, dict(enumerate(rows)), policy.resume))
+        return _run_all(campaign, [(campaign, row, host, policy) for row in rows], scheduler, max_parallel)
 
 
 def _existing_run_folders(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
@@ -63,15 +63,15 @@ def _existing_run_folders(campaign: Campaign, rows: Sequence[Row]) -> list[Findi
     return [Finding(str(layout.run(run_id).path), "the run folder exists", remedy) for run_id in there]
 
 
-def _run_all(campaign: Campaign, works: Sequence[Work], dealer: Dealer, max_parallel: int) -> dict[str, int]:
+def _run_all(campaign: Campaign, works: Sequence[Work], scheduler: RowScheduler, max_parallel: int) -> dict[str, int]:
     codes: dict[str, int] = {}
     slots: Slots = {}
     try:
-        while dealer.queues or slots:
-            for slot, job in dealer.assign(range(max_parallel)).items():
+        while scheduler.queues or slots:
+            for slot, job in scheduler.assign(range(max_parallel)).items():
                 with worker.undisturbed():
                     slots[slot] = (worker.start(works[job.index], slot), works[job.index][1])
-            codes |= _wait_for_rows(campaign, slots, dealer)
+            codes |= _wait_for_rows(campaign, slots, scheduler)
     finally:
         for child, _ in slots.values():
             child.terminate()
@@ -80,13 +80,13 @@ def _run_all(campaign: Campaign, works: Sequence[Work], dealer: Dealer, max_para
     return codes
 
 
-def _wait_for_rows(campaign: Campaign, slots: Slots, dealer: Dealer) -> dict[str, int]:
+def _wait_for_rows(campaign: Campaign, slots: Slots, scheduler: RowScheduler) -> dict[str, int]:
     """Waits until a row ends, removes the rows that have ended from `slots`, and returns their exit codes by run id."""
     while not (ended := {slot: each for slot, each in slots.items() if each[0].poll() is not None}):
         time.sleep(POLL_SECS)
     for slot, (_, row) in ended.items():
         run.close_left_behind(campaign.layout, row.run_id)  # the row's process may have been killed
-        dealer.done(slot)
+        scheduler.done(slot)
         del slots[slot]
     return {row.run_id: _exit_code(child, row) for child, row in ended.values()}
 

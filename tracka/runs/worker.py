@@ -17,8 +17,8 @@ from ..campaign.matrix import Row
 from ..core import files
 from ..core.artifacts import Result
 from ..core.errors import TrackaError, screen
-from ..execution import entry, lease, process, supervisor
-from . import marker, run
+from ..execution import lease, process, process_setup, supervisor
+from . import row_state, run
 from .plan import Host
 from .run import RerunPolicy
 
@@ -77,7 +77,7 @@ def print_redacted(text: str, error: bool = False) -> None:
 def _outcome_line(result: Result) -> str:
     counts = f"{result['successes']} of {result['episodes']} episodes succeeded"
     outcome = result["error_message"] if result["episodes"] is None else counts
-    told = marker.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
+    told = row_state.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
     return f"{told}, {outcome}"
 
 
@@ -98,6 +98,6 @@ def main(work: Work) -> int:
 
 
 if __name__ == "__main__":
-    entry.prepare()
+    process_setup.prepare()
     files.keep_private()
     sys.exit(main(pickle.load(sys.stdin.buffer)))

@@ -2,5 +2,5 @@
 
 These modules run in the engine's processes, which import lerobot, torch and MuJoCo and keep policy and simulators alive
 from one episode to the next. The code that starts those processes is in `execution/` and `runs/`; the certificates that
-this engine plays lerobot-eval's episodes are in `proof.py`.
+this engine plays lerobot-eval's episodes are in `parity_certificate.py`.
 """

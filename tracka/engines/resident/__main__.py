@@ -7,7 +7,7 @@ the evaluation itself.
 import os
 import sys
 
-from ...execution import standby
+from ...execution import warm_process
 
 
 def main() -> int:
@@ -16,7 +16,9 @@ def main() -> int:
     Raises SystemExit(2) where it runs here and sys.argv has flags that the engine does not obey.
     """
     told = (
-        standby.evaluate_on_worker(os.environ[standby.SOCKET], sys.argv[1:]) if standby.SOCKET in os.environ else None
+        warm_process.evaluate_on_worker(os.environ[warm_process.SOCKET], sys.argv[1:])
+        if warm_process.SOCKET in os.environ
+        else None
     )
     if told is not None:
         return told

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from ...core import files
 
 if TYPE_CHECKING:
-    from .crew import WorkerPool
     from .episode import Episode
     from .player import PolicyRunner
     from .record import PlayedEpisode
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from .settings import ResidentConfig
     from .simulation import Simulation
     from .slot import WorkerTimings
+    from .worker_pool import WorkerPool
 
 
 @dataclass
@@ -120,7 +120,7 @@ def _worker_pool(
     New processes get no more slots than there are episodes, unless the processes are kept, since the next evaluation
     may have more episodes.
     """
-    from .crew import WorkerPool
+    from .worker_pool import WorkerPool
 
     if cache.pool is None:
         slots = cfg.n_slots if cache.persistent else min(cfg.n_slots, len(todo))

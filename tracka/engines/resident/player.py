@@ -27,8 +27,8 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import TokenizerProcessorStep
 from lerobot.utils.constants import ACTION
 
-from .. import loading
-from ..loading import IncompleteWeights
+from .. import load_warnings
+from ..load_warnings import IncompleteWeights
 from . import noise, weights
 from .episode import Array, Observation, ObservationRequest
 from .settings import ResidentConfig
@@ -227,13 +227,13 @@ def load(cfg: ResidentConfig) -> tuple[PreTrainedPolicy, tuple[str, ...]]:
         except Exception as error:  # lerobot's own way of loading is slower, and its errors are clearer
             reasons = (f"fast_load: {type(error).__name__}: {error}",)
             logging.warning("loading as lerobot-eval does: %s", reasons[0])
-    with loading.require_complete_weights():
+    with load_warnings.require_complete_weights():
         policy = make_policy(cfg=cfg.policy, env_cfg=cfg.env, rename_map=cfg.rename_map)
     return policy.eval(), reasons
 
 
 def _load_straight(cfg: ResidentConfig) -> PreTrainedPolicy:
-    with loading.require_complete_weights(), weights.straight_to(str(cfg.policy.device)):
+    with load_warnings.require_complete_weights(), weights.straight_to(str(cfg.policy.device)):
         policy = make_policy(cfg=cfg.policy, env_cfg=cfg.env, rename_map=cfg.rename_map)
     if missing := weights.unloaded(policy):
         raise ValueError(f"{len(missing)} weights are in no file, first {missing[0]}")

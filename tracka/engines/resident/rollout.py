@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from .crew import WorkerPool
 from .episode import Array, Episode, EpisodeOutcome, ObservationRequest, Task, observation_sha
 from .player import PolicyRunner, Shapes
 from .record import ObservationHashes
 from .slot import BeginEpisode, EpisodeEnded, ObservationReady, PlayActions, RecordVideo, VideoRecorded
+from .worker_pool import WorkerPool
 
 FULL = 0.75  # the part of a batch that is enough for a call: waiting for the last places would take long
 # an episode to play again, its recorded outcome, and the path of its video

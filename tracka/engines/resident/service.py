@@ -21,8 +21,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from ...execution import entry, leftover
-from ...execution.standby import FILES, MESSAGE_BYTES, TAKEN
+from ...execution import orphans, process_setup
+from ...execution.warm_process import FILES, MESSAGE_BYTES, TAKEN
 from .evaluation import EvaluationCache, Stages, run
 
 IDLE_SECS = 20.0  # longer than the harness takes from the end of one row to the start of the next
@@ -36,7 +36,7 @@ def main(listening: int, alive: int) -> None:
     if os.fork():
         os._exit(0)  # the row that started this process ends before it does
     os.setsid()
-    entry.prepare()
+    process_setup.prepare()
     _in_background(_end_with_session, alive)
     forwarder = OutputForwarder()
     cache = EvaluationCache(persistent=True, output=forwarder.write)
@@ -90,7 +90,7 @@ def _end_with_session(alive: int) -> None:
 
 def _leave(code: int) -> NoReturn:
     """Ends this process and all processes that it or a policy has started."""
-    leftover.end(leftover.STANDS_BY, os.environ[leftover.STANDS_BY])
+    orphans.end(orphans.STANDS_BY, os.environ[orphans.STANDS_BY])
     os._exit(code)
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from ...checkpoints import form, tensors
-from ...engines import loading
+from ...checkpoints import checkpoint_format, tensors
+from ...engines import load_warnings
 
 # Settings that keep a policy from loading other weights by name: these come from elsewhere, take minutes, and are then
 # replaced by the policy's own weights.
@@ -94,7 +94,7 @@ def compare(folder: Path, words: list[str], processors: bool, base: str | None =
         compared.config = _text(error)
         return compared
     _fill(compared, source, config, without_storage())
-    if compared.error and (source / form.WEIGHTS).stat().st_size <= SMALL:
+    if compared.error and (source / checkpoint_format.WEIGHTS).stat().st_size <= SMALL:
         # A policy's class may compute with its parameters when a policy is made, as VQ-BeT's does.
         compared = CheckpointComparison(folder=str(folder), words=words)
         _fill(compared, source, config, contextlib.nullcontext())
@@ -133,7 +133,7 @@ def _fill(
     """
     from lerobot.policies.factory import get_policy_class
 
-    with loading.captured_log() as compared.said, storage:
+    with load_warnings.captured_log() as compared.said, storage:
         try:
             with _comparing(compared):
                 policy = get_policy_class(config.type).from_pretrained(str(source), config=config)

@@ -1,0 +1,199 @@
+"""Where artifacts are written and policies lie: behind no link, in nobody else's reach, else refused with a remedy."""
+
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from campaigns import REPOSITORY, Made, run_words
+
+from tracka.campaign import matrix, path_safety
+from tracka.campaign.layout import Layout
+from tracka.checkpoints import checkpoint
+from tracka.core.errors import TrackaError, UsageError
+
+LINKS = {  # those that can be there together
+    "folders": (
+        "artifacts/runs",
+        "artifacts/state",
+        "artifacts/summary",
+        "artifacts/preflight/render_egl.log",
+        "plan.md",
+        "todo",
+    ),
+    "row": ("artifacts/runs/long_b1_e6", "artifacts/state/rows"),
+    "files": (
+        "artifacts/runs/long_b1_e6/attempts",
+        "artifacts/runs/long_b1_e6/stdout.log",
+        "artifacts/state/rows/long_b1_e6.json",
+    ),
+    "attempt": ("artifacts/runs/long_b1_e6/attempts/1",),
+}
+IN_THE_WAY_OF_A_ROW = [
+    "artifacts/runs",
+    "artifacts/runs/long_b1_e6",
+    "artifacts/runs/long_b1_e6/attempts",
+    "artifacts/runs/long_b1_e6/attempts/1",
+    "artifacts/runs/long_b1_e6/stdout.log",
+    "artifacts/state",
+]
+ROW = ["long_b1_e6", "libero_object", "1", "6", "cpu", "7", "egl", "checkpoints/fake", "1"]
+BAD_IDS = [
+    *(
+        "../x",
+        "/etc",
+        "a/b",
+        "a\\b",
+        ".",
+        "..",
+        ".hidden",
+        "-x",
+        "a\n",
+        "a\x00",
+        " a",
+        "a ",
+        "",
+        "x" * 300,
+        "\uff41",
+        "\u0430",
+        "é",
+    ),
+    *("a\u202eb", "a\u200b", "~", "$(x)", "a;b", "a|b", "*", "%2e%2e"),
+]
+
+
+def link(made: Made, name: str) -> Path:
+    """Puts a link in the place of what `name` is in the campaign, and returns the folder that it points at."""
+    elsewhere = made.root.parent / "elsewhere"
+    elsewhere.mkdir(exist_ok=True)
+    path = made.root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        path.rename(path.with_name("moved.away"))
+    path.symlink_to(elsewhere if not path.suffix else elsewhere / path.name)
+    return elsewhere
+
+
+# links
+
+
+@pytest.mark.parametrize("names", LINKS.values(), ids=LINKS)
+def test_a_session_refuses_a_link_below_artifacts_and_writes_nothing_through_it(
+    made: Made, names: Sequence[str]
+) -> None:
+    (elsewhere,) = {link(made, name) for name in names}
+    ended = made.pytest("-n0")
+    assert ended.returncode == 4
+    said = ended.stderr.splitlines()
+    for name in names:
+        assert sum(f"{made.root / name}: it is a link to {elsewhere}" in line for line in said) == 1, name
+    assert list(elsewhere.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", IN_THE_WAY_OF_A_ROW)
+def test_a_row_refuses_a_link_in_its_way(ready: Made, name: str) -> None:
+    elsewhere = link(ready, name)
+    ended = ready.call(*run_words(ready))
+    assert (ended.returncode, "is a link to" in ended.stderr) == (2, True), ended.stderr
+    assert list(elsewhere.iterdir()) == []
+    assert ready.started() == []
+
+
+def test_a_sweep_and_a_preflight_refuse_links_too(made: Made) -> None:
+    link(made, "artifacts/preflight")
+    for ended in (made.tracka(*made.sweep_words()), made.call(*made.preflight_words())):
+        assert (ended.returncode, "is a link to" in ended.stderr) == (2, True), ended.stderr
+
+
+def test_the_artifacts_folder_itself_may_be_a_link_to_a_larger_disk(made: Made) -> None:
+    link(made, "artifacts")
+    path_safety.require(made.layout)
+
+
+def test_what_an_evaluation_links_in_its_own_folder_is_its_business(made: Made) -> None:
+    link(made, "artifacts/runs/long_b1_e6/attempts/1/eval/last")
+    path_safety.require(made.layout)
+
+
+# permissions
+
+
+def test_artifacts_where_everybody_may_write_are_refused(made: Made) -> None:
+    made.layout.artifacts.mkdir()
+    made.layout.artifacts.chmod(0o777)
+    ended = made.pytest("-n0")
+    assert ended.returncode == 4
+    assert f"everybody may write there. Name a folder of your own, or chmod o-w {made.layout.artifacts}" in ended.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_artifacts_of_another_user_are_refused(made: Made) -> None:
+    made.layout.artifacts.mkdir()
+    os.chown(made.layout.artifacts, 12345, 12345)
+    with pytest.raises(UsageError, match=r"it belongs to another user, number 12345. Run as that user"):
+        path_safety.require(made.layout)
+
+
+@pytest.mark.parametrize("name", ["", "model.safetensors"])
+def test_a_policy_that_everybody_may_change_runs_only_from_a_trusted_place(
+    tmp_path: Path, made: Made, name: str
+) -> None:
+    folder = made.root / "checkpoints" / "fake"
+    (folder / name).chmod(0o777)
+    with pytest.raises(TrackaError, match=r"everybody may change the policy.*policy_roots"):
+        checkpoint.resolve("checkpoints/fake", made.root)
+    made.configure(f"[security]\npolicy_roots = ['{made.root}']")
+    assert checkpoint.resolve("checkpoints/fake", made.root, made.spec.policy_roots).policy_type == "act"
+
+
+def test_a_policy_behind_a_link_is_judged_by_where_it_is(made: Made) -> None:
+    open_to_all = made.root.parent / "shared"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o777)
+    (made.root / "checkpoints" / "fake").rename(open_to_all / "fake")
+    (made.root / "checkpoints" / "fake").symlink_to(open_to_all / "fake")
+    with pytest.raises(TrackaError, match="can be written by all"):
+        checkpoint.resolve("checkpoints/fake", made.root)
+    open_to_all.chmod(0o1777)  # as /tmp is: everybody has his own there
+    assert checkpoint.resolve("checkpoints/fake", made.root).policy_type == "act"
+
+
+# run ids
+
+
+@pytest.mark.parametrize("run_id", BAD_IDS)
+def test_a_run_id_that_is_no_plain_name_is_refused(run_id: str) -> None:
+    with pytest.raises(UsageError, match="is not a run id"):
+        matrix.parse([run_id, *ROW[1:]], "command line")
+
+
+def test_two_run_ids_that_differ_in_case_alone_are_refused(made: Made) -> None:
+    with made.layout.matrix.open("a") as file:
+        file.write(",".join(["LONG_b1_e6", *ROW[1:]]) + "\n")
+    with pytest.raises(UsageError, match="stands on line 3 already"):
+        matrix.load(made.layout.matrix)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_no_run_id_that_is_taken_leads_out_of_the_runs_folder(seed: int) -> None:
+    source, layout = random.Random(seed), Layout(REPOSITORY)
+    taken = 0
+    for _ in range(3000):
+        run_id = "".join(source.choices("a9._-/\\.\n\x00 ~é", k=source.randint(1, 6)))
+        try:
+            matrix.parse([run_id, *ROW[1:]], "command line")
+        except UsageError:
+            continue
+        taken += 1
+        for path in (layout.run(run_id).path, layout.marker(run_id), layout.locks / f"{run_id}.lock"):
+            assert Path(os.path.normpath(path)) == path
+            assert path.parent in (layout.runs, layout.rows, layout.locks)
+    assert taken
+
+
+@pytest.mark.parametrize("run_id", ["../x", "a/b", "x" * 300])
+def test_the_command_line_refuses_such_run_ids_too(made: Made, run_id: str) -> None:
+    assert made.call(*run_words(made, run_id=run_id)).returncode == 2
+    assert made.call(*made.sweep_words("--rows", run_id)).returncode == 2
+    assert not made.layout.artifacts.exists()

@@ -1,0 +1,38 @@
+"""What one check remembers: an answer for as long as the check lasts, and none beyond it."""
+
+from campaigns import Made
+
+from tracka.core import fact_cache
+from tracka.core.errors import Finding
+from tracka.gates import validate
+
+
+def test_an_answer_is_remembered_inside_the_block_and_read_anew_after_it() -> None:
+    calls: list[str] = []
+
+    @fact_cache.remembered
+    def read(name: str) -> int:
+        calls.append(name)
+        return len(calls)
+
+    with fact_cache.lasting():
+        with fact_cache.lasting():
+            assert [read("a"), read("a"), read("b")] == [1, 1, 2]
+        assert read("a") == 1  # the block around it still lasts
+    assert [read("a"), read("a")] == [3, 4]
+    with fact_cache.lasting():
+        assert read("a") == 5
+
+
+def test_a_checkpoint_that_changes_between_two_checks_is_found_by_the_second(ready: Made) -> None:
+    ready.run_row("baseline_b1_e2")
+    assert stale(ready) == []
+    ready.change_weights()
+    (finding,) = stale(ready)
+    assert "another row, settings, checkpoint or software" in finding.what
+
+
+def stale(made: Made) -> list[Finding]:
+    """What a whole check of phase 3 says of the baseline's result."""
+    found = validate.phase_findings(made.spec, "phase3")
+    return [finding for finding in found if finding.where.endswith("result.json")]

@@ -1,0 +1,127 @@
+"""The sieve: it agrees with jsonschema on sound artifacts and on broken ones, so that nothing broken slips through."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from campaigns import REPOSITORY, Made
+
+from tracka.core import files, schema
+from tracka.core.fast_schema import sieve
+from tracka.core.files import Json
+from tracka.engines import parity_certificate
+from tracka.runs import identity, parity, run
+
+NAMES = {path.name.partition(".")[0] for path in (REPOSITORY / "tracka" / "core" / "schemas").glob("*.json")}
+OTHERS = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    -1,
+    1.0,
+    2.5,
+    float("nan"),
+    "",
+    "x",
+    "pass\n",
+    [],
+    ["x"],
+    [1, 1.0],
+    [True],
+    {},
+    {"x": 1},
+)
+CAMPAIGN = {
+    "schema_version": 1,
+    "title": "All that a campaign may say",
+    "baseline": "baseline_b1_e2",
+    "engine": "resident",
+    "resident": {"workers": 2, "slots": 4, "noise": "episode", "videos": 1, "compile": False},
+    "expected_gpus": 1,
+    "executable": ["eval"],
+    "lerobot_eval": {"policy_type": "act", "rename_map": {"a": "b"}, "use_async_envs": False, "flags": {"eval.x": 1}},
+    "rows": {"row": {"task_ids": [0, 1], "timeout_secs": 5}},
+    "timeouts": {"row_secs": 1, "grace_secs": 60},
+    "thresholds": {"min_success_rate": 0.5, "rows": {"row": 1}},
+    "build": {"folder": "tiny_act 1"},
+    "known_answers": {"row": {"0": [1, 2]}},
+    "limits": {"log_mib": 1},
+    "egl": {"cuda_to_egl": {"0": 1}},
+}
+
+
+def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
+    """Schema and content of what a campaign leaves: a run that passed, one that failed, and the host's part."""
+    layout = made.layout
+    made.behave(long_b1_e6=["crash"])
+    for run_id in ("baseline_b1_e2", "long_b1_e6"):
+        made.run_row(run_id)
+        yield "run_manifest", files.read_json(layout.run(run_id).manifest)
+        yield "result", files.read_json(layout.run(run_id).result)
+        yield "row_marker", files.read_json(layout.marker(run_id))
+    parts = files.read_json(layout.run("baseline_b1_e2").attempt(1).path / identity.NAME)
+    yield "identity", parts | {"packages": {"torch": "2.11.0"}, "code": {"lerobot": "0" * 64}}
+    for name, path in (
+        ("cli_capabilities", layout.capabilities),
+        ("preflight", layout.preflight_report),
+        ("env_snapshot", layout.preflight / "env_snapshot.json"),
+        ("handoff", layout.handoff("phase1")),
+    ):
+        yield name, files.read_json(path)
+    yield "campaign", CAMPAIGN
+    spec = made.spec
+    plan = run.plan_row(spec, spec.row("baseline_b1_e2"), run.load_host(layout))
+    numbers = parity_certificate.comparison_counts(parity.NOTHING)
+    for again in (None, numbers):
+        judged = {"compared": numbers, "repeated": again, "differing": ["episode 0: the action differs"]}
+        yield "parity", parity.certificate(plan, judged, {"fallbacks": ["no"]}, {"resident": 1.5}, {"a.npy": "0" * 64})
+
+
+def broken(value: Any) -> Iterator[Any]:
+    """Copies of `value` with one thing changed: taken away, added, or replaced, at any depth."""
+    yield from OTHERS
+    several = isinstance(value, list | dict)
+    for key in (value if isinstance(value, dict) else range(len(value))) if several else ():
+        without = copy.copy(value)
+        del without[key]
+        yield without
+        for part in broken(value[key]):
+            changed = copy.copy(value)
+            changed[key] = part
+            yield changed
+    if isinstance(value, dict):
+        yield from ({**value, name: 1} for name in ("another", "policy", "a/b", "01"))
+    if isinstance(value, list):
+        yield from ([*value, item] for item in [*value, *OTHERS])
+
+
+def test_what_passes_the_sieve_is_valid_for_jsonschema_however_an_artifact_is_broken(ready: Made) -> None:
+    seen, refused = set(), 0
+    for name, sound in artifacts(ready):
+        check, validator = sieve(schema.load(name)), schema.validator(name)
+        assert check(sound) and validator.is_valid(sound), name
+        for value in broken(sound):
+            assert not check(value) or validator.is_valid(value), (name, value)
+            refused += not check(value)
+        seen.add(name)
+    assert seen == NAMES
+    assert refused > 1000
+
+
+@pytest.mark.parametrize("name", sorted(NAMES))
+def test_a_broken_value_is_refused_with_words(name: str) -> None:
+    assert schema.findings(name, {"schema_version": True}, "here")
+
+
+def test_a_schema_with_an_unknown_keyword_is_refused() -> None:
+    with pytest.raises(KeyError, match="dependentRequired"):
+        sieve({"type": "object", "properties": {"a": {"dependentRequired": {}}}})
+
+
+@pytest.mark.parametrize("word", ["if", "not"])
+def test_a_condition_on_what_the_sieve_leaves_in_doubt_is_refused(word: str) -> None:
+    with pytest.raises(KeyError, match="uniqueItems"):
+        sieve({word: {"properties": {"a": {"uniqueItems": True}}}, "then": {}})

@@ -1,0 +1,242 @@
+"""`tracka init`: a campaign that loads as it is made, or nothing at all."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import hub
+import pytest
+from campaigns import REPOSITORY, Made, fake_checkpoint
+
+from tracka import new_campaign
+from tracka.campaign import campaign
+from tracka.campaign.matrix import AUTO, COLUMNS, CPU
+from tracka.core import schema
+from tracka.core.errors import RunExists, UsageError
+from tracka.core.lerobot_facts import SUITE_TASKS
+from tracka.new_campaign import CampaignOptions
+
+
+def tracka(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs `tracka` as a user who stands in `folder`, with these variables in the environment."""
+    environ = {**os.environ, "PYTHONPATH": str(REPOSITORY), **variables}
+    return subprocess.run(
+        [sys.executable, "-m", "tracka", *words], cwd=folder, env=environ, capture_output=True, text=True
+    )
+
+
+def test_a_new_campaign_has_a_baseline_and_a_row_a_task(tmp_path: Path) -> None:
+    spec = new_campaign.create(
+        tmp_path / "new", CampaignOptions("org/policy", gpus=4, batch_size=5, n_episodes=20, seed=3)
+    )
+    baseline, *others = spec.enabled
+    assert (baseline.run_id, baseline.batch_size, baseline.n_episodes) == ("baseline_b1_e2", 1, 2)
+    assert [row.run_id for row in others] == [f"object_t{task}_b5_e20" for task in range(10)]
+    assert [spec.task_ids(row) for row in others] == [(task,) for task in range(10)]
+    assert {(row.gpu_id, row.seed, row.policy_path, row.mujoco_gl) for row in others} == {
+        (AUTO, 3, "org/policy", "egl")
+    }
+    assert spec.expected_gpus == 4
+
+
+def test_without_gpus_the_rows_run_on_the_cpu(tmp_path: Path) -> None:
+    spec = new_campaign.create(tmp_path / "new", CampaignOptions("org/policy", gpus=0))
+    assert {row.gpu_id for row in spec.rows} == {CPU}
+    assert spec.expected_gpus == 0
+
+
+@pytest.mark.parametrize("suite", SUITE_TASKS)
+def test_each_suite_gives_a_campaign_that_loads(tmp_path: Path, suite: str) -> None:
+    spec = new_campaign.create(tmp_path / "new", CampaignOptions("org/policy", suite))
+    assert len(spec.enabled) == 1 + SUITE_TASKS[suite]
+    assert campaign.load(tmp_path / "new") == spec
+
+
+def test_the_definition_is_readable_by_the_team_and_has_todays_schema(tmp_path: Path) -> None:
+    layout = new_campaign.create(tmp_path / "new", CampaignOptions("org/policy")).layout
+    assert layout.matrix.read_text().splitlines()[0] == ",".join(COLUMNS)
+    assert schema.load("run_manifest")["title"] in layout.run_schema.read_text()
+    for path in (layout.matrix, layout.settings, layout.run_schema):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_the_folder_of_the_definition_is_open_to_the_team_too(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        layout = new_campaign.create(tmp_path / "new", CampaignOptions("org/policy")).layout
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(layout.matrix.parent.stat().st_mode) == 0o755
+
+
+def test_the_policy_type_is_asked_of_a_checkpoint_that_is_here(tmp_path: Path) -> None:
+    fake_checkpoint(tmp_path / "policy")
+    spec = new_campaign.create(tmp_path / "new", CampaignOptions(str(tmp_path / "policy")))
+    assert spec.settings(spec.rows[0]).policy_type == "act"
+
+
+def test_a_policy_type_that_is_given_stands(tmp_path: Path) -> None:
+    fake_checkpoint(tmp_path / "policy")
+    spec = new_campaign.create(tmp_path / "new", CampaignOptions(str(tmp_path / "policy"), policy_type="pi0"))
+    assert spec.settings(spec.rows[0]).policy_type == "pi0"
+
+
+@pytest.mark.parametrize("path", ["checkpoints/my, own policy", 'checkpoints/"quoted"', "org/policy@v1.0/beta"])
+def test_a_policy_path_survives_the_matrix(tmp_path: Path, path: str) -> None:
+    assert {row.policy_path for row in new_campaign.create(tmp_path / "new", CampaignOptions(path)).rows} == {path}
+
+
+@pytest.mark.parametrize("kind", ['pi"0', "pi\\0"])
+def test_a_policy_type_survives_the_settings(tmp_path: Path, kind: str) -> None:
+    spec = new_campaign.create(tmp_path / "new", CampaignOptions("org/policy", policy_type=kind))
+    assert spec.settings(spec.rows[0]).policy_type == kind
+
+
+def test_a_campaign_that_exists_is_refused_and_left_alone(tmp_path: Path) -> None:
+    layout = new_campaign.create(tmp_path / "new", CampaignOptions("org/policy")).layout
+    before = layout.matrix.read_bytes()
+    with pytest.raises(RunExists, match=r"the campaign exists\. Choose another name"):
+        new_campaign.create(tmp_path / "new", CampaignOptions("org/other"))
+    assert layout.matrix.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["..", ".hidden", "-x", "a b", "a\n", "é", "a" * 101])
+def test_a_bad_name_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="this is no plain folder name"):
+        new_campaign.create(tmp_path / "in" / name, CampaignOptions("org/policy"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        CampaignOptions("org/policy", "moon"),
+        CampaignOptions(""),
+        CampaignOptions("org/pol\nicy"),
+        CampaignOptions("org/policy", n_episodes=10**9),
+        CampaignOptions("org/policy", seed=-1),
+    ],
+    ids=["suite", "no policy", "line end", "episodes", "seed"],
+)
+def test_what_no_campaign_can_have_is_refused_before_anything_is_written(
+    tmp_path: Path, wanted: CampaignOptions
+) -> None:
+    with pytest.raises(UsageError):
+        new_campaign.create(tmp_path / "new", wanted)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_makes_a_campaign_below_tasks_and_says_what_comes_next(tmp_path: Path) -> None:
+    ended = tracka(
+        tmp_path, "init", "my-policy", "--policy-path", "org/policy", "--suite", "libero_goal", "--gpus", "2"
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "tasks/my-policy: 11 rows" in ended.stdout
+    assert "pytest acceptance --campaign tasks/my-policy" in ended.stdout
+    assert campaign.load(tmp_path / "tasks" / "my-policy").expected_gpus == 2
+
+
+def test_the_command_refuses_what_exists_and_bad_names_with_2(tmp_path: Path) -> None:
+    assert tracka(tmp_path, "init", "new", "--policy-path", "org/policy").returncode == 0
+    again = tracka(tmp_path, "init", "new", "--policy-path", "org/policy")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr.startswith("error: ")
+    assert "tasks/new/configs: the campaign exists. Choose another name" in again.stderr
+    bad = tracka(tmp_path, "init", "a b", "--policy-path", "org/policy")
+    assert bad.returncode == 2
+    assert "error: a b: this is no plain folder name. Use letters" in bad.stderr
+
+
+def test_a_folder_on_the_command_line_is_meant_from_where_the_user_stands(tmp_path: Path) -> None:
+    fake_checkpoint(tmp_path / "policy")
+    assert tracka(tmp_path, "init", "new", "--policy-path", "policy").returncode == 0
+    spec = campaign.load(tmp_path / "tasks" / "new")
+    assert {row.policy_path for row in spec.rows} == {str(tmp_path / "policy")}
+    assert spec.settings(spec.rows[0]).policy_type == "act"
+
+
+@pytest.mark.parametrize("words", [("",), ("nameless", "--policy-path", "")], ids=["name", "policy"])
+def test_empty_words_make_no_campaign(made: Made, words: tuple[str, ...]) -> None:
+    ended = made.tracka("init", *words)
+    assert ended.returncode == 2 and "error: " in ended.stderr
+    assert not (REPOSITORY / "tasks" / "nameless").exists() and not (REPOSITORY / "tasks" / "configs").exists()
+
+
+# what the rows have to reach, which tasks, how long
+
+
+def test_threshold_tasks_and_length_are_those_asked_for_and_the_baseline_has_no_threshold(tmp_path: Path) -> None:
+    wanted = CampaignOptions("org/policy", gpus=0, min_success_rate=0.9, task_ids=(4, 1, 4), episode_length=100)
+    spec = new_campaign.create(tmp_path / "new", wanted)
+    assert [(row.run_id, spec.task_ids(row), spec.threshold(row)) for row in spec.enabled] == [
+        ("baseline_b1_e2", (1,), 0.0),
+        ("object_t1_b10_e50", (1,), 0.9),
+        ("object_t4_b10_e50", (4,), 0.9),
+    ]
+    assert {spec.settings(row).episode_length for row in spec.enabled} == {100}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--task-ids", "0,10,12"), "error: --task-ids: libero_object has no task 10, 12. Use some of 0 to 9"),
+        (("--task-ids", "zero"), "error: --task-ids: 'zero' is no LIBERO task's index"),
+        (("--min-success-rate", "90"), "error: --min-success-rate: 90.0 is no rate. Use 0 to 1, such as 0.9"),
+    ],
+)
+def test_what_no_rows_can_have_is_refused_with_2(made: Made, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
+    ended = made.call("init", str(tmp_path / "in" / "new"), "--policy-path", "checkpoints/mine", *words)
+    assert (ended.returncode, ended.stdout) == (2, "") and said in ended.stderr
+    assert not (tmp_path / "in").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("--gpus", "1"),
+            "for pi0 on 1 GPU like an H100, with no early success, about 64 minutes with engine = lerobot-eval",
+        ),
+        (("--gpus", "8"), "for pi0 on 8 GPUs like an H100, with no early success, about 17 minutes with engine"),
+        (("--gpus", "0"), "how long that takes on a CPU, the baseline of phase 3 tells"),
+    ],
+)
+def test_the_command_says_how_much_it_is_and_how_long_it_takes(
+    made: Made, tmp_path: Path, words: tuple[str, ...], told: str
+) -> None:
+    ended = made.call("init", str(tmp_path / "new"), "--policy-path", "checkpoints/mine", *words)
+    assert "11 rows, 502 episodes of at most 280 steps; " in ended.stdout and told in ended.stdout
+    assert "No threshold is set" in ended.stdout
+
+
+def test_with_a_threshold_nothing_is_said_of_one(made: Made, tmp_path: Path) -> None:
+    words = ("--policy-path", "checkpoints/mine", "--min-success-rate", "0.5")
+    assert "No threshold" not in made.call("init", str(tmp_path / "new"), *words).stdout
+
+
+def test_the_type_of_a_repository_is_asked_of_its_config_alone(tmp_path: Path) -> None:
+    with hub.serve({"config.json": b'{"type": "act"}', "model.safetensors": b"w"}) as served:
+        environ = {"HF_ENDPOINT": served.address, "HF_HOME": str(tmp_path / "hf"), "no_proxy": "127.0.0.1"}
+        ended = tracka(tmp_path, "init", "new", "--policy-path", "org/policy", **environ)
+    assert ended.returncode == 0, ended.stderr
+    assert campaign.load(tmp_path / "tasks" / "new").defaults.policy_type == "act"
+    assert served.downloads == ["config.json"]
+
+
+def test_a_repository_that_cannot_be_asked_leaves_its_type_open(tmp_path: Path) -> None:
+    environ = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf"), "no_proxy": "127.0.0.1"}
+    assert tracka(tmp_path, "init", "new", "--policy-path", "org/policy", **environ).returncode == 0
+    assert campaign.load(tmp_path / "tasks" / "new").defaults.policy_type is None
+
+
+@pytest.mark.parametrize("named", ["run", "run/checkpoints", "run/checkpoints/000100"])
+def test_a_training_runs_folder_is_refused_with_the_policys_own(made: Made, tmp_path: Path, named: str) -> None:
+    policy = tmp_path / "run" / "checkpoints" / "000100" / "pretrained_model"
+    fake_checkpoint(policy)
+    (tmp_path / "run" / "checkpoints" / "last").symlink_to("000100")
+    ended = made.call("init", str(tmp_path / "new"), "--policy-path", str(tmp_path / named))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "it is a folder of a training run; the policy lies in" in ended.stderr and "pretrained_model" in ended.stderr
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,130 @@
+"""Turns the words of a command line into a campaign, rows and a host.
+
+The campaign is the one around the named folders, and explicit flags take precedence over it.
+"""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from .campaign import campaign, matrix, path_safety
+from .campaign.campaign import Campaign
+from .campaign.layout import Layout
+from .campaign.matrix import Row
+from .core import lerobot_facts, schema
+from .core.errors import Finding, UsageError, collect_findings, joined_names, shortened
+from .engines import cli_capabilities
+from .preflight.preflight import PreflightConfig
+from .runs import run
+from .runs.plan import Host
+
+
+def policy(policy_path: str) -> str:
+    """Returns `policy_path`, made absolute where it is a folder.
+
+    A folder on the command line is relative to where the user stands, a folder in a matrix to the campaign.
+    """
+    return str(Path(policy_path).absolute()) if policy_path and Path(policy_path).is_dir() else policy_path
+
+
+def preflight_config(suite: str, policy_path: str, backend: str, gpu_ids: str, artifacts_dir: Path) -> PreflightConfig:
+    """Returns the preflight that the command line asks for. Raises UsageError with all words that are wrong."""
+    known = {"--task-suite": (suite, tuple(lerobot_facts.SUITE_TASKS)), "--mujoco-gl": (backend, matrix.BACKENDS)}
+    findings = [
+        Finding(flag, f"{shortened(word)!r} is unknown", f"Use one of {', '.join(words)}")
+        for flag, (word, words) in known.items()
+        if word not in words
+    ]
+    gpus = collect_findings(findings, lambda: numbers("--gpu-ids", gpu_ids, "GPU"))
+    if findings or gpus is None:
+        raise UsageError(findings)
+    return PreflightConfig(suite, policy(policy_path), backend, list(gpus), artifacts_dir)
+
+
+def numbers(flag: str, text: str, of: str) -> tuple[int, ...]:
+    """Returns the numbers in `text`, separated by commas. Raises UsageError with all words that are no numbers."""
+    words = [word for word in text.split(",") if word]
+    bad = [word for word in words if re.fullmatch("[0-9]{1,4}", word) is None]
+    if bad:
+        raise UsageError([Finding(flag, f"{shortened(word)!r} is no {of}'s index", "Write 0,1,2") for word in bad])
+    return tuple(int(word) for word in words)
+
+
+def campaign_beside(layout: Layout) -> Campaign | None:
+    """Returns the campaign in the folder of `layout`, with the artifacts of `layout`; None where there is none."""
+    return replace(campaign.load(layout.root), layout=layout) if layout.settings.is_file() else None
+
+
+def one_row(artifacts_root: Path, row: Row, timeout_secs: int) -> Campaign:
+    """Returns the campaign beside the runs folder with `row` in the place of the row of the same name.
+
+    Where there is no campaign, it is a bare one with this row alone. Raises UsageError where artifacts must not be
+    written.
+    """
+    layout = Layout.of_runs(artifacts_root)
+    path_safety.require(layout, row.run_id)
+    campaign = campaign_beside(layout) or Campaign(layout, (), row.run_id, 0)
+    others = tuple(other for other in campaign.rows if other.run_id != row.run_id)
+    table = {**campaign.row_tables.get(row.run_id, {}), "timeout_secs": timeout_secs}
+    return replace(campaign, rows=(*others, row), row_tables={**campaign.row_tables, row.run_id: table})
+
+
+def host(campaign: Campaign, row: Row) -> Host:
+    """Returns the host with the row's backend, which is the command line's, and lerobot-eval's flags.
+
+    The flags are read from phase 1's file, or asked of lerobot-eval now where that file is missing.
+    """
+    layout = campaign.layout
+    known = layout.capabilities.is_file()
+    capabilities = (
+        schema.read("cli_capabilities", layout.capabilities) if known else cli_capabilities.discover_for(campaign)
+    )
+    report = schema.read_or_empty("preflight", layout.preflight_report)
+    return run.host_of(layout, row.mujoco_gl, capabilities, report)
+
+
+def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Campaign:
+    """Returns the campaign beside the runs folder with the rows of the matrix.
+
+    Raises UsageError where matrix, runs folder and status folder do not fit together.
+    """
+    layout = Layout.of_runs(artifacts_root)
+    findings: list[Finding] = []
+    if status_dir.resolve() != layout.rows.resolve():
+        what = f"the markers of {artifacts_root} are in {layout.rows}"
+        findings.append(Finding("--status-dir", f"{what}, not in {status_dir}", "Name that folder"))
+    owner = Layout(matrix_path.resolve().parent.parent)
+    if owner.matrix == matrix_path.resolve() and owner.settings.is_file() and owner.root != layout.root:
+        what = f"{matrix_path} belongs to the campaign {owner.root}, whose settings would not apply to {artifacts_root}"
+        findings.append(Finding("--artifacts-root", what, f"Name {owner.runs}"))
+    collect_findings(findings, lambda: path_safety.require(layout))
+    rows = collect_findings(findings, lambda: matrix.load(matrix_path))
+    around = collect_findings(findings, lambda: campaign_beside(layout))
+    if findings or rows is None:
+        raise UsageError(list(dict.fromkeys(findings)))
+    return replace(around or Campaign(layout, rows, rows[0].run_id, 0), rows=rows)
+
+
+def shard(campaign: Campaign, named: str) -> tuple[Row, ...]:
+    """Returns the enabled rows, or those that `named` lists, separated by commas.
+
+    Raises UsageError for every wrong name.
+    """
+    wanted = [word.strip() for word in named.split(",") if word.strip()]
+    known = {row.run_id: row for row in campaign.rows}
+    if not wanted and (named or not campaign.enabled):
+        raise UsageError(
+            Finding("--rows", "no row is named, and none would run", f"Name some of {joined_names(list(known))}")
+        )
+    findings = [_unknown(run_id, known) for run_id in wanted if run_id not in known or not known[run_id].enabled]
+    if findings:
+        raise UsageError(findings)
+    return tuple(known[run_id] for run_id in dict.fromkeys(wanted)) if wanted else campaign.enabled
+
+
+def _unknown(run_id: str, known: dict[str, Row]) -> Finding:
+    if run_id in known:
+        return Finding("--rows", f"the row {run_id!r} is disabled", "Write 1 in its column enabled")
+    return Finding(
+        "--rows", f"the matrix has no row {shortened(run_id)!r}", f"Name some of {joined_names(list(known))}"
+    )

@@ -1,0 +1,297 @@
+"""Discovers which flags the installed lerobot-eval has: writes `cli_capabilities.json` and the raw help beside it.
+
+Measured on lerobot 0.6.1: `--version` is refused, a bare `--help` hides every flag of an environment or a policy type,
+and the path flags are never listed. Therefore the help is requested for one environment and one policy type at a time
+and merged, the version comes from the package's metadata, and `PATH_FLAGS` are added. One help takes about 18 s, so
+answers are cached by lerobot's version, its plug-ins and the program itself.
+"""
+
+import contextlib
+import functools
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from ..campaign.campaign import Campaign
+from ..checkpoints import checkpoint, code_safety
+from ..core import fact_cache, files, hashing, schema
+from ..core.errors import Finding, ToolMissing, UsageError
+from ..core.reports import Capabilities
+from ..execution import environment
+
+PROGRAM = "lerobot-eval"
+PATH_FLAGS = ("--policy.path",)
+PLUGIN_PREFIXES = ("lerobot_robot_", "lerobot_camera_", "lerobot_teleoperator_", "lerobot_policy_", "lerobot_env_")
+HELP_SECS = 300
+OWN = Path(sys.executable).absolute()
+HEADER = re.compile(r"^(Name|Version):[ \t]*(.*?)[ \t]*$", re.MULTILINE)  # lines of a distribution's METADATA
+
+
+Distribution = tuple[str, str, str]  # name, version, direct_url.json
+Installed = tuple[str, str, metadata.Distribution]  # name, version, its files
+
+
+@dataclass(frozen=True)
+class Software:
+    """Describes the lerobot of one Python.
+
+    `plugins` are the distributions that lerobot imports by their prefix, each with its version.
+    """
+
+    version_text: str
+    plugins: tuple[str, ...]
+
+
+def discover(
+    state: Path,
+    executable: Sequence[str] = (),
+    policy_types: Sequence[str] = (),
+    python: Path = OWN,
+    trusted: Sequence[str] = (),
+) -> Capabilities:
+    """Writes `cli_capabilities.json` and `lerobot_eval_help.txt` into the folder `state` and returns the capabilities.
+
+    `executable` is a lerobot-eval of the campaign's own; without it, the lerobot-eval of `python` is asked. Version and
+    plug-ins are always those of `python`.
+    Raises UsageError where a plug-in is installed that is not `trusted`, because lerobot-eval would import it.
+    Raises ToolMissing where lerobot-eval is not found or cannot be invoked.
+    After either error the raw help holds the reason, and the capabilities of an earlier discovery are deleted.
+    """
+    help_file = state / "lerobot_eval_help.txt"
+    try:
+        command = find(executable, python)
+        software = installed(python)
+        code_safety.require_plugins(software.plugins, trusted)
+        texts = [help_text(command, kind, software) for kind in policy_types or ("",)]
+    except (ToolMissing, UsageError) as error:
+        files.write_text(help_file, f"{error}\n")
+        (state / "cli_capabilities.json").unlink(missing_ok=True)
+        raise
+    files.write_text(help_file, "\n".join(texts))
+    capabilities: Capabilities = {
+        "schema_version": schema.VERSION,
+        "lerobot_eval_help_text_path": help_file.name,
+        "supported_flags": flags("\n".join(texts)),
+        "version_text": software.version_text,
+        "generated_at_utc": files.utc_now(),
+        "executable": list(command),
+        "plugins": list(software.plugins),
+        "policy_types": list(policy_types),
+    }
+    files.write_json(state / "cli_capabilities.json", capabilities)
+    return capabilities
+
+
+def find(executable: Sequence[str] = (), python: Path = OWN) -> tuple[str, ...]:
+    """Returns the argv that starts lerobot-eval: `executable`, else the program beside `python`.
+
+    For our own Python, a program in PATH is accepted too. Raises ToolMissing where there is no program.
+    """
+    if executable:
+        return tuple(executable)
+    beside = python.absolute().parent
+    found = shutil.which(PROGRAM, path=str(beside)) or (shutil.which(PROGRAM) if _is_own(python) else None)
+    if found is None:
+        remedy = "Run `make setup`, or name the Python that has lerobot with --python-bin"
+        raise ToolMissing(Finding(str(beside / PROGRAM), "lerobot-eval is not installed", remedy))
+    return (found,)
+
+
+def help_text(command: Sequence[str], policy_type: str = "", software: Software | None = None) -> str:
+    """Returns what `command --help` prints for LIBERO and the policy type, from the cache where nothing has changed."""
+    scope = ["--env.type=libero", *([f"--policy.type={policy_type}"] if policy_type else [])]
+    kept = hashing.cache_folder() / "help" / f"{_key(command, scope, software or installed())}.txt"
+    if kept.is_file():
+        return kept.read_text()
+    text = _ask([*command, *scope, "--help"])
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+        files.write_text(kept, text)
+    return text
+
+
+def _key(command: Sequence[str], scope: Sequence[str], software: Software) -> str:
+    program = shutil.which(command[0]) or command[0]
+    content = [files.sha256_file(Path(word)) for word in (program, *command[1:]) if Path(word).is_file()]
+    return files.sha256(files.canonical([*astuple(software), list(command), content, list(scope)]))
+
+
+def _ask(command: Sequence[str]) -> str:
+    remedy = f"Run `{' '.join(command)}` by hand and mend what it says"
+    try:
+        ended = subprocess.run(
+            command,
+            env=environment.base(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=HELP_SECS,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ToolMissing(Finding(command[0], f"lerobot-eval cannot be invoked ({error})", remedy)) from None
+    if ended.returncode != 0 or not flags(ended.stdout):
+        last = ended.stderr.strip().rsplit("\n", 1)[-1]
+        what = f"lerobot-eval --help ended with exit code {ended.returncode} ({last[:200]})"
+        raise ToolMissing(Finding(command[0], what, remedy))
+    return ended.stdout
+
+
+def flags(text: str) -> list[str]:
+    """Returns the long flags that a help text names, and the flags that lerobot accepts without naming them.
+
+    Returns none where the text names none.
+    """
+    named = set(re.findall(r"(?<![\w`-])--[A-Za-z][\w.]*", text))
+    return sorted(named | set(PATH_FLAGS)) if named else []
+
+
+@fact_cache.remembered
+def installed(python: Path = OWN) -> Software:
+    """Returns lerobot's version and plug-ins where `python` runs. Raises ToolMissing where `python` does not run."""
+    found = _distributions() if _is_own(python) else _ask_for_distributions(python)
+    version = next((version for name, version, _ in found if name == "lerobot"), "(not installed here)")
+    plugins = sorted(_plugin(*each) for each in found if each[0].startswith(PLUGIN_PREFIXES))
+    return Software(f"lerobot {version}", tuple(plugins))
+
+
+def _plugin(name: str, version: str, origin: str) -> str:
+    """Returns a plug-in's name and version.
+
+    For an editable install a digest of the code is added, because no version tells changes of that code.
+    """
+    folder = editable_folder(origin)
+    if folder is None:
+        return f"{name} {version}"
+    return f"{name} {version}+{hashing.of_kind(folder, hashing.SOURCES)[:12]}"
+
+
+def editable_folder(origin: str) -> Path | None:
+    """Returns the folder of a distribution's code by its direct_url.json, if the distribution is installed editable."""
+    try:
+        found = json.loads(origin or "{}")
+        return Path(unquote(urlparse(found["url"]).path)) if found["dir_info"]["editable"] is True else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _is_own(python: Path) -> bool:
+    return python.absolute().parent == OWN.parent
+
+
+def _distributions() -> list[Distribution]:
+    ours = (each for each in distributions() if each[0].startswith("lerobot"))
+    return [(name, version, json.dumps(origin_of(item))) for name, version, item in ours]
+
+
+def distributions(first: Sequence[str] = ()) -> tuple[Installed, ...]:
+    """Returns name, version and files of every installed distribution, in the order of the import path.
+
+    `first` are folders that come before the import path. The distributions are read again only when one of them has
+    come, gone or changed.
+    """
+    return _distributions_below(path_state(first))
+
+
+Stamps = tuple[str, tuple[int, ...]]  # a distribution's folder by name, the state of its DESCRIPTIONS
+PathState = tuple[tuple[str, tuple[Stamps, ...]], ...]
+DESCRIPTIONS = ("METADATA", "RECORD", "direct_url.json")
+
+
+def path_state(first: Sequence[str] = ()) -> PathState:
+    """Returns the folders of the import path that hold distributions, with the state of the distributions' metadata."""
+    states = ((folder, tuple(sorted(_metadata_states(folder)))) for folder in [*first, *sys.path])
+    return tuple((folder, state) for folder, state in states if state)
+
+
+def python_path(root: Path) -> list[str]:
+    """Returns the folders of PYTHONPATH as a process in `root` has them; an empty entry stands for `root` itself."""
+    value = os.environ.get("PYTHONPATH", "")
+    return [os.path.normpath(root / entry) for entry in value.split(os.pathsep)] if value else []
+
+
+def _metadata_states(folder: str) -> Iterator[Stamps]:
+    with contextlib.suppress(OSError), os.scandir(folder or ".") as entries:
+        for entry in entries:
+            if entry.name.endswith((".dist-info", ".egg-info")) and not entry.name.startswith("~"):  # pip's leftovers
+                yield entry.name, tuple(number for name in DESCRIPTIONS for number in _stamp(f"{entry.path}/{name}"))
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    """Returns a file's size, times of last modification and change, and inode; empty where the file does not exist."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - making a Path for each of 600 files takes longer than the call
+    except OSError:
+        return ()
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+@functools.lru_cache(maxsize=2)
+def _distributions_below(state: PathState) -> tuple[Installed, ...]:
+    """Returns the distributions in these folders, which are the folders of `sys.path` that hold any.
+
+    The two header lines are read as text, because the standard library's parser takes a quarter of a second for 200
+    packages.
+    """
+    installed_here = []
+    for item in metadata.distributions(path=[folder for folder, _ in state]):
+        header = dict(HEADER.findall(header_of(item)))
+        if "Name" in header:
+            installed_here.append((header["Name"], header.get("Version", ""), item))
+    return tuple(installed_here)
+
+
+def header_of(item: metadata.Distribution) -> str:
+    """Returns the header of a distribution's description; empty where the description cannot be read."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return (item.read_text("METADATA") or item.read_text("PKG-INFO") or "").partition("\n\n")[0]
+    return ""
+
+
+def origin_of(item: metadata.Distribution) -> dict[str, Any]:
+    """Returns what pip noted of a distribution's origin in direct_url.json; empty for a distribution of an index."""
+    with contextlib.suppress(OSError, ValueError):
+        value = json.loads(item.read_text("direct_url.json") or "{}")
+        return value if isinstance(value, dict) else {}
+    return {}
+
+
+def _ask_for_distributions(python: Path) -> list[Distribution]:
+    named = "[d.metadata['Name'] or '', d.version or '', d.read_text('direct_url.json') or '']"
+    code = f"import json; from importlib.metadata import *; print(json.dumps([{named} for d in distributions()]))"
+    try:
+        ended = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ToolMissing(Finding(str(python), f"it does not run ({error})", "Name a Python that does")) from None
+    return [(name, version, origin) for name, version, origin in json.loads(ended.stdout)]
+
+
+def discover_for(campaign: Campaign) -> Capabilities:
+    """Discovers lerobot-eval's flags for a campaign and returns the capabilities.
+
+    The campaign's own executable is asked if there is one, for the policy types that the campaign's rows name.
+    """
+    return discover(campaign.layout.state, executable(campaign), policy_types(campaign), trusted=campaign.trusted)
+
+
+def policy_types(campaign: Campaign) -> list[str]:
+    """Returns the policy types of the campaign's rows, each once: from the settings, else from the checkpoint."""
+    asked = dict.fromkeys((campaign.settings(row).policy_type, row.policy_path) for row in campaign.enabled)
+    kinds = (named or checkpoint.named_type(path, campaign.layout.root) for named, path in asked)
+    return [kind for kind in dict.fromkeys(kinds) if kind]
+
+
+def executable(campaign: Campaign) -> tuple[str, ...]:
+    """Returns the command of the campaign's own lerobot-eval, its first word as a path; empty where it has none."""
+    if not campaign.executable:
+        return ()
+    first = campaign.layout.root / campaign.executable[0]
+    return (str(first) if first.is_file() else campaign.executable[0], *campaign.executable[1:])

@@ -1,0 +1,31 @@
+"""Prepares every process of Track A before anything else runs in it, whatever started the process."""
+
+import os
+import signal
+
+from ..core.errors import Finding, UsageError
+from . import orphans
+
+
+def prepare() -> None:
+    """Undoes what a parent process may have left: an ignored SIGCHLD, and missing standard files.
+
+    While SIGCHLD is ignored, no exit code of a child is known.
+    """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # open() takes the lowest free number, which is this one
+
+
+def refuse_nested_run() -> None:
+    """Raises UsageError inside the environment of a row.
+
+    The marks of that environment would make this process look like an orphan process of the row.
+    """
+    found = [name for name in orphans.MARKS if name in os.environ]
+    if found:
+        what = "this is the environment of a row, and who runs that row next ends all that is in it"
+        raise UsageError(Finding(", ".join(found), what, f"unset {' '.join(found)}, or use another shell"))

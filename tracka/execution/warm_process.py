@@ -1,0 +1,151 @@
+"""Keeps warm worker processes of the resident engine, one per device, for the rows of one session.
+
+The rows then share imports, environments and the policy.
+
+Guarantees: a row gets the process of an earlier row only where their keys are the same; a row that does not end well
+leaves no process behind; no process outlives the session; where no process can be had, a row plays by itself.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ..core import files, lock
+from ..core.errors import Busy
+from . import orphans, process
+
+SOCKET = "TRACKA_STANDBY"  # tells a row's program the socket of the warm worker process
+FILES = 2  # stdout and stderr
+MESSAGE_BYTES = 1 << 17
+TAKEN = b"taken"
+PATH_BYTES = 100  # the kernel allows 107 bytes for a socket's path
+# Flags in which the rows that one process plays may differ.
+OWN = ("env.task", "env.task_ids", "eval.n_episodes", "seed", "output_dir", "resident.videos")
+
+
+@contextlib.contextmanager
+def session() -> Iterator[None]:
+    """Lets rows that this process or its children run inside this block leave warm worker processes, and ends these."""
+    folder = Path(tempfile.mkdtemp(prefix="tracka-"))
+    with lock.hold(folder / "alive", "a session"):
+        os.environ[orphans.SESSION] = str(folder)
+        try:
+            yield
+        finally:
+            del os.environ[orphans.SESSION]
+            for place in folder.glob("*.sock"):
+                end_worker(place)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def key(command: Sequence[str], environ: Mapping[str, str], load: str, batch: int) -> str:
+    """Returns the hash of what two rows must have in common to share a process.
+
+    `load` stands for the checkpoint's content and the software. `batch` is the number of episodes that lerobot-eval
+    plays at once: its batch size, or all episodes where they are fewer.
+    """
+    own = tuple(f"--{name}=" for name in OWN)
+    words = [word for word in command if not word.startswith(own)]
+    return files.sha256(files.canonical([words, dict(environ), load, batch]))
+
+
+def ensure_worker(
+    name: str, key: str, root: Path, environ: Mapping[str, str], lease: Path | None = None
+) -> dict[str, str]:
+    """Returns the variable that tells a row's program of the warm worker process on the device `name`.
+
+    Afterwards a process with the key `key` is there, started in the folder `root` if necessary, and any other has
+    ended. `lease` is the lock file of a GPU, which the caller holds. Returns nothing where no process can be had.
+    """
+    folder = os.environ.get(orphans.SESSION)
+    if folder is None or len(os.fsencode(folder)) + len(name) > PATH_BYTES:
+        return {}
+    place = Path(folder) / f"{name}.sock"
+    told = place.with_suffix(".key")
+    try:
+        if not (told.is_file() and told.read_text() == key and _is_listening(place)):
+            end_worker(place)
+            _start(place, root, environ, lease)
+            told.write_text(key)
+    except (OSError, Busy):
+        return {}
+    return {SOCKET: str(place)}
+
+
+def end_worker(place: Path) -> None:
+    """Ends the warm worker process with the socket `place`, if there is one."""
+    place.unlink(missing_ok=True)
+    orphans.end(orphans.STANDS_BY, str(place))
+
+
+def _is_listening(place: Path) -> bool:
+    """Returns whether a process listens on the socket `place`."""
+    with _socket() as asked:
+        try:
+            asked.connect(str(place))
+        except OSError:
+            return False
+    return True
+
+
+def _start(place: Path, root: Path, environ: Mapping[str, str], lease: Path | None) -> None:
+    """Starts a warm worker process.
+
+    The socket of the process is there at once, so that nobody has to wait until the process has come up.
+    """
+    marks = {orphans.SESSION: str(place.parent), orphans.STANDS_BY: str(place)} | orphans.marks(None, lease)
+    with contextlib.ExitStack() as opened:
+        listening, alive = opened.enter_context(_socket()), opened.enter_context((place.parent / "alive").open())
+        listening.bind(str(place))
+        listening.listen()
+        held = [opened.enter_context(lock.hold(worker_lock_file(lease), "the GPU", shared=True))] if lease else []
+        opened.enter_context(
+            subprocess.Popen(
+                process.python("tracka.engines.resident.service", str(listening.fileno()), str(alive.fileno())),
+                cwd=root,
+                env={**environ, **marks},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(listening.fileno(), alive.fileno(), *(file.fileno() for file in held)),
+            )
+        )  # the process leaves our process tree at once
+
+
+def worker_lock_file(lease: Path) -> Path:
+    """Returns the file that is locked while a warm worker process is on the GPU with the lock file `lease`."""
+    return lease.with_suffix(".standby")
+
+
+def _socket() -> socket.socket:
+    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+
+def evaluate_on_worker(place: str, flags: Sequence[str]) -> int | None:
+    """Returns the exit code of an evaluation with these flags by the warm worker process with the socket `place`.
+
+    Returns None where the process has not taken the evaluation. If the process is killed while it plays, this process
+    kills itself.
+    """
+    with _socket() as asked:
+        try:
+            asked.connect(place)
+            socket.send_fds(asked, [json.dumps(list(flags)).encode()], [1, 2])
+            if asked.recv(len(TAKEN)) != TAKEN:
+                return None
+        except OSError:
+            return None
+        with contextlib.suppress(OSError):
+            if code := asked.recv(16):
+                return int(code)
+    print("error: the process that stood by on this device was killed", file=sys.stderr, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)  # so that the row ends as it would without that process
+    return 1

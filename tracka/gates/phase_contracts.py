@@ -1,0 +1,270 @@
+"""Defines the contracts of each phase as named functions that take a campaign and yield findings about its artifacts.
+
+`CONTRACTS` is the whole list, phase by phase; a contract that yields no findings holds. Nothing here runs anything or
+looks at which tests ran: the disk is held against the campaign's definition.
+"""
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ..campaign.campaign import Campaign
+from ..campaign.matrix import Row
+from ..core import files, schema
+from ..core.errors import Finding, TrackaError, UsageError, joined_names, shortened
+from ..core.reports import PreflightReport
+from ..engines import cli_capabilities, lerobot_eval
+from ..preflight import preflight
+from ..reporting import collect, report
+from ..runs import parity, run
+from .row_contracts import ROW_CONTRACTS, RUN_CONTRACTS
+
+Contract = Callable[[Campaign], Iterator[Finding]]
+REWRITE = "Run pytest acceptance again: what has passed is not run again, and the tables are written anew"
+
+
+# ---- phase 1: contracts before anything expensive
+
+
+def _capabilities(campaign: Campaign) -> Iterator[Finding]:
+    path, raw = campaign.layout.capabilities, campaign.layout.state / "lerobot_eval_help.txt"
+    if not path.exists() and raw.exists():
+        yield Finding(
+            str(path), f"lerobot-eval was not understood: {files.tail(raw).strip()}", "Mend that, run phase 1"
+        )
+        return
+    value = files.read_json(path)
+    yield from schema.findings("cli_capabilities", value, str(path))
+    yield from _exists(path.parent / str(value.get("lerobot_eval_help_text_path")), "lerobot_eval_help_text_path")
+
+
+def _run_schema(campaign: Campaign) -> Iterator[Finding]:
+    path = campaign.layout.run_schema
+    if files.read_json(path) != schema.run_schema():
+        yield Finding(
+            str(path),
+            "it is not the schema of this Track A",
+            f"Write it anew: tracka schema --root {campaign.layout.root}",
+        )
+
+
+def _commands(campaign: Campaign) -> Iterator[Finding]:
+    if not campaign.layout.capabilities.exists():
+        return  # the contract cli_capabilities reports that
+    capabilities = schema.read("cli_capabilities", campaign.layout.capabilities)
+    for row in campaign.enabled:
+        argv = lerobot_eval.command(
+            capabilities["executable"],
+            row,
+            campaign.settings(row),
+            policy=Path(row.policy_path),
+            device="cpu",
+            batch_size=row.batch_size,
+            output=Path("eval"),
+        )
+        try:
+            lerobot_eval.check_flags(argv, capabilities)
+        except TrackaError as error:
+            yield from (Finding(f"row {row.run_id}, {item.where}", item.what, item.remedy) for item in error.findings)
+
+
+def _scales(campaign: Campaign) -> Iterator[Finding]:
+    if not [row for row in campaign.enabled if row.run_id != campaign.baseline]:
+        yield Finding(str(campaign.layout.matrix), "only the baseline is enabled", "Enable a row that scales it up")
+
+
+def _help_text(campaign: Campaign) -> Iterator[Finding]:
+    """Yields a finding where the recorded flags are not those of the raw help text beside them."""
+    value = schema.read("cli_capabilities", campaign.layout.capabilities)
+    raw = campaign.layout.state / value["lerobot_eval_help_text_path"]
+    if raw.is_file() and cli_capabilities.flags(files.read_text(raw)) != value["supported_flags"]:
+        yield Finding(str(raw), "it names other flags than cli_capabilities.json", "Run phase 1: pytest acceptance")
+
+
+# ---- phase 2: the host
+
+
+def _preflight_report(campaign: Campaign) -> Iterator[Finding]:
+    path = campaign.layout.preflight_report
+    yield from schema.findings("preflight", files.read_json(path), str(path))
+
+
+def _preflight_checks(campaign: Campaign) -> Iterator[Finding]:
+    path = campaign.layout.preflight_report
+    report = schema.read("preflight", path)
+    failed = preflight.findings(report, str(path))
+    yield from failed
+    if report["status"] != "pass" and not failed:
+        yield Finding(str(path), f"preflight is {report['status']} ({report['blocker']})", "Run preflight again")
+    # After a failed check, doubts would only be its consequences and no further cause.
+    for key, what in () if failed else _contradictions(campaign, report):
+        yield Finding(f"{path}, key {key}", what, "Run phase 2 again: pytest acceptance -m phase2")
+
+
+def _contradictions(campaign: Campaign, report: PreflightReport) -> Iterator[tuple[str, str]]:
+    """Yields (key, reason) for each value that contradicts a report whose status is pass."""
+    for key in ("lerobot_import_ok", "lerobot_eval_help_ok", "policy_resolve_ok"):
+        if report[key] is not True:
+            yield key, "it is not true"
+    if report["gpu_count"] < campaign.expected_gpus:
+        yield "gpu_count", f"{report['gpu_count']} GPUs, and the campaign expects {campaign.expected_gpus}"
+    names = {check["name"] for check in report["checks"]}
+    policies = dict.fromkeys(files.redacted(f"policy_resolve:{row.policy_path}") for row in campaign.enabled)
+    if missing := [name for name in (*preflight.REQUIRED, *policies) if name not in names]:
+        yield "checks", f"these were not made: {joined_names(missing)}"
+    good = [attempt["backend"] for attempt in report["backend_attempts"] if attempt["ok"]]
+    if report["mujoco_gl_effective"] not in good:
+        yield "mujoco_gl_effective", "no attempt rendered with it"
+
+
+def _gpu_list(campaign: Campaign) -> Iterator[Finding]:
+    path = campaign.layout.preflight / "nvidia_smi.txt"
+    count = sum(line.startswith("GPU ") for line in files.read_text(path).splitlines())
+    if count < campaign.expected_gpus:
+        what = f"it lists {count} GPUs, and the campaign expects {campaign.expected_gpus}"
+        yield Finding(str(path), what, "Run phase 2 on a host that has them")
+
+
+def _snapshots(campaign: Campaign) -> Iterator[Finding]:
+    for name in ("nvidia_smi.txt", "pip_freeze.txt", "env_snapshot.json", "setup.log"):
+        yield from _exists(campaign.layout.preflight / name, "preflight")
+    schema.read("env_snapshot", campaign.layout.preflight / "env_snapshot.json")
+
+
+# ---- phases 3 and 4: runs
+
+
+def _parity(campaign: Campaign) -> Iterator[Finding]:
+    """Yields a finding for each checkpoint with which the engine is not proven to play lerobot-eval's episodes here."""
+    yield from _each(parity.rows_to_prove(campaign), "parity", campaign)
+
+
+def _baseline(name: str) -> Contract:
+    return lambda campaign: ROW_CONTRACTS[name](campaign, campaign.row(campaign.baseline))
+
+
+def _all_rows(name: str) -> Contract:
+    def hold(campaign: Campaign) -> Iterator[Finding]:
+        """Yields the findings of the row contract for each enabled row.
+
+        A row that never ran because of its checkpoint gives one finding, which is the same in each contract.
+        """
+        refused = {row.run_id: why for row in campaign.enabled if (why := run.recorded_refusal(campaign, row))}
+        yield from refused.values()
+        yield from _each([row for row in campaign.enabled if row.run_id not in refused], name, campaign)
+
+    return hold
+
+
+def _each(rows: Iterable[Row], name: str, campaign: Campaign) -> Iterator[Finding]:
+    """Yields the findings of the row contract `name` for each row; a row that cannot be checked hides no other row."""
+    for row in rows:
+        try:
+            yield from ROW_CONTRACTS[name](campaign, row)
+        except TrackaError as error:
+            yield from error.findings
+
+
+def _baseline_summary(campaign: Campaign) -> Iterator[Finding]:
+    yield from _up_to_date(campaign.layout.summary, collect.baseline_tables(campaign))
+
+
+def _summaries(campaign: Campaign) -> Iterator[Finding]:
+    yield from _up_to_date(campaign.layout.summary, collect.tables(campaign))
+
+
+def _up_to_date(folder: Path, expected: Mapping[str, str]) -> Iterator[Finding]:
+    """Yields a finding for each table in `folder` that is not, to the letter, what the run folders give now."""
+    for name in expected:
+        path = folder / name
+        if not path.is_file():
+            yield Finding(str(path), "the file does not exist", REWRITE)
+        elif (found := files.read_text(path)) != (text := files.redacted(expected[name])):
+            wrong = set(text.splitlines()) ^ set(found.splitlines())
+            rows = sorted({re.split(r"[,|]", line.strip("| "))[0].strip() for line in wrong})
+            what = f"the run folders say otherwise of {', '.join(rows) or 'the order of its rows'}"
+            yield Finding(str(path), what, REWRITE)
+
+
+def _run_ids(path: Path) -> list[str]:
+    if not path.is_file():
+        raise UsageError(Finding(str(path), "the file does not exist", REWRITE))
+    with path.open(newline="", encoding="utf-8") as file:
+        return [str(record.get("run_id")) for record in csv.DictReader(file)]
+
+
+# ---- phase 5: closure
+
+
+def _no_failures(campaign: Campaign) -> Iterator[Finding]:
+    for run_id in _run_ids(campaign.layout.summary / "failures.csv"):
+        yield Finding(
+            f"row {run_id}", "it is not accepted", "See failures.csv for the reason; rerun: pytest acceptance --lf"
+        )
+
+
+RUNBOOK_WORDS = ("lerobot-eval", "success rate", "artifacts", "MUJOCO_GL", "rerun")
+RESULTS_WORDS = ("success rate", "artifacts")
+
+
+def _runbook(campaign: Campaign) -> Iterator[Finding]:
+    words = (*RUNBOOK_WORDS, *dict.fromkeys(row.task_suite for row in campaign.enabled))
+    yield from _mentions(campaign.layout.runbook, words)
+    ran = [report.replay(manifest) for manifest in report.manifests(campaign)]
+    yield from _mentions(campaign.layout.runbook, ran)
+
+
+def _results(campaign: Campaign) -> Iterator[Finding]:
+    rows = campaign.enabled
+    wanted = [*RESULTS_WORDS, *(row.run_id for row in rows), *(row.policy_path for row in rows)]
+    yield from _mentions(campaign.layout.results, tuple(dict.fromkeys([*wanted, *(row.task_suite for row in rows)])))
+    path = campaign.layout.results
+    if path.is_file() and (text := files.read_text(path)) != files.redacted(report.results_as(campaign, text)):
+        yield Finding(str(path), "it is not what the run folders say", "Run phase 5: pytest acceptance")
+
+
+def _mentions(path: Path, words: Sequence[str]) -> Iterator[Finding]:
+    if not path.is_file():
+        yield Finding(str(path), "the file does not exist", "Run phase 5: pytest acceptance -m phase5")
+        return
+    text = files.read_text(path)
+    # Most words are in this set. Searching the whole page for each word would grow with the square of the rows.
+    parts = {part for line in text.splitlines() for part in (*line.split(), *line.split(" && "))}
+    for word in files.redacted(list(words)):
+        if word not in parts and word not in text:
+            yield Finding(
+                str(path), f"it does not mention {shortened(word)!r}", "Run phase 5: pytest acceptance -m phase5"
+            )
+
+
+def _exists(path: Path, what: str) -> Iterator[Finding]:
+    if not path.is_file():
+        yield Finding(str(path), f"the file of {what} does not exist", "Run the step that writes it")
+
+
+CONTRACTS: dict[str, dict[str, Contract]] = {
+    "phase1": {
+        "cli_capabilities": _capabilities,
+        "help_text": _help_text,
+        "run_schema": _run_schema,
+        "commands": _commands,
+        "scales": _scales,
+    },
+    "phase2": {
+        "preflight_report": _preflight_report,
+        "preflight_checks": _preflight_checks,
+        "gpu_list": _gpu_list,
+        "snapshots": _snapshots,
+    },
+    "phase3": {
+        "parity": _parity,
+        **{f"baseline_{name}": _baseline(name) for name in RUN_CONTRACTS},
+        "baseline_summary": _baseline_summary,
+    },
+    "phase4": {
+        **{f"rows_{name}": _all_rows(name) for name in RUN_CONTRACTS},
+        "summaries": _summaries,
+    },
+    "phase5": {"no_failures": _no_failures, "runbook": _runbook, "results": _results},
+}

@@ -1,0 +1,185 @@
+"""Finds caveats: facts that limit a campaign's verdict although they break no contract.
+
+Caveats are warnings of preflight, results that look like a wrong set-up, changes made after a result was known, and
+settings that are not the benchmark's own. Each caveat is a warning with its remedy. Caveats are shown on the terminal,
+in handoffs and in results.md; a strict validation does not count them as findings.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..campaign.campaign import Campaign
+from ..campaign.matrix import Row
+from ..core import files, schema
+from ..core.errors import Finding, TrackaError, joined_names
+from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, INIT_STATES, SUITE_TASKS
+from ..runs import judgement, row_state, run
+from . import video
+
+USUAL = (
+    "The usual sign of a wrong set-up: cameras, statistics, control mode or n_action_steps of another training. Look at"
+    " a video, and at `tracka check`"
+)
+SLOWER = "The results stand, and take longer; docs/resident.md has what each way needs"
+HISTORY = "Say so wherever the result is quoted"
+BENCHMARK = "Leave it as the benchmark has it, or say so wherever the result is quoted"
+
+
+def of_phase(campaign: Campaign, phase: str) -> list[Finding]:
+    """Returns the caveats for the end of `phase`.
+
+    Phase 2 has preflight's caveats, phase 4 those of the results and of their history, other phases none.
+    """
+    if phase == "phase2":
+        return list(of_preflight(campaign))
+    return [*of_results(campaign), *of_history(campaign)] if phase == "phase4" else []
+
+
+def of_preflight(campaign: Campaign) -> Iterator[Finding]:
+    """Yields what preflight warned of, and each checkpoint that preflight refused without blocking the campaign."""
+    report = schema.read_or_empty("preflight", campaign.layout.preflight_report)
+    for check in report.get("checks", ()):
+        if check["status"] == "warn" or (check["status"] == "fail" and not check["required"]):
+            remedy = check["remedy"] or "See artifacts/preflight/preflight.json"
+            what = check["evidence"] + _changed_since(campaign, check)
+            yield Finding(f"preflight, {check['name']}", what, remedy, warning=True)
+
+
+def _changed_since(campaign: Campaign, check: Mapping[str, Any]) -> str:
+    """Returns what to add to the caveat of a refused checkpoint that has changed since preflight looked at it.
+
+    Returns an empty string where the checkpoint is the same, and for a warning.
+    """
+    policy_path = check["name"].partition(":")[2]
+    rows = [row for row in campaign.enabled if row.policy_path == policy_path]
+    if check["status"] == "warn" or not rows:
+        return ""
+    try:
+        same = run.preflight_refusal(campaign, rows[0], run.load_host(campaign.layout))
+    except TrackaError:  # raised where preflight itself is blocked
+        return ""
+    return "" if same else "; it has changed since, so run phase 2 again"
+
+
+def of_results(campaign: Campaign) -> Iterator[Finding]:
+    """Yields results that look like a wrong set-up, and what the resident engine could not do as asked."""
+    results: dict[str, Mapping[str, Any]] = {
+        row.run_id: run.read_result(campaign.layout, row.run_id) or {} for row in campaign.enabled
+    }
+    yield from _without_success(campaign, results)
+    for row in campaign.enabled:
+        yield from _without_pictures(campaign, row, results[row.run_id])
+    yield from _fallbacks(campaign, results)
+
+
+def _without_success(campaign: Campaign, results: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """Yields each policy of which every row ran to its end and no episode succeeded.
+
+    Rows with an expected outcome (a known answer) are left out, since their failures are known beforehand.
+    """
+    rows_by_policy: dict[str, list[Row]] = defaultdict(list)
+    for row in campaign.enabled:
+        if row.run_id not in campaign.known_answers:
+            rows_by_policy[row.policy_path].append(row)
+    for policy_path, rows in rows_by_policy.items():
+        found = [results[row.run_id] for row in rows]
+        if all(result.get("status") == "pass" and result["successes"] == 0 for result in found):
+            what = f"none of {sum(result['episodes'] for result in found)} episodes succeeded, in any row"
+            yield Finding(policy_path, what, USUAL, warning=True)
+
+
+def _without_pictures(campaign: Campaign, row: Row, result: Mapping[str, Any]) -> Iterator[Finding]:
+    paths = [campaign.layout.root / name for name in result.get("video_paths", ()) if result["status"] == "pass"]
+    if plain := [path for path in paths if video.decode(path).plain]:
+        what = f"{len(plain)} of {len(paths)} videos show one colour, such as {campaign.layout.relative(plain[0])}"
+        remedy = "The policy saw no picture: look at that video, and at the frame beside preflight.json"
+        yield Finding(f"row {row.run_id}", what, remedy, warning=True)
+
+
+def _fallbacks(campaign: Campaign, results: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """Yields the slower ways that the resident engine took, each with its reason and the rows in which it was taken."""
+    rows_by_reason: dict[str, list[str]] = defaultdict(list)
+    for run_id, result in results.items():
+        if result:
+            attempt = campaign.layout.run(run_id).attempt(result["attempt"])
+            for reason in files.read_or_empty(attempt.output / "timings.json").get("fallbacks", ()):
+                rows_by_reason[str(reason)].append(run_id)
+    for reason, run_ids in rows_by_reason.items():
+        yield Finding(f"rows {joined_names(run_ids)}", f"fallback: {reason}", SLOWER, warning=True)
+
+
+def of_history(campaign: Campaign) -> Iterator[Finding]:
+    """Yields what was changed after a result was known: rows disabled, thresholds lowered, attempts removed."""
+    enabled = {row.run_id for row in campaign.enabled}
+    runs = campaign.layout.runs
+    ran = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
+    for run_id in ran:
+        manifest, result = run.read_files(campaign.layout, run_id)
+        if result is not None and run_id not in enabled and (why := _shortfall(manifest, result)):
+            yield Finding(f"row {run_id}", f"it is no longer enabled, and its run {why}", HISTORY, warning=True)
+    for row in campaign.enabled:
+        yield from _of_row(campaign, row)
+
+
+def _of_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    manifest, result = run.read_files(campaign.layout, row.run_id)
+    asked, least = manifest.get("threshold", 0.0), campaign.threshold(row)
+    if result and least < asked and (why := _shortfall(manifest, result)) and result["status"] == "pass":
+        what = f"its threshold was lowered to {100 * least:g}% after its run {why}"
+        yield Finding(f"row {row.run_id}", what, HISTORY, warning=True)
+    numbers, state = campaign.layout.run(row.run_id).numbers(), row_state.read(campaign.layout, row.run_id)
+    if lost := judgement.lost_attempts(numbers, state):
+        what = f"{lost} of its attempts {'is' if lost == 1 else 'are'} no longer in its run folder"
+        yield Finding(f"row {row.run_id}", what, HISTORY, warning=True)
+
+
+def _shortfall(manifest: Mapping[str, Any], result: Mapping[str, Any]) -> str:
+    """Returns how a run fell short of what its row had to reach when the run began.
+
+    Returns an empty string where the run reached it.
+    """
+    if result["status"] != "pass":
+        return f"failed ({result['reason']})"
+    asked, rate = manifest.get("threshold", 0.0), result["success_rate"]
+    return f"reached {100 * rate:.1f}% of {100 * asked:g}%" if rate < asked else ""
+
+
+def of_settings(campaign: Campaign) -> Iterator[Finding]:
+    """Yields the settings that are not the benchmark's own, each with the rows that have it.
+
+    The baseline is left out, since it is only a rehearsal.
+    """
+    rows_by_setting: dict[str, list[str]] = defaultdict(list)
+    for row in campaign.compared_rows:
+        for words in _settings(campaign, row):
+            rows_by_setting[words].append(row.run_id)
+    for words, run_ids in rows_by_setting.items():
+        where = "all rows" if len(run_ids) == len(campaign.compared_rows) else f"rows {joined_names(run_ids)}"
+        yield Finding(where, words, BENCHMARK, warning=True)
+    yield from _tasks(campaign)
+
+
+def _settings(campaign: Campaign, row: Row) -> Iterator[str]:
+    settings = campaign.settings(row)
+    if row.n_episodes < INIT_STATES:
+        yield f"{row.n_episodes} of the {INIT_STATES} initial states of each LIBERO task"
+    if settings.episode_length not in (None, EPISODE_STEPS[row.task_suite]):
+        usual = f"those of {row.task_suite} after {EPISODE_STEPS[row.task_suite]}"
+        yield f"episodes end after {settings.episode_length} steps, {usual}"
+    if settings.frame != (FRAME_SIDE, FRAME_SIDE):
+        yield f"frames of {settings.frame[0]} x {settings.frame[1]}, lerobot's own are {FRAME_SIDE} x {FRAME_SIDE}"
+    for name, value in settings.flags.items():
+        yield f"the flag {name} = {str(value).lower()}"
+
+
+def _tasks(campaign: Campaign) -> Iterator[Finding]:
+    """Yields the suites of which a policy is evaluated on some tasks only."""
+    tasks: dict[tuple[str, str], set[int]] = defaultdict(set)
+    for row in campaign.compared_rows:
+        tasks[row.policy_path, row.task_suite] |= set(campaign.task_ids(row))
+    for (policy_path, suite), evaluated in tasks.items():
+        if len(evaluated) < SUITE_TASKS[suite]:
+            numbers = joined_names([str(task) for task in sorted(evaluated)], most=20)
+            what = f"{len(evaluated)} of the {SUITE_TASKS[suite]} tasks of {suite} are evaluated: {numbers}"
+            yield Finding(policy_path, what, BENCHMARK, warning=True)

@@ -1,0 +1,48 @@
+"""Estimates how long rows take: as long as their last run took or, for rows that never ran, as the matrix says.
+
+The estimates decide the order alone, never an outcome, so a damaged or forged result costs a bad order at most.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from statistics import median
+
+from ..campaign.campaign import Campaign
+from ..campaign.matrix import CPU, Row
+from ..core import files
+from ..core.files import Json
+from ..execution import gpu
+from .row_scheduler import Job
+
+
+def gpus(rows: Iterable[Row]) -> int:
+    """Returns how many GPUs the scheduler has; 0, without looking for GPUs, where no row asks for one."""
+    return len(gpu.visible_gpus()) if any(row.gpu_id != CPU for row in rows) else 0
+
+
+def jobs(campaign: Campaign, rows: Mapping[int, Row], resume: bool) -> list[Job]:
+    """Returns the scheduler's job for each row in `rows`, which maps a place in the order to the row.
+
+    With `resume`, a passed row is only judged again, which takes no GPU and next to no time.
+    """
+    results = {place: files.read_or_empty(campaign.layout.run(row.run_id).result) for place, row in rows.items()}
+    judged = {place for place, result in results.items() if resume and result.get("status") == "pass"}
+    took = {place: seconds for place, row in rows.items() if (seconds := _seconds(campaign, row, results[place]))}
+    # The median seconds per step make rows that have run comparable with rows that have not.
+    pace = median([seconds / campaign.cost(rows[place]) for place, seconds in took.items()] or [1.0])
+    return [
+        Job(place) if place in judged else Job(place, took.get(place, pace * campaign.cost(row)), row.gpu_id)
+        for place, row in rows.items()
+    ]
+
+
+def _seconds(campaign: Campaign, row: Row, result: Json) -> float | None:
+    """Returns the seconds that the row's last run took, if it ran to its end or to its timeout.
+
+    Returns None for any other end, and where that run had another number of episodes.
+    """
+    seconds, episodes = result.get("duration_sec"), result.get("episodes")
+    if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        return None
+    whole = result.get("status") == "pass" and episodes == row.n_episodes * len(campaign.task_ids(row))
+    return float(seconds) if whole or result.get("reason") == "timeout" else None
