@@ -46,7 +46,7 @@ def numbers(flag: str, text: str, of: str) -> tuple[int, ...]:
     words = [word for word in text.split(",") if word]
     bad = [word for word in words if re.fullmatch("[0-9]{1,4}", word) is None]
     if bad:
-        raise UsageError([Finding(flag, f"{shortened(word)!r} is no {of}'s index", "Write 0,1,2") for word in bad])
+        raise UsageError([Finding(flag, f"{shortened(word)!r} is not a {of} index", "Write 0,1,2") for word in bad])
     return tuple(int(word) for word in words)
 
 
@@ -92,7 +92,7 @@ def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Camp
     findings: list[Finding] = []
     if status_dir.resolve() != layout.rows.resolve():
         what = f"the markers of {artifacts_root} are in {layout.rows}"
-        findings.append(Finding("--status-dir", f"{what}, not in {status_dir}", "Name that folder"))
+        findings.append(Finding("--status-dir", f"{what}, not in {status_dir}", "Name the folder of the markers"))
     owner = Layout(matrix_path.resolve().parent.parent)
     if owner.matrix == matrix_path.resolve() and owner.settings.is_file() and owner.root != layout.root:
         what = f"{matrix_path} belongs to the campaign {owner.root}, whose settings would not apply to {artifacts_root}"
@@ -113,9 +113,7 @@ def shard(campaign: Campaign, named: str) -> tuple[Row, ...]:
     wanted = [word.strip() for word in named.split(",") if word.strip()]
     known = {row.run_id: row for row in campaign.rows}
     if not wanted and (named or not campaign.enabled):
-        raise UsageError(
-            Finding("--rows", "no row is named, and none would run", f"Name some of {joined_names(list(known))}")
-        )
+        raise UsageError(Finding("--rows", "no row is selected", f"Name some of {joined_names(list(known))}"))
     findings = [_unknown(run_id, known) for run_id in wanted if run_id not in known or not known[run_id].enabled]
     if findings:
         raise UsageError(findings)
@@ -124,7 +122,7 @@ def shard(campaign: Campaign, named: str) -> tuple[Row, ...]:
 
 def _unknown(run_id: str, known: dict[str, Row]) -> Finding:
     if run_id in known:
-        return Finding("--rows", f"the row {run_id!r} is disabled", "Write 1 in its column enabled")
+        return Finding("--rows", f"the row {run_id!r} is disabled", "Set its column enabled to 1")
     return Finding(
         "--rows", f"the matrix has no row {shortened(run_id)!r}", f"Name some of {joined_names(list(known))}"
     )

@@ -53,7 +53,7 @@ def create(root: Path, options: CampaignOptions) -> Campaign:
     if findings or matrix_text is None:
         raise UsageError(findings)
     if layout.settings.parent.exists():
-        raise RunExists(Finding(str(layout.settings.parent), "the campaign exists", "Choose another name"))
+        raise RunExists(Finding(str(layout.settings.parent), "the campaign exists already", "Choose another name"))
     texts = {layout.matrix: matrix_text, layout.settings: _settings(root, options)}
     layout.settings.parent.mkdir(parents=True)  # by the user's umask, since a definition is shared, unlike artifacts
     for path, text in texts.items():
@@ -65,18 +65,22 @@ def create(root: Path, options: CampaignOptions) -> Campaign:
 
 def _faults(root: Path, options: CampaignOptions) -> Iterator[Finding]:
     if re.fullmatch(RUN_ID, root.name) is None:
-        yield Finding(shortened(root.name), "this is no plain folder name", "Use letters, digits, '.', '_' and '-'")
+        yield Finding(
+            shortened(root.name), "the name is not a plain folder name", "Use letters, digits, '.', '_' and '-'"
+        )
     if options.suite not in SUITE_TASKS:
         yield Finding(
             "--suite", f"LIBERO has no suite {shortened(options.suite)!r}", f"Use one of {', '.join(SUITE_TASKS)}"
         )
     elif beyond := [task for task in options.task_ids if not 0 <= task < SUITE_TASKS[options.suite]]:
         what = f"{options.suite} has no task {joined_names([str(task) for task in beyond])}"
-        yield Finding("--task-ids", what, f"Use some of 0 to {SUITE_TASKS[options.suite] - 1}, such as 0,3")
+        yield Finding("--task-ids", what, f"Use numbers from 0 to {SUITE_TASKS[options.suite] - 1}, such as 0,3")
     if found := checkpoint.training_folder(checkpoint.in_campaign(options.policy_path, root)):
         yield found
     if not 0 <= options.min_success_rate <= 1:
-        yield Finding("--min-success-rate", f"{options.min_success_rate} is no rate", "Use 0 to 1, such as 0.9")
+        yield Finding(
+            "--min-success-rate", f"{options.min_success_rate} is not a success rate", "Use 0 to 1, such as 0.9"
+        )
 
 
 def _with_preset(root: Path, options: CampaignOptions) -> CampaignOptions:
@@ -91,8 +95,8 @@ def _with_preset(root: Path, options: CampaignOptions) -> CampaignOptions:
         options = replace(options, policy_path=known.policy_path)
     kind = options.policy_type or _policy_type(root, options.policy_path)
     if kind not in (None, known.policy_type):
-        what = f"it is for {known.policy_type}, the policy is {kind}"
-        raise UsageError(Finding("--preset", what, "Name the policy's own, or none"))
+        what = f"the preset is for {known.policy_type}, but the policy is {kind}"
+        raise UsageError(Finding("--preset", what, "Name the policy's own preset, or leave --preset out"))
     return options
 
 

@@ -46,16 +46,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("Track A")
     group.addoption("--campaign", help="the campaign: a folder, or a name below tasks/")
     group.addoption(
-        "--allow-overwrite", action="store_true", help="run rows again that passed with other inputs than today's"
+        "--allow-overwrite", action="store_true", help="run the rows again that passed with inputs other than today's"
     )
     group.addoption(
         "--accept-invalid-sim",
         action="store_true",
-        help="run on a simulator that preflight finds invalid; results carry `invalid`, the verdict too",
+        help="run on a simulator that preflight finds invalid; the results and the verdict say `invalid`",
     )
-    group.addoption("--strict-preflight", action="store_true", help="what the linter of preflight finds is an error")
-    group.addoption("--owner", default=_user(), help="whom the plan's progress lines name (default: %(default)s)")
-    parser.addini("campaign", f"the campaign where neither --campaign nor TRACKA_CAMPAIGN names one (default {SMOKE})")
+    group.addoption("--strict-preflight", action="store_true", help="treat the preflight linter's findings as errors")
+    group.addoption("--owner", default=_user(), help="the owner in the plan's progress lines (default: %(default)s)")
+    parser.addini("campaign", f"the campaign if neither --campaign nor TRACKA_CAMPAIGN is set (default {SMOKE})")
 
 
 def _user() -> str:
@@ -102,7 +102,7 @@ def _lock_campaign(config: pytest.Config) -> None:
     except (Busy, UsageError) as error:
         raise pytest.UsageError(screen(error.findings, head="")) from None
     except OSError as error:
-        raise pytest.UsageError(f"{error.filename}: {error.strerror}. The campaign's folder must be writable") from None
+        raise pytest.UsageError(f"{error.filename}: {error.strerror}. Make the campaign's folder writable") from None
     config.add_cleanup(held.close)
 
 
@@ -218,7 +218,7 @@ class Controller:
         try:
             handoff.hand_over(self.campaign, phase, self.config.getoption("owner"))
         except (TrackaError, OSError) as error:
-            self.trouble.append(f"{phase} could not be handed over: {error}")
+            self.trouble.append(f"the handoff of {phase} could not be written: {error}")
         self.ended.append(phase)
 
     @pytest.hookimpl(wrapper=True)
@@ -272,7 +272,7 @@ class Controller:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.config.getoption("lf", False) and not terminalreporter.stats:
-            terminalreporter.write_line("no test that failed in the last session is among those selected")
+            terminalreporter.write_line("none of the selected tests failed in the last session")
         if not self.ended:
             return
         terminalreporter.section(f"campaign {self.campaign.name}")

@@ -83,11 +83,11 @@ def _stored(result: ResultLocation) -> IdentityParts:
     if (parts := identity.read(result.folder)) is not None:
         return parts
     if (result.folder.path / identity.NAME).is_file():
-        what, remedy = f"its {identity.NAME} is damaged", identity.AGAIN
+        what, remedy = f"the file {identity.NAME} is damaged", identity.AGAIN
     elif result.folder.manifest.is_file():
-        what, remedy = f"it has no {identity.NAME}: its row hash is of an older version", identity.KEEP
+        what, remedy = f"the run has no {identity.NAME}, since an older Track A made its row hash", identity.KEEP
     else:
-        what, remedy = "no attempt of it began", "Run it first: pytest acceptance, or tracka run"
+        what, remedy = "the run has no attempt", "Run the row first: pytest acceptance, or tracka run"
     raise UsageError(Finding(str(result.folder.path), what, remedy))
 
 

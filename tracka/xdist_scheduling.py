@@ -105,15 +105,15 @@ def refusals(config: pytest.Config) -> list[Finding]:
         return []
     found = []
     if dist != "load":
-        what = "rows are dealt one at a time, the longest first, and no other way"
-        found.append(Finding(f"--dist {dist}", what, "Leave it out"))
+        what = "Track A always deals rows one at a time, the longest first"
+        found.append(Finding(f"--dist {dist}", what, "Leave the option out"))
     if chunk is not None:
-        found.append(Finding("--maxschedchunk", "a worker gets one test at a time", "Leave it out"))
+        found.append(Finding("--maxschedchunk", "a worker gets one test at a time", "Leave the option out"))
     if proxies or any(re.fullmatch(r"(\d+\*)?popen", spec) is None for spec in workers):
-        what = "a worker elsewhere would not share this host's locks, GPUs and files"
-        found.append(Finding("--tx, --px", what, "Use -n: every worker is a process of this host"))
+        what = "such a worker may not share this host's locks, GPUs and files"
+        found.append(Finding("--tx, --px", what, "Use -n, which starts every worker on this host"))
     if lacking := missing_xdist_names():
-        what = f"pytest-xdist {_version()} is not one that the gates can be dealt out with: it lacks {lacking}"
+        what = f"the gates cannot run in parallel with pytest-xdist {_version()}, which lacks {lacking}"
         found.append(Finding("-n", what, "Install pytest-xdist>=3.8,<4, or run with -n0"))
     return found
 

@@ -56,7 +56,7 @@ def test_baseline_and_sweep_are_told_apart_each_with_the_commands_that_ran(parti
 
 
 def test_what_failed_has_its_reason_and_a_command_that_runs_it_alone(partial: Made) -> None:
-    text = section(partial, "To rerun what failed")
+    text = section(partial, "To rerun failed rows")
     (command,) = [line for line in text.splitlines() if line.startswith("tracka sweep")]
     assert "--rows long_b1_e6 " in command and "`long_b1_e6`: crash" in text
     partial.behave()

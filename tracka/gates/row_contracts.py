@@ -38,7 +38,7 @@ def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
     yield from _planned(campaign, row, manifest)
     yield from _copies(top, top.attempt(manifest["attempt"]), result)
     if manifest["attempt"] != max(top.numbers(), default=0):
-        yield Finding(str(top.manifest), "it is not of the last attempt", AGAIN)
+        yield Finding(str(top.manifest), "the manifest is not of the last attempt", AGAIN)
     if result["status"] == "pass":
         yield from _outcome(campaign.layout, top, manifest, result)
     yield from _as_written(campaign, row, manifest, result)
@@ -67,17 +67,19 @@ def _wrong_row_hash(attempt: RunFolder, manifest: Manifest) -> Iterator[Finding]
     yield from schema.findings("identity", files.read_json(path), str(path))
     # A secret in a setting is part of the hash, but is masked in the file.
     if parts and redaction.MASK not in path.read_bytes() and identity.row_hash(parts) != manifest["row_hash"]:
-        yield Finding(str(path), "it is not what the run's row hash is of", AGAIN)
+        yield Finding(str(path), "the identity does not give the row hash in the manifest", AGAIN)
 
 
 def _marker(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
     path = campaign.layout.marker(row.run_id)
     state = row_state.read(campaign.layout, row.run_id)
     if state is None:
-        yield Finding(str(path), "the row's marker is missing or damaged", "Run pytest acceptance: it is restored")
+        yield Finding(
+            str(path), "the row's marker is missing or damaged", "Run pytest acceptance, which restores the marker"
+        )
         return
     for broken in row_state.broken_steps(state):
-        yield Finding(str(path), f"an impossible step: {broken}", AGAIN)
+        yield Finding(str(path), f"the history has an impossible step: {broken}", AGAIN)
     wanted = {
         "run_id": row.run_id,
         "status": result["status"],
@@ -142,7 +144,9 @@ def _flags(command: Sequence[str]) -> list[str]:
 def _differences(where: str, actual: Mapping[str, object], expected: Mapping[str, object]) -> Iterator[Finding]:
     for key, value in files.redacted(expected).items():
         if actual.get(key) != value:
-            yield Finding(f"{where}, key {key}", f"it is {actual.get(key)!r}, and {value!r} by the other files", AGAIN)
+            yield Finding(
+                f"{where}, key {key}", f"the value is {actual.get(key)!r}, but the other files say {value!r}", AGAIN
+            )
 
 
 def _copies(top: RunFolder, attempt: RunFolder, result: Result) -> Iterator[Finding]:
@@ -159,7 +163,7 @@ def _copies(top: RunFolder, attempt: RunFolder, result: Result) -> Iterator[Find
         if lost := [path for path in (copy, original) if not path.is_file()]:
             yield from (Finding(str(path), "the file does not exist", AGAIN) for path in lost)
         elif not copy.samefile(original) and not filecmp.cmp(copy, original, shallow=False):
-            yield Finding(str(copy), f"it differs from {original}", AGAIN)
+            yield Finding(str(copy), f"the file differs from {original}", AGAIN)
 
 
 def _outcome(layout: Layout, top: RunFolder, manifest: Manifest, result: Result) -> Iterator[Finding]:
@@ -181,14 +185,15 @@ def _outcome(layout: Layout, top: RunFolder, manifest: Manifest, result: Result)
     for log in logs:
         told = lerobot_eval.parse_log(log)
         if told and None not in told[:2] and told[:2] != (metrics.successes, metrics.episodes):
-            yield Finding(str(log), f"it tells of {told[0]} of {told[1]} successes, eval_info.json does not", AGAIN)
+            what = f"the log reports {told[0]} of {told[1]} successes, but eval_info.json does not"
+            yield Finding(str(log), what, AGAIN)
     suites = sorted({task.suite for task in metrics.tasks})
     yield from _differences(str(attempt.output), {"task_group": suites}, {"task_group": [manifest["task_suite"]]})
     records = lerobot_eval.episode_records(metrics, manifest["batch_size"], manifest["n_episodes"], manifest["seed"])
     for warning in metrics.warnings:
         yield Finding(str(attempt.output), warning, "Look at eval_info.json and the logs", warning=True)
     if files.read_lines(top.episodes) != records:
-        yield Finding(str(top.episodes), "its lines are not the episodes of eval_info.json", AGAIN)
+        yield Finding(str(top.episodes), "the lines do not match the episodes in eval_info.json", AGAIN)
 
 
 def backend(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -196,7 +201,7 @@ def backend(campaign: Campaign, row: Row) -> Iterator[Finding]:
     manifest = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)
     chosen = files.read_json(campaign.layout.preflight_report).get("mujoco_gl_effective")
     if manifest["mujoco_gl"] != chosen:
-        what = f"the run used {manifest['mujoco_gl']}, preflight chose {chosen}"
+        what = f"the run used {manifest['mujoco_gl']}, but preflight chose {chosen}"
         yield Finding(str(campaign.layout.run(row.run_id).manifest), what, "Run the row again with --allow-overwrite")
 
 
@@ -205,7 +210,7 @@ def result_stands(campaign: Campaign, row: Row) -> Iterator[Finding]:
     path = campaign.layout.run(row.run_id).result
     result = collect.load_result(path)
     if result["status"] != "pass":
-        remedy = f"Read {result['stderr_log']}, mend it, and rerun: pytest acceptance --lf"
+        remedy = f"Read {result['stderr_log']}, mend the cause, and rerun: pytest acceptance --lf"
         yield Finding(str(path), f"the run failed ({result['reason']}): {result['error_message']}", remedy)
         return
     plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
@@ -230,8 +235,8 @@ def threshold_reached(campaign: Campaign, row: Row) -> Iterator[Finding]:
     path = campaign.layout.run(row.run_id).result
     rate, least = collect.load_result(path)["success_rate"], campaign.threshold(row)
     if rate is not None and rate < least:
-        what = f"the success rate is {rate:.3f}, at least {least:.3f} is asked for"
-        yield Finding(str(path), what, "Look at the videos; the threshold stands in campaign.toml")
+        what = f"the success rate is {rate:.3f}, but the threshold is {least:.3f}"
+        yield Finding(str(path), what, "Look at the videos; campaign.toml sets the threshold")
 
 
 def valid_simulator(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -241,7 +246,7 @@ def valid_simulator(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """
     path = campaign.layout.run(row.run_id).result
     if why := collect.load_result(path)["invalid"]:
-        remedy = "Run it again where preflight finds the simulator valid, with --allow-overwrite"
+        remedy = "Run the row with --allow-overwrite on a host whose simulator preflight finds valid"
         yield Finding(str(path), f"invalid: {why}", remedy, warning=True)
 
 
@@ -260,11 +265,12 @@ def proven_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
         own = row.policy_path != campaign.row(
             campaign.baseline
         ).policy_path and not parity_certificate.compares_episodes(path)
-        remedy = "See the logs beside it; or engine = 'lerobot-eval'"
+        remedy = "Read the logs beside the certificate, or set engine = 'lerobot-eval'"
         yield Finding(str(path), f"{row.policy_path}: {why}", remedy, warning=own)
         return
     for doubt in parity.contradictions(path):
-        yield Finding(str(path), doubt, "Remove its folder, then pytest acceptance -m phase3: it is proven anew")
+        remedy = "Remove the certificate's folder, then prove the engine again: pytest acceptance -m phase3"
+        yield Finding(str(path), doubt, remedy)
 
 
 def proven_engine(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -274,7 +280,7 @@ def proven_engine(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """
     path = campaign.layout.run(row.run_id).result
     if why := collect.load_result(path)["unproven"] or _unproven_today(campaign, row):
-        remedy = "Run the parity gate, then the row again: pytest acceptance -m phase3, and with --allow-overwrite"
+        remedy = "Run the parity gate (pytest acceptance -m phase3), then run the row with --allow-overwrite"
         yield Finding(str(path), f"unproven: {why}", remedy, warning=True)
 
 

@@ -59,7 +59,7 @@ def read_handoff(campaign: Campaign, phase: str) -> Handoff:
     path = campaign.layout.handoff(phase)
     remedy = f"Run {phase}: pytest acceptance -m {phase}"
     if not path.exists():
-        raise UsageError(Finding(str(path), f"{phase} has handed nothing over", remedy))
+        raise UsageError(Finding(str(path), f"the handoff of {phase} does not exist", remedy))
     value = schema.read("handoff", path)
     if value["phase"] != phase:
         raise UsageError(Finding(f"{path}, key phase", f"this is the handoff of {value['phase']}", remedy))
@@ -75,7 +75,7 @@ def handoff_findings(campaign: Campaign, phase: str) -> list[Finding]:
         value = read_handoff(campaign, phase)
     except UsageError as error:
         return list(error.findings)
-    where, remedy = str(campaign.layout.handoff(phase)), f"Mend it, then run {phase} again: pytest acceptance"
+    where, remedy = str(campaign.layout.handoff(phase)), f"Mend the cause, then run {phase} again: pytest acceptance"
     if value["status"] != "pass":
         return [Finding(where, f"{phase} is {value['status']}: {_in_short(value['notes'])}", remedy)]
     return [
@@ -125,12 +125,14 @@ def _missing_entries(campaign: Campaign, value: Handoff, where: str) -> Iterator
     for key, wanted in there.items():
         named = frozenset(value[key])
         if missing := [name for name in wanted if name not in named]:
-            yield Finding(f"{where}, key {key}", f"it does not name {joined_names(missing)}", remedy)
+            yield Finding(f"{where}, key {key}", f"the handoff does not name {joined_names(missing)}", remedy)
     if value["details"] != handoff_contents.details(campaign, value["phase"]):
-        yield Finding(f"{where}, key details", "the artifacts say otherwise", remedy)
+        yield Finding(f"{where}, key details", "the details do not match the artifacts", remedy)
 
 
 def _missing_outputs(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
     for name in value["outputs"]:
         if not (campaign.layout.root / name).exists():
-            yield Finding(where, f"the output {name} is gone", f"Run {value['phase']} again: pytest acceptance")
+            yield Finding(
+                where, f"the output {name} no longer exists", f"Run {value['phase']} again: pytest acceptance"
+            )

@@ -18,12 +18,12 @@ from ..runs import judgement, row_state, run
 from . import video
 
 USUAL = (
-    "The usual sign of a wrong set-up: cameras, statistics, control mode or n_action_steps of another training. Look at"
-    " a video, and at `tracka check`"
+    "Suspect a wrong set-up: cameras, statistics, control mode or n_action_steps that differ from the training. Look at"
+    " a video, and run `tracka check`"
 )
-SLOWER = "The results stand, and take longer; docs/resident.md has what each way needs"
+SLOWER = "The results are valid but take longer; docs/resident.md says what each faster way needs"
 HISTORY = "Say so wherever the result is quoted"
-BENCHMARK = "Leave it as the benchmark has it, or say so wherever the result is quoted"
+BENCHMARK = "Use the benchmark's own setting, or say so wherever the result is quoted"
 
 
 def of_phase(campaign: Campaign, phase: str) -> list[Finding]:
@@ -59,7 +59,7 @@ def _changed_since(campaign: Campaign, check: Mapping[str, Any]) -> str:
         same = run.preflight_refusal(campaign, rows[0], run.load_host(campaign.layout))
     except TrackaError:  # raised where preflight itself is blocked
         return ""
-    return "" if same else "; it has changed since, so run phase 2 again"
+    return "" if same else "; the checkpoint has changed since, so run phase 2 again"
 
 
 def of_results(campaign: Campaign) -> Iterator[Finding]:
@@ -93,7 +93,7 @@ def _without_pictures(campaign: Campaign, row: Row, result: Mapping[str, Any]) -
     paths = [campaign.layout.root / name for name in result.get("video_paths", ()) if result["status"] == "pass"]
     if plain := [path for path in paths if video.decode(path).plain]:
         what = f"{len(plain)} of {len(paths)} videos show one colour, such as {campaign.layout.relative(plain[0])}"
-        remedy = "The policy saw no picture: look at that video, and at the frame beside preflight.json"
+        remedy = "Look at that video, and at the frame beside preflight.json: the policy saw no picture"
         yield Finding(f"row {row.run_id}", what, remedy, warning=True)
 
 
@@ -117,7 +117,7 @@ def of_history(campaign: Campaign) -> Iterator[Finding]:
     for run_id in ran:
         manifest, result = run.read_files(campaign.layout, run_id)
         if result is not None and run_id not in enabled and (why := _shortfall(manifest, result)):
-            yield Finding(f"row {run_id}", f"it is no longer enabled, and its run {why}", HISTORY, warning=True)
+            yield Finding(f"row {run_id}", f"the row is no longer enabled, and its run {why}", HISTORY, warning=True)
     for row in campaign.enabled:
         yield from _of_row(campaign, row)
 
@@ -126,11 +126,11 @@ def _of_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
     manifest, result = run.read_files(campaign.layout, row.run_id)
     asked, least = manifest.get("threshold", 0.0), campaign.threshold(row)
     if result and least < asked and (why := _shortfall(manifest, result)) and result["status"] == "pass":
-        what = f"its threshold was lowered to {100 * least:g}% after its run {why}"
+        what = f"the row's threshold was lowered to {100 * least:g}% after its run {why}"
         yield Finding(f"row {row.run_id}", what, HISTORY, warning=True)
     numbers, state = campaign.layout.run(row.run_id).numbers(), row_state.read(campaign.layout, row.run_id)
     if lost := judgement.lost_attempts(numbers, state):
-        what = f"{lost} of its attempts {'is' if lost == 1 else 'are'} no longer in its run folder"
+        what = f"{lost} of the row's attempts {'is' if lost == 1 else 'are'} no longer in the run folder"
         yield Finding(f"row {row.run_id}", what, HISTORY, warning=True)
 
 
@@ -163,12 +163,12 @@ def of_settings(campaign: Campaign) -> Iterator[Finding]:
 def _settings(campaign: Campaign, row: Row) -> Iterator[str]:
     settings = campaign.settings(row)
     if row.n_episodes < INIT_STATES:
-        yield f"{row.n_episodes} of the {INIT_STATES} initial states of each LIBERO task"
+        yield f"{row.n_episodes} of the {INIT_STATES} init states of each LIBERO task"
     if settings.episode_length not in (None, EPISODE_STEPS[row.task_suite]):
         usual = f"those of {row.task_suite} after {EPISODE_STEPS[row.task_suite]}"
         yield f"episodes end after {settings.episode_length} steps, {usual}"
     if settings.frame != (FRAME_SIDE, FRAME_SIDE):
-        yield f"frames of {settings.frame[0]} x {settings.frame[1]}, lerobot's own are {FRAME_SIDE} x {FRAME_SIDE}"
+        yield f"frames of {settings.frame[0]} x {settings.frame[1]}, lerobot's own have {FRAME_SIDE} x {FRAME_SIDE}"
     for name, value in settings.flags.items():
         yield f"the flag {name} = {str(value).lower()}"
 

@@ -161,14 +161,16 @@ def findings(campaign: Campaign, phases: Iterable[str]) -> Iterator[Finding]:
                 yield from _outdated_entries(path, text, phase, str(handoffs[phase].get("status")))
     ticked = layout.todo_list.exists() and _box(files.read_text(layout.todo_list), _own_box(layout))
     if ticked and any(handoff.get("status") != "pass" for handoff in handoffs.values()):
-        yield Finding(str(layout.todo_list), "it is ticked, and not every phase has passed", _AGAIN, warning=True)
+        yield Finding(
+            str(layout.todo_list), "the campaign's box is ticked, but not every phase has passed", _AGAIN, warning=True
+        )
 
 
-_AGAIN = "Run pytest acceptance, which brings it up to date; a page that is removed is made anew, with all boxes"
+_AGAIN = "Run pytest acceptance, which updates the page and makes a removed page anew, with all boxes"
 
 
 def _outdated_entries(path: Path, text: str, phase: str, status: str) -> Iterator[Finding]:
     if _box(text, _phase_box(phase)) is not (status in COMPLETE[phase]):
-        yield Finding(str(path), f"its box of {phase} does not say that it is {status}", _AGAIN, warning=True)
+        yield Finding(str(path), f"the box of {phase} does not match its status, {status}", _AGAIN, warning=True)
     if _last_status(text, phase) != status:
-        yield Finding(str(path), f"its last line on {phase} does not say that it is {status}", _AGAIN, warning=True)
+        yield Finding(str(path), f"the last line on {phase} does not match its status, {status}", _AGAIN, warning=True)

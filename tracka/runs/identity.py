@@ -16,12 +16,12 @@ VERSION = 3  # of the row hash; this version introduced identity.json
 NAME = "identity.json"
 FEW = 3  # how many differences a message names
 OLDER = (
-    f"it passed, and its row hash is of an older hash version than {VERSION}, this Track A's, so nobody can tell "
-    "whether it would be the same today"
+    "the row passed, but an older Track A made its row hash, which cannot be compared with a row hash of today's "
+    f"version {VERSION}"
 )
 KEEP = (
-    "To keep it, validate the campaign with the Track A that made it (tracka_version in its run_manifest.json), and "
-    "give the row a new run id here; or run it again with --allow-overwrite: the old attempt stays in its folder"
+    "To keep the result, validate the campaign with the Track A that made it (tracka_version in run_manifest.json), "
+    "and give the row a new run id here; or run the row with --allow-overwrite: the old attempt stays in its folder"
 )
 AGAIN = "Give the changed row a run id of its own, or run it again: tracka run or pytest, with --allow-overwrite"
 MISSING = "-"  # the value of a part that only the other identity has
@@ -66,15 +66,15 @@ def change(attempt: RunFolder, today: IdentityParts) -> tuple[str, str]:
     """Returns what has changed since an attempt passed, and the remedy, as the texts of a message."""
     before = read(attempt)
     if before is None and (attempt.path / NAME).is_file():
-        return f"it passed, and its {NAME} is damaged, so nobody can tell whether it would be the same today", AGAIN
+        return f"the row passed, but its {NAME} is damaged, so its inputs cannot be compared with today's", AGAIN
     if before is None or before["hash_version"] != VERSION:
         return OLDER, KEEP
     # Changed packages come first: an added or removed package says less than the changed one that may have brought it.
     changed = sorted(differences(before, today), key=lambda difference: MISSING in difference[1:])
     named = "; ".join(f"{name} {shown(now)} instead of {shown(then)}" for name, then, now in changed[:FEW])
     more = f" and {len(changed) - FEW} more" if len(changed) > FEW else ""
-    what = "it passed with another row, settings, checkpoint or software than today's"
-    return f"{what}: {named}{more} (all of it: tracka why)" if named else what, AGAIN
+    what = "the row passed with another matrix row, settings, checkpoint or software than today's"
+    return f"{what}: {named}{more} (all parts: tracka why)" if named else what, AGAIN
 
 
 def shown(value: str) -> str:

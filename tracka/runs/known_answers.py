@@ -13,7 +13,7 @@ from ..core import files, schema
 from ..core.errors import Finding, TrackaError
 
 REASON = "known_answer"  # the reason for which a passed row is not accepted
-REMEDY = "Trust no figure until what differs is found: checkpoint, simulator, lerobot-eval or this harness"
+REMEDY = "Trust no figure until the cause is found: checkpoint, simulator, lerobot-eval or this harness"
 
 
 def differences(campaign: Campaign, row: Row) -> list[Finding]:
@@ -28,7 +28,7 @@ def differences(campaign: Campaign, row: Row) -> list[Finding]:
         (folder.result, "successes", _success_counts(folder.result), counts),
     )
     return [
-        Finding(str(path), f"task {task}: {what} {said.get(task)}, and {wanted[task]} by the known answer", REMEDY)
+        Finding(str(path), f"task {task}: {what} {said.get(task)}, but the known answer is {wanted[task]}", REMEDY)
         for path, what, said, wanted in told
         for task in known
         if said.get(task) != wanted[task]

@@ -139,12 +139,14 @@ def contradictions(path: Path) -> Iterator[str]:
     yield from (f"{name} is missing" for name in missing)
     for name, sha256 in certificate["files"].items():
         if name not in missing and files.sha256_file(folder / name) != sha256:
-            yield f"{name} is not as it was recorded"
+            yield f"{name} has changed since it was recorded"
     if certificate["files"] and not missing:
         names = {Path(name).parts[0] for name in certificate["files"]}  # an earlier refusal may have left other plays
         played = {name: comparison.read(folder / name) for name in names}
         again: Mapping[str, Any] = _judgement(played, certificate["chunk"])
-        yield from (f"its {key} is not what its records say" for key in again if again[key] != certificate.get(key))
+        yield from (
+            f"the certificate's {key} does not match its records" for key in again if again[key] != certificate.get(key)
+        )
 
 
 def _judgement(played: Mapping[str, PlayedEpisodes], chunk: int) -> Compared:

@@ -92,7 +92,9 @@ class Recordings:
         )
         if ended.code != 0:
             raise UsageError(
-                Finding(str(target.stderr), _cause(engine, ended, target), "Mend that; all it said is there")
+                Finding(
+                    str(target.stderr), _cause(engine, ended, target), "Mend the cause; the log has the whole output"
+                )
             )
         files.write_json(target.output / SECONDS, {"seconds": ended.seconds})
         keep(target.output, self.folder / name)

@@ -46,7 +46,7 @@ def load_host(layout: Layout) -> Host:
     report = schema.read("preflight", layout.preflight_report)
     if report["status"] != "pass" or report["mujoco_gl_effective"] is None:
         what = f"preflight is {report['status']} ({report['blocker']})"
-        raise UsageError(Finding(str(layout.preflight_report), what, "Mend it and run preflight again"))
+        raise UsageError(Finding(str(layout.preflight_report), what, "Mend the cause and run preflight again"))
     return host_of(layout, report["mujoco_gl_effective"], capabilities, report)
 
 
@@ -98,7 +98,7 @@ def _require_own_program(campaign: Campaign, host: Host) -> None:
     """Raises UsageError where lerobot-eval belongs to another Python, whose software no row's identity covers."""
     program, own = Path(host.executable[0]), Path(sys.executable).absolute().parent
     if not campaign.executable and program.is_absolute() and program.parent != own:
-        what = f"lerobot-eval is that of another Python, {program}, of whose packages Track A knows nothing"
+        what = f"lerobot-eval belongs to another Python ({program}), whose packages Track A does not know"
         remedy = f"Install Track A there and run it from there, or run phase 1 again with --python-bin {sys.executable}"
         raise UsageError(Finding(f"{campaign.layout.capabilities}, key executable", what, remedy))
 
@@ -139,7 +139,7 @@ def preflight_refusal(campaign: Campaign, row: Row, host: Host) -> Finding | Non
         if point.tree_sha256 != found.tree_sha256:
             return None
     what = f"preflight refuses the checkpoint {row.policy_path}: {', '.join(found.checks)}"
-    remedy = "Mend the checkpoint as the check says, then run: pytest acceptance"
+    remedy = "Mend the checkpoint as the failed checks say, then run: pytest acceptance"
     return Finding(f"row {row.run_id}", what, remedy)
 
 
@@ -167,7 +167,7 @@ def recorded_refusal(campaign: Campaign, row: Row) -> Finding | None:
     state = row_state.read(campaign.layout, row.run_id)
     if state is None or state["reason"] != failure.REFUSED:
         return None
-    what = f"it did not run, since its checkpoint {row.policy_path} is refused"
+    what = f"the row did not run, since its checkpoint {row.policy_path} is refused"
     return Finding(f"row {row.run_id}", what, "Mend the checkpoint, then run: pytest acceptance")
 
 

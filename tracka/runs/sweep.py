@@ -59,7 +59,7 @@ def _existing_run_folders(campaign: Campaign, rows: Sequence[Row]) -> list[Findi
     there = [
         row.run_id for row in rows if layout.run(row.run_id).path.exists() and not run.is_dry_run(layout, row.run_id)
     ]
-    remedy = "Pass --resume to run what has not passed, or name other rows"
+    remedy = "Pass --resume to run the rows that have not passed, or name other rows"
     return [Finding(str(layout.run(run_id).path), "the run folder exists", remedy) for run_id in there]
 
 
