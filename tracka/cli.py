@@ -50,7 +50,7 @@ def main() -> None:
 
 
 @app.callback(help=__doc__)
-def before(context: typer.Context) -> None:
+def before_command(context: typer.Context) -> None:
     if context.invoked_subcommand not in SHARED:
         files.keep_private()
 
@@ -90,8 +90,8 @@ def init_command(
         tasks,
         episode_length,
     )
-    made = new_campaign.create(root, options)
-    print(f"{root}: {forecast.words(made)}")
+    spec = new_campaign.create(root, options)
+    print(f"{root}: {forecast.words(spec)}")
     if not min_success_rate:
         print("No threshold is set, so the verdict cannot be `accepted`. Set --min-success-rate, or [thresholds]")
     print(f"Edit {root}/configs, then run: pytest acceptance --campaign {root}")
@@ -119,17 +119,18 @@ def discover_command(
             Finding("--python-bin", f"the program {python_bin!r} does not exist", "Name an installed Python")
         )
     campaign = cli_request.campaign_beside(Layout.beside(artifacts_dir))
-    own, types = (
+    program, policy_types = (
         (cli_capabilities.executable(campaign), cli_capabilities.policy_types(campaign)) if campaign else ((), [])
     )
     if dry_run:
-        command = " ".join(cli_capabilities.find(own, Path(python)))
+        command = " ".join(cli_capabilities.find(program, Path(python)))
         print(f"would ask {command} and write {artifacts_dir}/cli_capabilities.json")
         return
-    found = cli_capabilities.discover(
-        artifacts_dir, own, types, Path(python), (*(campaign.trusted if campaign else ()), *(trust or ()))
+    capabilities = cli_capabilities.discover(
+        artifacts_dir, program, policy_types, Path(python), (*(campaign.trusted if campaign else ()), *(trust or ()))
     )
-    print(f"{found['version_text']}: {len(found['supported_flags'])} flags, in {artifacts_dir}/cli_capabilities.json")
+    flags = capabilities["supported_flags"]
+    print(f"{capabilities['version_text']}: {len(flags)} flags, in {artifacts_dir}/cli_capabilities.json")
 
 
 @app.command(
@@ -190,8 +191,8 @@ def check_command(
         checks = policy_resources.policy_checks(spec, cli_request.policy(policy_path))
         checks += model_tensors.checks(spec, policy_resources.harmless_checkpoints(checks), Path(folder))
     _print_checks(checks)
-    for seen in preflight.views(spec, policy_resources.readable_checkpoints(checks), None):
-        print(f"      {seen.camera} ({seen.size}) feeds {seen.input or 'nothing'}")
+    for view in preflight.views(spec, policy_resources.readable_checkpoints(checks), None):
+        print(f"      {view.camera} ({view.size}) feeds {view.input or 'nothing'}")
     raise typer.Exit(1 if any(check.required and check.status == "fail" for check in checks) else 0)
 
 
@@ -251,23 +252,25 @@ def sweep_command(
 ) -> None:
     """Run the rows of a matrix, several at a time. Exits with 1 if one of them fails; writes no summary."""
     campaign = cli_request.many_rows(matrix, artifacts_root, status_dir)
-    chosen, host = cli_request.shard(campaign, rows), run.load_host(campaign.layout)
+    chosen_rows, host = cli_request.shard(campaign, rows), run.load_host(campaign.layout)
     if dry_run:
-        for row in chosen:
+        for row in chosen_rows:
             print(f"{row.run_id}: {shlex.join(run.dry_manifest(campaign, row, host)['command'])}")
         return
-    asked = [row.run_id for row in chosen]
+    run_ids = [row.run_id for row in chosen_rows]
     try:
-        codes = sweep.sweep(campaign, chosen, host, run.RerunPolicy(resume=resume), max_parallel)
+        codes = sweep.sweep(campaign, chosen_rows, host, run.RerunPolicy(resume=resume), max_parallel)
     except KeyboardInterrupt:
         worker.print_redacted(
-            f"interrupted; replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, asked)}"
+            f"interrupted; replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, run_ids)}"
         )
         raise typer.Exit(130) from None
-    failed = [run_id for run_id in asked if codes[run_id]]
-    worker.print_redacted(f"{len(asked) - len(failed)} of {len(asked)} rows passed")
-    worker.print_redacted(f"replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, failed or asked)}")
-    raise typer.Exit(1 if failed else 0)
+    failed_ids = [run_id for run_id in run_ids if codes[run_id]]
+    worker.print_redacted(f"{len(run_ids) - len(failed_ids)} of {len(run_ids)} rows passed")
+    worker.print_redacted(
+        f"replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, failed_ids or run_ids)}"
+    )
+    raise typer.Exit(1 if failed_ids else 0)
 
 
 @app.command("collect")
@@ -295,7 +298,7 @@ def collect_command(
         print(f"would write {len(results)} runs into {', '.join(map(str, targets))}")
         return
     collect.require_unchanged(
-        campaign.layout if campaign else Layout.of_runs(runs_root), [each.run_id for each in results]
+        campaign.layout if campaign else Layout.of_runs(runs_root), [result.run_id for result in results]
     )
     collect.write_csv(results, summary_csv)
     collect.write_markdown(results, summary_md)
@@ -315,10 +318,10 @@ def why_command(
     whole: Annotated[bool, typer.Option("--all", help="Show the equal parts too.")] = False,
 ) -> None:
     """Show which parts of a result's row hash differ from another result's or today's. Exits with 1 if any does."""
-    one, two = why.compare(root, result, other)
-    for line in why.table(one, two, (result, other or why.TODAY), whole):
+    first, second = why.compare(root, result, other)
+    for line in why.table(first, second, (result, other or why.TODAY), whole):
         print(line)
-    raise typer.Exit(1 if one != two else 0)
+    raise typer.Exit(1 if first != second else 0)
 
 
 @app.command("validate")

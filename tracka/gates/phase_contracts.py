@@ -32,8 +32,8 @@ def _capabilities(campaign: Campaign) -> Iterator[Finding]:
     if not path.exists() and raw.exists():
         yield Finding(
             str(path),
-            f"Track A does not understand the help text of lerobot-eval: {files.tail(raw).strip()}",
-            "Mend lerobot-eval, then run phase 1: pytest acceptance -m phase1",
+            f"phase 1 could not read lerobot-eval's flags: {files.tail(raw).strip()}",
+            "Mend the cause, then run phase 1: pytest acceptance -m phase1",
         )
         return
     value = files.read_json(path)
@@ -71,7 +71,7 @@ def _commands(campaign: Campaign) -> Iterator[Finding]:
             yield from (Finding(f"row {row.run_id}, {item.where}", item.what, item.remedy) for item in error.findings)
 
 
-def _scales(campaign: Campaign) -> Iterator[Finding]:
+def _larger_rows(campaign: Campaign) -> Iterator[Finding]:
     if not [row for row in campaign.enabled if row.run_id != campaign.baseline]:
         yield Finding(str(campaign.layout.matrix), "the matrix enables only the baseline", "Enable another row")
 
@@ -94,29 +94,36 @@ def _preflight_report(campaign: Campaign) -> Iterator[Finding]:
 
 def _preflight_checks(campaign: Campaign) -> Iterator[Finding]:
     path = campaign.layout.preflight_report
-    report = schema.read("preflight", path)
-    failed = preflight.findings(report, str(path))
-    yield from failed
-    if report["status"] != "pass" and not failed:
-        yield Finding(str(path), f"preflight is {report['status']} ({report['blocker']})", "Run preflight again")
+    preflight_report = schema.read("preflight", path)
+    failures = preflight.findings(preflight_report, str(path))
+    yield from failures
+    if preflight_report["status"] != "pass" and not failures:
+        yield Finding(
+            str(path),
+            f"preflight is {preflight_report['status']} ({preflight_report['blocker']})",
+            "Run preflight again",
+        )
     # After a failed check, doubts would only be its consequences and no further cause.
-    for key, what in () if failed else _contradictions(campaign, report):
+    for key, what in () if failures else _contradictions(campaign, preflight_report):
         yield Finding(f"{path}, key {key}", what, "Run phase 2 again: pytest acceptance -m phase2")
 
 
-def _contradictions(campaign: Campaign, report: PreflightReport) -> Iterator[tuple[str, str]]:
+def _contradictions(campaign: Campaign, preflight_report: PreflightReport) -> Iterator[tuple[str, str]]:
     """Yields (key, reason) for each value that contradicts a report whose status is pass."""
     for key in ("lerobot_import_ok", "lerobot_eval_help_ok", "policy_resolve_ok"):
-        if report[key] is not True:
+        if preflight_report[key] is not True:
             yield key, "the value is not true"
-    if report["gpu_count"] < campaign.expected_gpus:
-        yield "gpu_count", f"the host has {report['gpu_count']} GPUs, but the campaign expects {campaign.expected_gpus}"
-    names = {check["name"] for check in report["checks"]}
+    if preflight_report["gpu_count"] < campaign.expected_gpus:
+        yield (
+            "gpu_count",
+            f"the host has {preflight_report['gpu_count']} GPUs, but the campaign expects {campaign.expected_gpus}",
+        )
+    names = {check["name"] for check in preflight_report["checks"]}
     policies = dict.fromkeys(files.redacted(f"policy_resolve:{row.policy_path}") for row in campaign.enabled)
     if missing := [name for name in (*preflight.REQUIRED, *policies) if name not in names]:
         yield "checks", f"preflight did not make these checks: {joined_names(missing)}"
-    good = [attempt["backend"] for attempt in report["backend_attempts"] if attempt["ok"]]
-    if report["mujoco_gl_effective"] not in good:
+    working_backends = [attempt["backend"] for attempt in preflight_report["backend_attempts"] if attempt["ok"]]
+    if preflight_report["mujoco_gl_effective"] not in working_backends:
         yield "mujoco_gl_effective", "preflight rendered no frame with this backend"
 
 
@@ -139,7 +146,7 @@ def _snapshots(campaign: Campaign) -> Iterator[Finding]:
 
 def _parity(campaign: Campaign) -> Iterator[Finding]:
     """Yields a finding for each checkpoint with which the engine is not proven to play lerobot-eval's episodes here."""
-    yield from _each(parity.rows_to_prove(campaign), "parity", campaign)
+    yield from _row_findings(parity.rows_to_prove(campaign), "parity", campaign)
 
 
 def _baseline(name: str) -> Contract:
@@ -147,19 +154,19 @@ def _baseline(name: str) -> Contract:
 
 
 def _all_rows(name: str) -> Contract:
-    def hold(campaign: Campaign) -> Iterator[Finding]:
+    def contract(campaign: Campaign) -> Iterator[Finding]:
         """Yields the findings of the row contract for each enabled row.
 
         A row that never ran because of its checkpoint gives one finding, which is the same in each contract.
         """
-        refused = {row.run_id: why for row in campaign.enabled if (why := run.recorded_refusal(campaign, row))}
-        yield from refused.values()
-        yield from _each([row for row in campaign.enabled if row.run_id not in refused], name, campaign)
+        refusals = {row.run_id: refusal for row in campaign.enabled if (refusal := run.recorded_refusal(campaign, row))}
+        yield from refusals.values()
+        yield from _row_findings([row for row in campaign.enabled if row.run_id not in refusals], name, campaign)
 
-    return hold
+    return contract
 
 
-def _each(rows: Iterable[Row], name: str, campaign: Campaign) -> Iterator[Finding]:
+def _row_findings(rows: Iterable[Row], name: str, campaign: Campaign) -> Iterator[Finding]:
     """Yields the findings of the row contract `name` for each row; a row that cannot be checked hides no other row."""
     for row in rows:
         try:
@@ -169,22 +176,22 @@ def _each(rows: Iterable[Row], name: str, campaign: Campaign) -> Iterator[Findin
 
 
 def _baseline_summary(campaign: Campaign) -> Iterator[Finding]:
-    yield from _up_to_date(campaign.layout.summary, collect.baseline_tables(campaign))
+    yield from _outdated_tables(campaign.layout.summary, collect.baseline_tables(campaign))
 
 
 def _summaries(campaign: Campaign) -> Iterator[Finding]:
-    yield from _up_to_date(campaign.layout.summary, collect.tables(campaign))
+    yield from _outdated_tables(campaign.layout.summary, collect.tables(campaign))
 
 
-def _up_to_date(folder: Path, expected: Mapping[str, str]) -> Iterator[Finding]:
+def _outdated_tables(folder: Path, expected: Mapping[str, str]) -> Iterator[Finding]:
     """Yields a finding for each table in `folder` that is not, to the letter, what the run folders give now."""
     for name in expected:
         path = folder / name
         if not path.is_file():
             yield Finding(str(path), "the file does not exist", REWRITE)
-        elif (found := files.read_text(path)) != (text := files.redacted(expected[name])):
-            wrong = set(text.splitlines()) ^ set(found.splitlines())
-            rows = sorted({re.split(r"[,|]", line.strip("| "))[0].strip() for line in wrong})
+        elif (actual_text := files.read_text(path)) != (expected_text := files.redacted(expected[name])):
+            different_lines = set(expected_text.splitlines()) ^ set(actual_text.splitlines())
+            rows = sorted({re.split(r"[,|]", line.strip("| "))[0].strip() for line in different_lines})
             what = f"the table differs from the run folders in {', '.join(rows) or 'the order of the rows'}"
             yield Finding(str(path), what, REWRITE)
 
@@ -214,21 +221,23 @@ RESULTS_WORDS = ("success rate", "artifacts")
 
 def _runbook(campaign: Campaign) -> Iterator[Finding]:
     words = (*RUNBOOK_WORDS, *dict.fromkeys(row.task_suite for row in campaign.enabled))
-    yield from _mentions(campaign.layout.runbook, words)
-    ran = [report.replay(manifest) for manifest in report.manifests(campaign)]
-    yield from _mentions(campaign.layout.runbook, ran)
+    yield from _missing_words(campaign.layout.runbook, words)
+    replays = [report.replay(manifest) for manifest in report.manifests(campaign)]
+    yield from _missing_words(campaign.layout.runbook, replays)
 
 
 def _results(campaign: Campaign) -> Iterator[Finding]:
     rows = campaign.enabled
-    wanted = [*RESULTS_WORDS, *(row.run_id for row in rows), *(row.policy_path for row in rows)]
-    yield from _mentions(campaign.layout.results, tuple(dict.fromkeys([*wanted, *(row.task_suite for row in rows)])))
+    words = [*RESULTS_WORDS, *(row.run_id for row in rows), *(row.policy_path for row in rows)]
+    yield from _missing_words(
+        campaign.layout.results, tuple(dict.fromkeys([*words, *(row.task_suite for row in rows)]))
+    )
     path = campaign.layout.results
     if path.is_file() and (text := files.read_text(path)) != files.redacted(report.results_as(campaign, text)):
         yield Finding(str(path), "the page does not match the run folders", "Run phase 5: pytest acceptance")
 
 
-def _mentions(path: Path, words: Sequence[str]) -> Iterator[Finding]:
+def _missing_words(path: Path, words: Sequence[str]) -> Iterator[Finding]:
     if not path.is_file():
         yield Finding(str(path), "the file does not exist", "Run phase 5: pytest acceptance -m phase5")
         return
@@ -253,7 +262,7 @@ CONTRACTS: dict[str, dict[str, Contract]] = {
         "help_text": _help_text,
         "run_schema": _run_schema,
         "commands": _commands,
-        "scales": _scales,
+        "scales": _larger_rows,
     },
     "phase2": {
         "preflight_report": _preflight_report,

@@ -39,14 +39,14 @@ def write(folder: RunFolder, parts: IdentityParts) -> None:
 
 def read(folder: RunFolder) -> IdentityParts | None:
     """Returns the identity that an attempt ran with; None where it is missing, as before hash version 3, or damaged."""
-    found = schema.read_or_empty("identity", folder.path / NAME)
-    parts = {name: part for name, part in found.items() if name != "schema_version"}
+    content = schema.read_or_empty("identity", folder.path / NAME)
+    parts = {name: part for name, part in content.items() if name != "schema_version"}
     return cast(IdentityParts, parts) if parts else None
 
 
-def differences(one: IdentityParts, other: IdentityParts) -> list[tuple[str, str, str]]:
-    """Returns the parts in which two identities differ: name, value in `one`, value in `other`."""
-    ours, theirs = dict(flat(one)), dict(flat(other))
+def differences(first: IdentityParts, second: IdentityParts) -> list[tuple[str, str, str]]:
+    """Returns the parts in which two identities differ: name, value in `first`, value in `second`."""
+    ours, theirs = dict(flat(first)), dict(flat(second))
     names = sorted({*ours, *theirs})
     pairs = ((name, ours.get(name, MISSING), theirs.get(name, MISSING)) for name in names)
     return [(name, before, now) for name, before, now in pairs if before != now]
@@ -71,12 +71,14 @@ def change(attempt: RunFolder, today: IdentityParts) -> tuple[str, str]:
         return OLDER, KEEP
     # Changed packages come first: an added or removed package says less than the changed one that may have brought it.
     changed = sorted(differences(before, today), key=lambda difference: MISSING in difference[1:])
-    named = "; ".join(f"{name} {shown(now)} instead of {shown(then)}" for name, then, now in changed[:FEW])
+    listed_changes = "; ".join(
+        f"{name} {short_value(now)} instead of {short_value(then)}" for name, then, now in changed[:FEW]
+    )
     more = f" and {len(changed) - FEW} more" if len(changed) > FEW else ""
     what = "the row passed with another matrix row, settings, checkpoint or software than today's"
-    return f"{what}: {named}{more} (all parts: tracka why)" if named else what, AGAIN
+    return f"{what}: {listed_changes}{more} (all parts: tracka why)" if listed_changes else what, AGAIN
 
 
-def shown(value: str) -> str:
+def short_value(value: str) -> str:
     """Returns a value of an identity as a message shows it: a hash by its first 12 digits, a long text shortened."""
     return value[:12] if len(value) == 64 and value.isalnum() else shortened(value)

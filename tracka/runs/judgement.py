@@ -21,20 +21,20 @@ from ..execution.process import Exit
 
 AGAIN = "Move the run folder away, then run the row again: pytest acceptance"
 SLACK_SECS = 2.0  # times are written in whole seconds
-OWN = ("run_manifest.json", "result.json")  # these two record what is true of the other files
+RECORDS = ("run_manifest.json", "result.json")  # these two record what is true of the other files
 
 
 def file_hashes(folder: RunFolder) -> dict[str, str]:
-    """Returns the sha256 of each file that an attempt left except those in OWN, by its path in the attempt's folder."""
+    """Returns the sha256 of each file that an attempt left, except RECORDS, by its path in the attempt's folder."""
     paths = {str(path.relative_to(folder.path)): path for path in files.walk_files(folder.path)}
-    return {name: files.sha256_file(path) for name, path in paths.items() if name not in OWN}
+    return {name: files.sha256_file(path) for name, path in paths.items() if name not in RECORDS}
 
 
 def changed_files(folder: RunFolder, result: Result) -> Iterator[Finding]:
     """Yields a finding for each file of an attempt that is not as it was when the attempt's result was written."""
-    there = file_hashes(folder)
-    for name in sorted({**result["files"], **there}):
-        before, now = result["files"].get(name), there.get(name)
+    hashes = file_hashes(folder)
+    for name in sorted({**result["files"], **hashes}):
+        before, now = result["files"].get(name), hashes.get(name)
         if before != now:
             change = "removed" if now is None else "added" if before is None else "changed"
             yield Finding(str(folder.path / name), f"the file was {change} after the attempt ended", AGAIN)
@@ -46,13 +46,13 @@ def failure_signs(attempt: RunFolder, manifest: Manifest, result: Result, metric
     The attempt's manifest says which episodes to expect.
     """
     code = cast(int, result["exit_code"])  # null only in the result of a failure
-    ended = Exit(code, "", result["duration_sec"])
+    process_exit = Exit(code, "", result["duration_sec"])
     n_episodes: int = manifest["n_episodes"]
     expected = dict.fromkeys(manifest["task_ids"], n_episodes)
     logs = (attempt.stdout, attempt.stderr)
     device = gpu.torch_name(manifest["gpu_id"])
-    if failed := failure.diagnose(ended, metrics, manifest["task_suite"], expected, logs, device):
-        what = f"the result says pass, but the attempt's files show {failed.reason}: {failed.message}"
+    if run_failure := failure.diagnose(process_exit, metrics, manifest["task_suite"], expected, logs, device):
+        what = f"the result says pass, but the attempt's files show {run_failure.reason}: {run_failure.message}"
         yield Finding(str(attempt.path), what, AGAIN)
 
 
@@ -96,5 +96,5 @@ def lost_attempts(numbers: Sequence[int], marker: RowMarker | None) -> int:
     attempts that have a folder.
     """
     history = marker["history"] if marker else ()
-    ended = sum(step["status"] in ("pass", "fail") and step["attempt"] > 0 for step in history)
-    return int(max(ended, *numbers, 0)) - len(numbers)
+    ended_attempts = sum(step["status"] in ("pass", "fail") and step["attempt"] > 0 for step in history)
+    return int(max(ended_attempts, *numbers, 0)) - len(numbers)
