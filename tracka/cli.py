@@ -315,11 +315,11 @@ def why_command(
         Path | None,
         typer.Option(help="The campaign's folder; by default the current folder or the result's."),
     ] = None,
-    whole: Annotated[bool, typer.Option("--all", help="Show the equal parts too.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Show the equal parts too.")] = False,
 ) -> None:
     """Show which parts of a result's row hash differ from another result's or today's. Exits with 1 if any does."""
     first, second = why.compare(root, result, other)
-    for line in why.table(first, second, (result, other or why.TODAY), whole):
+    for line in why.table(first, second, (result, other or why.TODAY), show_all):
         print(line)
     raise typer.Exit(1 if first != second else 0)
 

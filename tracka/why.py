@@ -37,8 +37,8 @@ def compare(root: Path | None, result: str, other: str | None) -> tuple[Identity
     return parts, _stored_identity(_locate(root, other)) if other else _identity_today(location)
 
 
-def table(first: IdentityParts, second: IdentityParts, names: tuple[str, str], whole: bool = False) -> Iterator[str]:
-    """Yields the lines that show two identities side by side: what differs, or with `whole` everything.
+def table(first: IdentityParts, second: IdentityParts, names: tuple[str, str], show_all: bool = False) -> Iterator[str]:
+    """Yields the lines that show two identities side by side: what differs, or with `show_all` everything.
 
     The last line counts the parts that differ.
     """
@@ -51,11 +51,11 @@ def table(first: IdentityParts, second: IdentityParts, names: tuple[str, str], w
             identity.short_value(theirs.get(name, identity.MISSING)),
         )
         for name in [*ours, *(name for name in theirs if name not in ours)]
-        if whole or name in different
+        if show_all or name in different
     ]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, before, now in rows if len(rows) > 1 else ():
-        mark = "!" if whole and name in different else " " if whole else ""
+        mark = "!" if show_all and name in different else " " if show_all else ""
         yield escaping.plain(f"{mark}{name:{widths[0]}}  {before:{widths[1]}}  {now}").rstrip()
     yield f"{len(different)} of {len(ours.keys() | theirs.keys())} parts differ"
 

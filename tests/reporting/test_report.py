@@ -42,7 +42,7 @@ def test_the_runbook_tells_the_set_ups_that_were_run(ready: Made) -> None:
     assert text.count(SETUP) == 1 and failed not in text and "source .venv-x/bin/activate" in text
     log.write_text("this environment came from elsewhere\n")
     report.write(ready.spec)
-    assert "was not made by `tracka setup`" in section(ready, "Set-up")
+    assert "`tracka setup` did not make this environment" in section(ready, "Set-up")
 
 
 def test_baseline_and_sweep_are_told_apart_each_with_the_commands_that_ran(partial: Made) -> None:

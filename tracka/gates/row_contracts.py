@@ -199,9 +199,9 @@ def _outcome_differences(layout: Layout, top: RunFolder, manifest: Manifest, res
 def backend(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """Yields a finding where the row did not run with the backend that preflight chose."""
     manifest = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)
-    chosen = files.read_json(campaign.layout.preflight_report).get("mujoco_gl_effective")
-    if manifest["mujoco_gl"] != chosen:
-        what = f"the run used {manifest['mujoco_gl']}, but preflight chose {chosen}"
+    preflight_backend = files.read_json(campaign.layout.preflight_report).get("mujoco_gl_effective")
+    if manifest["mujoco_gl"] != preflight_backend:
+        what = f"the run used {manifest['mujoco_gl']}, but preflight chose {preflight_backend}"
         yield Finding(str(campaign.layout.run(row.run_id).manifest), what, "Run the row again with --allow-overwrite")
 
 
@@ -262,11 +262,11 @@ def proven_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
     path = parity_certificate.certificate_path(campaign.layout, plan.proof_key)
     if reason := plan.unproven_reason:
         # Where the engine cannot play a checkpoint other than the baseline's, only the rows of that checkpoint fail.
-        is_one_checkpoint_only = row.policy_path != campaign.row(
+        is_other_checkpoint = row.policy_path != campaign.row(
             campaign.baseline
         ).policy_path and not parity_certificate.compares_episodes(path)
         remedy = "Read the logs beside the certificate, or set engine = 'lerobot-eval'"
-        yield Finding(str(path), f"{row.policy_path}: {reason}", remedy, warning=is_one_checkpoint_only)
+        yield Finding(str(path), f"{row.policy_path}: {reason}", remedy, warning=is_other_checkpoint)
         return
     for contradiction in parity.contradictions(path):
         remedy = "Remove the certificate's folder, then prove the engine again: pytest acceptance -m phase3"

@@ -63,14 +63,14 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
     }
 
 
-def _commands(campaign: Campaign, failed: Sequence[str]) -> dict[str, Any]:
+def _commands(campaign: Campaign, failed_run_ids: Sequence[str]) -> dict[str, Any]:
     """Returns the facts that only the runbook has: host, commands and disk use. All artifacts are walked for them."""
     folder = campaign.layout.preflight
     return {
         "preflight": files.read_or_empty(campaign.layout.preflight_report),
         "setups": setup.commands(folder / "setup.log"),
         "sweep": _sweep(campaign, [row.run_id for row in campaign.enabled]),
-        "rerun": _sweep(campaign, failed),
+        "rerun": _sweep(campaign, failed_run_ids),
         "megabytes": _megabytes(campaign.layout),
         "versions": software.versions(),
         "hf_home": files.read_or_empty(folder / "env_snapshot.json").get("env", {}).get("HF_HOME"),
