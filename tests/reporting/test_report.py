@@ -84,5 +84,5 @@ def test_the_results_tell_checkpoint_backend_places_and_caveats(partial: Made) -
     tree = files.read_json(partial.layout.run("wide_b4_e4").manifest)["checkpoint"]["tree_sha256"]
     for words in (tree, "`MUJOCO_GL=egl`", "summary/all_runs.csv", "`long_b1_e6`: crash"):
         assert words in text
-    assert "`wide_b4_e4` ran with batch size 2 in place of 4" in text
+    assert "`wide_b4_e4` ran with batch size 2 instead of 4" in text
     assert "3 of 3 enabled rows ran, 2 are complete" in text

@@ -173,7 +173,7 @@ def _unusual_settings(campaign: Campaign, row: Row) -> Iterator[str]:
         usual = f"those of {row.task_suite} after {EPISODE_STEPS[row.task_suite]}"
         yield f"episodes end after {settings.episode_length} steps, {usual}"
     if settings.frame != (FRAME_SIDE, FRAME_SIDE):
-        yield f"frames of {settings.frame[0]} x {settings.frame[1]}, lerobot's own have {FRAME_SIDE} x {FRAME_SIDE}"
+        yield f"frames of {settings.frame[0]} x {settings.frame[1]}, lerobot's own are {FRAME_SIDE} x {FRAME_SIDE}"
     for name, value in settings.flags.items():
         yield f"the flag {name} = {str(value).lower()}"
 
