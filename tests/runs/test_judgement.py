@@ -122,7 +122,7 @@ def test_a_mark_that_the_manifest_has_and_the_result_has_lost_is_found(passed: M
 TIMES = {
     "the run ended at 2020-01-01T00:00:00Z, before it began": {"end_time_utc": "2020-01-01T00:00:00Z"},
     "the run ended at 2099-01-01T00:00:00Z, which is in the future": {"end_time_utc": "2099-01-01T00:00:00Z"},
-    "it took 9000 s, and": {"duration_sec": 9000.0},
+    "the run took 9000 s, but": {"duration_sec": 9000.0},
 }
 
 

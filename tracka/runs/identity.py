@@ -16,8 +16,8 @@ VERSION = 3  # of the row hash; this version introduced identity.json
 NAME = "identity.json"
 FEW = 3  # how many differences a message names
 OLDER = (
-    "the row passed, but an older Track A made its row hash, which cannot be compared with a row hash of today's "
-    f"version {VERSION}"
+    f"the row passed, but its row hash has an older hash version than {VERSION}, this Track A's, so the two hashes "
+    "cannot be compared"
 )
 KEEP = (
     "To keep the result, validate the campaign with the Track A that made it (tracka_version in run_manifest.json), "
