@@ -30,7 +30,7 @@ from .runs import forecast, run, sweep, worker
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 SHARED = ("init", "schema", "setup")  # these make definitions and environments, which keep to the user's umask
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 
 
 def main() -> None:
@@ -45,12 +45,12 @@ def main() -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         where = error.filename or "the system"
-        print(f"error: {where}: {error.strerror}. Name a place that can be written", file=sys.stderr)
+        print(f"error: {where}: {error.strerror}. Name a path that you can write to", file=sys.stderr)
         sys.exit(1)
 
 
 @app.callback(help=__doc__)
-def before(context: typer.Context) -> None:
+def before_command(context: typer.Context) -> None:
     if context.invoked_subcommand not in SHARED:
         files.keep_private()
 
@@ -62,17 +62,17 @@ def init_command(
         str, typer.Option(help="repo, repo@revision, or a folder.")
     ] = new_campaign.CampaignOptions.policy_path,
     suite: Annotated[str, typer.Option(help="LIBERO suite.")] = "libero_object",
-    policy_type: Annotated[str | None, typer.Option(help="Such as pi0; asked of the checkpoint if it is here.")] = None,
+    policy_type: Annotated[str | None, typer.Option(help="Such as pi0; by default the checkpoint's own.")] = None,
     preset: Annotated[str | None, typer.Option(help="Settings known to be right: pi0, pi05 or smolvla.")] = None,
     gpus: Annotated[int, typer.Option(min=0, help="GPUs that the host must have; 0 runs on the CPU.")] = 1,
     batch_size: Annotated[int, typer.Option(min=1)] = 10,
     n_episodes: Annotated[int, typer.Option(min=1, help="Episodes of each LIBERO task.")] = 50,
     seed: Annotated[int, typer.Option(min=0)] = 7,
-    min_success_rate: Annotated[float, typer.Option(help="What each row has to reach, 0 to 1; 0 is nothing.")] = 0.0,
-    task_ids: Annotated[str, typer.Option(help="LIBERO tasks of the suite, such as 0,3; all without it.")] = "",
-    episode_length: Annotated[int | None, typer.Option(min=1, help="Control steps, if not the suite's own.")] = None,
+    min_success_rate: Annotated[float, typer.Option(help="Success rate each row must reach; 0 is no threshold.")] = 0.0,
+    task_ids: Annotated[str, typer.Option(help="LIBERO tasks of the suite, such as 0,3; by default all.")] = "",
+    episode_length: Annotated[int | None, typer.Option(min=1, help="Control steps; by default the suite's.")] = None,
 ) -> None:
-    """Make a campaign: a matrix with a baseline and one row a LIBERO task, and its settings."""
+    """Make a campaign: a matrix with a baseline and one row per LIBERO task, and its settings."""
     if not name.strip("/ "):
         raise UsageError(Finding("NAME", "the campaign has no name", "Give it one, such as my-policy"))
     root = Path(name) if "/" in name else Path("tasks") / name
@@ -90,11 +90,11 @@ def init_command(
         tasks,
         episode_length,
     )
-    made = new_campaign.create(root, options)
-    print(f"{root}: {forecast.words(made)}")
+    spec = new_campaign.create(root, options)
+    print(f"{root}: {forecast.words(spec)}")
     if not min_success_rate:
-        print("No threshold is set, so the verdict will not be `accepted`: --min-success-rate, or [thresholds]")
-    print(f"Edit {root}/configs, then: pytest acceptance --campaign {root}")
+        print("No threshold is set, so the verdict cannot be `accepted`. Set --min-success-rate, or [thresholds]")
+    print(f"Edit {root}/configs, then run: pytest acceptance --campaign {root}")
 
 
 @app.command("schema")
@@ -105,11 +105,9 @@ def schema_command(root: Annotated[Path, typer.Option(help="The campaign's folde
 
 @app.command("discover")
 def discover_command(
-    artifacts_dir: Annotated[Path, typer.Option(help="Where cli_capabilities.json goes: artifacts/state.")],
+    artifacts_dir: Annotated[Path, typer.Option(help="The folder for cli_capabilities.json: artifacts/state.")],
     python_bin: Annotated[str, typer.Option(help="The Python whose lerobot-eval is asked.")] = "python",
-    trust: Annotated[
-        list[str] | None, typer.Option(help="A plug-in to import; for this call alone; repeatable.")
-    ] = None,
+    trust: Annotated[list[str] | None, typer.Option(help="A plug-in that this call may import; repeatable.")] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Find out which flags the installed lerobot-eval has."""
@@ -117,19 +115,22 @@ def discover_command(
     # Our own environment comes first, so that `python` is its Python even where it is not activated.
     python = shutil.which(python_bin, path=environment.base()["PATH"])
     if python is None:
-        raise ToolMissing(Finding("--python-bin", f"there is no program {python_bin!r}", "Name a Python that runs"))
+        raise ToolMissing(
+            Finding("--python-bin", f"the program {python_bin!r} does not exist", "Name an installed Python")
+        )
     campaign = cli_request.campaign_beside(Layout.beside(artifacts_dir))
-    own, types = (
+    program, policy_types = (
         (cli_capabilities.executable(campaign), cli_capabilities.policy_types(campaign)) if campaign else ((), [])
     )
     if dry_run:
-        command = " ".join(cli_capabilities.find(own, Path(python)))
+        command = " ".join(cli_capabilities.find(program, Path(python)))
         print(f"would ask {command} and write {artifacts_dir}/cli_capabilities.json")
         return
-    found = cli_capabilities.discover(
-        artifacts_dir, own, types, Path(python), (*(campaign.trusted if campaign else ()), *(trust or ()))
+    capabilities = cli_capabilities.discover(
+        artifacts_dir, program, policy_types, Path(python), (*(campaign.trusted if campaign else ()), *(trust or ()))
     )
-    print(f"{found['version_text']}: {len(found['supported_flags'])} flags, in {artifacts_dir}/cli_capabilities.json")
+    flags = capabilities["supported_flags"]
+    print(f"{capabilities['version_text']}: {len(flags)} flags, in {artifacts_dir}/cli_capabilities.json")
 
 
 @app.command(
@@ -147,15 +148,15 @@ def preflight_command(
     task_suite: Annotated[str, typer.Option()],
     policy_path: Annotated[str, typer.Option()],
     mujoco_gl: Annotated[str, typer.Option(help="egl, glx or osmesa.")],
-    artifacts_dir: Annotated[Path, typer.Option(help="Where preflight.json goes: artifacts/preflight.")],
+    artifacts_dir: Annotated[Path, typer.Option(help="The folder for preflight.json: artifacts/preflight.")],
     gpu_ids: Annotated[str, typer.Option(help="Comma-separated; empty for the CPU.")] = "",
     trust: Annotated[
-        list[str] | None, typer.Option(help="What may run code, in this preflight alone; repeatable.")
+        list[str] | None, typer.Option(help="A name whose code this preflight may run; repeatable.")
     ] = None,
     accept_invalid_sim: Annotated[
-        bool, typer.Option("--accept-invalid-sim", help="Go on with a wrong simulator.")
+        bool, typer.Option("--accept-invalid-sim", help="Go on although the simulator is invalid.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="What the linter finds is an error.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Treat the linter's findings as errors.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Check this host: GPUs, rendering, software, checkpoints. Exits with 1 if a required check fails."""
@@ -182,7 +183,7 @@ def _print_checks(checks: list[Check]) -> None:
 @app.command("check")
 def check_command(
     policy_path: Annotated[str, typer.Argument(help="repo, repo@revision, or a folder.")],
-    trust: Annotated[list[str] | None, typer.Option(help="What is trusted by name; repeatable.")] = None,
+    trust: Annotated[list[str] | None, typer.Option(help="A name whose code may run; repeatable.")] = None,
 ) -> None:
     """Check one checkpoint in seconds: its files, statistics, features and tensors. Exits with 1 if a check fails."""
     spec = campaign.Campaign(Layout(Path.cwd()), (), "", 0, trusted=tuple(trust or ()))
@@ -190,15 +191,15 @@ def check_command(
         checks = policy_resources.policy_checks(spec, cli_request.policy(policy_path))
         checks += model_tensors.checks(spec, policy_resources.harmless_checkpoints(checks), Path(folder))
     _print_checks(checks)
-    for seen in preflight.views(spec, policy_resources.readable_checkpoints(checks), None):
-        print(f"      {seen.camera} ({seen.size}) feeds {seen.input or 'nothing'}")
+    for view in preflight.views(spec, policy_resources.readable_checkpoints(checks), None):
+        print(f"      {view.camera} ({view.size}) feeds {view.input or 'nothing'}")
     raise typer.Exit(1 if any(check.required and check.status == "fail" for check in checks) else 0)
 
 
 @app.command("propose")
 def propose_command(
     root: Annotated[Path, typer.Option(help="The campaign's folder.")],
-    apply: Annotated[bool, typer.Option("--apply", help="Write the batches into the matrix.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Write the smaller batch sizes into the matrix.")] = False,
 ) -> None:
     """Propose smaller batches where this host is short of memory or cores."""
     spec = campaign.load(root)
@@ -245,29 +246,31 @@ def sweep_command(
     artifacts_root: Annotated[Path, typer.Option(help="The runs folder: artifacts/runs.")],
     status_dir: Annotated[Path, typer.Option(help="The folder of the row markers: artifacts/state/rows.")],
     max_parallel: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 8,
-    rows: Annotated[str, typer.Option(help="A shard: comma-separated run ids. All enabled rows without it.")] = "",
-    resume: Annotated[bool, typer.Option("--resume", help="Run only what has not passed.")] = False,
+    rows: Annotated[str, typer.Option(help="A shard: comma-separated run ids; by default all enabled rows.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Run only the rows that have not passed.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Run the rows of a matrix, several at a time. Exits with 1 if one of them fails; writes no summary."""
     campaign = cli_request.many_rows(matrix, artifacts_root, status_dir)
-    chosen, host = cli_request.shard(campaign, rows), run.load_host(campaign.layout)
+    chosen_rows, host = cli_request.shard(campaign, rows), run.load_host(campaign.layout)
     if dry_run:
-        for row in chosen:
+        for row in chosen_rows:
             print(f"{row.run_id}: {shlex.join(run.dry_manifest(campaign, row, host)['command'])}")
         return
-    asked = [row.run_id for row in chosen]
+    run_ids = [row.run_id for row in chosen_rows]
     try:
-        codes = sweep.sweep(campaign, chosen, host, run.RerunPolicy(resume=resume), max_parallel)
+        codes = sweep.sweep(campaign, chosen_rows, host, run.RerunPolicy(resume=resume), max_parallel)
     except KeyboardInterrupt:
         worker.print_redacted(
-            f"interrupted; replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, asked)}"
+            f"interrupted; replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, run_ids)}"
         )
         raise typer.Exit(130) from None
-    failed = [run_id for run_id in asked if codes[run_id]]
-    worker.print_redacted(f"{len(asked) - len(failed)} of {len(asked)} rows passed")
-    worker.print_redacted(f"replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, failed or asked)}")
-    raise typer.Exit(1 if failed else 0)
+    failed_ids = [run_id for run_id in run_ids if codes[run_id]]
+    worker.print_redacted(f"{len(run_ids) - len(failed_ids)} of {len(run_ids)} rows passed")
+    worker.print_redacted(
+        f"replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, failed_ids or run_ids)}"
+    )
+    raise typer.Exit(1 if failed_ids else 0)
 
 
 @app.command("collect")
@@ -281,21 +284,21 @@ def collect_command(
     """Make tables of all runs: CSV, Markdown, and the rows that are not accepted."""
     campaign = cli_request.campaign_beside(Layout.of_runs(runs_root))
     if campaign is None and not runs_root.is_dir():
-        raise UsageError(Finding("--runs-root", f"there is no folder {runs_root}", "Name a folder of runs"))
+        raise UsageError(Finding("--runs-root", f"the folder {runs_root} does not exist", "Name a folder of runs"))
     if failures_csv and campaign is None:
-        what = f"there is no campaign beside {runs_root}, so nothing says which rows were asked for"
+        what = f"{runs_root} is not in a campaign's folder, so its enabled rows are unknown"
         raise UsageError(
             Finding("--failures-csv", what, "Name the runs folder of a campaign: tasks/NAME/artifacts/runs")
         )
     targets = [path for path in (summary_csv, summary_md, failures_csv) if path]
     if len({path.absolute() for path in targets}) < len(targets):
-        raise UsageError(Finding("--summary-md", "two tables would go into one file", "Name a file for each"))
+        raise UsageError(Finding("--summary-md", "two tables have the same file", "Name a file for each table"))
     results = collect.campaign_results(campaign) if campaign else collect.collect_results(runs_root)
     if dry_run:
         print(f"would write {len(results)} runs into {', '.join(map(str, targets))}")
         return
     collect.require_unchanged(
-        campaign.layout if campaign else Layout.of_runs(runs_root), [each.run_id for each in results]
+        campaign.layout if campaign else Layout.of_runs(runs_root), [result.run_id for result in results]
     )
     collect.write_csv(results, summary_csv)
     collect.write_markdown(results, summary_md)
@@ -307,26 +310,27 @@ def collect_command(
 @app.command("why")
 def why_command(
     result: Annotated[str, typer.Argument(metavar="RUN", help="A run id, or the folder of a run or of an attempt.")],
-    other: Annotated[str | None, typer.Argument(help="Another one; without it what the row would run today.")] = None,
+    other: Annotated[str | None, typer.Argument(help="A second result; by default what would run today.")] = None,
     root: Annotated[
-        Path | None, typer.Option(help="The campaign's folder; else the one around, or that of the result.")
+        Path | None,
+        typer.Option(help="The campaign's folder; by default the current folder or the result's."),
     ] = None,
-    whole: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Show the equal parts too.")] = False,
 ) -> None:
-    """Show in which parts of their row hash two results differ, or a result and today. Exits with 1 if any differs."""
-    one, two = why.compare(root, result, other)
-    for line in why.table(one, two, (result, other or why.TODAY), whole):
+    """Show which parts of a result's row hash differ from another result's or today's. Exits with 1 if any does."""
+    first, second = why.compare(root, result, other)
+    for line in why.table(first, second, (result, other or why.TODAY), show_all):
         print(line)
-    raise typer.Exit(1 if one != two else 0)
+    raise typer.Exit(1 if first != second else 0)
 
 
 @app.command("validate")
 def validate_command(
     phase: Annotated[str, typer.Option(help="phase1 to phase5, or all.")],
     root: Annotated[Path, typer.Option(help="The campaign's folder.")],
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings too.")] = False,
 ) -> None:
-    """Hold the artifacts and handoffs of a phase, and the handoffs before it, against the contracts."""
+    """Check the artifacts and handoffs of a phase, and the handoffs before it, against the contracts."""
     if phase not in (*PHASES, "all"):
         raise UsageError(Finding("--phase", f"{phase!r} is unknown", f"Use one of {', '.join(PHASES)}, all"))
     findings = validate.validate(campaign.load(root), PHASES if phase == "all" else (phase,), strict)

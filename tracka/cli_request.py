@@ -29,10 +29,10 @@ def policy(policy_path: str) -> str:
 
 def preflight_config(suite: str, policy_path: str, backend: str, gpu_ids: str, artifacts_dir: Path) -> PreflightConfig:
     """Returns the preflight that the command line asks for. Raises UsageError with all words that are wrong."""
-    known = {"--task-suite": (suite, tuple(lerobot_facts.SUITE_TASKS)), "--mujoco-gl": (backend, matrix.BACKENDS)}
+    choices = {"--task-suite": (suite, tuple(lerobot_facts.SUITE_TASKS)), "--mujoco-gl": (backend, matrix.BACKENDS)}
     findings = [
         Finding(flag, f"{shortened(word)!r} is unknown", f"Use one of {', '.join(words)}")
-        for flag, (word, words) in known.items()
+        for flag, (word, words) in choices.items()
         if word not in words
     ]
     gpus = collect_findings(findings, lambda: numbers("--gpu-ids", gpu_ids, "GPU"))
@@ -41,12 +41,14 @@ def preflight_config(suite: str, policy_path: str, backend: str, gpu_ids: str, a
     return PreflightConfig(suite, policy(policy_path), backend, list(gpus), artifacts_dir)
 
 
-def numbers(flag: str, text: str, of: str) -> tuple[int, ...]:
+def numbers(flag: str, text: str, kind: str) -> tuple[int, ...]:
     """Returns the numbers in `text`, separated by commas. Raises UsageError with all words that are no numbers."""
     words = [word for word in text.split(",") if word]
-    bad = [word for word in words if re.fullmatch("[0-9]{1,4}", word) is None]
-    if bad:
-        raise UsageError([Finding(flag, f"{shortened(word)!r} is no {of}'s index", "Write 0,1,2") for word in bad])
+    wrong_words = [word for word in words if re.fullmatch("[0-9]{1,4}", word) is None]
+    if wrong_words:
+        raise UsageError(
+            [Finding(flag, f"{shortened(word)!r} is not a {kind} index", "Write 0,1,2") for word in wrong_words]
+        )
     return tuple(int(word) for word in words)
 
 
@@ -64,9 +66,9 @@ def one_row(artifacts_root: Path, row: Row, timeout_secs: int) -> Campaign:
     layout = Layout.of_runs(artifacts_root)
     path_safety.require(layout, row.run_id)
     campaign = campaign_beside(layout) or Campaign(layout, (), row.run_id, 0)
-    others = tuple(other for other in campaign.rows if other.run_id != row.run_id)
+    other_rows = tuple(other for other in campaign.rows if other.run_id != row.run_id)
     table = {**campaign.row_tables.get(row.run_id, {}), "timeout_secs": timeout_secs}
-    return replace(campaign, rows=(*others, row), row_tables={**campaign.row_tables, row.run_id: table})
+    return replace(campaign, rows=(*other_rows, row), row_tables={**campaign.row_tables, row.run_id: table})
 
 
 def host(campaign: Campaign, row: Row) -> Host:
@@ -75,9 +77,11 @@ def host(campaign: Campaign, row: Row) -> Host:
     The flags are read from phase 1's file, or asked of lerobot-eval now where that file is missing.
     """
     layout = campaign.layout
-    known = layout.capabilities.is_file()
+    is_discovered = layout.capabilities.is_file()
     capabilities = (
-        schema.read("cli_capabilities", layout.capabilities) if known else cli_capabilities.discover_for(campaign)
+        schema.read("cli_capabilities", layout.capabilities)
+        if is_discovered
+        else cli_capabilities.discover_for(campaign)
     )
     report = schema.read_or_empty("preflight", layout.preflight_report)
     return run.host_of(layout, row.mujoco_gl, capabilities, report)
@@ -92,39 +96,46 @@ def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Camp
     findings: list[Finding] = []
     if status_dir.resolve() != layout.rows.resolve():
         what = f"the markers of {artifacts_root} are in {layout.rows}"
-        findings.append(Finding("--status-dir", f"{what}, not in {status_dir}", "Name that folder"))
-    owner = Layout(matrix_path.resolve().parent.parent)
-    if owner.matrix == matrix_path.resolve() and owner.settings.is_file() and owner.root != layout.root:
-        what = f"{matrix_path} belongs to the campaign {owner.root}, whose settings would not apply to {artifacts_root}"
-        findings.append(Finding("--artifacts-root", what, f"Name {owner.runs}"))
+        findings.append(Finding("--status-dir", f"{what}, not in {status_dir}", "Name the folder of the markers"))
+    matrix_layout = Layout(matrix_path.resolve().parent.parent)
+    if (
+        matrix_layout.matrix == matrix_path.resolve()
+        and matrix_layout.settings.is_file()
+        and matrix_layout.root != layout.root
+    ):
+        what = f"{matrix_path} belongs to the campaign {matrix_layout.root}"
+        what += f", whose settings do not apply to {artifacts_root}"
+        findings.append(Finding("--artifacts-root", what, f"Name {matrix_layout.runs}"))
     collect_findings(findings, lambda: path_safety.require(layout))
     rows = collect_findings(findings, lambda: matrix.load(matrix_path))
-    around = collect_findings(findings, lambda: campaign_beside(layout))
+    spec = collect_findings(findings, lambda: campaign_beside(layout))
     if findings or rows is None:
         raise UsageError(list(dict.fromkeys(findings)))
-    return replace(around or Campaign(layout, rows, rows[0].run_id, 0), rows=rows)
+    return replace(spec or Campaign(layout, rows, rows[0].run_id, 0), rows=rows)
 
 
-def shard(campaign: Campaign, named: str) -> tuple[Row, ...]:
-    """Returns the enabled rows, or those that `named` lists, separated by commas.
+def shard(campaign: Campaign, names: str) -> tuple[Row, ...]:
+    """Returns the enabled rows, or those that `names` lists, separated by commas.
 
     Raises UsageError for every wrong name.
     """
-    wanted = [word.strip() for word in named.split(",") if word.strip()]
-    known = {row.run_id: row for row in campaign.rows}
-    if not wanted and (named or not campaign.enabled):
-        raise UsageError(
-            Finding("--rows", "no row is named, and none would run", f"Name some of {joined_names(list(known))}")
-        )
-    findings = [_unknown(run_id, known) for run_id in wanted if run_id not in known or not known[run_id].enabled]
+    run_ids = [word.strip() for word in names.split(",") if word.strip()]
+    rows_by_id = {row.run_id: row for row in campaign.rows}
+    if not run_ids and (names or not campaign.enabled):
+        raise UsageError(Finding("--rows", "no row is selected", f"Name some of {joined_names(list(rows_by_id))}"))
+    findings = [
+        _wrong_name(run_id, rows_by_id)
+        for run_id in run_ids
+        if run_id not in rows_by_id or not rows_by_id[run_id].enabled
+    ]
     if findings:
         raise UsageError(findings)
-    return tuple(known[run_id] for run_id in dict.fromkeys(wanted)) if wanted else campaign.enabled
+    return tuple(rows_by_id[run_id] for run_id in dict.fromkeys(run_ids)) if run_ids else campaign.enabled
 
 
-def _unknown(run_id: str, known: dict[str, Row]) -> Finding:
-    if run_id in known:
-        return Finding("--rows", f"the row {run_id!r} is disabled", "Write 1 in its column enabled")
+def _wrong_name(run_id: str, rows_by_id: dict[str, Row]) -> Finding:
+    if run_id in rows_by_id:
+        return Finding("--rows", f"the row {run_id!r} is disabled", "Set its column enabled to 1")
     return Finding(
-        "--rows", f"the matrix has no row {shortened(run_id)!r}", f"Name some of {joined_names(list(known))}"
+        "--rows", f"the matrix has no row {shortened(run_id)!r}", f"Name some of {joined_names(list(rows_by_id))}"
     )

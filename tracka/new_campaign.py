@@ -48,12 +48,12 @@ def create(root: Path, options: CampaignOptions) -> Campaign:
     findings = list(_faults(root, options))
     options = collect_findings(findings, lambda: _with_preset(root, options)) or options
     # A known suite takes the place of an unknown one, so that everything else that is wrong is found too.
-    known = options if options.suite in SUITE_TASKS else replace(options, suite=CampaignOptions.suite)
-    matrix_text = collect_findings(findings, lambda: _matrix(known))
+    with_known_suite = options if options.suite in SUITE_TASKS else replace(options, suite=CampaignOptions.suite)
+    matrix_text = collect_findings(findings, lambda: _matrix(with_known_suite))
     if findings or matrix_text is None:
         raise UsageError(findings)
     if layout.settings.parent.exists():
-        raise RunExists(Finding(str(layout.settings.parent), "the campaign exists", "Choose another name"))
+        raise RunExists(Finding(str(layout.settings.parent), "the campaign exists already", "Choose another name"))
     texts = {layout.matrix: matrix_text, layout.settings: _settings(root, options)}
     layout.settings.parent.mkdir(parents=True)  # by the user's umask, since a definition is shared, unlike artifacts
     for path, text in texts.items():
@@ -65,18 +65,22 @@ def create(root: Path, options: CampaignOptions) -> Campaign:
 
 def _faults(root: Path, options: CampaignOptions) -> Iterator[Finding]:
     if re.fullmatch(RUN_ID, root.name) is None:
-        yield Finding(shortened(root.name), "this is no plain folder name", "Use letters, digits, '.', '_' and '-'")
+        yield Finding(
+            shortened(root.name), "the name is not a plain folder name", "Use letters, digits, '.', '_' and '-'"
+        )
     if options.suite not in SUITE_TASKS:
         yield Finding(
             "--suite", f"LIBERO has no suite {shortened(options.suite)!r}", f"Use one of {', '.join(SUITE_TASKS)}"
         )
-    elif beyond := [task for task in options.task_ids if not 0 <= task < SUITE_TASKS[options.suite]]:
-        what = f"{options.suite} has no task {joined_names([str(task) for task in beyond])}"
-        yield Finding("--task-ids", what, f"Use some of 0 to {SUITE_TASKS[options.suite] - 1}, such as 0,3")
-    if found := checkpoint.training_folder(checkpoint.in_campaign(options.policy_path, root)):
-        yield found
+    elif unknown_tasks := [task for task in options.task_ids if not 0 <= task < SUITE_TASKS[options.suite]]:
+        what = f"{options.suite} has no task {joined_names([str(task) for task in unknown_tasks])}"
+        yield Finding("--task-ids", what, f"Use numbers from 0 to {SUITE_TASKS[options.suite] - 1}, such as 0,3")
+    if finding := checkpoint.training_folder(checkpoint.in_campaign(options.policy_path, root)):
+        yield finding
     if not 0 <= options.min_success_rate <= 1:
-        yield Finding("--min-success-rate", f"{options.min_success_rate} is no rate", "Use 0 to 1, such as 0.9")
+        yield Finding(
+            "--min-success-rate", f"{options.min_success_rate} is not a success rate", "Use 0 to 1, such as 0.9"
+        )
 
 
 def _with_preset(root: Path, options: CampaignOptions) -> CampaignOptions:
@@ -86,13 +90,13 @@ def _with_preset(root: Path, options: CampaignOptions) -> CampaignOptions:
     """
     if options.preset is None:
         return options
-    known = preset.find(options.preset)
+    known_preset = preset.find(options.preset)
     if options.policy_path == CampaignOptions.policy_path:
-        options = replace(options, policy_path=known.policy_path)
+        options = replace(options, policy_path=known_preset.policy_path)
     kind = options.policy_type or _policy_type(root, options.policy_path)
-    if kind not in (None, known.policy_type):
-        what = f"it is for {known.policy_type}, the policy is {kind}"
-        raise UsageError(Finding("--preset", what, "Name the policy's own, or none"))
+    if kind not in (None, known_preset.policy_type):
+        what = f"the preset is for {known_preset.policy_type}, but the policy is {kind}"
+        raise UsageError(Finding("--preset", what, "Name the policy's own preset, or leave --preset out"))
     return options
 
 

@@ -46,16 +46,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("Track A")
     group.addoption("--campaign", help="the campaign: a folder, or a name below tasks/")
     group.addoption(
-        "--allow-overwrite", action="store_true", help="run rows again that passed with other inputs than today's"
+        "--allow-overwrite", action="store_true", help="run the rows again that passed with inputs other than today's"
     )
     group.addoption(
         "--accept-invalid-sim",
         action="store_true",
-        help="run on a simulator that preflight finds invalid; results carry `invalid`, the verdict too",
+        help="run on a simulator that preflight finds invalid; the results and the verdict say `invalid`",
     )
-    group.addoption("--strict-preflight", action="store_true", help="what the linter of preflight finds is an error")
-    group.addoption("--owner", default=_user(), help="whom the plan's progress lines name (default: %(default)s)")
-    parser.addini("campaign", f"the campaign where neither --campaign nor TRACKA_CAMPAIGN names one (default {SMOKE})")
+    group.addoption("--strict-preflight", action="store_true", help="treat the preflight linter's findings as errors")
+    group.addoption("--owner", default=_user(), help="the owner in the plan's progress lines (default: %(default)s)")
+    parser.addini("campaign", f"the campaign if neither --campaign nor TRACKA_CAMPAIGN is set (default {SMOKE})")
 
 
 def _user() -> str:
@@ -95,23 +95,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def _lock_campaign(config: pytest.Config) -> None:
     """Holds the campaign for this session, since two sessions would judge each other's half-done phases."""
-    layout, held = config.stash[CAMPAIGN].layout, contextlib.ExitStack()
+    layout, session_lock = config.stash[CAMPAIGN].layout, contextlib.ExitStack()
     try:
         path_safety.require(layout)
-        held.enter_context(lock.session(layout.locks, layout.root.name))
+        session_lock.enter_context(lock.session(layout.locks, layout.root.name))
     except (Busy, UsageError) as error:
         raise pytest.UsageError(screen(error.findings, head="")) from None
     except OSError as error:
-        raise pytest.UsageError(f"{error.filename}: {error.strerror}. The campaign's folder must be writable") from None
-    config.add_cleanup(held.close)
+        raise pytest.UsageError(f"{error.filename}: {error.strerror}. Make the campaign's folder writable") from None
+    config.add_cleanup(session_lock.close)
 
 
 def _keep_rows_processes(config: pytest.Config) -> None:
     """Keeps warm worker processes while this session lasts, so that the resident engine's rows share what is loaded."""
     if config.stash[CAMPAIGN].is_resident:
-        held = contextlib.ExitStack()
-        held.enter_context(warm_process.session())
-        config.add_cleanup(held.close)
+        session_processes = contextlib.ExitStack()
+        session_processes.enter_context(warm_process.session())
+        config.add_cleanup(session_processes.close)
 
 
 def is_controller(config: pytest.Config) -> bool:
@@ -120,9 +120,9 @@ def is_controller(config: pytest.Config) -> bool:
 
 
 def _folder(config: pytest.Config) -> Path:
-    named = config.getoption("campaign") or os.environ.get("TRACKA_CAMPAIGN") or config.getini("campaign") or SMOKE
-    given = config.invocation_params.dir / named
-    return given if given.is_dir() else config.rootpath / "tasks" / named
+    name = config.getoption("campaign") or os.environ.get("TRACKA_CAMPAIGN") or config.getini("campaign") or SMOKE
+    folder = config.invocation_params.dir / name
+    return folder if folder.is_dir() else config.rootpath / "tasks" / name
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
@@ -160,26 +160,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """Reports a gate that a fixture refused as failed; pytest would report an error, as if the harness were broken."""
     report = yield
-    _clean(report)
+    _clean_report(report)
     if call.when == "setup" and call.excinfo is not None and call.excinfo.errisinstance(pytest.fail.Exception):
         report.when = "call"
     return report
 
 
-def _clean(report: pytest.TestReport) -> None:
+def _clean_report(report: pytest.TestReport) -> None:
     """Removes secrets and control characters from what a terminal and the JUnit report show of a test.
 
     The text of a failure often comes from a log.
     """
-    if report.longrepr is not None and _shown(told := str(report.longrepr)) != told:
-        report.longrepr = _shown(told)
-    report.sections = [(name, _shown(words)) for name, words in report.sections]
+    if report.longrepr is not None and _clean_text(text := str(report.longrepr)) != text:
+        report.longrepr = _clean_text(text)
+    report.sections = [(name, _clean_text(words)) for name, words in report.sections]
     report.user_properties = [
-        (name, _shown(value) if isinstance(value, str) else value) for name, value in report.user_properties
+        (name, _clean_text(value) if isinstance(value, str) else value) for name, value in report.user_properties
     ]
 
 
-def _shown(words: str) -> str:
+def _clean_text(words: str) -> str:
     return escaping.plain(files.redacted(words))
 
 
@@ -189,8 +189,8 @@ class Controller:
     Attributes:
         config: pytest's configuration of the session
         campaign: the session's campaign
-        open: the phase that has begun and is not handed over yet; None where there is none
-        ended: the phases whose end was reached, in order, whether or not their handoff could be written
+        open_phase: the phase that has begun and is not handed over yet; None where there is none
+        ended_phases: the phases whose end was reached, in order, whether or not their handoff could be written
         findings: what the strict validation of all phases found; empty until phase 5 has ended
         accepted: whether every gate passed, that validation found nothing, and the campaign's box could be ticked
         trouble: what kept a handoff or a page from being written, one sentence each
@@ -198,8 +198,8 @@ class Controller:
 
     def __init__(self, config: pytest.Config) -> None:
         self.config, self.campaign = config, config.stash[CAMPAIGN]
-        self.open: str | None = None
-        self.ended: list[str] = []
+        self.open_phase: str | None = None
+        self.ended_phases: list[str] = []
         self.findings: list[Finding] = []
         self.accepted = False
         self.trouble: list[str] = []
@@ -212,21 +212,21 @@ class Controller:
 
     def phase_end(self, phase: str) -> None:
         """Writes the phase's handoff, once: after its last test, or at the end of a session that was cut short."""
-        self.open = None
+        self.open_phase = None
         if phase not in PHASES:
             return
         try:
             handoff.hand_over(self.campaign, phase, self.config.getoption("owner"))
         except (TrackaError, OSError) as error:
-            self.trouble.append(f"{phase} could not be handed over: {error}")
-        self.ended.append(phase)
+            self.trouble.append(f"the handoff of {phase} could not be written: {error}")
+        self.ended_phases.append(phase)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
-        self.open = phase_of(item.nodeid)
+        self.open_phase = phase_of(item.nodeid)
         result = yield
-        if nextitem is None or phase_of(nextitem.nodeid) != self.open:
-            self.phase_end(self.open)
+        if nextitem is None or phase_of(nextitem.nodeid) != self.open_phase:
+            self.phase_end(self.open_phase)
         return result
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
@@ -237,19 +237,24 @@ class Controller:
 
     def _jobs(self, nodeids: Mapping[int, str]) -> list[Job]:
         """Returns the tests of a phase as jobs; a test that belongs to no row is short and goes last."""
-        known = {row.run_id: row for row in self.campaign.enabled}
-        rows = {index: known[name] for index, nodeid in nodeids.items() if (name := _parameter(nodeid)) in known}
-        others = [Job(index) for index in nodeids if index not in rows]
-        return [*row_durations.jobs(self.campaign, rows, resume=not self.config.getoption("allow_overwrite")), *others]
+        rows_by_id = {row.run_id: row for row in self.campaign.enabled}
+        rows = {
+            index: rows_by_id[name] for index, nodeid in nodeids.items() if (name := _parameter(nodeid)) in rows_by_id
+        }
+        other_jobs = [Job(index) for index in nodeids if index not in rows]
+        return [
+            *row_durations.jobs(self.campaign, rows, resume=not self.config.getoption("allow_overwrite")),
+            *other_jobs,
+        ]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.open = phase_of(nodeid) or self.open
+        self.open_phase = phase_of(nodeid) or self.open_phase
 
     @pytest.hookimpl(trylast=True)  # after xdist has ended its workers, which close their rows first
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        if self.open:
-            self.phase_end(self.open)
-        if PHASES[-1] in self.ended:
+        if self.open_phase:
+            self.phase_end(self.open_phase)
+        if PHASES[-1] in self.ended_phases:
             self._close(session)
         if self.trouble and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -272,27 +277,27 @@ class Controller:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.config.getoption("lf", False) and not terminalreporter.stats:
-            terminalreporter.write_line("no test that failed in the last session is among those selected")
-        if not self.ended:
+            terminalreporter.write_line("none of the selected tests failed in the last session")
+        if not self.ended_phases:
             return
         terminalreporter.section(f"campaign {self.campaign.name}")
         for line in self._summary():
-            terminalreporter.write_line(_shown(line))
+            terminalreporter.write_line(_clean_text(line))
 
     def _summary(self) -> Iterator[str]:
         yield from row_table(self.campaign)
-        shown: list[str] = []
+        shown_notes: list[str] = []
         for phase in PHASES:
             path = self.campaign.layout.handoff(phase)
             value = files.read_or_empty(path)
             if value:
                 yield f"{phase}: {value.get('status')}  {self.campaign.layout.relative(path)}"
-                yield from (f"    {note}" for note in value.get("notes", []) if note not in shown)
-                shown += value.get("notes", [])
+                yield from (f"    {note}" for note in value.get("notes", []) if note not in shown_notes)
+                shown_notes += value.get("notes", [])
         if all(validate.valid_handoff(self.campaign, phase).get("status") == "pass" for phase in PHASES):
-            yield from (f"    {finding}" for finding in self.findings if str(finding) not in shown)
+            yield from (f"    {finding}" for finding in self.findings if str(finding) not in shown_notes)
         yield from (f"error: {line}" for line in self.trouble)
-        if PHASES[-1] in self.ended:
+        if PHASES[-1] in self.ended_phases:
             yield f"verdict: {verdict.words(self.campaign, self.accepted)} (strict validation of all phases)"
 
     def _leave_findings_to_the_summary(self) -> None:
@@ -300,14 +305,16 @@ class Controller:
 
         The JUnit report is written by now, and has the notes in each test.
         """
-        handoffs = [files.read_or_empty(self.campaign.layout.handoff(phase)) for phase in self.ended if phase in PHASES]
-        noted = {note for value in handoffs for note in value.get("notes", [])}
+        handoffs = [
+            files.read_or_empty(self.campaign.layout.handoff(phase)) for phase in self.ended_phases if phase in PHASES
+        ]
+        handoff_notes = {note for value in handoffs for note in value.get("notes", [])}
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         for report in reporter.stats.get("failed", []) if reporter else ():
             lines = report.longreprtext.splitlines()
-            kept = [line for line in lines if self._with_relative_paths(line.strip()) not in noted]
-            if len(kept) < len(lines):
-                report.longrepr = "\n".join([*kept, f"  see below, campaign {self.campaign.name}"])
+            remaining_lines = [line for line in lines if self._with_relative_paths(line.strip()) not in handoff_notes]
+            if len(remaining_lines) < len(lines):
+                report.longrepr = "\n".join([*remaining_lines, f"  see below, campaign {self.campaign.name}"])
 
     def _with_relative_paths(self, line: str) -> str:
         """Returns a line as handoffs have it, with paths relative to the campaign's folder."""

@@ -32,38 +32,42 @@ def compare(root: Path | None, result: str, other: str | None) -> tuple[Identity
     A result is named by its run id in the campaign at `root`, or by the folder of a run or of an attempt; that folder's
     campaign then has the row. Raises UsageError where a result has no identity, or today's row cannot be planned.
     """
-    one = _result(root, result)
-    before = _stored(one)
-    return before, _stored(_result(root, other)) if other else _today(one)
+    location = _locate(root, result)
+    parts = _stored_identity(location)
+    return parts, _stored_identity(_locate(root, other)) if other else _identity_today(location)
 
 
-def table(one: IdentityParts, two: IdentityParts, names: tuple[str, str], whole: bool = False) -> Iterator[str]:
-    """Yields the lines that show two identities side by side: what differs, or with `whole` everything.
+def table(first: IdentityParts, second: IdentityParts, names: tuple[str, str], show_all: bool = False) -> Iterator[str]:
+    """Yields the lines that show two identities side by side: what differs, or with `show_all` everything.
 
     The last line counts the parts that differ.
     """
-    ours, theirs = dict(identity.flat(one)), dict(identity.flat(two))
-    different = {name for name, _, _ in identity.differences(one, two)}
+    ours, theirs = dict(identity.flat(first)), dict(identity.flat(second))
+    different = {name for name, _, _ in identity.differences(first, second)}
     rows = [("", *names)] + [
-        (name, identity.shown(ours.get(name, identity.MISSING)), identity.shown(theirs.get(name, identity.MISSING)))
+        (
+            name,
+            identity.short_value(ours.get(name, identity.MISSING)),
+            identity.short_value(theirs.get(name, identity.MISSING)),
+        )
         for name in [*ours, *(name for name in theirs if name not in ours)]
-        if whole or name in different
+        if show_all or name in different
     ]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     for name, before, now in rows if len(rows) > 1 else ():
-        mark = "!" if whole and name in different else " " if whole else ""
+        mark = "!" if show_all and name in different else " " if show_all else ""
         yield escaping.plain(f"{mark}{name:{widths[0]}}  {before:{widths[1]}}  {now}").rstrip()
     yield f"{len(different)} of {len(ours.keys() | theirs.keys())} parts differ"
 
 
-def _result(root: Path | None, name: str) -> ResultLocation:
+def _locate(root: Path | None, name: str) -> ResultLocation:
     layout = Layout((root or Path()).resolve())
-    known = [row.run_id for row in campaign.load(layout.root).rows] if layout.settings.is_file() else []
-    if name in known:
+    run_ids = [row.run_id for row in campaign.load(layout.root).rows] if layout.settings.is_file() else []
+    if name in run_ids:
         return ResultLocation(_last_attempt(layout.run(name)), name, layout)
     folder = Path(name).resolve()
     if not folder.is_dir():
-        rows = f"; its rows are {joined_names(known)}" if known else ""
+        rows = f"; its rows are {joined_names(run_ids)}" if run_ids else ""
         what = f"{shortened(name)!r} is neither a folder nor a row of the campaign {layout.root}{rows}"
         raise UsageError(
             Finding("RUN", what, "Name a run id with --root CAMPAIGN, or the folder of a run or of an attempt")
@@ -79,19 +83,19 @@ def _last_attempt(top: RunFolder) -> RunFolder:
     return top.attempt(numbers[-1]) if numbers else top
 
 
-def _stored(result: ResultLocation) -> IdentityParts:
+def _stored_identity(result: ResultLocation) -> IdentityParts:
     if (parts := identity.read(result.folder)) is not None:
         return parts
     if (result.folder.path / identity.NAME).is_file():
-        what, remedy = f"its {identity.NAME} is damaged", identity.AGAIN
+        what, remedy = f"the file {identity.NAME} is damaged", identity.AGAIN
     elif result.folder.manifest.is_file():
-        what, remedy = f"it has no {identity.NAME}: its row hash is of an older version", identity.KEEP
+        what, remedy = f"the run has no {identity.NAME}, since an older Track A made its row hash", identity.KEEP
     else:
-        what, remedy = "no attempt of it began", "Run it first: pytest acceptance, or tracka run"
+        what, remedy = "the run has no attempt", "Run the row first: pytest acceptance, or tracka run"
     raise UsageError(Finding(str(result.folder.path), what, remedy))
 
 
-def _today(result: ResultLocation) -> IdentityParts:
+def _identity_today(result: ResultLocation) -> IdentityParts:
     """Returns the identity of what the row would run today."""
     spec = campaign.load(result.layout.root)
     if result.run_id not in {row.run_id for row in spec.rows}:

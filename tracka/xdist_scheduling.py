@@ -61,29 +61,29 @@ STATE = {
 
 def missing_xdist_names() -> str | None:
     """Returns what this module uses and the installed xdist lacks; None where xdist has all of it."""
-    missing = list(dict.fromkeys(_missing()))
-    return ", ".join(missing) if missing else None
+    names = list(dict.fromkeys(_missing_names()))
+    return ", ".join(names) if names else None
 
 
-def _missing() -> Iterator[str]:
+def _missing_names() -> Iterator[str]:
     for path, methods in METHODS.items():
-        for name, wanted in methods.items():
-            found = _signature(getattr(_find(path), name, None))
-            if found != wanted:
-                yield f"{path}.{name}({wanted.replace(' ', ', ')})"
+        for name, parameters in methods.items():
+            installed_parameters = _signature(getattr(_load(path), name, None))
+            if installed_parameters != parameters:
+                yield f"{path}.{name}({parameters.replace(' ', ', ')})"
     for path, names in PROPERTIES.items():
-        yield from (f"{path}.{name}" for name in names.split() if not hasattr(_find(path), name))
+        yield from (f"{path}.{name}" for name in names.split() if not hasattr(_load(path), name))
     for path, names in STATE.items():
-        code = getattr(getattr(_find(path), "__init__", None), "__code__", None)
-        known = getattr(code, "co_names", ())
-        yield from (f"{path}().{name}" for name in names.split() if name not in known)
+        code = getattr(getattr(_load(path), "__init__", None), "__code__", None)
+        instance_names = getattr(code, "co_names", ())
+        yield from (f"{path}().{name}" for name in names.split() if name not in instance_names)
     if "Marker" not in getattr(
-        getattr(_find("xdist.remote.WorkerInteractor"), "handle_command", None), "__globals__", ()
+        getattr(_load("xdist.remote.WorkerInteractor"), "handle_command", None), "__globals__", ()
     ):
         yield "xdist.remote.Marker"
 
 
-def _find(path: str) -> Any:
+def _load(path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name, None)
@@ -103,19 +103,19 @@ def refusals(config: pytest.Config) -> list[Finding]:
     dist, chunk, workers, proxies = (config.getoption(name, None) for name in ("dist", "maxschedchunk", "tx", "px"))
     if dist in (None, "no") or not workers:
         return []
-    found = []
+    findings = []
     if dist != "load":
-        what = "rows are dealt one at a time, the longest first, and no other way"
-        found.append(Finding(f"--dist {dist}", what, "Leave it out"))
+        what = "Track A always deals rows one at a time, the longest first"
+        findings.append(Finding(f"--dist {dist}", what, "Leave the option out"))
     if chunk is not None:
-        found.append(Finding("--maxschedchunk", "a worker gets one test at a time", "Leave it out"))
+        findings.append(Finding("--maxschedchunk", "a worker gets one test at a time", "Leave the option out"))
     if proxies or any(re.fullmatch(r"(\d+\*)?popen", spec) is None for spec in workers):
-        what = "a worker elsewhere would not share this host's locks, GPUs and files"
-        found.append(Finding("--tx, --px", what, "Use -n: every worker is a process of this host"))
-    if lacking := missing_xdist_names():
-        what = f"pytest-xdist {_version()} is not one that the gates can be dealt out with: it lacks {lacking}"
-        found.append(Finding("-n", what, "Install pytest-xdist>=3.8,<4, or run with -n0"))
-    return found
+        what = "such a worker may not share this host's locks, GPUs and files"
+        findings.append(Finding("--tx, --px", what, "Use -n, which starts every worker on this host"))
+    if missing_names := missing_xdist_names():
+        what = f"the gates cannot run in parallel with pytest-xdist {_version()}, which lacks {missing_names}"
+        findings.append(Finding("-n", what, "Install pytest-xdist>=3.8,<4, or run with -n0"))
+    return findings
 
 
 def _version() -> str:
@@ -127,8 +127,8 @@ def _version() -> str:
 
 def phase_of(nodeid: str) -> str:
     """Returns the phase of a test by its module's name, `phase3` for test_phase3_baseline.py; empty for other tests."""
-    found = re.search(r"test_(phase[1-5])_", nodeid)
-    return found[1] if found else ""
+    match = re.search(r"test_(phase[1-5])_", nodeid)
+    return match[1] if match else ""
 
 
 class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
@@ -218,14 +218,14 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
 
         The test of a crashed worker counts as done, and as failed.
         """
-        running = self.node2pending.pop(node)
+        running_tests = self.node2pending.pop(node)
         self.scheduler.done(_number(node))
-        if not running or self.collection is None:
+        if not running_tests or self.collection is None:
             return None
-        (crashed,) = running
-        self._done(crashed)
+        (crashed_index,) = running_tests
+        self._done(crashed_index)
         self._assign()
-        return str(self.collection[crashed])
+        return str(self.collection[crashed_index])
 
     @property
     def tests_finished(self) -> bool:

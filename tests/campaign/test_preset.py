@@ -57,7 +57,7 @@ def test_an_unknown_preset_is_said_together_with_an_unknown_suite(tmp_path: Path
 
 def test_a_preset_of_another_type_than_the_checkpoint_is_refused(tmp_path: Path) -> None:
     fake_checkpoint(tmp_path / "act")
-    with pytest.raises(UsageError, match="it is for pi0, the policy is act"):
+    with pytest.raises(UsageError, match="the preset is for pi0, but the policy is act"):
         new_campaign.create(tmp_path / "mine", CampaignOptions(str(tmp_path / "act"), preset="pi0"))
 
 

@@ -410,7 +410,7 @@ def test_where_the_named_python_has_no_lerobot_the_command_exits_with_3_although
 def test_a_python_that_is_not_there_exits_with_3(tmp_path: Path) -> None:
     ended = tracka_discover(tmp_path / "state", "--python-bin", str(tmp_path / "python"))
     assert (ended.returncode, ended.stdout) == (3, "")
-    assert ended.stderr.startswith(f"error: --python-bin: there is no program '{tmp_path}/python'. ")
+    assert ended.stderr.startswith(f"error: --python-bin: the program '{tmp_path}/python' does not exist. ")
     assert not (tmp_path / "state").exists()
 
 

@@ -204,7 +204,7 @@ def test_validate_passes_what_is_there_and_names_what_is_not(ready: Made) -> Non
     assert ready.call("validate", "--phase", "phase2", "--root", str(ready.root)).returncode == 0
     ended = ready.call("validate", "--phase", "phase3", "--root", str(ready.root))
     assert ended.returncode == 1
-    assert f"{ready.layout.handoff('phase3')}: phase3 has handed nothing over. Run phase3: pytest" in ended.stderr
+    assert f"{ready.layout.handoff('phase3')}: the handoff of phase3 does not exist. Run phase3: pytest" in ended.stderr
 
 
 def test_validate_fails_a_phase_whose_predecessor_is_missing(ready: Made) -> None:
@@ -271,7 +271,7 @@ def test_a_dry_discover_names_the_program_and_writes_nothing(made: Made) -> None
 def test_discover_with_a_python_that_does_not_exist_exits_with_3(made: Made) -> None:
     ended = made.call("discover", "--artifacts-dir", str(made.layout.state), "--python-bin", "/none/python")
     assert ended.returncode == 3
-    assert "error: --python-bin: there is no program '/none/python'. Name a Python that runs" in ended.stderr
+    assert "error: --python-bin: the program '/none/python' does not exist. Name an installed Python" in ended.stderr
     assert not made.layout.capabilities.exists()
 
 
@@ -332,7 +332,7 @@ def test_collect_refuses_one_file_for_two_tables_with_2(made: Made) -> None:
     target = made.root / "table"
     words = ("--summary-csv", str(target), "--summary-md", str(target))
     ended = made.call("collect", "--runs-root", str(made.layout.runs), *words)
-    assert ended.returncode == 2 and "two tables would go into one file" in ended.stderr
+    assert ended.returncode == 2 and "two tables have the same file" in ended.stderr
     assert not target.exists()
 
 

@@ -97,14 +97,14 @@ def test_a_policy_type_survives_the_settings(tmp_path: Path, kind: str) -> None:
 def test_a_campaign_that_exists_is_refused_and_left_alone(tmp_path: Path) -> None:
     layout = new_campaign.create(tmp_path / "new", CampaignOptions("org/policy")).layout
     before = layout.matrix.read_bytes()
-    with pytest.raises(RunExists, match=r"the campaign exists\. Choose another name"):
+    with pytest.raises(RunExists, match=r"the campaign exists already\. Choose another name"):
         new_campaign.create(tmp_path / "new", CampaignOptions("org/other"))
     assert layout.matrix.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["..", ".hidden", "-x", "a b", "a\n", "é", "a" * 101])
 def test_a_bad_name_is_refused_before_anything_is_written(tmp_path: Path, name: str) -> None:
-    with pytest.raises(UsageError, match="this is no plain folder name"):
+    with pytest.raises(UsageError, match="the name is not a plain folder name"):
         new_campaign.create(tmp_path / "in" / name, CampaignOptions("org/policy"))
     assert list(tmp_path.iterdir()) == []
 
@@ -143,10 +143,10 @@ def test_the_command_refuses_what_exists_and_bad_names_with_2(tmp_path: Path) ->
     again = tracka(tmp_path, "init", "new", "--policy-path", "org/policy")
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr.startswith("error: ")
-    assert "tasks/new/configs: the campaign exists. Choose another name" in again.stderr
+    assert "tasks/new/configs: the campaign exists already. Choose another name" in again.stderr
     bad = tracka(tmp_path, "init", "a b", "--policy-path", "org/policy")
     assert bad.returncode == 2
-    assert "error: a b: this is no plain folder name. Use letters" in bad.stderr
+    assert "error: a b: the name is not a plain folder name. Use letters" in bad.stderr
 
 
 def test_a_folder_on_the_command_line_is_meant_from_where_the_user_stands(tmp_path: Path) -> None:
@@ -181,9 +181,12 @@ def test_threshold_tasks_and_length_are_those_asked_for_and_the_baseline_has_no_
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--task-ids", "0,10,12"), "error: --task-ids: libero_object has no task 10, 12. Use some of 0 to 9"),
-        (("--task-ids", "zero"), "error: --task-ids: 'zero' is no LIBERO task's index"),
-        (("--min-success-rate", "90"), "error: --min-success-rate: 90.0 is no rate. Use 0 to 1, such as 0.9"),
+        (("--task-ids", "0,10,12"), "error: --task-ids: libero_object has no task 10, 12. Use numbers from 0 to 9"),
+        (("--task-ids", "zero"), "error: --task-ids: 'zero' is not a LIBERO task index"),
+        (
+            ("--min-success-rate", "90"),
+            "error: --min-success-rate: 90.0 is not a success rate. Use 0 to 1, such as 0.9",
+        ),
     ],
 )
 def test_what_no_rows_can_have_is_refused_with_2(made: Made, tmp_path: Path, words: tuple[str, ...], said: str) -> None:
@@ -200,7 +203,7 @@ def test_what_no_rows_can_have_is_refused_with_2(made: Made, tmp_path: Path, wor
             "for pi0 on 1 GPU like an H100, with no early success, about 64 minutes with engine = lerobot-eval",
         ),
         (("--gpus", "8"), "for pi0 on 8 GPUs like an H100, with no early success, about 17 minutes with engine"),
-        (("--gpus", "0"), "how long that takes on a CPU, the baseline of phase 3 tells"),
+        (("--gpus", "0"), "the baseline of phase 3 shows how long that takes on a CPU"),
     ],
 )
 def test_the_command_says_how_much_it_is_and_how_long_it_takes(

@@ -209,7 +209,7 @@ def test_collect_without_a_campaign_cannot_say_which_rows_failed_and_writes_no_t
     ready.run_row(LONG)
     shutil.rmtree(ready.root / "configs")
     said = refusal(ready, ready.call, words_of_collect(ready, "--failures-csv", str(ready.root / "tables" / "f.csv")))
-    assert "error: --failures-csv: there is no campaign beside ROOT/artifacts/runs" in said
+    assert "error: --failures-csv: ROOT/artifacts/runs is not in a campaign's folder" in said
 
 
 # options
@@ -220,8 +220,8 @@ def test_preflight_says_all_its_bad_options_together(made: Made) -> None:
     assert [line.split(". ")[0] for line in refusal(made, made.call, words).splitlines()] == [
         "error: --task-suite: 'moon' is unknown",
         "error: --mujoco-gl: 'wgl' is unknown",
-        "error: --gpu-ids: 'x' is no GPU's index",
-        "error: --gpu-ids: '-1' is no GPU's index",
+        "error: --gpu-ids: 'x' is not a GPU index",
+        "error: --gpu-ids: '-1' is not a GPU index",
     ]
 
 
@@ -234,14 +234,14 @@ def test_no_run_id_on_a_command_line_leaves_the_runs_folder(made: Made, run_id: 
 def test_init_says_all_that_is_wrong_together_and_makes_nothing(made: Made) -> None:
     words = ["init", str(made.root / "a b"), "--suite", "moon", "--policy-path", "org/pol\nicy", "--seed", str(10**12)]
     said = refusal(made, made.call, words)
-    assert "error: a b: this is no plain folder name. Use letters" in said
+    assert "error: a b: the name is not a plain folder name. Use letters" in said
     assert "error: --suite: LIBERO has no suite 'moon'. Use one of libero_object" in said
     assert "column policy_path" in said and "column seed" in said
 
 
 def test_init_leaves_a_campaign_alone_that_exists(made: Made) -> None:
     said = refusal(made, made.call, ["init", str(made.root)])
-    assert said == "error: ROOT/configs: the campaign exists. Choose another name"
+    assert said == "error: ROOT/configs: the campaign exists already. Choose another name"
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_validate_names_a_cut_marker_with_its_remedy(ready: Made) -> None:
     ended = ready.call("validate", "--phase", "phase4", "--root", str(ready.root))
     assert ended.returncode == 1
     where = ready.layout.marker(LONG)
-    said = f"{where}: the row's marker is missing or damaged. Run pytest acceptance: it is restored"
+    said = f"{where}: the row's marker is missing or damaged. Run pytest acceptance, which restores the marker"
     assert ended.stderr.splitlines().count(said) == 1
     assert contents(ready.root) == before
 

@@ -376,13 +376,13 @@ def test_where_xdist_has_changed_workers_are_refused_and_gates_without_them_run(
 @pytest.mark.parametrize(
     ("words", "what"),
     [
-        (("-n2", "--dist", "loadgroup"), "--dist loadgroup: rows are dealt one at a time"),
-        (("-n2", "--dist", "worksteal"), "--dist worksteal: rows are dealt one at a time"),
-        (("-n2", "--dist", "each"), "--dist each: rows are dealt one at a time"),
+        (("-n2", "--dist", "loadgroup"), "--dist loadgroup: Track A always deals rows one at a time"),
+        (("-n2", "--dist", "worksteal"), "--dist worksteal: Track A always deals rows one at a time"),
+        (("-n2", "--dist", "each"), "--dist each: Track A always deals rows one at a time"),
         (("-n2", "--maxschedchunk", "4"), "--maxschedchunk: a worker gets one test at a time"),
-        (("--dist", "load", "--tx", "ssh=elsewhere"), "--tx, --px: a worker elsewhere would not share"),
-        (("--dist", "load", "--tx", "popen//python=python3"), "--tx, --px: a worker elsewhere would not share"),
-        (("-n2", "--px", "id=there//popen"), "--tx, --px: a worker elsewhere would not share"),
+        (("--dist", "load", "--tx", "ssh=elsewhere"), "--tx, --px: such a worker may not share"),
+        (("--dist", "load", "--tx", "popen//python=python3"), "--tx, --px: such a worker may not share"),
+        (("-n2", "--px", "id=there//popen"), "--tx, --px: such a worker may not share"),
     ],
 )
 def test_options_that_the_gates_cannot_obey_are_refused_before_anything_starts(

@@ -169,7 +169,7 @@ def test_episodes_of_another_suite_are_found_where_every_copy_tells_so(root: Pat
         episodes = folder / "episodes.jsonl"
         episodes.write_text(episodes.read_text().replace("libero_object", "libero_goal"))
     told = [(finding.where, finding.what) for finding in found(root)]
-    what = "it is ['libero_goal'], and ['libero_object'] by the other files"
+    what = "the value is ['libero_goal'], but the other files say ['libero_object']"
     assert (f"{root / ATTEMPT / 'eval'}, key task_group", what) in told
 
 
@@ -180,14 +180,14 @@ def test_videos_of_another_run_are_found(root: Path) -> None:
 
 def test_a_later_attempt_that_the_run_does_not_show_is_found(root: Path) -> None:
     shutil.copytree(root / ATTEMPT, root / ATTEMPT.replace("/1", "/2"))
-    assert [finding.what for finding in found(root)] == ["it is not of the last attempt"]
+    assert [finding.what for finding in found(root)] == ["the manifest is not of the last attempt"]
 
 
 def test_a_log_that_tells_of_other_successes_is_found(root: Path) -> None:
     for folder in (RUN, ATTEMPT):
         with (root / folder / "stderr.log").open("a") as log:
             log.write("\n{'pc_success': 100.0, 'n_episodes': 2, 'eval_s': 1.0}\n")
-    assert any("it tells of 2 of 2 successes" in finding.what for finding in found(root))
+    assert any("the log reports 2 of 2 successes" in finding.what for finding in found(root))
 
 
 def test_a_handoff_that_tells_otherwise_than_the_disk_is_found(root: Path) -> None:
@@ -250,7 +250,7 @@ def test_figures_that_disagree_are_found(root: Path) -> None:
     edit(root / ATTEMPT / "result.json", parser_warnings=said)
     shutil.copy(root / ATTEMPT / "result.json", root / RESULT)
     assert any(
-        finding.what == f"it is called passed, and its own files say invalid_result: {said[0]}"
+        finding.what == f"the result says pass, but the attempt's files show invalid_result: {said[0]}"
         for finding in found(root)
     )
 

@@ -71,7 +71,7 @@ def test_a_caveat_that_is_taken_out_of_the_results_is_missed(doubtful: Made, cop
     made = copy_of(doubtful)
     page = made.layout.results
     page.write_text("\n".join(line for line in page.read_text().splitlines() if UNEVEN not in line) + "\n")
-    assert any("it is not what the run folders say" in str(each) for each in validate.validate(made.spec))
+    assert any("the page does not match the run folders" in str(each) for each in validate.validate(made.spec))
 
 
 def test_the_settings_that_are_not_the_benchmarks_own_are_named(made: Made) -> None:
@@ -81,8 +81,8 @@ def test_the_settings_that_are_not_the_benchmarks_own_are_named(made: Made) -> N
     )
     told = {f"{each.where}: {each.what}" for each in caveats.of_settings(made.spec)}
     assert told == {
-        "rows long_b1_e6: 6 of the 50 initial states of each LIBERO task",
-        "rows wide_b4_e4: 4 of the 50 initial states of each LIBERO task",
+        "rows long_b1_e6: 6 of the 50 init states of each LIBERO task",
+        "rows wide_b4_e4: 4 of the 50 init states of each LIBERO task",
         "rows long_b1_e6: episodes end after 100 steps, those of libero_object after 280",
         "rows long_b1_e6: frames of 256 x 256, lerobot's own are 360 x 360",
         "rows long_b1_e6: the flag env.fps = 10",

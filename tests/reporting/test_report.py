@@ -42,7 +42,7 @@ def test_the_runbook_tells_the_set_ups_that_were_run(ready: Made) -> None:
     assert text.count(SETUP) == 1 and failed not in text and "source .venv-x/bin/activate" in text
     log.write_text("this environment came from elsewhere\n")
     report.write(ready.spec)
-    assert "was not made by `tracka setup`" in section(ready, "Set-up")
+    assert "`tracka setup` did not make this environment" in section(ready, "Set-up")
 
 
 def test_baseline_and_sweep_are_told_apart_each_with_the_commands_that_ran(partial: Made) -> None:
@@ -56,7 +56,7 @@ def test_baseline_and_sweep_are_told_apart_each_with_the_commands_that_ran(parti
 
 
 def test_what_failed_has_its_reason_and_a_command_that_runs_it_alone(partial: Made) -> None:
-    text = section(partial, "To rerun what failed")
+    text = section(partial, "To rerun failed rows")
     (command,) = [line for line in text.splitlines() if line.startswith("tracka sweep")]
     assert "--rows long_b1_e6 " in command and "`long_b1_e6`: crash" in text
     partial.behave()
@@ -84,5 +84,5 @@ def test_the_results_tell_checkpoint_backend_places_and_caveats(partial: Made) -
     tree = files.read_json(partial.layout.run("wide_b4_e4").manifest)["checkpoint"]["tree_sha256"]
     for words in (tree, "`MUJOCO_GL=egl`", "summary/all_runs.csv", "`long_b1_e6`: crash"):
         assert words in text
-    assert "`wide_b4_e4` ran with batch size 2 in place of 4" in text
+    assert "`wide_b4_e4` ran with batch size 2 instead of 4" in text
     assert "3 of 3 enabled rows ran, 2 are complete" in text

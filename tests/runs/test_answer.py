@@ -131,14 +131,14 @@ def test_a_wrong_answer_of_the_baseline_starts_no_other_row(finished: Finished) 
     ended = judged(made)
     assert ended.returncode == 1
     assert "the contract baseline_known_answer is broken" in ended.stdout
-    assert "task 0: episodes (0,), and (1,) by the known answer" in ended.stdout
+    assert "task 0: episodes (0,), but the known answer is (1,)" in ended.stdout
     assert made.started() == [BASELINE]
 
 
 def test_a_row_that_failed_is_told_by_its_failure_and_not_by_its_answer(finished: Finished) -> None:
     made = finished("crash", **{PAIR: ["crash"]})
     ended = judged(made)
-    assert "the run failed (crash)" in ended.stdout and "by the known answer" not in ended.stdout
+    assert "the run failed (crash)" in ended.stdout and "the known answer is" not in ended.stdout
     assert lines(made.layout.summary / "failures.csv")[PAIR]["reason"] == "crash"
 
 
@@ -173,8 +173,8 @@ def test_a_harness_that_reports_one_success_too_many_is_found_out(known: Made, m
     with monkeypatch.context() as harness:
         harness.setattr(lerobot_eval, "reported_results", lambda metrics: reported(one_more(metrics)))
         assert known.run_row(PAIR)["successes"] == 4
-    assert "task 0: successes 3, and 2 by the known answer" in findings(known, "known_answer")
-    assert "key successes: it is 4, and 3 by the other files" in findings(known, "evidence")
+    assert "task 0: successes 3, but the known answer is 2" in findings(known, "known_answer")
+    assert "key successes: the value is 4, but the other files say 3" in findings(known, "evidence")
 
 
 def test_what_all_files_agree_on_is_still_held_against_the_known_answer(
@@ -185,8 +185,8 @@ def test_what_all_files_agree_on_is_still_held_against_the_known_answer(
     monkeypatch.setattr(lerobot_eval, "parse_log", lambda log: None)
     assert known.run_row(PAIR)["successes"] == 4
     assert findings(known, "evidence") == ""
-    assert "task 0: episodes (0, 1, 2), and (0, 2) by the known answer" in findings(known, "known_answer")
-    assert "task 0: successes 3, and 2 by the known answer" in findings(known, "known_answer")
+    assert "task 0: episodes (0, 1, 2), but the known answer is (0, 2)" in findings(known, "known_answer")
+    assert "task 0: successes 3, but the known answer is 2" in findings(known, "known_answer")
 
 
 # files that somebody changed afterwards
@@ -219,10 +219,10 @@ def change_info(made: Made) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[Made], None], str]] = {
-    "result.json": (change_result, "task 3: successes 2, and 1 by the known answer"),
-    "episodes.jsonl": (change_episodes, "task 3: episodes (0, 3), and (3,) by the known answer"),
+    "result.json": (change_result, "task 3: successes 2, but the known answer is 1"),
+    "episodes.jsonl": (change_episodes, "task 3: episodes (0, 3), but the known answer is (3,)"),
     "all_runs.csv": (change_table, "all_runs.csv"),
-    "eval_info.json": (change_info, "its lines are not the episodes of eval_info.json"),
+    "eval_info.json": (change_info, "the lines do not match the episodes in eval_info.json"),
 }
 
 
@@ -238,7 +238,7 @@ def test_one_episode_changed_afterwards_is_found(copied: Made, change: Callable[
 def test_episodes_that_cannot_be_read_are_no_known_answer(copied: Made, text: str) -> None:
     copied.layout.run(PAIR).episodes.write_text(text)
     said = found(copied)
-    assert "task 3: episodes" in said and ", and (3,) by the known answer" in said
+    assert "task 3: episodes" in said and ", but the known answer is (3,)" in said
 
 
 # wrong answers

@@ -332,7 +332,7 @@ def test_a_row_takes_what_was_found_in_the_cache_and_not_what_the_hub_has_by_now
 def test_a_row_is_not_started_with_the_lerobot_eval_of_another_python(passed: Made) -> None:
     spec, host = replace(passed.spec, executable=()), run.load_host(passed.layout)
     foreign = replace(host, executable=("/opt/other/bin/lerobot-eval",))
-    with pytest.raises(errors.UsageError, match="that of another Python"):
+    with pytest.raises(errors.UsageError, match="belongs to another Python"):
         run.run_row(spec, spec.row(OTHER), foreign)
     assert passed.started() == [ROW] and not passed.layout.run(OTHER).path.exists()
 
@@ -455,7 +455,7 @@ def test_a_result_of_an_older_hash_version_says_so_and_how_to_keep_it(passed: Ma
             files.write_json(folder / name, files.read_json(folder / name) | {"row_hash": "0" * 64})
     said = refusal(passed)
     assert "hash version" in said and "software" not in said
-    assert "To keep it" in said and "tracka_version" in said
+    assert "To keep the result" in said and "tracka_version" in said
 
 
 def test_the_command_shows_what_differs_and_exits_with_1(passed: Made) -> None:
@@ -498,9 +498,9 @@ def test_all_parts_are_shown_on_request_with_a_mark_at_those_that_differ(passed:
     ("words", "what"),
     [
         (("no_such_row",), "'no_such_row' is neither a folder nor a row of the campaign"),
-        ((OTHER,), "no attempt of it began"),
+        ((OTHER,), "the run has no attempt"),
         ((ROW, "no/such/folder"), "is neither a folder nor a row"),
-        ((ROW, "."), "no attempt of it began"),
+        ((ROW, "."), "the run has no attempt"),
     ],
     ids=["no row", "not run", "no folder", "another folder"],
 )

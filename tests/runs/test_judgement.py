@@ -62,14 +62,14 @@ def test_a_file_of_an_attempt_that_is_not_as_its_run_left_it_is_named(passed: Ma
             file.write(b" ")
     else:
         path.unlink()
-    what = {"changed": "it has changed", "gone": "the file is gone"}[how]
-    assert f"{path}: {what} since the attempt ended" in found(passed)
+    what = {"changed": "changed", "gone": "removed"}[how]
+    assert f"{path}: the file was {what} after the attempt ended" in found(passed)
 
 
 def test_a_file_that_came_later_is_named(passed: Made) -> None:
     path = passed.layout.run(WIDE).attempt(1).output / "more.json"
     path.write_text("{}")
-    assert f"{path}: it came later since the attempt ended" in found(passed)
+    assert f"{path}: the file was added after the attempt ended" in found(passed)
 
 
 # its result
@@ -98,19 +98,19 @@ def test_tracka_collect_makes_no_table_of_an_edited_result(passed: Made) -> None
     edit(result_of(passed), successes=3, success_rate=0.75)
     tables = [f"--summary-{kind}={passed.root / kind}" for kind in ("csv", "md")]
     ended = passed.call("collect", "--runs-root", str(passed.layout.runs), *tables)
-    assert ended.returncode == 2 and "it has changed since its run ended" in ended.stderr
+    assert ended.returncode == 2 and "the file has changed since its run ended" in ended.stderr
     assert not (passed.root / "csv").exists()
 
 
 def test_logs_that_tell_of_a_failure_are_no_pass_whatever_the_result_says(passed: Made) -> None:
     attempt = passed.layout.run(WIDE).attempt(1)
     attempt.stderr.write_text(attempt.stderr.read_text() + f"WARNING: {failure.BAD_ACTION}\n")
-    assert any("its own files say bad_action" in line for line in found(passed))
+    assert any("the attempt's files show bad_action" in line for line in found(passed))
 
 
 def test_fewer_tasks_or_episodes_than_the_manifest_asks_for_are_no_pass(passed: Made) -> None:
     edit(passed.layout.run(WIDE).manifest, task_ids=[0, 1])
-    assert any("its own files say invalid_result: episodes by task" in line for line in found(passed))
+    assert any("the attempt's files show invalid_result: episodes by task" in line for line in found(passed))
 
 
 @pytest.mark.parametrize("key", ["invalid", "unproven"])
@@ -120,9 +120,9 @@ def test_a_mark_that_the_manifest_has_and_the_result_has_lost_is_found(passed: M
 
 
 TIMES = {
-    "it ended at 2020-01-01T00:00:00Z, before it began": {"end_time_utc": "2020-01-01T00:00:00Z"},
-    "it ended at 2099-01-01T00:00:00Z, which is to come": {"end_time_utc": "2099-01-01T00:00:00Z"},
-    "it took 9000 s, and": {"duration_sec": 9000.0},
+    "the run ended at 2020-01-01T00:00:00Z, before it began": {"end_time_utc": "2020-01-01T00:00:00Z"},
+    "the run ended at 2099-01-01T00:00:00Z, which is in the future": {"end_time_utc": "2099-01-01T00:00:00Z"},
+    "the run took 9000 s, but": {"duration_sec": 9000.0},
 }
 
 
@@ -210,7 +210,7 @@ def test_a_campaign_of_which_nothing_was_changed_has_no_such_caveat(below: Made)
 
 def test_a_row_that_was_disabled_after_it_failed_is_told(crashed: Made) -> None:
     disable(crashed, "long_b1_e6")
-    assert history(crashed) == ["row long_b1_e6: it is no longer enabled, and its run failed (crash)"]
+    assert history(crashed) == ["row long_b1_e6: the row is no longer enabled, and its run failed (crash)"]
 
 
 @pytest.mark.parametrize("how", ["disabled", "removed"])
@@ -222,21 +222,21 @@ def test_a_row_that_was_left_out_after_it_fell_short_is_told(below: Made, how: s
         settings.write_text(settings.read_text().replace("[thresholds.rows]\nwide_b4_e4 = 0.75", ""))
         lines = below.layout.matrix.read_text().splitlines()
         below.layout.matrix.write_text("\n".join(line for line in lines if not line.startswith(WIDE)))
-    assert history(below) == [f"row {WIDE}: it is no longer enabled, and its run reached 50.0% of 75%"]
+    assert history(below) == [f"row {WIDE}: the row is no longer enabled, and its run reached 50.0% of 75%"]
 
 
 def test_a_threshold_that_was_lowered_after_the_run_is_told(below: Made) -> None:
     settings = below.layout.settings
     settings.write_text(settings.read_text().replace("0.75", "0.4"))
-    assert history(below) == [f"row {WIDE}: its threshold was lowered to 40% after its run reached 50.0% of 75%"]
+    assert history(below) == [f"row {WIDE}: the row's threshold was lowered to 40% after its run reached 50.0% of 75%"]
 
 
 @pytest.mark.parametrize("attempts", [[1], [1, 2]])
 def test_attempts_that_were_taken_away_are_told(crashed: Made, attempts: list[int]) -> None:
     for number in attempts:
         shutil.rmtree(crashed.layout.run("long_b1_e6").attempt(number).path)
-    gone = "1 of its attempts is" if len(attempts) == 1 else "2 of its attempts are"
-    assert history(crashed) == [f"row long_b1_e6: {gone} no longer in its run folder"]
+    gone = "1 of the row's attempts is" if len(attempts) == 1 else "2 of the row's attempts are"
+    assert history(crashed) == [f"row long_b1_e6: {gone} no longer in the run folder"]
 
 
 def test_such_caveats_stand_in_the_handoff_and_on_the_page(below: Made) -> None:
@@ -244,7 +244,7 @@ def test_such_caveats_stand_in_the_handoff_and_on_the_page(below: Made) -> None:
     settings.write_text(settings.read_text().replace("0.75", "0.4"))
     for phase in ("phase1", "phase2", "phase3", "phase4", "phase5"):
         handoff.hand_over(below.spec, phase)
-    words = "its threshold was lowered to 40% after its run reached 50.0% of 75%"
+    words = "the row's threshold was lowered to 40% after its run reached 50.0% of 75%"
     assert words in below.layout.results.read_text()
     assert any(words in note for note in files.read_json(below.layout.handoff("phase4"))["notes"])
 

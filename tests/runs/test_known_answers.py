@@ -247,13 +247,13 @@ def lose_line(made: Made) -> None:
     edit_table(made, lambda lines: [line for line in lines if line["run_id"] != PAIR])
 
 
-ANOTHER = "it passed with another row, settings, checkpoint or software"
+ANOTHER = "the row passed with another matrix row, settings, checkpoint or software"
 CHANGES: dict[str, tuple[Callable[[Made], None], list[str]]] = {
     "the row's seed": (change_seed, [ANOTHER]),
     "the row's episodes": (change_episodes, [f"none          1            DIFFERENT: artifacts/runs/{PAIR}", ANOTHER]),
     "the row's settings": (change_settings, [ANOTHER]),
-    "an episode of eval_info.json": (flip_info, ["2 (episodes [1, 3] in place of [3])  1 ", "by the other files"]),
-    "an episode of episodes.jsonl": (flip_episodes, ["episodes.jsonl: its lines are not the episodes of"]),
+    "an episode of eval_info.json": (flip_info, ["2 (episodes [1, 3] in place of [3])  1 ", "but the other files say"]),
+    "an episode of episodes.jsonl": (flip_episodes, ["episodes.jsonl: the lines do not match the episodes in"]),
     "an episode of result.json": (flip_result, ["1             2            DIFFERENT", "result.json, key per_task"]),
     "an episode of all_runs.csv": (flip_table, ["3         4             DIFFERENT"]),
     "a line of all_runs.csv": (lose_line, ["3         none          DIFFERENT"]),
@@ -276,7 +276,7 @@ def test_what_changed_after_the_run_makes_its_row_different(
 def test_other_weights_make_every_row_different(copied: Made) -> None:
     copied.change_weights()
     found = differing(copied)
-    assert all("it passed with another row" in lines for lines in found.values())
+    assert all("the row passed with another matrix row" in lines for lines in found.values())
 
 
 @pytest.mark.parametrize(

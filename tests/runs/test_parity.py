@@ -262,7 +262,7 @@ def test_a_record_that_is_missing_or_edited_is_named(certified: Path) -> None:
     assert list(parity.contradictions(certified)) == [
         "resident/actions/libero_object_0_0.npy is missing",
         "resident/actions/libero_object_0_1.npy is missing",
-        "reference/episodes.jsonl is not as it was recorded",
+        "reference/episodes.jsonl has changed since it was recorded",
     ]
 
 
@@ -273,8 +273,8 @@ def test_records_edited_together_with_their_hashes_contradict_the_numbers(certif
     certificate["files"]["resident/episodes.jsonl"] = files.sha256_file(path)
     files.write_json(certified, certificate)
     assert list(parity.contradictions(certified)) == [
-        "its compared is not what its records say",
-        "its differing is not what its records say",
+        "the certificate's compared does not match its records",
+        "the certificate's differing does not match its records",
     ]
 
 

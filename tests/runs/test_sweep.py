@@ -157,7 +157,7 @@ def test_unknown_and_disabled_rows_are_refused_together_and_nothing_starts(ready
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "error: --rows: the matrix has no row 'nobody'. Name some of " in ended.stderr
     assert "error: --rows: the matrix has no row '../x'. Name some of " in ended.stderr
-    assert f"error: --rows: the row '{OFF}' is disabled. Write 1 in its column enabled" in ended.stderr
+    assert f"error: --rows: the row '{OFF}' is disabled. Set its column enabled to 1" in ended.stderr
     assert len(ended.stderr.splitlines()) == 3
     assert (contents(ready.root), ready.started()) == (before, [])
 
@@ -244,7 +244,7 @@ def test_run_folders_in_the_way_are_refused_together_and_nothing_starts(ready: M
     assert (ended.returncode, ended.stdout) == (2, "")
     where = [str(ready.layout.run(run_id).path) for run_id in (LONG, WIDE)]
     assert ended.stderr.splitlines() == [
-        f"error: {path}: the run folder exists. Pass --resume to run what has not passed, or name other rows"
+        f"error: {path}: the run folder exists. Pass --resume to run the rows that have not passed, or name other rows"
         for path in where
     ]
     assert (contents(ready.root, "locks"), ready.started()) == (before, started)
@@ -283,9 +283,8 @@ def test_resume_refuses_a_row_that_passed_with_other_inputs_and_runs_the_others(
     ended = sweep(ready, "--resume")
     assert ended.returncode == 1
     assert f"error: row {LONG}: " in ended.stderr
-    assert "it passed with another row, settings, checkpoint or software than today's: settings: episode_length" in (
-        ended.stderr
-    )
+    what = "the row passed with another matrix row, settings, checkpoint or software than today's"
+    assert f"{what}: settings: episode_length" in ended.stderr
     assert contents(ready.layout.run(LONG).path) == passed
     assert sorted(ready.started()) == sorted([LONG, BASELINE, WIDE])
 
@@ -607,8 +606,8 @@ def test_a_status_dir_that_is_not_beside_the_runs_is_refused_and_nothing_is_writ
     before = contents(tmp_path)
     ended = told(ready, status_dir=tmp_path / where)
     assert (ended.returncode, ended.stdout) == (2, "")
-    said = f"the markers of {ready.layout.runs} are in {ready.layout.rows}, not in {tmp_path / where}. Name that folder"
-    assert ended.stderr == f"error: --status-dir: {said}\n"
+    said = f"the markers of {ready.layout.runs} are in {ready.layout.rows}, not in {tmp_path / where}"
+    assert ended.stderr == f"error: --status-dir: {said}. Name the folder of the markers\n"
     assert (contents(tmp_path), ready.started()) == (before, [])
 
 
@@ -712,7 +711,7 @@ def test_where_preflight_found_no_backend_nothing_starts_and_its_reason_is_said(
     before = contents(ready.root)
     ended = told(ready)
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert f"error: {path}: preflight is blocked (no EGL here). Mend it" in ended.stderr
+    assert f"error: {path}: preflight is blocked (no EGL here). Mend the cause" in ended.stderr
     assert (contents(ready.root), ready.started()) == (before, [])
 
 

@@ -103,8 +103,8 @@ def test_its_certificate_is_judged_again_by_the_records_beside_it(gated: Gated, 
     path = next(moved.layout.parity.glob("*/resident/episodes.jsonl"))
     path.write_text(path.read_text().replace('"steps": 15', '"steps": 14', 1))
     told = [each.what for each in validate.contract_findings(moved.spec, "phase3", "parity")]
-    assert "resident/episodes.jsonl is not as it was recorded" in told
-    assert any("is not what its records say" in each for each in told)
+    assert "resident/episodes.jsonl has changed since it was recorded" in told
+    assert any("does not match its records" in each for each in told)
 
 
 def test_another_campaign_on_the_host_takes_the_certificates_over_without_playing(gated: Gated, tmp_path: Path) -> None:

@@ -28,11 +28,11 @@ def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Handoff:
 
     `owner` is the name in the plan's progress line.
     """
-    last, before = files.read_or_empty(campaign.layout.handoff(phase)), _previous_phase(campaign, phase)
+    last_handoff, previous = files.read_or_empty(campaign.layout.handoff(phase)), _previous_phase(campaign, phase)
     progress.ensure(campaign.layout)
-    _write_tables_and_pages(campaign, phase, before)
-    status, notes = _status(campaign, phase, before)
-    notes += [str(each) for each in caveats.of_phase(campaign, phase) if not (before and before.blocks)]
+    _write_tables_and_pages(campaign, phase, previous)
+    status, notes = _status(campaign, phase, previous)
+    notes += [str(caveat) for caveat in caveats.of_phase(campaign, phase) if not (previous and previous.blocks)]
     handoff: Handoff = {
         "schema_version": schema.VERSION,
         "phase": phase,
@@ -46,7 +46,7 @@ def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Handoff:
     }
     files.write_json(campaign.layout.handoff(phase), handoff)
     voided = [] if status == "pass" else _void_later_handoffs(campaign.layout, phase)
-    progress.record(campaign.layout, handoff, last, voided, owner)
+    progress.record(campaign.layout, handoff, last_handoff, voided, owner)
     return handoff
 
 
@@ -71,17 +71,17 @@ class PreviousPhase:
 
 
 def _previous_phase(campaign: Campaign, phase: str) -> PreviousPhase | None:
-    previous = phase_before(phase)
-    if previous is None or not (findings := validate.handoff_findings(campaign, previous)):
+    name = phase_before(phase)
+    if name is None or not (findings := validate.handoff_findings(campaign, name)):
         return None
-    value = validate.valid_handoff(campaign, previous)
+    value = validate.valid_handoff(campaign, name)
     # A handoff that is refused although it says pass is outdated, so its own notes are not the reason.
-    own = value.get("notes", []) if value.get("status") != "pass" else []
-    reasons = [note for note in own if not note.startswith("warning: ")]
+    own_notes = value.get("notes", []) if value.get("status") != "pass" else []
+    reasons = [note for note in own_notes if not note.startswith("warning: ")]
     return PreviousPhase(bool(validate.blockers(campaign, phase)), tuple(reasons or map(str, findings)))
 
 
-def _write_tables_and_pages(campaign: Campaign, phase: str, before: PreviousPhase | None) -> None:
+def _write_tables_and_pages(campaign: Campaign, phase: str, previous: PreviousPhase | None) -> None:
     """Writes the phase's tables and pages, unless a result was changed after its run.
 
     A contract reports a result that was changed.
@@ -95,17 +95,17 @@ def _write_tables_and_pages(campaign: Campaign, phase: str, before: PreviousPhas
         return
     if phase in _SUMMARIES:
         collect.write_tables(campaign, _SUMMARIES[phase](campaign))
-    if phase == "phase5" and not (before and before.blocks):
+    if phase == "phase5" and not (previous and previous.blocks):
         report.write(campaign)  # written here too, since --lf leaves out the tests that wrote the pages
 
 
-def _status(campaign: Campaign, phase: str, before: PreviousPhase | None) -> tuple[str, list[str]]:
-    if before and before.blocks:
-        return "blocked", list(before.notes)
+def _status(campaign: Campaign, phase: str, previous: PreviousPhase | None) -> tuple[str, list[str]]:
+    if previous and previous.blocks:
+        return "blocked", list(previous.notes)
     findings = validate.phase_findings(campaign, phase)
     notes = [str(finding) for finding in findings]
-    if before:
-        return "partial", [*before.notes, *notes]
+    if previous:
+        return "partial", [*previous.notes, *notes]
     if not without_warnings(findings):
         return "pass", notes
     return ("partial" if phase in MAY_BE_PARTIAL else "blocked"), notes

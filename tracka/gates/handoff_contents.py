@@ -24,9 +24,9 @@ def inputs(campaign: Campaign, phase: str) -> dict[str, str | None]:
     outdates the handoff. A file that an earlier phase left has None, since it is written anew in every session.
     """
     layout = campaign.layout
-    given: dict[str, str | None] = {**campaign.digests}
+    definition: dict[str, str | None] = {**campaign.digests}
     earlier = [layout.handoff(name) for name in PHASES[: PHASES.index(phase)]]
-    return given | {layout.relative(path): None for path in (*earlier, *_INPUTS[phase](campaign, layout))}
+    return definition | {layout.relative(path): None for path in (*earlier, *_INPUTS[phase](campaign, layout))}
 
 
 def outputs(campaign: Campaign, phase: str) -> list[str]:
@@ -35,31 +35,38 @@ def outputs(campaign: Campaign, phase: str) -> list[str]:
     return [campaign.layout.relative(path) for path in paths]
 
 
-def _of_phase3(campaign: Campaign, layout: Layout) -> list[Path]:
-    run = layout.run(campaign.baseline)
-    files = [run.manifest, run.stdout, run.stderr, run.result, run.episodes, layout.marker(campaign.baseline)]
-    return [*files, *sorted(layout.summary.glob("baseline_summary.*"))]
+def _phase3_outputs(campaign: Campaign, layout: Layout) -> list[Path]:
+    folder = layout.run(campaign.baseline)
+    paths = [
+        folder.manifest,
+        folder.stdout,
+        folder.stderr,
+        folder.result,
+        folder.episodes,
+        layout.marker(campaign.baseline),
+    ]
+    return [*paths, *sorted(layout.summary.glob("baseline_summary.*"))]
 
 
-def _of_phase4(campaign: Campaign, layout: Layout) -> list[Path]:
+def _phase4_outputs(campaign: Campaign, layout: Layout) -> list[Path]:
     rows = [row.run_id for row in campaign.enabled]
-    files = [path for run_id in rows for path in (layout.run(run_id).result, layout.marker(run_id))]
-    return [*files, *(layout.summary / name for name in _SUMMARY_FILES)]
+    paths = [path for run_id in rows for path in (layout.run(run_id).result, layout.marker(run_id))]
+    return [*paths, *(layout.summary / name for name in _SUMMARY_FILES)]
 
 
 def _host(campaign: Campaign) -> Json:
-    found = schema.read_or_empty("preflight", campaign.layout.preflight_report)
-    checks = {check["name"]: check["status"] for check in found.get("checks", [])}
+    report = schema.read_or_empty("preflight", campaign.layout.preflight_report)
+    checks = {check["name"]: check["status"] for check in report.get("checks", [])}
     return {
-        "mujoco_gl_effective": found.get("mujoco_gl_effective"),
+        "mujoco_gl_effective": report.get("mujoco_gl_effective"),
         "checks": checks,
-        "blocker": found.get("blocker"),
+        "blocker": report.get("blocker"),
     }
 
 
 def _capabilities(campaign: Campaign) -> Json:
-    known = schema.read_or_empty("cli_capabilities", campaign.layout.capabilities)
-    return {"version_text": known.get("version_text"), "flags": len(known.get("supported_flags", []))}
+    capabilities = schema.read_or_empty("cli_capabilities", campaign.layout.capabilities)
+    return {"version_text": capabilities.get("version_text"), "flags": len(capabilities.get("supported_flags", []))}
 
 
 def _baseline(campaign: Campaign) -> Json:
@@ -96,8 +103,8 @@ _OUTPUTS: dict[str, Callable[[Campaign, Layout], list[Path]]] = {
         layout.state / "lerobot_eval_help.txt",
     ],
     "phase2": lambda _, layout: sorted(layout.preflight.glob("*")),
-    "phase3": _of_phase3,
-    "phase4": _of_phase4,
+    "phase3": _phase3_outputs,
+    "phase4": _phase4_outputs,
     "phase5": lambda _, layout: [layout.runbook, layout.results, layout.plan, layout.todo, layout.todo_list],
 }
 _DETAILS: dict[str, Callable[[Campaign], Json]] = {

@@ -21,7 +21,7 @@ from ..runs import parity, run
 from .row_contracts import ROW_CONTRACTS, RUN_CONTRACTS
 
 Contract = Callable[[Campaign], Iterator[Finding]]
-REWRITE = "Run pytest acceptance again: what has passed is not run again, and the tables are written anew"
+REWRITE = "Run pytest acceptance again: it rewrites the tables, and does not run passed rows again"
 
 
 # ---- phase 1: contracts before anything expensive
@@ -31,12 +31,14 @@ def _capabilities(campaign: Campaign) -> Iterator[Finding]:
     path, raw = campaign.layout.capabilities, campaign.layout.state / "lerobot_eval_help.txt"
     if not path.exists() and raw.exists():
         yield Finding(
-            str(path), f"lerobot-eval was not understood: {files.tail(raw).strip()}", "Mend that, run phase 1"
+            str(path),
+            f"phase 1 could not read lerobot-eval's flags: {files.tail(raw).strip()}",
+            "Mend the cause, then run phase 1: pytest acceptance -m phase1",
         )
         return
     value = files.read_json(path)
     yield from schema.findings("cli_capabilities", value, str(path))
-    yield from _exists(path.parent / str(value.get("lerobot_eval_help_text_path")), "lerobot_eval_help_text_path")
+    yield from _missing_file(path.parent / str(value.get("lerobot_eval_help_text_path")), "phase1")
 
 
 def _run_schema(campaign: Campaign) -> Iterator[Finding]:
@@ -44,8 +46,8 @@ def _run_schema(campaign: Campaign) -> Iterator[Finding]:
     if files.read_json(path) != schema.run_schema():
         yield Finding(
             str(path),
-            "it is not the schema of this Track A",
-            f"Write it anew: tracka schema --root {campaign.layout.root}",
+            "the file is not the run schema of this Track A",
+            f"Rewrite the file: tracka schema --root {campaign.layout.root}",
         )
 
 
@@ -69,9 +71,9 @@ def _commands(campaign: Campaign) -> Iterator[Finding]:
             yield from (Finding(f"row {row.run_id}, {item.where}", item.what, item.remedy) for item in error.findings)
 
 
-def _scales(campaign: Campaign) -> Iterator[Finding]:
+def _larger_rows(campaign: Campaign) -> Iterator[Finding]:
     if not [row for row in campaign.enabled if row.run_id != campaign.baseline]:
-        yield Finding(str(campaign.layout.matrix), "only the baseline is enabled", "Enable a row that scales it up")
+        yield Finding(str(campaign.layout.matrix), "the matrix enables only the baseline", "Enable another row")
 
 
 def _help_text(campaign: Campaign) -> Iterator[Finding]:
@@ -79,7 +81,7 @@ def _help_text(campaign: Campaign) -> Iterator[Finding]:
     value = schema.read("cli_capabilities", campaign.layout.capabilities)
     raw = campaign.layout.state / value["lerobot_eval_help_text_path"]
     if raw.is_file() and cli_capabilities.flags(files.read_text(raw)) != value["supported_flags"]:
-        yield Finding(str(raw), "it names other flags than cli_capabilities.json", "Run phase 1: pytest acceptance")
+        yield Finding(str(raw), "cli_capabilities.json lists other flags", "Run phase 1: pytest acceptance")
 
 
 # ---- phase 2: the host
@@ -92,43 +94,50 @@ def _preflight_report(campaign: Campaign) -> Iterator[Finding]:
 
 def _preflight_checks(campaign: Campaign) -> Iterator[Finding]:
     path = campaign.layout.preflight_report
-    report = schema.read("preflight", path)
-    failed = preflight.findings(report, str(path))
-    yield from failed
-    if report["status"] != "pass" and not failed:
-        yield Finding(str(path), f"preflight is {report['status']} ({report['blocker']})", "Run preflight again")
+    preflight_report = schema.read("preflight", path)
+    failures = preflight.findings(preflight_report, str(path))
+    yield from failures
+    if preflight_report["status"] != "pass" and not failures:
+        yield Finding(
+            str(path),
+            f"preflight is {preflight_report['status']} ({preflight_report['blocker']})",
+            "Run preflight again",
+        )
     # After a failed check, doubts would only be its consequences and no further cause.
-    for key, what in () if failed else _contradictions(campaign, report):
+    for key, what in () if failures else _contradictions(campaign, preflight_report):
         yield Finding(f"{path}, key {key}", what, "Run phase 2 again: pytest acceptance -m phase2")
 
 
-def _contradictions(campaign: Campaign, report: PreflightReport) -> Iterator[tuple[str, str]]:
+def _contradictions(campaign: Campaign, preflight_report: PreflightReport) -> Iterator[tuple[str, str]]:
     """Yields (key, reason) for each value that contradicts a report whose status is pass."""
     for key in ("lerobot_import_ok", "lerobot_eval_help_ok", "policy_resolve_ok"):
-        if report[key] is not True:
-            yield key, "it is not true"
-    if report["gpu_count"] < campaign.expected_gpus:
-        yield "gpu_count", f"{report['gpu_count']} GPUs, and the campaign expects {campaign.expected_gpus}"
-    names = {check["name"] for check in report["checks"]}
+        if preflight_report[key] is not True:
+            yield key, "the value is not true"
+    if preflight_report["gpu_count"] < campaign.expected_gpus:
+        yield (
+            "gpu_count",
+            f"the host has {preflight_report['gpu_count']} GPUs, but the campaign expects {campaign.expected_gpus}",
+        )
+    names = {check["name"] for check in preflight_report["checks"]}
     policies = dict.fromkeys(files.redacted(f"policy_resolve:{row.policy_path}") for row in campaign.enabled)
     if missing := [name for name in (*preflight.REQUIRED, *policies) if name not in names]:
-        yield "checks", f"these were not made: {joined_names(missing)}"
-    good = [attempt["backend"] for attempt in report["backend_attempts"] if attempt["ok"]]
-    if report["mujoco_gl_effective"] not in good:
-        yield "mujoco_gl_effective", "no attempt rendered with it"
+        yield "checks", f"preflight did not make these checks: {joined_names(missing)}"
+    working_backends = [attempt["backend"] for attempt in preflight_report["backend_attempts"] if attempt["ok"]]
+    if preflight_report["mujoco_gl_effective"] not in working_backends:
+        yield "mujoco_gl_effective", "preflight rendered no frame with this backend"
 
 
 def _gpu_list(campaign: Campaign) -> Iterator[Finding]:
     path = campaign.layout.preflight / "nvidia_smi.txt"
     count = sum(line.startswith("GPU ") for line in files.read_text(path).splitlines())
     if count < campaign.expected_gpus:
-        what = f"it lists {count} GPUs, and the campaign expects {campaign.expected_gpus}"
-        yield Finding(str(path), what, "Run phase 2 on a host that has them")
+        what = f"the file lists {count} GPUs, but the campaign expects {campaign.expected_gpus}"
+        yield Finding(str(path), what, f"Run phase 2 on a host with {campaign.expected_gpus} GPUs")
 
 
 def _snapshots(campaign: Campaign) -> Iterator[Finding]:
     for name in ("nvidia_smi.txt", "pip_freeze.txt", "env_snapshot.json", "setup.log"):
-        yield from _exists(campaign.layout.preflight / name, "preflight")
+        yield from _missing_file(campaign.layout.preflight / name, "phase2")
     schema.read("env_snapshot", campaign.layout.preflight / "env_snapshot.json")
 
 
@@ -137,7 +146,7 @@ def _snapshots(campaign: Campaign) -> Iterator[Finding]:
 
 def _parity(campaign: Campaign) -> Iterator[Finding]:
     """Yields a finding for each checkpoint with which the engine is not proven to play lerobot-eval's episodes here."""
-    yield from _each(parity.rows_to_prove(campaign), "parity", campaign)
+    yield from _row_findings(parity.rows_to_prove(campaign), "parity", campaign)
 
 
 def _baseline(name: str) -> Contract:
@@ -145,19 +154,19 @@ def _baseline(name: str) -> Contract:
 
 
 def _all_rows(name: str) -> Contract:
-    def hold(campaign: Campaign) -> Iterator[Finding]:
+    def contract(campaign: Campaign) -> Iterator[Finding]:
         """Yields the findings of the row contract for each enabled row.
 
         A row that never ran because of its checkpoint gives one finding, which is the same in each contract.
         """
-        refused = {row.run_id: why for row in campaign.enabled if (why := run.recorded_refusal(campaign, row))}
-        yield from refused.values()
-        yield from _each([row for row in campaign.enabled if row.run_id not in refused], name, campaign)
+        refusals = {row.run_id: refusal for row in campaign.enabled if (refusal := run.recorded_refusal(campaign, row))}
+        yield from refusals.values()
+        yield from _row_findings([row for row in campaign.enabled if row.run_id not in refusals], name, campaign)
 
-    return hold
+    return contract
 
 
-def _each(rows: Iterable[Row], name: str, campaign: Campaign) -> Iterator[Finding]:
+def _row_findings(rows: Iterable[Row], name: str, campaign: Campaign) -> Iterator[Finding]:
     """Yields the findings of the row contract `name` for each row; a row that cannot be checked hides no other row."""
     for row in rows:
         try:
@@ -167,23 +176,23 @@ def _each(rows: Iterable[Row], name: str, campaign: Campaign) -> Iterator[Findin
 
 
 def _baseline_summary(campaign: Campaign) -> Iterator[Finding]:
-    yield from _up_to_date(campaign.layout.summary, collect.baseline_tables(campaign))
+    yield from _outdated_tables(campaign.layout.summary, collect.baseline_tables(campaign))
 
 
 def _summaries(campaign: Campaign) -> Iterator[Finding]:
-    yield from _up_to_date(campaign.layout.summary, collect.tables(campaign))
+    yield from _outdated_tables(campaign.layout.summary, collect.tables(campaign))
 
 
-def _up_to_date(folder: Path, expected: Mapping[str, str]) -> Iterator[Finding]:
+def _outdated_tables(folder: Path, expected: Mapping[str, str]) -> Iterator[Finding]:
     """Yields a finding for each table in `folder` that is not, to the letter, what the run folders give now."""
     for name in expected:
         path = folder / name
         if not path.is_file():
             yield Finding(str(path), "the file does not exist", REWRITE)
-        elif (found := files.read_text(path)) != (text := files.redacted(expected[name])):
-            wrong = set(text.splitlines()) ^ set(found.splitlines())
-            rows = sorted({re.split(r"[,|]", line.strip("| "))[0].strip() for line in wrong})
-            what = f"the run folders say otherwise of {', '.join(rows) or 'the order of its rows'}"
+        elif (actual_text := files.read_text(path)) != (expected_text := files.redacted(expected[name])):
+            different_lines = set(expected_text.splitlines()) ^ set(actual_text.splitlines())
+            rows = sorted({re.split(r"[,|]", line.strip("| "))[0].strip() for line in different_lines})
+            what = f"the table differs from the run folders in {', '.join(rows) or 'the order of the rows'}"
             yield Finding(str(path), what, REWRITE)
 
 
@@ -200,7 +209,9 @@ def _run_ids(path: Path) -> list[str]:
 def _no_failures(campaign: Campaign) -> Iterator[Finding]:
     for run_id in _run_ids(campaign.layout.summary / "failures.csv"):
         yield Finding(
-            f"row {run_id}", "it is not accepted", "See failures.csv for the reason; rerun: pytest acceptance --lf"
+            f"row {run_id}",
+            "the row is not accepted",
+            "Read the reason in failures.csv, then rerun: pytest acceptance --lf",
         )
 
 
@@ -210,21 +221,23 @@ RESULTS_WORDS = ("success rate", "artifacts")
 
 def _runbook(campaign: Campaign) -> Iterator[Finding]:
     words = (*RUNBOOK_WORDS, *dict.fromkeys(row.task_suite for row in campaign.enabled))
-    yield from _mentions(campaign.layout.runbook, words)
-    ran = [report.replay(manifest) for manifest in report.manifests(campaign)]
-    yield from _mentions(campaign.layout.runbook, ran)
+    yield from _missing_words(campaign.layout.runbook, words)
+    replays = [report.replay(manifest) for manifest in report.manifests(campaign)]
+    yield from _missing_words(campaign.layout.runbook, replays)
 
 
 def _results(campaign: Campaign) -> Iterator[Finding]:
     rows = campaign.enabled
-    wanted = [*RESULTS_WORDS, *(row.run_id for row in rows), *(row.policy_path for row in rows)]
-    yield from _mentions(campaign.layout.results, tuple(dict.fromkeys([*wanted, *(row.task_suite for row in rows)])))
+    words = [*RESULTS_WORDS, *(row.run_id for row in rows), *(row.policy_path for row in rows)]
+    yield from _missing_words(
+        campaign.layout.results, tuple(dict.fromkeys([*words, *(row.task_suite for row in rows)]))
+    )
     path = campaign.layout.results
     if path.is_file() and (text := files.read_text(path)) != files.redacted(report.results_as(campaign, text)):
-        yield Finding(str(path), "it is not what the run folders say", "Run phase 5: pytest acceptance")
+        yield Finding(str(path), "the page does not match the run folders", "Run phase 5: pytest acceptance")
 
 
-def _mentions(path: Path, words: Sequence[str]) -> Iterator[Finding]:
+def _missing_words(path: Path, words: Sequence[str]) -> Iterator[Finding]:
     if not path.is_file():
         yield Finding(str(path), "the file does not exist", "Run phase 5: pytest acceptance -m phase5")
         return
@@ -234,13 +247,13 @@ def _mentions(path: Path, words: Sequence[str]) -> Iterator[Finding]:
     for word in files.redacted(list(words)):
         if word not in parts and word not in text:
             yield Finding(
-                str(path), f"it does not mention {shortened(word)!r}", "Run phase 5: pytest acceptance -m phase5"
+                str(path), f"the page does not mention {shortened(word)!r}", "Run phase 5: pytest acceptance -m phase5"
             )
 
 
-def _exists(path: Path, what: str) -> Iterator[Finding]:
+def _missing_file(path: Path, phase: str) -> Iterator[Finding]:
     if not path.is_file():
-        yield Finding(str(path), f"the file of {what} does not exist", "Run the step that writes it")
+        yield Finding(str(path), "the file does not exist", f"Run {phase}: pytest acceptance -m {phase}")
 
 
 CONTRACTS: dict[str, dict[str, Contract]] = {
@@ -249,7 +262,7 @@ CONTRACTS: dict[str, dict[str, Contract]] = {
         "help_text": _help_text,
         "run_schema": _run_schema,
         "commands": _commands,
-        "scales": _scales,
+        "scales": _larger_rows,
     },
     "phase2": {
         "preflight_report": _preflight_report,

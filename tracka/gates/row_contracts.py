@@ -35,21 +35,21 @@ def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
     yield from _differences(
         str(top.manifest), manifest, {"outcome": {key: result[key] for key in ("status", "reason")}}
     )
-    yield from _planned(campaign, row, manifest)
-    yield from _copies(top, top.attempt(manifest["attempt"]), result)
+    yield from _plan_differences(campaign, row, manifest)
+    yield from _copy_differences(top, top.attempt(manifest["attempt"]), result)
     if manifest["attempt"] != max(top.numbers(), default=0):
-        yield Finding(str(top.manifest), "it is not of the last attempt", AGAIN)
+        yield Finding(str(top.manifest), "the manifest is not of the last attempt", AGAIN)
     if result["status"] == "pass":
-        yield from _outcome(campaign.layout, top, manifest, result)
-    yield from _as_written(campaign, row, manifest, result)
+        yield from _outcome_differences(campaign.layout, top, manifest, result)
+    yield from _changes_since_run(campaign, row, manifest, result)
 
 
-def _as_written(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
+def _changes_since_run(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
     """Yields a finding where the files are not those that the run left, or have times or a device that no run has."""
     top, state = campaign.layout.run(row.run_id), row_state.read(campaign.layout, row.run_id)
     if state is not None:
-        wanted = {"result_sha256": files.sha256_file(top.result)}
-        yield from _differences(str(campaign.layout.marker(row.run_id)), state, wanted)
+        expected = {"result_sha256": files.sha256_file(top.result)}
+        yield from _differences(str(campaign.layout.marker(row.run_id)), state, expected)
     yield from _wrong_row_hash(top.attempt(manifest["attempt"]), manifest)
     yield from judgement.changed_files(top.attempt(manifest["attempt"]), result)
     yield from judgement.impossible_times(top.path, manifest, result, state)
@@ -67,18 +67,20 @@ def _wrong_row_hash(attempt: RunFolder, manifest: Manifest) -> Iterator[Finding]
     yield from schema.findings("identity", files.read_json(path), str(path))
     # A secret in a setting is part of the hash, but is masked in the file.
     if parts and redaction.MASK not in path.read_bytes() and identity.row_hash(parts) != manifest["row_hash"]:
-        yield Finding(str(path), "it is not what the run's row hash is of", AGAIN)
+        yield Finding(str(path), "the identity does not give the row hash in the manifest", AGAIN)
 
 
 def _marker(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
     path = campaign.layout.marker(row.run_id)
     state = row_state.read(campaign.layout, row.run_id)
     if state is None:
-        yield Finding(str(path), "the row's marker is missing or damaged", "Run pytest acceptance: it is restored")
+        yield Finding(
+            str(path), "the row's marker is missing or damaged", "Run pytest acceptance, which restores the marker"
+        )
         return
-    for broken in row_state.broken_steps(state):
-        yield Finding(str(path), f"an impossible step: {broken}", AGAIN)
-    wanted = {
+    for step in row_state.broken_steps(state):
+        yield Finding(str(path), f"the history has an impossible step: {step}", AGAIN)
+    expected = {
         "run_id": row.run_id,
         "status": result["status"],
         "reason": result["reason"],
@@ -86,7 +88,7 @@ def _marker(campaign: Campaign, row: Row, manifest: Manifest, result: Result) ->
         "gpu_id": manifest["gpu_id"],
         "result_path": campaign.layout.relative(campaign.layout.run(row.run_id).result),
     }
-    yield from _differences(str(path), state, wanted)
+    yield from _differences(str(path), state, expected)
     yield from _differences(f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
 
 
@@ -108,7 +110,7 @@ def _expected_manifest(campaign: Campaign, row: Row, manifest: Manifest) -> Json
     }
 
 
-def _planned(campaign: Campaign, row: Row, manifest: Manifest) -> Iterator[Finding]:
+def _plan_differences(campaign: Campaign, row: Row, manifest: Manifest) -> Iterator[Finding]:
     """Yields a finding where the manifest's record of what ran is not what its row hash stands for.
 
     A row hash that is not today's is reported by the contract `result`, not here.
@@ -117,9 +119,9 @@ def _planned(campaign: Campaign, row: Row, manifest: Manifest) -> Iterator[Findi
     if manifest["row_hash"] != plan.row_hash:
         return
     attempt = replace(plan, batch_size=manifest["batch_size"], retry_index=manifest["retry_index"])
-    wanted = attempt.record(campaign.layout.run(row.run_id).attempt(manifest["attempt"]), manifest["gpu_id"])
+    expected = attempt.record(campaign.layout.run(row.run_id).attempt(manifest["attempt"]), manifest["gpu_id"])
     where = str(campaign.layout.run(row.run_id).manifest)
-    yield from _differences(where, _without_paths(manifest), _without_paths(wanted))
+    yield from _differences(where, _without_paths(manifest), _without_paths(expected))
     yield from _differences(where, manifest, {"invalid": attempt.simulator_mismatch})
 
 
@@ -142,10 +144,12 @@ def _flags(command: Sequence[str]) -> list[str]:
 def _differences(where: str, actual: Mapping[str, object], expected: Mapping[str, object]) -> Iterator[Finding]:
     for key, value in files.redacted(expected).items():
         if actual.get(key) != value:
-            yield Finding(f"{where}, key {key}", f"it is {actual.get(key)!r}, and {value!r} by the other files", AGAIN)
+            yield Finding(
+                f"{where}, key {key}", f"the value is {actual.get(key)!r}, but the other files say {value!r}", AGAIN
+            )
 
 
-def _copies(top: RunFolder, attempt: RunFolder, result: Result) -> Iterator[Finding]:
+def _copy_differences(top: RunFolder, attempt: RunFolder, result: Result) -> Iterator[Finding]:
     """Yields a finding where a file at the top is not that of the last attempt, byte for byte."""
     pairs = [
         (top.manifest, attempt.manifest),
@@ -156,18 +160,18 @@ def _copies(top: RunFolder, attempt: RunFolder, result: Result) -> Iterator[Find
     if result["status"] == "pass":
         pairs.append((top.episodes, attempt.episodes))
     for copy, original in pairs:
-        if lost := [path for path in (copy, original) if not path.is_file()]:
-            yield from (Finding(str(path), "the file does not exist", AGAIN) for path in lost)
+        if missing := [path for path in (copy, original) if not path.is_file()]:
+            yield from (Finding(str(path), "the file does not exist", AGAIN) for path in missing)
         elif not copy.samefile(original) and not filecmp.cmp(copy, original, shallow=False):
-            yield Finding(str(copy), f"it differs from {original}", AGAIN)
+            yield Finding(str(copy), f"the file differs from {original}", AGAIN)
 
 
-def _outcome(layout: Layout, top: RunFolder, manifest: Manifest, result: Result) -> Iterator[Finding]:
+def _outcome_differences(layout: Layout, top: RunFolder, manifest: Manifest, result: Result) -> Iterator[Finding]:
     """Yields a finding where result and episodes are not what lerobot-eval's own files say."""
     attempt = top.attempt(manifest["attempt"])
     logs = (attempt.stdout, attempt.stderr)
     metrics = lerobot_eval.read_metrics(attempt.output, logs)
-    wanted = lerobot_eval.reported_results(metrics) | {
+    expected = lerobot_eval.reported_results(metrics) | {
         "run_id": manifest["run_id"],
         "attempt": manifest["attempt"],
         "row_hash": manifest["row_hash"],
@@ -176,27 +180,28 @@ def _outcome(layout: Layout, top: RunFolder, manifest: Manifest, result: Result)
         "unproven": manifest["unproven"],
         "video_paths": [layout.relative(video) for video in attempt.videos()],
     }
-    yield from _differences(str(top.result), result, wanted)
+    yield from _differences(str(top.result), result, expected)
     yield from judgement.failure_signs(attempt, manifest, result, metrics)
     for log in logs:
-        told = lerobot_eval.parse_log(log)
-        if told and None not in told[:2] and told[:2] != (metrics.successes, metrics.episodes):
-            yield Finding(str(log), f"it tells of {told[0]} of {told[1]} successes, eval_info.json does not", AGAIN)
+        counts = lerobot_eval.parse_log(log)
+        if counts and None not in counts[:2] and counts[:2] != (metrics.successes, metrics.episodes):
+            what = f"the log reports {counts[0]} of {counts[1]} successes, but eval_info.json does not"
+            yield Finding(str(log), what, AGAIN)
     suites = sorted({task.suite for task in metrics.tasks})
     yield from _differences(str(attempt.output), {"task_group": suites}, {"task_group": [manifest["task_suite"]]})
     records = lerobot_eval.episode_records(metrics, manifest["batch_size"], manifest["n_episodes"], manifest["seed"])
     for warning in metrics.warnings:
         yield Finding(str(attempt.output), warning, "Look at eval_info.json and the logs", warning=True)
     if files.read_lines(top.episodes) != records:
-        yield Finding(str(top.episodes), "its lines are not the episodes of eval_info.json", AGAIN)
+        yield Finding(str(top.episodes), "the lines do not match the episodes in eval_info.json", AGAIN)
 
 
 def backend(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """Yields a finding where the row did not run with the backend that preflight chose."""
     manifest = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)
-    chosen = files.read_json(campaign.layout.preflight_report).get("mujoco_gl_effective")
-    if manifest["mujoco_gl"] != chosen:
-        what = f"the run used {manifest['mujoco_gl']}, preflight chose {chosen}"
+    preflight_backend = files.read_json(campaign.layout.preflight_report).get("mujoco_gl_effective")
+    if manifest["mujoco_gl"] != preflight_backend:
+        what = f"the run used {manifest['mujoco_gl']}, but preflight chose {preflight_backend}"
         yield Finding(str(campaign.layout.run(row.run_id).manifest), what, "Run the row again with --allow-overwrite")
 
 
@@ -205,7 +210,7 @@ def result_stands(campaign: Campaign, row: Row) -> Iterator[Finding]:
     path = campaign.layout.run(row.run_id).result
     result = collect.load_result(path)
     if result["status"] != "pass":
-        remedy = f"Read {result['stderr_log']}, mend it, and rerun: pytest acceptance --lf"
+        remedy = f"Read {result['stderr_log']}, mend the cause, and rerun: pytest acceptance --lf"
         yield Finding(str(path), f"the run failed ({result['reason']}): {result['error_message']}", remedy)
         return
     plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
@@ -228,10 +233,10 @@ def videos(campaign: Campaign, row: Row) -> Iterator[Finding]:
 def threshold_reached(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """Yields a finding where the success rate is below the row's threshold."""
     path = campaign.layout.run(row.run_id).result
-    rate, least = collect.load_result(path)["success_rate"], campaign.threshold(row)
-    if rate is not None and rate < least:
-        what = f"the success rate is {rate:.3f}, at least {least:.3f} is asked for"
-        yield Finding(str(path), what, "Look at the videos; the threshold stands in campaign.toml")
+    rate, threshold = collect.load_result(path)["success_rate"], campaign.threshold(row)
+    if rate is not None and rate < threshold:
+        what = f"the success rate is {rate:.3f}, but the threshold is {threshold:.3f}"
+        yield Finding(str(path), what, "Look at the videos; campaign.toml sets the threshold")
 
 
 def valid_simulator(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -240,9 +245,9 @@ def valid_simulator(campaign: Campaign, row: Row) -> Iterator[Finding]:
     The row stands, but a strict validation does not accept it.
     """
     path = campaign.layout.run(row.run_id).result
-    if why := collect.load_result(path)["invalid"]:
-        remedy = "Run it again where preflight finds the simulator valid, with --allow-overwrite"
-        yield Finding(str(path), f"invalid: {why}", remedy, warning=True)
+    if mismatch := collect.load_result(path)["invalid"]:
+        remedy = "Run the row with --allow-overwrite on a host whose simulator preflight finds valid"
+        yield Finding(str(path), f"invalid: {mismatch}", remedy, warning=True)
 
 
 def proven_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -255,16 +260,17 @@ def proven_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
         return  # the rows of a refused checkpoint fail in phase 4; the other checkpoints prove the engine
     plan = run.plan_row(campaign, row, host)
     path = parity_certificate.certificate_path(campaign.layout, plan.proof_key)
-    if why := plan.unproven_reason:
+    if reason := plan.unproven_reason:
         # Where the engine cannot play a checkpoint other than the baseline's, only the rows of that checkpoint fail.
-        own = row.policy_path != campaign.row(
+        is_other_checkpoint = row.policy_path != campaign.row(
             campaign.baseline
         ).policy_path and not parity_certificate.compares_episodes(path)
-        remedy = "See the logs beside it; or engine = 'lerobot-eval'"
-        yield Finding(str(path), f"{row.policy_path}: {why}", remedy, warning=own)
+        remedy = "Read the logs beside the certificate, or set engine = 'lerobot-eval'"
+        yield Finding(str(path), f"{row.policy_path}: {reason}", remedy, warning=is_other_checkpoint)
         return
-    for doubt in parity.contradictions(path):
-        yield Finding(str(path), doubt, "Remove its folder, then pytest acceptance -m phase3: it is proven anew")
+    for contradiction in parity.contradictions(path):
+        remedy = "Remove the certificate's folder, then prove the engine again: pytest acceptance -m phase3"
+        yield Finding(str(path), contradiction, remedy)
 
 
 def proven_engine(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -273,12 +279,12 @@ def proven_engine(campaign: Campaign, row: Row) -> Iterator[Finding]:
     A strict validation does not accept the row then.
     """
     path = campaign.layout.run(row.run_id).result
-    if why := collect.load_result(path)["unproven"] or _unproven_today(campaign, row):
-        remedy = "Run the parity gate, then the row again: pytest acceptance -m phase3, and with --allow-overwrite"
-        yield Finding(str(path), f"unproven: {why}", remedy, warning=True)
+    if reason := collect.load_result(path)["unproven"] or _unproven_reason_today(campaign, row):
+        remedy = "Run the parity gate (pytest acceptance -m phase3), then run the row with --allow-overwrite"
+        yield Finding(str(path), f"unproven: {reason}", remedy, warning=True)
 
 
-def _unproven_today(campaign: Campaign, row: Row) -> str | None:
+def _unproven_reason_today(campaign: Campaign, row: Row) -> str | None:
     """Returns why today's parity certificates do not prove the engine for the attempt that passed.
 
     The engine was proven when the attempt ran. Returns None where it still is, and where the row did not pass, has

@@ -21,8 +21,8 @@ from .row_contracts import ROW_CONTRACTS
 def phase_findings(campaign: Campaign, phase: str) -> list[Finding]:
     """Returns all findings in the artifacts of one phase, except those about its handoff."""
     with fact_cache.lasting():
-        found = [finding for name in CONTRACTS[phase] for finding in contract_findings(campaign, phase, name)]
-    return list(dict.fromkeys(found))
+        findings = [finding for name in CONTRACTS[phase] for finding in contract_findings(campaign, phase, name)]
+    return list(dict.fromkeys(findings))
 
 
 def contract_findings(campaign: Campaign, phase: str, name: str) -> list[Finding]:
@@ -34,7 +34,7 @@ def contract_findings(campaign: Campaign, phase: str, name: str) -> list[Finding
 
 
 def row_contract_findings(campaign: Campaign, row: Row, name: str) -> list[Finding]:
-    """Returns the findings of one contract of a row. `name` is a key of evidence.ROW_CONTRACTS."""
+    """Returns the findings of one contract of a row. `name` is a key of ROW_CONTRACTS."""
     try:
         return list(ROW_CONTRACTS[name](campaign, row))
     except TrackaError as error:
@@ -50,8 +50,8 @@ def validate(campaign: Campaign, phases: Sequence[str] = PHASES, strict: bool = 
     findings = [finding for phase in PHASES[: last + 1] for finding in handoff_findings(campaign, phase)]
     findings += [finding for phase in phases for finding in phase_findings(campaign, phase)]
     findings += collect_findings(findings, lambda: list(progress.findings(campaign, phases))) or []
-    found = list(dict.fromkeys(findings))
-    return found if strict else without_warnings(found)
+    findings = list(dict.fromkeys(findings))
+    return findings if strict else without_warnings(findings)
 
 
 def read_handoff(campaign: Campaign, phase: str) -> Handoff:
@@ -59,7 +59,7 @@ def read_handoff(campaign: Campaign, phase: str) -> Handoff:
     path = campaign.layout.handoff(phase)
     remedy = f"Run {phase}: pytest acceptance -m {phase}"
     if not path.exists():
-        raise UsageError(Finding(str(path), f"{phase} has handed nothing over", remedy))
+        raise UsageError(Finding(str(path), f"the handoff of {phase} does not exist", remedy))
     value = schema.read("handoff", path)
     if value["phase"] != phase:
         raise UsageError(Finding(f"{path}, key phase", f"this is the handoff of {value['phase']}", remedy))
@@ -75,7 +75,7 @@ def handoff_findings(campaign: Campaign, phase: str) -> list[Finding]:
         value = read_handoff(campaign, phase)
     except UsageError as error:
         return list(error.findings)
-    where, remedy = str(campaign.layout.handoff(phase)), f"Mend it, then run {phase} again: pytest acceptance"
+    where, remedy = str(campaign.layout.handoff(phase)), f"Mend the cause, then run {phase} again: pytest acceptance"
     if value["status"] != "pass":
         return [Finding(where, f"{phase} is {value['status']}: {_in_short(value['notes'])}", remedy)]
     return [
@@ -87,11 +87,11 @@ def handoff_findings(campaign: Campaign, phase: str) -> list[Finding]:
 
 def blockers(campaign: Campaign, phase: str) -> list[Finding]:
     """Returns why `phase` may not start, by the handoff of the phase before. Phase 5 may close a partial phase 4."""
-    before = phase_before(phase)
-    if before is None:
+    previous = phase_before(phase)
+    if previous is None:
         return []
-    closes = phase == PHASES[-1] and valid_handoff(campaign, before).get("status") == "partial"
-    return [] if closes else handoff_findings(campaign, before)
+    may_close = phase == PHASES[-1] and valid_handoff(campaign, previous).get("status") == "partial"
+    return [] if may_close else handoff_findings(campaign, previous)
 
 
 def valid_handoff(campaign: Campaign, phase: str) -> Mapping[str, Any]:
@@ -118,19 +118,21 @@ def _changed_inputs(campaign: Campaign, value: Handoff, where: str) -> Iterator[
 def _missing_entries(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
     """Yields a finding for files or facts of the phase that its handoff lacks, or states differently from the disk."""
     remedy = f"Run {value['phase']} again: pytest acceptance"
-    there: dict[Literal["inputs", "outputs"], list[str]] = {
+    expected: dict[Literal["inputs", "outputs"], list[str]] = {
         "inputs": list(campaign.digests),
         "outputs": handoff_contents.outputs(campaign, value["phase"]),
     }
-    for key, wanted in there.items():
-        named = frozenset(value[key])
-        if missing := [name for name in wanted if name not in named]:
-            yield Finding(f"{where}, key {key}", f"it does not name {joined_names(missing)}", remedy)
+    for key, expected_names in expected.items():
+        handoff_names = frozenset(value[key])
+        if missing := [name for name in expected_names if name not in handoff_names]:
+            yield Finding(f"{where}, key {key}", f"the handoff does not name {joined_names(missing)}", remedy)
     if value["details"] != handoff_contents.details(campaign, value["phase"]):
-        yield Finding(f"{where}, key details", "the artifacts say otherwise", remedy)
+        yield Finding(f"{where}, key details", "the details do not match the artifacts", remedy)
 
 
 def _missing_outputs(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
     for name in value["outputs"]:
         if not (campaign.layout.root / name).exists():
-            yield Finding(where, f"the output {name} is gone", f"Run {value['phase']} again: pytest acceptance")
+            yield Finding(
+                where, f"the output {name} no longer exists", f"Run {value['phase']} again: pytest acceptance"
+            )

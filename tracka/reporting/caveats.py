@@ -18,12 +18,12 @@ from ..runs import judgement, row_state, run
 from . import video
 
 USUAL = (
-    "The usual sign of a wrong set-up: cameras, statistics, control mode or n_action_steps of another training. Look at"
-    " a video, and at `tracka check`"
+    "Suspect a wrong set-up: cameras, statistics, control mode or n_action_steps that differ from the training. Look at"
+    " a video, and run `tracka check`"
 )
-SLOWER = "The results stand, and take longer; docs/resident.md has what each way needs"
+SLOWER = "The results are valid but take longer; docs/resident.md says what each faster way needs"
 HISTORY = "Say so wherever the result is quoted"
-BENCHMARK = "Leave it as the benchmark has it, or say so wherever the result is quoted"
+BENCHMARK = "Use the benchmark's own setting, or say so wherever the result is quoted"
 
 
 def of_phase(campaign: Campaign, phase: str) -> list[Finding]:
@@ -56,10 +56,10 @@ def _changed_since(campaign: Campaign, check: Mapping[str, Any]) -> str:
     if check["status"] == "warn" or not rows:
         return ""
     try:
-        same = run.preflight_refusal(campaign, rows[0], run.load_host(campaign.layout))
+        refusal = run.preflight_refusal(campaign, rows[0], run.load_host(campaign.layout))
     except TrackaError:  # raised where preflight itself is blocked
         return ""
-    return "" if same else "; it has changed since, so run phase 2 again"
+    return "" if refusal else "; the checkpoint has changed since, so run phase 2 again"
 
 
 def of_results(campaign: Campaign) -> Iterator[Finding]:
@@ -83,17 +83,18 @@ def _without_success(campaign: Campaign, results: Mapping[str, Mapping[str, Any]
         if row.run_id not in campaign.known_answers:
             rows_by_policy[row.policy_path].append(row)
     for policy_path, rows in rows_by_policy.items():
-        found = [results[row.run_id] for row in rows]
-        if all(result.get("status") == "pass" and result["successes"] == 0 for result in found):
-            what = f"none of {sum(result['episodes'] for result in found)} episodes succeeded, in any row"
+        policy_results = [results[row.run_id] for row in rows]
+        if all(result.get("status") == "pass" and result["successes"] == 0 for result in policy_results):
+            what = f"none of {sum(result['episodes'] for result in policy_results)} episodes succeeded, in any row"
             yield Finding(policy_path, what, USUAL, warning=True)
 
 
 def _without_pictures(campaign: Campaign, row: Row, result: Mapping[str, Any]) -> Iterator[Finding]:
     paths = [campaign.layout.root / name for name in result.get("video_paths", ()) if result["status"] == "pass"]
-    if plain := [path for path in paths if video.decode(path).plain]:
-        what = f"{len(plain)} of {len(paths)} videos show one colour, such as {campaign.layout.relative(plain[0])}"
-        remedy = "The policy saw no picture: look at that video, and at the frame beside preflight.json"
+    if plain_videos := [path for path in paths if video.decode(path).plain]:
+        example = campaign.layout.relative(plain_videos[0])
+        what = f"{len(plain_videos)} of {len(paths)} videos show one colour, such as {example}"
+        remedy = "Look at that video, and at the frame beside preflight.json: the policy saw no picture"
         yield Finding(f"row {row.run_id}", what, remedy, warning=True)
 
 
@@ -113,24 +114,28 @@ def of_history(campaign: Campaign) -> Iterator[Finding]:
     """Yields what was changed after a result was known: rows disabled, thresholds lowered, attempts removed."""
     enabled = {row.run_id for row in campaign.enabled}
     runs = campaign.layout.runs
-    ran = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
-    for run_id in ran:
+    run_ids = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
+    for run_id in run_ids:
         manifest, result = run.read_files(campaign.layout, run_id)
-        if result is not None and run_id not in enabled and (why := _shortfall(manifest, result)):
-            yield Finding(f"row {run_id}", f"it is no longer enabled, and its run {why}", HISTORY, warning=True)
+        if result is not None and run_id not in enabled and (shortfall := _shortfall(manifest, result)):
+            yield Finding(
+                f"row {run_id}", f"the row is no longer enabled, and its run {shortfall}", HISTORY, warning=True
+            )
     for row in campaign.enabled:
-        yield from _of_row(campaign, row)
+        yield from _row_history(campaign, row)
 
 
-def _of_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
+def _row_history(campaign: Campaign, row: Row) -> Iterator[Finding]:
     manifest, result = run.read_files(campaign.layout, row.run_id)
-    asked, least = manifest.get("threshold", 0.0), campaign.threshold(row)
-    if result and least < asked and (why := _shortfall(manifest, result)) and result["status"] == "pass":
-        what = f"its threshold was lowered to {100 * least:g}% after its run {why}"
+    original, threshold = manifest.get("threshold", 0.0), campaign.threshold(row)
+    if result and threshold < original and (shortfall := _shortfall(manifest, result)) and result["status"] == "pass":
+        what = f"the row's threshold was lowered to {100 * threshold:g}% after its run {shortfall}"
         yield Finding(f"row {row.run_id}", what, HISTORY, warning=True)
     numbers, state = campaign.layout.run(row.run_id).numbers(), row_state.read(campaign.layout, row.run_id)
-    if lost := judgement.lost_attempts(numbers, state):
-        what = f"{lost} of its attempts {'is' if lost == 1 else 'are'} no longer in its run folder"
+    if lost_attempts := judgement.lost_attempts(numbers, state):
+        what = (
+            f"{lost_attempts} of the row's attempts {'is' if lost_attempts == 1 else 'are'} no longer in the run folder"
+        )
         yield Finding(f"row {row.run_id}", what, HISTORY, warning=True)
 
 
@@ -141,8 +146,8 @@ def _shortfall(manifest: Mapping[str, Any], result: Mapping[str, Any]) -> str:
     """
     if result["status"] != "pass":
         return f"failed ({result['reason']})"
-    asked, rate = manifest.get("threshold", 0.0), result["success_rate"]
-    return f"reached {100 * rate:.1f}% of {100 * asked:g}%" if rate < asked else ""
+    threshold, rate = manifest.get("threshold", 0.0), result["success_rate"]
+    return f"reached {100 * rate:.1f}% of {100 * threshold:g}%" if rate < threshold else ""
 
 
 def of_settings(campaign: Campaign) -> Iterator[Finding]:
@@ -152,18 +157,18 @@ def of_settings(campaign: Campaign) -> Iterator[Finding]:
     """
     rows_by_setting: dict[str, list[str]] = defaultdict(list)
     for row in campaign.compared_rows:
-        for words in _settings(campaign, row):
+        for words in _unusual_settings(campaign, row):
             rows_by_setting[words].append(row.run_id)
     for words, run_ids in rows_by_setting.items():
         where = "all rows" if len(run_ids) == len(campaign.compared_rows) else f"rows {joined_names(run_ids)}"
         yield Finding(where, words, BENCHMARK, warning=True)
-    yield from _tasks(campaign)
+    yield from _partial_suites(campaign)
 
 
-def _settings(campaign: Campaign, row: Row) -> Iterator[str]:
+def _unusual_settings(campaign: Campaign, row: Row) -> Iterator[str]:
     settings = campaign.settings(row)
     if row.n_episodes < INIT_STATES:
-        yield f"{row.n_episodes} of the {INIT_STATES} initial states of each LIBERO task"
+        yield f"{row.n_episodes} of the {INIT_STATES} init states of each LIBERO task"
     if settings.episode_length not in (None, EPISODE_STEPS[row.task_suite]):
         usual = f"those of {row.task_suite} after {EPISODE_STEPS[row.task_suite]}"
         yield f"episodes end after {settings.episode_length} steps, {usual}"
@@ -173,7 +178,7 @@ def _settings(campaign: Campaign, row: Row) -> Iterator[str]:
         yield f"the flag {name} = {str(value).lower()}"
 
 
-def _tasks(campaign: Campaign) -> Iterator[Finding]:
+def _partial_suites(campaign: Campaign) -> Iterator[Finding]:
     """Yields the suites of which a policy is evaluated on some tasks only."""
     tasks: dict[tuple[str, str], set[int]] = defaultdict(set)
     for row in campaign.compared_rows:

@@ -100,21 +100,21 @@ def campaign_results(campaign: Campaign) -> list[EvalRunResult]:
 
 
 def _results(layout: Layout, rows: Sequence[Row]) -> list[EvalRunResult]:
-    known = {row.run_id for row in rows}
+    row_ids = {row.run_id for row in rows}
     folders = layout.runs.iterdir() if layout.runs.is_dir() else ()
-    unknown = sorted(path.name for path in folders if path.name not in known and path.is_dir())
-    others = [_other_result(layout, run_id) for run_id in unknown]
-    return [*(_row_result(layout, row) for row in rows), *(result for result in others if result)]
+    other_ids = sorted(path.name for path in folders if path.name not in row_ids and path.is_dir())
+    other_results = [_folder_result(layout, run_id) for run_id in other_ids]
+    return [*(_row_result(layout, row) for row in rows), *(result for result in other_results if result)]
 
 
 def _row_result(layout: Layout, row: Row) -> EvalRunResult:
-    result = _other_result(layout, row.run_id)
+    result = _folder_result(layout, row.run_id)
     if result is not None:
         return result
     state = row_state.read(layout, row.run_id)
-    last, why = (state["status"], state["reason"]) if state else ("pending", None)
-    status = "pending" if last == "pass" else last  # a pass without its result does not count
-    reason = "not_run" if status == "pending" else why or "interrupted"
+    marker_status, marker_reason = (state["status"], state["reason"]) if state else ("pending", None)
+    status = "pending" if marker_status == "pass" else marker_status  # a pass without its result does not count
+    reason = "not_run" if status == "pending" else marker_reason or "interrupted"
     folder = layout.run(row.run_id)
     return EvalRunResult(
         run_id=row.run_id,
@@ -137,7 +137,7 @@ def _row_result(layout: Layout, row: Row) -> EvalRunResult:
     )
 
 
-def _other_result(layout: Layout, run_id: str) -> EvalRunResult | None:
+def _folder_result(layout: Layout, run_id: str) -> EvalRunResult | None:
     """Returns the table's line for a run folder; None for a dry run, or where manifest or result cannot be read."""
     manifest, result = run.read_files(layout, run_id)
     if result is None or schema.findings("run_manifest", manifest, run_id) or manifest["dry_run"]:
@@ -270,13 +270,13 @@ def write_failures(campaign: Campaign, reasons: dict[str, str], out_path: Path) 
 
     Only the header is written where no row is named.
     """
-    files.write_text(out_path, _failures(campaign, reasons))
+    files.write_text(out_path, _failures_text(campaign, reasons))
 
 
-def _failures(campaign: Campaign, reasons: dict[str, str]) -> str:
+def _failures_text(campaign: Campaign, reasons: dict[str, str]) -> str:
     with campaign.layout.matrix.open(newline="", encoding="utf-8-sig") as file:
-        asked = [record for record in csv.DictReader(file) if record["run_id"] in reasons]
-    return _table([*matrix.COLUMNS, "reason"], (record | {"reason": reasons[record["run_id"]]} for record in asked))
+        records = [record for record in csv.DictReader(file) if record["run_id"] in reasons]
+    return _table([*matrix.COLUMNS, "reason"], (record | {"reason": reasons[record["run_id"]]} for record in records))
 
 
 def failure_reasons(campaign: Campaign, results: Sequence[EvalRunResult]) -> dict[str, str]:
@@ -307,7 +307,7 @@ def baseline_tables(campaign: Campaign) -> dict[str, str]:
 def tables(campaign: Campaign) -> dict[str, str]:
     """Returns the summaries of phase 4, file name -> text."""
     results = campaign_results(campaign)
-    failures = _failures(campaign, failure_reasons(campaign, results))
+    failures = _failures_text(campaign, failure_reasons(campaign, results))
     return {"all_runs.csv": csv_text(results), "all_runs.md": markdown(results), "failures.csv": failures}
 
 
@@ -317,19 +317,19 @@ def require_unchanged(layout: Layout, run_ids: Iterable[str]) -> None:
     No table is made of such numbers.
     """
     findings = [
-        Finding(str(path), "it has changed since its run ended", judgement.AGAIN)
+        Finding(str(path), "the file has changed since its run ended", judgement.AGAIN)
         for run_id in run_ids
-        if not _as_written(layout, run_id, path := layout.run(run_id).result)
+        if not _is_unchanged(layout, run_id, path := layout.run(run_id).result)
     ]
     if findings:
         raise UsageError(findings)
 
 
-def _as_written(layout: Layout, run_id: str, path: Path) -> bool:
+def _is_unchanged(layout: Layout, run_id: str, path: Path) -> bool:
     """Returns whether a result is as the row's marker says; a missing result or marker counts as unchanged."""
     # The marker is not held against its schema: one key is needed, of possibly thousands of markers.
-    wanted = files.read_or_empty(layout.marker(run_id)).get("result_sha256")
-    return wanted is None or not path.is_file() or files.sha256_file(path) == wanted
+    recorded_sha256 = files.read_or_empty(layout.marker(run_id)).get("result_sha256")
+    return recorded_sha256 is None or not path.is_file() or files.sha256_file(path) == recorded_sha256
 
 
 def results_sha256(layout: Layout, rows: Iterable[Row]) -> str:

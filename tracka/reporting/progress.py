@@ -30,9 +30,9 @@ def ensure(layout: Layout) -> None:
     for path, template in {layout.plan: "plan.md.j2", layout.todo: "todo.md.j2"}.items():
         if not path.exists():
             _write(path, templating.render(template, facts))
-    listed = files.read_text(layout.todo_list) if layout.todo_list.exists() else "# TODO\n\n"
-    if _box(listed, _own_box(layout)) is None:
-        _write(layout.todo_list, listed + _entry(layout))
+    todo_text = files.read_text(layout.todo_list) if layout.todo_list.exists() else "# TODO\n\n"
+    if _box(todo_text, _own_box(layout)) is None:
+        _write(layout.todo_list, todo_text + _entry(layout))
 
 
 def _entry(layout: Layout) -> str:
@@ -51,22 +51,22 @@ def _write(path: Path, text: str) -> None:
         path.write_text(files.redacted(text), encoding="utf-8")
 
 
-def record(layout: Layout, handoff: Handoff, before: Mapping[str, Any], voided: Iterable[str], owner: str) -> None:
+def record(layout: Layout, handoff: Handoff, previous: Mapping[str, Any], voided: Iterable[str], owner: str) -> None:
     """Records a new handoff on plan.md and todo/NAME.md: sets the phase's box and adds a progress line.
 
-    The line is added if the status differs from the phase's handoff before (`before`), or from the page's last line on
-    the phase. The boxes of `voided`, the later phases whose handoffs the new one took away, are cleared. `owner` is the
+    The line is added if the status differs from the phase's `previous` handoff, or from the page's last line on the
+    phase. The boxes of `voided`, the later phases whose handoffs the new one took away, are cleared. `owner` is the
     name in the line. A status other than pass also clears the campaign's box in TODO.md.
     """
     ensure(layout)
     phase, status = handoff["phase"], handoff["status"]
     action = _next_action(layout, handoff)
     for path in (layout.plan, layout.todo):
-        text = _ticked(files.read_text(path), phase, status in COMPLETE[phase])
+        text = _set_phase_box(files.read_text(path), phase, status in COMPLETE[phase])
         for later in voided:
-            text = _ticked(text, later, False)
-        if before.get("status") != status or _last_status(text, phase) != status:
-            text = _appended(text, _line(layout, handoff, owner, action))
+            text = _set_phase_box(text, later, False)
+        if previous.get("status") != status or _last_status(text, phase) != status:
+            text = _append_line(text, _line(layout, handoff, owner, action))
         if path == layout.todo:
             text = re.sub(r"^Next action: .*$", lambda _: f"Next action: {action}", text, count=1, flags=re.MULTILINE)
         _write(path, text)
@@ -85,7 +85,7 @@ def _own_box(layout: Layout) -> str:
     return rf".*\[[^\]]*\]\({re.escape(layout.root.name)}\.md\)"
 
 
-def _ticked(text: str, phase: str, done: bool) -> str:
+def _set_phase_box(text: str, phase: str, done: bool) -> str:
     return _set_box(text, _phase_box(phase), done)
 
 
@@ -96,27 +96,32 @@ def _phase_box(phase: str) -> str:
 def _set_box(text: str, what: str, done: bool) -> str:
     mark = "x" if done else " "
     pattern = re.compile(BOX.replace("{what}", what), re.MULTILINE)
-    return pattern.sub(lambda found: f"{found['head']}{mark}{found['tail']}", text, count=1)
+    return pattern.sub(lambda match: f"{match['head']}{mark}{match['tail']}", text, count=1)
 
 
 def _box(text: str, what: str) -> bool | None:
     """Returns whether the box is ticked; None where the page has no such box."""
-    found = re.search(BOX.replace("{what}", what), text, re.MULTILINE)
-    return None if found is None else found[0][len(found["head"])] != " "
+    match = re.search(BOX.replace("{what}", what), text, re.MULTILINE)
+    return None if match is None else match[0][len(match["head"])] != " "
 
 
 def _last_status(text: str, phase: str) -> str | None:
-    return next((found["status"] for found in reversed([*LINE.finditer(text)]) if found["phase"] == phase), None)
+    return next((match["status"] for match in reversed([*LINE.finditer(text)]) if match["phase"] == phase), None)
 
 
 def _line(layout: Layout, handoff: Handoff, owner: str, action: str) -> str:
     """Returns one progress line, in the form of the plan's template."""
     marker = f"{layout.shown}/{layout.relative(layout.handoff(handoff['phase']))}"
-    words = [f"phase={handoff['phase']}", f"owner={_plain(owner)}", f"status={handoff['status']}", f"marker={marker}"]
+    words = [
+        f"phase={handoff['phase']}",
+        f"owner={_one_line(owner)}",
+        f"status={handoff['status']}",
+        f"marker={marker}",
+    ]
     return " | ".join([f"- {handoff['generated_at_utc']}", *words, f"next={action}"])
 
 
-def _appended(text: str, line: str) -> str:
+def _append_line(text: str, line: str) -> str:
     """Returns `text` with `line` at the end of its section Progress, which is added where it is missing."""
     if not re.search(rf"^{HEADING}\s*$", text, re.MULTILINE):
         text = f"{text.rstrip()}\n\n{HEADING}\n\n"
@@ -132,7 +137,7 @@ def _appended(text: str, line: str) -> str:
 def _next_action(layout: Layout, handoff: Handoff) -> str:
     command = f"pytest acceptance --campaign {shlex.quote(layout.shown)}"
     if handoff["status"] != "pass":
-        note = _plain(handoff["notes"][0] if handoff["notes"] else "no reason is on record")
+        note = _one_line(handoff["notes"][0] if handoff["notes"] else "no reason is on record")
         return f"Mend {note}; then rerun: {command}"
     if handoff["phase"] == PHASES[-1]:
         return "None: every phase has passed."
@@ -140,7 +145,7 @@ def _next_action(layout: Layout, handoff: Handoff) -> str:
     return f"Run phase {later[-1]}: {command} -m {later}"
 
 
-def _plain(text: str, most: int = 160) -> str:
+def _one_line(text: str, most: int = 160) -> str:
     """Returns `text` as one line without the template's separator, cut after `most` characters."""
     line = escaping.line(text).replace("|", "/") or "unknown"
     return escaping.cell(line if len(line) <= most else f"{line[:most]}...")
@@ -161,14 +166,16 @@ def findings(campaign: Campaign, phases: Iterable[str]) -> Iterator[Finding]:
                 yield from _outdated_entries(path, text, phase, str(handoffs[phase].get("status")))
     ticked = layout.todo_list.exists() and _box(files.read_text(layout.todo_list), _own_box(layout))
     if ticked and any(handoff.get("status") != "pass" for handoff in handoffs.values()):
-        yield Finding(str(layout.todo_list), "it is ticked, and not every phase has passed", _AGAIN, warning=True)
+        yield Finding(
+            str(layout.todo_list), "the campaign's box is ticked, but not every phase has passed", _REMEDY, warning=True
+        )
 
 
-_AGAIN = "Run pytest acceptance, which brings it up to date; a page that is removed is made anew, with all boxes"
+_REMEDY = "Run pytest acceptance, which updates the page and makes a removed page anew, with all boxes"
 
 
 def _outdated_entries(path: Path, text: str, phase: str, status: str) -> Iterator[Finding]:
     if _box(text, _phase_box(phase)) is not (status in COMPLETE[phase]):
-        yield Finding(str(path), f"its box of {phase} does not say that it is {status}", _AGAIN, warning=True)
+        yield Finding(str(path), f"the box of {phase} does not match its status, {status}", _REMEDY, warning=True)
     if _last_status(text, phase) != status:
-        yield Finding(str(path), f"its last line on {phase} does not say that it is {status}", _AGAIN, warning=True)
+        yield Finding(str(path), f"the last line on {phase} does not match its status, {status}", _REMEDY, warning=True)

@@ -35,27 +35,27 @@ def results_as(campaign: Campaign, text: str) -> str:
     `text` is an earlier results.md, which can then be compared.
     """
     head = r"# Results of (?P<name>.*)\n\nMade by Track A at (?P<generated_at_utc>\S+) from `(?P<folder>.*)/artifacts`"
-    found = re.match(head, text)
-    made = found.groupdict() if found else {"generated_at_utc": ""}
-    return templating.render("results.md.j2", _facts(campaign) | made)
+    match = re.match(head, text)
+    heading = match.groupdict() if match else {"generated_at_utc": ""}
+    return templating.render("results.md.j2", _facts(campaign) | heading)
 
 
 def _facts(campaign: Campaign) -> dict[str, Any]:
     """Returns the facts on both pages, except the time at which they are made."""
-    found, ran = enabled_results(campaign), manifests(campaign)
+    results, run_manifests = enabled_results(campaign), manifests(campaign)
     preflight = schema.read_or_empty("preflight", campaign.layout.preflight_report)
     return {
         "campaign": campaign,
         "name": campaign.name,
         "folder": campaign.layout.shown,
-        "manifests": ran,
-        "table": collect.markdown(found),
-        "failures": collect.failure_reasons(campaign, found),
-        "checkpoints": _checkpoints(ran),
+        "manifests": run_manifests,
+        "table": collect.markdown(results),
+        "failures": collect.failure_reasons(campaign, results),
+        "checkpoints": _checkpoints(run_manifests),
         "threshold": verdict.threshold(campaign),
         "all_judged": all(map(campaign.is_judged, campaign.compared_rows)),
-        "totals": results_page.totals(campaign, found),
-        "rows": results_page.rows(campaign, ran),
+        "totals": results_page.totals(campaign, results),
+        "rows": results_page.rows(campaign, run_manifests),
         "tasks": results_page.tasks(campaign),
         "views": preflight.get("views", []),
         "caveats": [*caveats.of_preflight(campaign), *caveats.of_results(campaign), *caveats.of_history(campaign)],
@@ -63,14 +63,14 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
     }
 
 
-def _commands(campaign: Campaign, failed: Sequence[str]) -> dict[str, Any]:
+def _commands(campaign: Campaign, failed_run_ids: Sequence[str]) -> dict[str, Any]:
     """Returns the facts that only the runbook has: host, commands and disk use. All artifacts are walked for them."""
     folder = campaign.layout.preflight
     return {
         "preflight": files.read_or_empty(campaign.layout.preflight_report),
         "setups": setup.commands(folder / "setup.log"),
         "sweep": _sweep(campaign, [row.run_id for row in campaign.enabled]),
-        "rerun": _sweep(campaign, failed),
+        "rerun": _sweep(campaign, failed_run_ids),
         "megabytes": _megabytes(campaign.layout),
         "versions": software.versions(),
         "hf_home": files.read_or_empty(folder / "env_snapshot.json").get("env", {}).get("HF_HOME"),
@@ -89,8 +89,8 @@ def replay(manifest: Manifest) -> str:
     The new output goes into a folder of its own, so that the evidence stays as it is.
     """
     environ = [f"{name}={value}" for name, value in manifest["env"].items() if name in environment.NEEDED]
-    elsewhere = f"--output_dir=replays/{manifest['run_id']}"
-    argv = [elsewhere if word.startswith("--output_dir=") else word for word in manifest["command"]]
+    output_flag = f"--output_dir=replays/{manifest['run_id']}"
+    argv = [output_flag if word.startswith("--output_dir=") else word for word in manifest["command"]]
     return shlex.join(["env", *environ, *argv])
 
 
@@ -118,5 +118,5 @@ def manifests(campaign: Campaign) -> list[Manifest]:
 
 def _checkpoints(manifests: list[Manifest]) -> list[CheckpointRecord]:
     """Returns the different checkpoints that ran, each once."""
-    found = [manifest["checkpoint"] for manifest in manifests]
-    return list({point["tree_sha256"]: point for point in found}.values())
+    records = [manifest["checkpoint"] for manifest in manifests]
+    return list({point["tree_sha256"]: point for point in records}.values())

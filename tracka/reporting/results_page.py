@@ -35,8 +35,8 @@ class Total:
 def totals(campaign: Campaign, results: Sequence[EvalRunResult]) -> list[Total]:
     """Returns a total for each policy and suite with episodes, in the order of their names."""
     tasks = {row.run_id: campaign.task_ids(row) for row in campaign.compared_rows}
-    counted = [each for each in results if each.status == "pass" and each.run_id in tasks]
-    ordered = sorted(counted, key=_policy_and_suite)
+    passed = [result for result in results if result.status == "pass" and result.run_id in tasks]
+    ordered = sorted(passed, key=_policy_and_suite)
     return [_total(tasks, *key, list(group)) for key, group in groupby(ordered, _policy_and_suite)]
 
 
@@ -45,16 +45,16 @@ def _policy_and_suite(result: EvalRunResult) -> tuple[str, str]:
 
 
 def _total(tasks: Mapping[str, Sequence[int]], policy_path: str, suite: str, group: Sequence[EvalRunResult]) -> Total:
-    evaluated = {task for each in group for task in tasks[each.run_id]}
-    episodes, successes = (sum(getattr(each, key) or 0 for each in group) for key in ("episodes", "successes"))
+    evaluated = {task for result in group for task in tasks[result.run_id]}
+    episodes, successes = (sum(getattr(result, key) or 0 for result in group) for key in ("episodes", "successes"))
     rate = collect.rate_in_words(successes, episodes)
     return Total(policy_path, suite, len(group), len(evaluated), episodes, successes, rate)
 
 
 def rows(campaign: Campaign, manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
     """Returns how each row that ran was played, by its manifest, and what the row has to reach."""
-    known = {row.run_id: row for row in campaign.enabled}
-    return [_row(campaign, known[manifest["run_id"]], manifest) for manifest in manifests]
+    rows_by_id = {row.run_id: row for row in campaign.enabled}
+    return [_row(campaign, rows_by_id[manifest["run_id"]], manifest) for manifest in manifests]
 
 
 def _row(campaign: Campaign, row: Row, manifest: Manifest) -> dict[str, Any]:
@@ -94,11 +94,11 @@ def _words(values: Mapping[str, Any]) -> str:
 
 def tasks(campaign: Campaign) -> dict[str, dict[int, str]]:
     """Returns suite -> LIBERO task -> the robot's instruction, for each task that an enabled row evaluates."""
-    found: dict[str, dict[int, str]] = {}
+    suites: dict[str, dict[int, str]] = {}
     for row in campaign.enabled:
-        known = found.setdefault(row.task_suite, {})
-        known |= {task: task_in_words(row.task_suite, task) for task in campaign.task_ids(row)}
-    return {suite: dict(sorted(known.items())) for suite, known in found.items()}
+        instructions = suites.setdefault(row.task_suite, {})
+        instructions |= {task: task_in_words(row.task_suite, task) for task in campaign.task_ids(row)}
+    return {suite: dict(sorted(instructions.items())) for suite, instructions in suites.items()}
 
 
 def task_in_words(suite: str, task: int) -> str:

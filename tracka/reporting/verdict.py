@@ -27,7 +27,7 @@ def threshold(campaign: Campaign) -> str:
     """Returns what the rows have to reach, in words."""
     rates = sorted({campaign.threshold(row) for row in campaign.compared_rows if campaign.threshold(row) > 0})
     parts = [f"a success rate of at least {' or '.join(f'{100 * rate:g}%' for rate in rates)}"] if rates else []
-    parts += ["known answers, to the episode"] if campaign.known_answers else []
+    parts += ["its known answers, episode by episode"] if campaign.known_answers else []
     unjudged = _unjudged(campaign)
     if not parts:
         return "No threshold is set: the campaign says what the policy reaches, not whether that is enough."

@@ -34,11 +34,11 @@ def decode(path: Path) -> Video:
         status = path.stat()
     except OSError:
         return Video()
-    return _decoded(path, status.st_size, status.st_mtime_ns)
+    return _decode_state(path, status.st_size, status.st_mtime_ns)
 
 
 @cache
-def _decoded(path: Path, size: int, changed: int) -> Video:
+def _decode_state(path: Path, size: int, mtime_ns: int) -> Video:
     """Decodes one state of the file only once, since handoff and verdict ask again in the same process."""
     import av
     import numpy as np

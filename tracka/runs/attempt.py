@@ -34,7 +34,7 @@ def run(plan: Plan, device: Device) -> Result:
     folder = layout.run(run_id).attempt(number)
     environ = plan.environ(device)
     manifest = plan.manifest(folder, device, environ, number)
-    told = _warm_worker_variables(plan, device, manifest["command"], environ)
+    worker_variables = _warm_worker_variables(plan, device, manifest["command"], environ)
     files.make_folder(folder.path.parent)
     folder.path.mkdir(mode=0o700)  # fails if the folder exists, so each attempt is made once
     files.write_json(folder.manifest, manifest)
@@ -44,9 +44,9 @@ def run(plan: Plan, device: Device) -> Result:
     _publish(layout.run(run_id), folder, starting=True)
     row_state.advance(layout, run_id, "running", number, retry_index=plan.retry_index, gpu_id=device.gpu_id)
     marks = orphans.marks(layout.run(run_id).path, device.lock_file)
-    result = _execute(plan, folder, manifest, environ | marks | told, device)
-    if result["status"] != "pass" and told:
-        warm_process.end_worker(Path(told[warm_process.SOCKET]))
+    result = _execute(plan, folder, manifest, environ | marks | worker_variables, device)
+    if result["status"] != "pass" and worker_variables:
+        warm_process.end_worker(Path(worker_variables[warm_process.SOCKET]))
     return close(layout, folder, result)
 
 
@@ -59,15 +59,15 @@ def _warm_worker_variables(plan: Plan, device: Device, command: list[str], envir
     if not plan.campaign.is_resident or not plan.campaign.resident.get("standby", True) or plan.host.render_prefix:
         return {}
     environ = {name: value for name, value in environ.items() if name != lease.WORKER}
-    wanted = warm_process.key(command, environ, plan.load_key, plan.played_batch)
+    worker_key = warm_process.key(command, environ, plan.load_key, plan.played_batch)
     name = device.uuid or f"cpu-{lease.worker_number()}"
-    return warm_process.ensure_worker(name, wanted, plan.campaign.layout.root, environ, device.lock_file)
+    return warm_process.ensure_worker(name, worker_key, plan.campaign.layout.root, environ, device.lock_file)
 
 
 def _execute(plan: Plan, folder: RunFolder, manifest: Manifest, environ: dict[str, str], device: Device) -> Result:
     start = time.monotonic()
     try:
-        ended = process.run(
+        process_exit = process.run(
             manifest["command"],
             cwd=plan.campaign.layout.root,
             env=environ,
@@ -83,35 +83,37 @@ def _execute(plan: Plan, folder: RunFolder, manifest: Manifest, environ: dict[st
     except OSError as error:
         return _result(plan.campaign.layout, folder, manifest, Failure("not_started", str(error)))
     except BaseException as error:
-        failed = Failure("interrupted", f"the harness was interrupted ({type(error).__name__})")
+        interruption = Failure("interrupted", f"the harness was interrupted ({type(error).__name__})")
         seconds = time.monotonic() - start
-        close(plan.campaign.layout, folder, _result(plan.campaign.layout, folder, manifest, failed, seconds=seconds))
+        close(
+            plan.campaign.layout, folder, _result(plan.campaign.layout, folder, manifest, interruption, seconds=seconds)
+        )
         raise
-    return _judge(plan, folder, manifest, ended)
+    return _judge(plan, folder, manifest, process_exit)
 
 
-def _judge(plan: Plan, folder: RunFolder, manifest: Manifest, ended: Exit) -> Result:
+def _judge(plan: Plan, folder: RunFolder, manifest: Manifest, process_exit: Exit) -> Result:
     logs = (folder.stdout, folder.stderr)
     metrics = lerobot_eval.read_metrics(folder.output, logs)
     device = gpu.torch_name(manifest["gpu_id"])
-    failed = failure.diagnose(ended, metrics, plan.row.task_suite, plan.expected_episodes, logs, device)
+    run_failure = failure.diagnose(process_exit, metrics, plan.row.task_suite, plan.expected_episodes, logs, device)
     records = lerobot_eval.episode_records(metrics, plan.batch_size, plan.row.n_episodes, plan.row.seed)
     files.write_text(folder.episodes, "".join(json.dumps(record) + "\n" for record in records))
     layout = plan.campaign.layout
-    return _result(layout, folder, manifest, failed, metrics, code=ended.code, seconds=ended.seconds)
+    return _result(layout, folder, manifest, run_failure, metrics, code=process_exit.code, seconds=process_exit.seconds)
 
 
 def _result(
     layout: Layout,
     folder: RunFolder,
     manifest: Manifest,
-    failed: Failure | None,
+    run_failure: Failure | None,
     metrics: Metrics | None = None,
     *,
     code: int | None = None,
     seconds: float = 0.0,
 ) -> Result:
-    found = metrics or Metrics()
+    reported = metrics or Metrics()
     videos = folder.videos()
     top = layout.run(manifest["run_id"])
     return {
@@ -120,15 +122,15 @@ def _result(
         "attempt": manifest["attempt"],
         "row_hash": manifest["row_hash"],
         "dry_run": False,
-        "status": "fail" if failed else "pass",
-        "reason": failed.reason if failed else None,
+        "status": "fail" if run_failure else "pass",
+        "reason": run_failure.reason if run_failure else None,
         "invalid": manifest["invalid"],
         "unproven": manifest["unproven"],
-        "error_message": failed.message if failed else None,
+        "error_message": run_failure.message if run_failure else None,
         "exit_code": code,
         "end_time_utc": files.utc_now(),
         "duration_sec": round(seconds, 3),
-        **lerobot_eval.reported_results(found),
+        **lerobot_eval.reported_results(reported),
         "video_path": layout.relative(folder.output / "videos") if videos else None,
         "video_paths": [layout.relative(video) for video in videos],
         "stdout_log": layout.relative(top.stdout),
@@ -166,16 +168,16 @@ def close_interrupted(layout: Layout, run_id: str) -> None:
             # The process died before the marker was written.
             close(layout, folder, cast(Result, files.read_json(folder.result)))
         return
-    lost = Failure("interrupted", "the process that ran this attempt ended without writing a result")
+    interruption = Failure("interrupted", "the process that ran this attempt ended without writing a result")
     try:
         manifest = cast(Manifest, files.read_json(folder.manifest))
-        close(layout, folder, _result(layout, folder, manifest, lost))
+        close(layout, folder, _result(layout, folder, manifest, interruption))
     except (TrackaError, KeyError):
         # Without a manifest nothing was launched. The folder is kept as it is, under a name that no attempt has.
         os.replace(folder.path, folder.path.with_name(f"{folder.path.name}.unstarted.{time.time_ns()}"))
 
 
-def refuse(layout: Layout, run_id: str, why: str) -> None:
+def refuse(layout: Layout, run_id: str, reason: str) -> None:
     """Ends the marker of a row that never ran because its checkpoint is refused. The caller holds the row's lock.
 
     A row that has run keeps the marker of its last attempt, since its files agree with that marker.
@@ -183,7 +185,7 @@ def refuse(layout: Layout, run_id: str, why: str) -> None:
     if not layout.run(run_id).numbers():
         row_state.ensure_pending_held(layout, run_id)
         row_state.advance(layout, run_id, "running")
-        row_state.advance(layout, run_id, "fail", reason=failure.REFUSED, notes=files.redacted(why))
+        row_state.advance(layout, run_id, "fail", reason=failure.REFUSED, notes=files.redacted(reason))
 
 
 def restore_marker(layout: Layout, result: Result) -> None:
@@ -202,13 +204,13 @@ def restore_marker(layout: Layout, result: Result) -> None:
 def _end_marker(layout: Layout, result: Result, notes: str) -> None:
     path = layout.relative(layout.run(result["run_id"]).result)
     sha256 = files.sha256_file(layout.run(result["run_id"]).result)
-    ended: row_state.Values = {
+    values: row_state.Values = {
         "result_path": path,
         "result_sha256": sha256,
         "reason": result["reason"],
         "notes": notes,
     }
-    row_state.advance(layout, result["run_id"], result["status"], result["attempt"], **ended)
+    row_state.advance(layout, result["run_id"], result["status"], result["attempt"], **values)
 
 
 def _publish(top: RunFolder, folder: RunFolder, starting: bool = False) -> None:

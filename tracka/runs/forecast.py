@@ -30,12 +30,12 @@ def words(campaign: Campaign) -> str:
     """Returns the campaign's size as text and, if the campaign has GPUs, the expected time with either engine."""
     episodes = sum(row.n_episodes * len(campaign.task_ids(row)) for row in campaign.enabled)
     longest = max(map(campaign.steps, campaign.enabled))
-    told = f"{len(campaign.enabled)} rows, {episodes} episodes of at most {longest} steps"
+    size = f"{len(campaign.enabled)} rows, {episodes} episodes of at most {longest} steps"
     if not campaign.expected_gpus:
-        return f"{told}; how long that takes on a CPU, the baseline of phase 3 tells"
+        return f"{size}; the baseline of phase 3 shows how long that takes on a CPU"
     times = [f"{in_words(seconds(campaign, engine))} with engine = {engine}" for engine in PACES]
     gpus = "1 GPU" if campaign.expected_gpus == 1 else f"{campaign.expected_gpus} GPUs"
-    return f"{told}; for pi0 on {gpus} like an H100, with no early success, about {' or '.join(times)}"
+    return f"{size}; for pi0 on {gpus} like an H100, with no early success, about {' or '.join(times)}"
 
 
 def seconds(campaign: Campaign, engine: str) -> float:

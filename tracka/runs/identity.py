@@ -16,12 +16,12 @@ VERSION = 3  # of the row hash; this version introduced identity.json
 NAME = "identity.json"
 FEW = 3  # how many differences a message names
 OLDER = (
-    f"it passed, and its row hash is of an older hash version than {VERSION}, this Track A's, so nobody can tell "
-    "whether it would be the same today"
+    f"the row passed, but its row hash has an older hash version than {VERSION}, this Track A's, so the two hashes "
+    "cannot be compared"
 )
 KEEP = (
-    "To keep it, validate the campaign with the Track A that made it (tracka_version in its run_manifest.json), and "
-    "give the row a new run id here; or run it again with --allow-overwrite: the old attempt stays in its folder"
+    "To keep the result, validate the campaign with the Track A that made it (tracka_version in run_manifest.json), "
+    "and give the row a new run id here; or run the row with --allow-overwrite: the old attempt stays in its folder"
 )
 AGAIN = "Give the changed row a run id of its own, or run it again: tracka run or pytest, with --allow-overwrite"
 MISSING = "-"  # the value of a part that only the other identity has
@@ -39,14 +39,14 @@ def write(folder: RunFolder, parts: IdentityParts) -> None:
 
 def read(folder: RunFolder) -> IdentityParts | None:
     """Returns the identity that an attempt ran with; None where it is missing, as before hash version 3, or damaged."""
-    found = schema.read_or_empty("identity", folder.path / NAME)
-    parts = {name: part for name, part in found.items() if name != "schema_version"}
+    content = schema.read_or_empty("identity", folder.path / NAME)
+    parts = {name: part for name, part in content.items() if name != "schema_version"}
     return cast(IdentityParts, parts) if parts else None
 
 
-def differences(one: IdentityParts, other: IdentityParts) -> list[tuple[str, str, str]]:
-    """Returns the parts in which two identities differ: name, value in `one`, value in `other`."""
-    ours, theirs = dict(flat(one)), dict(flat(other))
+def differences(first: IdentityParts, second: IdentityParts) -> list[tuple[str, str, str]]:
+    """Returns the parts in which two identities differ: name, value in `first`, value in `second`."""
+    ours, theirs = dict(flat(first)), dict(flat(second))
     names = sorted({*ours, *theirs})
     pairs = ((name, ours.get(name, MISSING), theirs.get(name, MISSING)) for name in names)
     return [(name, before, now) for name, before, now in pairs if before != now]
@@ -66,17 +66,19 @@ def change(attempt: RunFolder, today: IdentityParts) -> tuple[str, str]:
     """Returns what has changed since an attempt passed, and the remedy, as the texts of a message."""
     before = read(attempt)
     if before is None and (attempt.path / NAME).is_file():
-        return f"it passed, and its {NAME} is damaged, so nobody can tell whether it would be the same today", AGAIN
+        return f"the row passed, but its {NAME} is damaged, so its inputs cannot be compared with today's", AGAIN
     if before is None or before["hash_version"] != VERSION:
         return OLDER, KEEP
     # Changed packages come first: an added or removed package says less than the changed one that may have brought it.
     changed = sorted(differences(before, today), key=lambda difference: MISSING in difference[1:])
-    named = "; ".join(f"{name} {shown(now)} instead of {shown(then)}" for name, then, now in changed[:FEW])
+    listed_changes = "; ".join(
+        f"{name} {short_value(now)} instead of {short_value(then)}" for name, then, now in changed[:FEW]
+    )
     more = f" and {len(changed) - FEW} more" if len(changed) > FEW else ""
-    what = "it passed with another row, settings, checkpoint or software than today's"
-    return f"{what}: {named}{more} (all of it: tracka why)" if named else what, AGAIN
+    what = "the row passed with another matrix row, settings, checkpoint or software than today's"
+    return f"{what}: {listed_changes}{more} (all parts: tracka why)" if listed_changes else what, AGAIN
 
 
-def shown(value: str) -> str:
+def short_value(value: str) -> str:
     """Returns a value of an identity as a message shows it: a hash by its first 12 digits, a long text shortened."""
     return value[:12] if len(value) == 64 and value.isalnum() else shortened(value)

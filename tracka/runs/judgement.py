@@ -19,25 +19,25 @@ from ..engines.lerobot_eval import Metrics
 from ..execution import gpu
 from ..execution.process import Exit
 
-AGAIN = "Run the row again: move its run folder away, then pytest acceptance"
+AGAIN = "Move the run folder away, then run the row again: pytest acceptance"
 SLACK_SECS = 2.0  # times are written in whole seconds
-OWN = ("run_manifest.json", "result.json")  # these two record what is true of the other files
+RECORDS = ("run_manifest.json", "result.json")  # these two record what is true of the other files
 
 
 def file_hashes(folder: RunFolder) -> dict[str, str]:
-    """Returns the sha256 of each file that an attempt left except those in OWN, by its path in the attempt's folder."""
+    """Returns the sha256 of each file that an attempt left, except RECORDS, by its path in the attempt's folder."""
     paths = {str(path.relative_to(folder.path)): path for path in files.walk_files(folder.path)}
-    return {name: files.sha256_file(path) for name, path in paths.items() if name not in OWN}
+    return {name: files.sha256_file(path) for name, path in paths.items() if name not in RECORDS}
 
 
 def changed_files(folder: RunFolder, result: Result) -> Iterator[Finding]:
     """Yields a finding for each file of an attempt that is not as it was when the attempt's result was written."""
-    there = file_hashes(folder)
-    for name in sorted({**result["files"], **there}):
-        before, now = result["files"].get(name), there.get(name)
+    hashes = file_hashes(folder)
+    for name in sorted({**result["files"], **hashes}):
+        before, now = result["files"].get(name), hashes.get(name)
         if before != now:
-            what = "the file is gone" if now is None else "it came later" if before is None else "it has changed"
-            yield Finding(str(folder.path / name), f"{what} since the attempt ended", AGAIN)
+            change = "removed" if now is None else "added" if before is None else "changed"
+            yield Finding(str(folder.path / name), f"the file was {change} after the attempt ended", AGAIN)
 
 
 def failure_signs(attempt: RunFolder, manifest: Manifest, result: Result, metrics: Metrics) -> Iterator[Finding]:
@@ -46,13 +46,13 @@ def failure_signs(attempt: RunFolder, manifest: Manifest, result: Result, metric
     The attempt's manifest says which episodes to expect.
     """
     code = cast(int, result["exit_code"])  # null only in the result of a failure
-    ended = Exit(code, "", result["duration_sec"])
+    process_exit = Exit(code, "", result["duration_sec"])
     n_episodes: int = manifest["n_episodes"]
     expected = dict.fromkeys(manifest["task_ids"], n_episodes)
     logs = (attempt.stdout, attempt.stderr)
     device = gpu.torch_name(manifest["gpu_id"])
-    if failed := failure.diagnose(ended, metrics, manifest["task_suite"], expected, logs, device):
-        what = f"it is called passed, and its own files say {failed.reason}: {failed.message}"
+    if run_failure := failure.diagnose(process_exit, metrics, manifest["task_suite"], expected, logs, device):
+        what = f"the result says pass, but the attempt's files show {run_failure.reason}: {run_failure.message}"
         yield Finding(str(attempt.path), what, AGAIN)
 
 
@@ -64,15 +64,15 @@ def impossible_times(path: Path, manifest: Manifest, result: Result, marker: Row
     """
     start, end = _seconds(manifest["start_time_utc"]), _seconds(result["end_time_utc"])
     if end < start:
-        yield Finding(str(path), f"it ended at {result['end_time_utc']}, before it began", AGAIN)
+        yield Finding(str(path), f"the run ended at {result['end_time_utc']}, before it began", AGAIN)
     elif result["duration_sec"] > end - start + SLACK_SECS:
-        what = f"it took {result['duration_sec']:.0f} s, and {end - start:.0f} s lie between its start and its end"
+        what = f"the run took {result['duration_sec']:.0f} s, but its start and end are {end - start:.0f} s apart"
         yield Finding(str(path), what, AGAIN)
     if end > datetime.now(UTC).timestamp() + SLACK_SECS:
-        yield Finding(str(path), f"it ended at {result['end_time_utc']}, which is to come", AGAIN)
+        yield Finding(str(path), f"the run ended at {result['end_time_utc']}, which is in the future", AGAIN)
     times = [step["at_utc"] for step in (marker["history"] if marker else ())]
     if disordered := [later for before, later in pairwise(times) if later < before]:
-        yield Finding(str(path), f"its marker has steps out of order, at {disordered[0]}", AGAIN)
+        yield Finding(str(path), f"the row's marker has steps out of order, at {disordered[0]}", AGAIN)
 
 
 def _seconds(utc: str) -> float:
@@ -85,7 +85,7 @@ def pretended_gpus(campaign: Campaign, path: Path, manifest: Manifest) -> Iterat
     Only tests pretend GPUs, for programs that stand in for lerobot-eval.
     """
     if str(manifest["gpu_uuid"]).startswith(gpu.PRETENDED) and not campaign.executable:
-        what = f"{manifest['gpu_uuid']} is a GPU that {gpu.PRETEND} pretends"
+        what = f"the GPU {manifest['gpu_uuid']} is not real: {gpu.PRETEND} pretends it"
         yield Finding(str(path), what, f"Unset {gpu.PRETEND}, and run the row with --allow-overwrite")
 
 
@@ -96,5 +96,5 @@ def lost_attempts(numbers: Sequence[int], marker: RowMarker | None) -> int:
     attempts that have a folder.
     """
     history = marker["history"] if marker else ()
-    ended = sum(step["status"] in ("pass", "fail") and step["attempt"] > 0 for step in history)
-    return int(max(ended, *numbers, 0)) - len(numbers)
+    ended_attempts = sum(step["status"] in ("pass", "fail") and step["attempt"] > 0 for step in history)
+    return int(max(ended_attempts, *numbers, 0)) - len(numbers)

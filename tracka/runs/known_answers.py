@@ -13,25 +13,30 @@ from ..core import files, schema
 from ..core.errors import Finding, TrackaError
 
 REASON = "known_answer"  # the reason for which a passed row is not accepted
-REMEDY = "Trust no figure until what differs is found: checkpoint, simulator, lerobot-eval or this harness"
+REMEDY = "Trust no figure until the cause is found: checkpoint, simulator, lerobot-eval or this harness"
 
 
 def differences(campaign: Campaign, row: Row) -> list[Finding]:
     """Returns where the files of a passed row differ from its expected outcome; nothing for a row without one."""
-    known = campaign.known_answers.get(row.run_id)
-    if known is None:
+    expected_episodes = campaign.known_answers.get(row.run_id)
+    if expected_episodes is None:
         return []
     folder = campaign.layout.run(row.run_id)
-    counts = {task: len(episodes) for task, episodes in known.items()}
-    told = (
-        (folder.episodes, "episodes", _successful_episodes(folder.episodes, list(known)), dict(known)),
+    counts = {task: len(episodes) for task, episodes in expected_episodes.items()}
+    comparisons = (
+        (
+            folder.episodes,
+            "episodes",
+            _successful_episodes(folder.episodes, list(expected_episodes)),
+            dict(expected_episodes),
+        ),
         (folder.result, "successes", _success_counts(folder.result), counts),
     )
     return [
-        Finding(str(path), f"task {task}: {what} {said.get(task)}, and {wanted[task]} by the known answer", REMEDY)
-        for path, what, said, wanted in told
-        for task in known
-        if said.get(task) != wanted[task]
+        Finding(str(path), f"task {task}: {what} {actual.get(task)}, but the known answer is {expected[task]}", REMEDY)
+        for path, what, actual, expected in comparisons
+        for task in expected_episodes
+        if actual.get(task) != expected[task]
     ]
 
 
@@ -42,7 +47,7 @@ def _successful_episodes(path: Path, tasks: list[int]) -> dict[int, tuple[int, .
         wins = [(record["task"], record["episode"]) for record in records if record["success"]]
     except (TrackaError, ValueError, KeyError, TypeError):
         return {}
-    return {task: tuple(episode for of, episode in wins if of == task) for task in tasks}
+    return {task: tuple(episode for of_task, episode in wins if of_task == task) for task in tasks}
 
 
 def _success_counts(path: Path) -> dict[int, int]:

@@ -33,17 +33,20 @@ NOTHING = Comparison(0, 0, 0, 0, (0, 0), 0.0, ())
 
 def rows_to_prove(campaign: Campaign) -> list[Row]:
     """Returns the rows to play, shortened: one for each checkpoint and way to ask its policy; none for lerobot-eval."""
-    first: dict[bytes, Row] = {}
+    row_by_request: dict[bytes, Row] = {}
     for row in _candidates(campaign):
-        first.setdefault(_request_key(campaign, row), row)
-    return [_short(row) for row in first.values()]
+        row_by_request.setdefault(_request_key(campaign, row), row)
+    return [_short(row) for row in row_by_request.values()]
 
 
 def proving_row(campaign: Campaign, row: Row) -> Row | None:
     """Returns the one of `rows_to_prove` whose parity certificate holds for `row` too; None for lerobot-eval."""
-    way = _request_key(campaign, row)
+    request_key = _request_key(campaign, row)
     # Stops at the first match, since this function is called for every row of what may be thousands.
-    return next((_short(each) for each in _candidates(campaign) if _request_key(campaign, each) == way), None)
+    return next(
+        (_short(candidate) for candidate in _candidates(campaign) if _request_key(campaign, candidate) == request_key),
+        None,
+    )
 
 
 def _candidates(campaign: Campaign) -> list[Row]:
@@ -71,22 +74,22 @@ def prove(campaign: Campaign, row: Row, host: Host) -> Certificate:
     """
     path_safety.require(campaign.layout)
     plan = _plan(campaign, row, host)
-    path, kept = (
+    path, cached_path = (
         parity_certificate.certificate_path(campaign.layout, plan.proof_key),
         parity_certificate.user_certificate_path(plan.proof_key),
     )
     if _is_proven(path, plan.proof_key):
         return cast(Certificate, parity_certificate.read(path, plan.proof_key))
-    if _is_proven(kept, plan.proof_key):
-        return _copy(kept, path)
+    if _is_proven(cached_path, plan.proof_key):
+        return _copy(cached_path, path)
     orphans.end(orphans.ROW, str(path.parent))  # orphan processes of a killed session's parity run
     with lease.hold(row.gpu_id, lease.worker_number()) as device:
-        found = _certificate(Recordings(plan, device, path.parent))
-    files.write_json(path, found)
-    if found["proven"]:
+        content = _certificate(Recordings(plan, device, path.parent))
+    files.write_json(path, content)
+    if content["proven"]:
         with contextlib.suppress(OSError):  # an unwritable cache only costs time
-            _copy(path, kept)
-    return found
+            _copy(path, cached_path)
+    return content
 
 
 def _certificate(recordings: Recordings) -> Certificate:
@@ -139,22 +142,26 @@ def contradictions(path: Path) -> Iterator[str]:
     yield from (f"{name} is missing" for name in missing)
     for name, sha256 in certificate["files"].items():
         if name not in missing and files.sha256_file(folder / name) != sha256:
-            yield f"{name} is not as it was recorded"
+            yield f"{name} has changed since it was recorded"
     if certificate["files"] and not missing:
         names = {Path(name).parts[0] for name in certificate["files"]}  # an earlier refusal may have left other plays
         played = {name: comparison.read(folder / name) for name in names}
-        again: Mapping[str, Any] = _judgement(played, certificate["chunk"])
-        yield from (f"its {key} is not what its records say" for key in again if again[key] != certificate.get(key))
+        recomputed: Mapping[str, Any] = _judgement(played, certificate["chunk"])
+        yield from (
+            f"the certificate's {key} does not match its records"
+            for key in recomputed
+            if recomputed[key] != certificate.get(key)
+        )
 
 
 def _judgement(played: Mapping[str, PlayedEpisodes], chunk: int) -> Compared:
     """Returns the part of a certificate that its records decide."""
-    found = comparison.compare(played[REFERENCE], played[RESIDENT], chunk)
-    again = comparison.compare(played[REFERENCE], played[AGAIN], chunk) if AGAIN in played else None
+    result = comparison.compare(played[REFERENCE], played[RESIDENT], chunk)
+    repetition = comparison.compare(played[REFERENCE], played[AGAIN], chunk) if AGAIN in played else None
     return {
-        "compared": parity_certificate.comparison_counts(found),
-        "repeated": None if again is None else parity_certificate.comparison_counts(again),
-        "differing": [str(difference) for difference in found.first_differences],
+        "compared": parity_certificate.comparison_counts(result),
+        "repeated": None if repetition is None else parity_certificate.comparison_counts(repetition),
+        "differing": [str(difference) for difference in result.first_differences],
     }
 
 
@@ -171,11 +178,11 @@ def prove_or_note(campaign: Campaign, row: Row, host: Host) -> Certificate:
         if row.policy_path == campaign.row(campaign.baseline).policy_path:
             raise
         plan = _plan(campaign, row, host)
-        nothing = parity_certificate.comparison_counts(NOTHING)
-        judged: Compared = {"compared": nothing, "repeated": None, "differing": []}
-        found = certificate(plan, judged, {}, {}, {}) | {"evidence": error.findings[0].what}
-        files.write_json(parity_certificate.certificate_path(campaign.layout, plan.proof_key), found)
-        return found
+        counts = parity_certificate.comparison_counts(NOTHING)
+        compared: Compared = {"compared": counts, "repeated": None, "differing": []}
+        content = certificate(plan, compared, {}, {}, {}) | {"evidence": error.findings[0].what}
+        files.write_json(parity_certificate.certificate_path(campaign.layout, plan.proof_key), content)
+        return content
 
 
 def _plan(campaign: Campaign, row: Row, host: Host) -> Plan:
@@ -185,13 +192,13 @@ def _plan(campaign: Campaign, row: Row, host: Host) -> Plan:
 
 
 def certificate(
-    plan: Plan, judged: Compared, timings: Json, seconds: Mapping[str, float], recorded: Mapping[str, str]
+    plan: Plan, compared: Compared, timings: Json, seconds: Mapping[str, float], record_hashes: Mapping[str, str]
 ) -> Certificate:
     """Returns the content of parity.json.
 
-    `timings` are the resident engine's own; `recorded` maps the records beside parity.json to their sha256.
+    `timings` are the resident engine's own; `record_hashes` maps the records beside parity.json to their sha256.
     """
-    found: Unjudged = {
+    content: Unjudged = {
         "schema_version": schema.VERSION,
         "generated_at_utc": files.utc_now(),
         "key": plan.proof_key,
@@ -204,9 +211,9 @@ def certificate(
         "fallbacks": timings.get("fallbacks", []),
         "calls_of_several_tasks": timings.get("calls_of_several_tasks", 0),
         "chunk": plan.chunk,
-        **judged,
+        **compared,
         "reference_secs": round(seconds.get(REFERENCE, 0.0), 3),
         "resident_secs": round(seconds.get(RESIDENT, 0.0), 3),
-        "files": dict(recorded),
+        "files": dict(record_hashes),
     }
-    return {**found, **parity_certificate.judgement(found)}
+    return {**content, **parity_certificate.judgement(content)}

@@ -89,7 +89,7 @@ class Plan:
 
     @property
     def expected_episodes(self) -> dict[int, int]:
-        """Returns LIBERO task -> number of episodes that it must bring."""
+        """Returns LIBERO task -> number of episodes that the row must play."""
         return dict.fromkeys(self.task_ids, self.row.n_episodes)
 
     @property
@@ -131,24 +131,24 @@ class Plan:
                 "device": "cpu" if self.row.gpu_id == CPU else "cuda",
             },
             "settings": self._settings(),
-            "engine": {"name": self.campaign.engine, **self._resident()},
+            "engine": {"name": self.campaign.engine, **self._resident_parts()},
             "checkpoint": self.checkpoint.tree_sha256,
             "simulator": {"backend": self.host.backend, "invalid": self.simulator_mismatch is not None},
-            **self._software(),
+            **self._software_parts(),
         }
 
-    def _resident(self) -> ResidentParts:
+    def _resident_parts(self) -> ResidentParts:
         """Returns what else decides the resident engine's outcomes; an empty dict for lerobot-eval."""
         if not self.campaign.is_resident:
             return {}
-        chosen = {key: value for key, value in self.campaign.resident.items() if key in DECIDING}
-        return {"code": parity_certificate.code_hash(), "settings": chosen}
+        settings = {key: value for key, value in self.campaign.resident.items() if key in DECIDING}
+        return {"code": parity_certificate.code_hash(), "settings": settings}
 
-    def _software(self) -> SoftwareParts:
+    def _software_parts(self) -> SoftwareParts:
         """Returns the software that plays episodes on this host, and what the policy loads beside its checkpoint."""
         return {
             "loaded": dict(self.dependency_hashes),
-            "program": self._program(),
+            "program": self._program_parts(),
             "python": platform.python_version(),
             "packages": software.packages(self.campaign.layout.root).versions,
             "code": codebase.hashes(self.campaign.layout.root),
@@ -166,7 +166,7 @@ class Plan:
 
         The key stands for the checkpoint's content and the software, whatever the suite and the tasks.
         """
-        return parity_certificate.key({"checkpoint": self.checkpoint.tree_sha256, **self._software()})
+        return parity_certificate.key({"checkpoint": self.checkpoint.tree_sha256, **self._software_parts()})
 
     @property
     def reference_key(self) -> str:
@@ -186,7 +186,7 @@ class Plan:
             **policy_request(self.campaign, self.row),
             "batch_size": self.played_batch,
             "resident": {key: value for key, value in self.campaign.resident.items() if key in DECIDING},
-            **self._software(),
+            **self._software_parts(),
         }
 
     @property
@@ -199,13 +199,13 @@ class Plan:
         )
 
     def _settings(self) -> Json:
-        """Returns the settings that decide outcomes. The timeout is none of them."""
+        """Returns the settings that decide outcomes, which the timeout does not."""
         return {key: value for key, value in campaigns.effective(self.settings).items() if key != "timeout_secs"}
 
-    def _program(self) -> ProgramParts:
+    def _program_parts(self) -> ProgramParts:
         """Returns what program lerobot-eval is: its plug-ins and, for a campaign's own program, the files' hashes."""
-        first, *more = [*self.campaign.executable, ""]
-        words = [shutil.which(first, path=environment.base()["PATH"]) or first, *filter(None, more)]
+        program, *arguments = [*self.campaign.executable, ""]
+        words = [shutil.which(program, path=environment.base()["PATH"]) or program, *filter(None, arguments)]
         paths = [(word, self.campaign.layout.root / word) for word in words if word]
         return {
             "plugins": list(cli_capabilities.installed().plugins),
@@ -244,11 +244,11 @@ class Plan:
             output=folder.output.relative_to(root),
         )
         lerobot_eval.check_flags(argv, self.host.capabilities)
-        more = [
+        resident_flags = [
             f"--resident.{key}={lerobot_eval.flag_value(value)}"
             for key, value in sorted(self.campaign.resident.items())
         ]
-        return [*self.host.render_prefix, *argv, *(more if resident else ())]
+        return [*self.host.render_prefix, *argv, *(resident_flags if resident else ())]
 
     def manifest(
         self, folder: RunFolder, device: Device, environ: dict[str, str], attempt: int, dry_run: bool = False
@@ -278,7 +278,7 @@ class Plan:
             "expected_episodes": sum(self.expected_episodes.values()),
             "gpu_id": device.gpu_id,
             "gpu_uuid": device.uuid,
-            "gpu_others": [each.record() for each in device.others],
+            "gpu_others": [process_on_gpu.record() for process_on_gpu in device.others],
             "worker": f"gw{lease.worker_number()}",
             "seed": row.seed,
             "mujoco_gl": self.host.backend,
@@ -298,7 +298,7 @@ class Plan:
         return {
             "engine": self.campaign.engine,
             "command": self.command(folder, gpu.torch_name(gpu_id)),
-            "checkpoint": self._checkpoint(),
+            "checkpoint": self._checkpoint_record(),
             "settings": self._settings(),
             "versions": software.versions(),
         }
@@ -314,7 +314,7 @@ class Plan:
         steps = self.settings.n_action_steps or config.get("n_action_steps")
         return steps if isinstance(steps, int) else None
 
-    def _checkpoint(self) -> CheckpointRecord:
+    def _checkpoint_record(self) -> CheckpointRecord:
         folder = self.campaign.layout.relative(self.checkpoint.folder)
         point = self.checkpoint
         return {

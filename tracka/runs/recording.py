@@ -42,13 +42,13 @@ class Recordings:
 
         `name` tells lerobot-eval's two runs apart. Raises UsageError where lerobot-eval fails.
         """
-        kept = hashing.cache_folder() / "references" / f"{self.plan.reference_key[:32]}-{name}"
-        if (kept / SECONDS).is_file():
-            keep(kept, self.folder / name)
+        cached = hashing.cache_folder() / "references" / f"{self.plan.reference_key[:32]}-{name}"
+        if (cached / SECONDS).is_file():
+            keep(cached, self.folder / name)
         else:
             self._play("lerobot-eval", name)
             with contextlib.suppress(OSError):  # an unwritable cache only costs time
-                keep(self.folder / name, kept)
+                keep(self.folder / name, cached)
         return self._take(name)
 
     def resident(self) -> PlayedEpisodes:
@@ -78,7 +78,7 @@ class Recordings:
         files.make_folder(target.path)
         marks = orphans.marks(self.folder, self.device.lock_file)
         environ = self.plan.environ(self.device) | marks
-        ended = process.run(
+        process_exit = process.run(
             self._command(engine, target),
             cwd=self.plan.campaign.layout.root,
             env=environ,
@@ -90,40 +90,47 @@ class Recordings:
             journal=self.device.journal,
             label=f"parity-{self.plan.row.run_id}",
         )
-        if ended.code != 0:
+        if process_exit.code != 0:
             raise UsageError(
-                Finding(str(target.stderr), _cause(engine, ended, target), "Mend that; all it said is there")
+                Finding(
+                    str(target.stderr),
+                    _cause(engine, process_exit, target),
+                    "Mend the cause; the log has the whole output",
+                )
             )
-        files.write_json(target.output / SECONDS, {"seconds": ended.seconds})
+        files.write_json(target.output / SECONDS, {"seconds": process_exit.seconds})
         keep(target.output, self.folder / name)
 
     def _command(self, engine: str, target: RunFolder) -> list[str]:
-        told = dict(self.plan.campaign.resident)
-        campaign = replace(self.plan.campaign, engine=engine, resident=told | IN_THE_GATE)
+        settings = dict(self.plan.campaign.resident)
+        campaign = replace(self.plan.campaign, engine=engine, resident=settings | IN_THE_GATE)
         command = replace(self.plan, campaign=campaign).command(target, self.device.torch_name)
         if engine == "resident":
             return command
         words = [word for word in command if word.startswith("--")]
-        noise = f"--resident.noise={told.get('noise', 'episode')}"
+        noise = f"--resident.noise={settings.get('noise', 'episode')}"
         return [*self.plan.host.render_prefix, *process.python("tracka.engines.reference"), *words, noise]
 
 
-def _cause(engine: str, ended: process.Exit, target: RunFolder) -> str:
+def _cause(engine: str, process_exit: process.Exit, target: RunFolder) -> str:
     """Returns why an engine could not play: the exception at the end of its output, not only its exit code."""
-    if ended.stopped:
-        return f"{engine}: {process.last_words(ended, target.stderr)}"
+    if process_exit.stopped:
+        return f"{engine}: {process.last_words(process_exit, target.stderr)}"
     text = "\n".join(files.tail(log) for log in (target.stdout, target.stderr))
-    said = failure.last_line(failure.without_ignored(text))
-    return f"{engine} ended with exit code {ended.code}: {said}"
+    last_line = failure.last_line(failure.without_ignored(text))
+    return f"{engine} ended with exit code {process_exit.code}: {last_line}"
 
 
 def keep(source: Path, target: Path) -> None:
     """Replaces `target` with what an engine recorded in `source`: its episodes, not its videos."""
-    making = target.with_name(f"{target.name}.{time.time_ns()}")
-    files.make_folder(making / ACTIONS)
-    for path in (*RECORDS, *(each.relative_to(source) for each in sorted((source / ACTIONS).glob("*.npy")))):
+    unfinished = target.with_name(f"{target.name}.{time.time_ns()}")
+    files.make_folder(unfinished / ACTIONS)
+    for path in (
+        *RECORDS,
+        *(action_file.relative_to(source) for action_file in sorted((source / ACTIONS).glob("*.npy"))),
+    ):
         if (source / path).is_file():
-            files.copy_atomic(source / path, making / path)
+            files.copy_atomic(source / path, unfinished / path)
     if target.is_dir():
         shutil.rmtree(target)
-    making.rename(target)
+    unfinished.rename(target)

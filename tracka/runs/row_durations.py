@@ -26,12 +26,16 @@ def jobs(campaign: Campaign, rows: Mapping[int, Row], resume: bool) -> list[Job]
     With `resume`, a passed row is only judged again, which takes no GPU and next to no time.
     """
     results = {place: files.read_or_empty(campaign.layout.run(row.run_id).result) for place, row in rows.items()}
-    judged = {place for place, result in results.items() if resume and result.get("status") == "pass"}
-    took = {place: seconds for place, row in rows.items() if (seconds := _seconds(campaign, row, results[place]))}
+    passed_places = {place for place, result in results.items() if resume and result.get("status") == "pass"}
+    known_seconds = {
+        place: seconds for place, row in rows.items() if (seconds := _seconds(campaign, row, results[place]))
+    }
     # The median seconds per step make rows that have run comparable with rows that have not.
-    pace = median([seconds / campaign.cost(rows[place]) for place, seconds in took.items()] or [1.0])
+    pace = median([seconds / campaign.cost(rows[place]) for place, seconds in known_seconds.items()] or [1.0])
     return [
-        Job(place) if place in judged else Job(place, took.get(place, pace * campaign.cost(row)), row.gpu_id)
+        Job(place)
+        if place in passed_places
+        else Job(place, known_seconds.get(place, pace * campaign.cost(row)), row.gpu_id)
         for place, row in rows.items()
     ]
 
@@ -44,5 +48,5 @@ def _seconds(campaign: Campaign, row: Row, result: Json) -> float | None:
     seconds, episodes = result.get("duration_sec"), result.get("episodes")
     if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
         return None
-    whole = result.get("status") == "pass" and episodes == row.n_episodes * len(campaign.task_ids(row))
-    return float(seconds) if whole or result.get("reason") == "timeout" else None
+    is_complete = result.get("status") == "pass" and episodes == row.n_episodes * len(campaign.task_ids(row))
+    return float(seconds) if is_complete or result.get("reason") == "timeout" else None

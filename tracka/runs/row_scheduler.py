@@ -1,4 +1,4 @@
-"""Decides which row a free worker gets next: the longest first, and none that would have to wait for its GPU.
+"""Decides which row a free worker gets next: the longest first, but no row that would have to wait for its GPU.
 
 The gates and `tracka sweep` share the scheduler; it starts no process and reads no file. Worker k asks for GPU k first,
 modulo the number of GPUs (`lease.hold`), so the scheduler knows beforehand which GPU a row is going to hold.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ..campaign.matrix import AUTO, CPU
 
-Priority = Callable[[int], tuple[float, bool, int]]  # gpu_id -> its pile's length, then what decides between equals
+Priority = Callable[[int], tuple[float, bool, int]]  # gpu_id -> its queue's length, then what decides between equals
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class RowScheduler:
         """Adds jobs to those that wait."""
         for job in jobs:
             # A row whose GPU is missing fails at once, so it takes a worker but no GPU.
-            there = job.gpu_id < self.gpus and self.gpus > 0
-            self.queues.setdefault(job.gpu_id if there else CPU, []).append(job)
+            has_gpu = job.gpu_id < self.gpus and self.gpus > 0
+            self.queues.setdefault(job.gpu_id if has_gpu else CPU, []).append(job)
         for queue in self.queues.values():
             queue.sort(key=lambda job: (job.cost, -job.index))
 
@@ -52,8 +52,8 @@ class RowScheduler:
         A worker that gets no job has to wait until a job ends.
         """
         assigned: dict[int, Job] = {}
-        homes = {worker % self.gpus for worker in workers} if self.gpus else set()
-        for reserved in (homes, set[int]()):  # the second pass is for workers that would idle
+        worker_gpus = {worker % self.gpus for worker in workers} if self.gpus else set()
+        for reserved in (worker_gpus, set[int]()):  # the second pass is for workers that would idle
             for worker in sorted(set(workers) - self.gpu_of_worker.keys()):
                 first = self._first_free(worker)
                 allowed = [queue for queue in self.queues if self._is_eligible(queue, first, reserved)]

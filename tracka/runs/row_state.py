@@ -74,7 +74,7 @@ def status_text(status: str, reason: str | None, invalid: str | None, unproven: 
     return f"{status} ({', '.join(words)})" if words else status
 
 
-def _write(layout: Layout, run_id: str, last: History, status: str, attempt: int, **values: Unpack[Values]) -> None:
+def _write(layout: Layout, run_id: str, previous: History, status: str, attempt: int, **values: Unpack[Values]) -> None:
     now = files.utc_now()
     marker: RowMarker = {
         "schema_version": schema.VERSION,
@@ -87,11 +87,11 @@ def _write(layout: Layout, run_id: str, last: History, status: str, attempt: int
         "result_sha256": None,
         "notes": "",
         "reason": None,
-        **last,
+        **previous,
         "status": status,
         **values,
     }
-    marker["history"] = [*last["history"], {"status": status, "at_utc": now, "attempt": attempt}]
+    marker["history"] = [*previous["history"], {"status": status, "at_utc": now, "attempt": attempt}]
     if status == "running":
         marker |= {"started_at_utc": now, "ended_at_utc": None, "reason": None, "notes": ""}
         marker |= {"result_path": None, "result_sha256": None}
@@ -107,10 +107,10 @@ def broken_steps(marker: RowMarker) -> list[str]:
     """
     statuses = [None, *(step["status"] for step in marker["history"])]
     pairs = pairwise(statuses)
-    broken = [f"{before or 'nothing'} -> {after}" for before, after in pairs if after not in STEPS[before]]
+    steps = [f"{before or 'nothing'} -> {after}" for before, after in pairs if after not in STEPS[before]]
     if statuses[-1] != marker["status"]:
-        broken.append(f"history ends with {statuses[-1]}, the status is {marker['status']}")
-    return broken
+        steps.append(f"the history ends with {statuses[-1]}, but the status is {marker['status']}")
+    return steps
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ def load_host(layout: Layout) -> Host:
     report = schema.read("preflight", layout.preflight_report)
     if report["status"] != "pass" or report["mujoco_gl_effective"] is None:
         what = f"preflight is {report['status']} ({report['blocker']})"
-        raise UsageError(Finding(str(layout.preflight_report), what, "Mend it and run preflight again"))
+        raise UsageError(Finding(str(layout.preflight_report), what, "Mend the cause and run preflight again"))
     return host_of(layout, report["mujoco_gl_effective"], capabilities, report)
 
 
@@ -69,18 +69,18 @@ def host_of(layout: Layout, backend: str, capabilities: Capabilities, report: Ma
 def preflight_refusals(report: Mapping[str, Any]) -> dict[str, Refusal]:
     """Returns the policy_path of each checkpoint that preflight's report refuses -> why; empty for an empty report."""
     trees = {item["name"]: item["sha256"] for item in report.get("resources", ()) if item["kind"] == "policy"}
-    failed: dict[str, list[str]] = {}
+    failed_checks: dict[str, list[str]] = {}
     for check in report.get("checks", ()):
         policy_path = check["name"].partition(":")[2]
         if check["status"] == "fail" and policy_path in trees:
-            failed.setdefault(policy_path, []).append(check["name"])
-    return {path: Refusal(tuple(names), trees[path]) for path, names in failed.items()}
+            failed_checks.setdefault(policy_path, []).append(check["name"])
+    return {path: Refusal(tuple(names), trees[path]) for path, names in failed_checks.items()}
 
 
 def _fingerprint(layout: Layout) -> str | None:
     """Returns the host's fingerprint from preflight's snapshot; None where there is none."""
-    found = files.read_or_empty(layout.preflight / "env_snapshot.json").get("fingerprints", {})
-    return str(found["host"]) if "host" in found else None
+    fingerprints = files.read_or_empty(layout.preflight / "env_snapshot.json").get("fingerprints", {})
+    return str(fingerprints["host"]) if "host" in fingerprints else None
 
 
 def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
@@ -96,9 +96,9 @@ def plan_row(campaign: Campaign, row: Row, host: Host) -> Plan:
 
 def _require_own_program(campaign: Campaign, host: Host) -> None:
     """Raises UsageError where lerobot-eval belongs to another Python, whose software no row's identity covers."""
-    program, own = Path(host.executable[0]), Path(sys.executable).absolute().parent
-    if not campaign.executable and program.is_absolute() and program.parent != own:
-        what = f"lerobot-eval is that of another Python, {program}, of whose packages Track A knows nothing"
+    program, own_folder = Path(host.executable[0]), Path(sys.executable).absolute().parent
+    if not campaign.executable and program.is_absolute() and program.parent != own_folder:
+        what = f"lerobot-eval belongs to another Python ({program}), whose packages Track A does not know"
         remedy = f"Install Track A there and run it from there, or run phase 1 again with --python-bin {sys.executable}"
         raise UsageError(Finding(f"{campaign.layout.capabilities}, key executable", what, remedy))
 
@@ -123,32 +123,42 @@ def _checkpoint(campaign: Campaign, policy_path: str, settings: Sequence[EvalSet
     point = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots)
     # The weights come first: a truncated file would be reported as untrusted, and nobody should trust it.
     weights.require(point.folder, campaign.layout.root)
-    if found := list(hub_dependencies.faults(point, campaign, settings)):
-        raise UsageError(found)
+    if findings := list(hub_dependencies.faults(point, campaign, settings)):
+        raise UsageError(findings)
     python_dependencies.require(point, campaign)
     return point
 
 
 def preflight_refusal(campaign: Campaign, row: Row, host: Host) -> Finding | None:
     """Returns why the row does not run, if preflight refuses its checkpoint and the checkpoint has not changed."""
-    found = host.refused.get(row.policy_path)
-    if found is None:
+    refusal = host.refused.get(row.policy_path)
+    if refusal is None:
         return None
     with contextlib.suppress(TrackaError):
         point = checkpoint.resolve(row.policy_path, campaign.layout.root, campaign.policy_roots)
-        if point.tree_sha256 != found.tree_sha256:
+        if point.tree_sha256 != refusal.tree_sha256:
             return None
-    what = f"preflight refuses the checkpoint {row.policy_path}: {', '.join(found.checks)}"
-    remedy = "Mend the checkpoint as the check says, then run: pytest acceptance"
+    what = f"preflight refuses the checkpoint {row.policy_path}: {', '.join(refusal.checks)}"
+    remedy = "Mend the checkpoint as the failed checks say, then run: pytest acceptance"
     return Finding(f"row {row.run_id}", what, remedy)
 
 
 def _first_attempt(
-    campaign: Campaign, row: Row, host: Host, point: Checkpoint, loaded: Mapping[str, str] = MappingProxyType({})
+    campaign: Campaign,
+    row: Row,
+    host: Host,
+    point: Checkpoint,
+    dependency_hashes: Mapping[str, str] = MappingProxyType({}),
 ) -> Plan:
     """Returns the plan of the row's first attempt with the checkpoint `point`."""
     return Plan(
-        campaign, row, host, point, row.batch_size, timeout_secs=campaign.timeout(row), dependency_hashes=loaded
+        campaign,
+        row,
+        host,
+        point,
+        row.batch_size,
+        timeout_secs=campaign.timeout(row),
+        dependency_hashes=dependency_hashes,
     )
 
 
@@ -167,7 +177,7 @@ def recorded_refusal(campaign: Campaign, row: Row) -> Finding | None:
     state = row_state.read(campaign.layout, row.run_id)
     if state is None or state["reason"] != failure.REFUSED:
         return None
-    what = f"it did not run, since its checkpoint {row.policy_path} is refused"
+    what = f"the row did not run, since its checkpoint {row.policy_path} is refused"
     return Finding(f"row {row.run_id}", what, "Mend the checkpoint, then run: pytest acceptance")
 
 
@@ -188,20 +198,20 @@ def run_row(
     """
     layout = campaign.layout
     path_safety.require(layout, row.run_id)
-    plan = replace(_sound_plan(campaign, row, host), retry_index=retry_index)
+    plan = replace(_plan_or_refuse(campaign, row, host), retry_index=retry_index)
     with row_state.lock(layout, row.run_id):
         attempt.close_interrupted(layout, row.run_id)
-        passed = _resumable_result(plan, policy)
-        if passed is not None:
-            attempt.restore_marker(layout, passed)
-            return passed
+        result = _resumable_result(plan, policy)
+        if result is not None:
+            attempt.restore_marker(layout, result)
+            return result
         _require_own_program(campaign, host)
         row_state.ensure_pending_held(layout, row.run_id)
         with lease.hold(row.gpu_id, lease.worker_number(), keep=True) as device:
-            return _attempts(_planned_again(plan), device)
+            return _attempts(_plan_again(plan), device)
 
 
-def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
+def _plan_or_refuse(campaign: Campaign, row: Row, host: Host) -> Plan:
     """Returns the plan of the row's first attempt. Raises TrackaError where the row's checkpoint is refused.
 
     The row's marker says so before the error is raised.
@@ -210,8 +220,8 @@ def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
         cli_capabilities.installed().plugins, campaign.trusted
     )  # a fault of the host, not of the checkpoint
     try:
-        if why := preflight_refusal(campaign, row, host):
-            raise UsageError(why)
+        if refusal := preflight_refusal(campaign, row, host):
+            raise UsageError(refusal)
         return plan_row(campaign, row, host)
     except TrackaError as error:
         with contextlib.suppress(Busy), row_state.lock(campaign.layout, row.run_id):
@@ -219,7 +229,7 @@ def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
         raise
 
 
-def _planned_again(plan: Plan) -> Plan:
+def _plan_again(plan: Plan) -> Plan:
     """Returns the plan as of now, since the row may have waited for its device for hours. Call it with the row's lock.
 
     Raises TrackaError where the checkpoint is refused by now; the row's marker says so before the error is raised.
@@ -297,8 +307,8 @@ def read_files(layout: Layout, run_id: str) -> tuple[Json, Result | None]:
     result, manifest = schema.read_or_none("result", folder.result), files.read_or_empty(folder.manifest)
     if result is None or result["run_id"] != run_id or manifest.get("run_id") != run_id:
         return manifest, None
-    same = result["attempt"] == manifest.get("attempt") and folder.attempt(result["attempt"]).result.is_file()
-    return manifest, result if same else None
+    is_current = result["attempt"] == manifest.get("attempt") and folder.attempt(result["attempt"]).result.is_file()
+    return manifest, result if is_current else None
 
 
 def device_name(layout: Layout, run_id: str) -> str:

@@ -36,18 +36,18 @@ def sweep(
     Raises UsageError, before anything starts, with all policies that may not run and all run folders in the way. Raises
     Busy where another session has the whole campaign; a shard of a campaign's rows may run beside other shards.
     """
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as stack:
         if {row.run_id for row in rows} == {row.run_id for row in campaign.enabled}:
-            held.enter_context(lock.session(campaign.layout.locks, campaign.name))
-        if found := [
+            stack.enter_context(lock.session(campaign.layout.locks, campaign.name))
+        if findings := [
             *run.untrusted_code_findings(campaign, rows),
             *([] if policy.resume else _existing_run_folders(campaign, rows)),
         ]:
-            raise UsageError(found)
+            raise UsageError(findings)
         row_state.ensure_pending(campaign.layout, rows)
-        held.enter_context(_interrupted_by_term())
+        stack.enter_context(_interrupted_by_term())
         if campaign.is_resident:
-            held.enter_context(warm_process.session())
+            stack.enter_context(warm_process.session())
         scheduler = RowScheduler(row_durations.gpus(rows))
         scheduler.add(row_durations.jobs(campaign, dict(enumerate(rows)), policy.resume))
         return _run_all(campaign, [(campaign, row, host, policy) for row in rows], scheduler, max_parallel)
@@ -56,11 +56,11 @@ def sweep(
 def _existing_run_folders(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
     """Returns a finding for each run folder that is in the way."""
     layout = campaign.layout
-    there = [
+    run_ids = [
         row.run_id for row in rows if layout.run(row.run_id).path.exists() and not run.is_dry_run(layout, row.run_id)
     ]
-    remedy = "Pass --resume to run what has not passed, or name other rows"
-    return [Finding(str(layout.run(run_id).path), "the run folder exists", remedy) for run_id in there]
+    remedy = "Pass --resume to run the rows that have not passed, or name other rows"
+    return [Finding(str(layout.run(run_id).path), "the run folder exists", remedy) for run_id in run_ids]
 
 
 def _run_all(campaign: Campaign, works: Sequence[Work], scheduler: RowScheduler, max_parallel: int) -> dict[str, int]:
@@ -82,13 +82,13 @@ def _run_all(campaign: Campaign, works: Sequence[Work], scheduler: RowScheduler,
 
 def _wait_for_rows(campaign: Campaign, slots: Slots, scheduler: RowScheduler) -> dict[str, int]:
     """Waits until a row ends, removes the rows that have ended from `slots`, and returns their exit codes by run id."""
-    while not (ended := {slot: each for slot, each in slots.items() if each[0].poll() is not None}):
+    while not (ended_slots := {slot: (child, row) for slot, (child, row) in slots.items() if child.poll() is not None}):
         time.sleep(POLL_SECS)
-    for slot, (_, row) in ended.items():
+    for slot, (_, row) in ended_slots.items():
         run.close_left_behind(campaign.layout, row.run_id)  # the row's process may have been killed
         scheduler.done(slot)
         del slots[slot]
-    return {row.run_id: _exit_code(child, row) for child, row in ended.values()}
+    return {row.run_id: _exit_code(child, row) for child, row in ended_slots.values()}
 
 
 def _exit_code(child: Child, row: Row) -> int:
@@ -100,15 +100,15 @@ def _exit_code(child: Child, row: Row) -> int:
 @contextlib.contextmanager
 def _interrupted_by_term() -> Iterator[None]:
     """Makes TERM interrupt this process like Ctrl-C while the context lasts."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    previous_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous_handler)
 
 
 def replay(matrix: Path, artifacts_root: Path, status_dir: Path, max_parallel: int, run_ids: Sequence[str]) -> str:
     """Returns the command that runs those of `run_ids` again that have not passed. What happened does not change it."""
-    places = ["--matrix", matrix, "--artifacts-root", artifacts_root, "--status-dir", status_dir]
-    words = [*places, "--rows", ",".join(run_ids), "--max-parallel", max_parallel, "--resume"]
+    paths = ["--matrix", matrix, "--artifacts-root", artifacts_root, "--status-dir", status_dir]
+    words = [*paths, "--rows", ",".join(run_ids), "--max-parallel", max_parallel, "--resume"]
     return shlex.join(["tracka", "sweep", *map(str, words)])

@@ -52,11 +52,11 @@ def start(work: Work, slot: int) -> Child:
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Holds back the signals that end a session, since an interrupt here would leave a child that nobody knows."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous_mask)
 
 
 def execute(campaign: Campaign, row: Row, host: Host, policy: RerunPolicy, retry_index: int = 0) -> int:
@@ -77,8 +77,8 @@ def print_redacted(text: str, error: bool = False) -> None:
 def _outcome_line(result: Result) -> str:
     counts = f"{result['successes']} of {result['episodes']} episodes succeeded"
     outcome = result["error_message"] if result["episodes"] is None else counts
-    told = row_state.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
-    return f"{told}, {outcome}"
+    status = row_state.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
+    return f"{status}, {outcome}"
 
 
 def main(work: Work) -> int:
