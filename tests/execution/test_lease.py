@@ -274,7 +274,7 @@ def test_the_folder_of_the_locks_is_for_every_user_of_the_host(tmp_path: Path) -
 def test_a_folder_where_others_can_replace_locks_is_refused(tmp_path: Path, mode: int) -> None:
     (tmp_path / "locks").mkdir()
     (tmp_path / "locks").chmod(mode)
-    with pytest.raises(errors.TrackaError, match=r"other users can replace them.*chmod 1777"):
+    with pytest.raises(errors.TrackaError, match=r"other users can replace the GPU locks.*chmod 1777"):
         free()
 
 
@@ -282,7 +282,7 @@ def test_a_link_in_place_of_the_folder_or_of_a_lock_is_not_followed(tmp_path: Pa
     locks, elsewhere = tmp_path / "locks", tmp_path / "elsewhere"
     elsewhere.mkdir()
     locks.symlink_to(elsewhere)
-    with pytest.raises(errors.TrackaError, match="lie in no folder"):
+    with pytest.raises(errors.TrackaError, match="this is not a folder"):
         free()
     locks.unlink()
     locks.mkdir()
@@ -302,7 +302,7 @@ def test_a_journal_that_has_grown_too_long_begins_anew(tmp_path: Path) -> None:
 
 def test_a_relative_folder_of_locks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(lease.LOCKS, "locks")
-    with pytest.raises(errors.TrackaError, match="no absolute path"):
+    with pytest.raises(errors.TrackaError, match="path is not absolute"):
         free()
 
 

@@ -52,7 +52,7 @@ def load(path: Path) -> tuple[Row, ...]:
     findings += [finding for line, record in table for finding in _faults(f"{path}, line {line}", record)]
     findings += _duplicates(path, table)
     if not lines:
-        findings.append(Finding(str(path), "the matrix has no rows", "Add one line a run"))
+        findings.append(Finding(str(path), "the matrix has no rows", "Add one line per run"))
     if findings:
         raise UsageError(findings)
     return tuple(_row(line, record) for line, record in table)
@@ -73,10 +73,10 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             _check_header(path, next(reader, []))
             yield from ((reader.line_num, cells) for cells in reader if cells)
     except FileNotFoundError:
-        remedy = "Write it, or make a campaign with `tracka init NAME`"
+        remedy = "Write the file, or make a campaign with `tracka init NAME`"
         raise UsageError(Finding(str(path), "the matrix does not exist", remedy)) from None
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise UsageError(Finding(str(path), f"this is no CSV in UTF-8 ({error})", "Save it as UTF-8 CSV")) from None
+        raise UsageError(Finding(str(path), f"this is not CSV in UTF-8 ({error})", "Save it as UTF-8 CSV")) from None
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -86,13 +86,13 @@ def _check_header(path: Path, header: list[str]) -> None:
     unknown = [name for name in header if name not in COLUMNS]
     listed = f"missing: {missing or 'none'}, unknown: {shortened(unknown or 'none', 80)}"
     wrong = listed if missing or unknown else "their order differs"
-    what = f"the columns are not the plan's ({wrong})"
+    what = f"the columns differ from the plan's ({wrong})"
     raise UsageError(Finding(f"{path}, line 1", what, f"Write the header as {','.join(COLUMNS)}"))
 
 
 def _miscounted(path: Path, line: int, cells: list[str]) -> Finding:
-    what = f"{len(cells)} cells where {len(COLUMNS)} are needed"
-    return Finding(f"{path}, line {line}", what, "Give each column a cell")
+    what = f"the line has {len(cells)} cells and needs {len(COLUMNS)}"
+    return Finding(f"{path}, line {line}", what, "Write one cell per column")
 
 
 def _faults(where: str, record: dict[str, str]) -> Iterator[Finding]:
@@ -123,7 +123,7 @@ def _duplicates(path: Path, table: list[tuple[int, dict[str, str]]]) -> Iterator
     for line, record in table:
         run_id = record["run_id"].casefold()  # ids that differ only in case are the same folder on some disks
         if run_id in first:
-            what = f"{shortened(record['run_id'])!r} stands on line {first[run_id]} already"
+            what = f"{shortened(record['run_id'])!r} is on line {first[run_id]} already"
             yield Finding(f"{path}, line {line}, column run_id", what, "Give each row its own run id")
         first.setdefault(run_id, line)
 

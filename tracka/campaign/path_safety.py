@@ -37,17 +37,18 @@ def _root(artifacts: Path) -> Iterator[Finding]:
     except OSError:
         return  # a missing folder will be made for the user alone
     if status.st_uid != os.geteuid():
-        what = f"it belongs to another user, number {status.st_uid}"
+        what = f"the folder belongs to another user (uid {status.st_uid})"
         yield Finding(str(artifacts), what, "Run as that user, or name a folder of your own")
     elif status.st_mode & stat.S_IWOTH:
-        yield Finding(
-            str(artifacts), "everybody may write there", f"Name a folder of your own, or chmod o-w {artifacts}"
-        )
+        remedy = f"Name a folder of your own, or run `chmod o-w {artifacts}`"
+        yield Finding(str(artifacts), "every user may write to this folder", remedy)
 
 
 def _link(path: Path) -> Finding:
-    remedy = "Put what it points at in its place; the artifacts folder alone may be a link"
-    return Finding(str(path), f"it is a link to {shortened(path.readlink())}, and none is followed", remedy)
+    remedy = "Replace the link by what it points to; only the artifacts folder itself may be a link"
+    return Finding(
+        str(path), f"it is a link to {shortened(path.readlink())}, and Track A does not write through links", remedy
+    )
 
 
 def _links(layout: Layout, run_id: str | None) -> Iterator[Path]:
@@ -84,7 +85,7 @@ def policy_faults(folder: Path, roots: Sequence[Path]) -> Iterator[Finding]:
     for place in (folder, *folder.parents, *sorted(folder.rglob("*"))):
         mode = place.stat().st_mode if place.exists() else 0
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:  # in a sticky folder, as /tmp, users change their own files
-            what = f"everybody may change the policy, for {place} can be written by all"
-            remedy = f"chmod o-w {place}, or trust it: policy_roots below [security] in campaign.toml"
+            what = f"everybody may change the policy, because every user may write to {place}"
+            remedy = f"Run `chmod o-w {place}`, or trust its folder: policy_roots below [security] in campaign.toml"
             yield Finding(str(folder), what, remedy)
             return

@@ -168,7 +168,7 @@ def _certain(schema: Schema, root: Schema) -> Predicate:
     Raises KeyError for uniqueItems, whose False is not.
     """
     if "uniqueItems" in str(schema):
-        raise KeyError("a condition with uniqueItems")
+        raise KeyError("uniqueItems inside a condition")
     return sieve(schema, root)
 
 

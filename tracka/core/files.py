@@ -116,12 +116,13 @@ def read_json(path: Path) -> Json:
     try:
         value = json.loads(path.read_bytes(), object_pairs_hook=_once)
     except FileNotFoundError:
-        raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes it")) from None
+        raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes this file")) from None
     except (OSError, ValueError, RecursionError) as error:
-        remedy = "Move it away; the step that writes it makes a new one"
-        raise UsageError(Finding(str(path), f"this is not readable JSON ({error})", remedy)) from None
+        remedy = "Move the file away; the step that writes it makes a new one"
+        raise UsageError(Finding(str(path), f"the file is not readable JSON ({error})", remedy)) from None
     if not isinstance(value, dict):
-        raise UsageError(Finding(str(path), f"a JSON object is needed, not a {type(value).__name__}", "Move it away"))
+        what = f"the file holds a {type(value).__name__}, not a JSON object"
+        raise UsageError(Finding(str(path), what, "Move the file away"))
     return value
 
 
@@ -132,7 +133,7 @@ def _once(pairs: list[tuple[str, Any]]) -> Json:
     """
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise ValueError(f"a key is there twice, one of {sorted(value)[:20]}")
+        raise ValueError(f"a key occurs twice, one of {sorted(value)[:20]}")
     return value
 
 
@@ -144,9 +145,9 @@ def read_lines(path: Path) -> list[Json]:
     try:
         values = [json.loads(line) for line in read_text(path).splitlines()]
     except ValueError as error:
-        raise UsageError(Finding(str(path), f"a line is no JSON ({error})", "Move it away")) from None
+        raise UsageError(Finding(str(path), f"a line is not JSON ({error})", "Move the file away")) from None
     if not all(isinstance(value, dict) for value in values):
-        raise UsageError(Finding(str(path), "each line must be a JSON object", "Move it away"))
+        raise UsageError(Finding(str(path), "each line must be a JSON object", "Move the file away"))
     return values
 
 
@@ -155,9 +156,10 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes it")) from None
+        raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes this file")) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(Finding(str(path), f"it cannot be read as UTF-8 ({error})", "Mend or move it away")) from None
+        what = f"the file cannot be read as UTF-8 ({error})"
+        raise UsageError(Finding(str(path), what, "Repair the file, or move it away")) from None
 
 
 def read_or_empty(path: Path) -> Json:

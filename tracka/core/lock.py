@@ -28,7 +28,7 @@ def hold(path: Path, what: str, wait: bool = False, shared: bool = False) -> Ite
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             holder = file.read(200).strip() or "unknown"
-            raise Busy(Finding(str(path), f"{what} is held by {holder}", "Wait for it, or end it")) from None
+            raise Busy(Finding(str(path), f"{what} is held by {holder}", "Wait for that process, or end it")) from None
         yield file
 
 

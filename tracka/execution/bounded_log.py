@@ -58,7 +58,7 @@ class Log:
             self._border = joined[-max(map(len, self._watched)) :]
 
     def _gap(self) -> bytes:
-        seen = b"".join(b"; printed somewhere: " + word for word in sorted(self._seen))
+        seen = b"".join(b"; the output contains: " + word for word in sorted(self._seen))
         return b"\n[tracka: %d bytes are left out here%s]\n" % (self._left_out, seen)
 
     def _write(self, data: bytes | bytearray) -> None:

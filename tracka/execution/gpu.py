@@ -128,9 +128,10 @@ def problem() -> Finding | None:
     sliced = [f"GPU {each.gpu_id}" for each in visible_gpus() if each.sliced]
     remedy = "Lease whole GPUs (nvidia-smi -mig 0), or set gpu_id to cpu"
     if any(word.strip().startswith("MIG-") for word in words):
-        return Finding(VISIBLE, "it names an instance of MIG, which cannot render: MIG has no graphics", remedy)
+        return Finding(VISIBLE, "the variable names a MIG instance, which cannot render: MIG has no graphics", remedy)
     if sliced:
-        return Finding(", ".join(sliced), "cut into instances of MIG, which cannot render: MIG has no graphics", remedy)
+        what = "divided into MIG instances, which cannot render: MIG has no graphics"
+        return Finding(", ".join(sliced), what, remedy)
     return None
 
 

@@ -108,20 +108,27 @@ def _folder() -> Path:
     """Returns the folder of the locks. Raises TrackaError where another user could exchange files in the folder."""
     folder = Path(os.environ.get(LOCKS) or HOST_FOLDER)
     if not folder.is_absolute():
-        what = "it is no absolute path, so each process would have locks of its own"
-        raise TrackaError(Finding(f"{LOCKS}={folder}", what, "Name a folder from / on, the same for all on the host"))
+        what = "the path is not absolute, so each process would have its own locks"
+        raise TrackaError(
+            Finding(f"{LOCKS}={folder}", what, "Name an absolute path, the same for all users of the host")
+        )
     with contextlib.suppress(FileExistsError):
         folder.mkdir(parents=True)
         folder.chmod(0o1777)  # as /tmp: everybody may make files, and only their owner replaces them
     found = folder.lstat()
     ours, open_to_all = found.st_uid in (0, os.getuid()), found.st_mode & 0o022
-    if not stat.S_ISDIR(found.st_mode) or (open_to_all and not found.st_mode & stat.S_ISVTX):
-        what = "the locks of the GPUs lie in no folder, or in one where other users can replace them"
-        remedy = f"Remove it, or chmod 1777 it, or name another in {LOCKS}, the same for all who share the host"
-        raise TrackaError(Finding(str(folder), what, remedy))
+    another = f"name another folder in {LOCKS}, the same for all users of the host"
+    if not stat.S_ISDIR(found.st_mode):
+        raise TrackaError(
+            Finding(str(folder), "the GPU locks need a folder, and this is not a folder", f"Remove it, or {another}")
+        )
+    if open_to_all and not found.st_mode & stat.S_ISVTX:
+        what = "other users can replace the GPU locks in this folder"
+        raise TrackaError(Finding(str(folder), what, f"Run `chmod 1777 {folder}`, or {another}"))
     if not ours and not open_to_all:
-        what = "the locks of the GPUs lie in another user's folder that you may not write to"
-        raise TrackaError(Finding(str(folder), what, f"Ask its owner to chmod 1777 it, or name another in {LOCKS}"))
+        what = "the GPU locks lie in another user's folder, and you may not write to it"
+        remedy = f"Ask the owner to run `chmod 1777 {folder}`, or {another}"
+        raise TrackaError(Finding(str(folder), what, remedy))
     return folder
 
 
@@ -135,5 +142,5 @@ def _candidates(request: int, preferred: int) -> Sequence[Gpu]:
     if 0 <= request < len(gpus):
         return (gpus[request],)
     wanted = "any GPU" if request == AUTO else f"GPU {request}"
-    what = f"the row asks for {wanted}, and {len(gpus)} are visible here"
-    raise TrackaError(Finding("column gpu_id", what, "Run on a host that has it, or write auto or cpu"))
+    what = f"the row asks for {wanted}, but the number of visible GPUs is {len(gpus)}"
+    raise TrackaError(Finding("column gpu_id", what, "Run the row on a host with that GPU, or write auto or cpu"))

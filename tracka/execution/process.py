@@ -53,7 +53,7 @@ class Exit:
 def last_words(ended: Exit, err: Path) -> str:
     """Returns how a child that gave no answer ended, and the last line that it printed into `err`."""
     said = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
-    how = "it took too long" if ended.stopped == "timeout" else f"exit code {ended.code}"
+    how = "the process took too long" if ended.stopped == "timeout" else f"exit code {ended.code}"
     return f"{how}, {said[-1][:200]}"
 
 

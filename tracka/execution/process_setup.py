@@ -27,5 +27,5 @@ def refuse_nested_run() -> None:
     """
     found = [name for name in orphans.MARKS if name in os.environ]
     if found:
-        what = "this is the environment of a row, and who runs that row next ends all that is in it"
-        raise UsageError(Finding(", ".join(found), what, f"unset {' '.join(found)}, or use another shell"))
+        what = "these variables mark a row's process, and the row's next run ends every process that has them"
+        raise UsageError(Finding(", ".join(found), what, f"Run `unset {' '.join(found)}`, or use another shell"))

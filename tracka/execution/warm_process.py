@@ -146,6 +146,6 @@ def evaluate_on_worker(place: str, flags: Sequence[str]) -> int | None:
         with contextlib.suppress(OSError):
             if code := asked.recv(16):
                 return int(code)
-    print("error: the process that stood by on this device was killed", file=sys.stderr, flush=True)
+    print("error: the warm worker process on this device was killed", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)  # so that the row ends as it would without that process
     return 1

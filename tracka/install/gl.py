@@ -89,8 +89,8 @@ def ensure_gl(install_optional: bool = True) -> None:
 
 def _finding(missing: list[GlLibrary], log: str) -> Finding:
     names = ", ".join(map(str, missing))
-    remedy = f"Install them as root: apt-get install --no-install-recommends {' '.join(_packages(missing))}"
-    return Finding("OpenGL", f"missing {names}" + (f"; apt-get said: {log}" if log else ""), remedy)
+    remedy = f"Install the packages as root: apt-get install --no-install-recommends {' '.join(_packages(missing))}"
+    return Finding("OpenGL", f"the system lacks {names}" + (f"; apt-get said: {log}" if log else ""), remedy)
 
 
 def _packages(missing: list[GlLibrary]) -> list[str]:

@@ -98,15 +98,17 @@ def set_up(options: EnvironmentOptions, python: Path) -> None:
 
 def _faults(options: EnvironmentOptions) -> Iterator[Finding]:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", options.env_name):
-        yield Finding("--env-name", f"{options.env_name!r} is no plain name", "Use letters, digits, '.', '_' and '-'")
+        yield Finding(
+            "--env-name", f"{options.env_name!r} is not a plain name", "Use letters, digits, '.', '_' and '-'"
+        )
     if options.python_version != PYTHON:
         what = f"lerobot {_locked_lerobot()} needs Python {PYTHON}, not {options.python_version}"
-        yield Finding("--python-version", what, f"Leave it out, or say {PYTHON}")
+        yield Finding("--python-version", what, f"Leave the flag out, or write {PYTHON}")
     if options.lerobot:
         yield from _checkout_faults(options.lerobot, options.lerobot_dir is not None)
     for flag, folder in {"--artifacts-dir": options.artifacts_dir, "--hf-home": options.hub_cache}.items():
         if folder and not _can_be_written(folder):
-            yield Finding(flag, f"{folder} cannot be written", "Name a folder that is yours")
+            yield Finding(flag, f"{folder} cannot be written", "Name a folder that you may write to")
 
 
 def _checkout_faults(folder: Path, named: bool) -> Iterator[Finding]:
@@ -118,12 +120,12 @@ def _checkout_faults(folder: Path, named: bool) -> Iterator[Finding]:
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
     except (OSError, ValueError):
         project = {}
-    instead = "leave the flag out" if named else "move it away"
-    remedy = f"Check out v{_locked_lerobot()} there, or {instead}: lerobot then comes from the lock"
+    instead = "leave the flag out" if named else "move the folder away"
+    remedy = f"Check out v{_locked_lerobot()} in this folder, or {instead}: lerobot then comes from the lock"
     if project.get("name") != "lerobot":
-        yield Finding("--lerobot-dir", f"{folder} is no checkout of lerobot", remedy)
+        yield Finding("--lerobot-dir", f"{folder} is not a checkout of lerobot", remedy)
     elif project.get("version") != _locked_lerobot():
-        yield Finding("--lerobot-dir", f"{folder} is lerobot {project.get('version')}", remedy)
+        yield Finding("--lerobot-dir", f"{folder} holds lerobot {project.get('version')}", remedy)
 
 
 def _locked_lerobot() -> str:
@@ -195,8 +197,8 @@ def _snapshots(options: EnvironmentOptions) -> None:
     argv = [str(options.venv / "bin" / "python"), "-c", SNAPSHOTS, str(options.artifacts_dir.absolute())]
     done = subprocess.run(argv, cwd=ROOT, env=_environment(options), capture_output=True, text=True)
     if done.returncode:
-        what = f"the new environment cannot describe itself: {without_password(done.stderr).strip()[-500:]}"
-        raise InstallFailed(Finding(str(options.venv), what, "Remove it and set up again"))
+        what = f"the new environment cannot write its snapshots: {without_password(done.stderr).strip()[-500:]}"
+        raise InstallFailed(Finding(str(options.venv), what, "Delete the environment and run the set-up again"))
 
 
 def _environment(options: EnvironmentOptions) -> Mapping[str, str]:
@@ -215,18 +217,22 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="tracka setup", description="Make or refresh the environment of a campaign.", allow_abbrev=False
     )
-    made.add_argument("--env-name", default=ENVIRONMENT, help=f"its name (default: {ENVIRONMENT}, the folder .venv)")
-    made.add_argument("--python-version", default=PYTHON, help=f"its Python (default and only choice: {PYTHON})")
+    made.add_argument(
+        "--env-name", default=ENVIRONMENT, help=f"name of the environment (default: {ENVIRONMENT}, in the folder .venv)"
+    )
+    made.add_argument("--python-version", default=PYTHON, help=f"version of Python (only choice: {PYTHON})")
     made.add_argument(
         "--lerobot-dir",
         type=Path,
-        help=f"a checkout of lerobot to install (default: {DISK}/src/lerobot, else the lock)",
+        help=f"checkout of lerobot to install (default: {DISK}/src/lerobot if it exists, else the locked lerobot)",
     )
     made.add_argument(
-        "--hf-home", type=Path, help=f"the hub's cache (default: {DISK}/huggingface, else the user's own)"
+        "--hf-home",
+        type=Path,
+        help=f"folder of the hub's cache (default: {DISK}/huggingface if {DISK} exists, else yours)",
     )
-    made.add_argument("--artifacts-dir", type=_folder, required=True, help="where the log goes: artifacts/preflight")
-    made.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    made.add_argument("--artifacts-dir", type=_folder, required=True, help="folder for the log and the snapshots")
+    made.add_argument("--dry-run", action="store_true", help="print what the set-up would do, and do nothing")
     return made
 
 
@@ -243,7 +249,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(screen(error.findings), file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"error: {error.filename or 'the system'}: {error.strerror}. Mend its permissions", file=sys.stderr)
+        remedy = "Check the permissions and the free disk space"
+        print(f"error: {error.filename or 'the system'}: {error.strerror}. {remedy}", file=sys.stderr)
         return 1
     return 0
 
