@@ -50,25 +50,25 @@ def keep_private() -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes `folder` and the missing folders above it with mode 0700, which mkdir would give to `folder` alone."""
-    missing = [folder, *folder.parents]
-    for item in reversed(missing[: next(i for i, path in enumerate(missing) if path.is_dir())]):
+    """Makes `folder` and the missing folders above it with mode 0700, not just `folder` as mkdir does."""
+    ancestors = [folder, *folder.parents]
+    for item in reversed(ancestors[: next(i for i, path in enumerate(ancestors) if path.is_dir())]):
         item.mkdir(mode=0o700, exist_ok=True)
 
 
 @contextlib.contextmanager
 def as_open_as(folder: Path) -> Iterator[None]:
-    """Gives what is made inside this block the permissions of `folder`, or of the nearest existing folder above it.
+    """Gives files made inside this block the permissions of `folder`, or of the nearest existing folder above it.
 
     Artifacts are private; caches and the pages outside the artifacts may be shared. Nothing is made writable for
     everybody.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    before = os.umask(~there.stat().st_mode & 0o777 | stat.S_IWOTH)
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    old_umask = os.umask(~nearest.stat().st_mode & 0o777 | stat.S_IWOTH)
     try:
         yield
     finally:
-        os.umask(before)
+        os.umask(old_umask)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -91,8 +91,8 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
 
 def redacted[T](value: T) -> T:
     """Returns a text, or a JSON value with all its texts, without the secrets of our environment, as files store it."""
-    made: T = _redacted(value, redaction.secret_values(os.environ))
-    return made
+    result: T = _redacted(value, redaction.secret_values(os.environ))
+    return result
 
 
 def _redacted(value: Any, secrets: tuple[bytes, ...]) -> Any:
@@ -114,7 +114,7 @@ def read_json(path: Path) -> Json:
     Raises UsageError where the file is missing, incomplete, or not a JSON object.
     """
     try:
-        value = json.loads(path.read_bytes(), object_pairs_hook=_once)
+        value = json.loads(path.read_bytes(), object_pairs_hook=_object_of_unique_keys)
     except FileNotFoundError:
         raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes this file")) from None
     except (OSError, ValueError, RecursionError) as error:
@@ -126,7 +126,7 @@ def read_json(path: Path) -> Json:
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> Json:
+def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> Json:
     """Returns an object from its key-value pairs.
 
     Raises ValueError for a repeated key: readers differ in which value they take.
@@ -224,16 +224,16 @@ def tail(path: Path, limit: int = 65536) -> str:
 
 def mentions(path: Path, words: bytes) -> bool:
     """Returns whether a file of any length contains the bytes `words`; False for a file that cannot be read."""
-    before = b""
+    previous = b""
     with contextlib.suppress(OSError), path.open("rb") as file:
         while block := file.read(1 << 20):
-            if words in before + block:
+            if words in previous + block:
                 return True
-            before = block[-len(words) :]
+            previous = block[-len(words) :]
     return False
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
     """Yields the regular files below `folder`, sorted by path. Links to files and folders are followed."""
-    found = (Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names)
-    yield from sorted(path for path in found if path.is_file())
+    paths = (Path(parent) / name for parent, _, names in os.walk(folder, followlinks=True) for name in names)
+    yield from sorted(path for path in paths if path.is_file())

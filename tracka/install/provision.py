@@ -44,9 +44,9 @@ def provision(root: Path, python: Path, venv: Path, lerobot: Path | None = None)
             Finding(str(root / LOCK), "the lock file is missing", "Run the set-up in a checkout of Track A")
         )
     with _one_at_a_time(root / LOCK):
-        done = is_current(root, venv, lerobot)
-        ensure_gl(install_optional=not done)
-        if done:
+        is_done = is_current(root, venv, lerobot)
+        ensure_gl(install_optional=not is_done)
+        if is_done:
             LOG.debug("%s is up to date: nothing to install", venv)
         else:
             _build(root, python, venv, lerobot)
@@ -89,8 +89,8 @@ def _state(root: Path, venv: Path, lerobot: Path | None = None) -> Json:
     inputs = [root / LOCK, *(package / name for name in ("assets.py", "gl.py", "provision.py"))]
     inputs += [project / "pyproject.toml" for project in _projects(root)]
     digest = hashlib.sha256("".join(sha256_file(path) for path in inputs).encode()).hexdigest()
-    places = {"root": str(root), "venv": str(venv), "lerobot": str(lerobot) if lerobot else None}
-    return {"assets": sha256_file(ASSET_LIST), "inputs": digest, **places}
+    folders = {"root": str(root), "venv": str(venv), "lerobot": str(lerobot) if lerobot else None}
+    return {"assets": sha256_file(ASSET_LIST), "inputs": digest, **folders}
 
 
 def _projects(root: Path) -> list[Path]:
@@ -203,13 +203,13 @@ def _capture(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 def _run(argv: Sequence[str], remedy: str) -> None:
     try:
-        done = _capture(argv)
+        completed = _capture(argv)
     except OSError as error:
         raise ToolMissing(Finding(argv[0], f"the program does not start ({error.strerror})", remedy)) from None
-    LOG.debug("$ %s\n%sexit code %d", " ".join(argv), without_password(done.stdout), done.returncode)
-    if done.returncode:
-        last = "\n".join(without_password(done.stdout).strip().splitlines()[-TAIL_LINES:])
-        what = f"the command ended with exit code {done.returncode}; its last lines are:\n{last}\n"
+    LOG.debug("$ %s\n%sexit code %d", " ".join(argv), without_password(completed.stdout), completed.returncode)
+    if completed.returncode:
+        last_lines = "\n".join(without_password(completed.stdout).strip().splitlines()[-TAIL_LINES:])
+        what = f"the command ended with exit code {completed.returncode}; its last lines are:\n{last_lines}\n"
         raise InstallFailed(Finding(" ".join(argv), what, remedy))
 
 
