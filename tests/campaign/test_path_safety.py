@@ -156,7 +156,7 @@ def test_a_policy_behind_a_link_is_judged_by_where_it_is(made: Made) -> None:
     open_to_all.chmod(0o777)
     (made.root / "checkpoints" / "fake").rename(open_to_all / "fake")
     (made.root / "checkpoints" / "fake").symlink_to(open_to_all / "fake")
-    with pytest.raises(TrackaError, match="can be written by all"):
+    with pytest.raises(TrackaError, match="every user may write to"):
         checkpoint.resolve("checkpoints/fake", made.root)
     open_to_all.chmod(0o1777)  # as /tmp is: everybody has his own there
     assert checkpoint.resolve("checkpoints/fake", made.root).policy_type == "act"

@@ -143,7 +143,10 @@ def test_the_cpu_needs_no_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     ("gpus", "request_", "what"),
-    [(2, 2, "asks for GPU 2, and 2 are visible"), (1, 7, "asks for GPU 7, and 1 are visible")],
+    [
+        (2, 2, "asks for GPU 2, but the number of visible GPUs is 2"),
+        (1, 7, "asks for GPU 7, but the number of visible GPUs is 1"),
+    ],
 )
 def test_a_missing_gpu_is_named_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, gpus: int, request_: int, what: str
@@ -187,7 +190,7 @@ def test_a_row_whose_gpu_is_missing_leaves_no_attempt(
 ) -> None:
     made = make_campaign([*ROWS, "gpu_b1_e1,libero_object,1,1,5,7,egl,checkpoints/fake,1"])
     made.pass_preflight()
-    with pytest.raises(errors.TrackaError, match="GPU 5, and 2 are visible"):
+    with pytest.raises(errors.TrackaError, match="GPU 5, but the number of visible GPUs is 2"):
         made.run_row("gpu_b1_e1")
     assert run.read_result(made.layout, "gpu_b1_e1") is None
     assert made.layout.run("gpu_b1_e1").numbers() == []

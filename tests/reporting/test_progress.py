@@ -233,6 +233,6 @@ def test_commands_on_the_pages_survive_a_folder_with_a_space(tmp_path: Path) -> 
 
 def test_a_campaign_is_called_tasks_name_only_in_a_repository(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "tasks" / "camp")
-    assert layout.shown == str(layout.root)
+    assert layout.display_name == str(layout.root)
     (tmp_path / "pytest.ini").touch()
-    assert layout.shown == "tasks/camp"
+    assert layout.display_name == "tasks/camp"
