@@ -215,7 +215,8 @@ def test_a_page_that_cannot_be_read_fails_the_session_in_words(ready: Made) -> N
     ready.layout.plan.write_bytes(b"\xe9\xff")
     ended = ready.pytest("-m", "phase1")
     assert ended.returncode == 1
-    assert f"error: phase1 could not be handed over: {ready.layout.plan}: it cannot be read as UTF-8" in ended.stdout
+    what = f"{ready.layout.plan}: the file cannot be read as UTF-8"
+    assert f"error: phase1 could not be handed over: {what}" in ended.stdout
     assert "INTERNALERROR" not in ended.stdout
 
 
