@@ -65,7 +65,7 @@ def make_run(root: Path, rows: int) -> Made:
     spec = made.spec
     host = run.load_host(spec.layout)
     os.fsync = lambda handle: None  # these files need not survive a crash of the machine
-    with fact_cache.lasting():
+    with fact_cache.scope():
         for number, row in enumerate(spec.enabled):
             if row.run_id != BASELINE and number % 100:
                 leave(spec, row, host, passed=number % 100 < 91)

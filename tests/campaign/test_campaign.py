@@ -49,8 +49,11 @@ def refusal(root: Path) -> list[str]:
         (TOP + "[lerobot_eval]\ntask_ids = [-1]", "key $.lerobot_eval.task_ids[0]: -1 is less than"),
         (ONE_TASK + "[rows.nobody]", "campaign.toml, row nobody: the matrix has no such row"),
         (ONE_TASK + "[thresholds.rows]\nnobody = 0.5", "campaign.toml, row nobody: the matrix has no such row"),
-        (ONE_TASK.replace("baseline_b1_e2", "nobody"), "key baseline: the baseline 'nobody' is no enabled row"),
-        (ONE_TASK.replace("baseline_b1_e2", "off_b1_e1"), "key baseline: the baseline 'off_b1_e1' is no enabled row"),
+        (ONE_TASK.replace("baseline_b1_e2", "nobody"), "key baseline: the baseline 'nobody' is not an enabled row"),
+        (
+            ONE_TASK.replace("baseline_b1_e2", "off_b1_e1"),
+            "key baseline: the baseline 'off_b1_e1' is not an enabled row",
+        ),
         (TOP, "row baseline_b1_e2: the baseline runs several LIBERO tasks"),
         (ONE_TASK + "[rows.wide_b4_e4]\ntask_ids = [9, 10]", "row wide_b4_e4, key task_ids: libero_object has no task"),
         ("baseline = ", "campaign.toml: this is not TOML"),
@@ -102,7 +105,7 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(made: Made, name
 
 
 def test_a_folder_without_configs_is_no_campaign(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="this is no campaign"):
+    with pytest.raises(UsageError, match="this is not a campaign"):
         campaign.load(tmp_path)
 
 
@@ -133,7 +136,7 @@ def test_disabled_rows_are_known_and_not_enabled(made: Made) -> None:
 
 
 def test_asking_for_an_unknown_row_names_the_known_ones(made: Made) -> None:
-    with pytest.raises(UsageError, match=r"there is no row 'nobody'.*wide_b4_e4"):
+    with pytest.raises(UsageError, match=r"the matrix has no row 'nobody'.*wide_b4_e4"):
         made.spec.row("nobody")
 
 

@@ -110,12 +110,12 @@ def test_gpu_id_takes_an_index_auto_and_cpu(tmp_path: Path, cell: str, meaning: 
 
 def test_a_duplicate_run_id_is_named_with_both_lines(tmp_path: Path) -> None:
     (text,) = refusal(tmp_path, line(run_id="a"), line(run_id="b"), line(run_id="a"))
-    assert "line 4, column run_id: 'a' stands on line 2 already" in text
+    assert "line 4, column run_id: 'a' is on line 2 already" in text
 
 
 def test_run_ids_that_differ_in_case_alone_are_duplicates(tmp_path: Path) -> None:
     (text,) = refusal(tmp_path, line(run_id="Row"), line(run_id="rOW"))
-    assert "line 3, column run_id: 'rOW' stands on line 2 already" in text
+    assert "line 3, column run_id: 'rOW' is on line 2 already" in text
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
 def test_a_line_with_another_number_of_cells_hides_no_other_fault(tmp_path: Path, cells: int) -> None:
     bad = ",".join(["b", *["1"] * (cells - 1)])
     found = refusal(tmp_path, line(seed="x"), bad, line(run_id="c", enabled="2"))
-    assert any(text.startswith(f"eval_matrix.csv, line 3: {cells} cells where 9 are needed") for text in found)
+    assert any(text.startswith(f"eval_matrix.csv, line 3: the line has {cells} cells and needs 9") for text in found)
     assert any("line 2, column seed" in text for text in found)
     assert any("line 4, column enabled" in text for text in found)
 
@@ -142,7 +142,7 @@ def test_a_line_with_another_number_of_cells_hides_no_other_fault(tmp_path: Path
 )
 def test_what_is_no_csv_in_utf8_is_refused(tmp_path: Path, text: str) -> None:
     (said,) = refusal(tmp_path, text)
-    assert said.startswith("eval_matrix.csv: this is no CSV in UTF-8")
+    assert said.startswith("eval_matrix.csv: this is not CSV in UTF-8")
 
 
 def test_a_matrix_without_rows_is_refused(tmp_path: Path) -> None:

@@ -124,14 +124,17 @@ def test_artifacts_where_everybody_may_write_are_refused(made: Made) -> None:
     made.layout.artifacts.chmod(0o777)
     ended = made.pytest("-n0")
     assert ended.returncode == 4
-    assert f"everybody may write there. Name a folder of your own, or chmod o-w {made.layout.artifacts}" in ended.stderr
+    assert (
+        f"every user may write to this folder. Name a folder of your own, or run `chmod o-w {made.layout.artifacts}`"
+        in ended.stderr
+    )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
 def test_artifacts_of_another_user_are_refused(made: Made) -> None:
     made.layout.artifacts.mkdir()
     os.chown(made.layout.artifacts, 12345, 12345)
-    with pytest.raises(UsageError, match=r"it belongs to another user, number 12345. Run as that user"):
+    with pytest.raises(UsageError, match=r"the folder belongs to another user \(uid 12345\). Run as that user"):
         path_safety.require(made.layout)
 
 
@@ -153,7 +156,7 @@ def test_a_policy_behind_a_link_is_judged_by_where_it_is(made: Made) -> None:
     open_to_all.chmod(0o777)
     (made.root / "checkpoints" / "fake").rename(open_to_all / "fake")
     (made.root / "checkpoints" / "fake").symlink_to(open_to_all / "fake")
-    with pytest.raises(TrackaError, match="can be written by all"):
+    with pytest.raises(TrackaError, match="every user may write to"):
         checkpoint.resolve("checkpoints/fake", made.root)
     open_to_all.chmod(0o1777)  # as /tmp is: everybody has his own there
     assert checkpoint.resolve("checkpoints/fake", made.root).policy_type == "act"
@@ -171,7 +174,7 @@ def test_a_run_id_that_is_no_plain_name_is_refused(run_id: str) -> None:
 def test_two_run_ids_that_differ_in_case_alone_are_refused(made: Made) -> None:
     with made.layout.matrix.open("a") as file:
         file.write(",".join(["LONG_b1_e6", *ROW[1:]]) + "\n")
-    with pytest.raises(UsageError, match="stands on line 3 already"):
+    with pytest.raises(UsageError, match="is on line 3 already"):
         matrix.load(made.layout.matrix)
 
 

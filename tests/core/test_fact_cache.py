@@ -15,12 +15,12 @@ def test_an_answer_is_remembered_inside_the_block_and_read_anew_after_it() -> No
         calls.append(name)
         return len(calls)
 
-    with fact_cache.lasting():
-        with fact_cache.lasting():
+    with fact_cache.scope():
+        with fact_cache.scope():
             assert [read("a"), read("a"), read("b")] == [1, 1, 2]
         assert read("a") == 1  # the block around it still lasts
     assert [read("a"), read("a")] == [3, 4]
-    with fact_cache.lasting():
+    with fact_cache.scope():
         assert read("a") == 5
 
 

@@ -130,7 +130,7 @@ def test_json_that_is_damaged_is_refused_by_name(tmp_path: Path, content: bytes)
         files.read_json(path)
     (finding,) = caught.value.findings
     assert finding.where == str(path)
-    assert finding.remedy.startswith("Move it away")
+    assert finding.remedy.startswith("Move the file away")
 
 
 @pytest.mark.parametrize("folder", [False, True], ids=["missing", "a folder"])

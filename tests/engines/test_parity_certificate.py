@@ -257,7 +257,7 @@ def test_a_row_is_proven_by_the_one_that_asks_its_checkpoint_as_it_does(resident
     ("line", "what"),
     [
         ("use_async_envs = false", "row wide_b4_e4, key use_async_envs: sync environments"),
-        ('flags = { "env.hard_reset" = false }', "key flags: the resident engine does not play with env.hard_reset"),
+        ('flags = { "env.hard_reset" = false }', "key flags: the resident engine does not support env.hard_reset"),
     ],
 )
 def test_what_the_engine_does_not_obey_is_said_before_anything_runs(resident: Made, line: str, what: str) -> None:

@@ -143,7 +143,10 @@ def test_the_cpu_needs_no_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     ("gpus", "request_", "what"),
-    [(2, 2, "asks for GPU 2, and 2 are visible"), (1, 7, "asks for GPU 7, and 1 are visible")],
+    [
+        (2, 2, "asks for GPU 2, but the number of visible GPUs is 2"),
+        (1, 7, "asks for GPU 7, but the number of visible GPUs is 1"),
+    ],
 )
 def test_a_missing_gpu_is_named_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, gpus: int, request_: int, what: str
@@ -187,7 +190,7 @@ def test_a_row_whose_gpu_is_missing_leaves_no_attempt(
 ) -> None:
     made = make_campaign([*ROWS, "gpu_b1_e1,libero_object,1,1,5,7,egl,checkpoints/fake,1"])
     made.pass_preflight()
-    with pytest.raises(errors.TrackaError, match="GPU 5, and 2 are visible"):
+    with pytest.raises(errors.TrackaError, match="GPU 5, but the number of visible GPUs is 2"):
         made.run_row("gpu_b1_e1")
     assert run.read_result(made.layout, "gpu_b1_e1") is None
     assert made.layout.run("gpu_b1_e1").numbers() == []
@@ -274,7 +277,7 @@ def test_the_folder_of_the_locks_is_for_every_user_of_the_host(tmp_path: Path) -
 def test_a_folder_where_others_can_replace_locks_is_refused(tmp_path: Path, mode: int) -> None:
     (tmp_path / "locks").mkdir()
     (tmp_path / "locks").chmod(mode)
-    with pytest.raises(errors.TrackaError, match=r"other users can replace them.*chmod 1777"):
+    with pytest.raises(errors.TrackaError, match=r"other users can replace the GPU locks.*chmod 1777"):
         free()
 
 
@@ -282,7 +285,7 @@ def test_a_link_in_place_of_the_folder_or_of_a_lock_is_not_followed(tmp_path: Pa
     locks, elsewhere = tmp_path / "locks", tmp_path / "elsewhere"
     elsewhere.mkdir()
     locks.symlink_to(elsewhere)
-    with pytest.raises(errors.TrackaError, match="lie in no folder"):
+    with pytest.raises(errors.TrackaError, match="this is not a folder"):
         free()
     locks.unlink()
     locks.mkdir()
@@ -302,7 +305,7 @@ def test_a_journal_that_has_grown_too_long_begins_anew(tmp_path: Path) -> None:
 
 def test_a_relative_folder_of_locks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(lease.LOCKS, "locks")
-    with pytest.raises(errors.TrackaError, match="no absolute path"):
+    with pytest.raises(errors.TrackaError, match="path is not absolute"):
         free()
 
 

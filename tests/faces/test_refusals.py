@@ -104,8 +104,8 @@ SAID_OF_BAD_ROWS = (
     "line 9, column task_suite: 'moon' is not ",
     "line 10, column batch_size: '1.5' is not ",
     "line 10, column n_episodes: 'many' is not ",
-    f"line 11, column run_id: '{LONG}' stands on line 3 already. ",
-    "line 12: 4 cells where 9 are needed. ",
+    f"line 11, column run_id: '{LONG}' is on line 3 already. ",
+    "line 12: the line has 4 cells and needs 9. ",
 )
 
 
@@ -188,7 +188,7 @@ def test_a_folder_that_is_not_there_is_said_by_every_command_that_needs_one(made
     for command in ("sweep", "validate", "collect", "schema"):
         said = refusal(made, made.call, COMMANDS[command](nowhere))
         assert str(nowhere.root) in said, command
-    assert "this is no campaign: it has no configs folder. Name a campaign's folder" in refusal(
+    assert "this is not a campaign: it has no configs folder. Name a campaign's folder" in refusal(
         made, nowhere.pytest, [], 4
     )
     assert not nowhere.root.exists()

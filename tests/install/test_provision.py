@@ -169,7 +169,9 @@ def test_a_library_that_nothing_needs_is_a_warning(
     gl.ensure_gl()
     (record,) = caplog.records
     assert (record.name, record.levelname) == ("tracka.setup", "WARNING")
-    assert record.getMessage().startswith("warning: OpenGL: missing libOSMesa.so.8. Install them as root: ")
+    assert record.getMessage().startswith(
+        "warning: OpenGL: the system lacks libOSMesa.so.8. Install the packages as root: "
+    )
 
 
 def test_a_set_up_machine_is_not_warned_again(
@@ -255,7 +257,7 @@ def test_a_folder_that_is_no_environment_is_left_alone(checkout: Path, steps: li
     folder = checkout / "holiday"
     folder.mkdir()
     (folder / "photo.png").write_bytes(b"png")
-    with pytest.raises(ToolMissing, match="no virtual environment"):
+    with pytest.raises(ToolMissing, match="not a virtual environment"):
         provision.provision(checkout, Path(sys.executable), folder)
     assert (folder / "photo.png").exists() and steps == []
 

@@ -230,7 +230,7 @@ def test_a_name_that_is_no_plain_name_is_refused_with_2(
 ) -> None:
     before = contents(place.root.parent)
     assert place.set_up("--env-name", name) == 2
-    assert f"error: --env-name: {name!r} is no plain name. " in capsys.readouterr().err
+    assert f"error: --env-name: {name!r} is not a plain name. " in capsys.readouterr().err
     assert contents(place.root.parent) == before
 
 
@@ -285,7 +285,7 @@ def test_a_lerobot_folder_that_is_no_checkout_is_refused_with_2(
 ) -> None:
     folder = place.root.parent / "lerobot"
     make(folder)
-    what = f"{folder} is no checkout of lerobot. Check out v{LEROBOT_VERSION} there"
+    what = f"{folder} is not a checkout of lerobot. Check out v{LEROBOT_VERSION} in this folder"
     assert f"error: --lerobot-dir: {what}" in refusal(folder)
 
 
@@ -293,7 +293,7 @@ def test_a_checkout_of_another_lerobot_is_refused_with_2_and_both_versions(
     place: Place, refusal: Callable[[Path], str]
 ) -> None:
     folder = make_checkout(place.root.parent / "lerobot", "0.4.0")
-    what = f"{folder} is lerobot 0.4.0. Check out v{LEROBOT_VERSION} there"
+    what = f"{folder} holds lerobot 0.4.0. Check out v{LEROBOT_VERSION} in this folder"
     assert f"error: --lerobot-dir: {what}" in refusal(folder)
 
 
@@ -459,7 +459,7 @@ def test_an_environment_that_cannot_describe_itself_is_a_failed_installation(
     place.set_up()
     make_venv(place.venv, "*inventory*", "echo no module named tracka >&2; exit 1")
     assert place.set_up() == 4
-    assert "the new environment cannot describe itself: no module named tracka. " in capsys.readouterr().err
+    assert "the new environment cannot write its snapshots: no module named tracka. " in capsys.readouterr().err
     assert "no module named tracka" in place.log
 
 
@@ -580,7 +580,7 @@ def test_a_checkout_without_its_lock_exits_with_3(copy: Copy) -> None:
     ended = copy.set_up()
     assert ended.returncode == 3, ended.stderr
     lock = copy.root / "requirements.lock"
-    what = f"error: {lock}: there is no lock to install. Run this in a checkout of Track A\n"
+    what = f"error: {lock}: the lock file is missing. Run the set-up in a checkout of Track A\n"
     assert ended.stderr == what
     assert what in copy.log
     assert not (copy.root / ".venv").exists()
@@ -648,7 +648,7 @@ def test_a_folder_that_is_no_environment_exits_with_3_and_is_left_alone(
     files.write_text(place.venv / "photo.png", "png")
     before = contents(place.root)
     assert place.set_up("--hf-home", str(place.root.parent / "hub")) == 3
-    assert f"error: {place.venv}: this folder is no virtual environment. " in capsys.readouterr().err
+    assert f"error: {place.venv}: this folder is not a virtual environment. " in capsys.readouterr().err
     assert (contents(place.root), place.ran) == (before, [])
 
 
@@ -660,7 +660,8 @@ def test_a_step_that_fails_exits_with_4_its_last_words_and_no_later_step(
     assert place.set_up() == 4
     assert place.steps()[-1] == step
     said = capsys.readouterr().err
-    assert f"error: {' '.join(place.ran[-1])}: exit code 1, its last lines:\nsaid by step {len(place.ran)}\n" in said
+    what = f"the command ended with exit code 1; its last lines are:\nsaid by step {len(place.ran)}\n"
+    assert f"error: {' '.join(place.ran[-1])}: {what}" in said
     assert said.removeprefix("error: ").strip() in place.log
     assert not (place.artifacts / "pip_freeze.txt").exists()
     place.fails_at = "nothing"

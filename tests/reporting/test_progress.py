@@ -216,7 +216,7 @@ def test_a_page_that_cannot_be_read_fails_the_session_in_words(ready: Made) -> N
     ended = ready.pytest("-m", "phase1")
     assert ended.returncode == 1
     assert (
-        f"error: the handoff of phase1 could not be written: {ready.layout.plan}: it cannot be read as UTF-8"
+        f"error: the handoff of phase1 could not be written: {ready.layout.plan}: the file cannot be read as UTF-8"
         in ended.stdout
     )
     assert "INTERNALERROR" not in ended.stdout
@@ -236,6 +236,6 @@ def test_commands_on_the_pages_survive_a_folder_with_a_space(tmp_path: Path) -> 
 
 def test_a_campaign_is_called_tasks_name_only_in_a_repository(tmp_path: Path) -> None:
     layout = Layout(tmp_path / "tasks" / "camp")
-    assert layout.shown == str(layout.root)
+    assert layout.display_name == str(layout.root)
     (tmp_path / "pytest.ini").touch()
-    assert layout.shown == "tasks/camp"
+    assert layout.display_name == "tasks/camp"

@@ -257,7 +257,7 @@ def test_wrong_known_answers_are_refused_all_at_once(made: Made) -> None:
         "row nobody: the matrix has no such row",
         "row nowhere: the matrix has no such row",
         "known_answers.long_b1_e6: task 0 has no episode 6, 7",
-        "known_answers.wide_b4_e4: it is of tasks [1]",
+        "known_answers.wide_b4_e4: the answer is for tasks [1], but the row runs tasks [0]",
     ):
         assert words in ended.stderr, ended.stderr
     assert made.pytest("-n0").returncode == 4

@@ -324,4 +324,4 @@ def test_rows_without_a_known_answer_are_refused_by_their_names(made: Made) -> N
 def test_a_folder_that_is_no_campaign_is_refused_by_its_name(made: Made, tmp_path: Path) -> None:
     ended = evaluated(Made(tmp_path / "nowhere", made.environ))
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert f"{tmp_path / 'nowhere'}: this is no campaign" in ended.stderr
+    assert f"{tmp_path / 'nowhere'}: this is not a campaign" in ended.stderr

@@ -447,7 +447,7 @@ def test_a_second_sweep_of_all_rows_is_refused_at_once_and_names_the_first(
     wait_until(lambda: LONG in ready.started())
     second = sweep(ready, *more)
     assert (second.returncode, second.stdout) == (5, "")
-    assert f"campaign campaign is held by process {first.pid}. Wait for it, or end it" in second.stderr
+    assert f"campaign campaign is held by process {first.pid}. Wait for that process, or end it" in second.stderr
     assert len(second.stderr.splitlines()) == 1
     assert ready.started().count(LONG) == 1
     assert first.poll() is None
@@ -459,7 +459,7 @@ def test_the_gates_are_refused_while_a_sweep_runs_and_name_it(ready: Made, start
     wait_until(lambda: LONG in ready.started())
     gates = ready.pytest()
     assert gates.returncode == 4
-    assert f"campaign campaign is held by process {first.pid}. Wait for it, or end it" in gates.stderr
+    assert f"campaign campaign is held by process {first.pid}. Wait for that process, or end it" in gates.stderr
     assert first.poll() is None
 
 

@@ -106,7 +106,7 @@ def told_of(wanted: str = "key") -> dict[str, str]:
 
 
 def standing(told: Mapping[str, str]) -> frozenset[int]:
-    return orphans.marked(orphans.STANDS_BY, told[warm_process.SOCKET])
+    return orphans.pids_with_mark(orphans.STANDS_BY, told[warm_process.SOCKET])
 
 
 def ends(told: Mapping[str, str], seconds: float = 10) -> bool:

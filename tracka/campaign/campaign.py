@@ -95,8 +95,8 @@ class Campaign:
         for row in self.rows:
             if row.run_id == run_id:
                 return row
-        known = joined_names([row.run_id for row in self.rows])
-        raise UsageError(Finding(str(self.layout.matrix), f"there is no row {run_id!r}", f"Name one of {known}"))
+        remedy = f"Name one of {joined_names([row.run_id for row in self.rows])}"
+        raise UsageError(Finding(str(self.layout.matrix), f"the matrix has no row {run_id!r}", remedy))
 
     def settings(self, row: Row) -> EvalSettings:
         """Returns the row's settings: the campaign's own, overridden by the row's own table."""
@@ -149,15 +149,15 @@ def load(root: Path) -> Campaign:
     digests = _digests(layout)  # before reading, so that a change between the two is noticed
     if not layout.settings.parent.is_dir():
         remedy = "Name a campaign's folder, or make one with `tracka init NAME`"
-        raise UsageError(Finding(str(root), "this is no campaign: it has no configs folder", remedy))
+        raise UsageError(Finding(str(root), "this is not a campaign: it has no configs folder", remedy))
     findings: list[Finding] = []
     rows = collect_findings(findings, lambda: matrix.load(layout.matrix))
     table = collect_findings(findings, lambda: _read_toml(layout.settings))
     if rows is None or table is None:
         raise UsageError([*findings, *(schema.findings("campaign", table, str(layout.settings)) if table else ())])
-    broken = schema.findings("campaign", table, str(layout.settings))
-    findings += [*broken, *_unknown_names(str(layout.settings), rows, table)]
-    if broken:
+    schema_findings = schema.findings("campaign", table, str(layout.settings))
+    findings += [*schema_findings, *_unknown_names(str(layout.settings), rows, table)]
+    if schema_findings:
         raise UsageError(findings)
     campaign = replace(_campaign(layout, rows, table), digests=digests)
     findings += [*_wrong_tasks(campaign), *_wrong_expected_outcomes(campaign), *_unsupported_settings(campaign)]
@@ -175,18 +175,18 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        remedy = "Write it, or make a campaign with `tracka init NAME`"
+        remedy = "Write the file, or make a campaign with `tracka init NAME`"
         raise UsageError(Finding(str(path), "the settings do not exist", remedy)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise UsageError(Finding(str(path), f"this is not TOML ({error})", "Mend that line")) from None
+        raise UsageError(Finding(str(path), f"this is not TOML ({error})", "Correct that line")) from None
 
 
 def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> Campaign:
     timeouts, thresholds = table.get("timeouts", {}), table.get("thresholds", {})
-    given: dict[str, Any] = {key: table[key] for key in ("engine", "resident", "build") if key in table}
-    given |= timeouts | table.get("limits", {})
+    optional: dict[str, Any] = {key: table[key] for key in ("engine", "resident", "build") if key in table}
+    optional |= timeouts | table.get("limits", {})
     if "min_success_rate" in thresholds:
-        given["min_success_rate"] = thresholds["min_success_rate"]
+        optional["min_success_rate"] = thresholds["min_success_rate"]
     return Campaign(
         layout,
         rows,
@@ -202,7 +202,7 @@ def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> C
         executable=tuple(table.get("executable", ())),
         accept_invalid_sim=table.get("preflight", {}).get("accept_invalid_sim", False),
         strict=table.get("preflight", {}).get("strict", False),
-        **given,
+        **optional,
     )
 
 
@@ -212,16 +212,16 @@ def _expected_outcome(tasks: Mapping[str, Sequence[int]]) -> dict[int, tuple[int
 
 def _unknown_names(where: str, rows: Sequence[Row], table: Mapping[str, Any]) -> Iterator[Finding]:
     """Yields run ids in the settings that the matrix does not have. The settings may still break their schema."""
-    known = {row.run_id: row for row in rows}
+    rows_by_id = {row.run_id: row for row in rows}
     thresholds = table.get("thresholds")
     rates = thresholds.get("rows") if isinstance(thresholds, dict) else None
     tables = [table.get("rows"), rates, table.get("known_answers")]
-    for run_id in dict.fromkeys(name for named in tables if isinstance(named, dict) for name in named):
-        if run_id not in known:
+    for run_id in dict.fromkeys(name for section in tables if isinstance(section, dict) for name in section):
+        if run_id not in rows_by_id:
             yield Finding(f"{where}, row {run_id}", "the matrix has no such row", "Name a run id of the matrix")
     baseline = table.get("baseline")
-    if isinstance(baseline, str) and not (baseline in known and known[baseline].enabled):
-        what = f"the baseline {baseline!r} is no enabled row of the matrix"
+    if isinstance(baseline, str) and not (baseline in rows_by_id and rows_by_id[baseline].enabled):
+        what = f"the baseline {baseline!r} is not an enabled row of the matrix"
         yield Finding(f"{where}, key baseline", what, "Name an enabled row: phase 3 runs it")
 
 
@@ -229,7 +229,7 @@ def _wrong_tasks(campaign: Campaign) -> Iterator[Finding]:
     where = str(campaign.layout.settings)
     for row in campaign.rows:
         if row.run_id == campaign.baseline and len(campaign.task_ids(row)) != 1:
-            remedy = f"Pin one, such as task_ids = [0] under [rows.{row.run_id}]"
+            remedy = f"Pin one task, such as task_ids = [0] under [rows.{row.run_id}]"
             yield Finding(f"{where}, row {row.run_id}", "the baseline runs several LIBERO tasks", remedy)
         if beyond := [task for task in campaign.task_ids(row) if task >= SUITE_TASKS[row.task_suite]]:
             what = f"{row.task_suite} has no task {beyond}"
@@ -241,13 +241,14 @@ def _wrong_tasks(campaign: Campaign) -> Iterator[Finding]:
 def _wrong_expected_outcomes(campaign: Campaign) -> Iterator[Finding]:
     """Yields expected outcomes that a row cannot have: of other tasks than the row runs, or of more episodes."""
     for row in campaign.rows:
-        answer = campaign.known_answers.get(row.run_id)
-        if answer is None:
+        outcome = campaign.known_answers.get(row.run_id)
+        if outcome is None:
             continue
         where = f"{campaign.layout.settings}, known_answers.{row.run_id}"
-        if tuple(sorted(answer)) != campaign.task_ids(row):
-            yield Finding(where, f"it is of tasks {sorted(answer)}", f"The row runs {list(campaign.task_ids(row))}")
-        for task, episodes in answer.items():
+        if tuple(sorted(outcome)) != campaign.task_ids(row):
+            what = f"the answer is for tasks {sorted(outcome)}, but the row runs tasks {list(campaign.task_ids(row))}"
+            yield Finding(where, what, "Give an answer for each task that the row runs")
+        for task, episodes in outcome.items():
             if beyond := [episode for episode in episodes if episode >= row.n_episodes]:
                 what = f"task {task} has no episode {joined_names([str(episode) for episode in beyond])}"
                 yield Finding(where, what, f"Use 0 to {row.n_episodes - 1}")
@@ -263,8 +264,8 @@ def slots(workers: int, batch_size: int) -> int:
     return min(2 * workers, max(workers, 2 * batch_size))
 
 
-# Flags of lerobot-eval for which the resident engine accepts a single value, and that value.
-OBEYED = {"eval.recording": False, "env.hard_reset": True, "env.init_states": True}
+# The flags of lerobot-eval that the resident engine supports with a single value only, and that value.
+SUPPORTED_VALUES = {"eval.recording": False, "env.hard_reset": True, "env.init_states": True}
 
 
 def _unsupported_settings(campaign: Campaign) -> Iterator[Finding]:
@@ -274,12 +275,12 @@ def _unsupported_settings(campaign: Campaign) -> Iterator[Finding]:
     for row in campaign.enabled:
         settings, where = campaign.settings(row), f"{campaign.layout.settings}, row {row.run_id}"
         if settings.use_async_envs is False and row.batch_size > 1:
-            what = "sync environments with a batch skip init states in lerobot-eval"
-            yield Finding(f"{where}, key use_async_envs", what, "Leave it out, or set batch_size to 1")
+            what = "sync environments skip init states in lerobot-eval if batch_size is above 1"
+            yield Finding(f"{where}, key use_async_envs", what, "Leave the key out, or set batch_size to 1")
         for name, value in settings.flags.items():
-            if value is not OBEYED.get(name, value):
-                what = f"the resident engine does not play with {name}={value}"
-                yield Finding(f"{where}, key flags", what, "Leave it out, or set engine = 'lerobot-eval'")
+            if value is not SUPPORTED_VALUES.get(name, value):
+                what = f"the resident engine does not support {name}={value}"
+                yield Finding(f"{where}, key flags", what, "Leave the flag out, or set engine = 'lerobot-eval'")
 
 
 def effective(settings: EvalSettings) -> dict[str, Any]:

@@ -45,11 +45,11 @@ class Layout:
         return cls(runs.parent.parent.resolve(), runs.parent.name, runs.name)
 
     @property
-    def shown(self) -> str:
+    def display_name(self) -> str:
         """Returns the campaign's folder as pages and commands name it: `tasks/NAME` in a repository, else the path."""
         top = self.root.parent.parent
-        ours = self.root.parent.name == "tasks" and any((top / name).exists() for name in (".git", "pytest.ini"))
-        return f"tasks/{self.root.name}" if ours else str(self.root)
+        is_repository = any((top / name).exists() for name in (".git", "pytest.ini"))
+        return f"tasks/{self.root.name}" if is_repository and self.root.parent.name == "tasks" else str(self.root)
 
     @property
     def matrix(self) -> Path:

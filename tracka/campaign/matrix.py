@@ -33,12 +33,12 @@ class Row:
     policy_path: str
     enabled: bool
 
+    line: int = 0
+
     @property
     def played_batch(self) -> int:
         """Returns how many episodes lerobot-eval plays at a time: it makes no more environments than episodes."""
         return min(self.batch_size, self.n_episodes)
-
-    line: int = 0
 
 
 def load(path: Path) -> tuple[Row, ...]:
@@ -47,12 +47,12 @@ def load(path: Path) -> tuple[Row, ...]:
     Raises UsageError with every finding: unknown or missing columns, duplicate run ids, bad values.
     """
     lines = list(_lines(path))
-    findings = [_miscounted(path, line, cells) for line, cells in lines if len(cells) != len(COLUMNS)]
+    findings = [_wrong_cell_count(path, line, cells) for line, cells in lines if len(cells) != len(COLUMNS)]
     table = [(line, dict(zip(COLUMNS, cells, strict=True))) for line, cells in lines if len(cells) == len(COLUMNS)]
     findings += [finding for line, record in table for finding in _faults(f"{path}, line {line}", record)]
     findings += _duplicates(path, table)
     if not lines:
-        findings.append(Finding(str(path), "the matrix has no rows", "Add one line a run"))
+        findings.append(Finding(str(path), "the matrix has no rows", "Add one line per run"))
     if findings:
         raise UsageError(findings)
     return tuple(_row(line, record) for line, record in table)
@@ -73,10 +73,10 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
             _check_header(path, next(reader, []))
             yield from ((reader.line_num, cells) for cells in reader if cells)
     except FileNotFoundError:
-        remedy = "Write it, or make a campaign with `tracka init NAME`"
+        remedy = "Write the file, or make a campaign with `tracka init NAME`"
         raise UsageError(Finding(str(path), "the matrix does not exist", remedy)) from None
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise UsageError(Finding(str(path), f"this is no CSV in UTF-8 ({error})", "Save it as UTF-8 CSV")) from None
+        raise UsageError(Finding(str(path), f"this is not CSV in UTF-8 ({error})", "Save it as UTF-8 CSV")) from None
 
 
 def _check_header(path: Path, header: list[str]) -> None:
@@ -84,21 +84,22 @@ def _check_header(path: Path, header: list[str]) -> None:
         return
     missing = [name for name in COLUMNS if name not in header]
     unknown = [name for name in header if name not in COLUMNS]
-    listed = f"missing: {missing or 'none'}, unknown: {shortened(unknown or 'none', 80)}"
-    wrong = listed if missing or unknown else "their order differs"
-    what = f"the columns are not the plan's ({wrong})"
+    names = f"missing: {missing or 'none'}, unknown: {shortened(unknown or 'none', 80)}"
+    difference = names if missing or unknown else "their order differs"
+    what = f"the columns differ from the plan's ({difference})"
     raise UsageError(Finding(f"{path}, line 1", what, f"Write the header as {','.join(COLUMNS)}"))
 
 
-def _miscounted(path: Path, line: int, cells: list[str]) -> Finding:
-    what = f"{len(cells)} cells where {len(COLUMNS)} are needed"
-    return Finding(f"{path}, line {line}", what, "Give each column a cell")
+def _wrong_cell_count(path: Path, line: int, cells: list[str]) -> Finding:
+    what = f"the line has {len(cells)} cells and needs {len(COLUMNS)}"
+    return Finding(f"{path}, line {line}", what, "Write one cell per column")
 
 
 def _faults(where: str, record: dict[str, str]) -> Iterator[Finding]:
-    for column, (pattern, need) in _CELLS.items():
+    for column, (pattern, description) in _CELLS.items():
         if not re.fullmatch(pattern, record[column]):
-            yield Finding(f"{where}, column {column}", f"{shortened(record[column])!r} is not {need}", f"Write {need}")
+            what = f"{shortened(record[column])!r} is not {description}"
+            yield Finding(f"{where}, column {column}", what, f"Write {description}")
 
 
 _NUMBER = r"[1-9][0-9]{0,8}"
@@ -119,13 +120,13 @@ _CELLS = {
 
 
 def _duplicates(path: Path, table: list[tuple[int, dict[str, str]]]) -> Iterator[Finding]:
-    first: dict[str, int] = {}
+    first_lines: dict[str, int] = {}
     for line, record in table:
         run_id = record["run_id"].casefold()  # ids that differ only in case are the same folder on some disks
-        if run_id in first:
-            what = f"{shortened(record['run_id'])!r} stands on line {first[run_id]} already"
+        if run_id in first_lines:
+            what = f"{shortened(record['run_id'])!r} is on line {first_lines[run_id]} already"
             yield Finding(f"{path}, line {line}, column run_id", what, "Give each row its own run id")
-        first.setdefault(run_id, line)
+        first_lines.setdefault(run_id, line)
 
 
 def _row(line: int, record: dict[str, str]) -> Row:

@@ -18,36 +18,37 @@ def require(layout: Layout, run_id: str | None = None) -> None:
 
     Checks the artifacts of all rows, or of the row `run_id`.
     """
-    _refuse([*_root(layout.artifacts), *map(_link, dict.fromkeys(_links(layout, run_id)))])
+    _raise_if_any([*_root_findings(layout.artifacts), *map(_link_finding, dict.fromkeys(_links(layout, run_id)))])
 
 
 def require_folder(folder: Path) -> None:
     """Raises UsageError where artifacts must not be written to `folder`, which a command line names."""
-    _refuse([*_root(folder), *map(_link, _links_below(folder))])
+    _raise_if_any([*_root_findings(folder), *map(_link_finding, _links_below(folder))])
 
 
-def _refuse(findings: list[Finding]) -> None:
+def _raise_if_any(findings: list[Finding]) -> None:
     if findings:
         raise UsageError(findings)
 
 
-def _root(artifacts: Path) -> Iterator[Finding]:
+def _root_findings(artifacts: Path) -> Iterator[Finding]:
     try:
         status = artifacts.stat()
     except OSError:
         return  # a missing folder will be made for the user alone
     if status.st_uid != os.geteuid():
-        what = f"it belongs to another user, number {status.st_uid}"
+        what = f"the folder belongs to another user (uid {status.st_uid})"
         yield Finding(str(artifacts), what, "Run as that user, or name a folder of your own")
     elif status.st_mode & stat.S_IWOTH:
-        yield Finding(
-            str(artifacts), "everybody may write there", f"Name a folder of your own, or chmod o-w {artifacts}"
-        )
+        remedy = f"Name a folder of your own, or run `chmod o-w {artifacts}`"
+        yield Finding(str(artifacts), "every user may write to this folder", remedy)
 
 
-def _link(path: Path) -> Finding:
-    remedy = "Put what it points at in its place; the artifacts folder alone may be a link"
-    return Finding(str(path), f"it is a link to {shortened(path.readlink())}, and none is followed", remedy)
+def _link_finding(path: Path) -> Finding:
+    remedy = "Replace the link by what it points to; only the artifacts folder itself may be a link"
+    return Finding(
+        str(path), f"it is a link to {shortened(path.readlink())}, and Track A does not write through links", remedy
+    )
 
 
 def _links(layout: Layout, run_id: str | None) -> Iterator[Path]:
@@ -55,8 +56,8 @@ def _links(layout: Layout, run_id: str | None) -> Iterator[Path]:
     folders = [layout.state, layout.rows, layout.locks, layout.preflight, layout.runs, layout.summary]
     pages = [layout.plan, layout.todo.parent, layout.todo, layout.todo_list]
     yield from (path for path in (*folders, *pages) if path.is_symlink())
-    everything = [layout.state, layout.preflight, layout.summary, layout.runs]
-    for top in everything if run_id is None else [layout.marker(run_id), layout.run(run_id).path]:
+    folders_of_all_rows = [layout.state, layout.preflight, layout.summary, layout.runs]
+    for top in folders_of_all_rows if run_id is None else [layout.marker(run_id), layout.run(run_id).path]:
         yield from _links_below(top)
 
 
@@ -68,9 +69,9 @@ def _links_below(top: Path) -> Iterator[Path]:
     if top.is_symlink():
         yield top
         return
-    for place, folders, names in os.walk(top):
-        yield from (path for name in sorted((*folders, *names)) if (path := Path(place) / name).is_symlink())
-        if Path(place).parent.name == "attempts":
+    for parent, folders, names in os.walk(top):
+        yield from (path for name in sorted((*folders, *names)) if (path := Path(parent) / name).is_symlink())
+        if Path(parent).parent.name == "attempts":
             folders.clear()
 
 
@@ -81,10 +82,10 @@ def policy_faults(folder: Path, roots: Sequence[Path]) -> Iterator[Finding]:
     """
     if any(folder.is_relative_to(root) for root in roots):
         return
-    for place in (folder, *folder.parents, *sorted(folder.rglob("*"))):
-        mode = place.stat().st_mode if place.exists() else 0
+    for path in (folder, *folder.parents, *sorted(folder.rglob("*"))):
+        mode = path.stat().st_mode if path.exists() else 0
         if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:  # in a sticky folder, as /tmp, users change their own files
-            what = f"everybody may change the policy, for {place} can be written by all"
-            remedy = f"chmod o-w {place}, or trust it: policy_roots below [security] in campaign.toml"
+            what = f"everybody may change the policy, because every user may write to {path}"
+            remedy = f"Run `chmod o-w {path}`, or trust its folder: policy_roots below [security] in campaign.toml"
             yield Finding(str(folder), what, remedy)
             return

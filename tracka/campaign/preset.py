@@ -70,6 +70,6 @@ def find(name: str) -> Preset:
 def lines(preset: Preset) -> Sequence[str]:
     """Returns the preset as lines of campaign.toml: values with their sources, unknown settings as comments."""
     return [
-        *(f"{known.key} = {known.value}   # {known.source}" for known in preset.settings),
-        *(f"# {words}" for words in preset.unknown),
+        *(f"{setting.key} = {setting.value}   # {setting.source}" for setting in preset.settings),
+        *(f"# {gap}" for gap in preset.unknown),
     ]

@@ -52,6 +52,6 @@ def run_check(name: str, step: Callable[[], str]) -> Check:
     try:
         return Check(name, "pass", step(), seconds=round(time.monotonic() - start, 3))
     except TrackaError as error:
-        what = "; ".join(f"{finding.where}: {finding.what}" for finding in error.findings)
+        evidence = "; ".join(f"{finding.where}: {finding.what}" for finding in error.findings)
         remedy = "; ".join(dict.fromkeys(finding.remedy for finding in error.findings))
-        return Check(name, "fail", what, remedy, seconds=round(time.monotonic() - start, 3))
+        return Check(name, "fail", evidence, remedy, seconds=round(time.monotonic() - start, 3))

@@ -22,10 +22,10 @@ def line(text: str, most: int = 500) -> str:
 
 def cell(text: str) -> str:
     """Returns `text` as one cell of a Markdown table, shown literally: it cannot start markup, HTML or another cell."""
-    shown = plain(text)
-    for sign, instead in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "\\`"), ("\n", " ")):
-        shown = shown.replace(sign, instead)
-    return shown
+    literal = plain(text)
+    for raw, escaped in (("\\", "\\\\"), ("&", "&amp;"), ("<", "&lt;"), ("|", "\\|"), ("`", "\\`"), ("\n", " ")):
+        literal = literal.replace(raw, escaped)
+    return literal
 
 
 def code(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Remembers facts that one check asks for at every row, while the check lasts; the next check reads them again.
+"""Remembers, while one check lasts, the facts that it asks for at every row; the next check reads them again.
 
 A cache for the life of the process would be wrong: packages and checkpoints change between two rows of a long session.
 """
@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-_memory: ContextVar[dict[Any, Any] | None] = ContextVar("known", default=None)
+_memory: ContextVar[dict[Any, Any] | None] = ContextVar("memory", default=None)
 
 
 @contextlib.contextmanager
-def lasting() -> Iterator[None]:
+def scope() -> Iterator[None]:
     """Lets `remembered` functions answer repeated arguments from memory inside this block.
 
     An inner block shares the outer memory.
@@ -29,20 +29,20 @@ def lasting() -> Iterator[None]:
 
 
 def remembered[**P, T](function: Callable[P, T]) -> Callable[P, T]:
-    """Returns `function` with a memory that works inside `lasting`.
+    """Returns `function` with a memory that works inside `scope`.
 
-    Arguments must be hashable, and nobody may change a result.
+    The arguments must be hashable, and no caller may change a result.
     """
 
     @functools.wraps(function)
-    def read(*args: P.args, **kwargs: P.kwargs) -> T:
-        known = _memory.get()
-        if known is None:
+    def cached(*args: P.args, **kwargs: P.kwargs) -> T:
+        memory = _memory.get()
+        if memory is None:
             return function(*args, **kwargs)
         key = (function, args, *kwargs.items())
-        if key not in known:
-            known[key] = function(*args, **kwargs)
-        answer: T = known[key]
+        if key not in memory:
+            memory[key] = function(*args, **kwargs)
+        answer: T = memory[key]
         return answer
 
-    return read
+    return cached

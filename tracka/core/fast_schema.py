@@ -35,7 +35,7 @@ TYPES: dict[str, Predicate] = {
     "object": lambda value: isinstance(value, dict),
     "string": lambda value: isinstance(value, str),
 }
-NOTES = {"$schema", "$defs", "title", "description", "then"}  # `then` is applied together with its `if`
+ANNOTATIONS = {"$schema", "$defs", "title", "description", "then"}  # `then` is applied together with its `if`
 
 
 def sieve(schema: Schema, root: Schema | None = None) -> Predicate:
@@ -44,14 +44,14 @@ def sieve(schema: Schema, root: Schema | None = None) -> Predicate:
     Raises KeyError for a keyword that is not known here.
     """
     whole = schema if root is None else root
-    checks = [_KEYWORDS[word](schema, whole) for word in schema if word not in NOTES]
+    checks = [_KEYWORDS[word](schema, whole) for word in schema if word not in ANNOTATIONS]
     return checks[0] if len(checks) == 1 else _every(checks)
 
 
 def _every(checks: Sequence[Predicate]) -> Predicate:
     def check(value: Any) -> bool:
-        for each in checks:  # noqa: SIM110  a generator would take twice the time
-            if not each(value):
+        for predicate in checks:  # noqa: SIM110  a generator would take twice the time
+            if not predicate(value):
                 return False
         return True
 
@@ -65,30 +65,30 @@ def _type(schema: Schema, _: Schema) -> Predicate:
     return lambda value: first(value) or any(check(value) for check in others)
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _equal(left: Any, right: Any) -> bool:
     """Returns whether two values are equal in JSON, where true is not 1.
 
     Our schemas list single values only, no arrays.
     """
-    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+    return bool(left == right) and isinstance(left, bool) == isinstance(right, bool)
 
 
 def _enum(schema: Schema, _: Schema) -> Predicate:
-    known = schema["enum"]
-    if all(isinstance(item, str) for item in known):
-        words = frozenset(known)
+    allowed = schema["enum"]
+    if all(isinstance(item, str) for item in allowed):
+        words = frozenset(allowed)
         return lambda value: isinstance(value, str) and value in words
-    return lambda value: any(_equal(value, item) for item in known)
+    return lambda value: any(_equal(value, item) for item in allowed)
 
 
 def _const(schema: Schema, _: Schema) -> Predicate:
-    known = schema["const"]
-    return lambda value: _equal(value, known)
+    constant = schema["const"]
+    return lambda value: _equal(value, constant)
 
 
 def _pattern(schema: Schema, _: Schema) -> Predicate:
-    found = re.compile(schema["pattern"]).search
-    return lambda value: not isinstance(value, str) or found(value) is not None
+    search = re.compile(schema["pattern"]).search
+    return lambda value: not isinstance(value, str) or search(value) is not None
 
 
 def _minimum(schema: Schema, _: Schema) -> Predicate:
@@ -131,12 +131,12 @@ def _required(schema: Schema, _: Schema) -> Predicate:
 
 
 def _properties(schema: Schema, root: Schema) -> Predicate:
-    checks = [(name, sieve(each, root)) for name, each in schema["properties"].items()]
+    checks = [(name, sieve(property_schema, root)) for name, property_schema in schema["properties"].items()]
 
     def check(value: Any) -> bool:
         if isinstance(value, dict):
-            for name, each in checks:
-                if name in value and not each(value[name]):
+            for name, predicate in checks:
+                if name in value and not predicate(value[name]):
                     return False
         return True
 
@@ -144,9 +144,11 @@ def _properties(schema: Schema, root: Schema) -> Predicate:
 
 
 def _additional(schema: Schema, root: Schema) -> Predicate:
-    named, more = schema.get("properties", {}).keys(), schema["additionalProperties"]
-    check: Predicate = (lambda _: more) if isinstance(more, bool) else sieve(more, root)
-    return lambda value: not isinstance(value, dict) or all(check(value[name]) for name in value if name not in named)
+    declared, additional = schema.get("properties", {}).keys(), schema["additionalProperties"]
+    check: Predicate = (lambda _: additional) if isinstance(additional, bool) else sieve(additional, root)
+    return lambda value: (
+        not isinstance(value, dict) or all(check(value[name]) for name in value if name not in declared)
+    )
 
 
 def _names(schema: Schema, root: Schema) -> Predicate:
@@ -159,16 +161,16 @@ def _reference(schema: Schema, root: Schema) -> Predicate:
 
 
 def _all_of(schema: Schema, root: Schema) -> Predicate:
-    return _every([sieve(each, root) for each in schema["allOf"]])
+    return _every([sieve(part, root) for part in schema["allOf"]])
 
 
 def _certain(schema: Schema, root: Schema) -> Predicate:
-    """Returns a sieve whose False is certain, as conditions need.
+    """Returns a sieve that rejects only invalid values, as a condition (`if`, `not`) needs.
 
-    Raises KeyError for uniqueItems, whose False is not.
+    Raises KeyError for uniqueItems, since `_unique` also rejects valid arrays, which jsonschema judges.
     """
     if "uniqueItems" in str(schema):
-        raise KeyError("a condition with uniqueItems")
+        raise KeyError("uniqueItems inside a condition")
     return sieve(schema, root)
 
 
@@ -178,8 +180,8 @@ def _if(schema: Schema, root: Schema) -> Predicate:
 
 
 def _not(schema: Schema, root: Schema) -> Predicate:
-    denied = _certain(schema["not"], root)
-    return lambda value: not denied(value)
+    condition = _certain(schema["not"], root)
+    return lambda value: not condition(value)
 
 
 _KEYWORDS: dict[str, Callable[[Schema, Schema], Predicate]] = {

@@ -50,25 +50,25 @@ def keep_private() -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes `folder` and the missing folders above it with mode 0700, which mkdir would give to `folder` alone."""
-    missing = [folder, *folder.parents]
-    for item in reversed(missing[: next(i for i, path in enumerate(missing) if path.is_dir())]):
+    """Makes `folder` and the missing folders above it with mode 0700, not just `folder` as mkdir does."""
+    ancestors = [folder, *folder.parents]
+    for item in reversed(ancestors[: next(i for i, path in enumerate(ancestors) if path.is_dir())]):
         item.mkdir(mode=0o700, exist_ok=True)
 
 
 @contextlib.contextmanager
 def as_open_as(folder: Path) -> Iterator[None]:
-    """Gives what is made inside this block the permissions of `folder`, or of the nearest existing folder above it.
+    """Gives files made inside this block the permissions of `folder`, or of the nearest existing folder above it.
 
     Artifacts are private; caches and the pages outside the artifacts may be shared. Nothing is made writable for
     everybody.
     """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
-    before = os.umask(~there.stat().st_mode & 0o777 | stat.S_IWOTH)
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    old_umask = os.umask(~nearest.stat().st_mode & 0o777 | stat.S_IWOTH)
     try:
         yield
     finally:
-        os.umask(before)
+        os.umask(old_umask)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -91,8 +91,8 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
 
 def redacted[T](value: T) -> T:
     """Returns a text, or a JSON value with all its texts, without the secrets of our environment, as files store it."""
-    made: T = _redacted(value, redaction.secret_values(os.environ))
-    return made
+    result: T = _redacted(value, redaction.secret_values(os.environ))
+    return result
 
 
 def _redacted(value: Any, secrets: tuple[bytes, ...]) -> Any:
@@ -114,25 +114,26 @@ def read_json(path: Path) -> Json:
     Raises UsageError where the file is missing, incomplete, or not a JSON object.
     """
     try:
-        value = json.loads(path.read_bytes(), object_pairs_hook=_once)
+        value = json.loads(path.read_bytes(), object_pairs_hook=_object_of_unique_keys)
     except FileNotFoundError:
-        raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes it")) from None
+        raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes this file")) from None
     except (OSError, ValueError, RecursionError) as error:
-        remedy = "Move it away; the step that writes it makes a new one"
-        raise UsageError(Finding(str(path), f"this is not readable JSON ({error})", remedy)) from None
+        remedy = "Move the file away; the step that writes it makes a new one"
+        raise UsageError(Finding(str(path), f"the file is not readable JSON ({error})", remedy)) from None
     if not isinstance(value, dict):
-        raise UsageError(Finding(str(path), f"a JSON object is needed, not a {type(value).__name__}", "Move it away"))
+        what = f"the file holds a {type(value).__name__}, not a JSON object"
+        raise UsageError(Finding(str(path), what, "Move the file away"))
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> Json:
+def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> Json:
     """Returns an object from its key-value pairs.
 
     Raises ValueError for a repeated key: readers differ in which value they take.
     """
     value = dict(pairs)
     if len(value) != len(pairs):
-        raise ValueError(f"a key is there twice, one of {sorted(value)[:20]}")
+        raise ValueError(f"a key occurs twice, one of {sorted(value)[:20]}")
     return value
 
 
@@ -144,9 +145,9 @@ def read_lines(path: Path) -> list[Json]:
     try:
         values = [json.loads(line) for line in read_text(path).splitlines()]
     except ValueError as error:
-        raise UsageError(Finding(str(path), f"a line is no JSON ({error})", "Move it away")) from None
+        raise UsageError(Finding(str(path), f"a line is not JSON ({error})", "Move the file away")) from None
     if not all(isinstance(value, dict) for value in values):
-        raise UsageError(Finding(str(path), "each line must be a JSON object", "Move it away"))
+        raise UsageError(Finding(str(path), "each line must be a JSON object", "Move the file away"))
     return values
 
 
@@ -155,9 +156,10 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes it")) from None
+        raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes this file")) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(Finding(str(path), f"it cannot be read as UTF-8 ({error})", "Mend or move it away")) from None
+        what = f"the file cannot be read as UTF-8 ({error})"
+        raise UsageError(Finding(str(path), what, "Repair the file, or move it away")) from None
 
 
 def read_or_empty(path: Path) -> Json:
@@ -222,16 +224,16 @@ def tail(path: Path, limit: int = 65536) -> str:
 
 def mentions(path: Path, words: bytes) -> bool:
     """Returns whether a file of any length contains the bytes `words`; False for a file that cannot be read."""
-    before = b""
+    previous = b""
     with contextlib.suppress(OSError), path.open("rb") as file:
         while block := file.read(1 << 20):
-            if words in before + block:
+            if words in previous + block:
                 return True
-            before = block[-len(words) :]
+            previous = block[-len(words) :]
     return False
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
     """Yields the regular files below `folder`, sorted by path. Links to files and folders are followed."""
-    found = (Path(place) / name for place, _, names in os.walk(folder, followlinks=True) for name in names)
-    yield from sorted(path for path in found if path.is_file())
+    paths = (Path(parent) / name for parent, _, names in os.walk(folder, followlinks=True) for name in names)
+    yield from sorted(path for path in paths if path.is_file())

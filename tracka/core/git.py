@@ -29,8 +29,8 @@ def state(folder: Path) -> Json:
 
 def revision(folder: Path) -> str:
     """Returns the state of a checkout as one word: its commit, followed by `.dirty` if files differ from the commit."""
-    found = state(folder)
-    return f"{(found['commit'] or 'unknown')[:12]}{'.dirty' if found['dirty'] else ''}"
+    checkout = state(folder)
+    return f"{(checkout['commit'] or 'unknown')[:12]}{'.dirty' if checkout['dirty'] else ''}"
 
 
 def _git(folder: Path, *words: str) -> str | None:
@@ -39,9 +39,9 @@ def _git(folder: Path, *words: str) -> str | None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", *words]
     try:
-        ended = subprocess.run(
+        completed = subprocess.run(
             command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return ended.stdout.strip() if ended.returncode == 0 else None
+    return completed.stdout.strip() if completed.returncode == 0 else None

@@ -50,28 +50,28 @@ def of_files(folder: Path) -> dict[str, str]:
     return _digests(folder, stamps, _store(str(folder)))
 
 
-def of_kind(place: Path, kind: Kind) -> str:
-    """Returns one sha256 over the paths and contents of the files of kind `kind` below `place`.
+def of_kind(path: Path, kind: Kind) -> str:
+    """Returns one sha256 over the paths and contents of the files of kind `kind` below `path`.
 
-    Returns the file's sha256 if `place` is a file.
+    Returns the file's sha256 if `path` is a file.
     """
-    if place.is_file():
-        return of_file(place)
-    stamps = dict(_stamps(str(place), "", kind, frozenset({_inode(place.stat())} if place.is_dir() else ())))
-    if (known := _kinds.get((place, kind))) and known[0] == stamps:
-        return known[1]
-    digests = _digests(place, stamps, _store(f"{place} {kind}"))
+    if path.is_file():
+        return of_file(path)
+    stamps = dict(_stamps(str(path), "", kind, frozenset({_inode(path.stat())} if path.is_dir() else ())))
+    if (cached := _kinds.get((path, kind))) and cached[0] == stamps:
+        return cached[1]
+    digests = _digests(path, stamps, _store(f"{path} {kind}"))
     answer = files.sha256(files.canonical(digests))
-    _kinds[place, kind] = stamps, answer
+    _kinds[path, kind] = stamps, answer
     return answer
 
 
 def of_file(path: Path) -> str:
     """Returns the sha256 of a file, which this process reads again only where the file changed."""
-    now = stamp(path.stat())
-    if (known := _files.get(path)) is None or known[0] != now:
-        known = _files[path] = now, files.sha256_file(path)
-    return known[1]
+    current_stamp = stamp(path.stat())
+    if (cached := _files.get(path)) is None or cached[0] != current_stamp:
+        cached = _files[path] = current_stamp, files.sha256_file(path)
+    return cached[1]
 
 
 _files: dict[Path, tuple[Stamp, str]] = {}
@@ -85,15 +85,17 @@ def _store(name: str) -> Path:
 _kinds: dict[tuple[Path, Kind], tuple[dict[str, Stamp], str]] = {}  # stamps and hashes of this process
 
 
-def _stamps(place: str, below: str, kind: Kind, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, Stamp]]:
-    """Yields the path below the folder `place` and the stamp of each file of kind `kind`.
+def _stamps(
+    root: str, subfolder: str, kind: Kind, ancestors: frozenset[tuple[int, int]]
+) -> Iterator[tuple[str, Stamp]]:
+    """Yields the path below the folder `root` and the stamp of each file of kind `kind`.
 
-    `below` is the subfolder to list and `above` identifies the folders on the way to it; a link to one of them is
-    skipped.
+    `subfolder` is the folder to list, relative to `root` and empty or with a slash at its end. `ancestors` identifies
+    the folders on the way to it; a link to one of them is skipped.
     """
     try:
-        with os.scandir(f"{place}/{below}") as listed:
-            entries = sorted(listed, key=lambda entry: entry.name)
+        with os.scandir(f"{root}/{subfolder}") as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
     except OSError:
         return
     if _is_environment({entry.name for entry in entries}):
@@ -104,10 +106,10 @@ def _stamps(place: str, below: str, kind: Kind, above: frozenset[tuple[int, int]
         with contextlib.suppress(OSError):  # a broken link, or a link to itself
             if entry.is_dir(follow_symlinks=kind.follows_links):
                 inode = _inode(entry.stat())
-                if inode not in above:
-                    yield from _stamps(place, f"{below}{entry.name}/", kind, above | {inode})
+                if inode not in ancestors:
+                    yield from _stamps(root, f"{subfolder}{entry.name}/", kind, ancestors | {inode})
             elif entry.name.endswith(kind.suffixes) and entry.is_file():
-                yield f"{below}{entry.name}", stamp(entry.stat())
+                yield f"{subfolder}{entry.name}", stamp(entry.stat())
 
 
 def _inode(status: os.stat_result) -> tuple[int, int]:
@@ -122,7 +124,7 @@ def _is_environment(names: set[str]) -> bool:
 def stamp(status: os.stat_result) -> Stamp:
     """Returns values that change whenever a file's content changes.
 
-    The change time is one: no program can set it back.
+    The change time is among the values, because no program can set it back.
     """
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
@@ -132,17 +134,17 @@ def _digests(folder: Path, stamps: dict[str, Stamp], store: Path) -> dict[str, s
 
     A file is read only where its stamp differs from the one in the file `store`.
     """
-    known = files.read_or_empty(store)
-    found: dict[str, Any] = {}
-    for name, now in stamps.items():
-        last = known.get(name)
-        kept = last.get("sha256") if isinstance(last, dict) and last.get("stamp") == now else None
-        digest = kept or files.sha256_file(folder / name)
-        found[name] = {"stamp": now, "sha256": digest}
-    if found != known:
+    stored = files.read_or_empty(store)
+    current: dict[str, Any] = {}
+    for name, current_stamp in stamps.items():
+        entry = stored.get(name)
+        stored_digest = entry.get("sha256") if isinstance(entry, dict) and entry.get("stamp") == current_stamp else None
+        digest = stored_digest or files.sha256_file(folder / name)
+        current[name] = {"stamp": current_stamp, "sha256": digest}
+    if current != stored:
         with contextlib.suppress(OSError):  # without a writable cache the next process only takes longer
-            files.write_json(store, found)
-    return {name: entry["sha256"] for name, entry in found.items()}
+            files.write_json(store, current)
+    return {name: entry["sha256"] for name, entry in current.items()}
 
 
 def cache_folder() -> Path:

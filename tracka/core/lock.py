@@ -16,11 +16,11 @@ from .errors import Busy, Finding
 
 
 @contextlib.contextmanager
-def hold(path: Path, what: str, wait: bool = False, shared: bool = False) -> Iterator[IO[str]]:
+def hold(path: Path, subject: str, wait: bool = False, shared: bool = False) -> Iterator[IO[str]]:
     """Holds the lock file `path` and yields the open file, which has the last holder's text until the caller signs it.
 
-    Raises Busy at once where another process holds the lock, unless `wait` is set. All users of the host can use a lock
-    that is `shared`.
+    Raises Busy at once where another process holds the lock, unless `wait` is set; `subject` is what its message
+    calls the lock. All users of the host can use a lock that is `shared`.
     """
     files.make_folder(path.parent)
     with open_lock_file(path, shared) as file:
@@ -28,7 +28,8 @@ def hold(path: Path, what: str, wait: bool = False, shared: bool = False) -> Ite
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             holder = file.read(200).strip() or "unknown"
-            raise Busy(Finding(str(path), f"{what} is held by {holder}", "Wait for it, or end it")) from None
+            remedy = "Wait for that process, or end it"
+            raise Busy(Finding(str(path), f"{subject} is held by {holder}", remedy)) from None
         yield file
 
 
@@ -39,12 +40,12 @@ def open_lock_file(path: Path, shared: bool = False) -> IO[str]:
     """
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        number = os.open(path, flags)  # with O_CREAT Linux refuses another user's file in a folder such as /tmp
+        descriptor = os.open(path, flags)  # with O_CREAT Linux refuses another user's file in a folder such as /tmp
     except FileNotFoundError:
-        number = os.open(path, flags | os.O_CREAT, 0o600)
+        descriptor = os.open(path, flags | os.O_CREAT, 0o600)
         if shared:
-            os.fchmod(number, 0o666)
-    return os.fdopen(number, "r+", errors="replace")
+            os.fchmod(descriptor, 0o666)
+    return os.fdopen(descriptor, "r+", errors="replace")
 
 
 @contextlib.contextmanager
@@ -59,7 +60,7 @@ def session(locks: Path, campaign: str) -> Iterator[None]:
 
 
 def sign(file: IO[str], text: str) -> None:
-    """Replaces the content of a lock file, which the caller holds, by `text`."""
+    """Replaces the content of a lock file, which the caller holds, by `text`, which names the holder."""
     file.seek(0)
     file.truncate()
     file.write(text)

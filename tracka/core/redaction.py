@@ -15,14 +15,14 @@ from urllib.parse import quote, unquote
 
 NAME = re.compile(r"(?!TOKENIZERS_).*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY|JWT).*", re.IGNORECASE)
 USER = re.compile(r"(?<=://)([^/\s]+)@")  # user and password of a URL
-LEAST = 8  # characters; a shorter value occurs in output by chance
+MIN_LENGTH = 8  # characters; a shorter value occurs in output by chance
 MASK = b"[redacted]"
 
 
 def secret_values(environ: Mapping[str, str]) -> tuple[bytes, ...]:
     """Returns the secret values of an environment in every form in which output may show them, the longest first."""
-    found = {form for value in (*_values(environ), *_hub_token(environ)) for form in _forms(value.strip())}
-    return tuple(sorted((os.fsencode(form) for form in found), key=lambda form: (-len(form), form)))
+    forms = {form for value in (*_values(environ), *_hub_token(environ)) for form in _forms(value.strip())}
+    return tuple(sorted((os.fsencode(form) for form in forms), key=lambda form: (-len(form), form)))
 
 
 def _values(environ: Mapping[str, str]) -> Iterator[str]:
@@ -57,7 +57,7 @@ def _forms(value: str) -> set[str]:
     Returns nothing for a value that is too short to replace.
     """
     forms = {value, quote(value, safe="", errors="surrogateescape"), json.dumps(value)[1:-1]}
-    return forms if len(value) >= LEAST or (":" in value and value.endswith("@")) else set()
+    return forms if len(value) >= MIN_LENGTH or (":" in value and value.endswith("@")) else set()
 
 
 def redact(text: str, secrets: Sequence[bytes]) -> str:
@@ -96,26 +96,26 @@ class Redactor:
 
     def _pass_on(self, data: bytes, cut: int) -> bytes:
         """Returns `data` up to `cut` without its secrets, and holds the rest."""
-        parts, done = [], self._covered
+        parts, position = [], self._covered
         for start, end in self._secret_spans(data):
             if start >= cut:
                 break
-            if start >= done:
-                parts += [data[done:start], MASK]
-            done = max(done, end)
-        parts.append(data[done:cut])
-        self._held, self._covered = data[cut:], max(done - cut, 0)
+            if start >= position:
+                parts += [data[position:start], MASK]
+            position = max(position, end)
+        parts.append(data[position:cut])
+        self._held, self._covered = data[cut:], max(position - cut, 0)
         return b"".join(parts)
 
     def _secret_spans(self, data: bytes) -> list[tuple[int, int]]:
         """Returns the sorted start and end positions of all secrets in `data`, including secrets that overlap."""
-        found = []
+        spans = []
         for secret in self._secrets:
             start = data.find(secret)
             while start >= 0:
-                found.append((start, start + len(secret)))
+                spans.append((start, start + len(secret)))
                 start = data.find(secret, start + 1)
-        return sorted(found)
+        return sorted(spans)
 
     def _unfinished(self, data: bytes) -> int:
         """Returns where the longest suffix of `data` that could begin a secret starts, or the end of `data`."""

@@ -84,8 +84,8 @@ def read(name: str, path: Path) -> Any:
 
 def _read(name: str, path: Path) -> files.Json:
     value = files.read_json(path)
-    if broken := findings(name, value, str(path)):
-        raise UsageError(broken)
+    if faults := findings(name, value, str(path)):
+        raise UsageError(faults)
     return value
 
 

@@ -18,10 +18,10 @@ class Log:
     ) -> None:
         self.printed = 0
         self._path, self._file = path, path.open("wb", buffering=0)
-        self._room, self._half = log_bytes - log_bytes // 2, log_bytes // 2
+        self._head_room, self._tail_bytes = log_bytes - log_bytes // 2, log_bytes // 2
         self._tail, self._left_out = bytearray(), 0
         self._redactor = Redactor(secrets)
-        self._watched, self._seen, self._border = tuple(watched), set[bytes](), b""
+        self._watched, self._seen_words, self._border = tuple(watched), set[bytes](), b""
 
     def feed(self, chunk: bytes) -> None:
         """Takes the next bytes of the output and counts them in `printed`."""
@@ -39,26 +39,26 @@ class Log:
 
     def _keep(self, text: bytes) -> None:
         self._watch(text)
-        head, rest = text[: self._room], text[self._room :]
+        head, rest = text[: self._head_room], text[self._head_room :]
         self._write(head)
-        self._room -= len(head)
+        self._head_room -= len(head)
         self._tail += rest
-        if len(self._tail) > 2 * self._half + (1 << 16):
+        if len(self._tail) > 2 * self._tail_bytes + (1 << 16):
             self._trim()
 
     def _trim(self) -> None:
-        beyond = max(0, len(self._tail) - self._half)
+        beyond = max(0, len(self._tail) - self._tail_bytes)
         del self._tail[:beyond]
         self._left_out += beyond
 
     def _watch(self, text: bytes) -> None:
         if self._watched:
             joined = self._border + text
-            self._seen.update(word for word in self._watched if word in joined)
+            self._seen_words.update(word for word in self._watched if word in joined)
             self._border = joined[-max(map(len, self._watched)) :]
 
     def _gap(self) -> bytes:
-        seen = b"".join(b"; printed somewhere: " + word for word in sorted(self._seen))
+        seen = b"".join(b"; the output contains: " + word for word in sorted(self._seen_words))
         return b"\n[tracka: %d bytes are left out here%s]\n" % (self._left_out, seen)
 
     def _write(self, data: bytes | bytearray) -> None:

@@ -17,7 +17,7 @@ from .gpu import Device
 
 # An allow list, because a CI job's environment holds secrets that an evaluated policy must not read. The hub's token
 # is passed on, because gated tokenizers need it.
-PASSED = re.compile(
+INHERITED = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|PYTHONPATH|PYTHONHASHSEED|SSL_CERT_\w+"
     r"|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|(?:https?|no)_proxy|(?:HTTPS?|NO)_PROXY|XDG_\w+|DISPLAY|XAUTHORITY|HF_\w+"
     r"|HUGGINGFACE_\w+|TRANSFORMERS_\w+|TORCH\w*|PYTORCH_\w+|CUDA_\w+|NVIDIA_\w+|NCCL_\w+|OMP_\w+|MKL_\w+|OPENBLAS_\w+"
@@ -25,7 +25,7 @@ PASSED = re.compile(
     r"|VK_\w+|SLURM_(?!JWT)\w+|TRACKA_\w+"
 )
 # Variables that an evaluation needs and that a reader must set to run the evaluation again.
-NEEDED = (
+REQUIRED_VARIABLES = (
     "CUDA_DEVICE_ORDER",
     "CUDA_VISIBLE_DEVICES",
     "HF_HOME",
@@ -37,9 +37,10 @@ NEEDED = (
     "PYTHONUNBUFFERED",
     "TZ",
 )
-# Variables that are passed on but do not count as deciding. Some change no outcome: places, secrets, the node, the job.
-# Others are in a row's identity by other means: backend, device, code on PYTHONPATH, folders of LIBERO_CONFIG_PATH.
-NO_PART = re.compile(
+# Variables that a child inherits but that are not part of a row's identity by their value. Some change no outcome:
+# folders, secrets, the node, the job. The identity has others by other means: backend, device, code on PYTHONPATH,
+# folders of LIBERO_CONFIG_PATH.
+NOT_IN_IDENTITY = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|LANG|LC_\w+|TMPDIR|LD_LIBRARY_PATH|PYTHONPATH|SSL_CERT_\w+|REQUESTS_CA_BUNDLE"
     r"|CURL_CA_BUNDLE|\w+_(?:proxy|PROXY)|XDG_\w+|DISPLAY|XAUTHORITY|HF_(?:ENDPOINT|TOKEN\w*|HUB_\w+|XET_\w+)"
     r"|HF_(?:USER|DEBUG|(?:DATASETS|LEROBOT|INFERENCE)_\w+)|HUGGINGFACE_\w+|\w+_(?:HOME|PATH|DIR|ROOT|CACHE|CACHE_\w+)"
@@ -49,7 +50,7 @@ NO_PART = re.compile(
     r"|MUJOCO_(?:GL|EGL_DEVICE_ID)|SLURM_\w+|TRACKA_\w+"
 )
 # These variables choose the GL driver by the files that they name. The files count by their content.
-VENDORS = re.compile(
+DRIVER_VARIABLES = re.compile(
     r"__EGL_VENDOR_LIBRARY_\w+|__EGL_EXTERNAL_PLATFORM_CONFIG_\w+|VK_\w*(?:FILENAMES|FILES|PATH)"
     r"|(?:LIBGL|EGL)_DRIVERS_(?:PATH|DIR)"
 )
@@ -58,7 +59,7 @@ ROWS_AT_ONCE = "TRACKA_ROWS_AT_ONCE"  # the resident engine divides this host's 
 # Variables that a row does not inherit: robosuite refuses an EGL id that does not fit the leased device.
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")
 # Variables that belong to one session or to one row.
-KEPT_BACK = (orphans.SESSION, warm_process.SOCKET)
+NOT_INHERITED = (orphans.SESSION, warm_process.SOCKET)
 
 
 def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
@@ -71,11 +72,11 @@ def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
 def base() -> dict[str, str]:
     """Returns the environment that every child gets.
 
-    The environment holds the allow-listed part of ours, and the paths and switches that lerobot needs.
+    It holds the allow-listed part of this process's environment, and the paths and switches that lerobot needs.
     """
-    passed = {name: value for name, value in os.environ.items() if may_pass(name) and name not in KEPT_BACK}
-    fixed = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{passed.get('PATH', os.defpath)}",
+    inherited = _inherited_variables()
+    overrides = {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{inherited.get('PATH', os.defpath)}",
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # CUDA's own order is by speed, NVML's is by bus
         "HF_HOME": hf_home(),
         "LIBERO_CONFIG_PATH": libero_config_path(),
@@ -83,27 +84,34 @@ def base() -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "TZ": "UTC",
     }
-    return passed | fixed
+    return inherited | overrides
+
+
+def _inherited_variables() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if is_inheritable(name) and name not in NOT_INHERITED}
 
 
 def outcome_variables() -> dict[str, str]:
     """Returns the variables that a row's process gets and that may decide its outcome, such as OMP_NUM_THREADS."""
-    passed = {name: value for name, value in os.environ.items() if may_pass(name) and name not in KEPT_BACK}
-    vendors = {name: _contents(value) for name, value in passed.items() if VENDORS.fullmatch(name)}
-    plain = {name: value for name, value in passed.items() if name not in vendors and not NO_PART.fullmatch(name)}
-    return manifest_environment(plain) | vendors
+    inherited = _inherited_variables()
+    drivers = {name: _contents(value) for name, value in inherited.items() if DRIVER_VARIABLES.fullmatch(name)}
+    others = {
+        name: value for name, value in inherited.items() if name not in drivers and not NOT_IN_IDENTITY.fullmatch(name)
+    }
+    return manifest_environment(others) | drivers
 
 
-def _contents(places: str) -> str:
+def _contents(paths: str) -> str:
     """Returns one hash of the files that a variable names, and of the driver files in the folders that it names."""
     return files.sha256(
-        files.canonical([hashing.of_kind(Path(place), DRIVERS) for place in places.split(os.pathsep) if place])
+        files.canonical([hashing.of_kind(Path(path), DRIVERS) for path in paths.split(os.pathsep) if path])
     )
 
 
-def may_pass(name: str) -> bool:
-    """Returns whether a child gets our variable `name`: a listed one that is no secret, or one of the hub's."""
-    return bool(PASSED.fullmatch(name)) and (name.startswith(("HF_", "HUGGING")) or not redaction.NAME.fullmatch(name))
+def is_inheritable(name: str) -> bool:
+    """Returns whether a child inherits the variable `name`: it is listed, and it is not a secret or it is the hub's."""
+    is_hub_variable = name.startswith(("HF_", "HUGGING"))
+    return bool(INHERITED.fullmatch(name)) and (is_hub_variable or not redaction.NAME.fullmatch(name))
 
 
 def hf_home() -> str:
@@ -111,9 +119,11 @@ def hf_home() -> str:
 
     The folder is the caller's HF_HOME, else the one that set-up was given for this environment, else the client's own.
     """
-    told = setup.hub_cache_file(Path(sys.prefix))
+    cache_file = setup.hub_cache_file(Path(sys.prefix))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return os.environ.get("HF_HOME") or (told.read_text().strip() if told.is_file() else str(cache / "huggingface"))
+    return os.environ.get("HF_HOME") or (
+        cache_file.read_text().strip() if cache_file.is_file() else str(cache / "huggingface")
+    )
 
 
 def libero_config_path() -> str:

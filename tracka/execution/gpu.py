@@ -26,7 +26,7 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 class Gpu:
     """One visible GPU.
 
-    `visible` is the word for the GPU in CUDA_VISIBLE_DEVICES. `sliced` says whether the GPU is divided into MIG
+    `visible` is the word for the GPU in CUDA_VISIBLE_DEVICES. `has_mig` says whether the GPU is divided into MIG
     instances.
     """
 
@@ -34,7 +34,7 @@ class Gpu:
     visible: str
     uuid: str
     name: str
-    sliced: bool = False
+    has_mig: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,37 +100,38 @@ def visible_gpus() -> tuple[Gpu, ...]:
     if pretended := int(os.environ.get(PRETEND, "0")):
         return tuple(Gpu(i, str(i), f"{PRETENDED}{i}", "pretended GPU") for i in range(pretended))
     installed = _installed()
-    wanted = os.environ.get(VISIBLE)
-    if wanted is None:
+    visible_words = os.environ.get(VISIBLE)
+    if visible_words is None:
         return installed
-    found: list[Gpu] = []
-    for word in wanted.split(","):
-        named = _named(word.strip(), installed)
-        if named is None or named in found:
+    gpus: list[Gpu] = []
+    for word in visible_words.split(","):
+        gpu = _gpu_by_word(word.strip(), installed)
+        if gpu is None or gpu in gpus:
             break
-        found.append(named)
-    return tuple(replace(each, gpu_id=i) for i, each in enumerate(found))
+        gpus.append(gpu)
+    return tuple(replace(gpu, gpu_id=i) for i, gpu in enumerate(gpus))
 
 
-def _named(word: str, installed: tuple[Gpu, ...]) -> Gpu | None:
+def _gpu_by_word(word: str, installed: tuple[Gpu, ...]) -> Gpu | None:
     """Returns the GPU that a word of CUDA_VISIBLE_DEVICES names, or None where the word names none or several."""
-    found = [each for each in installed if word == each.visible or _begins(each.uuid, word)]
-    return found[0] if len(found) == 1 else None
+    matches = [gpu for gpu in installed if word == gpu.visible or _is_uuid_prefix(gpu.uuid, word)]
+    return matches[0] if len(matches) == 1 else None
 
 
-def _begins(uuid: str, word: str) -> bool:
+def _is_uuid_prefix(uuid: str, word: str) -> bool:
     return word.startswith("GPU-") and uuid.startswith(word)
 
 
 def problem() -> Finding | None:
-    """Returns what prevents leasing the visible GPUs one by one, or None in the usual case."""
+    """Returns why the visible GPUs cannot be leased one by one, or None if they can."""
     words = os.environ.get(VISIBLE, "").split(",")
-    sliced = [f"GPU {each.gpu_id}" for each in visible_gpus() if each.sliced]
+    mig_gpus = [f"GPU {gpu.gpu_id}" for gpu in visible_gpus() if gpu.has_mig]
     remedy = "Lease whole GPUs (nvidia-smi -mig 0), or set gpu_id to cpu"
     if any(word.strip().startswith("MIG-") for word in words):
-        return Finding(VISIBLE, "it names an instance of MIG, which cannot render: MIG has no graphics", remedy)
-    if sliced:
-        return Finding(", ".join(sliced), "cut into instances of MIG, which cannot render: MIG has no graphics", remedy)
+        return Finding(VISIBLE, "the variable names a MIG instance, which cannot render: MIG has no graphics", remedy)
+    if mig_gpus:
+        what = "divided into MIG instances, which cannot render: MIG has no graphics"
+        return Finding(", ".join(mig_gpus), what, remedy)
     return None
 
 
@@ -145,7 +146,7 @@ def processes(uuid: str | None) -> tuple[GpuProcess, ...]:
             running = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByUUID(uuid))
         except nvml.NVMLError:
             return ()
-        return tuple(GpuProcess(each.pid, _name(each.pid), _mib(each.usedGpuMemory)) for each in running)
+        return tuple(GpuProcess(process.pid, _name(process.pid), _mib(process.usedGpuMemory)) for process in running)
 
 
 @dataclass(frozen=True)
@@ -174,12 +175,10 @@ class GpuState:
 def states(gpus: Sequence[Gpu]) -> tuple[GpuState, ...]:
     """Returns the state of each of `gpus`. Of pretended GPUs only the name and the UUID are known."""
     with _driver() as nvml:
-        known = None if os.environ.get(PRETEND) else nvml
+        library = None if os.environ.get(PRETEND) else nvml
         return tuple(
-            GpuState(
-                each.gpu_id, each.name, each.uuid, *_memory(known, each.uuid), tuple(map(str, processes(each.uuid)))
-            )
-            for each in gpus
+            GpuState(gpu.gpu_id, gpu.name, gpu.uuid, *_memory(library, gpu.uuid), tuple(map(str, processes(gpu.uuid))))
+            for gpu in gpus
         )
 
 
@@ -187,10 +186,10 @@ def _memory(nvml: Any, uuid: str) -> tuple[int | None, int | None]:
     if nvml is None:
         return None, None
     try:
-        found = nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(uuid))
+        memory = nvml.nvmlDeviceGetMemoryInfo(nvml.nvmlDeviceGetHandleByUUID(uuid))
     except nvml.NVMLError:
         return None, None
-    return int(found.total) >> 20, int(found.free) >> 20
+    return int(memory.total) >> 20, int(memory.free) >> 20
 
 
 def driver() -> tuple[str, str] | None:
@@ -237,12 +236,12 @@ def _installed() -> tuple[Gpu, ...]:
             return ()
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
         return tuple(
-            Gpu(i, str(i), str(nvml.nvmlDeviceGetUUID(each)), str(nvml.nvmlDeviceGetName(each)), _sliced(nvml, each))
-            for i, each in enumerate(handles)
+            Gpu(i, str(i), str(nvml.nvmlDeviceGetUUID(gpu)), str(nvml.nvmlDeviceGetName(gpu)), _has_mig(nvml, gpu))
+            for i, gpu in enumerate(handles)
         )
 
 
-def _sliced(nvml: Any, handle: Any) -> bool:
+def _has_mig(nvml: Any, handle: Any) -> bool:
     """Returns whether MIG is on. MIG counts as off on a GPU that does not support it."""
     try:
         return bool(nvml.nvmlDeviceGetMigMode(handle)[0])

@@ -25,7 +25,7 @@ from .gpu import CPU_DEVICE, Device, Gpu
 LOCKS = "TRACKA_GPU_LOCKS"
 HOST_FOLDER = "/tmp/tracka-gpus"  # not under TMPDIR, which may differ from job to job
 WORKER = "TRACKA_WORKER"  # the number of a process that `tracka sweep` started
-OTHERS_SECS = 30.0  # longer than an idle warm worker process lives
+OTHER_WORKER_SECS = 30.0  # longer than an idle warm worker process lives
 JOURNAL_BYTES = 1 << 20  # a longer journal is emptied
 
 
@@ -42,14 +42,15 @@ def hold(request: int, preferred: int = 0, poll_secs: float = 0.2, keep: bool = 
         return
     candidates = _candidates(request, preferred)
     folder = _folder()
-    with contextlib.ExitStack() as held:
-        while (device := _first_free(candidates, folder, held)) is None:
+    with contextlib.ExitStack() as stack:
+        while (device := _first_free(candidates, folder, stack)) is None:
             time.sleep(poll_secs)
-        ours = _warm_workers(device) if keep else frozenset()
-        orphans.end(orphans.LEASE, str(device.lock_file), spared=ours)
-        if not ours:
+        own_workers = _warm_workers(device) if keep else frozenset()
+        orphans.end(orphans.LEASE, str(device.lock_file), except_pids=own_workers)
+        if not own_workers:
             _wait_for_others(device, poll_secs)
-        yield replace(device, others=tuple(each for each in gpu.processes(device.uuid) if each.pid not in ours))
+        others = tuple(process for process in gpu.processes(device.uuid) if process.pid not in own_workers)
+        yield replace(device, others=others)
 
 
 def _warm_workers(device: Device) -> frozenset[int]:
@@ -60,19 +61,20 @@ def _warm_workers(device: Device) -> frozenset[int]:
     session = os.environ.get(orphans.SESSION)
     if not session:
         return frozenset()
-    return orphans.marked(orphans.SESSION, session) & orphans.marked(orphans.LEASE, str(device.lock_file))
+    pids_of_session = orphans.pids_with_mark(orphans.SESSION, session)
+    return pids_of_session & orphans.pids_with_mark(orphans.LEASE, str(device.lock_file))
 
 
 def _wait_for_others(device: Device, poll_secs: float) -> None:
     """Waits until another user's warm worker process on the GPU ends, as it does when idle.
 
-    Gives up after OTHERS_SECS.
+    Gives up after OTHER_WORKER_SECS.
     """
-    end = time.monotonic() + OTHERS_SECS
+    deadline = time.monotonic() + OTHER_WORKER_SECS
     assert device.lock_file is not None
-    occupied = warm_process.worker_lock_file(device.lock_file)
-    while occupied.exists() and time.monotonic() < end:
-        with contextlib.suppress(Busy), lock.hold(occupied, "the GPU", shared=True):
+    worker_lock = warm_process.worker_lock_file(device.lock_file)
+    while worker_lock.exists() and time.monotonic() < deadline:
+        with contextlib.suppress(Busy), lock.hold(worker_lock, "the GPU", shared=True):
             return
         time.sleep(poll_secs)
 
@@ -85,19 +87,19 @@ def worker_number() -> int:
     return int(os.environ.get(WORKER) or os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 
 
-def _first_free(candidates: Sequence[Gpu], folder: Path, held: contextlib.ExitStack) -> Device | None:
-    for each in candidates:
-        path = folder / f"{each.uuid}.lock"
+def _first_free(candidates: Sequence[Gpu], folder: Path, stack: contextlib.ExitStack) -> Device | None:
+    for candidate in candidates:
+        path = folder / f"{candidate.uuid}.lock"
         with contextlib.suppress(Busy):
-            file = held.enter_context(lock.hold(path, f"GPU {each.gpu_id}", shared=True))
+            file = stack.enter_context(lock.hold(path, f"GPU {candidate.gpu_id}", shared=True))
             lock.sign(file, f"process {os.getpid()}")
             journal = path.with_suffix(".journal")
-            _begin(journal)
-            return Device(each.gpu_id, each.visible, each.uuid, file.fileno(), path, journal)
+            _prepare_journal(journal)
+            return Device(candidate.gpu_id, candidate.visible, candidate.uuid, file.fileno(), path, journal)
     return None
 
 
-def _begin(path: Path) -> None:
+def _prepare_journal(path: Path) -> None:
     """Makes a missing journal and empties one that is too long. The caller must hold the lock of the GPU."""
     with lock.open_lock_file(path, shared=True) as file:
         if os.fstat(file.fileno()).st_size > JOURNAL_BYTES:
@@ -108,20 +110,26 @@ def _folder() -> Path:
     """Returns the folder of the locks. Raises TrackaError where another user could exchange files in the folder."""
     folder = Path(os.environ.get(LOCKS) or HOST_FOLDER)
     if not folder.is_absolute():
-        what = "it is no absolute path, so each process would have locks of its own"
-        raise TrackaError(Finding(f"{LOCKS}={folder}", what, "Name a folder from / on, the same for all on the host"))
+        what = "the path is not absolute, so each process would have its own locks"
+        raise TrackaError(
+            Finding(f"{LOCKS}={folder}", what, "Name an absolute path, the same for all users of the host")
+        )
     with contextlib.suppress(FileExistsError):
         folder.mkdir(parents=True)
         folder.chmod(0o1777)  # as /tmp: everybody may make files, and only their owner replaces them
-    found = folder.lstat()
-    ours, open_to_all = found.st_uid in (0, os.getuid()), found.st_mode & 0o022
-    if not stat.S_ISDIR(found.st_mode) or (open_to_all and not found.st_mode & stat.S_ISVTX):
-        what = "the locks of the GPUs lie in no folder, or in one where other users can replace them"
-        remedy = f"Remove it, or chmod 1777 it, or name another in {LOCKS}, the same for all who share the host"
+    status = folder.lstat()
+    is_trusted, open_to_all = status.st_uid in (0, os.getuid()), status.st_mode & 0o022
+    alternative = f"name another folder in {LOCKS}, the same for all users of the host"
+    if not stat.S_ISDIR(status.st_mode):
+        what = "the GPU locks need a folder, and this is not a folder"
+        raise TrackaError(Finding(str(folder), what, f"Remove it, or {alternative}"))
+    if open_to_all and not status.st_mode & stat.S_ISVTX:
+        what = "other users can replace the GPU locks in this folder"
+        raise TrackaError(Finding(str(folder), what, f"Run `chmod 1777 {folder}`, or {alternative}"))
+    if not is_trusted and not open_to_all:
+        what = "the GPU locks lie in another user's folder, and you may not write to it"
+        remedy = f"Ask the owner to run `chmod 1777 {folder}`, or {alternative}"
         raise TrackaError(Finding(str(folder), what, remedy))
-    if not ours and not open_to_all:
-        what = "the locks of the GPUs lie in another user's folder that you may not write to"
-        raise TrackaError(Finding(str(folder), what, f"Ask its owner to chmod 1777 it, or name another in {LOCKS}"))
     return folder
 
 
@@ -134,6 +142,6 @@ def _candidates(request: int, preferred: int) -> Sequence[Gpu]:
         return (*gpus[first:], *gpus[:first])
     if 0 <= request < len(gpus):
         return (gpus[request],)
-    wanted = "any GPU" if request == AUTO else f"GPU {request}"
-    what = f"the row asks for {wanted}, and {len(gpus)} are visible here"
-    raise TrackaError(Finding("column gpu_id", what, "Run on a host that has it, or write auto or cpu"))
+    request_name = "any GPU" if request == AUTO else f"GPU {request}"
+    what = f"the row asks for {request_name}, but the number of visible GPUs is {len(gpus)}"
+    raise TrackaError(Finding("column gpu_id", what, "Run the row on a host with that GPU, or write auto or cpu"))

@@ -50,11 +50,11 @@ class Exit:
     seconds: float
 
 
-def last_words(ended: Exit, err: Path) -> str:
+def last_words(child_exit: Exit, err: Path) -> str:
     """Returns how a child that gave no answer ended, and the last line that it printed into `err`."""
-    said = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
-    how = "it took too long" if ended.stopped == "timeout" else f"exit code {ended.code}"
-    return f"{how}, {said[-1][:200]}"
+    lines = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
+    how = "the process took too long" if child_exit.stopped == "timeout" else f"exit code {child_exit.code}"
+    return f"{how}, {lines[-1][:200]}"
 
 
 @dataclass(frozen=True)
@@ -103,52 +103,52 @@ def run(
     )
     start = time.monotonic()
     with _supervisor(request, () if lease is None else (lease,)) as status:
-        told = _read_messages(status, bounds.timeout + bounds.grace + SPARE_SECS)
-    if not told or "pid" in told[-1]:
+        messages = _read_messages(status, bounds.timeout + bounds.grace + SPARE_SECS)
+    if not messages or "pid" in messages[-1]:
         orphans.end(orphans.CHILD, request.env[orphans.CHILD])
         return Exit(-signal.SIGKILL, "lost", time.monotonic() - start)
-    return _exit(**told[-1])
+    return _exit(**messages[-1])
 
 
 @contextlib.contextmanager
-def _supervisor(request: Request, held: Sequence[int]) -> Iterator[IO[bytes]]:
+def _supervisor(request: Request, inherited: Sequence[int]) -> Iterator[IO[bytes]]:
     """Starts a supervisor for the request and yields the stream of its messages, to be read to the end.
 
     Whatever happens inside this block, the control pipe is closed, and so the child's tree is ended, before the block
     is left.
     """
-    control, ours = os.pipe()
-    theirs, status = os.pipe()
-    with os.fdopen(ours, "wb", buffering=0) as asked, os.fdopen(theirs, "rb") as told:
+    control, control_end = os.pipe()
+    status_end, status = os.pipe()
+    with os.fdopen(control_end, "wb", buffering=0) as request_stream, os.fdopen(status_end, "rb") as message_stream:
         try:
             try:
-                _launch(request, (control, status), held)
+                _launch(request, (control, status), inherited)
             finally:
                 os.close(control)
                 os.close(status)
             with contextlib.suppress(BrokenPipeError):  # the supervisor has ended already, without a message
                 rest = memoryview(request.to_json_line())
                 while rest:
-                    rest = rest[asked.write(rest) :]
-            yield told
+                    rest = rest[request_stream.write(rest) :]
+            yield message_stream
         finally:
-            asked.close()
-            told.read()
+            request_stream.close()
+            message_stream.read()
 
 
 def _read_messages(status: IO[bytes], seconds: float) -> list[Json]:
     """Returns the supervisor's messages until its end. After `seconds` the supervisor is killed.
 
-    A supervisor that is stopped itself keeps no deadline.
+    This ends a supervisor that is itself stopped (SIGSTOP) and so misses its child's deadline.
     """
-    text, end = b"", time.monotonic() + seconds
-    while chunk := _read(status, end - time.monotonic()):
+    text, deadline = b"", time.monotonic() + seconds
+    while chunk := _read(status, deadline - time.monotonic()):
         text += chunk
-    told = [json.loads(line) for line in text.splitlines()]
-    if chunk is None and told:
+    messages = [json.loads(line) for line in text.splitlines()]
+    if chunk is None and messages:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(told[0]["supervisor"], signal.SIGKILL)
-    return told
+            os.kill(messages[0]["supervisor"], signal.SIGKILL)
+    return messages
 
 
 def _read(status: IO[bytes], seconds: float) -> bytes | None:
@@ -157,7 +157,7 @@ def _read(status: IO[bytes], seconds: float) -> bytes | None:
     return os.read(status.fileno(), 65536) if ready else None
 
 
-def _launch(request: Request, pipes: tuple[int, int], held: Sequence[int]) -> None:
+def _launch(request: Request, pipes: tuple[int, int], inherited: Sequence[int]) -> None:
     """Starts the supervisor, which leaves our process tree at once."""
     marks = {orphans.SUPERVISES: request.env[orphans.ROW]} if orphans.ROW in request.env else {}
     with subprocess.Popen(
@@ -167,7 +167,7 @@ def _launch(request: Request, pipes: tuple[int, int], held: Sequence[int]) -> No
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        pass_fds=(*pipes, *held),
+        pass_fds=(*pipes, *inherited),
     ):
         pass
 

@@ -13,9 +13,9 @@ def prepare() -> None:
     While SIGCHLD is ignored, no exit code of a child is known.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for number in (0, 1, 2):
+    for descriptor in (0, 1, 2):
         try:
-            os.fstat(number)
+            os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # open() takes the lowest free number, which is this one
 
@@ -25,7 +25,7 @@ def refuse_nested_run() -> None:
 
     The marks of that environment would make this process look like an orphan process of the row.
     """
-    found = [name for name in orphans.MARKS if name in os.environ]
-    if found:
-        what = "this is the environment of a row, and who runs that row next ends all that is in it"
-        raise UsageError(Finding(", ".join(found), what, f"unset {' '.join(found)}, or use another shell"))
+    marks = [name for name in orphans.MARKS if name in os.environ]
+    if marks:
+        what = "these variables mark a row's process, and the row's next run ends every process that has them"
+        raise UsageError(Finding(", ".join(marks), what, f"Run `unset {' '.join(marks)}`, or use another shell"))

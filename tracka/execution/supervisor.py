@@ -136,19 +136,19 @@ class _Supervision:
     def _logs(self) -> Iterator[list[Log]]:
         request = self.request
         secrets, watched = ([os.fsencode(word) for word in words] for words in (request.secrets, request.watched))
-        with contextlib.ExitStack() as opened:
+        with contextlib.ExitStack() as stack:
             logs = []
             for path in (request.stdout, request.stderr):
                 logs.append(Log(Path(path), request.log_bytes, secrets, watched))
-                opened.callback(logs[-1].close)
+                stack.callback(logs[-1].close)
             yield logs
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        request, me = self.request, os.getpid()
+        request, supervisor_pid = self.request, os.getpid()
 
         def bind() -> None:
             end_with_parent()
-            if os.getppid() != me:
+            if os.getppid() != supervisor_pid:
                 os._exit(125)  # the supervisor died before prctl() took effect
 
         child = subprocess.Popen(
@@ -189,12 +189,12 @@ class _Supervision:
 
     def _pump(self, seconds: float, reason: Callable[[], str]) -> None:
         """Moves output into the logs until the child ends, time is up, or `reason` gives a reason to stop."""
-        end = time.monotonic() + seconds
-        while self.child.poll() is None and (left := end - time.monotonic()) > 0:
-            for key, _ in self.pipes.select(min(0.05, left)):
+        deadline = time.monotonic() + seconds
+        while self.child.poll() is None and (remaining := deadline - time.monotonic()) > 0:
+            for key, _ in self.pipes.select(min(0.05, remaining)):
                 self._read(key)
-            if found := reason():
-                self.stopped = found
+            if cause := reason():
+                self.stopped = cause
                 return
 
     def _read(self, key: selectors.SelectorKey) -> bool:
@@ -226,8 +226,8 @@ def kill_all(child: subprocess.Popen[bytes]) -> bool:
 
     Returns whether some of them are still alive.
     """
-    end = time.monotonic() + KILL_SECS
-    while (tree := psutil.Process().children(recursive=True)) and time.monotonic() < end:
+    deadline = time.monotonic() + KILL_SECS
+    while (tree := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:
         for process in tree:
             with contextlib.suppress(psutil.Error):  # the process has ended, or is another user's
                 process.kill()
@@ -245,8 +245,8 @@ def note(request: Request, event: str, pid: int) -> None:
     if request.journal is None:
         return
     line = {"event": event, "label": request.label, "pid": pid, "supervisor": os.getpid(), "at": time.time()}
-    number = os.open(request.journal, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(number, "ab", buffering=0) as file:
+    descriptor = os.open(request.journal, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "ab", buffering=0) as file:
         file.write(json.dumps(line).encode() + b"\n")
 
 

@@ -3,7 +3,7 @@
 The rows then share imports, environments and the policy.
 
 Guarantees: a row gets the process of an earlier row only where their keys are the same; a row that does not end well
-leaves no process behind; no process outlives the session; where no process can be had, a row plays by itself.
+leaves no process behind; no process outlives the session; where no process can be started, a row plays by itself.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ MESSAGE_BYTES = 1 << 17
 TAKEN = b"taken"
 PATH_BYTES = 100  # the kernel allows 107 bytes for a socket's path
 # Flags in which the rows that one process plays may differ.
-OWN = ("env.task", "env.task_ids", "eval.n_episodes", "seed", "output_dir", "resident.videos")
+ROW_FLAGS = ("env.task", "env.task_ids", "eval.n_episodes", "seed", "output_dir", "resident.videos")
 
 
 @contextlib.contextmanager
@@ -41,8 +41,8 @@ def session() -> Iterator[None]:
             yield
         finally:
             del os.environ[orphans.SESSION]
-            for place in folder.glob("*.sock"):
-                end_worker(place)
+            for socket_path in folder.glob("*.sock"):
+                end_worker(socket_path)
             shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -52,8 +52,8 @@ def key(command: Sequence[str], environ: Mapping[str, str], load: str, batch: in
     `load` stands for the checkpoint's content and the software. `batch` is the number of episodes that lerobot-eval
     plays at once: its batch size, or all episodes where they are fewer.
     """
-    own = tuple(f"--{name}=" for name in OWN)
-    words = [word for word in command if not word.startswith(own)]
+    row_flags = tuple(f"--{name}=" for name in ROW_FLAGS)
+    words = [word for word in command if not word.startswith(row_flags)]
     return files.sha256(files.canonical([words, dict(environ), load, batch]))
 
 
@@ -62,60 +62,60 @@ def ensure_worker(
 ) -> dict[str, str]:
     """Returns the variable that tells a row's program of the warm worker process on the device `name`.
 
-    Afterwards a process with the key `key` is there, started in the folder `root` if necessary, and any other has
-    ended. `lease` is the lock file of a GPU, which the caller holds. Returns nothing where no process can be had.
+    Afterwards a process with the key `key` runs, started in the folder `root` if necessary, and any other has ended.
+    `lease` is the lock file of a GPU, which the caller holds. Returns an empty dict where no process can be started.
     """
     folder = os.environ.get(orphans.SESSION)
     if folder is None or len(os.fsencode(folder)) + len(name) > PATH_BYTES:
         return {}
-    place = Path(folder) / f"{name}.sock"
-    told = place.with_suffix(".key")
+    socket_path = Path(folder) / f"{name}.sock"
+    key_file = socket_path.with_suffix(".key")
     try:
-        if not (told.is_file() and told.read_text() == key and _is_listening(place)):
-            end_worker(place)
-            _start(place, root, environ, lease)
-            told.write_text(key)
+        if not (key_file.is_file() and key_file.read_text() == key and _is_listening(socket_path)):
+            end_worker(socket_path)
+            _start(socket_path, root, environ, lease)
+            key_file.write_text(key)
     except (OSError, Busy):
         return {}
-    return {SOCKET: str(place)}
+    return {SOCKET: str(socket_path)}
 
 
-def end_worker(place: Path) -> None:
-    """Ends the warm worker process with the socket `place`, if there is one."""
-    place.unlink(missing_ok=True)
-    orphans.end(orphans.STANDS_BY, str(place))
+def end_worker(socket_path: Path) -> None:
+    """Ends the warm worker process with the socket `socket_path`, if there is one."""
+    socket_path.unlink(missing_ok=True)
+    orphans.end(orphans.STANDS_BY, str(socket_path))
 
 
-def _is_listening(place: Path) -> bool:
-    """Returns whether a process listens on the socket `place`."""
-    with _socket() as asked:
+def _is_listening(socket_path: Path) -> bool:
+    """Returns whether a process listens on `socket_path`."""
+    with _socket() as connection:
         try:
-            asked.connect(str(place))
+            connection.connect(str(socket_path))
         except OSError:
             return False
     return True
 
 
-def _start(place: Path, root: Path, environ: Mapping[str, str], lease: Path | None) -> None:
+def _start(socket_path: Path, root: Path, environ: Mapping[str, str], lease: Path | None) -> None:
     """Starts a warm worker process.
 
-    The socket of the process is there at once, so that nobody has to wait until the process has come up.
+    Its socket accepts connections at once, so that the caller does not wait until the process has come up.
     """
-    marks = {orphans.SESSION: str(place.parent), orphans.STANDS_BY: str(place)} | orphans.marks(None, lease)
-    with contextlib.ExitStack() as opened:
-        listening, alive = opened.enter_context(_socket()), opened.enter_context((place.parent / "alive").open())
-        listening.bind(str(place))
-        listening.listen()
-        held = [opened.enter_context(lock.hold(worker_lock_file(lease), "the GPU", shared=True))] if lease else []
-        opened.enter_context(
+    marks = {orphans.SESSION: str(socket_path.parent), orphans.STANDS_BY: str(socket_path)} | orphans.marks(None, lease)
+    with contextlib.ExitStack() as stack:
+        listener, alive = stack.enter_context(_socket()), stack.enter_context((socket_path.parent / "alive").open())
+        listener.bind(str(socket_path))
+        listener.listen()
+        locks = [stack.enter_context(lock.hold(worker_lock_file(lease), "the GPU", shared=True))] if lease else []
+        stack.enter_context(
             subprocess.Popen(
-                process.python("tracka.engines.resident.service", str(listening.fileno()), str(alive.fileno())),
+                process.python("tracka.engines.resident.service", str(listener.fileno()), str(alive.fileno())),
                 cwd=root,
                 env={**environ, **marks},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(listening.fileno(), alive.fileno(), *(file.fileno() for file in held)),
+                pass_fds=(listener.fileno(), alive.fileno(), *(file.fileno() for file in locks)),
             )
         )  # the process leaves our process tree at once
 
@@ -129,23 +129,23 @@ def _socket() -> socket.socket:
     return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
-def evaluate_on_worker(place: str, flags: Sequence[str]) -> int | None:
-    """Returns the exit code of an evaluation with these flags by the warm worker process with the socket `place`.
+def evaluate_on_worker(socket_path: str, flags: Sequence[str]) -> int | None:
+    """Returns the exit code of an evaluation with these flags by the warm worker process with the socket `socket_path`.
 
     Returns None where the process has not taken the evaluation. If the process is killed while it plays, this process
     kills itself.
     """
-    with _socket() as asked:
+    with _socket() as connection:
         try:
-            asked.connect(place)
-            socket.send_fds(asked, [json.dumps(list(flags)).encode()], [1, 2])
-            if asked.recv(len(TAKEN)) != TAKEN:
+            connection.connect(socket_path)
+            socket.send_fds(connection, [json.dumps(list(flags)).encode()], [1, 2])
+            if connection.recv(len(TAKEN)) != TAKEN:
                 return None
         except OSError:
             return None
         with contextlib.suppress(OSError):
-            if code := asked.recv(16):
+            if code := connection.recv(16):
                 return int(code)
-    print("error: the process that stood by on this device was killed", file=sys.stderr, flush=True)
+    print("error: the warm worker process on this device was killed", file=sys.stderr, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)  # so that the row ends as it would without that process
     return 1

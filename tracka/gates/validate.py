@@ -20,7 +20,7 @@ from .row_contracts import ROW_CONTRACTS
 
 def phase_findings(campaign: Campaign, phase: str) -> list[Finding]:
     """Returns all findings in the artifacts of one phase, except those about its handoff."""
-    with fact_cache.lasting():
+    with fact_cache.scope():
         findings = [finding for name in CONTRACTS[phase] for finding in contract_findings(campaign, phase, name)]
     return list(dict.fromkeys(findings))
 

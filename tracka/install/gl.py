@@ -17,15 +17,15 @@ from ..core.files import without_password
 LOG = logging.getLogger("tracka.setup")
 PROBE = """
 import ctypes, glob, sys
-def there(name):
+def exists(name):
     if "/" in name:
         return bool(glob.glob(name))
     try:
         return bool(ctypes.CDLL(name))
     except OSError:
         return False
-for line in sys.argv[1:]:
-    print(int(any(there(name) for name in line.split())))
+for names in sys.argv[1:]:
+    print(int(any(exists(name) for name in names.split())))
 """
 
 
@@ -61,12 +61,12 @@ def missing_gl_libraries(needed_only: bool = False) -> list[str]:
 
 
 def _missing(needed_only: bool = False) -> list[GlLibrary]:
-    wanted = [library for library in LIBRARIES if library.needed or not needed_only]
-    argv = [sys.executable, "-I", "-S", "-c", PROBE, *(" ".join(library.names) for library in wanted)]
+    libraries = [library for library in LIBRARIES if library.needed or not needed_only]
+    argv = [sys.executable, "-I", "-S", "-c", PROBE, *(" ".join(library.names) for library in libraries)]
     answers = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout.split()
     # A library may end the process that loads it. Each library without an answer then counts as missing.
-    answers += ["0"] * (len(wanted) - len(answers))
-    return [library for library, answer in zip(wanted, answers, strict=True) if answer != "1"]
+    answers += ["0"] * (len(libraries) - len(answers))
+    return [library for library, answer in zip(libraries, answers, strict=True) if answer != "1"]
 
 
 def ensure_gl(install_optional: bool = True) -> None:
@@ -80,17 +80,17 @@ def ensure_gl(install_optional: bool = True) -> None:
     missing = _missing()
     installs = os.geteuid() == 0 and shutil.which("apt-get") is not None
     log = _apt_install(_packages(missing)) if installs else ""
-    left = _missing() if installs else missing
-    if any(library.needed for library in left):
-        raise (InstallFailed if installs else ToolMissing)(_finding(left, log))
-    if left:
-        LOG.warning("warning: %s", _finding(left, ""))
+    still_missing = _missing() if installs else missing
+    if any(library.needed for library in still_missing):
+        raise (InstallFailed if installs else ToolMissing)(_finding(still_missing, log))
+    if still_missing:
+        LOG.warning("warning: %s", _finding(still_missing, ""))
 
 
 def _finding(missing: list[GlLibrary], log: str) -> Finding:
     names = ", ".join(map(str, missing))
-    remedy = f"Install them as root: apt-get install --no-install-recommends {' '.join(_packages(missing))}"
-    return Finding("OpenGL", f"missing {names}" + (f"; apt-get said: {log}" if log else ""), remedy)
+    remedy = f"Install the packages as root: apt-get install --no-install-recommends {' '.join(_packages(missing))}"
+    return Finding("OpenGL", f"the system lacks {names}" + (f"; apt-get said: {log}" if log else ""), remedy)
 
 
 def _packages(missing: list[GlLibrary]) -> list[str]:
@@ -115,7 +115,9 @@ def _apt_get(*words: str) -> str:
     """Runs apt-get and returns the last line that a failed run printed, or an empty text after success."""
     argv = ["apt-get", "--quiet", "--option", "DPkg::Lock::Timeout=120", *words]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
-    said = without_password(done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}")
-    lines = said.splitlines()
-    return lines[-1] if done.returncode else ""
+    completed = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
+    output = without_password(
+        completed.stderr.strip() or completed.stdout.strip() or f"exit code {completed.returncode}"
+    )
+    lines = output.splitlines()
+    return lines[-1] if completed.returncode else ""

@@ -40,11 +40,13 @@ def provision(root: Path, python: Path, venv: Path, lerobot: Path | None = None)
     """
     root, venv = root.absolute(), venv.absolute()
     if not (root / LOCK).is_file():
-        raise ToolMissing(Finding(str(root / LOCK), "there is no lock to install", "Run this in a checkout of Track A"))
+        raise ToolMissing(
+            Finding(str(root / LOCK), "the lock file is missing", "Run the set-up in a checkout of Track A")
+        )
     with _one_at_a_time(root / LOCK):
-        done = is_current(root, venv, lerobot)
-        ensure_gl(install_optional=not done)
-        if done:
+        is_done = is_current(root, venv, lerobot)
+        ensure_gl(install_optional=not is_done)
+        if is_done:
             LOG.debug("%s is up to date: nothing to install", venv)
         else:
             _build(root, python, venv, lerobot)
@@ -87,8 +89,8 @@ def _state(root: Path, venv: Path, lerobot: Path | None = None) -> Json:
     inputs = [root / LOCK, *(package / name for name in ("assets.py", "gl.py", "provision.py"))]
     inputs += [project / "pyproject.toml" for project in _projects(root)]
     digest = hashlib.sha256("".join(sha256_file(path) for path in inputs).encode()).hexdigest()
-    places = {"root": str(root), "venv": str(venv), "lerobot": str(lerobot) if lerobot else None}
-    return {"assets": sha256_file(ASSET_LIST), "inputs": digest, **places}
+    folders = {"root": str(root), "venv": str(venv), "lerobot": str(lerobot) if lerobot else None}
+    return {"assets": sha256_file(ASSET_LIST), "inputs": digest, **folders}
 
 
 def _projects(root: Path) -> list[Path]:
@@ -98,19 +100,23 @@ def _projects(root: Path) -> list[Path]:
 
 def _make_venv(python: Path, venv: Path) -> None:
     if venv.exists() and any(venv.iterdir()) and not (venv / "pyvenv.cfg").is_file():
-        raise ToolMissing(Finding(str(venv), "this folder is no virtual environment", "Move it away or name another"))
+        remedy = "Move the folder away, or name another environment"
+        raise ToolMissing(Finding(str(venv), "this folder is not a virtual environment", remedy))
     with _step(f"virtual environment {venv}"):
         if _succeeds([str(python), "-c", "import ensurepip, venv"]):
-            _run([str(python), "-m", "venv", "--clear", str(venv)], "Check that the folder can be written")
+            argv = [str(python), "-m", "venv", "--clear", str(venv)]
         else:
-            _run([_outer_uv(python), "venv", "--clear", "--python", str(python), str(venv)], "Check the folder")
+            argv = [_outer_uv(python), "venv", "--clear", "--python", str(python), str(venv)]
+        _run(argv, "Check that the folder can be written")
 
 
 def _outer_uv(python: Path | str) -> str:
     uv = shutil.which("uv")
     if uv is None:
         remedy = "Run `apt-get install python3.12-venv` as root, or install uv"
-        raise ToolMissing(Finding(str(python), "this Python has no pip for a virtual environment", remedy))
+        raise ToolMissing(
+            Finding(str(python), "this Python cannot put pip into a virtual environment, and uv is missing", remedy)
+        )
     return uv
 
 
@@ -197,13 +203,14 @@ def _capture(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 def _run(argv: Sequence[str], remedy: str) -> None:
     try:
-        done = _capture(argv)
+        completed = _capture(argv)
     except OSError as error:
-        raise ToolMissing(Finding(argv[0], f"it does not start ({error.strerror})", remedy)) from None
-    LOG.debug("$ %s\n%sexit code %d", " ".join(argv), without_password(done.stdout), done.returncode)
-    if done.returncode:
-        last = "\n".join(without_password(done.stdout).strip().splitlines()[-TAIL_LINES:])
-        raise InstallFailed(Finding(" ".join(argv), f"exit code {done.returncode}, its last lines:\n{last}\n", remedy))
+        raise ToolMissing(Finding(argv[0], f"the program does not start ({error.strerror})", remedy)) from None
+    LOG.debug("$ %s\n%sexit code %d", " ".join(argv), without_password(completed.stdout), completed.returncode)
+    if completed.returncode:
+        last_lines = "\n".join(without_password(completed.stdout).strip().splitlines()[-TAIL_LINES:])
+        what = f"the command ended with exit code {completed.returncode}; its last lines are:\n{last_lines}\n"
+        raise InstallFailed(Finding(" ".join(argv), what, remedy))
 
 
 @contextmanager

@@ -55,23 +55,23 @@ class EnvironmentOptions:
     @property
     def lerobot(self) -> Path | None:
         """Returns the lerobot checkout to install, or None for the lerobot of the lock."""
-        found = self.lerobot_dir or DISK / "src" / "lerobot"
-        return found.absolute() if self.lerobot_dir or found.is_dir() else None
+        checkout = self.lerobot_dir or DISK / "src" / "lerobot"
+        return checkout.absolute() if self.lerobot_dir or checkout.is_dir() else None
 
     @property
     def command(self) -> str:
         """Returns the command line that asks for this environment."""
-        given = {"--env-name": self.env_name, "--python-version": self.python_version}
-        given |= {"--lerobot-dir": str(self.lerobot_dir or ""), "--hf-home": str(self.hf_home or "")}
-        given["--artifacts-dir"] = str(self.artifacts_dir)
-        words = [word for flag, value in given.items() if value for word in (flag, value)]
+        values = {"--env-name": self.env_name, "--python-version": self.python_version}
+        values |= {"--lerobot-dir": str(self.lerobot_dir or ""), "--hf-home": str(self.hf_home or "")}
+        values["--artifacts-dir"] = str(self.artifacts_dir)
+        words = [word for flag, value in values.items() if value for word in (flag, value)]
         return shlex.join([f"python{PYTHON}", "-m", "tracka", "setup", *words])
 
     @property
     def hub_cache(self) -> Path | None:
         """Returns the HF_HOME of every process in this environment, or None where the user's own default is good."""
-        found = self.hf_home or DISK / "huggingface"
-        return found.absolute() if self.hf_home or DISK.is_dir() else None
+        cache = self.hf_home or DISK / "huggingface"
+        return cache.absolute() if self.hf_home or DISK.is_dir() else None
 
 
 def set_up(options: EnvironmentOptions, python: Path) -> None:
@@ -82,34 +82,36 @@ def set_up(options: EnvironmentOptions, python: Path) -> None:
     """
     if findings := list(_faults(options)):
         raise UsageError(findings)
-    log, kept = options.artifacts_dir / "setup.log", log_file(options.venv)
+    log, venv_log = options.artifacts_dir / "setup.log", log_file(options.venv)
     installs = not is_current(ROOT, options.venv, options.lerobot)
     try:
-        with _logged(log, earlier=kept):
+        with _logged(log, earlier=venv_log):
             LOG.debug("%s begins: %s", utc_now(), options.command)
             provision(ROOT, python, options.venv, options.lerobot)
             _remember_hub_cache(options)
             _snapshots(options)
             LOG.debug("%s made %s: %s", utc_now(), options.venv.name, options.command)
     finally:
-        if (options.venv / "pyvenv.cfg").is_file() and (installs or not kept.is_file()):
-            copy_atomic(log, kept)  # also after a failed installation: the next one starts from what it left
+        if (options.venv / "pyvenv.cfg").is_file() and (installs or not venv_log.is_file()):
+            copy_atomic(log, venv_log)  # also after a failed installation: the next one starts from what it left
 
 
 def _faults(options: EnvironmentOptions) -> Iterator[Finding]:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", options.env_name):
-        yield Finding("--env-name", f"{options.env_name!r} is no plain name", "Use letters, digits, '.', '_' and '-'")
+        yield Finding(
+            "--env-name", f"{options.env_name!r} is not a plain name", "Use letters, digits, '.', '_' and '-'"
+        )
     if options.python_version != PYTHON:
         what = f"lerobot {_locked_lerobot()} needs Python {PYTHON}, not {options.python_version}"
-        yield Finding("--python-version", what, f"Leave it out, or say {PYTHON}")
+        yield Finding("--python-version", what, f"Leave the flag out, or write {PYTHON}")
     if options.lerobot:
         yield from _checkout_faults(options.lerobot, options.lerobot_dir is not None)
     for flag, folder in {"--artifacts-dir": options.artifacts_dir, "--hf-home": options.hub_cache}.items():
         if folder and not _can_be_written(folder):
-            yield Finding(flag, f"{folder} cannot be written", "Name a folder that is yours")
+            yield Finding(flag, f"{folder} cannot be written", "Name a folder that you may write to")
 
 
-def _checkout_faults(folder: Path, named: bool) -> Iterator[Finding]:
+def _checkout_faults(folder: Path, by_flag: bool) -> Iterator[Finding]:
     """Yields what is wrong with a checkout of lerobot.
 
     Preflight would refuse a checkout of another version too, but only after minutes of installing.
@@ -118,12 +120,12 @@ def _checkout_faults(folder: Path, named: bool) -> Iterator[Finding]:
         project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
     except (OSError, ValueError):
         project = {}
-    instead = "leave the flag out" if named else "move it away"
-    remedy = f"Check out v{_locked_lerobot()} there, or {instead}: lerobot then comes from the lock"
+    alternative = "leave the flag out" if by_flag else "move the folder away"
+    remedy = f"Check out v{_locked_lerobot()} in this folder, or {alternative}: lerobot then comes from the lock"
     if project.get("name") != "lerobot":
-        yield Finding("--lerobot-dir", f"{folder} is no checkout of lerobot", remedy)
+        yield Finding("--lerobot-dir", f"{folder} is not a checkout of lerobot", remedy)
     elif project.get("version") != _locked_lerobot():
-        yield Finding("--lerobot-dir", f"{folder} is lerobot {project.get('version')}", remedy)
+        yield Finding("--lerobot-dir", f"{folder} holds lerobot {project.get('version')}", remedy)
 
 
 def _locked_lerobot() -> str:
@@ -134,8 +136,8 @@ def _locked_lerobot() -> str:
 
 
 def _can_be_written(folder: Path) -> bool:
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    return there.is_dir() and os.access(there, os.W_OK)
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    return nearest.is_dir() and os.access(nearest, os.W_OK)
 
 
 @contextmanager
@@ -181,8 +183,8 @@ def log_file(venv: Path) -> Path:
 def commands(log: Path) -> dict[str, str]:
     """Returns the set-ups that succeeded by a log: each command line once, with the environment that it made."""
     text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
-    made = re.findall(rf"^\S+Z made (\S+): (python{PYTHON} -m tracka setup .*)$", text, re.MULTILINE)
-    return {command: venv for venv, command in made}
+    matches = re.findall(rf"^\S+Z made (\S+): (python{PYTHON} -m tracka setup .*)$", text, re.MULTILINE)
+    return {command: venv for venv, command in matches}
 
 
 def hub_cache_file(venv: Path) -> Path:
@@ -193,10 +195,10 @@ def hub_cache_file(venv: Path) -> Path:
 def _snapshots(options: EnvironmentOptions) -> None:
     """Takes the snapshots with the environment's own Python, since this process's Python may have nothing installed."""
     argv = [str(options.venv / "bin" / "python"), "-c", SNAPSHOTS, str(options.artifacts_dir.absolute())]
-    done = subprocess.run(argv, cwd=ROOT, env=_environment(options), capture_output=True, text=True)
-    if done.returncode:
-        what = f"the new environment cannot describe itself: {without_password(done.stderr).strip()[-500:]}"
-        raise InstallFailed(Finding(str(options.venv), what, "Remove it and set up again"))
+    completed = subprocess.run(argv, cwd=ROOT, env=_environment(options), capture_output=True, text=True)
+    if completed.returncode:
+        what = f"the new environment cannot write its snapshots: {without_password(completed.stderr).strip()[-500:]}"
+        raise InstallFailed(Finding(str(options.venv), what, "Delete the environment and run the set-up again"))
 
 
 def _environment(options: EnvironmentOptions) -> Mapping[str, str]:
@@ -212,43 +214,48 @@ def _folder(word: str) -> Path:
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line, with the plan's flags."""
-    made = argparse.ArgumentParser(
+    result = argparse.ArgumentParser(
         prog="tracka setup", description="Make or refresh the environment of a campaign.", allow_abbrev=False
     )
-    made.add_argument("--env-name", default=ENVIRONMENT, help=f"its name (default: {ENVIRONMENT}, the folder .venv)")
-    made.add_argument("--python-version", default=PYTHON, help=f"its Python (default and only choice: {PYTHON})")
-    made.add_argument(
+    result.add_argument(
+        "--env-name", default=ENVIRONMENT, help=f"name of the environment (default: {ENVIRONMENT}, in the folder .venv)"
+    )
+    result.add_argument("--python-version", default=PYTHON, help=f"version of Python (only choice: {PYTHON})")
+    result.add_argument(
         "--lerobot-dir",
         type=Path,
-        help=f"a checkout of lerobot to install (default: {DISK}/src/lerobot, else the lock)",
+        help=f"checkout of lerobot to install (default: {DISK}/src/lerobot if it exists, else the locked lerobot)",
     )
-    made.add_argument(
-        "--hf-home", type=Path, help=f"the hub's cache (default: {DISK}/huggingface, else the user's own)"
+    result.add_argument(
+        "--hf-home",
+        type=Path,
+        help=f"folder of the hub's cache (default: {DISK}/huggingface if {DISK} exists, else yours)",
     )
-    made.add_argument("--artifacts-dir", type=_folder, required=True, help="where the log goes: artifacts/preflight")
-    made.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    return made
+    result.add_argument("--artifacts-dir", type=_folder, required=True, help="folder for the log and the snapshots")
+    result.add_argument("--dry-run", action="store_true", help="print what the set-up would do, and do nothing")
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit code."""
-    given = vars(parser().parse_args(arguments))
-    dry_run, options = given.pop("dry_run"), EnvironmentOptions(**given)
+    values = vars(parser().parse_args(arguments))
+    dry_run, options = values.pop("dry_run"), EnvironmentOptions(**values)
     try:
         if dry_run:
-            _say(options)
+            _print_plan(options)
         else:
             set_up(options, Path(sys.executable))
     except TrackaError as error:
         print(screen(error.findings), file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"error: {error.filename or 'the system'}: {error.strerror}. Mend its permissions", file=sys.stderr)
+        remedy = "Check the permissions and the free disk space"
+        print(f"error: {error.filename or 'the system'}: {error.strerror}. {remedy}", file=sys.stderr)
         return 1
     return 0
 
 
-def _say(options: EnvironmentOptions) -> None:
+def _print_plan(options: EnvironmentOptions) -> None:
     if findings := list(_faults(options)):
         raise UsageError(findings)
     print(f"would make {options.venv} with {sys.executable} from {ROOT / LOCK}")

@@ -58,7 +58,7 @@ def pip_freeze() -> str:
 
 def env_snapshot() -> EnvSnapshot:
     """Returns what this host and its software are. Hosts with equal fingerprints agree in all that these cover."""
-    passed = {name: value for name, value in os.environ.items() if environment.PASSED.fullmatch(name)}
+    inherited = {name: value for name, value in os.environ.items() if environment.INHERITED.fullmatch(name)}
     software, host = _software(), _host()
     return {
         "schema_version": schema.VERSION,
@@ -66,7 +66,7 @@ def env_snapshot() -> EnvSnapshot:
         **software,
         **host,
         "git": git.state(Path.cwd()),
-        "env": environment.manifest_environment(passed),
+        "env": environment.manifest_environment(inherited),
         "fingerprints": {
             "software": files.sha256(files.canonical(software | {"packages": pip_freeze()})),
             "host": files.sha256(files.canonical(host)),

@@ -26,7 +26,7 @@ HEADING = "## Progress"
 
 def ensure(layout: Layout) -> None:
     """Writes those of the three pages that are missing, and adds the campaign's line to TODO.md if it is not there."""
-    facts = {"name": layout.root.name, "folder": layout.shown}
+    facts = {"name": layout.root.name, "folder": layout.display_name}
     for path, template in {layout.plan: "plan.md.j2", layout.todo: "todo.md.j2"}.items():
         if not path.exists():
             _write(path, templating.render(template, facts))
@@ -38,7 +38,7 @@ def ensure(layout: Layout) -> None:
 def _entry(layout: Layout) -> str:
     """Returns the campaign's line in TODO.md."""
     name = layout.root.name
-    return f"- [ ] [{name}]({name}.md): every acceptance criterion of `{layout.shown}/plan.md` holds\n"
+    return f"- [ ] [{name}]({name}.md): every acceptance criterion of `{layout.display_name}/plan.md` holds\n"
 
 
 def _write(path: Path, text: str) -> None:
@@ -111,7 +111,7 @@ def _last_status(text: str, phase: str) -> str | None:
 
 def _line(layout: Layout, handoff: Handoff, owner: str, action: str) -> str:
     """Returns one progress line, in the form of the plan's template."""
-    marker = f"{layout.shown}/{layout.relative(layout.handoff(handoff['phase']))}"
+    marker = f"{layout.display_name}/{layout.relative(layout.handoff(handoff['phase']))}"
     words = [
         f"phase={handoff['phase']}",
         f"owner={_one_line(owner)}",
@@ -135,7 +135,7 @@ def _append_line(text: str, line: str) -> str:
 
 
 def _next_action(layout: Layout, handoff: Handoff) -> str:
-    command = f"pytest acceptance --campaign {shlex.quote(layout.shown)}"
+    command = f"pytest acceptance --campaign {shlex.quote(layout.display_name)}"
     if handoff["status"] != "pass":
         note = _one_line(handoff["notes"][0] if handoff["notes"] else "no reason is on record")
         return f"Mend {note}; then rerun: {command}"

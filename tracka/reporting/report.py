@@ -47,7 +47,7 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
     return {
         "campaign": campaign,
         "name": campaign.name,
-        "folder": campaign.layout.shown,
+        "folder": campaign.layout.display_name,
         "manifests": run_manifests,
         "table": collect.markdown(results),
         "failures": collect.failure_reasons(campaign, results),
@@ -88,14 +88,14 @@ def replay(manifest: Manifest) -> str:
 
     The new output goes into a folder of its own, so that the evidence stays as it is.
     """
-    environ = [f"{name}={value}" for name, value in manifest["env"].items() if name in environment.NEEDED]
+    environ = [f"{name}={value}" for name, value in manifest["env"].items() if name in environment.REQUIRED_VARIABLES]
     output_flag = f"--output_dir=replays/{manifest['run_id']}"
     argv = [output_flag if word.startswith("--output_dir=") else word for word in manifest["command"]]
     return shlex.join(["env", *environ, *argv])
 
 
 def _sweep(campaign: Campaign, run_ids: Sequence[str]) -> str:
-    folder = Path(campaign.layout.shown)
+    folder = Path(campaign.layout.display_name)
     matrix, runs, rows = (
         folder / path.relative_to(campaign.layout.root)
         for path in (campaign.layout.matrix, campaign.layout.runs, campaign.layout.rows)

@@ -40,7 +40,7 @@ def load_host(layout: Layout) -> Host:
     """
     missing = [path for path in (layout.capabilities, layout.preflight_report) if not path.is_file()]
     if missing:
-        remedy = f"Run preflight first: pytest acceptance --campaign {layout.shown} -m 'phase1 or phase2'"
+        remedy = f"Run preflight first: pytest acceptance --campaign {layout.display_name} -m 'phase1 or phase2'"
         raise UsageError([Finding(str(path), "the file does not exist", remedy) for path in missing])
     capabilities = schema.read("cli_capabilities", layout.capabilities)
     report = schema.read("preflight", layout.preflight_report)

@@ -6,7 +6,7 @@ from typing import Any
 
 from lerobot.configs.eval import EvalPipelineConfig
 
-from ...campaign.campaign import OBEYED, slots
+from ...campaign.campaign import SUPPORTED_VALUES, slots
 from ...execution.environment import ROWS_AT_ONCE
 
 NOISE = ("episode", "reference")
@@ -48,7 +48,7 @@ def _given(cfg: Any, flag: str) -> object:
     An environment of another type than LIBERO's may not have the flag.
     """
     group, name = flag.split(".")
-    return getattr(getattr(cfg, group), name, OBEYED[flag])
+    return getattr(getattr(cfg, group), name, SUPPORTED_VALUES[flag])
 
 
 @dataclass
@@ -69,7 +69,10 @@ class ResidentConfig(EvalPipelineConfig):  # type: ignore[misc]
             "policy.path is missing": self.policy is None,
             "seed is missing: episodes without a seed cannot be repeated": self.seed is None,
         }
-        checks |= {f"{flag} must be {only}: leave it out": _given(self, flag) != only for flag, only in OBEYED.items()}
+        checks |= {
+            f"{flag} must be {only}: leave it out": _given(self, flag) != only
+            for flag, only in SUPPORTED_VALUES.items()
+        }
         return [text for text, wrong in checks.items() if wrong]
 
     @property
