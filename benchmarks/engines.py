@@ -60,9 +60,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--episodes", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--whole", type=float, default=6.0, help="the least ratio end to end")
-    parser.add_argument("--steady", type=float, default=15.0, help="the least ratio under way")
-    parser.add_argument("--keep", type=Path, help="a folder to keep what both wrote in")
+    parser.add_argument("--whole", type=float, default=6.0, help="the least ratio of whole rows")
+    parser.add_argument("--steady", type=float, default=15.0, help="the least ratio once both are under way")
+    parser.add_argument("--keep", type=Path, help="copy the files of both engines to this folder")
     return parser.parse_args()
 
 

@@ -53,10 +53,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("what", choices=("measure", "plot"))
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--sampling", type=Path, help="milliseconds of sample_actions by batch size")
-    parser.add_argument("--device", default="cuda", help="torch's word for where the policy runs")
+    parser.add_argument(
+        "--sampling", type=Path, help="a CSV with the milliseconds of sample_actions at each batch size"
+    )
+    parser.add_argument("--device", default="cuda", help="the torch device on which the policy runs")
     parser.add_argument("--tasks", type=int, nargs="+", default=TASKS, help="tasks of libero_object")
-    parser.add_argument("--pairs", type=pair, nargs="+", default=PAIRS, help="slots:batch size:episodes a task, each")
+    parser.add_argument(
+        "--pairs", type=pair, nargs="+", default=PAIRS, help="pairs, each as SLOTS:BATCH_SIZE:EPISODES_PER_TASK"
+    )
     return parser.parse_args()
 
 

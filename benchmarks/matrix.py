@@ -41,8 +41,10 @@ def main() -> int:
     """Makes the campaign, measures the steps and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.matrix", description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of a core, the most for parsing and collecting")
-    parser.add_argument("--megabytes", type=float, default=300.0, help="the most memory that either may take")
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="the most seconds of a core for parsing and collecting"
+    )
+    parser.add_argument("--megabytes", type=float, default=300.0, help="the most memory for parsing or collecting")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
         root = Path(folder) / "campaign"
@@ -81,7 +83,7 @@ def cost(*words: str) -> Cost:
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
-        raise SystemExit(f"{words}: exit status {child.returncode}")
+        raise SystemExit(f"error: {words} ended with exit status {child.returncode}")
     # ru_maxrss is in KiB, and is never less than this process had when it started the child. So nothing large is
     # imported in this module.
     return Cost(time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)

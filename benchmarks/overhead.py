@@ -61,13 +61,16 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     """Returns the parsed command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
-    parser.add_argument("--runs", type=int, help="how many times; five, or one with --real")
-    parser.add_argument("--percent", type=float, default=3.0, help="the most that the harness may add")
+    parser.add_argument("--runs", type=int, help="how many times the row runs (default: 5, or 1 with --real)")
+    parser.add_argument("--percent", type=float, default=3.0, help="the most per cent that the harness may add")
     parser.add_argument(
-        "--row-seconds", type=float, default=63.0, help="the row that a stand-in's overhead is set against"
+        "--row-seconds",
+        type=float,
+        default=63.0,
+        help="the length of the row with which a stand-in's overhead is compared",
     )
     parser.add_argument(
-        "--real", action="store_true", help="run the real lerobot-eval: a minute a run, and a preflight"
+        "--real", action="store_true", help="run the real lerobot-eval, a minute a run, after a preflight"
     )
     asked = parser.parse_args()
     asked.runs = asked.runs or (1 if asked.real else 5)
@@ -108,7 +111,7 @@ def runs(made: Made, run_id: str, log: Path, count: int) -> Iterator[Timed]:
         ended = subprocess.run(words, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         whole = time.monotonic() - start
         if ended.returncode:
-            raise SystemExit(f"tracka run failed: {ended.stdout}{ended.stderr}")
+            raise SystemExit(f"error: tracka run failed: {ended.stdout}{ended.stderr}")
         timed = Timed(whole, float(log.read_text().splitlines()[-1]))
         print(
             f"run {number}: {timed.whole:.3f} s, lerobot-eval {timed.evaluation:.3f} s, harness {timed.overhead:.3f} s"

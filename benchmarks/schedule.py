@@ -75,9 +75,13 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     """Returns the parsed command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.schedule", description=__doc__)
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="the ways to deal; ours is judged")
-    parser.add_argument("--scale", type=float, default=1.0, help="how many times as long the rows sleep")
-    parser.add_argument("--limit", type=float, default=1.03, help="the most that ours may take of the lower bound")
+    parser.add_argument(
+        "--modes", nargs="+", choices=MODES, default=MODES, help="the ways to deal rows to workers; only ours is judged"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="a factor for the rows' seconds of sleep")
+    parser.add_argument(
+        "--limit", type=float, default=1.03, help="the largest makespan of ours, as a multiple of the lower bound"
+    )
     return parser.parse_args()
 
 

@@ -39,7 +39,7 @@ class Row:
 def main() -> int:
     """Plays the rows in processes of their own, then in a warm worker process, and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.standby", description=__doc__)
-    parser.add_argument("--rows", type=int, default=len(ROWS), help="how many of the rows, at least two")
+    parser.add_argument("--rows", type=int, default=len(ROWS), help="how many rows to play, at least two")
     cases = ROWS[: parser.parse_args().rows]
     program.checkpoint(program.RANDOM)
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:

@@ -226,7 +226,7 @@ TENSORS: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "lora_unused": (
         on_adapter(lambda arrays: arrays | {LORA_B.replace("layers.0", "layers.7"): arrays[LORA_B]}),
-        ("1 tensors of the file are not of the adapter", "layers.7"),
+        ("1 tensors of the file do not belong to the adapter", "layers.7"),
     ),
     "lora_of_another_rank": (words(r=3), ("has the shape", "in the adapter")),
     "lora_without_a_target": (words(target_modules=["q_proj"]), ("PEFT cannot load the adapter", "q_proj")),

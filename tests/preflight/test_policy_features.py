@@ -195,8 +195,8 @@ def test_cameras_that_no_name_can_give_have_no_rename_map_suggested(
 
 
 def test_what_a_policy_does_without_is_said(made: Made, lerobot: tuple[Path, dict[str, Any]]) -> None:
-    assert f"can do without: {EMPTY}" in judge(made, lerobot, "pi0_empty").evidence
-    assert f"not taken: {IMAGE2}" in judge(made, lerobot, "act_one").evidence
+    assert f"does not give {EMPTY}, which a pi0 can do without" in judge(made, lerobot, "pi0_empty").evidence
+    assert f"the policy does not take {IMAGE2}" in judge(made, lerobot, "act_one").evidence
 
 
 def test_the_rename_map_that_a_checkpoint_was_saved_with_is_suggested_since_lerobot_eval_replaces_it(
@@ -277,7 +277,7 @@ def test_each_row_is_compared_with_its_own_settings(made: Made, lerobot: tuple[P
     [
         ('"env.camera_name_mapping" = \'{"agentview_image": "camera1", "robot0_eye_in_hand_image": "camera2"}\'',
          "act_other", "pass", NUMBERED[0]),
-        ('"env.camera_name_mapping" = "no json"', "act", "fail", "no JSON object"),
+        ('"env.camera_name_mapping" = "no json"', "act", "fail", "not a JSON object"),
         ('"env.obs_type" = "pixels"', "act", "fail", "wants observation.state"),
         ('"policy.empty_cameras" = 1', "pi0", "pass", EMPTY),
     ],

@@ -62,7 +62,7 @@ WRONG = {
     "both_on_one": (saved({}), settings({HAND: TABLE}), "robot0_eye_in_hand_image feeds the policy's"),
     "saved_swap_undone_twice": (saved(SWAPPED), settings(SWAPPED, MAPPING), "saved with"),
 }
-WRONG["turned_twice"] = (turned, settings(), "frames are turned twice")
+WRONG["turned_twice"] = (turned, settings(), "frames are rotated twice")
 RIGHT = {
     "plain": (saved({}), settings()),
     "saved_swap_kept": (saved(SWAPPED), settings(SWAPPED)),

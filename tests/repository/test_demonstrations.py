@@ -126,7 +126,7 @@ def test_a_suite_without_a_file_has_no_demonstrations(folder: Path) -> None:
 def test_a_file_of_another_format_is_refused_by_its_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.save("libero_goal", {})
     monkeypatch.setattr(store, "FORMAT", 2)
-    with pytest.raises(ValueError, match=r"libero_goal\.jsonl has another format than 2"):
+    with pytest.raises(ValueError, match=r"libero_goal\.jsonl does not have format 2"):
         store.load("libero_goal")
 
 
@@ -307,11 +307,11 @@ def run_program(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("verify", "--batch", "0"), "no whole number above 0"),
-        (("verify", "--batch", "five"), "no whole number above 0"),
+        (("verify", "--batch", "0"), "not a whole number above 0"),
+        (("verify", "--batch", "five"), "not a whole number above 0"),
         (("verify", "--tasks", "10"), "numbers from 0 to 9"),
         (("record", "--tasks", "5-3"), "numbers from 0 to 9"),
-        (("record", "--tasks", "x"), "is not like 0,3-5"),
+        (("record", "--tasks", "x"), "does not look like 0,3-5"),
         (("regenerate", "--init-states", "50"), "numbers from 0 to 49"),
         (("rewind",), "invalid choice: 'rewind'"),
         ((), "the following arguments are required: action"),

@@ -109,11 +109,11 @@ def check(campaign: Campaign, room: Room) -> Check:
     words = [f"{run_id}: batch_size {size}" for run_id, size in smaller.items()]
     short = [joined_names(words)] if words else []
     short += [f"[resident] slots = {most} in campaign.toml" for most in [slots(campaign, room)] if most is not None]
-    short += [f"artifacts take about {needed} MB, {room.disk} MB are free"] if needed > room.disk else []
+    short += [f"artifacts take about {needed} MB, but only {room.disk} MB are free"] if needed > room.disk else []
     if room.gpu is not None and held > room.gpu:
-        short.append(f"weights of {held} MB, {room.gpu} MB of a GPU are free: no batch is small enough")
+        short.append(f"the weights take {held} MB, but a GPU has only {room.gpu} MB free: no batch is small enough")
     facts = f"{room.memory} MB of memory, {room.cores} cores, {room.disk} MB of disk"
-    remedy = "Run `tracka propose --root DIR --apply` before the first row, or free what is short"
+    remedy = "Run `tracka propose --root DIR --apply` before the first row, or free what is used up"
     return advisory_check("proposal", not short, "; ".join([*short, facts]), remedy)
 
 
@@ -131,9 +131,13 @@ def apply(campaign: Campaign, smaller: dict[str, int]) -> None:
 
 
 def _resized(where: str, line: str, run_id: str, size: int) -> str:
-    """Returns the line with `size` in its third cell. Raises UsageError where the line is not plain cells."""
+    """Returns the line with `size` in its third cell. Raises UsageError where the line has not nine plain cells."""
     changed = re.sub(f"^({CELL},{CELL},){CELL}", lambda match: f"{match[1]}{size}", line, count=1)
     before, after = next(csv.reader([line]), []), next(csv.reader([changed]), [])
     if before[:1] != [run_id] or after != [*before[:2], str(size), *before[3:]]:
-        raise UsageError(Finding(f"{where}, row {run_id}", "its line is not one of nine plain cells", f"Write {size}"))
+        raise UsageError(
+            Finding(
+                f"{where}, row {run_id}", "the line does not have nine plain cells", f"Set its batch_size to {size}"
+            )
+        )
     return changed

@@ -11,8 +11,8 @@ from ..core.errors import Finding, TrackaError
 
 CUDA = "cuda"
 # lerobot-eval sets the preprocessor's device to the row's. The postprocessor keeps the device it was saved with.
-TO_CPU = 'Write "device": "cpu" into that step, as lerobot saves it: actions go to the simulator'
-WITHOUT_AMP = 'Run it on a GPU, or put "policy.use_amp" = false below [lerobot_eval.flags] in campaign.toml'
+TO_CPU = 'Set "device": "cpu" in that step, as lerobot saves it: the simulator takes actions on the CPU'
+WITHOUT_AMP = 'Run the policy on a GPU, or set "policy.use_amp" = false below [lerobot_eval.flags] in campaign.toml'
 
 
 def check(campaign: Campaign, policy_path: str) -> Check:
@@ -26,7 +26,7 @@ def check(campaign: Campaign, policy_path: str) -> Check:
         found += [each for settings in on_cpu for each in _amp(policy_metadata.read(folder, settings))]
         if found:
             raise TrackaError(list(dict.fromkeys(found)))
-        return "the postprocessor's device and use_amp fit where the rows run"
+        return "the postprocessor's device and use_amp fit the rows' devices"
 
     return run_check(f"device:{policy_path}", judge)
 
@@ -44,5 +44,5 @@ def _postprocessor(path: Path, on_cpu: bool) -> Iterator[Finding]:
 
 def _amp(made: policy_metadata.PolicyMetadata) -> Iterator[Finding]:
     if str(made.config.get("use_amp", False)).lower() == "true":
-        what = "use_amp is set, and on a CPU that computes in bfloat16, which the policy was not trained with"
+        what = "use_amp is true: on a CPU the policy computes in bfloat16, with which it was not trained"
         yield Finding(made.where, what, WITHOUT_AMP)

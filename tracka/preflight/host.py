@@ -55,7 +55,7 @@ def _gpus(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], expected: int) -> Che
     if problem := gpu.problem():
         return required_check("gpus", False, f"{evidence}; {problem.where}: {problem.what}", problem.remedy or "")
     evidence += "".join(f"; in use: {line}" for each in gpus for line in _users(each))
-    remedy = "Run on a host with them, free them in CUDA_VISIBLE_DEVICES, or lower expected_gpus in campaign.toml"
+    remedy = "Use a host with these GPUs, name them in CUDA_VISIBLE_DEVICES, or lower expected_gpus in campaign.toml"
     return required_check("gpus", not missing, evidence, remedy)
 
 
@@ -66,7 +66,7 @@ def _users(one: gpu.Gpu) -> list[str]:
 
 def _lerobot() -> Check:
     found = software.versions()["lerobot"]
-    remedy = "Run `make setup`: another lerobot has another command line"
+    remedy = "Run `make setup`: the command line differs between lerobot versions"
     return required_check(
         "version:lerobot", found.split("+")[0] == LEROBOT_VERSION, f"{found}, pinned {LEROBOT_VERSION}", remedy
     )
@@ -93,10 +93,10 @@ def _cuda(wanted: bool) -> Check:
         f"driver {found[0]} runs up to {found[1]}" if found else "there is no NVIDIA driver"
     )
     if not wanted or os.environ.get(gpu.PRETEND):
-        return Check("cuda", "pass", f"{evidence}; no real GPU is asked for")
+        return Check("cuda", "pass", f"{evidence}; the campaign needs no real GPU")
     good = found is not None and needed[0].isdigit() and Version(found[1]).major >= Version(needed).major
     return required_check(
-        "cuda", good, evidence, "Install a newer NVIDIA driver, or a torch made for the CUDA that it runs"
+        "cuda", good, evidence, "Install a newer NVIDIA driver, or a torch made for a CUDA that the driver runs"
     )
 
 
@@ -112,7 +112,12 @@ def _packages() -> Check:
     """Compares the installed packages with requirements.lock, if Track A runs from a checkout that has this file."""
     lock = Path(__file__).parents[2] / provision.LOCK
     if not lock.is_file():
-        return Check("packages", "pass", f"there is no {provision.LOCK} here to compare with", required=False)
+        return Check(
+            "packages",
+            "pass",
+            f"not compared: Track A does not run from a checkout with {provision.LOCK}",
+            required=False,
+        )
     wanted: dict[str, str] = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(), re.MULTILINE))
     found: dict[str, str] = {
         name.lower().replace("_", "-"): version
@@ -157,9 +162,9 @@ def _videos(campaign: Campaign, row: Row) -> int:
 def _room(name: str, folder: Path, mib: int, inodes: int) -> Check:
     status = os.statvfs(_existing(folder))
     free, left = status.f_bavail * status.f_frsize >> 20, status.f_favail
-    evidence = f"{free} MiB and {left} inodes free in {folder}, {mib} MiB and {inodes} files expected"
+    evidence = f"{free} MiB and {left} inodes free in {folder}, {mib} MiB and {inodes} files needed"
     good = free >= mib and (left >= inodes or status.f_files == 0)  # some file systems do not count inodes
-    return required_check(name, good, evidence, "Make room there, or move the folder to a larger disk")
+    return required_check(name, good, evidence, "Free space on that disk, or move the folder to a larger disk")
 
 
 def _existing(folder: Path) -> Path:
@@ -169,13 +174,13 @@ def _existing(folder: Path) -> Path:
 
 def _limits() -> Check:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    evidence = f"{soft} open files a process (up to {hard})"
+    evidence = f"{soft} open files per process (up to {hard})"
     good = soft == resource.RLIM_INFINITY or soft >= OPEN_FILES
     shared = Path("/dev/shm")
     free = os.statvfs(shared).f_bavail * os.statvfs(shared).f_frsize >> 20 if shared.is_dir() else 0
     good = good and free >= 64
     evidence += f", {free} MiB of shared memory"
-    return advisory_check("limits", good, evidence, "`ulimit -n 4096`; in a container --shm-size=1g")
+    return advisory_check("limits", good, evidence, "Run `ulimit -n 4096`; start a container with --shm-size=1g")
 
 
 def _clock(root: Path) -> Check:
@@ -189,6 +194,6 @@ def _clock(root: Path) -> Check:
 
 def _display(requested: str) -> Check:
     shown, xvfb = os.environ.get("DISPLAY"), shutil.which("xvfb-run")
-    evidence = f"DISPLAY is {shown or 'not set'}, xvfb-run is {'there' if xvfb else 'not installed'}"
-    remedy = "Install xvfb: GLX needs a display, and is the only way left where EGL fails"
+    evidence = f"DISPLAY is {shown or 'not set'}, xvfb-run is {'installed' if xvfb else 'not installed'}"
+    remedy = "Install xvfb: GLX needs a display, and preflight tries GLX where EGL fails"
     return advisory_check("display", bool(shown or xvfb) or requested != "glx", evidence, remedy)

@@ -74,7 +74,9 @@ def repeated_init_states(campaign: Campaign) -> Iterator[Lint]:
     """Yields the rows with more episodes than a LIBERO task has init states."""
     for row in campaign.enabled:
         if row.n_episodes > INIT_STATES:
-            yield Lint(f"row {row.run_id}", f"{row.n_episodes} episodes of {INIT_STATES} initial states a LIBERO task")
+            yield Lint(
+                f"row {row.run_id}", f"{row.n_episodes} episodes per LIBERO task, which has {INIT_STATES} init states"
+            )
 
 
 def split_tasks(campaign: Campaign) -> Iterator[Lint]:
@@ -89,7 +91,7 @@ def split_tasks(campaign: Campaign) -> Iterator[Lint]:
         for task in campaign.task_ids(row):
             groups[f"{(row.policy_path, row.task_suite, task, row.seed, row.batch_size, same)}"].append(row.run_id)
     for run_ids in dict.fromkeys(tuple(rows) for rows in groups.values() if len(rows) > 1):
-        yield Lint(f"rows {', '.join(run_ids)}", "they have a LIBERO task in common")
+        yield Lint(f"rows {', '.join(run_ids)}", "the rows have a LIBERO task in common")
 
 
 def unpinned_revisions(campaign: Campaign) -> Iterator[Lint]:
@@ -171,7 +173,8 @@ def episode_lengths(campaign: Campaign) -> Iterator[Lint]:
         steps, documented = campaign.settings(row).episode_length, DOCUMENTED.get(_type(campaign, row) or "")
         if steps not in (None, EPISODE_STEPS[row.task_suite], documented and documented.steps):
             yield Lint(
-                f"row {row.run_id}", f"episode_length = {steps}, {row.task_suite} has {EPISODE_STEPS[row.task_suite]}"
+                f"row {row.run_id}",
+                f"episode_length = {steps}, but {row.task_suite} has {EPISODE_STEPS[row.task_suite]}",
             )
 
 
@@ -181,7 +184,7 @@ def frame_sizes(campaign: Campaign) -> Iterator[Lint]:
         given = campaign.settings(row).frame
         if other := sorted(_trained_frame_sizes(_config(campaign, row)) - {given}):
             words = ", ".join(f"{height} x {width}" for height, width in other)
-            yield Lint(f"row {row.run_id}", f"pictures of {given[0]} x {given[1]}, the checkpoint names {words}")
+            yield Lint(f"row {row.run_id}", f"frames of {given[0]} x {given[1]}, but the checkpoint names {words}")
 
 
 def _trained_frame_sizes(config: dict[str, Any]) -> set[tuple[int, int]]:
@@ -201,7 +204,7 @@ def other_than_preset(campaign: Campaign) -> Iterator[Lint]:
             if value != known.value:
                 said = "is not set" if value is None else f"is {value}"
                 yield Lint(
-                    f"row {row.run_id}", f"{known.key} {said}, {known.value} is known to be right: {known.source}"
+                    f"row {row.run_id}", f"{known.key} {said}, but {known.value} is known to be right: {known.source}"
                 )
 
 

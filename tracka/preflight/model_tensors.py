@@ -20,18 +20,16 @@ from ..execution import environment, gpu, process
 from ..execution.process import Bounds
 
 FEW = 4  # how many tensors a message names
-OWN_PROGRAM = "not compared: the campaign has a program of its own (executable), which may have classes of its own"
-SAVE = "Take the checkpoint that training saved (save_pretrained), whole, with the config.json beside it"
+OWN_PROGRAM = "not compared: the campaign runs its own program (executable), which may have its own policy classes"
+SAVE = "Use the complete checkpoint that training saved (save_pretrained), with its own config.json"
 SAVE_ADAPTER = (
-    "Take the adapter that training saved, whole: adapter_model.safetensors with its own adapter_config.json, and as "
-    "its base the policy that it was trained on"
+    "Use the complete adapter that training saved: adapter_model.safetensors with its own adapter_config.json, and as "
+    "base the policy on which the adapter was trained"
 )
-CONFIG = (
-    "It was written by another lerobot, or by hand: save it with lerobot 0.6.1, or take out what that does not know"
-)
-SETTING = "Mend the setting in campaign.toml, or config.json"
-PROCESSORS = "Save them again with save_pretrained of lerobot 0.6.1, both, with the files that they name"
-LATER = "The row itself is held: it fails by the reason `weights` if lerobot's loader says that weights are missing"
+CONFIG = "Save config.json with lerobot 0.6.1, or remove the keys that lerobot 0.6.1 does not know"
+SETTING = "Correct the setting in campaign.toml, or correct config.json"
+PROCESSORS = "Save both processors again with save_pretrained of lerobot 0.6.1, with the files that they name"
+LATER = "Run the row: it fails with the reason `weights` if lerobot's loader reports missing weights"
 SKIPS = "Skipping"  # lerobot's loaders begin with this word when they leave a tensor out on purpose
 ProbeAnswer = Mapping[str, Any]
 
@@ -39,7 +37,7 @@ ProbeAnswer = Mapping[str, Any]
 def checks(campaign: Campaign, policy_paths: Sequence[str], folder: Path) -> list[Check]:
     """Returns a check `model:POLICY_PATH` for each of these checkpoints on this host. Logs go to `folder`."""
     if untrusted := list(code_safety.plugin_faults(cli_capabilities.installed().plugins, campaign.trusted)):
-        what = f"not compared, since lerobot would import what nobody trusts: {untrusted[0].where}"
+        what = f"not compared, since lerobot would import an untrusted plug-in: {untrusted[0].where}"
         return [Check(f"model:{path}", "warn", what, untrusted[0].remedy, False) for path in policy_paths]
     if campaign.executable:
         return [Check(f"model:{path}", "pass", OWN_PROGRAM, required=False) for path in policy_paths]
@@ -103,18 +101,20 @@ def _check(policy_path: str, answers: Sequence[ProbeAnswer | None], why: str, se
         remedies = "; ".join(dict.fromkeys(remedy for _, remedy in wrong))
         return Check(name, "fail", "; ".join(what for what, _ in wrong), remedies, seconds=seconds)
     if len(known) < len(answers):
-        return Check(name, "warn", f"not compared: the probe ended without it ({why})", LATER, False, seconds)
+        return Check(
+            name, "warn", f"not compared: the probe ended before this checkpoint ({why})", LATER, False, seconds
+        )
     if lost := next((answer["error"] for answer in known if answer["error"]), None):
         return Check(name, "warn", f"not compared: {lost}", LATER, False, seconds)
     if skipped := list(dict.fromkeys(line for answer in known for line in answer["said"] if line.startswith(SKIPS))):
         what = f"lerobot's loader leaves tensors out on purpose: {joined_names(skipped, FEW)}"
-        return Check(name, "warn", what, "See that the checkpoint is of this type of policy", False, seconds)
+        return Check(name, "warn", what, "Check that the checkpoint has this policy type", False, seconds)
     return Check(name, "pass", _evidence(known[0]), seconds=seconds)
 
 
 def _evidence(answer: ProbeAnswer) -> str:
     whole = f"all {answer['wanted']} tensors of the model are in the file"
-    return f"{whole}, and all {answer['adapter']['wanted']} of the adapter in its own" if answer["adapter"] else whole
+    return f"{whole}, and all {answer['adapter']['wanted']} of the adapter in its file" if answer["adapter"] else whole
 
 
 def _faults(answer: ProbeAnswer) -> Iterator[tuple[str, str]]:
@@ -139,10 +139,10 @@ def _differences(answer: ProbeAnswer, of: str) -> Iterator[str]:
             f"{len(missing)} of {answer['wanted']} tensors of the {of} are not in the file: "
             f"{joined_names(missing, FEW)}"
         )
-        yield f"{what}; lerobot would go on with random numbers"
+        yield f"{what}; lerobot would use random numbers instead"
     for name, (theirs, ours) in list(answer["misshaped"].items())[:FEW]:
         yield f"{name} has the shape {as_text(theirs)} in the file, and {as_text(ours)} in the {of}"
     for name, (theirs, ours) in list(answer["mistyped"].items())[:FEW]:
         yield f"{name} is of type {theirs} in the file, and {ours} in the {of}"
     if unused := answer["unused"]:
-        yield f"{len(unused)} tensors of the file are not of the {of}: {joined_names(unused, FEW)}"
+        yield f"{len(unused)} tensors of the file do not belong to the {of}: {joined_names(unused, FEW)}"

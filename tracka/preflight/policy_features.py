@@ -99,7 +99,7 @@ def environment_features(settings: EvalSettings) -> EnvironmentFeatures:
         try:
             names = {camera: str(dict(json.loads(str(mapping)))[camera]) for camera in CAMERAS}
         except (ValueError, TypeError, KeyError):
-            what = "it is no JSON object with both cameras"
+            what = "the value is not a JSON object with both cameras"
             remedy = f"Write it like '{json.dumps(CAMERAS)}'"
             raise TrackaError(Finding("flags, key env.camera_name_mapping", what, remedy)) from None
     keys = {camera: f"observation.images.{name}" for camera, name in names.items()}
@@ -131,7 +131,7 @@ def _cameras(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Findi
     what = f"the policy wants {joined_names(real or lost)}, which LIBERO does not give"
     what += f"; LIBERO gives {joined_names(over)}, which the policy does not take" if over else ""
     warned = policy.spare is None and not refused
-    what += f"; whether a {policy.kind} runs without, nobody has looked at" if warned else ""
+    what += f"; it is not known whether a {policy.kind} runs without them" if warned else ""
     yield Finding(policy.where, what, _remedy(policy, env), warned)
 
 
@@ -147,12 +147,12 @@ def _remedy(policy: PolicyMetadata, env: EnvironmentFeatures) -> str:
     after = {names.get(key, key) for key in env.cameras}
     if not names or _too_many(policy, [key for key in policy.cameras if key not in after]):
         return (
-            f"Take a policy for LIBERO's cameras, {joined_names(list(env.cameras))}: no rename_map can give this "
-            f"one all of its"
+            f"Use a policy for LIBERO's cameras, {joined_names(list(env.cameras))}: no rename_map gives this policy "
+            f"all of its cameras"
         )
     pairs = ", ".join(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in names.items())
     flag = f"--rename_map='{json.dumps(names)}'"
-    return f"If these are the same views: rename_map = {{ {pairs} }} below [lerobot_eval] in campaign.toml ({flag})"
+    return f"If the views are the same, write rename_map = {{ {pairs} }} below [lerobot_eval] in campaign.toml ({flag})"
 
 
 def suggested_rename_map(policy: PolicyMetadata, env: EnvironmentFeatures) -> dict[str, str]:
@@ -181,11 +181,13 @@ def suggested_rename_map(policy: PolicyMetadata, env: EnvironmentFeatures) -> di
 def _numbers(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding]:
     kinds = {key: kind for key, (kind, _) in policy.inputs.items()}
     if STATE in policy.inputs and STATE not in {env.renamed.get(key, key) for key in env.dims}:
-        remedy = "Leave env.obs_type and the state's name in rename_map as they are"
+        remedy = "Remove env.obs_type from the flags and the state from rename_map"
         yield Finding(policy.where, f"the policy wants {STATE}, which LIBERO does not give", remedy)
     for key in (key for key, kind in kinds.items() if kind == "ENV"):
         what = f"the policy wants {key}, the environment's own state, which LIBERO does not give"
-        yield Finding(policy.where, what, "Take a policy for cameras", policy.kind not in STRICT)
+        yield Finding(
+            policy.where, what, "Use a policy that needs only cameras and the robot's state", policy.kind not in STRICT
+        )
     for key, (_, shape) in {**policy.inputs, **policy.outputs}.items():
         padded = policy.config.get(PADDED.get(key, ""))
         if key in DIMS and shape not in ((DIMS[key],), (padded,)):
@@ -199,8 +201,8 @@ def _numbers(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Findi
 
 
 def _wrong(policy: PolicyMetadata, key: str, what: str, warned: bool) -> Finding:
-    known = f"the policy's {key} {what}, LIBERO's has {DIMS[key]}"
-    return Finding(policy.where, known, "Take a policy that was trained for LIBERO's robot", warned)
+    known = f"the policy's {key} {what}, but LIBERO's has {DIMS[key]}"
+    return Finding(policy.where, known, "Use a policy that was trained for LIBERO's robot", warned)
 
 
 def _sizes(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding]:
@@ -213,12 +215,13 @@ def _sizes(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding
     for key, shape in policy.cameras.items():
         if key in env.policy_cameras and shape and shape != env.policy_cameras[key]:
             what = (
-                f"{key} is made for {shape_text(shape)}, LIBERO gives {shape_text(env.policy_cameras[key])}, and a "
-                f"{policy.kind} does "
+                f"{key} is made for {shape_text(shape)}, but LIBERO gives {shape_text(env.policy_cameras[key])}, and a "
+                f"{policy.kind} does not resize frames"
             )
-            what += "not resize"
             remedy = (
-                f"observation_height = {shape[-2]}, observation_width = {shape[-1]}" if len(shape) == 3 else "Mend it"
+                f"Set observation_height = {shape[-2]} and observation_width = {shape[-1]}"
+                if len(shape) == 3
+                else "Set observation_height and observation_width"
             )
             yield Finding(policy.where, what, f"{remedy} below [lerobot_eval] in campaign.toml", True)
 
@@ -226,7 +229,9 @@ def _sizes(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding
 def _renames(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding]:
     if wrong := [key for key in env.renamed if key not in (*env.cameras, *env.dims)]:
         what = f"rename_map renames {joined_names(wrong)}, which LIBERO does not give"
-        yield Finding(policy.where, what, f"LIBERO gives {joined_names([*env.cameras, *env.dims])}", True)
+        yield Finding(
+            policy.where, what, f"Use the keys that LIBERO gives: {joined_names([*env.cameras, *env.dims])}", True
+        )
 
 
 def _views(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding]:
@@ -238,18 +243,18 @@ def _views(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding
         own = f"observation.images.{name}"
         meant, fed = policy.names.get(own, own), env.renamed.get(env.keys[camera], env.keys[camera])
         if meant != fed and meant in policy.cameras and fed in policy.cameras:
-            saved = ", by the rename_map that the checkpoint was saved with" if own in policy.names else ""
-            what = f"{camera} feeds the policy's {fed}, and is meant for {meant}{saved}"
+            saved = " by the rename_map that the checkpoint was saved with" if own in policy.names else ""
+            what = f"{camera} feeds the policy's {fed}, but is meant for {meant}{saved}"
             pair = f"rename_map = {{ {json.dumps(own)} = {json.dumps(meant)} }}"
-            remedy = pair if own != meant else "No rename_map for it"
+            remedy = f"Write {pair}" if own != meant else "Remove this camera from rename_map"
             yield Finding(policy.where, what, f"{remedy} below [lerobot_eval] in campaign.toml, and no other mapping")
 
 
 def _turned(policy: PolicyMetadata) -> Iterator[Finding]:
     """Yields an error if the checkpoint's processor has LIBERO's own step, which would rotate upright frames again."""
     if LIBERO_STEP in policy.step_names:
-        what = f"{PREPROCESSOR} has the step {LIBERO_STEP}, which lerobot-eval runs before it: frames are turned twice"
-        yield Finding(policy.where, what, "Take that step out, if the policy was trained on upright frames")
+        what = f"{PREPROCESSOR} has the step {LIBERO_STEP}, which lerobot-eval runs too: frames are rotated twice"
+        yield Finding(policy.where, what, "Remove that step if the policy was trained on upright frames")
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -263,6 +268,6 @@ def _evidence(policy: PolicyMetadata, env: EnvironmentFeatures) -> str:
     used = [f"{key} ({shape_text(shape)})" for key, shape in env.policy_cameras.items() if key in policy.cameras]
     over = [key for key in env.policy_cameras if key not in policy.cameras]
     lost = [key for key in policy.cameras if key not in env.policy_cameras]
-    notes = [f"not taken: {joined_names(over)}"] if over else []
-    notes += [f"not given, which a {policy.kind} can do without: {joined_names(lost)}"] if lost else []
+    notes = [f"the policy does not take {joined_names(over)}"] if over else []
+    notes += [f"LIBERO does not give {joined_names(lost)}, which a {policy.kind} can do without"] if lost else []
     return "; ".join([f"{joined_names(used)}, state {DIMS[STATE]}, action {DIMS[ACTION]}", *notes])

@@ -172,7 +172,7 @@ def _check(
 
 
 def _policy(collector: ResourceCollector, campaign: Campaign, policy_path: str) -> tuple[str, list[Resource]]:
-    """Fetches the checkpoint and adds what it needs to `found.needs`, even if the checkpoint cannot be fetched.
+    """Fetches the checkpoint and adds its needs to `collector.dependencies`, even where it cannot be fetched.
 
     Returns the evidence and the resources. Raises TrackaError where the checkpoint is missing or of another type.
     """
@@ -194,8 +194,10 @@ def _policy(collector: ResourceCollector, campaign: Campaign, policy_path: str) 
     for row in campaign.enabled:
         named = campaign.settings(row).policy_type
         if row.policy_path == policy_path and named not in (None, point.policy_type):
-            what = f"row {row.run_id} says policy_type {named}, the checkpoint is a {point.policy_type}"
-            raise TrackaError(Finding(str(campaign.layout.settings), what, "Mend policy_type, then run phase 1 again"))
+            what = f"row {row.run_id} says policy_type {named}, but the checkpoint has the type {point.policy_type}"
+            raise TrackaError(
+                Finding(str(campaign.layout.settings), what, "Correct policy_type, then run phase 1 again")
+            )
     digests = hashing.of_files(point.folder)
     parts = {"policy": ("*",), "config": ("config.json",), "processors": PROCESSORS}
     made = [_resource(kind, policy_path, point.folder, digests, fits, point.revision) for kind, fits in parts.items()]
@@ -230,7 +232,8 @@ def _assets() -> tuple[str, list[Resource]]:
     wrong = assets.wrong_assets(folder)
     if wrong:
         raise hub.Unresolved(
-            "missing", Finding(str(folder), f"{len(wrong)} files: {joined_names(wrong)}", "Run `make setup`")
+            "missing",
+            Finding(str(folder), f"{len(wrong)} files differ from LIBERO's: {joined_names(wrong)}", "Run `make setup`"),
         )
     made = _resource("assets", "LIBERO", folder, assets.expected_assets(), ("*",))
     return str(made), [made]
@@ -268,8 +271,12 @@ def _offline(campaign: Campaign, collector: ResourceCollector, folder: Path) -> 
         if here is None or Path(here).name != there.name
     }
     evidence = f"{len(snapshots) - len(lost)} of {len(snapshots)} repositories found again without network"
-    evidence += f"; not: {joined_names(list(lost.values()))}; exit code {ended.code}, see offline.err" if lost else ""
+    evidence += (
+        f"; missing or other: {joined_names(list(lost.values()))}; exit code {ended.code}, see offline.err"
+        if lost
+        else ""
+    )
     check = required_check(
-        "offline", not lost, evidence, "Give preflight and rows one HF_HOME, and pin revisions as repo@commit"
+        "offline", not lost, evidence, "Use the same HF_HOME for preflight and rows, and pin revisions as repo@commit"
     )
     return replace(check, required=not lost or not collector.baseline_snapshots.isdisjoint(lost))

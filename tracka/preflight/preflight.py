@@ -194,9 +194,12 @@ def write_preflight_report(report: PreflightReport, out_path: Path) -> None:
 
 def _lerobot(frames: Sequence[Frame]) -> Check:
     version = next((item.lerobot for item in frames if item.lerobot), None)
-    evidence = f"lerobot {version} and LIBERO import" if version else frames[-1].evidence
+    evidence = f"lerobot {version} and LIBERO can be imported" if version else frames[-1].evidence
     return required_check(
-        "lerobot_import", version is not None, evidence, "Run `make setup`, then read preflight/render_*.err"
+        "lerobot_import",
+        version is not None,
+        evidence,
+        "Run `make setup`; if the import still fails, read preflight/render_*.err",
     )
 
 
@@ -204,7 +207,7 @@ def _plugins(campaign: Campaign) -> Check:
     def judge() -> str:
         plugins = cli_capabilities.installed().plugins
         code_safety.require_plugins(plugins, campaign.trusted)
-        return ", ".join(plugins) or "none is installed"
+        return ", ".join(plugins) or "no plug-in is installed"
 
     return run_check("plugins", judge)
 
@@ -223,7 +226,7 @@ def _help(campaign: Campaign) -> Check:
 def findings(report: PreflightReport, where: str) -> list[Finding]:
     """Returns the required checks of a report that failed, as findings. `where` names the report."""
     return [
-        Finding(f"{where}, check {check['name']}", check["evidence"], check["remedy"] or "See its evidence")
+        Finding(f"{where}, check {check['name']}", check["evidence"], check["remedy"] or "Read the check's evidence")
         for check in report["checks"]
         if check["required"] and check["status"] == "fail"
     ]

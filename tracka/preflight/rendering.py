@@ -105,15 +105,19 @@ def checks(frames: Sequence[Frame]) -> list[Check]:
 def _same_gpu(frame: Frame, others: Sequence[Frame]) -> Check:
     """Checks that the leased GPU drew the frame and that torch computes on the leased GPU."""
     name, uuid = f"egl_device:gpu{frame.device.gpu_id}", frame.device.uuid
-    evidence = f"leased {uuid}, drawn by {frame.drawn_by or 'unknown'}, torch on {frame.computes_on or 'none'}"
+    evidence = f"leased {uuid}, drawn by {frame.drawn_by or 'unknown'}, torch on {frame.computes_on or 'no GPU'}"
     if os.environ.get(gpu.PRETEND):
-        return Check(name, "pass", f"{uuid} is pretended: there is nothing to prove")
+        return Check(name, "pass", f"{uuid} is pretended: nothing is compared")
     if frame.computes_on != uuid:
-        return Check(name, "fail", evidence, "Mend the driver, or CUDA_VISIBLE_DEVICES: torch must see the leased GPU")
+        return Check(
+            name, "fail", evidence, "Correct the driver or CUDA_VISIBLE_DEVICES: torch must see the leased GPU"
+        )
     if frame.drawn_by is None:
-        return Check(name, "warn", evidence, "The driver does not tell OpenGL's GPU; look at nvidia-smi in a row")
+        return Check(name, "warn", evidence, "Watch nvidia-smi while a row runs: the driver does not name OpenGL's GPU")
     right = next((other.egl for other in others if other.drawn_by == uuid), None)
-    remedy = f"[egl.cuda_to_egl] in campaign.toml: {frame.device.visible} = {right or 'the EGL index of that GPU'}"
+    remedy = (
+        f"Set {frame.device.visible} = {right or 'the EGL index of that GPU'} below [egl.cuda_to_egl] in campaign.toml"
+    )
     return Check(name, *(("pass", evidence) if frame.drawn_by == uuid else ("fail", evidence, remedy)))
 
 
@@ -170,13 +174,13 @@ def _is_picture(stages: dict[str, dict[str, Any]], ended: process.Exit, err: Pat
     """Returns whether a try gave a picture of the suite's first task, and the evidence."""
     frame = stages.get("frame")
     if frame is None:
-        reached = list(stages)[-1] if stages else "nothing"
+        reached = list(stages)[-1] if stages else "none"
         lines = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
         errors = [line for line in lines if "Error" in line] or lines
-        return False, f"no frame (exit code {ended.code}, reached: {reached}): {errors[-1][:300]}"
+        return False, f"no frame (exit code {ended.code}, last stage: {reached}): {errors[-1][:300]}"
     bits = distance(frame["hash"], PICTURES[suite])
     evidence = f"{frame['shape']} by {frame['gl']}, mean {frame['mean']}, deviation {frame['std']}"
-    evidence += f", {bits} of 64 bits off the expected picture"
+    evidence += f", {bits} of 64 hash bits differ from the expected picture"
     return frame["std"] >= PICTURE_STD and bits <= PICTURE_BITS, evidence
 
 

@@ -27,8 +27,8 @@ from ..execution.process import Bounds
 
 TABLE = Path(__file__).with_name("tables") / "settle.v1.json"
 PROBE_GIB = 2.0  # memory that one probe may take
-REMEDY = "Run `make setup` (mujoco==3.3.7); to go on all the same, with results marked invalid: --accept-invalid-sim"
-UNPROBED = "unprobed: the committed table has no such suite"
+REMEDY = "Run `make setup` (mujoco==3.3.7), or use --accept-invalid-sim, which marks the results as invalid"
+UNPROBED = "not probed: the committed table does not have this suite"
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,16 @@ def _version_check(alike: bool, bad: str) -> Check:
     found, pinned = software.versions()["mujoco"], table()["mujoco"]
     if found == pinned:
         return Check("version:mujoco", "pass", f"{found}, the benchmark's")
-    how = "objects of every probed task are where they are on it" if alike else "objects are elsewhere, or not probed"
+    how = "objects of every probed task are in the same places" if alike else "objects are elsewhere, or not probed"
     return Check("version:mujoco", "warn" if alike else bad, f"{found}, not the benchmark's {pinned}: {how}", REMEDY)
 
 
 def _suite_check(suite: str, probe: Probe | None, bad: str) -> Check:
     name = f"simulator:{suite}"
     if probe is None:
-        return Check(name, "warn", UNPROBED, "Judge its results with care, or add it: make sim-table")
+        return Check(
+            name, "warn", UNPROBED, "Judge the suite's results with care, or add the suite with `make sim-table`"
+        )
     worst = max(probe.errors.values(), default=0.0)
     tolerance = table()["tolerance"]
     allowed = f"{1000 * tolerance:g} mm are allowed"
@@ -158,7 +160,7 @@ def _run(
 def _fault(record: Json | None, wanted: Json, why: str) -> str:
     """Returns why a task is a simulator mismatch; an empty text if it is none."""
     if record is None:
-        return f"the probe ended without it ({why})"
+        return f"the probe ended before this task ({why})"
     other = [name for name in ("bddl", "init_states") if record[name] != wanted[name]]
     if other:
         return f"its {' and '.join(other)} file is not the benchmark's"
