@@ -100,7 +100,7 @@ RULES = (
     Rule(
         "unpinned_revision",
         "A repository may change between two runs, and lerobot-eval itself pins weights but not config.json",
-        "Write policy_path as repo@commit, with all 40 digits; in adapter_config.json set revision to the base's commit, "
+        "Write policy_path as repo@commit (40 digits); in adapter_config.json set revision to the base's commit, "
         "or base_model_name_or_path to a folder (pi0, pi05 and pi0_fast take no revision)",
         "huggingface/lerobot #3901",
         known_pitfalls.unpinned_revisions,
