@@ -1,10 +1,10 @@
-"""What the harness adds to one row: python -m benchmarks.overhead.
+"""Measures the time that the harness adds to one row: python -m benchmarks.overhead.
 
-`tracka run` is timed from its start to its end, and in it lerobot-eval from its start to its end; the difference is the
-harness's. A stand-in plays lerobot-eval, since what that does costs the harness nothing, and the difference is set
-against the shortest row of a real policy that was measured: 63 s for one episode of 280 steps on two cores. With
-`--real` it is the real one, on the row of the smoke campaign that has a single episode, and the difference is set
-against that row. The median counts. Exit status 1 above the limit.
+The overhead is the time of `tracka run` without the time of lerobot-eval in it. A stand-in takes lerobot-eval's place,
+since lerobot-eval's own work costs the harness nothing. The overhead is compared with the shortest measured row of a
+real policy: 63 s for one episode of 280 steps on two cores. With `--real` the real lerobot-eval runs the row of the
+smoke campaign that has a single episode, and the overhead is compared with that row. The median counts. The exit status
+is 1 if the overhead is above the limit.
 """
 
 import argparse
@@ -33,7 +33,7 @@ CLOCK = [sys.executable, "-IS", str(Path(__file__).with_name("clock.py"))]
 
 
 @dataclass(frozen=True)
-class Timed:
+class RunTimes:
     """The seconds of one `tracka run`: of the whole command, and of lerobot-eval in it."""
 
     whole: float
@@ -47,15 +47,15 @@ class Timed:
 
 def main() -> int:
     """Times the runs, prints the median overhead, and returns the exit status."""
-    asked = arguments()
+    options = arguments()
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
-        made = (real if asked.real else standin)(Path(folder) / "campaign", Path(folder) / "log")
-        timed = list(runs(made, REAL_ROW if asked.real else "long_b1_e6", Path(folder) / "log", asked.runs))
-    row = statistics.median(each.whole for each in timed) if asked.real else asked.row_seconds
-    overhead = statistics.median(each.overhead for each in timed)
+        made = (real if options.real else standin)(Path(folder) / "campaign", Path(folder) / "log")
+        run_times = list(runs(made, REAL_ROW if options.real else "long_b1_e6", Path(folder) / "log", options.runs))
+    row = statistics.median(times.whole for times in run_times) if options.real else options.row_seconds
+    overhead = statistics.median(times.overhead for times in run_times)
     percent = 100 * overhead / row
-    print(f"median overhead {overhead:.3f} s: {percent:.2f}% of a row of {row:.1f} s, at most {asked.percent:g}%")
-    return 0 if percent <= asked.percent else 1
+    print(f"median overhead {overhead:.3f} s: {percent:.2f}% of a row of {row:.1f} s, at most {options.percent:g}%")
+    return 0 if percent <= options.percent else 1
 
 
 def arguments() -> argparse.Namespace:
@@ -72,9 +72,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--real", action="store_true", help="run the real lerobot-eval, a minute a run, after a preflight"
     )
-    asked = parser.parse_args()
-    asked.runs = asked.runs or (1 if asked.real else 5)
-    return asked
+    options = parser.parse_args()
+    options.runs = options.runs or (1 if options.real else 5)
+    return options
 
 
 def standin(root: Path, log: Path) -> Made:
@@ -100,7 +100,7 @@ def real(root: Path, log: Path) -> Made:
     return made
 
 
-def runs(made: Made, run_id: str, log: Path, count: int) -> Iterator[Timed]:
+def runs(made: Made, run_id: str, log: Path, count: int) -> Iterator[RunTimes]:
     """Runs one row `count` times with `tracka run`, each as an attempt of its own, and yields the times of each.
 
     Raises SystemExit where a run fails.
@@ -108,15 +108,15 @@ def runs(made: Made, run_id: str, log: Path, count: int) -> Iterator[Timed]:
     words = command(made, run_id)
     for number in range(1, count + 1):
         start = time.monotonic()
-        ended = subprocess.run(words, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        completed = subprocess.run(words, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         whole = time.monotonic() - start
-        if ended.returncode:
-            raise SystemExit(f"error: tracka run failed: {ended.stdout}{ended.stderr}")
-        timed = Timed(whole, float(log.read_text().splitlines()[-1]))
+        if completed.returncode:
+            raise SystemExit(f"error: tracka run failed: {completed.stdout}{completed.stderr}")
+        times = RunTimes(whole, float(log.read_text().splitlines()[-1]))
         print(
-            f"run {number}: {timed.whole:.3f} s, lerobot-eval {timed.evaluation:.3f} s, harness {timed.overhead:.3f} s"
+            f"run {number}: {times.whole:.3f} s, lerobot-eval {times.evaluation:.3f} s, harness {times.overhead:.3f} s"
         )
-        yield timed
+        yield times
 
 
 def command(made: Made, run_id: str) -> list[str]:

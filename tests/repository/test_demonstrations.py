@@ -337,9 +337,9 @@ def test_what_is_asked_for_and_not_stored_is_wrong(
 
 def test_what_the_page_gives_a_reason_for_may_be_missing() -> None:
     for suite in store.SUITES:
-        assert list(program.missing(program.parser().parse_args(["verify"]), suite)) == []
+        assert list(program.missing_demonstrations(program.parser().parse_args(["verify"]), suite)) == []
     asked = program.parser().parse_args(["verify", "--tasks", "3,5", "--init-states", "0"])
-    assert list(program.missing(asked, "libero_goal")) == []
+    assert list(program.missing_demonstrations(asked, "libero_goal")) == []
 
 
 @pytest.mark.simulator
