@@ -1,7 +1,7 @@
 """Measures the time and memory to parse and collect a large campaign: python -m benchmarks.matrix.
 
 Making the campaign, in a temporary folder, is not counted. Each step is a fresh process. `parse` reads and checks
-matrix and settings. `collect` is `tracka collect`: does so too, reads the run folders and writes three tables. They
+matrix and settings. `collect` runs `tracka collect`, which also reads the run folders and writes the tables. Both steps
 count Python's start and the imports; a third process, `import`, measures these alone. The files were written just
 before, so the system's cache holds them. The exit status is 1 if both steps together take more time, or one of them
 more memory, than allowed. Seconds are of a core, so other programs do not count. A slower machine, by the time of its

@@ -49,8 +49,10 @@ def main() -> int:
     """Times the runs, prints the median overhead, and returns the exit status."""
     options = arguments()
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
-        made = (real if options.real else standin)(Path(folder) / "campaign", Path(folder) / "log")
-        run_times = list(runs(made, REAL_ROW if options.real else "long_b1_e6", Path(folder) / "log", options.runs))
+        bench_campaign = (real if options.real else standin)(Path(folder) / "campaign", Path(folder) / "log")
+        run_times = list(
+            runs(bench_campaign, REAL_ROW if options.real else "long_b1_e6", Path(folder) / "log", options.runs)
+        )
     row = statistics.median(times.whole for times in run_times) if options.real else options.row_seconds
     overhead = statistics.median(times.overhead for times in run_times)
     percent = 100 * overhead / row
@@ -81,11 +83,11 @@ def standin(root: Path, log: Path) -> Made:
     """Returns a new campaign whose lerobot-eval is a stand-in that takes a second."""
     executable = [*CLOCK, str(log), sys.executable, str(STANDIN / "lerobot_eval.py")]
     lines = [line for line in SETTINGS.splitlines() if not line.startswith("executable")]
-    made = campaigns.make(root, settings="\n".join([f"executable = {json.dumps(executable)}", *lines, ""]))
-    made.behave(long_b1_e6=["slow:1"])
-    os.environ.update(made.environ)
-    made.pass_preflight()
-    return made
+    bench_campaign = campaigns.make(root, settings="\n".join([f"executable = {json.dumps(executable)}", *lines, ""]))
+    bench_campaign.behave(long_b1_e6=["slow:1"])
+    os.environ.update(bench_campaign.environ)
+    bench_campaign.pass_preflight()
+    return bench_campaign
 
 
 def real(root: Path, log: Path) -> Made:
@@ -95,17 +97,17 @@ def real(root: Path, log: Path) -> Made:
     own = cli_capabilities.executable(campaign.load(root)) or cli_capabilities.find((), Path(sys.executable))
     executable = json.dumps([*CLOCK, str(log), *own])
     layout.settings.write_text(f"executable = {executable}\n{layout.settings.read_text()}")
-    made = Made(root, {})
-    made.pass_preflight()
-    return made
+    bench_campaign = Made(root, {})
+    bench_campaign.pass_preflight()
+    return bench_campaign
 
 
-def runs(made: Made, run_id: str, log: Path, count: int) -> Iterator[RunTimes]:
+def runs(bench_campaign: Made, run_id: str, log: Path, count: int) -> Iterator[RunTimes]:
     """Runs one row `count` times with `tracka run`, each as an attempt of its own, and yields the times of each.
 
     Raises SystemExit where a run fails.
     """
-    words = command(made, run_id)
+    words = command(bench_campaign, run_id)
     for number in range(1, count + 1):
         start = time.monotonic()
         completed = subprocess.run(words, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -119,9 +121,9 @@ def runs(made: Made, run_id: str, log: Path, count: int) -> Iterator[RunTimes]:
         yield times
 
 
-def command(made: Made, run_id: str) -> list[str]:
+def command(bench_campaign: Made, run_id: str) -> list[str]:
     """Returns the command that runs the row with `tracka run`."""
-    row, host = made.spec.row(run_id), run.load_host(made.layout)
+    row, host = bench_campaign.spec.row(run_id), run.load_host(bench_campaign.layout)
     options = {
         "run-id": row.run_id,
         "policy-path": row.policy_path,
@@ -131,7 +133,7 @@ def command(made: Made, run_id: str) -> list[str]:
         "gpu-id": "cpu",
         "mujoco-gl": host.backend,
         "seed": row.seed,
-        "artifacts-root": made.layout.runs,
+        "artifacts-root": bench_campaign.layout.runs,
     }
     words = [f"--{name}={value}" for name, value in options.items()]
     return [sys.executable, "-m", "tracka", "run", *words, "--allow-overwrite"]
