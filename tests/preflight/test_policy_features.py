@@ -191,7 +191,7 @@ def test_cameras_that_no_name_can_give_have_no_rename_map_suggested(
     made: Made, lerobot: tuple[Path, dict[str, Any]]
 ) -> None:
     remedy = judge(made, lerobot, "act_three").remedy or ""
-    assert "no rename_map can give" in remedy and "rename_map =" not in remedy
+    assert "no rename_map gives" in remedy and "rename_map =" not in remedy
 
 
 def test_what_a_policy_does_without_is_said(made: Made, lerobot: tuple[Path, dict[str, Any]]) -> None:

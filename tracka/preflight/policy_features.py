@@ -220,7 +220,7 @@ def _sizes(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding
                 f"{policy.kind} does not resize frames"
             )
             remedy = (
-                f"Set observation_height = {shape[-2]} and observation_width = {shape[-1]}"
+                f"Set observation_height = {shape[-2]}, observation_width = {shape[-1]}"
                 if len(shape) == 3
                 else "Set observation_height and observation_width"
             )
