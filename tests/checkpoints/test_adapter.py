@@ -15,7 +15,7 @@ import pytest
 from campaigns import REPOSITORY, Made, fake_checkpoint
 from checkpoints import Arrays, change_json, change_weights
 from safetensors.numpy import load_file, save_file
-from test_model import HEAD, campaign_of, without
+from test_model_tensors import HEAD, campaign_of, without
 
 from tracka.campaign.campaign import Campaign
 from tracka.campaign.layout import Layout

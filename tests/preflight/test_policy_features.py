@@ -223,7 +223,12 @@ def inputs(**more: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("name", "changed", "status", "word"),
     [
-        ("act", {"input_features": inputs(state=shape("STATE", 14))}, "fail", "made for 14 numbers, LIBERO's has 8"),
+        (
+            "act",
+            {"input_features": inputs(state=shape("STATE", 14))},
+            "fail",
+            "made for 14 numbers, but LIBERO's has 8",
+        ),
         ("pi0", {"input_features": inputs(state=shape("STATE", 14))}, "fail", "made for 14 numbers"),
         ("pi0", {"input_features": inputs(state=shape("STATE", 32))}, "pass", "state 8"),
         ("pi05", {"output_features": {"action": shape("ACTION", 32)}}, "pass", "action 7"),
@@ -237,7 +242,7 @@ def inputs(**more: Any) -> dict[str, Any]:
             "act",
             {"type": "unseen", "input_features": inputs(**{"images.x": shape("VISUAL", 3, 8, 8)})},
             "warn",
-            "looked",
+            "it is not known whether",
         ),
         ("act", {"type": "unseen", "input_features": inputs(state=shape("STATE", 9))}, "warn", "made for 9 numbers"),
     ],

@@ -331,7 +331,7 @@ def test_what_is_asked_for_and_not_stored_is_wrong(
 ) -> None:
     assert run_program(monkeypatch, "verify", "--suite", "libero_object", "--tasks", "0,7", "--init-states", "2,4") == 1
     said = capsys.readouterr().out
-    assert "libero_object 0: no demonstration from init state 2, 4\nlibero_object 7: no dem" in said
+    assert "libero_object 0: no demonstration starts from init state 2, 4\nlibero_object 7: no dem" in said
     assert said.endswith("0 demonstrations replayed, 2 wrong\n")
 
 

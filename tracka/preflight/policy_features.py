@@ -132,7 +132,7 @@ def _cameras(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Findi
     what = f"the policy wants {joined_names(real_keys or missing_keys)}, which LIBERO does not give"
     what += f"; LIBERO gives {joined_names(unused_keys)}, which the policy does not take" if unused_keys else ""
     is_warning = policy.spare is None and not refused
-    what += f"; it is not known whether a {policy.kind} runs without them" if is_warning else ""
+    what += f"; it is not known whether a policy of type {policy.kind} runs without them" if is_warning else ""
     yield Finding(policy.where, what, _remedy(policy, env), is_warning)
 
 
