@@ -263,7 +263,7 @@ def judged(tiny_act: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def test_an_adapter_whose_tensors_are_those_of_peft_passes(judged: dict[str, Check]) -> None:
     assert (judged["sound"].status, judged["sound"].evidence) == (
         "pass",
-        "all 142 tensors of the model are in the file, and all 4 of the adapter in its own",
+        "all 142 tensors of the model are in the file, and all 4 of the adapter in its file",
     )
 
 
@@ -291,4 +291,4 @@ def test_an_adapter_that_lerobot_and_peft_save_is_as_those_of_these_tests(pair: 
     ended = subprocess.run(
         [sys.executable, "-m", "tracka", "check", "saved"], capture_output=True, text=True, cwd=pair, env=environ
     )
-    assert ended.returncode == 0 and "all 4 of the adapter in its own" in ended.stdout, ended.stdout
+    assert ended.returncode == 0 and "all 4 of the adapter in its file" in ended.stdout, ended.stdout

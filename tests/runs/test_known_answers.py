@@ -295,7 +295,10 @@ def test_a_table_that_cannot_be_read_makes_every_row_different(copied: Made, tab
 REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "unknown row": (["--rows", f"{PAIR},nobody"], ["no row 'nobody'"]),
     "disabled row": (["--rows", "off_b1_e1"], ["the row 'off_b1_e1' is disabled"]),
-    "no folder for the table": (["--output", "nowhere/table.txt"], ["--output nowhere/table.txt: its folder does not"]),
+    "no folder for the table": (
+        ["--output", "nowhere/table.txt"],
+        ["--output nowhere/table.txt: the output's folder does not"],
+    ),
     "a folder as the table": (["--output", "tests"], ["--output tests: the output is a folder"]),
     "both": (["--rows", "nobody,none", "--output", "tests"], ["'nobody'", "'none'", "--output tests"]),
 }
