@@ -15,9 +15,9 @@ from tracka.reporting import caveats
 pytestmark = pytest.mark.phase2
 
 
-def test_phase_1_has_passed(handed_over: Callable[[str], None]) -> None:
+def test_phase_1_has_passed(require_handoff: Callable[[str], None]) -> None:
     """Needs the handoff of phase 1, with status pass and unchanged inputs."""
-    handed_over("phase1")
+    require_handoff("phase1")
 
 
 def test_the_report_has_the_plans_keys(preflight_report: Json, contract: Callable[[str], None]) -> None:

@@ -16,19 +16,19 @@ from tracka.gates.row_contracts import RUN_CONTRACTS
 pytestmark = pytest.mark.phase3
 
 
-def test_phase_2_has_passed(handed_over: Callable[[str], None]) -> None:
+def test_phase_2_has_passed(require_handoff: Callable[[str], None]) -> None:
     """Needs the handoff of phase 2, with status pass and unchanged inputs."""
-    handed_over("phase2")
+    require_handoff("phase2")
 
 
 def test_the_engine_plays_the_episodes_of_lerobot_eval(
-    parity_row: Row, proven: Callable[[Row], None], row_contract: Callable[[Row, str], None]
+    parity_row: Row, prove_engine: Callable[[Row], None], row_contract: Callable[[Row, str], None]
 ) -> None:
     """Makes the parity certificate of one checkpoint and way to ask it, on a GPU of its own.
 
     There is one such test for each checkpoint and way to ask it, and none where lerobot-eval is the engine.
     """
-    proven(parity_row)
+    prove_engine(parity_row)
     row_contract(parity_row, "parity")
 
 

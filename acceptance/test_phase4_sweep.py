@@ -15,9 +15,9 @@ from tracka.gates.row_contracts import RUN_CONTRACTS
 pytestmark = pytest.mark.phase4
 
 
-def test_phase_3_has_passed(handed_over: Callable[[str], None]) -> None:
+def test_phase_3_has_passed(require_handoff: Callable[[str], None]) -> None:
     """Needs the handoff of phase 3, with status pass and unchanged inputs."""
-    handed_over("phase3")
+    require_handoff("phase3")
 
 
 def test_row(

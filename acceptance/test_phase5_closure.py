@@ -13,9 +13,9 @@ from tracka.reporting import caveats
 pytestmark = pytest.mark.phase5
 
 
-def test_phase_4_has_passed(handed_over: Callable[[str], None]) -> None:
+def test_phase_4_has_passed(require_handoff: Callable[[str], None]) -> None:
     """Needs the handoff of phase 4, with status pass and unchanged inputs."""
-    handed_over("phase4")
+    require_handoff("phase4")
 
 
 def test_no_enabled_row_is_unaccepted(contract: Callable[[str], None]) -> None:

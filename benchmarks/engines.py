@@ -1,8 +1,9 @@
-"""The resident engine against lerobot-eval on one row: python -m benchmarks.engines.
+"""Compares the resident engine's speed with lerobot-eval's on one row: python -m benchmarks.engines.
 
-Both play the same episodes of one LIBERO task with a small random ACT, one after the other on this machine, at their
-full length. Two ratios are printed: end to end, start-up included, and of the episodes per minute once both are under
-way; then what each stage of the resident engine took. Exit status 1 below the least ratios, or if an action differs.
+Both engines play the same episodes of one LIBERO task with a small random ACT, one after the other on this machine, at
+full length. The program prints two ratios: of the seconds of the whole row, start-up included, and of the episodes per
+minute once both are under way. It also prints the seconds of each stage of the resident engine. The exit status is 1 if
+a ratio is below its limit or an action differs.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from tracka.engines import comparison
 
 
 @dataclass(frozen=True)
-class Timed:
+class EngineRun:
     """One engine's run of the row."""
 
     seconds: float  # of the whole process
@@ -31,25 +32,25 @@ class Timed:
 
 def main() -> int:
     """Plays the row with both engines, prints times and ratios, and returns the exit status."""
-    asked = arguments()
-    case = Case(program.RANDOM, asked.suite, (asked.task,), asked.seed, asked.episodes, asked.batch_size)
+    options = arguments()
+    case = Case(program.RANDOM, options.suite, (options.task,), options.seed, options.episodes, options.batch_size)
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
-        reference = timed(case, "reference", Path(folder))
-        resident = timed(case, "resident", Path(folder))
+        reference = run_engine(case, "reference", Path(folder))
+        resident = run_engine(case, "resident", Path(folder))
         stages = json.loads((Path(folder) / "resident" / "eval" / "timings.json").read_text())
-        if asked.keep:
-            shutil.copytree(folder, asked.keep, dirs_exist_ok=True)
-    found = comparison.compare(reference.episodes, resident.episodes)
+        if options.keep:
+            shutil.copytree(folder, options.keep, dirs_exist_ok=True)
+    result = comparison.compare(reference.episodes, resident.episodes)
     whole, steady = reference.seconds / resident.seconds, resident.per_minute / reference.per_minute
     print(f"{case}, {os.cpu_count()} cores, {program.PIXELS} x {program.PIXELS} pixels, policy on the CPU")
     print(f"{'':12} {'whole row':>12} {'under way':>20}")
-    for name, each in (("reference", reference), ("resident", resident)):
-        print(f"{name:12} {each.seconds:10.1f} s {each.per_minute:11.2f} a minute")
-    print(f"{'ratio':12} {whole:11.1f}x {steady:19.1f}x    ({found.same} of {found.episodes} the same)")
+    for name, engine_run in (("reference", reference), ("resident", resident)):
+        print(f"{name:12} {engine_run.seconds:10.1f} s {engine_run.per_minute:11.2f} a minute")
+    print(f"{'ratio':12} {whole:11.1f}x {steady:19.1f}x    ({result.same} of {result.episodes} the same)")
     print("resident, seconds: " + ", ".join(f"{key} {value:.1f}" for key, value in stages["stages"].items()))
     print("of the main process: " + ", ".join(f"{key} {value:.1f}" for key, value in stages["main"].items()))
     print("of all workers: " + ", ".join(f"{key} {value:.1f}" for key, value in stages["workers"].items()))
-    return 0 if whole >= asked.whole and steady >= asked.steady and found.exact else 1
+    return 0 if whole >= options.whole and steady >= options.steady and result.exact else 1
 
 
 def arguments() -> argparse.Namespace:
@@ -60,20 +61,20 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--episodes", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument("--whole", type=float, default=6.0, help="the least ratio end to end")
-    parser.add_argument("--steady", type=float, default=15.0, help="the least ratio under way")
-    parser.add_argument("--keep", type=Path, help="a folder to keep what both wrote in")
+    parser.add_argument("--whole", type=float, default=6.0, help="the least ratio of whole rows")
+    parser.add_argument("--steady", type=float, default=15.0, help="the least ratio once both are under way")
+    parser.add_argument("--keep", type=Path, help="copy the files of both engines to this folder")
     return parser.parse_args()
 
 
-def timed(case: Case, engine: str, folder: Path) -> Timed:
+def run_engine(case: Case, engine: str, folder: Path) -> EngineRun:
     """Plays the case with one engine, and returns its times and episodes."""
     program.play(case, engine, folder / engine)
     episodes = comparison.read(folder / engine / "eval")
     ends = sorted(episode.line["at_secs"] for episode in episodes.values())
     first = ends[case.batch_size - 1]  # the episodes of a batch end together
     rate = 60 * (len(ends) - case.batch_size) / (ends[-1] - first)
-    return Timed(json.loads((folder / engine / "seconds.json").read_text()), rate, episodes)
+    return EngineRun(json.loads((folder / engine / "seconds.json").read_text()), rate, episodes)
 
 
 if __name__ == "__main__":

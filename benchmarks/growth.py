@@ -1,8 +1,9 @@
-"""How the resident engine grows with environment slots and batch size: python -m benchmarks.growth.
+"""Measures how the resident engine's speed grows with slots and batch size: python -m benchmarks.growth.
 
 `measure FOLDER CSV` plays episodes of four LIBERO tasks with the checkpoint in FOLDER, once for each pair of slots and
-batch size, and writes a line a pair; `plot CSV PNG --sampling CSV` draws it, beside what the policy alone allows by
-the milliseconds of a call at each batch size. Rates are of the episodes that end after the first round of slots.
+batch size, and writes a line for each pair. `plot CSV PNG --sampling CSV` draws these lines, and beside them the rate
+that the policy alone allows, by the milliseconds of a call at each batch size. A rate counts the episodes that end
+after the first round of slots.
 """
 
 import argparse
@@ -33,16 +34,16 @@ COLUMNS = (*RATES, "rollout_s", "policy_s", "policy_calls", "total_s", "step_s")
 
 
 def main() -> int:
-    """Measures all pairs and writes their table, or draws a table."""
-    asked = arguments()
-    if asked.what == "plot":
-        plot(asked.source, asked.sampling, asked.target)
+    """Measures all pairs and writes their table, or draws a table, and returns the exit status."""
+    options = arguments()
+    if options.action == "plot":
+        plot(options.source, options.sampling, options.target)
         return 0
-    with asked.target.open("w", newline="") as file:
+    with options.target.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for slots, batch_size, n_episodes in asked.pairs:
-            writer.writerow(measured(asked.source, asked.device, asked.tasks, slots, batch_size, n_episodes))
+        for slots, batch_size, n_episodes in options.pairs:
+            writer.writerow(measure_pair(options.source, options.device, options.tasks, slots, batch_size, n_episodes))
             file.flush()
     return 0
 
@@ -50,13 +51,17 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     """Returns the parsed command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description=__doc__)
-    parser.add_argument("what", choices=("measure", "plot"))
+    parser.add_argument("action", choices=("measure", "plot"))
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
-    parser.add_argument("--sampling", type=Path, help="milliseconds of sample_actions by batch size")
-    parser.add_argument("--device", default="cuda", help="torch's word for where the policy runs")
+    parser.add_argument(
+        "--sampling", type=Path, help="a CSV with the milliseconds of sample_actions at each batch size"
+    )
+    parser.add_argument("--device", default="cuda", help="the torch device on which the policy runs")
     parser.add_argument("--tasks", type=int, nargs="+", default=TASKS, help="tasks of libero_object")
-    parser.add_argument("--pairs", type=pair, nargs="+", default=PAIRS, help="slots:batch size:episodes a task, each")
+    parser.add_argument(
+        "--pairs", type=pair, nargs="+", default=PAIRS, help="pairs, each as SLOTS:BATCH_SIZE:EPISODES_PER_TASK"
+    )
     return parser.parse_args()
 
 
@@ -66,11 +71,11 @@ def pair(words: str) -> tuple[int, int, int]:
     return slots, batch_size, n_episodes
 
 
-def measured(
+def measure_pair(
     policy: Path, device: str, tasks: Sequence[int], slots: int, batch_size: int, n_episodes: int
 ) -> Sequence[float]:
     """Plays one pair's episodes and returns its line of the table."""
-    named = {
+    values = {
         "policy.path": policy,
         "policy.device": device,
         "env.type": "libero",
@@ -85,7 +90,7 @@ def measured(
         "resident.videos": 0,
     }
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
-        words = [f"--{name}={value}" for name, value in (named | {"output_dir": Path(folder, "eval")}).items()]
+        words = [f"--{name}={value}" for name, value in (values | {"output_dir": Path(folder, "eval")}).items()]
         subprocess.run([sys.executable, "-m", "tracka.engines.resident", *words], check=True, env=program.environ())
         return line(Path(folder, "eval"), slots, batch_size)
 
@@ -98,9 +103,14 @@ def line(output: Path, slots: int, batch_size: int) -> Sequence[float]:
     ends = sorted(json.loads(text)["at_secs"] for text in (output / "episodes.jsonl").read_text().splitlines())
     first = max(1, min(slots, len(ends) // 2))
     rate = 60 * (len(ends) - first) / (ends[-1] - ends[first - 1])
-    took = json.loads((output / "timings.json").read_text())
-    stages = (took["stages"]["rollout"], took["main"]["policy"], took["policy_calls"], took["stages"]["total"])
-    return (slots, batch_size, len(ends), round(rate, 1), *stages, took["workers"]["step"])
+    timings = json.loads((output / "timings.json").read_text())
+    stages = (
+        timings["stages"]["rollout"],
+        timings["main"]["policy"],
+        timings["policy_calls"],
+        timings["stages"]["total"],
+    )
+    return (slots, batch_size, len(ends), round(rate, 1), *stages, timings["workers"]["step"])
 
 
 def plot(growth: Path, sampling: Path, target: Path) -> None:
@@ -119,10 +129,10 @@ def plot(growth: Path, sampling: Path, target: Path) -> None:
     slots = [place for place, _ in growing]
     left.plot(slots, [place / slots[0] * growing[0][1] for place in slots], "--", color="0.6", label="linear")
     left.plot(slots, [rate for _, rate in growing], "o-", color="#1f5fa8", label="measured")
-    alone = [(row["batch_size"], row["batch_size"] / row["sample_actions_ms"]) for row in read(sampling)]
+    policy_rates = [(row["batch_size"], row["batch_size"] / row["sample_actions_ms"]) for row in read(sampling)]
     right.plot(
-        [size for size, _ in alone],
-        [60_000 * rate / CALLS for _, rate in alone],
+        [size for size, _ in policy_rates],
+        [60_000 * rate / CALLS for _, rate in policy_rates],
         "--",
         color="0.6",
         label="policy alone",

@@ -51,25 +51,25 @@ def make(root: Path, rows: int) -> Made:
     ]
     tables = [f"[rows.{name}]\ntask_ids = [{number % TASKS}]\n" for number, name in enumerate(names, 1)]
     baseline = f"{BASELINE},libero_object,1,2,cpu,7,egl,checkpoints/fake,1"
-    made = campaigns.make(root, [baseline, *lines], "\n".join([SETTINGS, *tables]))
-    os.environ.update(made.environ)
-    return made
+    new_campaign = campaigns.make(root, [baseline, *lines], "\n".join([SETTINGS, *tables]))
+    os.environ.update(new_campaign.environ)
+    return new_campaign
 
 
 def make_run(root: Path, rows: int) -> Made:
     """Makes the same campaign after its sweep."""
-    made = make(root, rows)
+    finished_campaign = make(root, rows)
     preflight.host.artifacts_mib = lambda spec: 0  # all videos here are links to one file, so they need no room
-    made.pass_preflight()
-    made.run_row(BASELINE)
-    spec = made.spec
+    finished_campaign.pass_preflight()
+    finished_campaign.run_row(BASELINE)
+    spec = finished_campaign.spec
     host = run.load_host(spec.layout)
     os.fsync = lambda handle: None  # these files need not survive a crash of the machine
     with fact_cache.scope():
         for number, row in enumerate(spec.enabled):
             if row.run_id != BASELINE and number % 100:
                 leave(spec, row, host, passed=number % 100 < 91)
-    return made
+    return finished_campaign
 
 
 def leave(spec: Campaign, row: Row, host: Host, passed: bool) -> None:

@@ -1,11 +1,11 @@
-"""How long a large campaign takes to parse and to collect, and how much memory: python -m benchmarks.matrix.
+"""Measures the time and memory to parse and collect a large campaign: python -m benchmarks.matrix.
 
-The campaign is made in a temporary folder, which is not counted. Each step is a fresh process: one that reads and
-checks matrix and settings, and `tracka collect`, which does so too, reads the run folders and writes the three tables.
-Both are counted whole, with Python's start and the imports, which a third process shows alone. The files were written
-just before, so they come from the system's cache. Exit status 1 if both together take longer, or one of them more
-memory, than allowed. Seconds are of a core, so other programs do not count; a slow machine is allowed more, by what the
-imports alone take there. All are measured five times in turn, and the median counts: on a shared machine the same work
+Making the campaign, in a temporary folder, is not counted. Each step is a fresh process. `parse` reads and checks
+matrix and settings. `collect` runs `tracka collect`, which also reads the run folders and writes the tables. Both steps
+count Python's start and the imports; a third process, `import`, measures these alone. The files were written just
+before, so the system's cache holds them. The exit status is 1 if both steps together take more time, or one of them
+more memory, than allowed. Seconds are of a core, so other programs do not count. A slower machine, by the time of its
+imports, is allowed more. All steps run five times in turn, and the median counts: on a shared machine the same work
 takes up to 70% longer in some minutes than in others.
 """
 
@@ -41,15 +41,17 @@ def main() -> int:
     """Makes the campaign, measures the steps and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.matrix", description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000)
-    parser.add_argument("--seconds", type=float, default=5.0, help="of a core, the most for parsing and collecting")
-    parser.add_argument("--megabytes", type=float, default=300.0, help="the most memory that either may take")
-    asked = parser.parse_args()
+    parser.add_argument(
+        "--seconds", type=float, default=5.0, help="the most seconds of a core for parsing and collecting"
+    )
+    parser.add_argument("--megabytes", type=float, default=300.0, help="the most memory for parsing or collecting")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
         root = Path(folder) / "campaign"
-        made = cost("-m", "benchmarks.large", str(root), str(asked.rows))
-        print(f"{asked.rows} rows on {os.cpu_count()} cores; {made.seconds:.0f} s to make them, not counted")
+        making = cost("-m", "benchmarks.large", str(root), str(options.rows))
+        print(f"{options.rows} rows on {os.cpu_count()} cores; {making.seconds:.0f} s to make them, not counted")
         runs = sorted((measure(root) for _ in range(RUNS)), key=slowness)
-        return judge(runs[RUNS // 2], asked.seconds, asked.megabytes)
+        return judge(runs[RUNS // 2], options.seconds, options.megabytes)
 
 
 def measure(root: Path) -> dict[str, Cost]:
@@ -81,7 +83,7 @@ def cost(*words: str) -> Cost:
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
-        raise SystemExit(f"{words}: exit status {child.returncode}")
+        raise SystemExit(f"error: {words} ended with exit status {child.returncode}")
     # ru_maxrss is in KiB, and is never less than this process had when it started the child. So nothing large is
     # imported in this module.
     return Cost(time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)
@@ -89,15 +91,15 @@ def cost(*words: str) -> Cost:
 
 def judge(costs: dict[str, Cost], seconds: float, megabytes: float) -> int:
     """Prints the costs, and returns 0 if parsing and collecting stay within the limits, else 1."""
-    for name, each in costs.items():
-        print(f"{name:8}{each}")
+    for name, step_cost in costs.items():
+        print(f"{name:8}{step_cost}")
     parse, collect = costs["parse"], costs["collect"]
     both = Cost(parse.seconds + collect.seconds, parse.busy + collect.busy, max(parse.megabytes, collect.megabytes))
     allowed = seconds * max(1.0, costs["import"].busy / IMPORT_SECS)
-    good = both.busy < allowed and both.megabytes < megabytes
-    verdict = "holds" if good else "BROKEN"
+    within_limits = both.busy < allowed and both.megabytes < megabytes
+    verdict = "holds" if within_limits else "BROKEN"
     print(f"{'both':8}{both}  of {allowed:.3g} s of a core and {megabytes:g} MB: {verdict}")
-    return 0 if good else 1
+    return 0 if within_limits else 1
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What the harness adds to one row: python -m benchmarks.overhead.
+"""Measures the time that the harness adds to one row: python -m benchmarks.overhead.
 
-`tracka run` is timed from its start to its end, and in it lerobot-eval from its start to its end; the difference is the
-harness's. A stand-in plays lerobot-eval, since what that does costs the harness nothing, and the difference is set
-against the shortest row of a real policy that was measured: 63 s for one episode of 280 steps on two cores. With
-`--real` it is the real one, on the row of the smoke campaign that has a single episode, and the difference is set
-against that row. The median counts. Exit status 1 above the limit.
+The overhead is the time of `tracka run` without the time of lerobot-eval in it. A stand-in takes lerobot-eval's place,
+since lerobot-eval's own work costs the harness nothing. The overhead is compared with the shortest measured row of a
+real policy: 63 s for one episode of 280 steps on two cores. With `--real` the real lerobot-eval runs the row of the
+smoke campaign that has a single episode, and the overhead is compared with that row. The median counts. The exit status
+is 1 if the overhead is above the limit.
 """
 
 import argparse
@@ -33,7 +33,7 @@ CLOCK = [sys.executable, "-IS", str(Path(__file__).with_name("clock.py"))]
 
 
 @dataclass(frozen=True)
-class Timed:
+class RunTimes:
     """The seconds of one `tracka run`: of the whole command, and of lerobot-eval in it."""
 
     whole: float
@@ -47,42 +47,47 @@ class Timed:
 
 def main() -> int:
     """Times the runs, prints the median overhead, and returns the exit status."""
-    asked = arguments()
+    options = arguments()
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
-        made = (real if asked.real else standin)(Path(folder) / "campaign", Path(folder) / "log")
-        timed = list(runs(made, REAL_ROW if asked.real else "long_b1_e6", Path(folder) / "log", asked.runs))
-    row = statistics.median(each.whole for each in timed) if asked.real else asked.row_seconds
-    overhead = statistics.median(each.overhead for each in timed)
+        bench_campaign = (real if options.real else standin)(Path(folder) / "campaign", Path(folder) / "log")
+        run_times = list(
+            runs(bench_campaign, REAL_ROW if options.real else "long_b1_e6", Path(folder) / "log", options.runs)
+        )
+    row = statistics.median(times.whole for times in run_times) if options.real else options.row_seconds
+    overhead = statistics.median(times.overhead for times in run_times)
     percent = 100 * overhead / row
-    print(f"median overhead {overhead:.3f} s: {percent:.2f}% of a row of {row:.1f} s, at most {asked.percent:g}%")
-    return 0 if percent <= asked.percent else 1
+    print(f"median overhead {overhead:.3f} s: {percent:.2f}% of a row of {row:.1f} s, at most {options.percent:g}%")
+    return 0 if percent <= options.percent else 1
 
 
 def arguments() -> argparse.Namespace:
     """Returns the parsed command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=__doc__)
-    parser.add_argument("--runs", type=int, help="how many times; five, or one with --real")
-    parser.add_argument("--percent", type=float, default=3.0, help="the most that the harness may add")
+    parser.add_argument("--runs", type=int, help="how many times the row runs (default: 5, or 1 with --real)")
+    parser.add_argument("--percent", type=float, default=3.0, help="the most per cent that the harness may add")
     parser.add_argument(
-        "--row-seconds", type=float, default=63.0, help="the row that a stand-in's overhead is set against"
+        "--row-seconds",
+        type=float,
+        default=63.0,
+        help="the length of the row with which a stand-in's overhead is compared",
     )
     parser.add_argument(
-        "--real", action="store_true", help="run the real lerobot-eval: a minute a run, and a preflight"
+        "--real", action="store_true", help="run the real lerobot-eval, a minute a run, after a preflight"
     )
-    asked = parser.parse_args()
-    asked.runs = asked.runs or (1 if asked.real else 5)
-    return asked
+    options = parser.parse_args()
+    options.runs = options.runs or (1 if options.real else 5)
+    return options
 
 
 def standin(root: Path, log: Path) -> Made:
     """Returns a new campaign whose lerobot-eval is a stand-in that takes a second."""
     executable = [*CLOCK, str(log), sys.executable, str(STANDIN / "lerobot_eval.py")]
     lines = [line for line in SETTINGS.splitlines() if not line.startswith("executable")]
-    made = campaigns.make(root, settings="\n".join([f"executable = {json.dumps(executable)}", *lines, ""]))
-    made.behave(long_b1_e6=["slow:1"])
-    os.environ.update(made.environ)
-    made.pass_preflight()
-    return made
+    bench_campaign = campaigns.make(root, settings="\n".join([f"executable = {json.dumps(executable)}", *lines, ""]))
+    bench_campaign.behave(long_b1_e6=["slow:1"])
+    os.environ.update(bench_campaign.environ)
+    bench_campaign.pass_preflight()
+    return bench_campaign
 
 
 def real(root: Path, log: Path) -> Made:
@@ -92,33 +97,33 @@ def real(root: Path, log: Path) -> Made:
     own = cli_capabilities.executable(campaign.load(root)) or cli_capabilities.find((), Path(sys.executable))
     executable = json.dumps([*CLOCK, str(log), *own])
     layout.settings.write_text(f"executable = {executable}\n{layout.settings.read_text()}")
-    made = Made(root, {})
-    made.pass_preflight()
-    return made
+    bench_campaign = Made(root, {})
+    bench_campaign.pass_preflight()
+    return bench_campaign
 
 
-def runs(made: Made, run_id: str, log: Path, count: int) -> Iterator[Timed]:
+def runs(bench_campaign: Made, run_id: str, log: Path, count: int) -> Iterator[RunTimes]:
     """Runs one row `count` times with `tracka run`, each as an attempt of its own, and yields the times of each.
 
     Raises SystemExit where a run fails.
     """
-    words = command(made, run_id)
+    words = command(bench_campaign, run_id)
     for number in range(1, count + 1):
         start = time.monotonic()
-        ended = subprocess.run(words, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        completed = subprocess.run(words, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         whole = time.monotonic() - start
-        if ended.returncode:
-            raise SystemExit(f"tracka run failed: {ended.stdout}{ended.stderr}")
-        timed = Timed(whole, float(log.read_text().splitlines()[-1]))
+        if completed.returncode:
+            raise SystemExit(f"error: tracka run failed: {completed.stdout}{completed.stderr}")
+        times = RunTimes(whole, float(log.read_text().splitlines()[-1]))
         print(
-            f"run {number}: {timed.whole:.3f} s, lerobot-eval {timed.evaluation:.3f} s, harness {timed.overhead:.3f} s"
+            f"run {number}: {times.whole:.3f} s, lerobot-eval {times.evaluation:.3f} s, harness {times.overhead:.3f} s"
         )
-        yield timed
+        yield times
 
 
-def command(made: Made, run_id: str) -> list[str]:
+def command(bench_campaign: Made, run_id: str) -> list[str]:
     """Returns the command that runs the row with `tracka run`."""
-    row, host = made.spec.row(run_id), run.load_host(made.layout)
+    row, host = bench_campaign.spec.row(run_id), run.load_host(bench_campaign.layout)
     options = {
         "run-id": row.run_id,
         "policy-path": row.policy_path,
@@ -128,7 +133,7 @@ def command(made: Made, run_id: str) -> list[str]:
         "gpu-id": "cpu",
         "mujoco-gl": host.backend,
         "seed": row.seed,
-        "artifacts-root": made.layout.runs,
+        "artifacts-root": bench_campaign.layout.runs,
     }
     words = [f"--{name}={value}" for name, value in options.items()]
     return [sys.executable, "-m", "tracka", "run", *words, "--allow-overwrite"]

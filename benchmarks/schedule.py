@@ -1,10 +1,10 @@
-"""How near the lower bound a sweep ends, under the gates' own dealing and under xdist's: python -m benchmarks.schedule.
+"""Compares the makespan of a sweep under the gates' scheduling and under xdist's: python -m benchmarks.schedule.
 
-Sixteen rows that only sleep, 38 s together, on four workers: no schedule ends them in less than 9.5 s. All sessions run
-the same test; the gates' own has the real plug-in and a campaign whose matrix tells the lengths, the others have xdist
-as it is. Makespan is from the first row's start to the last row's end, by what the rows themselves write down; the
-session's seconds hold the start of pytest and of its workers, and the collection, too. Exit status 1 if the makespan
-of the gates' own dealing is above the limit, 1.03 of the lower bound.
+Sixteen rows only sleep, 38 s together, on four workers: no schedule ends them in less than 9.5 s. All sessions run the
+same test. The mode `ours` has the real plug-in and a campaign whose matrix gives the lengths; the others have plain
+xdist. The makespan lasts from the first row's start to the last row's end, as the rows themselves record them. The
+session's seconds also include the start of pytest and its workers, and the collection. The exit status is 1 if the
+makespan of `ours` is above the limit, 1.03 of the lower bound.
 """
 
 import argparse
@@ -49,7 +49,7 @@ task_ids = [0]
 
 
 @dataclass(frozen=True)
-class Measured:
+class SessionTimes:
     """The seconds of one session: from the first row's start to the last row's end, and of the whole session."""
 
     makespan: float
@@ -58,30 +58,34 @@ class Measured:
 
 def main() -> int:
     """Runs the rows under each way of dealing, prints the times, and returns the exit status."""
-    asked = arguments()
-    seconds = tuple(asked.scale * each for each in SECONDS)
+    options = arguments()
+    seconds = tuple(options.scale * length for length in SECONDS)
     bound = max(sum(seconds) / WORKERS, *seconds)
     print(f"{len(seconds)} rows, {sum(seconds):g} s of sleep, {WORKERS} workers: lower bound {bound:g} s")
     print("dealing    makespan   of the bound   session", flush=True)
     ratios = {}
-    for mode in asked.modes:
+    for mode in options.modes:
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(mode, Path(folder), seconds)
-        ratios[mode] = found.makespan / bound
-        print(f"{mode:<9} {found.makespan:7.2f} s {ratios[mode]:10.3f} {found.session:11.2f} s", flush=True)
-    return 0 if ratios["ours"] <= asked.limit else 1
+            times = measure(mode, Path(folder), seconds)
+        ratios[mode] = times.makespan / bound
+        print(f"{mode:<9} {times.makespan:7.2f} s {ratios[mode]:10.3f} {times.session:11.2f} s", flush=True)
+    return 0 if ratios["ours"] <= options.limit else 1
 
 
 def arguments() -> argparse.Namespace:
     """Returns the parsed command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.schedule", description=__doc__)
-    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES, help="the ways to deal; ours is judged")
-    parser.add_argument("--scale", type=float, default=1.0, help="how many times as long the rows sleep")
-    parser.add_argument("--limit", type=float, default=1.03, help="the most that ours may take of the lower bound")
+    parser.add_argument(
+        "--modes", nargs="+", choices=MODES, default=MODES, help="the ways to deal rows to workers; only ours is judged"
+    )
+    parser.add_argument("--scale", type=float, default=1.0, help="a factor for the rows' seconds of sleep")
+    parser.add_argument(
+        "--limit", type=float, default=1.03, help="the largest makespan of ours, as a multiple of the lower bound"
+    )
     return parser.parse_args()
 
 
-def measure(mode: str, folder: Path, seconds: tuple[float, ...]) -> Measured:
+def measure(mode: str, folder: Path, seconds: tuple[float, ...]) -> SessionTimes:
     """Runs the rows once and returns the times. Raises CalledProcessError where a row fails."""
     files.write_text(folder / "test_phase4_sleep.py", f"SECONDS = {seconds}\n{MODULE}")
     words = ours(folder) if mode == "ours" else stock(folder, mode)
@@ -99,7 +103,7 @@ def measure(mode: str, folder: Path, seconds: tuple[float, ...]) -> Measured:
     session = time.monotonic() - start
     lines = [line.split() for line in (folder / "journal").read_text().splitlines()]
     assert len(lines) == len(SECONDS), "each row runs once"
-    return Measured(max(float(end) for _, end in lines) - min(float(begin) for begin, _ in lines), session)
+    return SessionTimes(max(float(end) for _, end in lines) - min(float(begin) for begin, _ in lines), session)
 
 
 def ours(folder: Path) -> list[str]:

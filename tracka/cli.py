@@ -203,7 +203,7 @@ def propose_command(
 ) -> None:
     """Propose smaller batches where this host is short of memory or cores."""
     spec = campaign.load(root)
-    smaller = batch_fit.fitting(spec, batch_fit.measure(spec.layout.root))
+    smaller = batch_fit.smaller_batches(spec, batch_fit.measure(spec.layout.root))
     for run_id, size in smaller.items():
         print(f"{run_id}: batch_size {spec.row(run_id).batch_size} -> {size}")
     if apply:

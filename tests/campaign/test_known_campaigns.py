@@ -23,7 +23,7 @@ def known_by(builder: str) -> dict[tuple[str, int, int], Demonstration]:
     """The demonstrations that a replay checkpoint has by its `[build]` line."""
     name, *choices = builder.split()
     assert name == "replay"
-    return choice.keyed(choices)
+    return choice.demonstrations_by_key(choices)
 
 
 def succeeds(spec: Campaign, row: Row, task: int, episode: int) -> bool:

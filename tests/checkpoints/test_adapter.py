@@ -226,7 +226,7 @@ TENSORS: dict[str, tuple[Change, tuple[str, ...]]] = {
     ),
     "lora_unused": (
         on_adapter(lambda arrays: arrays | {LORA_B.replace("layers.0", "layers.7"): arrays[LORA_B]}),
-        ("1 tensors of the file are not of the adapter", "layers.7"),
+        ("1 tensors of the file do not belong to the adapter", "layers.7"),
     ),
     "lora_of_another_rank": (words(r=3), ("has the shape", "in the adapter")),
     "lora_without_a_target": (words(target_modules=["q_proj"]), ("PEFT cannot load the adapter", "q_proj")),
@@ -263,7 +263,7 @@ def judged(tiny_act: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def test_an_adapter_whose_tensors_are_those_of_peft_passes(judged: dict[str, Check]) -> None:
     assert (judged["sound"].status, judged["sound"].evidence) == (
         "pass",
-        "all 142 tensors of the model are in the file, and all 4 of the adapter in its own",
+        "all 142 tensors of the model are in the file, and all 4 of the adapter in its file",
     )
 
 
@@ -291,4 +291,4 @@ def test_an_adapter_that_lerobot_and_peft_save_is_as_those_of_these_tests(pair: 
     ended = subprocess.run(
         [sys.executable, "-m", "tracka", "check", "saved"], capture_output=True, text=True, cwd=pair, env=environ
     )
-    assert ended.returncode == 0 and "all 4 of the adapter in its own" in ended.stdout, ended.stdout
+    assert ended.returncode == 0 and "all 4 of the adapter in its file" in ended.stdout, ended.stdout

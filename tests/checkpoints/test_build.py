@@ -112,10 +112,10 @@ def test_a_builder_that_was_only_touched_builds_nothing_again(made: Made, tmp_pa
 REFUSALS: list[tuple[str, Sequence[str], str]] = [
     ("replay", (), "required: folder, choice"),
     ("replay", ("new",), "required: choice"),
-    ("replay", ("new", "everything"), "'everything' is no choice"),
+    ("replay", ("new", "everything"), "'everything' is not a choice"),
     ("replay", ("new", "libero_object/0:99"), "there is no demonstration of"),
     ("replay", ("there", "all"), "there exists"),
-    ("replay", ("no/where", "all"), "no is no folder"),
+    ("replay", ("no/where", "all"), "no is not a folder"),
     ("faulty", ("new", "boredom"), "invalid choice: 'boredom'"),
     ("faulty", ("new", "nan", "soon"), "invalid int value: 'soon'"),
     ("tiny_act", ("new", "more"), "unrecognized arguments: more"),

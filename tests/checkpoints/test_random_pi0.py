@@ -80,7 +80,7 @@ def test_track_a_finds_it_safe_fitting_and_whole(built: Path, made: Made) -> Non
     assert hub_dependencies.named_dependencies(point) == [
         hub_dependencies.NamedDependency("tokenizer", str(built / "tokenizer"))
     ]
-    evidence, found = policy_resources._need(
+    evidence, found = policy_resources._fetch_dependency(
         policy_resources.ResourceCollector(), made.spec, hub_dependencies.named_dependencies(point)[0]
     )
     assert found[0].outcome == "found" and str(built / "tokenizer") in evidence

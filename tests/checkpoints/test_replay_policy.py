@@ -225,7 +225,7 @@ def test_a_checkpoint_is_json_and_safetensors_alone(every: Path) -> None:
 def test_a_policy_has_nothing_to_train(some: Path) -> None:
     policy, _ = player(some)
     assert (list(policy.parameters()), policy.get_optim_params()) == ([], {})
-    with pytest.raises(NotImplementedError, match="nothing to learn"):
+    with pytest.raises(NotImplementedError, match="cannot be trained"):
         policy.forward({})
 
 
@@ -265,7 +265,7 @@ CHOICES: dict[str, Callable[[str, Demonstration], bool]] = {
 @pytest.mark.parametrize("words", CHOICES)
 def test_choices_name_demonstrations_each_once_and_in_order(words: str) -> None:
     asked = [one for suite in sorted(SUITES) for one in SUITES[suite] if CHOICES[words](suite, one)]
-    assert in_words(replay.chosen(words.split())) == in_words(asked)
+    assert in_words(replay.chosen_demonstrations(words.split())) == in_words(asked)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +279,7 @@ def test_choices_name_demonstrations_each_once_and_in_order(words: str) -> None:
 )
 def test_a_choice_that_cannot_be_read_or_met_is_refused_by_its_name(choice: str) -> None:
     with pytest.raises(ValueError) as refused:
-        replay.chosen(["libero_object/0", choice])
+        replay.chosen_demonstrations(["libero_object/0", choice])
     assert repr(choice) in str(refused.value)
 
 

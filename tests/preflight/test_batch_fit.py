@@ -20,7 +20,7 @@ ROWS = (
 
 def test_a_host_with_room_keeps_every_batch(make_campaign: Maker) -> None:
     spec = make_campaign(ROWS).spec
-    assert batch_fit.fitting(spec, WIDE) == {}
+    assert batch_fit.smaller_batches(spec, WIDE) == {}
     assert batch_fit.check(spec, WIDE).status == "pass"
 
 
@@ -38,7 +38,7 @@ def test_a_host_with_room_keeps_every_batch(make_campaign: Maker) -> None:
 def test_the_proposed_batch_fits_and_divides_the_episodes(
     make_campaign: Maker, room: Room, at_once: int, batch: int
 ) -> None:
-    assert batch_fit.fitting(make_campaign(ROWS).spec, room, at_once) == {"wide": batch}
+    assert batch_fit.smaller_batches(make_campaign(ROWS).spec, room, at_once) == {"wide": batch}
 
 
 def test_preflight_warns_with_the_smaller_batch_and_blocks_nothing(make_campaign: Maker) -> None:
@@ -62,7 +62,7 @@ def test_the_resident_engines_slots_take_less_memory_and_share_cores(
 ) -> None:
     settings = SETTINGS.replace("[lerobot_eval]", f'engine = "resident"\n\n[resident]\n{table}\n\n[lerobot_eval]')
     spec = make_campaign(ROWS, settings).spec
-    assert batch_fit.fitting(spec, room) == batches
+    assert batch_fit.smaller_batches(spec, room) == batches
     assert batch_fit.slots(spec, room) == slots
     assert (f"slots = {slots} in campaign.toml" in batch_fit.check(spec, room).evidence) == (slots is not None)
 

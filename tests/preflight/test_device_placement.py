@@ -30,7 +30,7 @@ BROKEN: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str]] = {
     "actions_on_a_gpu_that_some_rows_lack": (moved_to("cuda"), ON_BOTH, "moves actions to cuda, which rows on the CPU"),
     "actions_on_a_numbered_gpu": (moved_to("cuda:3"), ON_GPU, "moves actions to cuda:3, which a row cannot use"),
     "actions_on_a_mac": (moved_to("mps"), ON_GPU, "moves actions to mps"),
-    "mixed_precision_on_a_cpu": (amp(True), ROWS, "use_amp is set"),
+    "mixed_precision_on_a_cpu": (amp(True), ROWS, "use_amp is true"),
 }
 SOUND: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "actions_on_the_cpu": (moved_to("cpu"), ROWS),

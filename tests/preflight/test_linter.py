@@ -181,7 +181,7 @@ def test_a_config_that_is_no_json_is_no_error(make_campaign: Maker) -> None:
 def test_other_settings_than_the_presets_are_found_with_the_difference(make_campaign: Maker, kind: str) -> None:
     made = make_campaign(GOOD, of_pi0("n_action_steps = 25").replace('"pi0"', f'"{kind}"'))
     check = found(made, "preset")
-    assert check.status == "warn" and "n_action_steps is 25, 10 is known to be right" in check.evidence
+    assert check.status == "warn" and "n_action_steps is 25, but 10 is known to be right" in check.evidence
 
 
 def test_a_setting_that_is_missing_is_told_from_a_wrong_one(make_campaign: Maker) -> None:

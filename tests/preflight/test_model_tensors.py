@@ -51,7 +51,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no_tensor": (on(lambda arrays: {}), ("142 of 142 tensors of the model are not in the file",)),
     "of_another_prefix": (
         on(lambda arrays: {f"_orig_mod.{name}": value for name, value in arrays.items()}),
-        ("142 of 142 tensors", "142 tensors of the file are not of the model: _orig_mod."),
+        ("142 of 142 tensors", "142 tensors of the file do not belong to the model: _orig_mod."),
     ),
     "one_renamed": (
         on(lambda arrays: {name.replace("action_head", "head"): value for name, value in arrays.items()}),
@@ -59,9 +59,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "one_too_many": (
         on(lambda arrays: arrays | {"ema": arrays[HEAD]}),
-        ("1 tensors of the file are not of the model: ema",),
+        ("1 tensors of the file do not belong to the model: ema",),
     ),
-    "statistics_left": (on(old_statistics), ("4 tensors of the file are not of the model: normalize_inputs.buffer_",)),
+    "statistics_left": (
+        on(old_statistics),
+        ("4 tensors of the file do not belong to the model: normalize_inputs.buffer_",),
+    ),
     "another_shape": (
         on(lambda arrays: arrays | {HEAD: arrays[HEAD][:6]}),
         (f"{HEAD} has the shape 6 x 64 in the file, and 7 x 64 in the model",),
@@ -73,7 +76,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "another_width": (config(dim_model=32), ("has the shape",)),
     "more_layers": (config(n_encoder_layers=2), ("tensors of the model are not in the file",)),
-    "fewer_layers": (config(n_decoder_layers=0), ("tensors of the file are not of the model",)),
+    "fewer_layers": (config(n_decoder_layers=0), ("tensors of the file do not belong to the model",)),
     "another_backbone": (config(vision_backbone="resnet34"), ("tensors of the model are not in the file",)),
     "an_encoder_more": (config(use_vae=True), ("tensors of the model are not in the file", "vae")),
     "unknown_field": (config(use_rabc=False), ("lerobot cannot read config.json", "use_rabc")),
@@ -180,7 +183,7 @@ REPLAY: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "one_too_many": (
         on(lambda arrays: arrays | {"ema": arrays["states"]}),
-        "1 tensors of the file are not of the model",
+        "1 tensors of the file do not belong to the model",
     ),
     "another_shape": (on(lambda arrays: arrays | {"states": arrays["states"][:, :-1].copy()}), "states has the shape"),
     "another_type": (on(lambda arrays: arrays | {"states": arrays["states"].astype(np.int32)}), "states is of type"),

@@ -194,7 +194,7 @@ def test_a_renderer_that_hangs_is_ended(made: Made, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PYTHONPATH", f"{module.parent.parent}{os.pathsep}{os.environ['PYTHONPATH']}")
     report = report_of(made, "glx")
     assert report["status"] == "blocked"
-    assert "reached: nothing" in report["backend_attempts"][0]["evidence"]
+    assert "last stage: none" in report["backend_attempts"][0]["evidence"]
     assert not report["lerobot_import_ok"]
 
 

@@ -54,8 +54,8 @@ def test_egl_devices_in_another_order_are_found_and_the_remedy_mends_them(
     monkeypatch.setenv(DRAWN_BY, f"{TWO} {ONE}")
     report = report_of(two_gpus)
     assert report["status"] == "blocked"
-    assert check(report, "egl_device:gpu0")["remedy"] == "[egl.cuda_to_egl] in campaign.toml: 0 = 1"
-    assert check(report, "egl_device:gpu1")["remedy"] == "[egl.cuda_to_egl] in campaign.toml: 1 = 0"
+    assert check(report, "egl_device:gpu0")["remedy"] == "Set 0 = 1 below [egl.cuda_to_egl] in campaign.toml"
+    assert check(report, "egl_device:gpu1")["remedy"] == "Set 1 = 0 below [egl.cuda_to_egl] in campaign.toml"
     two_gpus.configure("[egl.cuda_to_egl]\n0 = 1\n1 = 0")
     assert report_of(two_gpus)["blocker"] is None
 
@@ -76,7 +76,7 @@ def test_a_driver_that_does_not_tell_is_warned_of(two_gpus: Made, monkeypatch: p
 def test_a_torch_that_sees_no_gpu_is_found(two_gpus: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(COMPUTES_ON)
     found = check(report_of(two_gpus), "egl_device:gpu1")
-    assert found["status"] == "fail" and "torch on none" in found["evidence"]
+    assert found["status"] == "fail" and "torch on no GPU" in found["evidence"]
 
 
 def test_where_egl_fails_glx_is_tried_on_every_gpu(two_gpus: Made, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +93,7 @@ def test_a_frame_of_something_else_is_no_picture_of_the_suite(made: Made, monkey
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     report = report_of(made)
     assert report["mujoco_gl_effective"] is None
-    assert "64 of 64 bits off the expected picture" in check(report, "rendering:egl")["evidence"]
+    assert "64 of 64 hash bits differ from the expected picture" in check(report, "rendering:egl")["evidence"]
 
 
 def test_a_driver_too_old_for_torchs_cuda_blocks(two_gpus: Made, monkeypatch: pytest.MonkeyPatch) -> None:

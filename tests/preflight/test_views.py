@@ -57,12 +57,12 @@ def said_of(folder: Path, under: EvalSettings) -> list[str]:
 
 WRONG = {
     "saved_swap": (saved(SWAPPED), settings(), "by the rename_map that the checkpoint was saved with"),
-    "campaigns_swap": (saved({}), settings(SWAPPED), "No rename_map for it"),
+    "campaigns_swap": (saved({}), settings(SWAPPED), "Remove this camera from rename_map"),
     "swap_of_names_in_the_simulator": (saved({}), settings(mapping=MAPPING), "feeds the policy's"),
     "both_on_one": (saved({}), settings({HAND: TABLE}), "robot0_eye_in_hand_image feeds the policy's"),
     "saved_swap_undone_twice": (saved(SWAPPED), settings(SWAPPED, MAPPING), "saved with"),
 }
-WRONG["turned_twice"] = (turned, settings(), "frames are turned twice")
+WRONG["turned_twice"] = (turned, settings(), "frames are rotated twice")
 RIGHT = {
     "plain": (saved({}), settings()),
     "saved_swap_kept": (saved(SWAPPED), settings(SWAPPED)),

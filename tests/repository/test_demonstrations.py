@@ -126,7 +126,7 @@ def test_a_suite_without_a_file_has_no_demonstrations(folder: Path) -> None:
 def test_a_file_of_another_format_is_refused_by_its_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store.save("libero_goal", {})
     monkeypatch.setattr(store, "FORMAT", 2)
-    with pytest.raises(ValueError, match=r"libero_goal\.jsonl has another format than 2"):
+    with pytest.raises(ValueError, match=r"libero_goal\.jsonl does not have format 2"):
         store.load("libero_goal")
 
 
@@ -307,11 +307,11 @@ def run_program(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("verify", "--batch", "0"), "no whole number above 0"),
-        (("verify", "--batch", "five"), "no whole number above 0"),
+        (("verify", "--batch", "0"), "not a whole number above 0"),
+        (("verify", "--batch", "five"), "not a whole number above 0"),
         (("verify", "--tasks", "10"), "numbers from 0 to 9"),
         (("record", "--tasks", "5-3"), "numbers from 0 to 9"),
-        (("record", "--tasks", "x"), "is not like 0,3-5"),
+        (("record", "--tasks", "x"), "does not look like 0,3-5"),
         (("regenerate", "--init-states", "50"), "numbers from 0 to 49"),
         (("rewind",), "invalid choice: 'rewind'"),
         ((), "the following arguments are required: action"),
@@ -331,15 +331,15 @@ def test_what_is_asked_for_and_not_stored_is_wrong(
 ) -> None:
     assert run_program(monkeypatch, "verify", "--suite", "libero_object", "--tasks", "0,7", "--init-states", "2,4") == 1
     said = capsys.readouterr().out
-    assert "libero_object 0: no demonstration from init state 2, 4\nlibero_object 7: no dem" in said
+    assert "libero_object 0: no demonstration starts from init state 2, 4\nlibero_object 7: no dem" in said
     assert said.endswith("0 demonstrations replayed, 2 wrong\n")
 
 
 def test_what_the_page_gives_a_reason_for_may_be_missing() -> None:
     for suite in store.SUITES:
-        assert list(program.missing(program.parser().parse_args(["verify"]), suite)) == []
+        assert list(program.missing_demonstrations(program.parser().parse_args(["verify"]), suite)) == []
     asked = program.parser().parse_args(["verify", "--tasks", "3,5", "--init-states", "0"])
-    assert list(program.missing(asked, "libero_goal")) == []
+    assert list(program.missing_demonstrations(asked, "libero_goal")) == []
 
 
 @pytest.mark.simulator

@@ -174,7 +174,7 @@ def test_a_row_that_passed_with_half_its_batch_is_different(copied: Made) -> Non
     copied.behave(**{PAIR: ["ok", "oom", *RIGHT[PAIR]]})
     assert copied.run_row(PAIR, RerunPolicy(allow_overwrite=True))["status"] == "pass"
     found = differing(copied)
-    assert not found[BASELINE] and "DIFFERENT: it ran with another batch size" in found[PAIR]
+    assert not found[BASELINE] and "DIFFERENT: the row ran with another batch size" in found[PAIR]
 
 
 def test_a_row_that_has_not_run_is_different(copied: Made) -> None:
@@ -295,8 +295,11 @@ def test_a_table_that_cannot_be_read_makes_every_row_different(copied: Made, tab
 REFUSED: dict[str, tuple[list[str], list[str]]] = {
     "unknown row": (["--rows", f"{PAIR},nobody"], ["no row 'nobody'"]),
     "disabled row": (["--rows", "off_b1_e1"], ["the row 'off_b1_e1' is disabled"]),
-    "no folder for the table": (["--output", "nowhere/table.txt"], ["--output nowhere/table.txt: its folder does not"]),
-    "a folder as the table": (["--output", "tests"], ["--output tests: it is a folder"]),
+    "no folder for the table": (
+        ["--output", "nowhere/table.txt"],
+        ["--output nowhere/table.txt: the output's folder does not"],
+    ),
+    "a folder as the table": (["--output", "tests"], ["--output tests: the output is a folder"]),
     "both": (["--rows", "nobody,none", "--output", "tests"], ["'nobody'", "'none'", "--output tests"]),
 }
 
@@ -317,7 +320,7 @@ def test_rows_without_a_known_answer_are_refused_by_their_names(made: Made) -> N
     ended = answers(made)
     assert (ended.returncode, ended.stdout) == (2, "")
     for run_id in ("baseline_b1_e2", "long_b1_e6"):
-        assert f"row {run_id}: it has no known answer" in ended.stderr
+        assert f"row {run_id}: the row has no known answer" in ended.stderr
     assert "wide_b4_e4" not in ended.stderr and not made.layout.artifacts.exists()
 
 

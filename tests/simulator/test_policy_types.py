@@ -49,12 +49,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("HF_HOME", environment.hf_home())
                 patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-                trial.keep(kept, *trial.play(folder))
-        return Found(*trial.kept(kept))
+                trial.save_outcome(kept, *trial.play(folder))
+        return Found(*trial.load_outcome(kept))
 
 
 def test_preflight_passes_with_no_warning_but_those_that_the_campaign_means_to_have(found: Found) -> None:
-    assert (found.report["status"], trial.unexplained(found.report)) == ("pass", [])
+    assert (found.report["status"], trial.unexpected_checks(found.report)) == ("pass", [])
 
 
 @EVERY
@@ -92,7 +92,7 @@ def test_the_page_names_the_kinds_that_are_built_and_every_other_type_that_lerob
         check=True,
     )
     registered = json.loads(told.stdout.splitlines()[-1])
-    named = page.kinds_named(PAGE.read_text())
+    named = page.kinds_on_page(PAGE.read_text())
     built = {kind.type for kind in KINDS}
     assert named == {"built": [kind.name for kind in KINDS], "others": list(LACKING)}
     assert sorted(built | set(LACKING)) == registered and built.isdisjoint(LACKING)

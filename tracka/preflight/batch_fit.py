@@ -37,31 +37,31 @@ class Room:
 
 def measure(folder: Path, gpu: int | None = None) -> Room:
     """Returns what this host has free, for artifacts below `folder`."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
+    existing_folder = next(place for place in (folder, *folder.parents) if place.exists())
     cores = len(os.sched_getaffinity(0))
-    return Room(_memory(), shutil.disk_usage(there).free // 10**6, cores, gpu)
+    return Room(_memory(), shutil.disk_usage(existing_folder).free // 10**6, cores, gpu)
 
 
 def _memory() -> int:
     """Returns the MB of memory that are available without swapping."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 // 10**6 if found else 0
+    match = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(match[1]) * 1024 // 10**6 if match else 0
 
 
-def fitting(campaign: Campaign, room: Room, at_once: int | None = None) -> dict[str, int]:
+def smaller_batches(campaign: Campaign, room: Room, at_once: int | None = None) -> dict[str, int]:
     """Returns run id -> a smaller batch that fits, for the enabled rows whose own batch does not.
 
     `at_once` rows run at a time; by default one row for each expected GPU.
     """
-    rows = at_once or _at_once(campaign)
+    rows = at_once or _parallel_rows(campaign)
     limit = _slots(campaign, room, rows)
     if not campaign.is_resident:
         limit = max(1, min(limit, room.cores // rows))  # an environment needs a core (lerobot/configs/default.py)
-    found = {row.run_id: _divisor(row, limit) for row in campaign.enabled}
-    return {row.run_id: found[row.run_id] for row in campaign.enabled if found[row.run_id] < row.batch_size}
+    batches = {row.run_id: _divisor(row, limit) for row in campaign.enabled}
+    return {row.run_id: batches[row.run_id] for row in campaign.enabled if batches[row.run_id] < row.batch_size}
 
 
-def _at_once(campaign: Campaign) -> int:
+def _parallel_rows(campaign: Campaign) -> int:
     return max(1, min(campaign.expected_gpus, len(campaign.enabled)))
 
 
@@ -75,12 +75,12 @@ def slots(campaign: Campaign, room: Room) -> int | None:
 
     Without a number in the campaign, its largest batch decides. Returns None where that fits, and for lerobot-eval.
     """
-    rows = _at_once(campaign)
+    rows = _parallel_rows(campaign)
     workers = int(campaign.resident.get("workers", max(1, room.cores // rows)))
     largest = max((row.batch_size for row in campaign.enabled), default=1)
-    wanted = int(campaign.resident.get("slots", campaigns.slots(workers, largest)))
+    requested_slots = int(campaign.resident.get("slots", campaigns.slots(workers, largest)))
     limit = _slots(campaign, room, rows)
-    return limit if campaign.is_resident and wanted > limit else None
+    return limit if campaign.is_resident and requested_slots > limit else None
 
 
 def _divisor(row: Row, limit: int) -> int:
@@ -105,16 +105,20 @@ def weights(campaign: Campaign) -> int:
 
 def check(campaign: Campaign, room: Room) -> Check:
     """Returns the check `proposal`: whether the rows fit this host. It warns with what would fit."""
-    smaller, needed, held = fitting(campaign, room), disk(campaign), weights(campaign)
-    words = [f"{run_id}: batch_size {size}" for run_id, size in smaller.items()]
-    short = [joined_names(words)] if words else []
-    short += [f"[resident] slots = {most} in campaign.toml" for most in [slots(campaign, room)] if most is not None]
-    short += [f"artifacts take about {needed} MB, {room.disk} MB are free"] if needed > room.disk else []
-    if room.gpu is not None and held > room.gpu:
-        short.append(f"weights of {held} MB, {room.gpu} MB of a GPU are free: no batch is small enough")
+    smaller, needed_mb, weights_mb = smaller_batches(campaign, room), disk(campaign), weights(campaign)
+    batch_texts = [f"{run_id}: batch_size {size}" for run_id, size in smaller.items()]
+    shortages = [joined_names(batch_texts)] if batch_texts else []
+    if (slot_count := slots(campaign, room)) is not None:
+        shortages.append(f"[resident] slots = {slot_count} in campaign.toml")
+    if needed_mb > room.disk:
+        shortages.append(f"artifacts take about {needed_mb} MB, but only {room.disk} MB are free")
+    if room.gpu is not None and weights_mb > room.gpu:
+        shortages.append(
+            f"the weights take {weights_mb} MB, but a GPU has only {room.gpu} MB free: no batch is small enough"
+        )
     facts = f"{room.memory} MB of memory, {room.cores} cores, {room.disk} MB of disk"
-    remedy = "Run `tracka propose --root DIR --apply` before the first row, or free what is short"
-    return advisory_check("proposal", not short, "; ".join([*short, facts]), remedy)
+    remedy = "Run `tracka propose --root DIR --apply` before the first row, or free what is used up"
+    return advisory_check("proposal", not shortages, "; ".join([*shortages, facts]), remedy)
 
 
 def apply(campaign: Campaign, smaller: dict[str, int]) -> None:
@@ -126,14 +130,18 @@ def apply(campaign: Campaign, smaller: dict[str, int]) -> None:
     lines = path.read_bytes().decode("utf-8").splitlines(keepends=True)
     for run_id, size in smaller.items():
         number = campaign.row(run_id).line - 1
-        lines[number] = _resized(str(path), lines[number], run_id, size)
+        lines[number] = _with_batch_size(str(path), lines[number], run_id, size)
     path.write_bytes("".join(lines).encode("utf-8"))  # written in place, so that the file's owner and mode stay
 
 
-def _resized(where: str, line: str, run_id: str, size: int) -> str:
-    """Returns the line with `size` in its third cell. Raises UsageError where the line is not plain cells."""
-    changed = re.sub(f"^({CELL},{CELL},){CELL}", lambda match: f"{match[1]}{size}", line, count=1)
-    before, after = next(csv.reader([line]), []), next(csv.reader([changed]), [])
-    if before[:1] != [run_id] or after != [*before[:2], str(size), *before[3:]]:
-        raise UsageError(Finding(f"{where}, row {run_id}", "its line is not one of nine plain cells", f"Write {size}"))
-    return changed
+def _with_batch_size(where: str, line: str, run_id: str, size: int) -> str:
+    """Returns the line with `size` in its third cell. Raises UsageError where the line has not nine plain cells."""
+    new_line = re.sub(f"^({CELL},{CELL},){CELL}", lambda match: f"{match[1]}{size}", line, count=1)
+    cells, new_cells = next(csv.reader([line]), []), next(csv.reader([new_line]), [])
+    if cells[:1] != [run_id] or new_cells != [*cells[:2], str(size), *cells[3:]]:
+        raise UsageError(
+            Finding(
+                f"{where}, row {run_id}", "the line does not have nine plain cells", f"Set its batch_size to {size}"
+            )
+        )
+    return new_line

@@ -47,7 +47,7 @@ def views(campaign: Campaign, policy_path: str, pictures: Mapping[str, str]) -> 
     for settings, rows in policy_features.by_settings(campaign, policy_path):
         inputs, env = policy_metadata.read(folder, settings).cameras, policy_features.environment_features(settings)
         for camera, key in env.keys.items():
-            fed = env.renamed.get(key, key)
-            taken = fed if fed in inputs or not inputs else None
+            policy_key = env.renamed.get(key, key)
+            input_key = policy_key if policy_key in inputs or not inputs else None
             size = policy_features.shape_text(env.cameras[key][1:])
-            yield View(policy_path, tuple(rows), camera, key, taken, size, pictures.get(camera))
+            yield View(policy_path, tuple(rows), camera, key, input_key, size, pictures.get(camera))

@@ -11,8 +11,8 @@ from ..core.errors import Finding, TrackaError
 
 CUDA = "cuda"
 # lerobot-eval sets the preprocessor's device to the row's. The postprocessor keeps the device it was saved with.
-TO_CPU = 'Write "device": "cpu" into that step, as lerobot saves it: actions go to the simulator'
-WITHOUT_AMP = 'Run it on a GPU, or put "policy.use_amp" = false below [lerobot_eval.flags] in campaign.toml'
+TO_CPU = 'Set "device": "cpu" in that step, as lerobot saves it: the simulator takes actions on the CPU'
+WITHOUT_AMP = 'Run the policy on a GPU, or set "policy.use_amp" = false below [lerobot_eval.flags] in campaign.toml'
 
 
 def check(campaign: Campaign, policy_path: str) -> Check:
@@ -21,12 +21,12 @@ def check(campaign: Campaign, policy_path: str) -> Check:
     def judge() -> str:
         folder = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots).folder
         rows = [row for row in campaign.enabled if row.policy_path == policy_path and row.gpu_id == CPU]
-        on_cpu = policy_metadata.distinct(map(campaign.settings, rows))
-        found = list(_postprocessor(folder / policy_metadata.POSTPROCESSOR, bool(on_cpu)))
-        found += [each for settings in on_cpu for each in _amp(policy_metadata.read(folder, settings))]
-        if found:
-            raise TrackaError(list(dict.fromkeys(found)))
-        return "the postprocessor's device and use_amp fit where the rows run"
+        cpu_settings = policy_metadata.distinct(map(campaign.settings, rows))
+        findings = list(_postprocessor(folder / policy_metadata.POSTPROCESSOR, bool(cpu_settings)))
+        findings += [finding for settings in cpu_settings for finding in _amp(policy_metadata.read(folder, settings))]
+        if findings:
+            raise TrackaError(list(dict.fromkeys(findings)))
+        return "the postprocessor's device and use_amp fit the rows' devices"
 
     return run_check(f"device:{policy_path}", judge)
 
@@ -42,7 +42,7 @@ def _postprocessor(path: Path, on_cpu: bool) -> Iterator[Finding]:
             )
 
 
-def _amp(made: policy_metadata.PolicyMetadata) -> Iterator[Finding]:
-    if str(made.config.get("use_amp", False)).lower() == "true":
-        what = "use_amp is set, and on a CPU that computes in bfloat16, which the policy was not trained with"
-        yield Finding(made.where, what, WITHOUT_AMP)
+def _amp(policy: policy_metadata.PolicyMetadata) -> Iterator[Finding]:
+    if str(policy.config.get("use_amp", False)).lower() == "true":
+        what = "use_amp is true: on a CPU the policy computes in bfloat16, with which it was not trained"
+        yield Finding(policy.where, what, WITHOUT_AMP)

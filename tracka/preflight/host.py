@@ -40,7 +40,7 @@ def checks(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], campaign: Campaign, 
         _lerobot(),
         _packages(),
         *_libero(),
-        *_rooms(campaign),
+        *_disk_checks(campaign),
         _limits(),
         _clock(campaign.layout.root),
         _display(requested),
@@ -49,26 +49,26 @@ def checks(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], campaign: Campaign, 
 
 def _gpus(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], expected: int) -> Check:
     """Checks that the GPUs `gpu_ids`, and the first `expected` GPUs that the campaign needs, are visible."""
-    wanted = sorted({*gpu_ids, *range(expected)})
-    missing = [str(number) for number in wanted if number >= len(gpus)]
-    evidence = f"{len(gpus)} visible, {len(wanted)} expected{'; missing: ' * bool(missing)}{', '.join(missing)}"
+    required_ids = sorted({*gpu_ids, *range(expected)})
+    missing = [str(number) for number in required_ids if number >= len(gpus)]
+    evidence = f"{len(gpus)} visible, {len(required_ids)} expected{'; missing: ' * bool(missing)}{', '.join(missing)}"
     if problem := gpu.problem():
         return required_check("gpus", False, f"{evidence}; {problem.where}: {problem.what}", problem.remedy or "")
-    evidence += "".join(f"; in use: {line}" for each in gpus for line in _users(each))
-    remedy = "Run on a host with them, free them in CUDA_VISIBLE_DEVICES, or lower expected_gpus in campaign.toml"
+    evidence += "".join(f"; in use: {line}" for visible_gpu in gpus for line in _users(visible_gpu))
+    remedy = "Use a host with these GPUs, name them in CUDA_VISIBLE_DEVICES, or lower expected_gpus in campaign.toml"
     return required_check("gpus", not missing, evidence, remedy)
 
 
-def _users(one: gpu.Gpu) -> list[str]:
-    """Returns who else computes on a GPU. That is no reason to stop, but a reason to ask."""
-    return [f"{gpu.device_name(one.gpu_id)} by {each}" for each in gpu.processes(one.uuid)]
+def _users(visible_gpu: gpu.Gpu) -> list[str]:
+    """Returns the other processes that compute on a GPU. They block nothing, but the user should know of them."""
+    return [f"{gpu.device_name(visible_gpu.gpu_id)} by {user}" for user in gpu.processes(visible_gpu.uuid)]
 
 
 def _lerobot() -> Check:
-    found = software.versions()["lerobot"]
-    remedy = "Run `make setup`: another lerobot has another command line"
+    version = software.versions()["lerobot"]
+    remedy = "Run `make setup`: the command line differs between lerobot versions"
     return required_check(
-        "version:lerobot", found.split("+")[0] == LEROBOT_VERSION, f"{found}, pinned {LEROBOT_VERSION}", remedy
+        "version:lerobot", version.split("+")[0] == LEROBOT_VERSION, f"{version}, pinned {LEROBOT_VERSION}", remedy
     )
 
 
@@ -86,17 +86,17 @@ def _libero() -> list[Check]:
     ]
 
 
-def _cuda(wanted: bool) -> Check:
+def _cuda(needs_gpu: bool) -> Check:
     """Compares torch's CUDA with the newest CUDA that the driver runs. Within a major version, every version runs."""
-    needed, found = _torch_cuda() or "unknown", gpu.driver()
-    evidence = f"torch is made for CUDA {needed}, " + (
-        f"driver {found[0]} runs up to {found[1]}" if found else "there is no NVIDIA driver"
+    torch_cuda, driver = _torch_cuda() or "unknown", gpu.driver()
+    evidence = f"torch is made for CUDA {torch_cuda}, " + (
+        f"driver {driver[0]} runs up to {driver[1]}" if driver else "there is no NVIDIA driver"
     )
-    if not wanted or os.environ.get(gpu.PRETEND):
-        return Check("cuda", "pass", f"{evidence}; no real GPU is asked for")
-    good = found is not None and needed[0].isdigit() and Version(found[1]).major >= Version(needed).major
+    if not needs_gpu or os.environ.get(gpu.PRETEND):
+        return Check("cuda", "pass", f"{evidence}; the campaign needs no real GPU")
+    good = driver is not None and torch_cuda[0].isdigit() and Version(driver[1]).major >= Version(torch_cuda).major
     return required_check(
-        "cuda", good, evidence, "Install a newer NVIDIA driver, or a torch made for the CUDA that it runs"
+        "cuda", good, evidence, "Install a newer NVIDIA driver, or a torch made for a CUDA that the driver runs"
     )
 
 
@@ -104,43 +104,48 @@ def _torch_cuda() -> str | None:
     """Returns the CUDA version that torch was made for, from its version.py, since importing torch takes seconds."""
     package = find_spec("torch")
     text = Path(package.origin).with_name("version.py").read_text() if package and package.origin else ""
-    found = re.search(r"^cuda\b.*= '([\d.]+)'", text, re.MULTILINE)
-    return found[1] if found else None
+    match = re.search(r"^cuda\b.*= '([\d.]+)'", text, re.MULTILINE)
+    return match[1] if match else None
 
 
 def _packages() -> Check:
     """Compares the installed packages with requirements.lock, if Track A runs from a checkout that has this file."""
     lock = Path(__file__).parents[2] / provision.LOCK
     if not lock.is_file():
-        return Check("packages", "pass", f"there is no {provision.LOCK} here to compare with", required=False)
-    wanted: dict[str, str] = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(), re.MULTILINE))
-    found: dict[str, str] = {
+        return Check(
+            "packages",
+            "pass",
+            f"not compared: Track A does not run from a checkout with {provision.LOCK}",
+            required=False,
+        )
+    pinned_versions: dict[str, str] = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(), re.MULTILINE))
+    installed: dict[str, str] = {
         name.lower().replace("_", "-"): version
-        for name, version, _ in reversed(
-            cli_capabilities.distributions()
-        )  # of two, Python imports the first in sys.path
+        # Of two distributions with one name, Python imports the first in sys.path.
+        for name, version, _ in reversed(cli_capabilities.distributions())
     }
-    others = [
-        f"{name} {found[name]} instead of {version}"
-        for name, version in wanted.items()
-        if not _same(found.get(name, version), version)
+    differences = [
+        f"{name} {installed[name]} instead of {version}"
+        for name, version in pinned_versions.items()
+        if not _is_same_release(installed.get(name, version), version)
     ]
-    evidence = f"{len(wanted)} pinned, {len(others)} others{': ' * bool(others)}{', '.join(others[:10])}"
-    return advisory_check("packages", not others, evidence, "Run `make setup`: other packages can change outcomes")
+    evidence = f"{len(pinned_versions)} packages pinned, {len(differences)} differ"
+    evidence += f": {', '.join(differences[:10])}" if differences else ""
+    return advisory_check("packages", not differences, evidence, "Run `make setup`: other packages can change outcomes")
 
 
-def _same(one: str, other: str) -> bool:
+def _is_same_release(version: str, other_version: str) -> bool:
     """Returns whether two versions are the same release, without the part that says what it was built for."""
-    return Version(one).public == Version(other).public
+    return Version(version).public == Version(other_version).public
 
 
-def _rooms(campaign: Campaign) -> list[Check]:
+def _disk_checks(campaign: Campaign) -> list[Check]:
     """Checks the disk space for what the campaign will write, and for a checkpoint in the hub's cache."""
     files = sum(_videos(campaign, row) for row in campaign.enabled) + len(campaign.enabled) * ROW_FILES
-    artifacts = _room("disk:artifacts", campaign.layout.root, artifacts_mib(campaign), files)
+    artifacts = _disk_check("disk:artifacts", campaign.layout.root, artifacts_mib(campaign), files)
     cache = _existing(Path(environment.hf_home()))
     hub = any(not (campaign.layout.root / row.policy_path).is_dir() for row in campaign.enabled)
-    return [artifacts, _room("disk:cache", cache, CACHE_MIB if hub else 0, 1000)]
+    return [artifacts, _disk_check("disk:cache", cache, CACHE_MIB if hub else 0, 1000)]
 
 
 def artifacts_mib(campaign: Campaign) -> int:
@@ -154,12 +159,12 @@ def _videos(campaign: Campaign, row: Row) -> int:
     return len(campaign.task_ids(row)) * min(row.n_episodes, filmed)
 
 
-def _room(name: str, folder: Path, mib: int, inodes: int) -> Check:
+def _disk_check(name: str, folder: Path, mib: int, inodes: int) -> Check:
     status = os.statvfs(_existing(folder))
-    free, left = status.f_bavail * status.f_frsize >> 20, status.f_favail
-    evidence = f"{free} MiB and {left} inodes free in {folder}, {mib} MiB and {inodes} files expected"
-    good = free >= mib and (left >= inodes or status.f_files == 0)  # some file systems do not count inodes
-    return required_check(name, good, evidence, "Make room there, or move the folder to a larger disk")
+    free, free_inodes = status.f_bavail * status.f_frsize >> 20, status.f_favail
+    evidence = f"{free} MiB and {free_inodes} inodes free in {folder}, {mib} MiB and {inodes} files needed"
+    enough = free >= mib and (free_inodes >= inodes or status.f_files == 0)  # some file systems do not count inodes
+    return required_check(name, enough, evidence, "Free space on that disk, or move the folder to a larger disk")
 
 
 def _existing(folder: Path) -> Path:
@@ -169,13 +174,13 @@ def _existing(folder: Path) -> Path:
 
 def _limits() -> Check:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    evidence = f"{soft} open files a process (up to {hard})"
+    evidence = f"{soft} open files per process (up to {hard})"
     good = soft == resource.RLIM_INFINITY or soft >= OPEN_FILES
     shared = Path("/dev/shm")
     free = os.statvfs(shared).f_bavail * os.statvfs(shared).f_frsize >> 20 if shared.is_dir() else 0
     good = good and free >= 64
     evidence += f", {free} MiB of shared memory"
-    return advisory_check("limits", good, evidence, "`ulimit -n 4096`; in a container --shm-size=1g")
+    return advisory_check("limits", good, evidence, "Run `ulimit -n 4096`; start a container with --shm-size=1g")
 
 
 def _clock(root: Path) -> Check:
@@ -188,7 +193,7 @@ def _clock(root: Path) -> Check:
 
 
 def _display(requested: str) -> Check:
-    shown, xvfb = os.environ.get("DISPLAY"), shutil.which("xvfb-run")
-    evidence = f"DISPLAY is {shown or 'not set'}, xvfb-run is {'there' if xvfb else 'not installed'}"
-    remedy = "Install xvfb: GLX needs a display, and is the only way left where EGL fails"
-    return advisory_check("display", bool(shown or xvfb) or requested != "glx", evidence, remedy)
+    display, xvfb = os.environ.get("DISPLAY"), shutil.which("xvfb-run")
+    evidence = f"DISPLAY is {display or 'not set'}, xvfb-run is {'installed' if xvfb else 'not installed'}"
+    remedy = "Install xvfb: GLX needs a display, and preflight tries GLX where EGL fails"
+    return advisory_check("display", bool(display or xvfb) or requested != "glx", evidence, remedy)

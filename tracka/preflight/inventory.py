@@ -25,8 +25,8 @@ def write(folder: Path) -> None:
     files.write_text(folder / "nvidia_smi.txt", nvidia_smi())
     files.write_text(folder / "pip_freeze.txt", pip_freeze())
     files.write_json(folder / "env_snapshot.json", env_snapshot())
-    log, made = folder / "setup.log", setup.log_file(Path(sys.prefix))
-    if not log.is_file() or (made.is_file() and made.stat().st_mtime > log.stat().st_mtime):
+    log, current_log = folder / "setup.log", setup.log_file(Path(sys.prefix))
+    if not log.is_file() or (current_log.is_file() and current_log.stat().st_mtime > log.stat().st_mtime):
         files.write_text(log, setup_log())
 
 
@@ -44,16 +44,18 @@ def nvidia_smi() -> str:
     if program is None:
         return ""
     try:
-        ended = subprocess.run([program, "-L"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
+        completed = subprocess.run(
+            [program, "-L"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return ended.stdout if ended.returncode == 0 else ""
+    return completed.stdout if completed.returncode == 0 else ""
 
 
 def pip_freeze() -> str:
     """Returns every installed distribution as `name==version`, without addresses, which could hold credentials."""
-    found = {f"{name}=={version}" for name, version, _ in cli_capabilities.distributions() if name}
-    return "".join(f"{line}\n" for line in sorted(found, key=str.casefold))
+    requirements = {f"{name}=={version}" for name, version, _ in cli_capabilities.distributions() if name}
+    return "".join(f"{line}\n" for line in sorted(requirements, key=str.casefold))
 
 
 def env_snapshot() -> EnvSnapshot:
@@ -86,13 +88,13 @@ def _host() -> HostFacts:
         "cpu_count": os.cpu_count(),
         "memory_mib": psutil.virtual_memory().total >> 20,
         "driver": gpu.driver(),
-        "gpus": [{"name": each.name, "uuid": each.uuid} for each in gpu.visible_gpus()],
+        "gpus": [{"name": visible_gpu.name, "uuid": visible_gpu.uuid} for visible_gpu in gpu.visible_gpus()],
     }
 
 
 def _cpu() -> str:
     """Returns the processor's name, from a file on Linux, where `platform` knows only its architecture."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text(errors="replace").splitlines() if told.is_file() else []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.is_file() else []
+    model_names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(model_names, platform.processor() or platform.machine())

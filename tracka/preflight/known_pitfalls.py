@@ -45,21 +45,21 @@ class Lint:
     what: str
 
 
-def flag(name: str, good: Callable[[Any], bool]) -> Callable[[Campaign], Iterator[Lint]]:
-    """Returns a function that yields the rows whose value of lerobot-eval's flag `name` is not `good`."""
+def flag(name: str, is_good: Callable[[Any], bool]) -> Callable[[Campaign], Iterator[Lint]]:
+    """Returns a function that yields the rows whose value of lerobot-eval's flag `name` does not satisfy `is_good`."""
 
     def rows_with_flag(campaign: Campaign) -> Iterator[Lint]:
         for row in campaign.enabled:
             value = campaign.settings(row).flags.get(name)
-            if value is not None and not good(value):
+            if value is not None and not is_good(value):
                 yield Lint(f"row {row.run_id}", f"{name} = {str(value).lower()}")
 
     return rows_with_flag
 
 
-def equals(wanted: object) -> Callable[[Any], bool]:
-    """Returns a function that tells whether a flag's value is `wanted`, as a TOML value or as text."""
-    return lambda value: str(value).lower().removesuffix(".0") == str(wanted).lower()
+def equals(expected: object) -> Callable[[Any], bool]:
+    """Returns a function that tells whether a flag's value is `expected`, as a TOML value or as text."""
+    return lambda value: str(value).lower().removesuffix(".0") == str(expected).lower()
 
 
 def uneven_batches(campaign: Campaign) -> Iterator[Lint]:
@@ -74,7 +74,9 @@ def repeated_init_states(campaign: Campaign) -> Iterator[Lint]:
     """Yields the rows with more episodes than a LIBERO task has init states."""
     for row in campaign.enabled:
         if row.n_episodes > INIT_STATES:
-            yield Lint(f"row {row.run_id}", f"{row.n_episodes} episodes of {INIT_STATES} initial states a LIBERO task")
+            yield Lint(
+                f"row {row.run_id}", f"{row.n_episodes} episodes per LIBERO task, which has {INIT_STATES} init states"
+            )
 
 
 def split_tasks(campaign: Campaign) -> Iterator[Lint]:
@@ -85,11 +87,13 @@ def split_tasks(campaign: Campaign) -> Iterator[Lint]:
     groups: dict[str, list[str]] = defaultdict(list)
     for row in campaign.compared_rows:
         settings = effective(campaign.settings(row))
-        same = {key: value for key, value in settings.items() if key not in ("task_ids", "timeout_secs")}
+        shared_settings = {key: value for key, value in settings.items() if key not in ("task_ids", "timeout_secs")}
         for task in campaign.task_ids(row):
-            groups[f"{(row.policy_path, row.task_suite, task, row.seed, row.batch_size, same)}"].append(row.run_id)
+            groups[f"{(row.policy_path, row.task_suite, task, row.seed, row.batch_size, shared_settings)}"].append(
+                row.run_id
+            )
     for run_ids in dict.fromkeys(tuple(rows) for rows in groups.values() if len(rows) > 1):
-        yield Lint(f"rows {', '.join(run_ids)}", "they have a LIBERO task in common")
+        yield Lint(f"rows {', '.join(run_ids)}", "the rows have a LIBERO task in common")
 
 
 def unpinned_revisions(campaign: Campaign) -> Iterator[Lint]:
@@ -97,9 +101,9 @@ def unpinned_revisions(campaign: Campaign) -> Iterator[Lint]:
     for row in campaign.enabled:
         match = checkpoint.REPO.fullmatch(row.policy_path)
         if match and not checkpoint.in_campaign(row.policy_path, campaign.layout.root).is_dir():
-            named = match["revision"] or "no revision"
-            if not _is_commit(named) and not row.policy_path.startswith("checkpoints/"):
-                yield Lint(f"row {row.run_id}", f"{match['repo']} at {named}")
+            revision = match["revision"] or "no revision"
+            if not _is_commit(revision) and not row.policy_path.startswith("checkpoints/"):
+                yield Lint(f"row {row.run_id}", f"{match['repo']} at {revision}")
         yield from _unpinned_base(campaign, row)
 
 
@@ -111,8 +115,8 @@ def _unpinned_base(campaign: Campaign, row: Row) -> Iterator[Lint]:
         else None
     )
     if base and not (campaign.layout.root / base.name).is_dir() and not _is_commit(base.revision or ""):
-        named = base.revision or "no revision"
-        yield Lint(f"row {row.run_id}", f"{base.name} at {named}, the base of the adapter {row.policy_path}")
+        revision = base.revision or "no revision"
+        yield Lint(f"row {row.run_id}", f"{base.name} at {revision}, the base of the adapter {row.policy_path}")
 
 
 def _is_adapter(campaign: Campaign, row: Row) -> bool:
@@ -139,8 +143,8 @@ def unequal_seeds(campaign: Campaign) -> Iterator[Lint]:
         for task in campaign.task_ids(row):
             seeds[row.task_suite, task][row.policy_path].add(row.seed)
     for (suite, task), policies in seeds.items():
-        if len({frozenset(used) for used in policies.values()}) > 1:
-            words = [f"{path} with {', '.join(map(str, sorted(used)))}" for path, used in policies.items()]
+        if len({frozenset(seed_set) for seed_set in policies.values()}) > 1:
+            words = [f"{path} with {', '.join(map(str, sorted(seed_set)))}" for path, seed_set in policies.items()]
             yield Lint(f"{suite} task {task}", joined_names(words))
 
 
@@ -149,9 +153,9 @@ def mixed_batches(campaign: Campaign) -> Iterator[Lint]:
     sizes: dict[str, set[int]] = defaultdict(set)
     for row in campaign.compared_rows:
         sizes[row.task_suite].add(row.played_batch)
-    for suite, used in sizes.items():
-        if len(used) > 1:
-            yield Lint(suite, f"batch sizes {', '.join(map(str, sorted(used)))}")
+    for suite, batch_sizes in sizes.items():
+        if len(batch_sizes) > 1:
+            yield Lint(suite, f"batch sizes {', '.join(map(str, sorted(batch_sizes)))}")
 
 
 def undocumented(campaign: Campaign) -> Iterator[Lint]:
@@ -171,24 +175,25 @@ def episode_lengths(campaign: Campaign) -> Iterator[Lint]:
         steps, documented = campaign.settings(row).episode_length, DOCUMENTED.get(_type(campaign, row) or "")
         if steps not in (None, EPISODE_STEPS[row.task_suite], documented and documented.steps):
             yield Lint(
-                f"row {row.run_id}", f"episode_length = {steps}, {row.task_suite} has {EPISODE_STEPS[row.task_suite]}"
+                f"row {row.run_id}",
+                f"episode_length = {steps}, but {row.task_suite} has {EPISODE_STEPS[row.task_suite]}",
             )
 
 
 def frame_sizes(campaign: Campaign) -> Iterator[Lint]:
     """Yields the rows whose frames differ in size from those that the checkpoint's config.json names."""
     for row in campaign.enabled:
-        given = campaign.settings(row).frame
-        if other := sorted(_trained_frame_sizes(_config(campaign, row)) - {given}):
-            words = ", ".join(f"{height} x {width}" for height, width in other)
-            yield Lint(f"row {row.run_id}", f"pictures of {given[0]} x {given[1]}, the checkpoint names {words}")
+        frame = campaign.settings(row).frame
+        if other_sizes := sorted(_trained_frame_sizes(_config(campaign, row)) - {frame}):
+            words = ", ".join(f"{height} x {width}" for height, width in other_sizes)
+            yield Lint(f"row {row.run_id}", f"frames of {frame[0]} x {frame[1]}, but the checkpoint names {words}")
 
 
 def _trained_frame_sizes(config: dict[str, Any]) -> set[tuple[int, int]]:
     """Returns the (height, width) of the frames that a config.json names, without shapes of an unexpected form."""
     features = config.get("input_features")
-    found = features.values() if isinstance(features, dict) else ()
-    shapes = [item.get("shape") for item in found if isinstance(item, dict) and item.get("type") == "VISUAL"]
+    entries = features.values() if isinstance(features, dict) else ()
+    shapes = [item.get("shape") for item in entries if isinstance(item, dict) and item.get("type") == "VISUAL"]
     return {(shape[1], shape[2]) for shape in shapes if isinstance(shape, list) and len(shape) == 3}
 
 
@@ -196,12 +201,13 @@ def other_than_preset(campaign: Campaign) -> Iterator[Lint]:
     """Yields the rows with a setting that differs from the preset of the policy's type."""
     for row in campaign.enabled:
         preset = PRESETS.get(_type(campaign, row) or "")
-        for known in preset.settings if preset else ():
-            value = getattr(campaign.settings(row), known.key) or _config(campaign, row).get(known.key)
-            if value != known.value:
-                said = "is not set" if value is None else f"is {value}"
+        for setting in preset.settings if preset else ():
+            value = getattr(campaign.settings(row), setting.key) or _config(campaign, row).get(setting.key)
+            if value != setting.value:
+                value_text = "is not set" if value is None else f"is {value}"
                 yield Lint(
-                    f"row {row.run_id}", f"{known.key} {said}, {known.value} is known to be right: {known.source}"
+                    f"row {row.run_id}",
+                    f"{setting.key} {value_text}, but {setting.value} is known to be right: {setting.source}",
                 )
 
 

@@ -20,35 +20,37 @@ from ..execution import environment, gpu, process
 from ..execution.process import Bounds
 
 FEW = 4  # how many tensors a message names
-OWN_PROGRAM = "not compared: the campaign has a program of its own (executable), which may have classes of its own"
-SAVE = "Take the checkpoint that training saved (save_pretrained), whole, with the config.json beside it"
+OWN_PROGRAM = "not compared: the campaign runs its own program (executable), which may have its own policy classes"
+SAVE = "Use the complete checkpoint that training saved (save_pretrained), with its own config.json"
 SAVE_ADAPTER = (
-    "Take the adapter that training saved, whole: adapter_model.safetensors with its own adapter_config.json, and as "
-    "its base the policy that it was trained on"
+    "Use the complete adapter that training saved: adapter_model.safetensors with its own adapter_config.json, and as "
+    "base the policy on which the adapter was trained"
 )
-CONFIG = (
-    "It was written by another lerobot, or by hand: save it with lerobot 0.6.1, or take out what that does not know"
-)
-SETTING = "Mend the setting in campaign.toml, or config.json"
-PROCESSORS = "Save them again with save_pretrained of lerobot 0.6.1, both, with the files that they name"
-LATER = "The row itself is held: it fails by the reason `weights` if lerobot's loader says that weights are missing"
+CONFIG = "Save config.json with lerobot 0.6.1, or remove the keys that lerobot 0.6.1 does not know"
+SETTING = "Correct the setting in campaign.toml, or correct config.json"
+PROCESSORS = "Save both processors again with save_pretrained of lerobot 0.6.1, with the files that they name"
+LATER = "Run the row: it fails with the reason `weights` if lerobot's loader reports missing weights"
 SKIPS = "Skipping"  # lerobot's loaders begin with this word when they leave a tensor out on purpose
 ProbeAnswer = Mapping[str, Any]
 
 
 def checks(campaign: Campaign, policy_paths: Sequence[str], folder: Path) -> list[Check]:
     """Returns a check `model:POLICY_PATH` for each of these checkpoints on this host. Logs go to `folder`."""
-    if untrusted := list(code_safety.plugin_faults(cli_capabilities.installed().plugins, campaign.trusted)):
-        what = f"not compared, since lerobot would import what nobody trusts: {untrusted[0].where}"
-        return [Check(f"model:{path}", "warn", what, untrusted[0].remedy, False) for path in policy_paths]
+    if plugin_findings := list(code_safety.plugin_faults(cli_capabilities.installed().plugins, campaign.trusted)):
+        what = f"not compared, since lerobot would import an untrusted plug-in: {plugin_findings[0].where}"
+        return [Check(f"model:{path}", "warn", what, plugin_findings[0].remedy, False) for path in policy_paths]
     if campaign.executable:
         return [Check(f"model:{path}", "pass", OWN_PROGRAM, required=False) for path in policy_paths]
-    asked = {path: list(_probe_requests(campaign, path)) for path in policy_paths}
-    if not any(asked.values()):
+    requests = {path: list(_probe_requests(campaign, path)) for path in policy_paths}
+    if not any(requests.values()):
         return []
-    answers, why, seconds = _run_probe(campaign, [each for group in asked.values() for each in group], folder)
-    told = iter(answers)
-    return [_check(path, [next(told, None) for _ in group], why, seconds) for path, group in asked.items()]
+    answers, exit_text, seconds = _run_probe(
+        campaign, [request for group in requests.values() for request in group], folder
+    )
+    next_answers = iter(answers)
+    return [
+        _check(path, [next(next_answers, None) for _ in group], exit_text, seconds) for path, group in requests.items()
+    ]
 
 
 def _probe_requests(campaign: Campaign, policy_path: str) -> Iterator[dict[str, Any]]:
@@ -76,15 +78,17 @@ def _may_load(campaign: Campaign, point: Checkpoint) -> bool:
 
 
 def _overrides(settings: EvalSettings) -> tuple[str, ...]:
-    over = {"n_action_steps": settings.n_action_steps, **policy_metadata.overrides(settings)}
-    return tuple(f"--{name}={lerobot_eval.flag_value(value)}" for name, value in over.items() if value is not None)
+    values = {"n_action_steps": settings.n_action_steps, **policy_metadata.overrides(settings)}
+    return tuple(f"--{name}={lerobot_eval.flag_value(value)}" for name, value in values.items() if value is not None)
 
 
-def _run_probe(campaign: Campaign, asked: Sequence[ProbeAnswer], folder: Path) -> tuple[list[ProbeAnswer], str, float]:
+def _run_probe(
+    campaign: Campaign, requests: Sequence[ProbeAnswer], folder: Path
+) -> tuple[list[ProbeAnswer], str, float]:
     """Runs the probe and returns its answers, why there are no more of them, and the seconds that it took."""
     out, err = folder / "model.log", folder / "model.err"
-    ended = process.run(
-        process.python("tracka.preflight.probes.model", json.dumps(asked)),
+    process_exit = process.run(
+        process.python("tracka.preflight.probes.model", json.dumps(requests)),
         cwd=campaign.layout.root,
         env=environment.for_row(campaign, gpu.CPU_DEVICE, "osmesa") | {"HF_HUB_OFFLINE": "1"},
         stdout=out,
@@ -92,37 +96,45 @@ def _run_probe(campaign: Campaign, asked: Sequence[ProbeAnswer], folder: Path) -
         bounds=Bounds(campaign.probe_secs),
     )
     answers = [json.loads(line) for line in files.read_text(out).splitlines() if line.startswith('{"wanted"')]
-    return answers, process.last_words(ended, err), round(ended.seconds, 3)
+    return answers, process.last_words(process_exit, err), round(process_exit.seconds, 3)
 
 
-def _check(policy_path: str, answers: Sequence[ProbeAnswer | None], why: str, seconds: float) -> Check:
+def _check(policy_path: str, answers: Sequence[ProbeAnswer | None], exit_text: str, seconds: float) -> Check:
     """Returns the check of one checkpoint by the worst of the probe's answers about it."""
     name = f"model:{policy_path}"
-    known = [answer for answer in answers if answer]
-    if wrong := list(dict.fromkeys(fault for answer in known for fault in _faults(answer))):
-        remedies = "; ".join(dict.fromkeys(remedy for _, remedy in wrong))
-        return Check(name, "fail", "; ".join(what for what, _ in wrong), remedies, seconds=seconds)
-    if len(known) < len(answers):
-        return Check(name, "warn", f"not compared: the probe ended without it ({why})", LATER, False, seconds)
-    if lost := next((answer["error"] for answer in known if answer["error"]), None):
-        return Check(name, "warn", f"not compared: {lost}", LATER, False, seconds)
-    if skipped := list(dict.fromkeys(line for answer in known for line in answer["said"] if line.startswith(SKIPS))):
-        what = f"lerobot's loader leaves tensors out on purpose: {joined_names(skipped, FEW)}"
-        return Check(name, "warn", what, "See that the checkpoint is of this type of policy", False, seconds)
-    return Check(name, "pass", _evidence(known[0]), seconds=seconds)
+    received = [answer for answer in answers if answer]
+    if faults := list(dict.fromkeys(fault for answer in received for fault in _faults(answer))):
+        remedies = "; ".join(dict.fromkeys(remedy for _, remedy in faults))
+        return Check(name, "fail", "; ".join(what for what, _ in faults), remedies, seconds=seconds)
+    if len(received) < len(answers):
+        return Check(
+            name, "warn", f"not compared: the probe ended before this checkpoint ({exit_text})", LATER, False, seconds
+        )
+    if error := next((answer["error"] for answer in received if answer["error"]), None):
+        return Check(name, "warn", f"not compared: {error}", LATER, False, seconds)
+    if skip_lines := list(
+        dict.fromkeys(line for answer in received for line in answer["said"] if line.startswith(SKIPS))
+    ):
+        what = f"lerobot's loader leaves tensors out on purpose: {joined_names(skip_lines, FEW)}"
+        return Check(name, "warn", what, "Check that the checkpoint has this policy type", False, seconds)
+    return Check(name, "pass", _evidence(received[0]), seconds=seconds)
 
 
 def _evidence(answer: ProbeAnswer) -> str:
-    whole = f"all {answer['wanted']} tensors of the model are in the file"
-    return f"{whole}, and all {answer['adapter']['wanted']} of the adapter in its own" if answer["adapter"] else whole
+    model_evidence = f"all {answer['wanted']} tensors of the model are in the file"
+    return (
+        f"{model_evidence}, and all {answer['adapter']['wanted']} of the adapter in its file"
+        if answer["adapter"]
+        else model_evidence
+    )
 
 
 def _faults(answer: ProbeAnswer) -> Iterator[tuple[str, str]]:
     """Yields what is wrong with a checkpoint, each fault with its remedy."""
     if answer["config"]:
         words = " ".join(answer["words"])
-        over = f" with {words}" if words else ""
-        yield f"lerobot cannot read config.json{over}: {answer['config']}", SETTING if words else CONFIG
+        overrides = f" with {words}" if words else ""
+        yield f"lerobot cannot read config.json{overrides}: {answer['config']}", SETTING if words else CONFIG
     if answer["processors"]:
         yield f"lerobot cannot load the processors: {answer['processors']}", PROCESSORS
     yield from ((what, SAVE) for what in _differences(answer, "model"))
@@ -132,17 +144,17 @@ def _faults(answer: ProbeAnswer) -> Iterator[tuple[str, str]]:
         yield from ((what, SAVE_ADAPTER) for what in _differences(answer["adapter"], "adapter"))
 
 
-def _differences(answer: ProbeAnswer, of: str) -> Iterator[str]:
+def _differences(answer: ProbeAnswer, owner: str) -> Iterator[str]:
     """Yields how a file's tensors differ from those of the model, or from those that PEFT makes for the adapter."""
     if missing := answer["missing"]:
         what = (
-            f"{len(missing)} of {answer['wanted']} tensors of the {of} are not in the file: "
+            f"{len(missing)} of {answer['wanted']} tensors of the {owner} are not in the file: "
             f"{joined_names(missing, FEW)}"
         )
-        yield f"{what}; lerobot would go on with random numbers"
-    for name, (theirs, ours) in list(answer["misshaped"].items())[:FEW]:
-        yield f"{name} has the shape {as_text(theirs)} in the file, and {as_text(ours)} in the {of}"
-    for name, (theirs, ours) in list(answer["mistyped"].items())[:FEW]:
-        yield f"{name} is of type {theirs} in the file, and {ours} in the {of}"
+        yield f"{what}; lerobot would use random numbers instead"
+    for name, (in_file, in_model) in list(answer["misshaped"].items())[:FEW]:
+        yield f"{name} has the shape {as_text(in_file)} in the file, and {as_text(in_model)} in the {owner}"
+    for name, (in_file, in_model) in list(answer["mistyped"].items())[:FEW]:
+        yield f"{name} is of type {in_file} in the file, and {in_model} in the {owner}"
     if unused := answer["unused"]:
-        yield f"{len(unused)} tensors of the file are not of the {of}: {joined_names(unused, FEW)}"
+        yield f"{len(unused)} tensors of the file do not belong to the {owner}: {joined_names(unused, FEW)}"

@@ -52,18 +52,18 @@ def check(campaign: Campaign, policy_path: str) -> Check:
     name = f"features:{policy_path}"
     try:
         folder = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots).folder
-        found, evidence = [], ""
+        findings, evidence = [], ""
         for settings, rows in by_settings(campaign, policy_path):
             policy, env = read(folder, settings), environment_features(settings)
-            found += [_of(rows, finding) for finding in compare(policy, env)]
+            findings += [_with_rows(rows, finding) for finding in compare(policy, env)]
             evidence = evidence or _evidence(policy, env)
     except TrackaError as error:
-        found = list(error.findings)
-    if not found:
+        findings = list(error.findings)
+    if not findings:
         return Check(name, "pass", evidence)
-    failed = any(not finding.warning for finding in found)
-    what = "; ".join(f"{finding.where}: {finding.what}" for finding in found)
-    remedy = "; ".join(dict.fromkeys(finding.remedy for finding in found))
+    failed = any(not finding.warning for finding in findings)
+    what = "; ".join(f"{finding.where}: {finding.what}" for finding in findings)
+    remedy = "; ".join(dict.fromkeys(finding.remedy for finding in findings))
     return Check(name, "fail" if failed else "warn", what, remedy, required=failed)
 
 
@@ -75,16 +75,16 @@ def by_settings(campaign: Campaign, policy_path: str) -> Iterator[tuple[EvalSett
     groups: dict[str, tuple[EvalSettings, list[str]]] = {}
     for row in campaign.enabled:
         if row.policy_path == policy_path:
-            one = campaign.settings(row)
-            key = repr((one.rename_map, one.observation_height, one.observation_width, one.flags))
-            groups.setdefault(key, (one, []))[1].append(row.run_id)
+            settings = campaign.settings(row)
+            key = repr((settings.rename_map, settings.observation_height, settings.observation_width, settings.flags))
+            groups.setdefault(key, (settings, []))[1].append(row.run_id)
     if len(groups) < 2:
-        yield next((settings for settings, _ in groups.values()), campaign.defaults), []
+        yield next((group_settings for group_settings, _ in groups.values()), campaign.defaults), []
     else:
         yield from groups.values()
 
 
-def _of(rows: Sequence[str], finding: Finding) -> Finding:
+def _with_rows(rows: Sequence[str], finding: Finding) -> Finding:
     where = f"{finding.where} (rows {joined_names(rows)})" if rows else finding.where
     return Finding(where, finding.what, finding.remedy, finding.warning)
 
@@ -99,7 +99,7 @@ def environment_features(settings: EvalSettings) -> EnvironmentFeatures:
         try:
             names = {camera: str(dict(json.loads(str(mapping)))[camera]) for camera in CAMERAS}
         except (ValueError, TypeError, KeyError):
-            what = "it is no JSON object with both cameras"
+            what = "the value is not a JSON object with both cameras"
             remedy = f"Write it like '{json.dumps(CAMERAS)}'"
             raise TrackaError(Finding("flags, key env.camera_name_mapping", what, remedy)) from None
     keys = {camera: f"observation.images.{name}" for camera, name in names.items()}
@@ -115,44 +115,45 @@ def compare(policy: PolicyMetadata, env: EnvironmentFeatures) -> list[Finding]:
         *_sizes(policy, env),
         *_renames(policy, env),
         *_views(policy, env),
-        *_turned(policy),
+        *_rotated_twice(policy),
     ]
 
 
 def _cameras(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding]:
     if not policy.inputs:
         return
-    lost = [key for key in policy.cameras if key not in env.policy_cameras]
-    over = [key for key in env.policy_cameras if key not in policy.cameras]
-    refused = bool(lost and over and not env.renamed)  # lerobot-eval refuses even a policy that can do without
-    if not refused and not _too_many(policy, lost):
+    missing_keys = [key for key in policy.cameras if key not in env.policy_cameras]
+    unused_keys = [key for key in env.policy_cameras if key not in policy.cameras]
+    # lerobot-eval refuses such a policy, even one that can do without the missing cameras.
+    refused = bool(missing_keys and unused_keys and not env.renamed)
+    if not refused and not _too_many(policy, missing_keys):
         return
-    real = [key for key in lost if not EMPTY.fullmatch(key)]
-    what = f"the policy wants {joined_names(real or lost)}, which LIBERO does not give"
-    what += f"; LIBERO gives {joined_names(over)}, which the policy does not take" if over else ""
-    warned = policy.spare is None and not refused
-    what += f"; whether a {policy.kind} runs without, nobody has looked at" if warned else ""
-    yield Finding(policy.where, what, _remedy(policy, env), warned)
+    real_keys = [key for key in missing_keys if not EMPTY.fullmatch(key)]
+    what = f"the policy wants {joined_names(real_keys or missing_keys)}, which LIBERO does not give"
+    what += f"; LIBERO gives {joined_names(unused_keys)}, which the policy does not take" if unused_keys else ""
+    is_warning = policy.spare is None and not refused
+    what += f"; it is not known whether a policy of type {policy.kind} runs without them" if is_warning else ""
+    yield Finding(policy.where, what, _remedy(policy, env), is_warning)
 
 
-def _too_many(policy: PolicyMetadata, lost: Sequence[str]) -> bool:
+def _too_many(policy: PolicyMetadata, missing_keys: Sequence[str]) -> bool:
     """Returns whether more cameras are missing than the policy can do without."""
     if policy.spare is None:
-        return any(not EMPTY.fullmatch(key) for key in lost)
-    return len(lost) > policy.spare
+        return any(not EMPTY.fullmatch(key) for key in missing_keys)
+    return len(missing_keys) > policy.spare
 
 
 def _remedy(policy: PolicyMetadata, env: EnvironmentFeatures) -> str:
     names = suggested_rename_map(policy, env)
-    after = {names.get(key, key) for key in env.cameras}
-    if not names or _too_many(policy, [key for key in policy.cameras if key not in after]):
+    policy_keys = {names.get(key, key) for key in env.cameras}
+    if not names or _too_many(policy, [key for key in policy.cameras if key not in policy_keys]):
         return (
-            f"Take a policy for LIBERO's cameras, {joined_names(list(env.cameras))}: no rename_map can give this "
-            f"one all of its"
+            f"Use a policy for LIBERO's cameras, {joined_names(list(env.cameras))}: no rename_map gives this policy "
+            f"all of its cameras"
         )
     pairs = ", ".join(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in names.items())
     flag = f"--rename_map='{json.dumps(names)}'"
-    return f"If these are the same views: rename_map = {{ {pairs} }} below [lerobot_eval] in campaign.toml ({flag})"
+    return f"If the views are the same, write rename_map = {{ {pairs} }} below [lerobot_eval] in campaign.toml ({flag})"
 
 
 def suggested_rename_map(policy: PolicyMetadata, env: EnvironmentFeatures) -> dict[str, str]:
@@ -160,8 +161,8 @@ def suggested_rename_map(policy: PolicyMetadata, env: EnvironmentFeatures) -> di
 
     The campaign's own renames of state and action are kept. The map is empty where no rename_map would help.
     """
-    saved = {key: name for key, name in policy.names.items() if key in env.cameras and name in policy.cameras}
-    kept = {key: name for key, name in env.renamed.items() if key in env.dims}
+    saved_names = {key: name for key, name in policy.names.items() if key in env.cameras and name in policy.cameras}
+    other_renames = {key: name for key, name in env.renamed.items() if key in env.dims}
     spare = [key for key in env.cameras if key not in policy.cameras]
     free = [key for key in policy.cameras if key not in env.cameras and not EMPTY.fullmatch(key)]
     pairs: dict[str, str] = {}
@@ -173,34 +174,36 @@ def suggested_rename_map(policy: PolicyMetadata, env: EnvironmentFeatures) -> di
                 pairs[key] = fits[0]
                 free.remove(fits[0])
     # With a map that changes nothing lerobot-eval compares no names, which helps where only placeholders are missing.
-    same = {key: key for key in env.cameras if key in policy.cameras}
-    found = saved or pairs or same
-    return kept | found if found else {}
+    identity_map = {key: key for key in env.cameras if key in policy.cameras}
+    names = saved_names or pairs or identity_map
+    return other_renames | names if names else {}
 
 
 def _numbers(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding]:
     kinds = {key: kind for key, (kind, _) in policy.inputs.items()}
     if STATE in policy.inputs and STATE not in {env.renamed.get(key, key) for key in env.dims}:
-        remedy = "Leave env.obs_type and the state's name in rename_map as they are"
+        remedy = "Remove env.obs_type from the flags and the state from rename_map"
         yield Finding(policy.where, f"the policy wants {STATE}, which LIBERO does not give", remedy)
     for key in (key for key, kind in kinds.items() if kind == "ENV"):
         what = f"the policy wants {key}, the environment's own state, which LIBERO does not give"
-        yield Finding(policy.where, what, "Take a policy for cameras", policy.kind not in STRICT)
+        yield Finding(
+            policy.where, what, "Use a policy that needs only cameras and the robot's state", policy.kind not in STRICT
+        )
     for key, (_, shape) in {**policy.inputs, **policy.outputs}.items():
         padded = policy.config.get(PADDED.get(key, ""))
         if key in DIMS and shape not in ((DIMS[key],), (padded,)):
-            warned = policy.kind not in (*STRICT, *TOLERANT) and padded is None
-            yield _wrong(policy, key, f"is made for {shape_text(shape)} numbers", warned)
+            is_warning = policy.kind not in (*STRICT, *TOLERANT) and padded is None
+            yield _size_mismatch(policy, key, f"is made for {shape_text(shape)} numbers", is_warning)
         if key in DIMS and isinstance(padded, int) and padded < DIMS[key]:
-            yield _wrong(policy, key, f"has room for {padded} numbers ({PADDED[key]})", False)
+            yield _size_mismatch(policy, key, f"has room for {padded} numbers ({PADDED[key]})", False)
     for key, count in dict(policy.statistics).items():
         if count not in (1, DIMS[key]):
-            yield _wrong(policy, key, f"is normalised by {count} numbers", False)
+            yield _size_mismatch(policy, key, f"is normalised by {count} numbers", False)
 
 
-def _wrong(policy: PolicyMetadata, key: str, what: str, warned: bool) -> Finding:
-    known = f"the policy's {key} {what}, LIBERO's has {DIMS[key]}"
-    return Finding(policy.where, known, "Take a policy that was trained for LIBERO's robot", warned)
+def _size_mismatch(policy: PolicyMetadata, key: str, what: str, is_warning: bool) -> Finding:
+    comparison_text = f"the policy's {key} {what}, but LIBERO's has {DIMS[key]}"
+    return Finding(policy.where, comparison_text, "Use a policy that was trained for LIBERO's robot", is_warning)
 
 
 def _sizes(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding]:
@@ -213,20 +216,23 @@ def _sizes(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding
     for key, shape in policy.cameras.items():
         if key in env.policy_cameras and shape and shape != env.policy_cameras[key]:
             what = (
-                f"{key} is made for {shape_text(shape)}, LIBERO gives {shape_text(env.policy_cameras[key])}, and a "
-                f"{policy.kind} does "
+                f"{key} is made for {shape_text(shape)}, but LIBERO gives {shape_text(env.policy_cameras[key])}, and a "
+                f"{policy.kind} does not resize frames"
             )
-            what += "not resize"
             remedy = (
-                f"observation_height = {shape[-2]}, observation_width = {shape[-1]}" if len(shape) == 3 else "Mend it"
+                f"Set observation_height = {shape[-2]}, observation_width = {shape[-1]}"
+                if len(shape) == 3
+                else "Set observation_height and observation_width"
             )
             yield Finding(policy.where, what, f"{remedy} below [lerobot_eval] in campaign.toml", True)
 
 
 def _renames(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding]:
-    if wrong := [key for key in env.renamed if key not in (*env.cameras, *env.dims)]:
-        what = f"rename_map renames {joined_names(wrong)}, which LIBERO does not give"
-        yield Finding(policy.where, what, f"LIBERO gives {joined_names([*env.cameras, *env.dims])}", True)
+    if unknown_keys := [key for key in env.renamed if key not in (*env.cameras, *env.dims)]:
+        what = f"rename_map renames {joined_names(unknown_keys)}, which LIBERO does not give"
+        yield Finding(
+            policy.where, what, f"Use the keys that LIBERO gives: {joined_names([*env.cameras, *env.dims])}", True
+        )
 
 
 def _views(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding]:
@@ -235,21 +241,22 @@ def _views(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding
     The rename_map that the checkpoint was saved with says which input a camera is meant for, else the camera's name.
     """
     for camera, name in CAMERAS.items():
-        own = f"observation.images.{name}"
-        meant, fed = policy.names.get(own, own), env.renamed.get(env.keys[camera], env.keys[camera])
-        if meant != fed and meant in policy.cameras and fed in policy.cameras:
-            saved = ", by the rename_map that the checkpoint was saved with" if own in policy.names else ""
-            what = f"{camera} feeds the policy's {fed}, and is meant for {meant}{saved}"
-            pair = f"rename_map = {{ {json.dumps(own)} = {json.dumps(meant)} }}"
-            remedy = pair if own != meant else "No rename_map for it"
+        default_key = f"observation.images.{name}"
+        meant_key = policy.names.get(default_key, default_key)
+        fed_key = env.renamed.get(env.keys[camera], env.keys[camera])
+        if meant_key != fed_key and meant_key in policy.cameras and fed_key in policy.cameras:
+            source = " by the rename_map that the checkpoint was saved with" if default_key in policy.names else ""
+            what = f"{camera} feeds the policy's {fed_key}, but is meant for {meant_key}{source}"
+            pair = f"rename_map = {{ {json.dumps(default_key)} = {json.dumps(meant_key)} }}"
+            remedy = f"Write {pair}" if default_key != meant_key else "Remove this camera from rename_map"
             yield Finding(policy.where, what, f"{remedy} below [lerobot_eval] in campaign.toml, and no other mapping")
 
 
-def _turned(policy: PolicyMetadata) -> Iterator[Finding]:
+def _rotated_twice(policy: PolicyMetadata) -> Iterator[Finding]:
     """Yields an error if the checkpoint's processor has LIBERO's own step, which would rotate upright frames again."""
     if LIBERO_STEP in policy.step_names:
-        what = f"{PREPROCESSOR} has the step {LIBERO_STEP}, which lerobot-eval runs before it: frames are turned twice"
-        yield Finding(policy.where, what, "Take that step out, if the policy was trained on upright frames")
+        what = f"{PREPROCESSOR} has the step {LIBERO_STEP}, which lerobot-eval runs too: frames are rotated twice"
+        yield Finding(policy.where, what, "Remove that step if the policy was trained on upright frames")
 
 
 def shape_text(shape: Sequence[int]) -> str:
@@ -260,9 +267,12 @@ def shape_text(shape: Sequence[int]) -> str:
 def _evidence(policy: PolicyMetadata, env: EnvironmentFeatures) -> str:
     if not policy.inputs:
         return f"{policy.where} names no features: lerobot takes LIBERO's"
-    used = [f"{key} ({shape_text(shape)})" for key, shape in env.policy_cameras.items() if key in policy.cameras]
-    over = [key for key in env.policy_cameras if key not in policy.cameras]
-    lost = [key for key in policy.cameras if key not in env.policy_cameras]
-    notes = [f"not taken: {joined_names(over)}"] if over else []
-    notes += [f"not given, which a {policy.kind} can do without: {joined_names(lost)}"] if lost else []
-    return "; ".join([f"{joined_names(used)}, state {DIMS[STATE]}, action {DIMS[ACTION]}", *notes])
+    used_cameras = [
+        f"{key} ({shape_text(shape)})" for key, shape in env.policy_cameras.items() if key in policy.cameras
+    ]
+    unused_keys = [key for key in env.policy_cameras if key not in policy.cameras]
+    missing_keys = [key for key in policy.cameras if key not in env.policy_cameras]
+    notes = [f"the policy does not take {joined_names(unused_keys)}"] if unused_keys else []
+    if missing_keys:
+        notes.append(f"LIBERO does not give {joined_names(missing_keys)}, which a {policy.kind} can do without")
+    return "; ".join([f"{joined_names(used_cameras)}, state {DIMS[STATE]}, action {DIMS[ACTION]}", *notes])

@@ -82,8 +82,8 @@ class ResourceCollector:
 
     def add_dependencies(self, policy_path: str, dependencies: Iterable[NamedDependency]) -> None:
         """Adds what the policy at `policy_path` needs."""
-        for each in dependencies:
-            self.dependencies.setdefault(each, set()).add(policy_path)
+        for dependency in dependencies:
+            self.dependencies.setdefault(dependency, set()).add(policy_path)
 
 
 def check_resources(campaign: Campaign, policy_path: str, folder: Path) -> tuple[list[Check], list[Resource]]:
@@ -95,12 +95,18 @@ def check_resources(campaign: Campaign, policy_path: str, folder: Path) -> tuple
     checks = _policies(
         collector, campaign, list(dict.fromkeys([policy_path, *(row.policy_path for row in campaign.enabled)]))
     )
-    for each, policies in collector.dependencies.items():
-        name = "tokenizer" if each.kind == "tokenizer" else "base_model"
-        check = _check(collector, name, each.kind, each.name, partial(_need, collector, campaign, each))
+    for dependency, policies in collector.dependencies.items():
+        name = "tokenizer" if dependency.kind == "tokenizer" else "base_model"
+        check = _check(
+            collector,
+            name,
+            dependency.kind,
+            dependency.name,
+            partial(_fetch_dependency, collector, campaign, dependency),
+        )
         checks.append(replace(check, required=policy_path in policies))
-    checks.append(_check(collector, "assets", "assets", "LIBERO", _assets))
-    return [*checks, _offline(campaign, collector, folder)], collector.resources
+    checks.append(_check(collector, "assets", "assets", "LIBERO", _check_assets))
+    return [*checks, _offline_check(campaign, collector, folder)], collector.resources
 
 
 def policy_checks(campaign: Campaign, policy_path: str) -> list[Check]:
@@ -110,48 +116,51 @@ def policy_checks(campaign: Campaign, policy_path: str) -> list[Check]:
 
 def readable_checkpoints(checks: Iterable[Check]) -> list[str]:
     """Returns the checkpoints whose weights can be read, according to these checks."""
-    return _passed(checks, weights.CHECK)
+    return _passed_subjects(checks, weights.CHECK)
 
 
 def harmless_checkpoints(checks: Iterable[Check]) -> list[str]:
     """Returns the readable checkpoints that make no foreign code run, according to these checks."""
-    return _passed(checks, SAFETY)
+    return _passed_subjects(checks, SAFETY)
 
 
-def _passed(checks: Iterable[Check], prefix: str) -> list[str]:
-    named = (check for check in checks if check.name.startswith(prefix))
-    return [check.name.removeprefix(prefix) for check in named if check.status == "pass"]
+def _passed_subjects(checks: Iterable[Check], prefix: str) -> list[str]:
+    prefixed_checks = (check for check in checks if check.name.startswith(prefix))
+    return [check.name.removeprefix(prefix) for check in prefixed_checks if check.status == "pass"]
 
 
 def _policies(collector: ResourceCollector, campaign: Campaign, paths: Sequence[str]) -> list[Check]:
     checks = [
-        _check(collector, "policy_resolve", "policy", path, partial(_policy, collector, campaign, path))
+        _check(collector, "policy_resolve", "policy", path, partial(_fetch_policy, collector, campaign, path))
         for path in paths
     ]
-    here = [path for path, check in zip(paths, checks, strict=True) if check.status == "pass"]
-    read = [weights.check(campaign, path) for path in here]
+    local_paths = [path for path, check in zip(paths, checks, strict=True) if check.status == "pass"]
+    weight_checks = [weights.check(campaign, path) for path in local_paths]
     # Only whole files are checked further: of a truncated file, `safety:` would say that it may be trusted, and
     # `statistics:` that it cannot be read.
-    whole = readable_checkpoints(read)
-    checks += [*read, *(run_check(f"{SAFETY}{path}", partial(_safe, campaign, path)) for path in whole)]
+    readable_paths = readable_checkpoints(weight_checks)
+    checks += [
+        *weight_checks,
+        *(run_check(f"{SAFETY}{path}", partial(_safety_evidence, campaign, path)) for path in readable_paths),
+    ]
     return checks + [
         check(campaign, path)
         for check in (python_dependencies.check, normalizer.check, policy_features.check, device_placement.check)
-        for path in whole
+        for path in readable_paths
     ]
 
 
-def _safe(campaign: Campaign, policy_path: str) -> str:
+def _safety_evidence(campaign: Campaign, policy_path: str) -> str:
     """Reads what the checkpoint, which is on this host already, and an adapter's base could make run.
 
     Returns the evidence that nothing untrusted would run. Raises TrackaError with everything that would.
     """
     folder = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots).folder
     base = hub_dependencies.adapter_base(folder)
-    if found := [*code_safety.policy_faults(folder, campaign.trusted), *(base.faults(campaign) if base else ())]:
-        raise TrackaError(found)
-    named = f", trusted by name: {', '.join(campaign.trusted)}" if campaign.trusted else ""
-    return f"no pickle, foreign class or remote code{named}"
+    if faults := [*code_safety.policy_faults(folder, campaign.trusted), *(base.faults(campaign) if base else ())]:
+        raise TrackaError(faults)
+    trusted_names = f", trusted by name: {', '.join(campaign.trusted)}" if campaign.trusted else ""
+    return f"no pickle, foreign class or remote code{trusted_names}"
 
 
 def _check(
@@ -171,8 +180,8 @@ def _check(
     return run_check(f"{check}:{name}", run)
 
 
-def _policy(collector: ResourceCollector, campaign: Campaign, policy_path: str) -> tuple[str, list[Resource]]:
-    """Fetches the checkpoint and adds what it needs to `found.needs`, even if the checkpoint cannot be fetched.
+def _fetch_policy(collector: ResourceCollector, campaign: Campaign, policy_path: str) -> tuple[str, list[Resource]]:
+    """Fetches the checkpoint and adds its needs to `collector.dependencies`, even where it cannot be fetched.
 
     Returns the evidence and the resources. Raises TrackaError where the checkpoint is missing or of another type.
     """
@@ -192,59 +201,71 @@ def _policy(collector: ResourceCollector, campaign: Campaign, policy_path: str) 
         if policy_path == collector.baseline_path:
             collector.baseline_snapshots.add(checkpoint.download_spec(policy_path))
     for row in campaign.enabled:
-        named = campaign.settings(row).policy_type
-        if row.policy_path == policy_path and named not in (None, point.policy_type):
-            what = f"row {row.run_id} says policy_type {named}, the checkpoint is a {point.policy_type}"
-            raise TrackaError(Finding(str(campaign.layout.settings), what, "Mend policy_type, then run phase 1 again"))
+        policy_type = campaign.settings(row).policy_type
+        if row.policy_path == policy_path and policy_type not in (None, point.policy_type):
+            what = (
+                f"row {row.run_id} says policy_type {policy_type}, but the checkpoint has the type {point.policy_type}"
+            )
+            raise TrackaError(
+                Finding(str(campaign.layout.settings), what, "Correct policy_type, then run phase 1 again")
+            )
     digests = hashing.of_files(point.folder)
     parts = {"policy": ("*",), "config": ("config.json",), "processors": PROCESSORS}
-    made = [_resource(kind, policy_path, point.folder, digests, fits, point.revision) for kind, fits in parts.items()]
-    return f"{point.policy_type}, revision {point.revision or 'none (a folder)'}, tree {point.tree_sha256[:12]}", made
+    resources = [
+        _resource(kind, policy_path, point.folder, digests, patterns, point.revision)
+        for kind, patterns in parts.items()
+    ]
+    return (
+        f"{point.policy_type}, revision {point.revision or 'none (a folder)'}, tree {point.tree_sha256[:12]}",
+        resources,
+    )
 
 
-def _need(collector: ResourceCollector, campaign: Campaign, wanted: NamedDependency) -> tuple[str, list[Resource]]:
+def _fetch_dependency(
+    collector: ResourceCollector, campaign: Campaign, dependency: NamedDependency
+) -> tuple[str, list[Resource]]:
     """Fetches one thing that is loaded by name, and reads what it could make run.
 
     Returns the evidence and the resource. Raises TrackaError where it is missing or could run untrusted code.
     """
-    if wanted.kind == "backbone":
-        path = torchvision_weights.fetch(wanted.name)
+    if dependency.kind == "backbone":
+        path = torchvision_weights.fetch(dependency.name)
         digests = {path.name: files.sha256_file(path)}
-        return str(path), [_resource(wanted.kind, wanted.name, path.parent, digests, ("*",))]
-    root, folder, commit = campaign.layout.root, wanted.folder(campaign.layout.root), None
-    if folder != root / wanted.name:
-        collector.snapshots[wanted.download_spec] = folder
-        if collector.baseline_path in collector.dependencies.get(wanted, ()):
-            collector.baseline_snapshots.add(wanted.download_spec)
+        return str(path), [_resource(dependency.kind, dependency.name, path.parent, digests, ("*",))]
+    root, folder, commit = campaign.layout.root, dependency.folder(campaign.layout.root), None
+    if folder != root / dependency.name:
+        collector.snapshots[dependency.download_spec] = folder
+        if collector.baseline_path in collector.dependencies.get(dependency, ()):
+            collector.baseline_snapshots.add(dependency.download_spec)
         commit = folder.name
-    if faults := list(wanted.faults(campaign)):
+    if faults := list(dependency.faults(campaign)):
         raise TrackaError(faults)
-    patterns = wanted.download_spec.patterns or ("*",)
-    made = _resource(wanted.kind, wanted.name, folder, hashing.of_files(folder), patterns, commit)
-    return str(made), [made]
+    patterns = dependency.download_spec.patterns or ("*",)
+    resource = _resource(dependency.kind, dependency.name, folder, hashing.of_files(folder), patterns, commit)
+    return str(resource), [resource]
 
 
-def _assets() -> tuple[str, list[Resource]]:
+def _check_assets() -> tuple[str, list[Resource]]:
     """Reads each of LIBERO's original files and compares it with its recorded hash."""
     folder = environment.libero_assets() or Path("libero")
-    wrong = assets.wrong_assets(folder)
-    if wrong:
-        raise hub.Unresolved(
-            "missing", Finding(str(folder), f"{len(wrong)} files: {joined_names(wrong)}", "Run `make setup`")
-        )
-    made = _resource("assets", "LIBERO", folder, assets.expected_assets(), ("*",))
-    return str(made), [made]
+    wrong_files = assets.wrong_assets(folder)
+    if wrong_files:
+        what = f"{len(wrong_files)} files differ from LIBERO's: {joined_names(wrong_files)}"
+        raise hub.Unresolved("missing", Finding(str(folder), what, "Run `make setup`"))
+    resource = _resource("assets", "LIBERO", folder, assets.expected_assets(), ("*",))
+    return str(resource), [resource]
 
 
 def _resource(
     kind: str, name: str, folder: Path, digests: dict[str, str], patterns: Iterable[str], commit: str | None = None
 ) -> Resource:
-    chosen = {path: sha for path, sha in digests.items() if any(fnmatch(path, item) for item in patterns)}
-    size = sum((folder / path).stat().st_size for path in chosen)
-    return Resource(kind, name, "found", commit, str(folder), len(chosen), size, files.sha256(files.canonical(chosen)))
+    chosen_files = {path: sha for path, sha in digests.items() if any(fnmatch(path, item) for item in patterns)}
+    size = sum((folder / path).stat().st_size for path in chosen_files)
+    tree = files.sha256(files.canonical(chosen_files))
+    return Resource(kind, name, "found", commit, str(folder), len(chosen_files), size, tree)
 
 
-def _offline(campaign: Campaign, collector: ResourceCollector, folder: Path) -> Check:
+def _offline_check(campaign: Campaign, collector: ResourceCollector, folder: Path) -> Check:
     """Checks that a row without network finds the same commits.
 
     The row's cache may be another one, or may hold another revision.
@@ -252,7 +273,7 @@ def _offline(campaign: Campaign, collector: ResourceCollector, folder: Path) -> 
     snapshots = collector.snapshots
     if not snapshots:
         return Check("offline", "pass", "nothing comes from the hub")
-    ended = process.run(
+    process_exit = process.run(
         process.python("tracka.preflight.probes.offline", json.dumps([asdict(spec) for spec in snapshots])),
         cwd=folder,
         env=environment.for_row(campaign, gpu.CPU_DEVICE, "osmesa") | {"HF_HUB_OFFLINE": "1"},
@@ -260,16 +281,25 @@ def _offline(campaign: Campaign, collector: ResourceCollector, folder: Path) -> 
         stderr=folder / "offline.err",
         bounds=Bounds(campaign.probe_secs),
     )
-    again = [json.loads(line)["folder"] for line in files.tail(folder / "offline.log").splitlines() if line[:1] == "{"]
-    again += [None] * (len(snapshots) - len(again))
+    offline_folders = [
+        json.loads(line)["folder"] for line in files.tail(folder / "offline.log").splitlines() if line[:1] == "{"
+    ]
+    offline_folders += [None] * (len(snapshots) - len(offline_folders))
     lost = {
-        spec: f"{spec.repo} ({Path(here).name if here else 'nothing'} instead of {there.name})"
-        for (spec, there), here in zip(snapshots.items(), again, strict=True)
-        if here is None or Path(here).name != there.name
+        spec: f"{spec.repo} ({Path(offline).name if offline else 'nothing'} instead of {online.name})"
+        for (spec, online), offline in zip(snapshots.items(), offline_folders, strict=True)
+        if offline is None or Path(offline).name != online.name
     }
     evidence = f"{len(snapshots) - len(lost)} of {len(snapshots)} repositories found again without network"
-    evidence += f"; not: {joined_names(list(lost.values()))}; exit code {ended.code}, see offline.err" if lost else ""
+    evidence += (
+        f"; missing or other: {joined_names(list(lost.values()))}; exit code {process_exit.code}, see offline.err"
+        if lost
+        else ""
+    )
     check = required_check(
-        "offline", not lost, evidence, "Give preflight and rows one HF_HOME, and pin revisions as repo@commit"
+        "offline",
+        not lost,
+        evidence,
+        "Use the same HF_HOME for preflight and rows, and pin revisions as repo@commit",
     )
     return replace(check, required=not lost or not collector.baseline_snapshots.isdisjoint(lost))

@@ -86,49 +86,51 @@ def run_preflight(
     gpus = gpu.visible_gpus()
     frames = rendering.try_backends(campaign, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
     checks = [*host.checks(cfg.gpu_ids, gpus, campaign, cfg.mujoco_gl), _lerobot(frames), *rendering.checks(frames)]
-    needed, resources = policy_resources.check_resources(campaign, cfg.policy_path, cfg.artifacts_dir)
-    checks += [_plugins(campaign), _help(campaign), *needed, *linter.checks(campaign, campaign.strict)]
+    resource_checks, resources = policy_resources.check_resources(campaign, cfg.policy_path, cfg.artifacts_dir)
+    checks += [_plugins(campaign), _help(campaign), *resource_checks, *linter.checks(campaign, campaign.strict)]
     checks.append(batch_fit.check(campaign, batch_fit.measure(cfg.artifacts_dir)))
-    with ThreadPoolExecutor(1) as beside:  # the model probe takes as long as one simulator probe
-        compared = beside.submit(
-            model_tensors.checks, campaign, policy_resources.harmless_checkpoints(needed), cfg.artifacts_dir
+    with ThreadPoolExecutor(1) as pool:  # the model probe takes as long as one simulator probe
+        model_checks = pool.submit(
+            model_tensors.checks, campaign, policy_resources.harmless_checkpoints(resource_checks), cfg.artifacts_dir
         )
         probes = _probes(cfg, campaign, rendering.working_frame(frames))
-    checks += compared.result()
+    checks += model_checks.result()
     checks += simulator_validity.checks(_suites(cfg, campaign), probes, campaign.accept_invalid_sim)
-    seen = views(campaign, policy_resources.readable_checkpoints(needed), rendering.working_frame(frames))
+    camera_inputs = views(
+        campaign, policy_resources.readable_checkpoints(resource_checks), rendering.working_frame(frames)
+    )
     return {
-        **_report(cfg, _of_rows(cfg, campaign, checks), gpus, frames, time.monotonic() - start),
+        **_report(cfg, _requiring_only_baseline(cfg, campaign, checks), gpus, frames, time.monotonic() - start),
         "invalid_tasks": simulator_validity.simulator_mismatches(probes),
         "resources": [item.record() for item in resources],
-        "views": [each.record() for each in seen],
+        "views": [view.record() for view in camera_inputs],
     }
 
 
-def _of_rows(cfg: PreflightConfig, campaign: Campaign, checks: Sequence[Check]) -> list[Check]:
+def _requiring_only_baseline(cfg: PreflightConfig, campaign: Campaign, checks: Sequence[Check]) -> list[Check]:
     """Returns the checks, with those of checkpoints other than the baseline's not required.
 
     A failed check of such a checkpoint fails only that checkpoint's rows.
     """
-    others = {row.policy_path for row in campaign.enabled} - {cfg.policy_path}
-    return [replace(check, required=check.required and check.subject not in others) for check in checks]
+    other_paths = {row.policy_path for row in campaign.enabled} - {cfg.policy_path}
+    return [replace(check, required=check.required and check.subject not in other_paths) for check in checks]
 
 
-def views(campaign: Campaign, policy_paths: Sequence[str], good: Frame | None) -> list[View]:
-    """Returns which camera feeds which input of each of these checkpoints, with the pictures of the frame `good`."""
-    pictures = good.pictures if good else {}
-    found: list[View] = []
+def views(campaign: Campaign, policy_paths: Sequence[str], frame: Frame | None) -> list[View]:
+    """Returns which camera feeds which input of each of these checkpoints, with the pictures of `frame`."""
+    pictures = frame.pictures if frame else {}
+    camera_inputs: list[View] = []
     for policy_path in policy_paths:
         with contextlib.suppress(TrackaError):  # the check `features:` says why a checkpoint cannot be read
-            found += camera_views.views(campaign, policy_path, pictures)
-    return found
+            camera_inputs += camera_views.views(campaign, policy_path, pictures)
+    return camera_inputs
 
 
 def _campaign(cfg: PreflightConfig, accept_invalid_sim: bool, trusted: Sequence[str], strict: bool) -> Campaign:
     """Returns the campaign around the artifacts, or a bare one, with what this preflight adds to its settings."""
     layout = Layout.beside(cfg.artifacts_dir)
-    known = layout.settings.is_file()
-    spec = campaign.load(layout.root) if known else Campaign(layout, (), "", len(cfg.gpu_ids))
+    has_settings = layout.settings.is_file()
+    spec = campaign.load(layout.root) if has_settings else Campaign(layout, (), "", len(cfg.gpu_ids))
     return replace(
         spec,
         accept_invalid_sim=accept_invalid_sim or spec.accept_invalid_sim,
@@ -137,9 +139,9 @@ def _campaign(cfg: PreflightConfig, accept_invalid_sim: bool, trusted: Sequence[
     )
 
 
-def _probes(cfg: PreflightConfig, campaign: Campaign, good: Frame | None) -> list[simulator_validity.Probe]:
+def _probes(cfg: PreflightConfig, campaign: Campaign, frame: Frame | None) -> list[simulator_validity.Probe]:
     """Runs the simulator's probes with the backend that has rendered, or else with the requested one."""
-    backend, prefix = (good.backend, good.prefix) if good else (cfg.mujoco_gl, ())
+    backend, prefix = (frame.backend, frame.prefix) if frame else (cfg.mujoco_gl, ())
     return simulator_validity.probes(campaign, _suites(cfg, campaign), cfg.artifacts_dir, backend, prefix)
 
 
@@ -150,21 +152,21 @@ def _suites(cfg: PreflightConfig, campaign: Campaign) -> list[str]:
 def _report(
     cfg: PreflightConfig, checks: list[Check], gpus: Sequence[gpu.Gpu], frames: list[Frame], seconds: float
 ) -> HostReport:
-    failed = [check for check in checks if check.required and check.status == "fail"]
-    good = rendering.working_frame(frames)
+    failed_checks = [check for check in checks if check.required and check.status == "fail"]
+    frame = rendering.working_frame(frames)
     return {
         "schema_version": schema.VERSION,
         "generated_at_utc": files.utc_now(),
-        "status": "blocked" if failed else "pass",
-        "blocker": "; ".join(f"{check.name}: {check.evidence}" for check in failed) or None,
+        "status": "blocked" if failed_checks else "pass",
+        "blocker": "; ".join(f"{check.name}: {check.evidence}" for check in failed_checks) or None,
         "checks": [check.record() for check in checks],
         "gpu_count": len(gpus),
         "gpu_names": [item.name for item in gpus],
         "gpus": [item.record() for item in gpu.states(gpus)],
         "display_env": os.environ.get("DISPLAY"),
         "mujoco_gl_requested": cfg.mujoco_gl,
-        "mujoco_gl_effective": good.backend if good else None,
-        "render_prefix": list(good.prefix) if good else [],
+        "mujoco_gl_effective": frame.backend if frame else None,
+        "render_prefix": list(frame.prefix) if frame else [],
         "backend_attempts": [
             {
                 "backend": item.backend,
@@ -176,14 +178,14 @@ def _report(
             for item in frames
         ],
         "python_version": platform.python_version(),
-        "lerobot_import_ok": _passed(checks, "lerobot_import"),
-        "lerobot_eval_help_ok": _passed(checks, "lerobot_eval_help"),
-        "policy_resolve_ok": _passed(checks, "policy_resolve"),
+        "lerobot_import_ok": _all_passed(checks, "lerobot_import"),
+        "lerobot_eval_help_ok": _all_passed(checks, "lerobot_eval_help"),
+        "policy_resolve_ok": _all_passed(checks, "policy_resolve"),
         "seconds": round(seconds, 3),
     }
 
 
-def _passed(checks: Sequence[Check], name: str) -> bool:
+def _all_passed(checks: Sequence[Check], name: str) -> bool:
     return all(check.status == "pass" for check in checks if check.name.split(":")[0] == name and check.required)
 
 
@@ -194,9 +196,12 @@ def write_preflight_report(report: PreflightReport, out_path: Path) -> None:
 
 def _lerobot(frames: Sequence[Frame]) -> Check:
     version = next((item.lerobot for item in frames if item.lerobot), None)
-    evidence = f"lerobot {version} and LIBERO import" if version else frames[-1].evidence
+    evidence = f"lerobot {version} and LIBERO can be imported" if version else frames[-1].evidence
     return required_check(
-        "lerobot_import", version is not None, evidence, "Run `make setup`, then read preflight/render_*.err"
+        "lerobot_import",
+        version is not None,
+        evidence,
+        "Run `make setup`; if the import still fails, read preflight/render_*.err",
     )
 
 
@@ -204,7 +209,7 @@ def _plugins(campaign: Campaign) -> Check:
     def judge() -> str:
         plugins = cli_capabilities.installed().plugins
         code_safety.require_plugins(plugins, campaign.trusted)
-        return ", ".join(plugins) or "none is installed"
+        return ", ".join(plugins) or "no plug-in is installed"
 
     return run_check("plugins", judge)
 
@@ -223,7 +228,7 @@ def _help(campaign: Campaign) -> Check:
 def findings(report: PreflightReport, where: str) -> list[Finding]:
     """Returns the required checks of a report that failed, as findings. `where` names the report."""
     return [
-        Finding(f"{where}, check {check['name']}", check["evidence"], check["remedy"] or "See its evidence")
+        Finding(f"{where}, check {check['name']}", check["evidence"], check["remedy"] or "Read the check's evidence")
         for check in report["checks"]
         if check["required"] and check["status"] == "fail"
     ]

@@ -87,33 +87,37 @@ def working_frame(frames: Sequence[Frame]) -> Frame | None:
 
 def checks(frames: Sequence[Frame]) -> list[Check]:
     """Returns a check for each try, which only warns if another backend works, and one for each GPU that EGL used."""
-    good = working_frame(frames)
-    tries = [
+    working = working_frame(frames)
+    try_checks = [
         Check(
             f"rendering:{frame.name}",
-            "pass" if frame.ok else "warn" if good else "fail",
+            "pass" if frame.ok else "warn" if working else "fail",
             frame.evidence,
             None if frame.ok else INSTALL,
             seconds=frame.seconds,
         )
         for frame in frames
     ]
-    drawn = [frame for frame in frames if frame.ok and frame.backend == "egl" and frame.device.gpu_id != CPU]
-    return tries + [_same_gpu(frame, drawn) for frame in drawn]
+    egl_frames = [frame for frame in frames if frame.ok and frame.backend == "egl" and frame.device.gpu_id != CPU]
+    return try_checks + [_same_gpu(frame, egl_frames) for frame in egl_frames]
 
 
 def _same_gpu(frame: Frame, others: Sequence[Frame]) -> Check:
     """Checks that the leased GPU drew the frame and that torch computes on the leased GPU."""
     name, uuid = f"egl_device:gpu{frame.device.gpu_id}", frame.device.uuid
-    evidence = f"leased {uuid}, drawn by {frame.drawn_by or 'unknown'}, torch on {frame.computes_on or 'none'}"
+    evidence = f"leased {uuid}, drawn by {frame.drawn_by or 'unknown'}, torch on {frame.computes_on or 'no GPU'}"
     if os.environ.get(gpu.PRETEND):
-        return Check(name, "pass", f"{uuid} is pretended: there is nothing to prove")
+        return Check(name, "pass", f"{uuid} is pretended: nothing is compared")
     if frame.computes_on != uuid:
-        return Check(name, "fail", evidence, "Mend the driver, or CUDA_VISIBLE_DEVICES: torch must see the leased GPU")
+        return Check(
+            name, "fail", evidence, "Correct the driver or CUDA_VISIBLE_DEVICES: torch must see the leased GPU"
+        )
     if frame.drawn_by is None:
-        return Check(name, "warn", evidence, "The driver does not tell OpenGL's GPU; look at nvidia-smi in a row")
-    right = next((other.egl for other in others if other.drawn_by == uuid), None)
-    remedy = f"[egl.cuda_to_egl] in campaign.toml: {frame.device.visible} = {right or 'the EGL index of that GPU'}"
+        return Check(name, "warn", evidence, "Watch nvidia-smi while a row runs: the driver does not name OpenGL's GPU")
+    index = next((candidate.egl for candidate in others if candidate.drawn_by == uuid), None)
+    remedy = (
+        f"Set {frame.device.visible} = {index or 'the EGL index of that GPU'} below [egl.cuda_to_egl] in campaign.toml"
+    )
     return Check(name, *(("pass", evidence) if frame.drawn_by == uuid else ("fail", evidence, remedy)))
 
 
@@ -125,8 +129,10 @@ def _try_all(campaign: Campaign, suite: str, backend: str, gpu_ids: Sequence[int
 
 def _devices(gpu_ids: Sequence[int]) -> list[Device]:
     """Returns the requested GPUs that are visible, or the CPU if none is."""
-    found = [item for item in gpu.visible_gpus() if item.gpu_id in gpu_ids]
-    return [Device(item.gpu_id, item.visible, item.uuid) for item in found] or [gpu.CPU_DEVICE]
+    gpus = [visible_gpu for visible_gpu in gpu.visible_gpus() if visible_gpu.gpu_id in gpu_ids]
+    return [Device(visible_gpu.gpu_id, visible_gpu.visible, visible_gpu.uuid) for visible_gpu in gpus] or [
+        gpu.CPU_DEVICE
+    ]
 
 
 def _try(campaign: Campaign, suite: str, backend: str, device: Device, folder: Path) -> Frame:
@@ -137,15 +143,17 @@ def _try(campaign: Campaign, suite: str, backend: str, device: Device, folder: P
         *prefix,
         *process.python("tracka.preflight.probes.render", suite, "0", str(folder / f"frame_{stem}.png")),
     ]
-    ended = process.run(command, cwd=folder, env=environ, stdout=out, stderr=err, bounds=Bounds(campaign.probe_secs))
+    process_exit = process.run(
+        command, cwd=folder, env=environ, stdout=out, stderr=err, bounds=Bounds(campaign.probe_secs)
+    )
     stages = _stages(out)
-    ok, evidence = _is_picture(stages, ended, err, suite)
+    ok, evidence = _is_picture(stages, process_exit, err, suite)
     return Frame(
         backend,
         device,
         ok,
         evidence,
-        round(ended.seconds, 3),
+        round(process_exit.seconds, 3),
         lerobot=stages.get("lerobot_import", {}).get("version"),
         prefix=prefix if ok else (),
         drawn_by=stages.get("frame", {}).get("drawn_by"),
@@ -166,20 +174,22 @@ def _stages(log: Path) -> dict[str, dict[str, Any]]:
     return {stage["stage"]: stage for stage in map(json.loads, lines)}
 
 
-def _is_picture(stages: dict[str, dict[str, Any]], ended: process.Exit, err: Path, suite: str) -> tuple[bool, str]:
+def _is_picture(
+    stages: dict[str, dict[str, Any]], process_exit: process.Exit, err: Path, suite: str
+) -> tuple[bool, str]:
     """Returns whether a try gave a picture of the suite's first task, and the evidence."""
     frame = stages.get("frame")
     if frame is None:
-        reached = list(stages)[-1] if stages else "nothing"
+        last_stage = list(stages)[-1] if stages else "none"
         lines = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
         errors = [line for line in lines if "Error" in line] or lines
-        return False, f"no frame (exit code {ended.code}, reached: {reached}): {errors[-1][:300]}"
+        return False, f"no frame (exit code {process_exit.code}, last stage: {last_stage}): {errors[-1][:300]}"
     bits = distance(frame["hash"], PICTURES[suite])
     evidence = f"{frame['shape']} by {frame['gl']}, mean {frame['mean']}, deviation {frame['std']}"
-    evidence += f", {bits} of 64 bits off the expected picture"
+    evidence += f", {bits} of 64 hash bits differ from the expected picture"
     return frame["std"] >= PICTURE_STD and bits <= PICTURE_BITS, evidence
 
 
-def distance(one: str, other: str) -> int:
+def distance(first_hash: str, second_hash: str) -> int:
     """Returns the number of bits in which two hexadecimal hashes differ."""
-    return (int(one, 16) ^ int(other, 16)).bit_count()
+    return (int(first_hash, 16) ^ int(second_hash, 16)).bit_count()

@@ -27,8 +27,8 @@ from ..execution.process import Bounds
 
 TABLE = Path(__file__).with_name("tables") / "settle.v1.json"
 PROBE_GIB = 2.0  # memory that one probe may take
-REMEDY = "Run `make setup` (mujoco==3.3.7); to go on all the same, with results marked invalid: --accept-invalid-sim"
-UNPROBED = "unprobed: the committed table has no such suite"
+REMEDY = "Run `make setup` (mujoco==3.3.7), or use --accept-invalid-sim, which marks the results as invalid"
+UNPROBED = "not probed: the committed table does not have this suite"
 
 
 @dataclass(frozen=True)
@@ -66,84 +66,107 @@ def probes(
     Several processes run at a time, each with a share of one suite's tasks: most of a process's time goes into
     lerobot's import and LIBERO's XML. Logs go to `folder`.
     """
-    wanted = {suite: list(map(int, table()["suites"][suite])) for suite in suites if suite in table()["suites"]}
-    size = max(1, -(-sum(map(len, wanted.values())) // _places()))
+    suite_tasks = {suite: list(map(int, table()["suites"][suite])) for suite in suites if suite in table()["suites"]}
+    size = max(1, -(-sum(map(len, suite_tasks.values())) // _parallel_probes()))
     shares = [
-        (suite, tasks[first : first + size]) for suite, tasks in wanted.items() for first in range(0, len(tasks), size)
+        (suite, tasks[first : first + size])
+        for suite, tasks in suite_tasks.items()
+        for first in range(0, len(tasks), size)
     ]
-    with ThreadPoolExecutor(_places()) as pool:
-        ended = list(pool.map(lambda share: _run(campaign, share, folder, backend, prefix), shares))
-    return [_probe(suite, [each for each in ended if each.suite == suite]) for suite in wanted]
+    with ThreadPoolExecutor(_parallel_probes()) as pool:
+        probe_shares = list(
+            pool.map(lambda task_share: _run_share(campaign, task_share, folder, backend, prefix), shares)
+        )
+    return [_probe(suite, [share for share in probe_shares if share.suite == suite]) for suite in suite_tasks]
 
 
-def checks(suites: Sequence[str], found: Sequence[Probe], accepted: bool) -> list[Check]:
+def checks(suites: Sequence[str], suite_probes: Sequence[Probe], accepted: bool) -> list[Check]:
     """Returns a check for each suite and one for MuJoCo's version. With `accepted`, a simulator mismatch only warns."""
-    bad = "warn" if accepted else "fail"
-    known = {probe.suite: probe for probe in found}
-    made = [_suite_check(suite, known.get(suite), bad) for suite in suites]
-    return [_version_check(all(check.status == "pass" for check in made), bad), *made]
+    failing_status = "warn" if accepted else "fail"
+    probes_by_suite = {probe.suite: probe for probe in suite_probes}
+    suite_checks = [_suite_check(suite, probes_by_suite.get(suite), failing_status) for suite in suites]
+    return [_version_check(all(check.status == "pass" for check in suite_checks), failing_status), *suite_checks]
 
 
-def simulator_mismatches(found: Sequence[Probe]) -> dict[str, dict[str, str]]:
+def simulator_mismatches(suite_probes: Sequence[Probe]) -> dict[str, dict[str, str]]:
     """Returns suite -> task -> why the task's episodes do not count."""
-    return {probe.suite: {str(task): why for task, why in probe.faults.items()} for probe in found if probe.faults}
+    return {
+        probe.suite: {str(task): fault for task, fault in probe.faults.items()}
+        for probe in suite_probes
+        if probe.faults
+    }
 
 
-def _version_check(alike: bool, bad: str) -> Check:
+def _version_check(alike: bool, failing_status: str) -> Check:
     """Checks MuJoCo's version. The pinned version passes; any other version only warns if its probes are good."""
-    found, pinned = software.versions()["mujoco"], table()["mujoco"]
-    if found == pinned:
-        return Check("version:mujoco", "pass", f"{found}, the benchmark's")
-    how = "objects of every probed task are where they are on it" if alike else "objects are elsewhere, or not probed"
-    return Check("version:mujoco", "warn" if alike else bad, f"{found}, not the benchmark's {pinned}: {how}", REMEDY)
+    installed, pinned = software.versions()["mujoco"], table()["mujoco"]
+    if installed == pinned:
+        return Check("version:mujoco", "pass", f"{installed}, the benchmark's")
+    probe_text = (
+        "objects of every probed task are in the same places" if alike else "objects are elsewhere, or not probed"
+    )
+    return Check(
+        "version:mujoco",
+        "warn" if alike else failing_status,
+        f"{installed}, not the benchmark's {pinned}: {probe_text}",
+        REMEDY,
+    )
 
 
-def _suite_check(suite: str, probe: Probe | None, bad: str) -> Check:
+def _suite_check(suite: str, probe: Probe | None, failing_status: str) -> Check:
     name = f"simulator:{suite}"
     if probe is None:
-        return Check(name, "warn", UNPROBED, "Judge its results with care, or add it: make sim-table")
+        return Check(
+            name, "warn", UNPROBED, "Judge the suite's results with care, or add the suite with `make sim-table`"
+        )
     worst = max(probe.errors.values(), default=0.0)
     tolerance = table()["tolerance"]
     allowed = f"{1000 * tolerance:g} mm are allowed"
-    found = f"objects of {len(probe.errors)} tasks are within {1000 * worst:.2f} mm of their places"
-    evidence = f"when the policy begins, {found}, {allowed}"
+    places_text = f"objects of {len(probe.errors)} tasks are within {1000 * worst:.2f} mm of their places"
+    evidence = f"when the policy begins, {places_text}, {allowed}"
     if not probe.faults:
         return Check(name, "pass", evidence, seconds=probe.seconds)
-    return Check(name, bad, _faults_text(probe.faults), REMEDY, seconds=probe.seconds)
+    return Check(name, failing_status, _faults_text(probe.faults), REMEDY, seconds=probe.seconds)
 
 
 def _faults_text(faults: Mapping[int, str]) -> str:
     """Returns the faults as text: each reason once, with its tasks."""
     tasks: dict[str, list[str]] = {}
-    for task, why in faults.items():
-        tasks.setdefault(why, []).append(str(task))
-    return "; ".join(f"task{'s' * (len(named) > 1)} {', '.join(named)}: {why}" for why, named in tasks.items())
+    for task, fault in faults.items():
+        tasks.setdefault(fault, []).append(str(task))
+    return "; ".join(
+        f"task{'s' * (len(task_ids) > 1)} {', '.join(task_ids)}: {fault}" for fault, task_ids in tasks.items()
+    )
 
 
-def _probe(suite: str, ended: Sequence[ProbeShare]) -> Probe:
+def _probe(suite: str, shares: Sequence[ProbeShare]) -> Probe:
     """Returns what the processes of one suite found together."""
-    wanted = {int(task): value for task, value in table()["suites"][suite].items()}
-    found = {record["task"]: record for each in ended for record in each.records}
-    why = {task: each.exit_text for each in ended for task in each.tasks}
-    errors = {task: position_error(found[task]["poses"], wanted[task]["poses"]) for task in wanted if task in found}
-    faults = {task: fault for task in wanted if (fault := _fault(found.get(task), wanted[task], why[task]))}
-    return Probe(suite, errors, faults, round(max(each.seconds for each in ended), 3))
+    expected = {int(task): value for task, value in table()["suites"][suite].items()}
+    records = {record["task"]: record for share in shares for record in share.records}
+    exit_texts = {task: share.exit_text for share in shares for task in share.tasks}
+    errors = {
+        task: position_error(records[task]["poses"], expected[task]["poses"]) for task in expected if task in records
+    }
+    faults = {
+        task: fault for task in expected if (fault := _fault(records.get(task), expected[task], exit_texts[task]))
+    }
+    return Probe(suite, errors, faults, round(max(share.seconds for share in shares), 3))
 
 
-def _places() -> int:
+def _parallel_probes() -> int:
     """Returns how many probes run at a time: one for each core, as far as memory allows."""
     memory = int(psutil.virtual_memory().available / (PROBE_GIB * 2**30))
     return max(1, min(os.cpu_count() or 1, memory))
 
 
-def _run(
+def _run_share(
     campaign: Campaign, share: tuple[str, Sequence[int]], folder: Path, backend: str, prefix: Sequence[str]
 ) -> ProbeShare:
     """Runs a process that probes a share of one suite's tasks, and returns what it printed."""
     suite, tasks = share
     stem = f"settle_{suite}_{tasks[0]}"
     out, err = folder / f"{stem}.log", folder / f"{stem}.err"
-    ended = process.run(
+    process_exit = process.run(
         [*prefix, *process.python("tracka.preflight.probes.settle", suite, *map(str, tasks))],
         cwd=folder,
         env=environment.for_row(campaign, gpu.CPU_DEVICE, backend),  # robosuite loads OpenGL even if nothing is drawn
@@ -152,36 +175,36 @@ def _run(
         bounds=Bounds(campaign.probe_secs),
     )
     records = [json.loads(line) for line in out.read_text().splitlines() if line.startswith('{"task"')]
-    return ProbeShare(suite, tasks, records, process.last_words(ended, err), ended.seconds)
+    return ProbeShare(suite, tasks, records, process.last_words(process_exit, err), process_exit.seconds)
 
 
-def _fault(record: Json | None, wanted: Json, why: str) -> str:
+def _fault(record: Json | None, expected: Json, exit_text: str) -> str:
     """Returns why a task is a simulator mismatch; an empty text if it is none."""
     if record is None:
-        return f"the probe ended without it ({why})"
-    other = [name for name in ("bddl", "init_states") if record[name] != wanted[name]]
-    if other:
-        return f"its {' and '.join(other)} file is not the benchmark's"
-    if record["poses"].keys() != wanted["poses"].keys():
+        return f"the probe ended before this task ({exit_text})"
+    changed_files = [name for name in ("bddl", "init_states") if record[name] != expected[name]]
+    if changed_files:
+        return f"its {' and '.join(changed_files)} file is not the benchmark's"
+    if record["poses"].keys() != expected["poses"].keys():
         return "its scene has other objects than the benchmark's"
-    off = {name: position_error({name: record["poses"][name]}, {name: at}) for name, at in wanted["poses"].items()}
-    worst = max(off, key=lambda name: (math.isnan(off[name]), off[name]))
+    errors = {name: position_error({name: record["poses"][name]}, {name: at}) for name, at in expected["poses"].items()}
+    worst = max(errors, key=lambda name: (math.isnan(errors[name]), errors[name]))
     tolerance = table()["tolerance"]
-    if off[worst] <= tolerance:  # NaN is not within the tolerance
+    if errors[worst] <= tolerance:  # NaN is not within the tolerance
         return ""
-    return f"{worst} is {1000 * off[worst]:.1f} mm off when the policy begins, {1000 * tolerance:g} mm are allowed"
+    return f"{worst} is {1000 * errors[worst]:.1f} mm off when the policy begins, {1000 * tolerance:g} mm are allowed"
 
 
 def position_error(
-    found: Mapping[str, Sequence[Sequence[float]]], wanted: Mapping[str, Sequence[Sequence[float]]]
+    positions: Mapping[str, Sequence[Sequence[float]]], expected: Mapping[str, Sequence[Sequence[float]]]
 ) -> float:
     """Returns a task's position error: the largest distance of an object from its place in the table, in metres.
 
     Returns NaN where one of the places is no number, and infinity where the two have no object in common.
     """
     distances = (
-        math.dist(one, other)
-        for name in wanted.keys() & found.keys()
-        for one, other in zip(found[name], wanted[name], strict=True)
+        math.dist(position, expected_position)
+        for name in expected.keys() & positions.keys()
+        for position, expected_position in zip(positions[name], expected[name], strict=True)
     )
     return max(distances, key=lambda distance: (math.isnan(distance), distance), default=math.inf)

@@ -64,8 +64,8 @@ class CheckpointComparison(TensorDifference):
     refused: str | None = None  # why PEFT cannot load the adapter
 
 
-def main(asked: list[dict[str, Any]]) -> None:
-    """Compares each of the checkpoints in `asked` and prints its JSON object."""
+def main(requests: list[dict[str, Any]]) -> None:
+    """Compares each of the checkpoints in `requests` and prints its JSON object."""
     out = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # policies print to stdout, which is for the JSON objects
         import lerobot.policies.factory  # noqa: F401 - registers lerobot's own policy types
@@ -74,9 +74,11 @@ def main(asked: list[dict[str, Any]]) -> None:
 
         register_third_party_plugins()
         torch.set_num_threads(1)  # this process runs beside the simulator's probes, and has little to compute
-        for each in asked:
-            compared = compare(Path(each["folder"]), each["words"], each.get("processors", False), each.get("base"))
-            print(json.dumps(asdict(compared)), file=out, flush=True)
+        for request in requests:
+            comparison = compare(
+                Path(request["folder"]), request["words"], request.get("processors", False), request.get("base")
+            )
+            print(json.dumps(asdict(comparison)), file=out, flush=True)
 
 
 def compare(folder: Path, words: list[str], processors: bool, base: str | None = None) -> CheckpointComparison:
@@ -87,19 +89,19 @@ def compare(folder: Path, words: list[str], processors: bool, base: str | None =
     from ...engines.resident.weights import without_storage
 
     source = Path(base or folder)
-    compared = CheckpointComparison(folder=str(folder), words=words)
+    comparison = CheckpointComparison(folder=str(folder), words=words)
     try:
         config = _config(folder, words)
     except BaseException as error:  # argparse reads the configuration, and exits on an error
-        compared.config = _text(error)
-        return compared
-    _fill(compared, source, config, without_storage())
-    if compared.error and (source / checkpoint_format.WEIGHTS).stat().st_size <= SMALL:
+        comparison.config = _text(error)
+        return comparison
+    _fill(comparison, source, config, without_storage())
+    if comparison.error and (source / checkpoint_format.WEIGHTS).stat().st_size <= SMALL:
         # A policy's class may compute with its parameters when a policy is made, as VQ-BeT's does.
-        compared = CheckpointComparison(folder=str(folder), words=words)
-        _fill(compared, source, config, contextlib.nullcontext())
-    compared.processors = _processors(folder, config) if processors else None
-    return compared
+        comparison = CheckpointComparison(folder=str(folder), words=words)
+        _fill(comparison, source, config, contextlib.nullcontext())
+    comparison.processors = _processors(folder, config) if processors else None
+    return comparison
 
 
 def _processors(folder: Path, config: Any) -> str | None:
@@ -111,13 +113,13 @@ def _processors(folder: Path, config: Any) -> str | None:
 
     device = {"device_processor": {"device": "cpu"}}
     stored = json.loads((folder / "policy_postprocessor.json").read_text()).get("steps", ())
-    moves = any(isinstance(step, dict) and step.get("registry_name") in device for step in stored)
+    has_device_step = any(isinstance(step, dict) and step.get("registry_name") in device for step in stored)
     try:
         make_pre_post_processors(
             config,
             str(folder),
             preprocessor_overrides={**device, "rename_observations_processor": {"rename_map": {}}},
-            postprocessor_overrides=device if moves else {},
+            postprocessor_overrides=device if has_device_step else {},
         )
     except Exception as error:
         return _text(error)
@@ -125,42 +127,43 @@ def _processors(folder: Path, config: Any) -> str | None:
 
 
 def _fill(
-    compared: CheckpointComparison, source: Path, config: Any, storage: contextlib.AbstractContextManager[None]
+    comparison: CheckpointComparison, source: Path, config: Any, storage: contextlib.AbstractContextManager[None]
 ) -> None:
-    """Has lerobot load the policy in `source`, and PEFT an adapter over it, and writes what was found to `compared`.
+    """Has lerobot load the policy in `source`, and PEFT an adapter over it, and writes what was found to `comparison`.
 
     Within `storage` the policy's parameters are made with storage or without.
     """
     from lerobot.policies.factory import get_policy_class
 
-    with load_warnings.captured_log() as compared.said, storage:
+    with load_warnings.captured_log() as comparison.said, storage:
         try:
-            with _comparing(compared):
+            with _comparing(comparison):
                 policy = get_policy_class(config.type).from_pretrained(str(source), config=config)
-            if source != Path(compared.folder):
-                _adapt(compared, policy)
+            if source != Path(comparison.folder):
+                _adapt(comparison, policy)
         except Exception as error:
-            compared.error = _text(error)
+            comparison.error = _text(error)
 
 
-def _adapt(compared: CheckpointComparison, policy: Any) -> None:
-    """Has PEFT load the adapter as lerobot's make_policy does, and writes what was found to `compared`.
+def _adapt(comparison: CheckpointComparison, policy: Any) -> None:
+    """Has PEFT load the adapter as lerobot's make_policy does, and writes what was found to `comparison`.
 
     The policy's own tensors do not count as tensors that the adapter lacks.
     """
     from peft import PeftConfig, PeftModel
 
-    own = list(policy.state_dict(keep_vars=True).values())  # kept alive, so that no other tensor gets the id of one
-    compared.adapter = TensorDifference()
+    # The list keeps the policy's tensors alive, so that no other tensor gets the id of one of them.
+    policy_tensors = list(policy.state_dict(keep_vars=True).values())
+    comparison.adapter = TensorDifference()
     try:
-        adapter = PeftConfig.from_pretrained(compared.folder)
-        with _comparing(compared.adapter, {id(tensor) for tensor in own}):
-            PeftModel.from_pretrained(policy, compared.folder, config=adapter, is_trainable=True)
+        adapter = PeftConfig.from_pretrained(comparison.folder)
+        with _comparing(comparison.adapter, {id(tensor) for tensor in policy_tensors}):
+            PeftModel.from_pretrained(policy, comparison.folder, config=adapter, is_trainable=True)
     except NotImplementedError:  # raised by a computation with tensors that have no storage
         raise
     except Exception as error:
-        compared.refused = _text(error)
-    compared.adapter = _as_in_file(compared.adapter)
+        comparison.refused = _text(error)
+    comparison.adapter = _as_in_file(comparison.adapter)
 
 
 def _as_in_file(adapter: TensorDifference) -> TensorDifference:
@@ -169,15 +172,15 @@ def _as_in_file(adapter: TensorDifference) -> TensorDifference:
     In the model the names have PEFT's name of an adapter inside.
     """
 
-    def named(name: str) -> str:
+    def file_name(name: str) -> str:
         return name.replace(".default.", ".")
 
     return TensorDifference(
         adapter.wanted,
-        [named(name) for name in adapter.missing],
-        [named(name) for name in adapter.unused],
-        {named(name): shapes for name, shapes in adapter.misshaped.items()},
-        {named(name): types for name, types in adapter.mistyped.items()},
+        [file_name(name) for name in adapter.missing],
+        [file_name(name) for name in adapter.unused],
+        {file_name(name): shapes for name, shapes in adapter.misshaped.items()},
+        {file_name(name): types for name, types in adapter.mistyped.items()},
     )
 
 
@@ -214,10 +217,10 @@ def _config(folder: Path, words: list[str]) -> Any:
 
 
 @contextlib.contextmanager
-def _comparing(difference: TensorDifference, apart: Collection[int] = ()) -> Iterator[None]:
+def _comparing(difference: TensorDifference, ignored_ids: Collection[int] = ()) -> Iterator[None]:
     """Makes loaders, within the block, read files without storage and compare tensors instead of copying them.
 
-    Tensors of the model whose ids are in `apart` may be missing in the file.
+    Tensors of the model whose ids are in `ignored_ids` may be missing in the file.
     """
     import safetensors.torch
     import torch
@@ -225,13 +228,14 @@ def _comparing(difference: TensorDifference, apart: Collection[int] = ()) -> Ite
 
     def load_file(filename: Any, **_: Any) -> dict[str, torch.Tensor]:
         """Returns the file's tensors without storage. Raises TrackaError for a file that is not sound."""
-        read = tensors.read(Path(filename)).tensors
+        file_tensors = tensors.read(Path(filename)).tensors
         return {
-            name: torch.empty(tensor.shape, dtype=_dtype(tensor.dtype), device="meta") for name, tensor in read.items()
+            name: torch.empty(tensor.shape, dtype=_dtype(tensor.dtype), device="meta")
+            for name, tensor in file_tensors.items()
         }
 
     def load_state_dict(module: nn.Module, state: dict[str, torch.Tensor], **_: Any) -> Any:
-        _compare(difference, module, state, apart)
+        _compare(difference, module, state, ignored_ids)
         return nn.modules.module._IncompatibleKeys([], [])
 
     with (
@@ -257,23 +261,25 @@ def _dtype(word: str) -> Any:
     return getattr(torch, TYPES[word]) if word in TYPES else torch.float8_e4m3fn
 
 
-def _compare(compared: TensorDifference, module: Any, state: dict[str, Any], apart: Collection[int]) -> None:
-    """Adds to `compared` how a state dict differs from what the module wants.
+def _compare(difference: TensorDifference, module: Any, state: dict[str, Any], ignored_ids: Collection[int]) -> None:
+    """Adds to `difference` how a state dict differs from what the module wants.
 
     Of tied tensors it is enough that one is in the file.
     """
     model = module.state_dict(keep_vars=True)
-    wanted = {name: tensor for name, tensor in model.items() if id(tensor) not in apart}
-    loaded = {id(model[name]) for name in model.keys() & state.keys()}
-    compared.wanted += len(wanted)
-    compared.missing += [name for name, tensor in wanted.items() if name not in state and id(tensor) not in loaded]
-    compared.unused += [name for name in state if name not in model]
+    model_tensors = {name: tensor for name, tensor in model.items() if id(tensor) not in ignored_ids}
+    loaded_ids = {id(model[name]) for name in model.keys() & state.keys()}
+    difference.wanted += len(model_tensors)
+    difference.missing += [
+        name for name, tensor in model_tensors.items() if name not in state and id(tensor) not in loaded_ids
+    ]
+    difference.unused += [name for name in state if name not in model]
     for name in model.keys() & state.keys():
-        ours, theirs = model[name], state[name]
-        if ours.shape != theirs.shape:
-            compared.misshaped[name] = [list(theirs.shape), list(ours.shape)]
-        elif ours.is_floating_point() != theirs.is_floating_point():
-            compared.mistyped[name] = [str(theirs.dtype), str(ours.dtype)]
+        model_tensor, file_tensor = model[name], state[name]
+        if model_tensor.shape != file_tensor.shape:
+            difference.misshaped[name] = [list(file_tensor.shape), list(model_tensor.shape)]
+        elif model_tensor.is_floating_point() != file_tensor.is_floating_point():
+            difference.mistyped[name] = [str(file_tensor.dtype), str(model_tensor.dtype)]
 
 
 if __name__ == "__main__":

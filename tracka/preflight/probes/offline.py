@@ -11,12 +11,14 @@ from typing import Any
 from ...checkpoints.hub import DownloadSpec, cached_snapshot
 
 
-def main(listed: list[dict[str, Any]]) -> None:
-    """Prints the cached folder of each repository in `listed`, in the same order."""
-    for words in listed:
-        given: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in words.items()}
-        found = cached_snapshot(DownloadSpec(**given))
-        print(json.dumps({"folder": str(found) if found else None}))
+def main(repositories: list[dict[str, Any]]) -> None:
+    """Prints the cached folder of each repository in `repositories`, in the same order."""
+    for fields in repositories:
+        arguments: dict[str, Any] = {
+            name: tuple(item) if isinstance(item, list) else item for name, item in fields.items()
+        }
+        folder = cached_snapshot(DownloadSpec(**arguments))
+        print(json.dumps({"folder": str(folder) if folder else None}))
 
 
 if __name__ == "__main__":

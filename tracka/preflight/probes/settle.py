@@ -55,9 +55,9 @@ def settle(suite: Any, suite_name: str, task_id: int) -> dict[str, Any]:
 
 def object_positions(env: Any) -> dict[str, list[float]]:
     """Returns the position in metres of each object's body, for all objects in the scene that may move."""
-    inner = env._env.env
-    ids = {name: inner.obj_body_id[name] for name in inner.objects_dict}
-    return {name: [round(float(x), DIGITS) for x in inner.sim.data.body_xpos[body]] for name, body in ids.items()}
+    world = env._env.env
+    ids = {name: world.obj_body_id[name] for name in world.objects_dict}
+    return {name: [round(float(x), DIGITS) for x in world.sim.data.body_xpos[body]] for name, body in ids.items()}
 
 
 def _without_cameras(suite: Any, suite_name: str, task_id: int) -> Any:
