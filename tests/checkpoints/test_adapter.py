@@ -108,7 +108,7 @@ BROKEN: dict[str, tuple[Change, tuple[str, ...]]] = {
     "adapter_pickle": (pickled, ("adapter_model.bin", "pickle", "save_pretrained")),
     "adapter_cut": (
         lambda root: (root / "lora" / "adapter_model.safetensors").write_bytes(b""),
-        ("adapter_model.safetensors", "it is cut"),
+        ("adapter_model.safetensors", "the file is cut off"),
     ),
     "no_base_named": (
         words(base_model_name_or_path=None),
@@ -124,7 +124,7 @@ BROKEN: dict[str, tuple[Change, tuple[str, ...]]] = {
         lambda root: (root / "base" / "model.safetensors").rename(root / "base" / "policy.pt"),
         ("policy.pt", "a pickle", "save_pretrained"),
     ),
-    "base_cut": (cut, ("model.safetensors", "it is cut", "again")),
+    "base_cut": (cut, ("model.safetensors", "the file is cut off", "again")),
     "base_is_an_adapter": (
         config("base", use_peft=True),
         ("an adapter itself", "merge_and_unload", "first the base"),

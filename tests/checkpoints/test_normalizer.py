@@ -88,19 +88,19 @@ def both(*changes: Callable[[Path], object]) -> Callable[[Path], object]:
 BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no_statistics": (
         no_state_files,
-        (f"there are no statistics {STATE}.mean, {STATE}.std", "action.mean, action.std"),
+        (f"the statistics {STATE}.mean, {STATE}.std are missing", "action.mean, action.std"),
     ),
     "those_of_another_robot": (
         lambda folder: change_statistics(folder, renamed("so100.buffer.")),
-        ("there are no statistics", "has so100.buffer.action.mean"),
+        ("are missing", "has so100.buffer.action.mean"),
     ),
     "no_deviation_of_the_action": (
         lambda folder: change_statistics(folder, without("action.std"), POST),
-        (POST, "there are no statistics action.std"),
+        (POST, "the statistics action.std are missing"),
     ),
     "no_mean_of_the_state": (
         lambda folder: change_statistics(folder, without(f"{STATE}.mean"), PRE),
-        (PRE, f"there are no statistics {STATE}.mean"),
+        (PRE, f"the statistics {STATE}.mean are missing"),
     ),
     "no_file_of_statistics": (
         lambda folder: state_file(folder, POST).unlink(),
@@ -170,7 +170,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "no_spread_of_the_action": (
         lambda folder: change_statistics(folder, number("action.std", *range(7), value=0), POST),
-        ("action.std has no spread in dimension 0, 1, 2, 3, 4, 5, 6", "thrown away", f"{POST}:action.std"),
+        ("action.std has no spread in dimension 0, 1, 2, 3, 4, 5, 6", "has no effect", f"{POST}:action.std"),
     ),
     "no_spread_of_the_state": (
         lambda folder: change_statistics(folder, number(f"{STATE}.std", 3, value=0)),
@@ -194,11 +194,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "two_datasets": (
         lambda folder: change_statistics(folder, number("action.mean", 1, value=0.5), POST),
-        ("action.mean has other numbers than in policy_preprocessor",),
+        ("action.mean has other numbers here than in policy_preprocessor",),
     ),
     "frames_of_255": (
         lambda folder: change_statistics(folder, filled("observation.images.image.mean", 120), PRE),
-        ("observation.images.image.mean", "is of frames from 0 to 255"),
+        ("observation.images.image.mean", "describes frames from 0 to 255"),
     ),
     "epsilon": (
         lambda folder: change_normalizer(folder, lambda step: step["config"].update(eps=1.0)),
@@ -206,7 +206,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "old": (
         both(no_state_files, lambda folder: change_weights(folder, old_statistics)),
-        ("there are no statistics", "lerobot.processor.migrate_policy_normalization --pretrained-path"),
+        ("are missing", "lerobot.processor.migrate_policy_normalization --pretrained-path"),
     ),
 }
 

@@ -109,7 +109,7 @@ def test_flags_that_lerobot_eval_lacks_are_named_together() -> None:
     assert [finding.where for finding in caught.value.findings] == ["--eval.colour", "--policy.mood"]
     assert caught.value.findings[0].what == "lerobot 9.9 has no such flag"
     assert [finding.remedy for finding in caught.value.findings] == [lerobot_eval.TAKE_OUT, lerobot_eval.TYPE]
-    with pytest.raises(ToolMissing, match=r"policy\.mood: lerobot 9\.9 has no such flag\. Take it out"):
+    with pytest.raises(ToolMissing, match=r"policy\.mood: lerobot 9\.9 has no such flag\. Remove the flag"):
         lerobot_eval.check_flags(words[-1:], known | {"policy_types": ["pi0"]})
     assert caught.value.exit_code == 3
 

@@ -347,7 +347,7 @@ def test_lines_that_tell_otherwise_than_the_sums_are_found(tmp_path: Path) -> No
     record.close({})
     lines = (tmp_path / "episodes.jsonl").read_text()
     (tmp_path / "episodes.jsonl").write_text(lines.replace('"success": true', '"success": false'))
-    assert "episodes.jsonl tells of 0 of 1 successes" in lerobot_eval.read_metrics(tmp_path, ()).warnings[0]
+    assert "episodes.jsonl has 0 successes in 1 episodes" in lerobot_eval.read_metrics(tmp_path, ()).warnings[0]
 
 
 # flags

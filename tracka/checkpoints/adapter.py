@@ -21,12 +21,12 @@ MAIN = "main"
 # (tuners/lora/layer.py).
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 PLAIN = (
-    "Save it as a plain LoRA: PEFT's save_pretrained with path_initial_model_for_weight_conversion, and the processors "
-    "beside it"
+    "Save the adapter as a plain LoRA: call PEFT's save_pretrained with path_initial_model_for_weight_conversion, and "
+    "save the processors in the same folder"
 )
 NAME = (
-    "Write the folder or hub repository of the policy that was trained on as base_model_name_or_path in "
-    "adapter_config.json: a folder absolute, or from the campaign's folder"
+    "Set base_model_name_or_path in adapter_config.json to the policy that the adapter was trained on: a hub "
+    "repository, or a folder that is absolute or relative to the campaign's folder"
 )
 
 
@@ -52,7 +52,7 @@ def findings(folder: Path, root: Path) -> Iterator[Finding]:
     yield from _initial(config, words)
     named = hub_dependencies.adapter_base(folder)
     if named is None:
-        what = "the adapter does not name the policy that it is for, and lerobot loads none"
+        what = "the adapter does not name the policy that it is for, so lerobot loads no policy"
         yield Finding(f"{config}, key base_model_name_or_path", what, NAME)
         return
     kind = checkpoint.policy_type(folder / "config.json")
@@ -74,14 +74,14 @@ def _initial(config: Path, words: Json) -> Iterator[Finding]:
     """
     initial = str(words.get("init_lora_weights", "")).lower()
     if initial.startswith(CHANGES_BASE):
-        what = f"by init_lora_weights {initial!r} PEFT changes the weights of the base at every loading"
+        what = f"with init_lora_weights {initial!r}, PEFT changes the base's weights each time it loads the adapter"
         yield Finding(f"{config}, key init_lora_weights", what, PLAIN)
 
 
 def _without_revision(config: Path, kind: str, named: NamedDependency) -> Finding:
     what = (
-        f"it pins {named.name} at {named.revision}, and lerobot 0.6.1 loads the base of a {kind} without its revision: "
-        "the hub's main branch would be played"
+        f"the adapter pins {named.name} at {named.revision}, but lerobot 0.6.1 ignores the revision of a {kind}'s base "
+        "and would load the hub's main branch"
     )
     remedy = (
         f"Run `hf download {named.name} --revision {named.revision} --local-dir FOLDER` and name that folder as "
@@ -95,15 +95,17 @@ def _base_findings(here: Path, kind: str) -> Iterator[Finding]:
     config = files.read_or_empty(here / "config.json")
     if trained := None if config else checkpoint_format.trained_policy_folder(here):
         yield Finding(
-            str(here), f"the adapter's base is a folder of a training run; the policy lies in {trained}", NAME
+            str(here), f"the adapter's base is the folder of a training run; the policy is in {trained}", NAME
         )
     elif config.get("use_peft") or (here / checkpoint_format.ADAPTER_CONFIG).is_file():
-        what = "the adapter's base is an adapter itself, and lerobot loads one adapter over the weights of one policy"
-        yield Finding(str(here), what, f"{checkpoint_format.MERGE_ADAPTER}: first the base, whose folder you then name")
+        what = "the adapter's base is itself an adapter, but lerobot loads only one adapter over a policy"
+        yield Finding(
+            str(here), what, f"{checkpoint_format.MERGE_ADAPTER}; do so for the base, then name its new folder"
+        )
     elif lacking := [name for name in ("config.json", checkpoint_format.WEIGHTS) if not (here / name).is_file()]:
         yield from (checkpoint_format.missing_file_finding(here, name) for name in lacking)
     elif config.get("type") != kind:
-        what = f"the adapter's base is a {config.get('type')}, and the adapter's config.json says {kind}"
+        what = f"the adapter's base is a {config.get('type')}, but the adapter's config.json says {kind}"
         yield Finding(f"{here / 'config.json'}, key type", what, NAME)
     else:
         yield from tensors.faults(here / checkpoint_format.WEIGHTS)

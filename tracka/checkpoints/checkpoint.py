@@ -47,7 +47,9 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
             raise TrackaError(faults)
         return _inspect(policy_path, None, folder)
     if not is_repository(policy_path):
-        remedy = "Build or copy the checkpoint there; tracka preflight builds those of [build] in campaign.toml"
+        remedy = (
+            "Copy the checkpoint there, or define it below [build] in campaign.toml: `tracka preflight` then builds it"
+        )
         raise hub.Unresolved("missing", Finding(policy_path, f"there is no folder {folder}", remedy))
     try:
         snapshot = hub.fetch(download_spec(policy_path))
@@ -103,7 +105,7 @@ def training_folder(folder: Path) -> Finding | None:
     trained = None if (folder / "config.json").is_file() else checkpoint_format.trained_policy_folder(folder)
     if trained is None:
         return None
-    what = f"it is a folder of a training run; the policy lies in {trained}"
+    what = f"this is the folder of a training run; the policy is in {trained}"
     return Finding(str(folder), what, f"Give {trained} as policy_path")
 
 
@@ -136,5 +138,7 @@ def policy_type(config: Path) -> str:
     """Returns the type that a checkpoint's config.json names, such as pi0. Raises TrackaError where there is none."""
     kind = files.read_json(config).get("type")
     if not isinstance(kind, str):
-        raise TrackaError(Finding(f"{config}, key type", "the policy's type is missing", "Save it with lerobot 0.6"))
+        raise TrackaError(
+            Finding(f"{config}, key type", "the policy's type is missing", "Save the policy with lerobot 0.6")
+        )
     return kind

@@ -34,8 +34,8 @@ MARKS = {
     ".mp4": (4, b"ftyp"),
 }
 IMPORTS = ("GLOBAL", "STACK_GLOBAL", "INST")  # the opcodes by which a pickle names what it calls
-UNKNOWN = "no kind of file that is known to be harmless: it may be a pickle, code or an archive of them"
-OTHER = "its content is not what its name says, so it may be a pickle, code or an archive of them"
+UNKNOWN = "this kind of file is not known to be harmless: it may be a pickle, code or an archive of them"
+OTHER = "the file's content does not match its name, so it may be a pickle, code or an archive of them"
 # Types whose policies let a thing loaded by name bring its own code; hub_dependencies.py does not list what they load.
 REMOTE_TYPES = ("gaussian_actor", "groot", "wall_x")
 STEP = re.compile(rf"lerobot\.(processor|policies)\.(?!{'|'.join(REMOTE_TYPES)})[\w.]*[A-Z]\w*(Step|Processor)")
@@ -53,8 +53,8 @@ ADAPTER = (
 )
 LORA = "LORA"  # the only peft_type whose loading code has been read: others load prompts, adapters, models by name
 REMEDY = (
-    "Look at it, then trust it by name: trusted = [{name}] below [security] in campaign.toml; "
-    "for one preflight, not for rows: --trust {name}"
+    "Inspect it, then trust it by name: set trusted = [{name}] below [security] in campaign.toml; "
+    "for one preflight, but not for rows, pass --trust {name}"
 )
 
 
@@ -86,7 +86,7 @@ def plugin_faults(plugins: Sequence[str], trusted: Collection[str] = ()) -> Iter
     for plugin in plugins:
         name = plugin.split()[0]
         if name not in (*OWN_PLUGINS, *trusted):
-            what = "this plug-in is installed, and lerobot-eval imports every one"
+            what = "this plug-in is installed, and lerobot-eval imports every installed plug-in"
             yield Finding(plugin, what, f"Uninstall it, or: {REMEDY.format(name=json.dumps(name))}")
 
 
@@ -143,23 +143,25 @@ def _json(name: str, path: Path) -> Iterator[tuple[str, str]]:
     yield from ((f"{name}:{key}", what) for key, what in _keys(path.name, value))
     for word in _classes(value):
         if not STEP.fullmatch(word):
-            yield word, f"a processor step imports {word}, which is no step of lerobot"
+            yield word, f"a processor step imports {word}, which is not a step of lerobot"
 
 
 def _keys(file: str, value: Any) -> Iterator[tuple[str, str]]:
     """Yields the keys that ask for more than lerobot itself, each with what the key does."""
     top = value if isinstance(value, dict) else {}
     if file == "config.json" and top.get("type") in REMOTE_TYPES:
-        yield "type", f"policies of type {top['type']} load what their config.json names, its code too"
+        yield "type", f"policies of type {top['type']} load whatever their config.json names, including code"
     if file == "adapter_config.json":
-        yield from ((key, f"{key} names more that PEFT loads or imports") for key in ADAPTER if _asks(key, top))
+        yield from (
+            (key, f"{key} makes PEFT load or import more than the adapter") for key in ADAPTER if _asks(key, top)
+        )
     for key, found in _pairs(value):
         if key in REMOTE and found:
-            yield key, f"{key} asks for code of the checkpoint's own"
+            yield key, f"{key} asks lerobot to run code from the checkpoint or the hub"
         if key.endswith("attn_implementation") and "/" in str(found):
-            yield key, f"{key} asks for a kernel of the hub's, which is code"
+            yield key, f"{key} asks for a kernel from the hub, which is code"
     for key in sorted({key for step in _steps(value) for key in _names(step)}):
-        yield key, f"a processor step loads what {key} names, which nobody has looked at"
+        yield key, f"a processor step loads what {key} names, and Track A does not check that"
 
 
 def _asks(key: str, adapter: dict[str, Any]) -> bool:

@@ -14,57 +14,66 @@ from pathlib import Path
 from ..core import files, hashing
 from ..core.errors import Finding, TrackaError, joined_names
 
-AS_FOLDER = "copy it here and give its folder as policy_path"
-AS_TOKENIZER = "give a folder with its files as tokenizer_name in the checkpoint's policy_preprocessor.json"
+AS_FOLDER = "copy the repository here and give its folder as policy_path"
+AS_TOKENIZER = "give a folder with the tokenizer's files as tokenizer_name in the checkpoint's policy_preprocessor.json"
 # All files that a configuration, a processor or a tokenizer can consist of; a model's weights lie beside them.
 LIGHT = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
 WEIGHTS = ("*.safetensors",)  # never pickles
 SHA1 = 40  # characters of git's hash, which a small file has; a large file has its sha256
 GATED = (
-    "Do one of three: (1) accept the licence on its page of the hub and log in with `hf auth login`; (2) take its "
-    "files from a machine that has them: {instead}; (3) name an ungated mirror of it in the same place"
+    "Do one of three: (1) accept the licence on the repository's page and log in with `hf auth login`; (2) take the "
+    "files from a machine that has them: {instead}; (3) name an ungated mirror in place of the repository"
 )
 # Outcome -> its meaning and its remedy; docs/hub.md has the same table.
 OUTCOMES = {
     "found": ("all files are here", "Nothing"),
-    "gated": ("access is gated", GATED),
-    "missing": ("the hub knows no such repository", "Mend the name, or log in with `hf auth login` if it is private"),
-    "wrong_revision": ("there is no revision {revision}", "Name a commit, tag or branch of it"),
+    "gated": ("access to the repository is gated", GATED),
+    "missing": (
+        "the hub has no repository of this name",
+        "Correct the name, or log in with `hf auth login` if the repository is private",
+    ),
+    "wrong_revision": (
+        "the repository has no revision {revision}",
+        "Name a commit, tag or branch of the repository",
+    ),
     "offline_empty": (
-        "it is not in the cache, and the hub cannot be reached with HF_HUB_OFFLINE set",
+        "the repository is not in the cache, and HF_HUB_OFFLINE is set, so the hub is not asked",
         "With a network, run `{download}`; or {instead}",
     ),
     "offline_partial": (
-        "only a part of it is in the cache, and the hub cannot be reached with HF_HUB_OFFLINE set; missing: {lacking}",
+        "the cached repository lacks {missing_files}, and HF_HUB_OFFLINE is set, so the hub is not asked",
         "With a network, run `{download}`, which fetches what is missing; or {instead}",
     ),
     "corrupt": (
-        "it is in the cache with other bytes than the hub has: {wrong}",
+        "these files in the cache differ from the hub's: {corrupt_files}",
         "With a network, run `{download} --force-download`; or {instead}",
     ),
     "denied": (
-        "the hub denies access ({said})",
-        "Log in with `hf auth login` and a token that may read it; an old one may stand in HF_TOKEN",
+        "the hub denies access ({error})",
+        "Log in with `hf auth login` and a token that may read the repository; HF_TOKEN may hold an old token",
     ),
     "hub_down": (
-        "it is not in the cache and the hub fails ({said})",
-        "Wait, see the hub's status page; or {instead}",
+        "the repository is not in the cache, and the hub fails ({error})",
+        "Wait and see the hub's status page; or {instead}",
     ),
     "out_of_quota": (
         "the hub answers 429, too many requests",
         "Wait some minutes; log in with `hf auth login` for a larger quota, or run `{download}` once on another host "
         "and share its cache",
     ),
-    "disk_full": ("the disk of the cache is full", "Make room in {cache}, or let HF_HOME name a larger disk"),
+    "disk_full": (
+        "the disk of the cache is full",
+        "Free space in {cache}, or set HF_HOME to a folder on a larger disk",
+    ),
     "interrupted": (
-        "the download broke off ({said})",
-        "Run it again: files that came whole are kept; or run `{download}` where the network is better",
+        "the download broke off ({error})",
+        "Run it again: complete files are kept; or run `{download}` where the network is better",
     ),
     "unreachable": (
-        "it is not in the cache and the hub cannot be reached ({said})",
-        "Mend the network, the proxy or HF_ENDPOINT; with a network, run `{download}`; or {instead}",
+        "the repository is not in the cache, and the hub cannot be reached ({error})",
+        "Repair the network, the proxy or HF_ENDPOINT; with a network, run `{download}`; or {instead}",
     ),
-    "refused": ("it could not be made, or is here and cannot be used as it is", "See the check's own remedy"),
+    "refused": ("the item could not be built, or is here and cannot be used as it is", "Follow the check's own remedy"),
 }
 
 
@@ -115,7 +124,7 @@ def base_model(name: str, weights: bool, revision: str | None = None) -> Downloa
 
     That is the model's configuration and processor, and the model's weights only where `weights` asks for them.
     """
-    instead = "copy it here and name its folder in the checkpoint's config.json and policy_preprocessor.json"
+    instead = "copy the model here and name its folder in the checkpoint's config.json and policy_preprocessor.json"
     if not weights:
         return DownloadSpec(name, revision, LIGHT, ("config.json",), instead)
     return DownloadSpec(name, revision, LIGHT + WEIGHTS, ("config.json", "*model*.safetensors"), instead)
@@ -123,7 +132,7 @@ def base_model(name: str, weights: bool, revision: str | None = None) -> Downloa
 
 def base_policy(name: str, revision: str | None = None) -> DownloadSpec:
     """Returns what is needed of an adapter's base policy; lerobot reads that policy's weights from one file."""
-    instead = "copy it here and name its folder as base_model_name_or_path in adapter_config.json"
+    instead = "copy the policy here and name its folder as base_model_name_or_path in adapter_config.json"
     return DownloadSpec(name, revision, LIGHT + WEIGHTS, ("config.json", "model.safetensors"), instead)
 
 
@@ -145,7 +154,7 @@ def fetch(spec: DownloadSpec) -> Path:
     """
     found = _fetch(spec)
     if wrong := _corrupt_files(spec, found):
-        raise _unresolved_error(spec, "corrupt", wrong=joined_names(wrong))
+        raise _unresolved_error(spec, "corrupt", corrupt_files=joined_names(wrong))
     return found
 
 
@@ -178,7 +187,7 @@ def _unresolved(spec: DownloadSpec, error: Exception) -> Unresolved:
     parts = [Path(found) for each in chain if (found := getattr(each, "snapshot_path", None))]
     lacking = joined_names(_missing_files(spec, parts[0])) if parts else ""
     return _unresolved_error(
-        spec, outcome, lacking=lacking, said=" ".join(f"{type(error).__name__}: {error}".split())[:200]
+        spec, outcome, missing_files=lacking, error=" ".join(f"{type(error).__name__}: {error}".split())[:200]
     )
 
 

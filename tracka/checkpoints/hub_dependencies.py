@@ -126,8 +126,8 @@ def _whole(spec: DownloadSpec) -> Path:
     """Returns the snapshot's folder. Raises TrackaError where the repository itself lacks needed files."""
     found = hub.fetch(spec)
     if lacking := spec.missing_files(found):
-        what = f"the repository has no {joined_names(lacking)}"
-        raise TrackaError(Finding(f"hub repository {spec.repo}", what, f"Name another one; or {spec.instead}"))
+        what = f"the repository lacks {joined_names(lacking)}"
+        raise TrackaError(Finding(f"hub repository {spec.repo}", what, f"Name another repository; or {spec.instead}"))
     return found
 
 
@@ -142,7 +142,7 @@ def _base(spec: DownloadSpec, here: Path) -> Path:
         return _whole(spec)
     except TrackaError as error:
         (finding,) = error.findings
-        what = f"{nowhere}, and of the hub: {finding.what}"
+        what = f"{nowhere}, and as a hub repository: {finding.what}"
         raise hub.Unresolved(getattr(error, "outcome", "refused"), replace(finding, what=what)) from error
 
 

@@ -42,10 +42,10 @@ CLASSES = {PREPROCESSOR: ".NormalizerProcessorStep", POSTPROCESSOR: ".Unnormaliz
 SAVE = "Save the processors again, with the statistics of the dataset that the policy was trained on"
 SPREAD = "{name} has no spread in dimension {dims}: {effect}"
 EFFECTS = {
-    PREPROCESSOR: "what differs from it there by a hair becomes a huge number",
-    POSTPROCESSOR: "the policy's own number there is thrown away, whatever it is",
+    PREPROCESSOR: "the policy sees a tiny deviation there as a huge number",
+    POSTPROCESSOR: "the policy's number there has no effect",
 }
-TRUST = 'If the dataset never moved there, trust it by name: trusted = ["{name}"] below [security] in campaign.toml'
+TRUST = 'If it never changes in the dataset, trust it by name: trusted = ["{name}"] below [security] in campaign.toml'
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def _normalizer(path: Path, config: Mapping[str, Any], state: object) -> Normali
             path, features(config.get("features")), named, known, float(config.get("eps", EPS)), statistics
         )
     except (AttributeError, KeyError, TypeError, ValueError):
-        what = "the normalising step's features or norm_map have another form than lerobot 0.6 writes"
+        what = "the normalising step's features or norm_map do not have the form that lerobot 0.6 writes"
         raise TrackaError(Finding(str(path), what, SAVE)) from None
 
 
@@ -134,7 +134,9 @@ def _missing_state_files(folder: Path) -> Iterator[Finding]:
         for step, _ in steps(folder / file):
             state = step.get("state_file")
             if state is not None and not (folder / str(state)).is_file():
-                what = f"the step {step.get('registry_name', step.get('class'))} names {state}, which is not there"
+                what = (
+                    f"the step {step.get('registry_name', step.get('class'))} names {state}, which the checkpoint lacks"
+                )
                 yield Finding(str(folder / file), what, "Copy that file too, or save the processors again")
 
 
@@ -144,9 +146,7 @@ def _missing_steps(policy: PolicyMetadata, path: Path, kinds: Mapping[str, str],
     modes = _modes(policy)
     used = [f"{key} ({modes[kind]})" for key, kind in kinds.items() if modes.get(kind, IDENTITY) != IDENTITY]
     if used and not any("normaliz" in word for word in words):
-        what = (
-            f"it has no {STEPS[path.name]}, and by config.json the policy was trained with one for {joined_names(used)}"
-        )
+        what = f"the file has no {STEPS[path.name]}, but config.json says that training normalised {joined_names(used)}"
         yield Finding(str(path), what, remedy)
 
 
@@ -164,7 +164,7 @@ def _mode_mismatches(policy: PolicyMetadata, step: Normalizer, kinds: Collection
         if mode not in (*NEEDED, IDENTITY):
             yield Finding(str(step.where), f"{kind} is normalised by {mode}, which lerobot does not have", SAVE)
         elif trained and mode != trained.get(kind, IDENTITY):
-            what = f"{kind} is normalised by {mode}, and by {trained.get(kind, IDENTITY)} in config.json"
+            what = f"{kind} is normalised by {mode} here, but by {trained.get(kind, IDENTITY)} in config.json"
             yield Finding(str(step.where), what, SAVE)
 
 
@@ -176,9 +176,9 @@ def _feature_mismatches(step: Normalizer, trained: Features) -> Iterator[Finding
     for key, feature in trained.items():
         if key in step.features and step.features[key] != feature:
             kinds = [f"{kind} of {tensors.as_text(shape)}" for kind, shape in (step.features[key], feature)]
-            yield Finding(str(step.where), f"{key} is {kinds[0]} here, and {kinds[1]} in config.json", SAVE)
+            yield Finding(str(step.where), f"{key} is {kinds[0]} here, but {kinds[1]} in config.json", SAVE)
     if not 0 < step.eps <= EPS:
-        what = f"eps is {step.eps}, which changes what is normalised; lerobot's is 1e-08"
+        what = f"eps is {step.eps}, which changes the normalised numbers; lerobot's own eps is 1e-08"
         yield Finding(str(step.where), what, SAVE)
 
 
@@ -193,7 +193,7 @@ def _features(step: Normalizer, kinds: Mapping[str, str], remedy: str, trusted: 
         known = step.statistics.tensors if step.statistics else {}
         if lacking := [name for name in needed if name not in known]:
             there = f"; {step.statistics.path.name} has {joined_names(sorted(known), 4)}" if step.statistics else ""
-            yield Finding(str(step.where), f"there are no statistics {joined_names(lacking)}{there}", remedy)
+            yield Finding(str(step.where), f"the statistics {joined_names(lacking)} are missing{there}", remedy)
         elif step.statistics:
             yield from _values(step, step.statistics, key, kind, needed, trusted)
 
@@ -216,13 +216,15 @@ def _values(
     values = {name: statistics.values(name) for name in names}
     wrong = [name for name in names if shape is not None and shapes[name] not in _shapes(kind, shape)]
     for name in wrong:
-        what = f"{name} has the shape {tensors.as_text(shapes[name])}, and the feature {tensors.as_text(shape or ())}"
+        what = (
+            f"{name} has the shape {tensors.as_text(shapes[name])}, but the feature has {tensors.as_text(shape or ())}"
+        )
         yield Finding(path, what, SAVE)
     unreal = {name: dims for name in names if (dims := _where(values[name], lambda x: not math.isfinite(x)))}
     for name, dims in unreal.items():
         yield Finding(path, f"{name} is not finite in dimension {dims}", SAVE)
     if kind == "VISUAL" and (large := [name for name in names if max(values[name], default=0) > WHITE]):
-        what = f"{joined_names(large)} is of frames from 0 to 255, and lerobot gives a policy frames from 0 to 1"
+        what = f"{joined_names(large)} describes frames from 0 to 255, but lerobot gives a policy frames from 0 to 1"
         yield Finding(path, what, SAVE)
     if not wrong and not unreal and len(set(shapes.values())) == 1:
         yield from _spread(step, path, values, trusted)
@@ -262,7 +264,7 @@ def _disagreement(normalizers: Iterable[Normalizer]) -> Iterator[Finding]:
     for one, other in itertools.pairwise(known):
         for name in sorted(one.tensors.keys() & other.tensors.keys()):
             if name.startswith(f"{ACTION}.") and _bits(one, name) != _bits(other, name):
-                yield Finding(str(other.path), f"{name} has other numbers than in {one.path.name}", SAVE)
+                yield Finding(str(other.path), f"{name} has other numbers here than in {one.path.name}", SAVE)
 
 
 def _bits(statistics: tensors.TensorFile, name: str) -> list[str]:

@@ -95,7 +95,7 @@ def _features(path: Path, config: Mapping[str, Any], key: str) -> Features:
     except (AttributeError, TypeError, ValueError):
         found = None
     if found is None:
-        what = "it is no table of features, each with its type and shape"
+        what = "the value is not a table of features, each with a type and a shape"
         raise TrackaError(Finding(f"{path}, key {key}", what, "Save the policy with save_pretrained of lerobot 0.6"))
     return found
 

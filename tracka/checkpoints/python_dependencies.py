@@ -63,7 +63,7 @@ def _evidence(campaign: Campaign, policy_path: str) -> str:
     point = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots)
     require(point, campaign)
     if point.policy_type not in TYPES:
-        return f"{point.policy_type} is a plug-in's type, whose distribution names what it imports"
+        return f"{point.policy_type} is a plug-in's policy type; the plug-in's distribution names what it imports"
     return f"{point.policy_type}: {', '.join(required_packages(point)) or 'nothing beyond lerobot itself'}"
 
 
@@ -104,12 +104,12 @@ def _remedy(point: Checkpoint, lacking: Sequence[str]) -> str:
     The remedy is set-up where the lock has all of them, else the command that adds lerobot's extras to this Python.
     """
     if set(lacking) <= _locked_packages():
-        return "Run `make setup`, which installs what requirements.lock has"
+        return "Run `make setup`, which installs the packages of requirements.lock"
     extra, names = TYPES.get(point.policy_type, ("", ()))
     extras = [extra] if set(lacking) & set(names) else []
     extras += [PEFT] if set(lacking) - set(names) else []
     wanted = f"'{LEROBOT}[{','.join(extras)}]=={importlib.metadata.version(LEROBOT)}'"
-    return f"Run `{_installer()} {wanted}`; `make setup` would take it away again"
+    return f"Run `{_installer()} {wanted}`; the next `make setup` removes it again"
 
 
 def _installer() -> str:

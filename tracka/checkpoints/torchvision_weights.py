@@ -15,7 +15,7 @@ from ..core import files
 from ..core.errors import Finding
 from .hub import Unresolved
 
-NULL = "or set pretrained_backbone_weights to null in the checkpoint's config.json: its own weights replace them"
+NULL = "or set pretrained_backbone_weights to null in config.json, since the checkpoint's own weights replace them"
 
 
 def fetch(name: str) -> Path:
@@ -32,12 +32,15 @@ def fetch(name: str) -> Path:
         with urllib.request.urlopen(address, timeout=60) as answer, files.as_open_as(path.parent):
             files.write_atomic(path, answer.read())
     except (OSError, HTTPException) as error:
-        what = f"{path} is not there and {address} cannot be reached ({error})"
+        what = f"{path} is missing, and {address} cannot be reached ({error})"
         raise Unresolved(
             "unreachable", Finding(name, what, f"Copy the file there from another host, {NULL}")
         ) from error
     if not _whole(path):
-        raise Unresolved("refused", Finding(name, f"{path} has other bytes than its name says", f"Delete it, {NULL}"))
+        raise Unresolved(
+            "refused",
+            Finding(name, f"the content of {path} does not match the hash in its name", f"Delete the file, {NULL}"),
+        )
     return path
 
 
@@ -61,7 +64,9 @@ def _address(name: str) -> str:
         rf'^    {re.escape(version)} = Weights\(\s*url="([^"]+)"', text.split("\nclass ")[0], re.MULTILINE
     )
     if found is None:
-        raise Unresolved("missing", Finding(name, f"{source} has no such weights", f"Mend the name, {NULL}"))
+        raise Unresolved(
+            "missing", Finding(name, f"{source} does not define these weights", f"Correct the name, {NULL}")
+        )
     return found[1]
 
 

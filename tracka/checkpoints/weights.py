@@ -26,7 +26,7 @@ def _read(campaign: Campaign, policy_path: str) -> str:
     require(folder, campaign.layout.root)
     here = adapter.base(folder, campaign.layout.root)
     return (
-        f"{_size(folder / checkpoint_format.ADAPTER_WEIGHTS)} over {_size(here / checkpoint_format.WEIGHTS)}"
+        f"{_size(folder / checkpoint_format.ADAPTER_WEIGHTS)} over a base of {_size(here / checkpoint_format.WEIGHTS)}"
         if here
         else _size(folder / checkpoint_format.WEIGHTS)
     )
@@ -55,5 +55,5 @@ def findings(folder: Path, root: Path) -> Iterator[Finding]:
     if adapter.is_adapter(folder):
         yield from adapter.findings(folder, root)
     elif beside:
-        what = f"there is an adapter (LoRA) beside the policy, and lerobot loads {checkpoint_format.WEIGHTS} without it"
+        what = f"the policy has an adapter (LoRA) beside it, but lerobot loads only {checkpoint_format.WEIGHTS}"
         yield Finding(str(folder / beside[0]), what, checkpoint_format.USE_PEFT)

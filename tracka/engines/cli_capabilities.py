@@ -125,7 +125,7 @@ def _key(command: Sequence[str], scope: Sequence[str], software: Software) -> st
 
 
 def _ask(command: Sequence[str]) -> str:
-    remedy = f"Run `{' '.join(command)}` by hand and mend what it says"
+    remedy = f"Run `{' '.join(command)}` by hand and correct what its error says"
     try:
         ended = subprocess.run(
             command,
@@ -270,7 +270,9 @@ def _ask_for_distributions(python: Path) -> list[Distribution]:
     try:
         ended = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        raise ToolMissing(Finding(str(python), f"it does not run ({error})", "Name a Python that does")) from None
+        raise ToolMissing(
+            Finding(str(python), f"this Python does not run ({error})", "Name a Python that runs")
+        ) from None
     return [(name, version, origin) for name, version, origin in json.loads(ended.stdout)]
 
 

@@ -46,9 +46,13 @@ class RecordedEpisode:
         try:
             found: NDArray[Any] = np.load(self.actions_file, allow_pickle=False).astype(np.float32)
         except (OSError, ValueError) as error:
-            raise UsageError(Finding(str(self.actions_file), f"no actions ({error})", "Run again")) from error
+            raise UsageError(
+                Finding(str(self.actions_file), f"the actions cannot be read ({error})", "Run again")
+            ) from error
         if files.sha256(found.tobytes()) != self.line["actions_sha"]:
-            raise UsageError(Finding(str(self.actions_file), "they are not those of episodes.jsonl", "Run again"))
+            raise UsageError(
+                Finding(str(self.actions_file), "these are not the actions of episodes.jsonl", "Run again")
+            )
         return found
 
 
@@ -72,12 +76,12 @@ def read(folder: Path) -> PlayedEpisodes:
     played: dict[tuple[int, int], RecordedEpisode] = {}
     for line in files.read_lines(path):
         if missing := [key for key in NEEDED if key not in line]:
-            what = f"no record of episodes: {joined_names(missing)} is missing"
+            what = f"this is not a record of episodes: {joined_names(missing)} is missing"
             raise UsageError(Finding(str(path), what, "See the logs beside it"))
         name = f"{line['suite']}_{line['task']}_{line['episode']}.npy"
         played[line["task"], line["episode"]] = RecordedEpisode(line, folder / "actions" / name)
     if not played:
-        raise UsageError(Finding(str(path), "no record of episodes: it is empty", "See the logs beside it"))
+        raise UsageError(Finding(str(path), "the record of episodes is empty", "See the logs beside it"))
     return played
 
 

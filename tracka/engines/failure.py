@@ -63,25 +63,27 @@ def diagnose(
     that was asked for. `expected` has the number of episodes of each LIBERO task.
     """
     if ended.stopped == "timeout":
-        return Failure("timeout", f"not done after {ended.seconds:.0f} s, so it was ended")
+        return Failure("timeout", f"the evaluation was not done after {ended.seconds:.0f} s, so Track A ended it")
     if ended.stopped == "flood":
-        what = f"it printed more than a log may take within {ended.seconds:.0f} s, so it was ended"
+        what = f"the evaluation printed more than a log may hold within {ended.seconds:.0f} s, so Track A ended it"
         return Failure("flood", what)
     if ended.stopped == "lost":
-        return Failure("killed", "the process that supervised the run was killed, so nothing is known of the run's end")
+        return Failure("killed", "the process that supervised the run was killed, so the run's exit code is unknown")
     if ended.stopped == "survived":
         return Failure(
-            "killed", "a process of the run could not be ended: another user's, or one that the kernel holds"
+            "killed", "a process of the run could not be ended: it is another user's, or the kernel holds it"
         )
     if ended.code != 0:
         return _crash(ended, without_ignored("\n".join(files.tail(log) for log in logs)))
     if line := next(filter(None, map(_weights, logs)), None):
         return Failure("weights", f"exit code 0, but the policy ran without its weights: {line}")
     if device != "cpu" and any(files.mentions(log, ON_CPU.encode()) for log in logs):
-        what = "torch found no GPU, so lerobot went on with the CPU: see stderr.log, and nvidia-smi"
+        what = "torch found no GPU, so lerobot used the CPU: see stderr.log, and run nvidia-smi"
         return Failure("device", what)
     if any(files.mentions(log, BAD_ACTION.encode()) for log in logs):
-        return Failure("bad_action", "MuJoCo was given an action that is no number, and left it out: see stdout.log")
+        return Failure(
+            "bad_action", "the policy returned an action that is not a number, and MuJoCo left it out: see stdout.log"
+        )
     if metrics.source != "eval_info.json":
         return Failure("no_result", f"exit code 0, but {'; '.join(metrics.warnings)}")
     counted = {task.task_id: len(task.successes) for task in metrics.tasks}

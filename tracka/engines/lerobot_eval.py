@@ -18,8 +18,8 @@ from ..core.artifacts import Reported
 from ..core.errors import Finding, ToolMissing, UsageError
 from ..core.lerobot_facts import INIT_STATES
 
-TAKE_OUT = "Take it out of campaign.toml, or install lerobot 0.6.1"
-TYPE = "Set policy_type below [lerobot_eval]: neither campaign.toml nor a config.json at hand says of which type it is"
+TAKE_OUT = "Remove the flag from campaign.toml, or install lerobot 0.6.1"
+TYPE = "Set policy_type below [lerobot_eval]: neither campaign.toml nor a local config.json names the policy's type"
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _other_lines(metrics: Metrics, lines: Lines) -> Iterator[str]:
         (task.task_id, episode): success for task in metrics.tasks for episode, success in enumerate(task.successes)
     }
     if told and told != counted:
-        yield f"episodes.jsonl tells of {sum(told.values())} of {len(told)} successes, or of other episodes"
+        yield f"episodes.jsonl has {sum(told.values())} successes in {len(told)} episodes, or other episodes"
 
 
 def _outcome(value: Any) -> bool:
@@ -162,9 +162,9 @@ def _disagreements(info: Mapping[str, Any], outcomes: Sequence[bool]) -> Iterato
     overall = info.get("overall", {})
     reported, percent = overall.get("n_episodes"), overall.get("pc_success")
     if reported != len(outcomes):
-        yield f"overall.n_episodes is {reported}, and {len(outcomes)} episodes are listed"
+        yield f"overall.n_episodes is {reported}, but {len(outcomes)} episodes are listed"
     if not isinstance(percent, int | float) or not math.isclose(percent, 100 * sum(outcomes) / len(outcomes)):
-        yield f"overall.pc_success is {percent}, and {sum(outcomes)} of {len(outcomes)} listed episodes succeeded"
+        yield f"overall.pc_success is {percent}, but {sum(outcomes)} of {len(outcomes)} listed episodes succeeded"
 
 
 # Each number is matched up to what follows it in a dict's repr, so that a log cut inside a number gives no match.
@@ -199,9 +199,9 @@ def contradictions(counts: tuple[int | None, int | None, float | None]) -> Itera
     if successes is None or episodes is None or rate is None:
         return
     if not 0 <= rate <= 1:
-        yield f"logs: a success rate of {100 * rate:g}% is none"
+        yield f"logs: {100 * rate:g}% is not a possible success rate"
     elif not math.isclose(rate * episodes, successes, abs_tol=0.005 * max(1, episodes) / 100):
-        yield f"logs: {100 * rate:g}% of {episodes} episodes is no whole number of them"
+        yield f"logs: {100 * rate:g}% of {episodes} episodes is not a whole number of successes"
 
 
 def reported_results(metrics: Metrics) -> Reported:

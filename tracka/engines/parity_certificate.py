@@ -63,7 +63,7 @@ def unproven_reason(layout: Layout, key: str) -> str | None:
     """Returns why the resident engine's results are not proven yet; None if they are."""
     found = read(certificate_path(layout, key), key)
     if not found:
-        return "no parity run on this host with this checkpoint, software, settings and way of asking"
+        return "no parity run on this host with this checkpoint, software, settings and way of calling the policy"
     return None if found["proven"] else f"the parity run failed: {found['evidence']}"
 
 
@@ -123,7 +123,7 @@ def judgement(certificate: Mapping[str, Any]) -> Verdict:
 def _refusals(found: Counts, again: Counts) -> Iterator[str]:
     """Yields why two plays differ more than lerobot-eval's own do, or why nothing could have shown that."""
     if found.same_begin < found.episodes and again.same_begin == again.episodes:
-        yield f"{found.episodes - found.same_begin} episodes begin otherwise, none of lerobot-eval's own"
+        yield f"{found.episodes - found.same_begin} episodes begin differently, but none of lerobot-eval's own do"
     if found.first_chunk > SPREAD * again.first_chunk:
         yield f"first chunks differ by {found.first_chunk:.2g}, lerobot-eval's own by {again.first_chunk:.2g}"
     reference, ours = again.reference_successes + again.other_successes, found.other_successes
@@ -133,7 +133,7 @@ def _refusals(found: Counts, again: Counts) -> Iterator[str]:
     if fisher(other, found.episodes, own, again.episodes, "greater") < SIGNIFICANT:
         yield f"{other} of {found.episodes} outcomes differ, {own} of {again.episodes} of lerobot-eval's own"
     if not _can_compare_chunks(found, again) and not refused_counts(found, again):
-        yield "nothing that was compared could have shown a difference"
+        yield "no compared quantity could have shown a difference"
 
 
 def _detectable_differences(found: Counts, again: Counts) -> Iterator[str]:

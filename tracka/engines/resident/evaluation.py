@@ -98,7 +98,7 @@ def evaluate(cfg: "ResidentConfig", cache: EvaluationCache, stages: Stages) -> N
     stages.end("rollout")
     films = _video_tasks(record.ordered(), cfg.resident.videos, output / "videos")
     if wrong := [film for film in playing.record_videos(films) if film.difference]:
-        raise RuntimeError(f"a replay is not the episode: {wrong[0].path}: {wrong[0].difference}")
+        raise RuntimeError(f"the replay for {wrong[0].path} differs from the recorded episode: {wrong[0].difference}")
     timings = pool.collect_timings()
     if not cache.persistent:
         pool.stop()

@@ -77,8 +77,8 @@ def batching_mode(policy: PreTrainedPolicy, draws: str, batches: int) -> Batchin
         return BatchingMode(True, True, True)
     if declared:
         return BatchingMode(False, True, True)
-    reason = f"policy {policy.name}: it is not known to read one observation a chunk, so each step is drawn, and its "
-    return BatchingMode(False, False, False, (reason + "batches are played one after the other as in lerobot-eval",))
+    reason = f"policy {policy.name} is not known to read only one observation per chunk, so each step is rendered, and "
+    return BatchingMode(False, False, False, (reason + "batches are played one at a time as in lerobot-eval",))
 
 
 class PolicyRunner:
@@ -236,7 +236,7 @@ def _load_straight(cfg: ResidentConfig) -> PreTrainedPolicy:
     with load_warnings.require_complete_weights(), weights.straight_to(str(cfg.policy.device)):
         policy = make_policy(cfg=cfg.policy, env_cfg=cfg.env, rename_map=cfg.rename_map)
     if missing := weights.unloaded(policy):
-        raise ValueError(f"{len(missing)} weights are in no file, first {missing[0]}")
+        raise ValueError(f"the file lacks {len(missing)} of the policy's weights; the first is {missing[0]}")
     return policy
 
 

@@ -61,15 +61,17 @@ class ResidentConfig(EvalPipelineConfig):  # type: ignore[misc]
         """Returns a sentence for each flag of lerobot-eval that this engine does not obey, with what to do about it."""
         env = self.env
         checks = {
-            "env.type must be libero: this engine knows no other": env.type != "libero",
-            "env.task must name one suite: give each its own row": "," in str(getattr(env, "task", "")),
-            "eval.use_async_envs=false with a batch skips init states in lerobot-eval: leave it out": (
+            "env.type must be libero: this engine plays no other environment": env.type != "libero",
+            "env.task must name one suite: give each suite its own row": "," in str(getattr(env, "task", "")),
+            "eval.use_async_envs=false with a batch skips init states in lerobot-eval: leave the flag out": (
                 self.eval.batch_size > 1 and not self.eval.use_async_envs
             ),
             "policy.path is missing": self.policy is None,
             "seed is missing: episodes without a seed cannot be repeated": self.seed is None,
         }
-        checks |= {f"{flag} must be {only}: leave it out": _given(self, flag) != only for flag, only in OBEYED.items()}
+        checks |= {
+            f"{flag} must be {only}: leave the flag out": _given(self, flag) != only for flag, only in OBEYED.items()
+        }
         return [text for text, wrong in checks.items() if wrong]
 
     @property

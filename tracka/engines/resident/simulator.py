@@ -51,7 +51,7 @@ class Simulator:
         """
         speedups = speedups or Speedups()
         if not env.hard_reset:
-            raise ValueError("with hard_reset=False an episode depends on those before it")
+            raise ValueError("with hard_reset=False an episode depends on the episodes before it")
         self._env = env
         self._lazy = speedups.lazy_rendering
         self._render_gate = RenderGate(open=not self._lazy)

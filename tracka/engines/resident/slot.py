@@ -243,7 +243,7 @@ class Worker:
         found = digest(slot.simulator.state())
         same = found == command.final_state
         return VideoRecorded(
-            command.slot, command.path, None if same else f"the final state is {found[:12]}, not as recorded"
+            command.slot, command.path, None if same else f"the final state is {found[:12]}, not the recorded one"
         )
 
 

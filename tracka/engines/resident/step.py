@@ -181,7 +181,7 @@ def sampled_substep(inner: Any) -> int:
         if clock >= first._sampling_timestep:
             clock %= first._sampling_timestep
             done = False
-    raise ValueError("observables that never sample")
+    raise ValueError("robosuite's observables never sample")
 
 
 def refusal(env: Any) -> str | None:
@@ -200,7 +200,7 @@ def refusal(env: Any) -> str | None:
 
 def _other_robot(inner: Any) -> str | None:
     if len(inner.robots) != 1 or type(inner.robots[0]) is not SingleArm:
-        return "there is not one single arm"
+        return "the environment does not have exactly one single arm"
     if type(inner.robots[0].gripper) is not PandaGripper:
         return f"the gripper is a {type(inner.robots[0].gripper).__name__}, not a PandaGripper"
     if inner.action_dim != 7:
@@ -258,7 +258,7 @@ def _other_bits(env: Any) -> str | None:
     if _same(wanted, _state(data)):
         return None
     step.unbind()
-    return "on this machine it gives other bits than robosuite's own"
+    return "on this machine its states differ in some bits from those of robosuite's own step"
 
 
 def _stock_step(inner: Any, action: NDArray[np.float32]) -> None:

@@ -88,15 +88,15 @@ class WorkerPool:
         except (EOFError, ConnectionError):
             process = self.processes[index]
             process.join(ENDING_SECS)
-            raise WorkerLost(f"environment process {index} died with exit code {process.exitcode}") from None
+            raise WorkerLost(f"worker process {index} died with exit code {process.exitcode}") from None
         if isinstance(reply, WorkerFailed):
-            raise WorkerLost(f"environment process {index} failed:\n{reply.trace}")
+            raise WorkerLost(f"worker process {index} failed:\n{reply.trace}")
         return reply
 
     def _check(self, ready: list[Any]) -> list[Any]:
         for index, process in enumerate(self.processes):
             if process.sentinel in ready:
-                raise WorkerLost(f"environment process {index} died with exit code {process.exitcode}")
+                raise WorkerLost(f"worker process {index} died with exit code {process.exitcode}")
         return []
 
     def collect_timings(self) -> list[WorkerTimings]:
