@@ -73,7 +73,7 @@ def _faults(root: Path, options: CampaignOptions) -> Iterator[Finding]:
     elif beyond := [task for task in options.task_ids if not 0 <= task < SUITE_TASKS[options.suite]]:
         what = f"{options.suite} has no task {joined_names([str(task) for task in beyond])}"
         yield Finding("--task-ids", what, f"Use some of 0 to {SUITE_TASKS[options.suite] - 1}, such as 0,3")
-    if found := checkpoint.training_folder(checkpoint.in_campaign(options.policy_path, root)):
+    if found := checkpoint.training_folder_finding(checkpoint.local_folder(options.policy_path, root)):
         yield found
     if not 0 <= options.min_success_rate <= 1:
         yield Finding("--min-success-rate", f"{options.min_success_rate} is no rate", "Use 0 to 1, such as 0.9")
@@ -174,4 +174,4 @@ def _policy_type(root: Path, policy_path: str) -> str | None:
 
     The type of the default checkpoint is known.
     """
-    return "pi0" if policy_path == CampaignOptions.policy_path else checkpoint.named_type(policy_path, root)
+    return "pi0" if policy_path == CampaignOptions.policy_path else checkpoint.find_policy_type(policy_path, root)

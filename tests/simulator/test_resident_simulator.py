@@ -329,8 +329,8 @@ def test_another_controller_is_named(change: dict[str, Any], reason: str) -> Non
     from tracka.engines.resident import step
 
     usual = {"name": "OSC_POSE", "impedance_mode": "fixed", "interpolator_pos": None, "interpolator_ori": None}
-    assert step.other_controller(SimpleNamespace(**usual, uncoupling=True)) is None
-    assert step.other_controller(SimpleNamespace(**{**usual, "uncoupling": True, **change})) == reason
+    assert step.controller_mismatch(SimpleNamespace(**usual, uncoupling=True)) is None
+    assert step.controller_mismatch(SimpleNamespace(**{**usual, "uncoupling": True, **change})) == reason
 
 
 def test_soft_resets_are_refused_because_episodes_would_depend_on_each_other() -> None:

@@ -88,7 +88,7 @@ def old_statistics(folder: Path) -> Finding | None:
         names = tensors.read(folder / WEIGHTS).tensors
     except (OSError, TrackaError):
         return None
-    if old := [name for name in names if OLD_STATISTICS.match(name)]:
-        what = f"the statistics are inside the weights ({old[0]}), where lerobot 0.6 does not look for them"
+    if old_names := [name for name in names if OLD_STATISTICS.match(name)]:
+        what = f"the statistics are inside the weights ({old_names[0]}), where lerobot 0.6 does not look for them"
         return Finding(str(folder / WEIGHTS), what, MIGRATE.format(folder))
     return None

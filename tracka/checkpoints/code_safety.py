@@ -92,17 +92,17 @@ def plugin_faults(plugins: Sequence[str], trusted: Collection[str] = ()) -> Iter
 
 def require_plugins(plugins: Sequence[str], trusted: Collection[str] = ()) -> None:
     """Raises UsageError naming the plug-ins that are not trusted."""
-    if found := list(plugin_faults(plugins, trusted)):
-        raise UsageError(found)
+    if faults := list(plugin_faults(plugins, trusted)):
+        raise UsageError(faults)
 
 
 def _faults(name: str, path: Path) -> Iterator[tuple[str, str]]:
     """Yields each fault of a file as the name to trust and the reason."""
     kind = path.suffix.lower()
     if kind == ".json":
-        yield from _json(name, path)
+        yield from _json_faults(name, path)
     elif kind in MARKS:
-        if not _marked(path, *MARKS[kind]):
+        if not _has_mark(path, *MARKS[kind]):
             yield name, OTHER
     elif kind not in TEXTS and path.name not in NAMES:
         yield name, UNKNOWN
@@ -110,9 +110,9 @@ def _faults(name: str, path: Path) -> Iterator[tuple[str, str]]:
         yield name, OTHER
 
 
-def _marked(path: Path, place: int, mark: bytes) -> bool:
+def _has_mark(path: Path, offset: int, mark: bytes) -> bool:
     with path.open("rb") as file:
-        return file.read(place + len(mark))[place:] == mark
+        return file.read(offset + len(mark))[offset:] == mark
 
 
 def _is_text(data: bytes) -> bool:
@@ -133,54 +133,54 @@ def _is_pickle(data: bytes) -> bool:
         return False
 
 
-def _json(name: str, path: Path) -> Iterator[tuple[str, str]]:
+def _json_faults(name: str, path: Path) -> Iterator[tuple[str, str]]:
     """Yields each thing that a JSON file asks lerobot to import or load, as the name to trust and the reason."""
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         yield name, OTHER
         return
-    yield from ((f"{name}:{key}", what) for key, what in _keys(path.name, value))
+    yield from ((f"{name}:{key}", what) for key, what in _key_faults(path.name, value))
     for word in _classes(value):
         if not STEP.fullmatch(word):
             yield word, f"a processor step imports {word}, which is not a step of lerobot"
 
 
-def _keys(file: str, value: Any) -> Iterator[tuple[str, str]]:
+def _key_faults(file: str, value: Any) -> Iterator[tuple[str, str]]:
     """Yields the keys that ask for more than lerobot itself, each with what the key does."""
     top = value if isinstance(value, dict) else {}
     if file == "config.json" and top.get("type") in REMOTE_TYPES:
         yield "type", f"policies of type {top['type']} load whatever their config.json names, including code"
     if file == "adapter_config.json":
         yield from (
-            (key, f"{key} makes PEFT load or import more than the adapter") for key in ADAPTER if _asks(key, top)
+            (key, f"{key} makes PEFT load or import more than the adapter") for key in ADAPTER if _needs_trust(key, top)
         )
-    for key, found in _pairs(value):
-        if key in REMOTE and found:
+    for key, item in _pairs(value):
+        if key in REMOTE and item:
             yield key, f"{key} asks lerobot to run code from the checkpoint or the hub"
-        if key.endswith("attn_implementation") and "/" in str(found):
+        if key.endswith("attn_implementation") and "/" in str(item):
             yield key, f"{key} asks for a kernel from the hub, which is code"
-    for key in sorted({key for step in _steps(value) for key in _names(step)}):
+    for key in sorted({key for step in _steps(value) for key in _unlisted_keys(step)}):
         yield key, f"a processor step loads what {key} names, and Track A does not check that"
 
 
-def _asks(key: str, adapter: dict[str, Any]) -> bool:
+def _needs_trust(key: str, adapter: dict[str, Any]) -> bool:
     """Returns whether an adapter's key asks for something that is not known.
 
     The peft_type LORA is known, and so is the class of lerobot that was adapted, which PEFT itself notes in
     `auto_mapping`.
     """
-    found = adapter.get(key)
-    library = found.get("parent_library") if isinstance(found, dict) else None
-    known = {"auto_mapping": str(library).startswith("lerobot."), "peft_type": found == LORA}
-    return bool(found) and not known.get(key, False)
+    item = adapter.get(key)
+    library = item.get("parent_library") if isinstance(item, dict) else None
+    harmless = {"auto_mapping": str(library).startswith("lerobot."), "peft_type": item == LORA}
+    return bool(item) and not harmless.get(key, False)
 
 
-def _names(step: dict[str, Any]) -> Iterator[str]:
+def _unlisted_keys(step: dict[str, Any]) -> Iterator[str]:
     """Yields the keys by which a processor step loads something that hub_dependencies.py does not know of."""
     config = step.get("config")
-    for key, found in config.items() if isinstance(config, dict) else ():
-        if found and isinstance(found, str) and key.endswith(("_name", "_path")) and key not in STEP_NAMES:
+    for key, item in config.items() if isinstance(config, dict) else ():
+        if item and isinstance(item, str) and key.endswith(("_name", "_path")) and key not in STEP_NAMES:
             yield key
 
 
@@ -197,11 +197,11 @@ def _classes(value: Any) -> Iterator[str]:
 
 def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
     """Yields every key and value of a JSON value, at any depth."""
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, dict):
-            yield from each.items()
-            waiting += each.values()
-        elif isinstance(each, list):
-            waiting += each
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            yield from item.items()
+            pending += item.values()
+        elif isinstance(item, list):
+            pending += item

@@ -102,8 +102,8 @@ class DownloadSpec:
     def missing_files(self, folder: Path) -> list[str]:
         """Returns the files that `folder` lacks: required files, and needed files that an index of weights lists."""
         required = [item.split("|") for item in self.required]
-        lacking = [" or ".join(names) for names in required if not any(_has(folder, name) for name in names)]
-        return lacking + [name for name in _shards(folder) if self.includes(name) and not (folder / name).is_file()]
+        missing = [" or ".join(names) for names in required if not any(_has_file(folder, name) for name in names)]
+        return missing + [name for name in _shards(folder) if self.includes(name) and not (folder / name).is_file()]
 
 
 class Unresolved(TrackaError):
@@ -141,10 +141,10 @@ def cached_snapshot(spec: DownloadSpec) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        found = _snapshot(spec, offline=True)
+        folder = _snapshot(spec, offline=True)
     except LocalEntryNotFoundError:
         return None
-    return None if spec.missing_files(found) else found
+    return None if spec.missing_files(folder) else folder
 
 
 def fetch(spec: DownloadSpec) -> Path:
@@ -152,10 +152,10 @@ def fetch(spec: DownloadSpec) -> Path:
 
     Raises Unresolved with the outcome and its remedy.
     """
-    found = _fetch(spec)
-    if wrong := _corrupt_files(spec, found):
-        raise _unresolved_error(spec, "corrupt", corrupt_files=joined_names(wrong))
-    return found
+    folder = _fetch(spec)
+    if corrupt_files := _corrupt_files(spec, folder):
+        raise _unresolved_error(spec, "corrupt", corrupt_files=joined_names(corrupt_files))
+    return folder
 
 
 def _fetch(spec: DownloadSpec) -> Path:
@@ -163,15 +163,15 @@ def _fetch(spec: DownloadSpec) -> Path:
     from huggingface_hub.errors import IncompleteSnapshotError
 
     try:
-        if here := cached_snapshot(spec):
-            return here
+        if cached_folder := cached_snapshot(spec):
+            return cached_folder
         with files.as_open_as(Path(constants.HF_HUB_CACHE)):  # many users may share one cache
-            found = _snapshot(spec, offline=False)
-        if constants.HF_HUB_OFFLINE and _missing_files(spec, found):  # offline, the client accepts a part
-            raise IncompleteSnapshotError(f"{found} is a part", str(found))
+            folder = _snapshot(spec, offline=False)
+        if constants.HF_HUB_OFFLINE and _missing_files(spec, folder):  # offline, the client accepts a part
+            raise IncompleteSnapshotError(f"{folder} is a part", str(folder))
     except Exception as error:  # the client raises its own errors, httpx's and the system's
-        raise _unresolved(spec, error) from error
-    return found
+        raise _unresolved_from(spec, error) from error
+    return folder
 
 
 def _snapshot(spec: DownloadSpec, offline: bool) -> Path:
@@ -181,29 +181,29 @@ def _snapshot(spec: DownloadSpec, offline: bool) -> Path:
     return Path(snapshot_download(spec.repo, revision=spec.revision, allow_patterns=patterns, local_files_only=offline))
 
 
-def _unresolved(spec: DownloadSpec, error: Exception) -> Unresolved:
+def _unresolved_from(spec: DownloadSpec, error: Exception) -> Unresolved:
     chain = list(_chain(error))
     outcome = _outcome(chain)
-    parts = [Path(found) for each in chain if (found := getattr(each, "snapshot_path", None))]
-    lacking = joined_names(_missing_files(spec, parts[0])) if parts else ""
+    partial_folders = [Path(path) for cause in chain if (path := getattr(cause, "snapshot_path", None))]
+    missing_files = joined_names(_missing_files(spec, partial_folders[0])) if partial_folders else ""
     return _unresolved_error(
-        spec, outcome, missing_files=lacking, error=" ".join(f"{type(error).__name__}: {error}".split())[:200]
+        spec, outcome, missing_files=missing_files, error=" ".join(f"{type(error).__name__}: {error}".split())[:200]
     )
 
 
-def _unresolved_error(spec: DownloadSpec, outcome: str, **more: str) -> Unresolved:
+def _unresolved_error(spec: DownloadSpec, outcome: str, **details: str) -> Unresolved:
     """Returns the error for this outcome, with its texts filled in."""
     from huggingface_hub import constants
 
     what, remedy = OUTCOMES[outcome]
-    words = {
+    values = {
         "revision": repr(spec.revision),
         "download": spec.download(),
         "instead": spec.instead,
         "cache": constants.HF_HUB_CACHE,
-        **more,
+        **details,
     }
-    return Unresolved(outcome, Finding(f"hub repository {spec.repo}", what.format(**words), remedy.format(**words)))
+    return Unresolved(outcome, Finding(f"hub repository {spec.repo}", what.format(**values), remedy.format(**values)))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -226,7 +226,7 @@ def _outcome(chain: list[BaseException]) -> str:
 
     status = {error.response.status_code for error in chain if isinstance(error, errors.HfHubHTTPError)}
     partial = any_of(errors.IncompleteSnapshotError)
-    lines = (
+    outcomes = (
         ("disk_full", any(getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for error in chain)),
         ("out_of_quota", 429 in status),
         ("gated", any_of(errors.GatedRepoError)),
@@ -238,18 +238,18 @@ def _outcome(chain: list[BaseException]) -> str:
         ("offline_empty", constants.HF_HUB_OFFLINE),
         ("interrupted", any_of(httpx.RemoteProtocolError, httpx.ReadError, httpx.ReadTimeout)),
     )
-    return next((outcome for outcome, fits in lines if fits), "unreachable")
+    return next((outcome for outcome, fits in outcomes if fits), "unreachable")
 
 
 def _missing_files(spec: DownloadSpec, folder: Path) -> list[str]:
     """Returns the files that a part lacks: by the repository's list of files if it is cached, else by `required`."""
-    listed = _listed_hashes(spec)
-    if not listed:
+    hub_hashes = _hub_hashes(spec)
+    if not hub_hashes:
         return spec.missing_files(folder)
-    return [name for name in listed if spec.includes(name) and not (folder / name).is_file()]
+    return [name for name in hub_hashes if spec.includes(name) and not (folder / name).is_file()]
 
 
-def _listed_hashes(spec: DownloadSpec) -> dict[str, str]:
+def _hub_hashes(spec: DownloadSpec) -> dict[str, str]:
     """Returns the hub's own hash of each file of the repository, by path; empty where the cache never had the list."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
@@ -266,14 +266,14 @@ def _corrupt_files(spec: DownloadSpec, folder: Path) -> list[str]:
 
     The cache of an older client has no list of files, but names blobs by their hash.
     """
-    listed, hashes = _listed_hashes(spec), hashing.of_files(folder)
-    wrong = []
+    hub_hashes, hashes = _hub_hashes(spec), hashing.of_files(folder)
+    corrupt = []
     for name in filter(spec.includes, hashes):
         blob = (folder / name).resolve()
-        expected = listed.get(name) or (blob.name if blob.parent.name == "blobs" else "")
+        expected = hub_hashes.get(name) or (blob.name if blob.parent.name == "blobs" else "")
         if expected and expected not in (hashes[name], _git_hash(blob) if len(expected) == SHA1 else ""):
-            wrong.append(name)
-    return wrong
+            corrupt.append(name)
+    return corrupt
 
 
 def _git_hash(path: Path) -> str:
@@ -285,8 +285,8 @@ def _git_hash(path: Path) -> str:
 def _shards(folder: Path) -> list[str]:
     """Returns the names of the files over which weights are spread, from their index files."""
     maps = [files.read_or_empty(index).get("weight_map") for index in sorted(folder.glob("*.index.json"))]
-    return sorted({str(name) for each in maps if isinstance(each, dict) for name in each.values()})
+    return sorted({str(name) for mapping in maps if isinstance(mapping, dict) for name in mapping.values()})
 
 
-def _has(folder: Path, pattern: str) -> bool:
+def _has_file(folder: Path, pattern: str) -> bool:
     return any(path.is_file() for path in folder.glob(pattern))

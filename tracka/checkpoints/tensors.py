@@ -76,18 +76,18 @@ def read(path: Path) -> TensorFile:
     with path.open("rb") as file:
         start = file.read(max(len(POINTER), LENGTH))
         if start.startswith(POINTER):
-            raise TrackaError(_pointer(path, start + file.read(1024)))
+            raise TrackaError(_pointer_finding(path, start + file.read(1024)))
         length = int.from_bytes(start[:LENGTH], "little")
         size = path.stat().st_size
         if len(start) < LENGTH or (start[LENGTH : LENGTH + 1] == b"{" and length + LENGTH > size):
-            raise TrackaError(_cut(path, size, length + LENGTH if len(start) >= LENGTH else LENGTH))
+            raise TrackaError(_cut_off_finding(path, size, length + LENGTH if len(start) >= LENGTH else LENGTH))
         file.seek(LENGTH)
         header = _header(path, file.read(length) if length <= HEADER else b"")
     metadata = header.pop("__metadata__", {})
     tensors = {name: _tensor(path, name, item) for name, item in header.items()}
-    whole = LENGTH + length + max((tensor.end for tensor in tensors.values()), default=0)
-    if size < whole:
-        raise TrackaError(_cut(path, size, whole))
+    expected_size = LENGTH + length + max((tensor.end for tensor in tensors.values()), default=0)
+    if size < expected_size:
+        raise TrackaError(_cut_off_finding(path, size, expected_size))
     _require_sound(path)
     return TensorFile(path, tensors, metadata if isinstance(metadata, dict) else {}, LENGTH + length)
 
@@ -134,7 +134,7 @@ def _require_sound(path: Path) -> None:
         raise TrackaError(Finding(str(path), f"this is not a valid safetensors file ({error})", AGAIN)) from None
 
 
-def _pointer(path: Path, text: bytes) -> Finding:
+def _pointer_finding(path: Path, text: bytes) -> Finding:
     size = next((line.split()[1] for line in text.decode(errors="replace").splitlines() if line[:5] == "size "), "?")
     what = f"this is a git-lfs pointer to a file of {size} bytes, not the file itself"
     return Finding(
@@ -142,5 +142,5 @@ def _pointer(path: Path, text: bytes) -> Finding:
     )
 
 
-def _cut(path: Path, size: int, whole: int) -> Finding:
-    return Finding(str(path), f"the file is cut off: it has {size} of {whole} bytes", AGAIN)
+def _cut_off_finding(path: Path, size: int, expected_size: int) -> Finding:
+    return Finding(str(path), f"the file is cut off: it has {size} of {expected_size} bytes", AGAIN)

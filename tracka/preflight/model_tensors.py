@@ -38,7 +38,7 @@ ProbeAnswer = Mapping[str, Any]
 
 def checks(campaign: Campaign, policy_paths: Sequence[str], folder: Path) -> list[Check]:
     """Returns a check `model:POLICY_PATH` for each of these checkpoints on this host. Logs go to `folder`."""
-    if untrusted := list(code_safety.plugin_faults(cli_capabilities.installed().plugins, campaign.trusted)):
+    if untrusted := list(code_safety.plugin_faults(cli_capabilities.installed_software().plugins, campaign.trusted)):
         what = f"not compared, since lerobot would import what nobody trusts: {untrusted[0].where}"
         return [Check(f"model:{path}", "warn", what, untrusted[0].remedy, False) for path in policy_paths]
     if campaign.executable:

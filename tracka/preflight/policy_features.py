@@ -130,16 +130,16 @@ def _cameras(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Findi
     real = [key for key in lost if not EMPTY.fullmatch(key)]
     what = f"the policy wants {joined_names(real or lost)}, which LIBERO does not give"
     what += f"; LIBERO gives {joined_names(over)}, which the policy does not take" if over else ""
-    warned = policy.spare is None and not refused
+    warned = policy.spare_cameras is None and not refused
     what += f"; whether a {policy.kind} runs without, nobody has looked at" if warned else ""
     yield Finding(policy.where, what, _remedy(policy, env), warned)
 
 
 def _too_many(policy: PolicyMetadata, lost: Sequence[str]) -> bool:
     """Returns whether more cameras are missing than the policy can do without."""
-    if policy.spare is None:
+    if policy.spare_cameras is None:
         return any(not EMPTY.fullmatch(key) for key in lost)
-    return len(lost) > policy.spare
+    return len(lost) > policy.spare_cameras
 
 
 def _remedy(policy: PolicyMetadata, env: EnvironmentFeatures) -> str:

@@ -42,7 +42,7 @@ class ResidentSettings:
             raise ValueError("resident.workers, resident.slots and resident.videos must not be negative")
 
 
-def _given(cfg: Any, flag: str) -> object:
+def _flag_value(cfg: Any, flag: str) -> object:
     """Returns the value of a flag like env.hard_reset, or the only value that the engine obeys where `cfg` lacks it.
 
     An environment of another type than LIBERO's may not have the flag.
@@ -70,7 +70,8 @@ class ResidentConfig(EvalPipelineConfig):  # type: ignore[misc]
             "seed is missing: episodes without a seed cannot be repeated": self.seed is None,
         }
         checks |= {
-            f"{flag} must be {only}: leave the flag out": _given(self, flag) != only for flag, only in OBEYED.items()
+            f"{flag} must be {only}: leave the flag out": _flag_value(self, flag) != only
+            for flag, only in OBEYED.items()
         }
         return [text for text, wrong in checks.items() if wrong]
 

@@ -117,10 +117,10 @@ class WorkerPool:
             process.join(ENDING_SECS)
 
 
-def _serve(output: int | None, pipe: Connection, others: list[Connection], *work: Any) -> None:
+def _serve(output: int | None, pipe: Connection, other_pipes: list[Connection], *work: Any) -> None:
     supervisor.end_with_parent()
-    for other in others:
-        other.close()  # a pipe that stays open here would hide its end of file when the parent dies
+    for other_pipe in other_pipes:
+        other_pipe.close()  # a pipe that stays open here would hide its end of file when the parent dies
     if output is not None:
         os.dup2(output, 1)
         os.dup2(output, 2)
