@@ -104,22 +104,25 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "no_file_of_statistics": (
         lambda folder: state_file(folder, POST).unlink(),
-        (POST, "unnormalizer_processor", "which is not there"),
+        (POST, "unnormalizer_processor", "which the checkpoint lacks"),
     ),
     "no_normalizer": (
         lambda folder: no_step(folder, PRE),
-        (PRE, "it has no normalizer_processor", f"{STATE} (MEAN_STD)"),
+        (PRE, "the file has no normalizer_processor", f"{STATE} (MEAN_STD)"),
     ),
-    "no_unnormalizer": (lambda folder: no_step(folder, POST), (POST, "it has no unnormalizer_processor", "action (")),
+    "no_unnormalizer": (
+        lambda folder: no_step(folder, POST),
+        (POST, "the file has no unnormalizer_processor", "action ("),
+    ),
     "another_mode": (
         lambda folder: change_normalizer(folder, lambda step: step["config"]["norm_map"].update(STATE="IDENTITY"), PRE),
-        ("STATE is normalised by IDENTITY, and by MEAN_STD in config.json",),
+        ("STATE is normalised by IDENTITY here, but by MEAN_STD in config.json",),
     ),
     "another_mode_in_the_config": (
         lambda folder: change_json(
             folder / "config.json", lambda value: value["normalization_mapping"].update(ACTION="IDENTITY")
         ),
-        ("ACTION is normalised by MEAN_STD, and by IDENTITY in config.json",),
+        ("ACTION is normalised by MEAN_STD here, but by IDENTITY in config.json",),
     ),
     "no_mode_of_lerobots": (
         lambda folder: change_normalizer(
@@ -146,15 +149,15 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         lambda folder: change_normalizer(
             folder, lambda step: step["config"]["features"][STATE].update(type="VISUAL"), PRE
         ),
-        (f"{STATE} is VISUAL of 8 here, and STATE of 8 in config.json",),
+        (f"{STATE} is VISUAL of 8 here, but STATE of 8 in config.json",),
     ),
     "shape_of_the_action": (
         lambda folder: change_statistics(folder, reshaped("action.std", 6)),
-        ("action.std has the shape 6, and the feature 7",),
+        ("action.std has the shape 6, but the feature has 7",),
     ),
     "one_number_for_all": (
         lambda folder: change_statistics(folder, reshaped(f"{STATE}.mean", 1), PRE),
-        (f"{STATE}.mean has the shape 1, and the feature 8",),
+        (f"{STATE}.mean has the shape 1, but the feature has 8",),
     ),
     "nan": (
         lambda folder: change_statistics(folder, number(f"{STATE}.mean", 2, 5, value=np.nan), PRE),

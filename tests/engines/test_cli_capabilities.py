@@ -354,7 +354,7 @@ def test_a_python_that_does_not_run_is_a_missing_tool_and_nothing_is_asked(other
     other.python.unlink()
     other.python.write_text(script)
     other.python.chmod(0o755)
-    with pytest.raises(ToolMissing, match=f"{other.python}: it does not run"):
+    with pytest.raises(ToolMissing, match=f"{other.python}: this Python does not run"):
         other.discover()
     assert other.fake.calls() == []
     assert not (other.fake.state / "cli_capabilities.json").exists()

@@ -147,11 +147,11 @@ def test_episodes_of_several_tasks_are_counted_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("summary", "warning"),
     [
-        (overall(3, 50.0), "overall.n_episodes is 3, and 2 episodes are listed"),
-        (overall(2, 100.0), "overall.pc_success is 100.0, and 1 of 2 listed episodes succeeded"),
-        (overall(2, float("nan")), "overall.pc_success is nan, and 1 of 2 listed episodes succeeded"),
-        (overall(2, 0.5), "overall.pc_success is 0.5, and 1 of 2 listed episodes succeeded"),
-        ({}, "overall.n_episodes is None, and 2 episodes are listed"),
+        (overall(3, 50.0), "overall.n_episodes is 3, but 2 episodes are listed"),
+        (overall(2, 100.0), "overall.pc_success is 100.0, but 1 of 2 listed episodes succeeded"),
+        (overall(2, float("nan")), "overall.pc_success is nan, but 1 of 2 listed episodes succeeded"),
+        (overall(2, 0.5), "overall.pc_success is 0.5, but 1 of 2 listed episodes succeeded"),
+        ({}, "overall.n_episodes is None, but 2 episodes are listed"),
     ],
 )
 def test_an_overall_that_its_episodes_do_not_give_is_warned_of(

@@ -4,9 +4,9 @@ import re
 
 import pytest
 import test_adapter
-import test_model
+import test_device_placement
+import test_model_tensors
 import test_normalizer
-import test_placement
 import test_views
 import test_weights
 from campaigns import REPOSITORY
@@ -17,13 +17,13 @@ CASES = {
     "Weights": [
         *test_weights.BROKEN,
         *test_adapter.BROKEN,
-        *test_model.BROKEN,
+        *test_model_tensors.BROKEN,
         *test_adapter.TENSORS,
         *test_weights.LINES,
     ],
     "Statistics": [*test_normalizer.BROKEN],
     "Views": [*test_views.WRONG],
-    "Devices": [*test_placement.BROKEN],
+    "Devices": [*test_device_placement.BROKEN],
 }
 
 

@@ -164,7 +164,7 @@ def refused_counts(counts: Counts, repeat: Counts) -> list[int]:
 
 
 def fisher(first: int, of_first: int, second: int, of_second: int, alternative: str = "two-sided") -> float:
-    """Returns the p-value of Fisher's exact test that `first` of `of_first` and `second` of `of_second` are one share."""
+    """Returns the p-value of Fisher's exact test that `first` of `of_first` is the share `second` of `of_second`."""
     from scipy.stats import fisher_exact
 
     return float(
