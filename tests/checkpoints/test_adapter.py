@@ -189,7 +189,7 @@ def test_a_base_of_the_hub_is_the_commit_that_the_adapter_pins(
     monkeypatch.setattr(hub_dependencies.hub, "fetch", {named.download_spec: snapshot}.__getitem__)
     assert adapter.base(pair / "lora", pair) == snapshot and failed(pair) == {}
     (snapshot / "model.safetensors").unlink()
-    assert "the repository has no model.safetensors" in failed(pair)["weights:lora"]
+    assert "the repository lacks model.safetensors" in failed(pair)["weights:lora"]
 
 
 def test_a_row_of_an_adapter_starts_only_with_its_base(ready: Made) -> None:

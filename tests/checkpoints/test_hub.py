@@ -217,7 +217,7 @@ def test_offline_a_partial_cache_is_told_with_the_files_that_it_lacks(cached: Pa
         (cached / name).unlink()
     said = fetch(HF_HUB_OFFLINE="1")
     assert said["outcome"] == "offline_partial"
-    assert said["what"].endswith("missing: model.safetensors, tokenizer.json")
+    assert said["what"].endswith("the cached repository lacks model.safetensors, tokenizer.json")
     assert "fetches what is missing" in said["remedy"]
 
 
@@ -226,7 +226,7 @@ def test_offline_a_part_whose_repository_was_never_listed_is_judged_by_what_must
     files.write_text(cached / "snapshots" / hub.COMMIT / "config.json", "{}")
     files.write_text(cached / "refs" / "main", hub.COMMIT)
     assert fetch(HF_HUB_OFFLINE="1")["what"].endswith(
-        "missing: model.safetensors or adapter_model.safetensors, policy_preprocessor.json, policy_postprocessor.json"
+        "the cached repository lacks model.safetensors or adapter_model.safetensors, policy_preprocessor.json, policy_postprocessor.json"
     )
     said = fetch(kind="tokenizer", HF_HUB_OFFLINE="1")
     assert said["outcome"] == "offline_partial" and "tokenizer*" in said["what"]

@@ -41,7 +41,7 @@ OUTCOMES = {
         "With a network, run `{download}`; or {instead}",
     ),
     "offline_partial": (
-        "the cached repository lacks {missing_files}, and HF_HUB_OFFLINE is set, so the hub is not asked",
+        "HF_HUB_OFFLINE is set, so the hub is not asked, and the cached repository lacks {missing_files}",
         "With a network, run `{download}`, which fetches what is missing; or {instead}",
     ),
     "corrupt": (
