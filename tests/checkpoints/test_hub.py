@@ -226,7 +226,7 @@ def test_offline_a_part_whose_repository_was_never_listed_is_judged_by_what_must
     files.write_text(cached / "snapshots" / hub.COMMIT / "config.json", "{}")
     files.write_text(cached / "refs" / "main", hub.COMMIT)
     assert fetch(HF_HUB_OFFLINE="1")["what"].endswith(
-        "the cached repository lacks model.safetensors or adapter_model.safetensors, policy_preprocessor.json, policy_postprocessor.json"
+        "lacks model.safetensors or adapter_model.safetensors, policy_preprocessor.json, policy_postprocessor.json"
     )
     said = fetch(kind="tokenizer", HF_HUB_OFFLINE="1")
     assert said["outcome"] == "offline_partial" and "tokenizer*" in said["what"]
