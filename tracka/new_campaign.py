@@ -75,7 +75,7 @@ def _faults(root: Path, options: CampaignOptions) -> Iterator[Finding]:
     elif unknown_tasks := [task for task in options.task_ids if not 0 <= task < SUITE_TASKS[options.suite]]:
         what = f"{options.suite} has no task {joined_names([str(task) for task in unknown_tasks])}"
         yield Finding("--task-ids", what, f"Use numbers from 0 to {SUITE_TASKS[options.suite] - 1}, such as 0,3")
-    if finding := checkpoint.training_folder(checkpoint.in_campaign(options.policy_path, root)):
+    if finding := checkpoint.training_folder_finding(checkpoint.local_folder(options.policy_path, root)):
         yield finding
     if not 0 <= options.min_success_rate <= 1:
         yield Finding(
@@ -178,4 +178,4 @@ def _policy_type(root: Path, policy_path: str) -> str | None:
 
     The type of the default checkpoint is known.
     """
-    return "pi0" if policy_path == CampaignOptions.policy_path else checkpoint.named_type(policy_path, root)
+    return "pi0" if policy_path == CampaignOptions.policy_path else checkpoint.find_policy_type(policy_path, root)

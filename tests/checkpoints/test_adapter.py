@@ -58,7 +58,9 @@ def test_a_sound_adapter_and_its_base_pass_every_check(pair: Path) -> None:
         "features": "warn",  # its frames are of 128 pixels
         "device": "pass",
     }
-    assert "4 tensors, 3072 bytes over 142 tensors" in next(each.evidence for each in checks if "weights" in each.name)
+    assert "4 tensors, 3072 bytes over a base of 142 tensors" in next(
+        each.evidence for each in checks if "weights" in each.name
+    )
 
 
 def words(**changed: object) -> Change:
@@ -103,36 +105,40 @@ def cut(root: Path) -> None:
 # What is done to a campaign's folder, and what is said of the adapter in it.
 BROKEN: dict[str, tuple[Change, tuple[str, ...]]] = {
     "adapter": (config("lora", use_peft=False), ("adapter_model.safetensors", "LoRA", "Set use_peft to true")),
-    "adapter_beside": (beside, ("adapter_config.json", "loads model.safetensors without it", "Set use_peft to true")),
-    "use_peft": (without_files, ("adapter_config.json", "says use_peft", "set use_peft to false")),
+    "adapter_beside": (beside, ("adapter_config.json", "loads only model.safetensors", "Set use_peft to true")),
+    "use_peft": (without_files, ("adapter_config.json", "sets use_peft", "set use_peft to false")),
     "adapter_pickle": (pickled, ("adapter_model.bin", "pickle", "save_pretrained")),
     "adapter_cut": (
         lambda root: (root / "lora" / "adapter_model.safetensors").write_bytes(b""),
-        ("adapter_model.safetensors", "it is cut"),
+        ("adapter_model.safetensors", "the file is cut off"),
     ),
     "no_base_named": (
         words(base_model_name_or_path=None),
-        ("key base_model_name_or_path", "does not name", "absolute, or from the campaign's folder"),
+        ("key base_model_name_or_path", "does not name", "absolute or relative to the campaign's folder"),
     ),
     "base_not_here": (
         words(base_model_name_or_path="outputs/train/a/pretrained_model"),
         ("there is no folder", "outputs/train/a", "base_model_name_or_path"),
     ),
-    "base_of_another_type": (config("base", type="diffusion"), ("is a diffusion", "says act", "that was trained on")),
+    "base_of_another_type": (config("base", type="diffusion"), ("is a diffusion", "says act", "was trained on")),
     "base_of_a_training_run": (trained, ("folder of a training run", "pretrained_model")),
     "base_without_weights": (
         lambda root: (root / "base" / "model.safetensors").rename(root / "base" / "policy.pt"),
         ("policy.pt", "a pickle", "save_pretrained"),
     ),
-    "base_cut": (cut, ("model.safetensors", "it is cut", "again")),
+    "base_cut": (cut, ("model.safetensors", "the file is cut off", "again")),
     "base_is_an_adapter": (
         config("base", use_peft=True),
-        ("an adapter itself", "merge_and_unload", "first the base"),
+        ("is itself an adapter", "merge_and_unload", "do so for the base"),
     ),
     "base_changed_by_peft": (words(init_lora_weights="pissa_niter_4"), ("'pissa_niter_4'", "plain LoRA")),
     "revision_not_used": (
         pinned,
-        ("org/policy at abc", "of a pi0 without its revision", "hf download org/policy --revision abc --local-dir"),
+        (
+            "org/policy at abc",
+            "ignores the revision of a pi0's base",
+            "hf download org/policy --revision abc --local-dir",
+        ),
     ),
 }
 
@@ -183,7 +189,7 @@ def test_a_base_of_the_hub_is_the_commit_that_the_adapter_pins(
     monkeypatch.setattr(hub_dependencies.hub, "fetch", {named.download_spec: snapshot}.__getitem__)
     assert adapter.base(pair / "lora", pair) == snapshot and failed(pair) == {}
     (snapshot / "model.safetensors").unlink()
-    assert "the repository has no model.safetensors" in failed(pair)["weights:lora"]
+    assert "the repository lacks model.safetensors" in failed(pair)["weights:lora"]
 
 
 def test_a_row_of_an_adapter_starts_only_with_its_base(ready: Made) -> None:

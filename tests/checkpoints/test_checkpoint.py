@@ -221,10 +221,10 @@ def test_a_repository_and_a_folder_with_the_same_files_have_the_same_hash(point:
 def test_offline_and_not_cached_is_one_finding_with_the_way_out(tmp_path: Path, word: str) -> None:
     ((where, what, remedy),) = resolve(word, tmp_path, HF_HUB_OFFLINE="1")["findings"]
     assert where == "hub repository org/policy"
-    said = "it is not in the cache, and the hub cannot be reached with HF_HUB_OFFLINE set"
+    said = "the repository is not in the cache, and HF_HUB_OFFLINE is set, so the hub is not asked"
     assert what == f"{said}; and there is no folder {tmp_path / word}"
     assert "hf download org/policy" in remedy
-    assert "copy it here and give its folder as policy_path" in remedy
+    assert "copy the repository here and give its folder as policy_path" in remedy
 
 
 def test_the_download_that_a_remedy_names_is_of_the_revision_that_is_missing(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_the_download_that_a_remedy_names_is_of_the_revision_that_is_missing(tmp
 def test_a_hub_that_cannot_be_reached_is_one_finding(tmp_path: Path) -> None:
     ((where, what, _),) = resolve("org/policy", tmp_path, HF_ENDPOINT="http://127.0.0.1:9")["findings"]
     assert where == "hub repository org/policy"
-    assert what.startswith("it is not in the cache and the hub cannot be reached (")
+    assert what.startswith("the repository is not in the cache, and the hub cannot be reached (")
 
 
 def test_a_repository_that_is_not_cached_is_downloaded_once(tmp_path: Path) -> None:

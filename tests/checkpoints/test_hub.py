@@ -129,7 +129,7 @@ def test_what_the_hub_has_is_found_with_its_commit(tmp_path: Path) -> None:
 def test_a_gated_tokenizer_has_three_ways_out(how: dict[str, Any]) -> None:
     with hub.serve(FILES, **how) as served:
         said = fetch(served=served, kind="tokenizer")
-    assert (said["outcome"], said["what"]) == ("gated", "access is gated")
+    assert (said["outcome"], said["what"]) == ("gated", "access to the repository is gated")
     for way in ("accept the licence", "hf auth login", "from a machine that has them", "tokenizer_name", "mirror"):
         assert way in said["remedy"]
 
@@ -138,14 +138,14 @@ def test_a_gated_tokenizer_has_three_ways_out(how: dict[str, Any]) -> None:
 def test_a_repository_that_is_not_there_is_missing(refused: tuple[int, str]) -> None:
     with hub.serve(FILES, refuses=refused) as served:
         said = fetch(served=served)
-    assert (said["outcome"], said["what"]) == ("missing", "the hub knows no such repository")
-    assert "Mend the name" in said["remedy"]
+    assert (said["outcome"], said["what"]) == ("missing", "the hub has no repository of this name")
+    assert "Correct the name" in said["remedy"]
 
 
 def test_a_revision_that_is_not_there_is_named() -> None:
     with hub.serve(FILES) as served:
         said = fetch("org/policy@v9", served)
-    assert (said["outcome"], said["what"]) == ("wrong_revision", "there is no revision 'v9'")
+    assert (said["outcome"], said["what"]) == ("wrong_revision", "the repository has no revision 'v9'")
     assert "commit, tag or branch" in said["remedy"]
 
 
@@ -192,7 +192,7 @@ def test_one_that_never_ends_is_interrupted_and_the_next_run_fetches_only_what_l
     big = {**FILES, "model.safetensors": bytes(BIG)}
     with hub.serve(big, breaks="model.safetensors", after=BIG - 9, stays_broken=True) as served:
         said = fetch(served=served)
-        assert said["outcome"] == "interrupted" and "files that came whole are kept" in said["remedy"]
+        assert said["outcome"] == "interrupted" and "complete files are kept" in said["remedy"]
     with hub.serve(big) as served:
         assert fetch(served=served)["outcome"] == "found"
     assert "model.safetensors" in served.downloads and len(served.downloads) < len(FILES)
@@ -217,7 +217,7 @@ def test_offline_a_partial_cache_is_told_with_the_files_that_it_lacks(cached: Pa
         (cached / name).unlink()
     said = fetch(HF_HUB_OFFLINE="1")
     assert said["outcome"] == "offline_partial"
-    assert said["what"].endswith("missing: model.safetensors, tokenizer.json")
+    assert said["what"].endswith("the cached repository lacks model.safetensors, tokenizer.json")
     assert "fetches what is missing" in said["remedy"]
 
 
@@ -226,7 +226,7 @@ def test_offline_a_part_whose_repository_was_never_listed_is_judged_by_what_must
     files.write_text(cached / "snapshots" / hub.COMMIT / "config.json", "{}")
     files.write_text(cached / "refs" / "main", hub.COMMIT)
     assert fetch(HF_HUB_OFFLINE="1")["what"].endswith(
-        "missing: model.safetensors or adapter_model.safetensors, policy_preprocessor.json, policy_postprocessor.json"
+        "lacks model.safetensors or adapter_model.safetensors, policy_preprocessor.json, policy_postprocessor.json"
     )
     said = fetch(kind="tokenizer", HF_HUB_OFFLINE="1")
     assert said["outcome"] == "offline_partial" and "tokenizer*" in said["what"]
@@ -363,7 +363,11 @@ def test_a_tokenizer_that_does_not_come_is_on_record_with_its_outcome(made: Made
         said = look(made, served=served)
     assert (resource_of(said, "tokenizer")["outcome"], resource_of(said, "tokenizer")["folder"]) == ("gated", None)
     found = said["checks"]["tokenizer:org/policy"]
-    assert found["status"] == "fail" and "access is gated" in found["evidence"] and "licence" in found["remedy"]
+    assert (
+        found["status"] == "fail"
+        and "access to the repository is gated" in found["evidence"]
+        and "licence" in found["remedy"]
+    )
 
 
 def test_rows_whose_cache_is_another_one_fail_the_offline_check(made: Made, tmp_path: Path) -> None:

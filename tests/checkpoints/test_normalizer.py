@@ -88,38 +88,41 @@ def both(*changes: Callable[[Path], object]) -> Callable[[Path], object]:
 BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "no_statistics": (
         no_state_files,
-        (f"there are no statistics {STATE}.mean, {STATE}.std", "action.mean, action.std"),
+        (f"the statistics {STATE}.mean, {STATE}.std are missing", "action.mean, action.std"),
     ),
     "those_of_another_robot": (
         lambda folder: change_statistics(folder, renamed("so100.buffer.")),
-        ("there are no statistics", "has so100.buffer.action.mean"),
+        ("are missing", "has so100.buffer.action.mean"),
     ),
     "no_deviation_of_the_action": (
         lambda folder: change_statistics(folder, without("action.std"), POST),
-        (POST, "there are no statistics action.std"),
+        (POST, "the statistics action.std are missing"),
     ),
     "no_mean_of_the_state": (
         lambda folder: change_statistics(folder, without(f"{STATE}.mean"), PRE),
-        (PRE, f"there are no statistics {STATE}.mean"),
+        (PRE, f"the statistics {STATE}.mean are missing"),
     ),
     "no_file_of_statistics": (
         lambda folder: state_file(folder, POST).unlink(),
-        (POST, "unnormalizer_processor", "which is not there"),
+        (POST, "unnormalizer_processor", "which the checkpoint lacks"),
     ),
     "no_normalizer": (
         lambda folder: no_step(folder, PRE),
-        (PRE, "it has no normalizer_processor", f"{STATE} (MEAN_STD)"),
+        (PRE, "the file has no normalizer_processor", f"{STATE} (MEAN_STD)"),
     ),
-    "no_unnormalizer": (lambda folder: no_step(folder, POST), (POST, "it has no unnormalizer_processor", "action (")),
+    "no_unnormalizer": (
+        lambda folder: no_step(folder, POST),
+        (POST, "the file has no unnormalizer_processor", "action ("),
+    ),
     "another_mode": (
         lambda folder: change_normalizer(folder, lambda step: step["config"]["norm_map"].update(STATE="IDENTITY"), PRE),
-        ("STATE is normalised by IDENTITY, and by MEAN_STD in config.json",),
+        ("STATE is normalised by IDENTITY here, but by MEAN_STD in config.json",),
     ),
     "another_mode_in_the_config": (
         lambda folder: change_json(
             folder / "config.json", lambda value: value["normalization_mapping"].update(ACTION="IDENTITY")
         ),
-        ("ACTION is normalised by MEAN_STD, and by IDENTITY in config.json",),
+        ("ACTION is normalised by MEAN_STD here, but by IDENTITY in config.json",),
     ),
     "no_mode_of_lerobots": (
         lambda folder: change_normalizer(
@@ -146,15 +149,15 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         lambda folder: change_normalizer(
             folder, lambda step: step["config"]["features"][STATE].update(type="VISUAL"), PRE
         ),
-        (f"{STATE} is VISUAL of 8 here, and STATE of 8 in config.json",),
+        (f"{STATE} is VISUAL of 8 here, but STATE of 8 in config.json",),
     ),
     "shape_of_the_action": (
         lambda folder: change_statistics(folder, reshaped("action.std", 6)),
-        ("action.std has the shape 6, and the feature 7",),
+        ("action.std has the shape 6, but the feature has 7",),
     ),
     "one_number_for_all": (
         lambda folder: change_statistics(folder, reshaped(f"{STATE}.mean", 1), PRE),
-        (f"{STATE}.mean has the shape 1, and the feature 8",),
+        (f"{STATE}.mean has the shape 1, but the feature has 8",),
     ),
     "nan": (
         lambda folder: change_statistics(folder, number(f"{STATE}.mean", 2, 5, value=np.nan), PRE),
@@ -170,7 +173,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "no_spread_of_the_action": (
         lambda folder: change_statistics(folder, number("action.std", *range(7), value=0), POST),
-        ("action.std has no spread in dimension 0, 1, 2, 3, 4, 5, 6", "thrown away", f"{POST}:action.std"),
+        ("action.std has no spread in dimension 0, 1, 2, 3, 4, 5, 6", "has no effect", f"{POST}:action.std"),
     ),
     "no_spread_of_the_state": (
         lambda folder: change_statistics(folder, number(f"{STATE}.std", 3, value=0)),
@@ -194,11 +197,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "two_datasets": (
         lambda folder: change_statistics(folder, number("action.mean", 1, value=0.5), POST),
-        ("action.mean has other numbers than in policy_preprocessor",),
+        ("action.mean has other numbers here than in policy_preprocessor",),
     ),
     "frames_of_255": (
         lambda folder: change_statistics(folder, filled("observation.images.image.mean", 120), PRE),
-        ("observation.images.image.mean", "is of frames from 0 to 255"),
+        ("observation.images.image.mean", "describes frames from 0 to 255"),
     ),
     "epsilon": (
         lambda folder: change_normalizer(folder, lambda step: step["config"].update(eps=1.0)),
@@ -206,7 +209,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "old": (
         both(no_state_files, lambda folder: change_weights(folder, old_statistics)),
-        ("there are no statistics", "lerobot.processor.migrate_policy_normalization --pretrained-path"),
+        ("are missing", "lerobot.processor.migrate_policy_normalization --pretrained-path"),
     ),
 }
 

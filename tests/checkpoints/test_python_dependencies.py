@@ -94,7 +94,7 @@ def test_a_python_without_pip_is_given_the_uv_beside_it(tmp_path: Path, monkeypa
 def test_a_plug_ins_type_and_a_program_of_its_own_are_not_looked_into(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "a plug-in's type" in check(campaign_with(tmp_path / "plugin", "replay")).evidence
+    assert "a plug-in's policy type" in check(campaign_with(tmp_path / "plugin", "replay")).evidence
     hide(monkeypatch, "transformers")
     point = checkpoint.Checkpoint("x", None, tmp_path, "pi0", "")
     python_dependencies.require(point, made.spec)

@@ -80,20 +80,32 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
         lambda folder: write(next(folder.glob("policy_pre*.safetensors")), POINTER.encode()),
         ("policy_preprocessor", "git-lfs pointer", "git lfs pull"),
     ),
-    "cut": (lambda folder: write(folder / WEIGHTS, (folder / WEIGHTS).read_bytes()[:-9]), ("it is cut", "again")),
-    "cut_in_the_header": (lambda folder: write(folder / WEIGHTS, (folder / WEIGHTS).read_bytes()[:99]), ("it is cut",)),
-    "empty": (lambda folder: write(folder / WEIGHTS, b""), ("it is cut: 0 of 8 bytes",)),
-    "longer": (lambda folder: write(folder / WEIGHTS, (folder / WEIGHTS).read_bytes() + b"x"), ("no sound",)),
-    "text": (lambda folder: write(folder / WEIGHTS, b"<html>Not found</html>" * 9), ("no safetensors file",)),
+    "cut": (
+        lambda folder: write(folder / WEIGHTS, (folder / WEIGHTS).read_bytes()[:-9]),
+        ("the file is cut off", "again"),
+    ),
+    "cut_in_the_header": (
+        lambda folder: write(folder / WEIGHTS, (folder / WEIGHTS).read_bytes()[:99]),
+        ("the file is cut off",),
+    ),
+    "empty": (lambda folder: write(folder / WEIGHTS, b""), ("the file is cut off: it has 0 of 8 bytes",)),
+    "longer": (
+        lambda folder: write(folder / WEIGHTS, (folder / WEIGHTS).read_bytes() + b"x"),
+        ("not a valid safetensors file",),
+    ),
+    "text": (lambda folder: write(folder / WEIGHTS, b"<html>Not found</html>" * 9), ("not a safetensors file",)),
     "pickle_of_that_name": (
         lambda folder: write(folder / WEIGHTS, b"PK\x03\x04" + bytes(99)),
-        ("no safetensors file",),
+        ("not a safetensors file",),
     ),
-    "type": (header(lambda value: first(value).update(dtype="F63")), ("no sound",)),
-    "shape": (header(lambda value: first(value).update(shape=[1, 1])), ("no sound",)),
-    "place": (header(lambda value: first(value).update(data_offsets=[0, 4])), ("no sound",)),
-    "no_place": (header(lambda value: first(value).pop("data_offsets")), ("no safetensors file", "place")),
-    "shards": (lambda folder: shard(folder, True), ("spread over 2 files", "model.safetensors alone", "python -c")),
+    "type": (header(lambda value: first(value).update(dtype="F63")), ("not a valid safetensors file",)),
+    "shape": (header(lambda value: first(value).update(shape=[1, 1])), ("not a valid safetensors file",)),
+    "place": (header(lambda value: first(value).update(data_offsets=[0, 4])), ("not a valid safetensors file",)),
+    "no_place": (header(lambda value: first(value).pop("data_offsets")), ("not a safetensors file", "offsets")),
+    "shards": (
+        lambda folder: shard(folder, True),
+        ("spread over 2 files", "reads only model.safetensors", "python -c"),
+    ),
     "shards_without_index": (lambda folder: shard(folder, False), ("spread over 2 files", "python -c")),
     "bin": (pickle_of("pytorch_model.bin"), ("pytorch_model.bin", "a pickle", "save_pretrained")),
     "pt": (pickle_of("policy.pt"), ("policy.pt", "a pickle")),
@@ -139,7 +151,7 @@ def test_the_folder_of_a_training_run_leads_to_its_policy(act: Path, tmp_path: P
     shutil.copytree(act, policy)
     (run / "checkpoints" / "last").symlink_to("000100")
     (said,) = said_of(run / below)
-    assert "a folder of a training run" in said
+    assert "the folder of a training run" in said
     named = Path(said.rpartition("Give ")[2].removesuffix(" as policy_path"))
     assert named.resolve() == policy.resolve() and said_of(named) == []
 

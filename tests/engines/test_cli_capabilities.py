@@ -283,13 +283,15 @@ def test_version_and_plugins_are_those_of_the_named_python_and_its_own_program_i
 
 
 def test_our_own_python_by_another_of_its_names_is_our_own() -> None:
-    assert cli_capabilities.installed(Path(sys.executable).with_name("python3")) == cli_capabilities.installed()
+    own = cli_capabilities.installed_software()
+    assert cli_capabilities.installed_software(Path(sys.executable).with_name("python3")) == own
 
 
 def test_a_python_without_lerobot_says_so_in_place_of_a_version(other: Other) -> None:
     for old in assets.site_packages(other.prefix).glob("*/METADATA"):
         old.unlink()
-    assert cli_capabilities.installed(other.python) == cli_capabilities.Software("lerobot (not installed here)", ())
+    without_lerobot = cli_capabilities.Software("lerobot (not installed here)", ())
+    assert cli_capabilities.installed_software(other.python) == without_lerobot
 
 
 def test_every_distribution_has_the_name_and_version_that_the_standard_library_reads() -> None:
@@ -319,7 +321,7 @@ def test_what_is_installed_is_read_without_the_callers_own_packages(
     files.write_text(tmp_path / "mine" / "lerobot-9.dist-info" / "METADATA", "Name: lerobot\nVersion: 9\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "mine"))
     monkeypatch.chdir(tmp_path / "mine")
-    assert cli_capabilities.installed(other.python).version_text == "lerobot 0.5.7"
+    assert cli_capabilities.installed_software(other.python).version_text == "lerobot 0.5.7"
 
 
 @pytest.mark.parametrize("name", ["lerobot", "lerobot_policy_x"])
@@ -352,7 +354,7 @@ def test_a_python_that_does_not_run_is_a_missing_tool_and_nothing_is_asked(other
     other.python.unlink()
     other.python.write_text(script)
     other.python.chmod(0o755)
-    with pytest.raises(ToolMissing, match=f"{other.python}: it does not run"):
+    with pytest.raises(ToolMissing, match=f"{other.python}: this Python does not run"):
         other.discover()
     assert other.fake.calls() == []
     assert not (other.fake.state / "cli_capabilities.json").exists()

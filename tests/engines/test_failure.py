@@ -135,10 +135,10 @@ def test_a_timeout_is_called_so_whatever_was_printed(tmp_path: Path) -> None:
     found = failure.diagnose(
         Exit(-15, "timeout", 61.2), Metrics(), "libero_object", EXPECTED, [tmp_path / "stderr.log"]
     )
-    assert found == Failure("timeout", "not done after 61 s, so it was ended")
+    assert found == Failure("timeout", "the evaluation was not done after 61 s, so Track A ended it")
 
 
-@pytest.mark.parametrize(("stopped", "said"), [("lost", "nothing is known"), ("survived", "could not be ended")])
+@pytest.mark.parametrize(("stopped", "said"), [("lost", "exit code is unknown"), ("survived", "could not be ended")])
 def test_an_end_that_is_not_sure_is_no_pass(tmp_path: Path, stopped: str, said: str) -> None:
     found = failure.diagnose(Exit(0, stopped, 3.2), GOOD, "libero_object", EXPECTED, [tmp_path / "stderr.log"])
     assert found is not None and found.reason == "killed" and said in found.message
@@ -148,7 +148,8 @@ def test_a_flood_is_called_so_whatever_was_printed_and_however_it_ended(tmp_path
     (tmp_path / "stderr.log").write_text(CUDA_OOM)
     for code in (0, 1, -15):
         found = failure.diagnose(Exit(code, "flood", 3.2), GOOD, "libero_object", EXPECTED, [tmp_path / "stderr.log"])
-        assert found == Failure("flood", "it printed more than a log may take within 3 s, so it was ended")
+        what = "the evaluation printed more than a log may hold within 3 s, so Track A ended it"
+        assert found == Failure("flood", what)
 
 
 @pytest.mark.parametrize("log", ["stdout.log", "stderr.log"])

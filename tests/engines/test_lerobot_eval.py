@@ -109,7 +109,7 @@ def test_flags_that_lerobot_eval_lacks_are_named_together() -> None:
     assert [finding.where for finding in caught.value.findings] == ["--eval.colour", "--policy.mood"]
     assert caught.value.findings[0].what == "lerobot 9.9 has no such flag"
     assert [finding.remedy for finding in caught.value.findings] == [lerobot_eval.TAKE_OUT, lerobot_eval.TYPE]
-    with pytest.raises(ToolMissing, match=r"policy\.mood: lerobot 9\.9 has no such flag\. Take it out"):
+    with pytest.raises(ToolMissing, match=r"policy\.mood: lerobot 9\.9 has no such flag\. Remove the flag"):
         lerobot_eval.check_flags(words[-1:], known | {"policy_types": ["pi0"]})
     assert caught.value.exit_code == 3
 
@@ -147,11 +147,11 @@ def test_episodes_of_several_tasks_are_counted_together(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("summary", "warning"),
     [
-        (overall(3, 50.0), "overall.n_episodes is 3, and 2 episodes are listed"),
-        (overall(2, 100.0), "overall.pc_success is 100.0, and 1 of 2 listed episodes succeeded"),
-        (overall(2, float("nan")), "overall.pc_success is nan, and 1 of 2 listed episodes succeeded"),
-        (overall(2, 0.5), "overall.pc_success is 0.5, and 1 of 2 listed episodes succeeded"),
-        ({}, "overall.n_episodes is None, and 2 episodes are listed"),
+        (overall(3, 50.0), "overall.n_episodes is 3, but 2 episodes are listed"),
+        (overall(2, 100.0), "overall.pc_success is 100.0, but 1 of 2 listed episodes succeeded"),
+        (overall(2, float("nan")), "overall.pc_success is nan, but 1 of 2 listed episodes succeeded"),
+        (overall(2, 0.5), "overall.pc_success is 0.5, but 1 of 2 listed episodes succeeded"),
+        ({}, "overall.n_episodes is None, but 2 episodes are listed"),
     ],
 )
 def test_an_overall_that_its_episodes_do_not_give_is_warned_of(

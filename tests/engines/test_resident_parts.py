@@ -150,7 +150,7 @@ def test_weights_straight_from_the_file_are_those_of_lerobots_loader(tmp_path: P
     slow = Half.load(path)
     with weights.straight_to("cpu"):
         fast = Half.load(path)
-    assert weights.unloaded(fast) == []
+    assert weights.unloaded_names(fast) == []
     pairs = zip(slow.named_parameters(), fast.named_parameters(), strict=True)
     assert all(a[0] == b[0] and a[1].dtype == b[1].dtype and torch.equal(a[1], b[1]) for a, b in pairs)
     assert torch.equal(slow.waves, fast.waves) and slow.waves.dtype == fast.waves.dtype
@@ -168,7 +168,7 @@ def test_nothing_random_is_drawn_on_the_way(tmp_path: Path) -> None:
 def test_a_weight_that_is_in_no_file_is_named() -> None:
     with weights.straight_to("cpu"):
         empty = Half()
-    assert weights.unloaded(empty)[0] == "inner.0.weight"
+    assert weights.unloaded_names(empty)[0] == "inner.0.weight"
 
 
 def test_torch_is_itself_again_afterwards() -> None:
@@ -347,7 +347,7 @@ def test_lines_that_tell_otherwise_than_the_sums_are_found(tmp_path: Path) -> No
     record.close({})
     lines = (tmp_path / "episodes.jsonl").read_text()
     (tmp_path / "episodes.jsonl").write_text(lines.replace('"success": true', '"success": false'))
-    assert "episodes.jsonl tells of 0 of 1 successes" in lerobot_eval.read_metrics(tmp_path, ()).warnings[0]
+    assert "episodes.jsonl has 0 successes in 1 episodes" in lerobot_eval.read_metrics(tmp_path, ()).warnings[0]
 
 
 # flags

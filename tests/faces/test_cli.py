@@ -163,7 +163,9 @@ def test_numbers_out_of_range_are_refused_with_2(made: Made, changed: dict[str, 
 def test_a_missing_checkpoint_exits_with_1_and_the_folder_it_looked_for(made: Made) -> None:
     ended = made.call(*run_words(made, policy_path="checkpoints/none"))
     assert ended.returncode == 1
-    assert f"error: checkpoints/none: there is no folder {made.root}/checkpoints/none. Build or copy" in ended.stderr
+    assert (
+        f"error: checkpoints/none: there is no folder {made.root}/checkpoints/none. Copy the checkpoint" in ended.stderr
+    )
     assert made.started() == []
 
 
@@ -172,7 +174,7 @@ def test_a_flag_that_lerobot_eval_lacks_exits_with_3_and_its_name(make_campaign:
     ended = made.call(*run_words(made))
     assert ended.returncode == 3
     assert "error: --eval.colour: lerobot " in ended.stderr
-    assert "has no such flag. Take it out of campaign.toml" in ended.stderr
+    assert "has no such flag. Remove the flag from campaign.toml" in ended.stderr
     assert not made.layout.runs.exists()
 
 

@@ -241,5 +241,7 @@ def test_a_training_runs_folder_is_refused_with_the_policys_own(made: Made, tmp_
     (tmp_path / "run" / "checkpoints" / "last").symlink_to("000100")
     ended = made.call("init", str(tmp_path / "new"), "--policy-path", str(tmp_path / named))
     assert (ended.returncode, ended.stdout) == (2, "")
-    assert "it is a folder of a training run; the policy lies in" in ended.stderr and "pretrained_model" in ended.stderr
+    assert (
+        "this is the folder of a training run; the policy is in" in ended.stderr and "pretrained_model" in ended.stderr
+    )
     assert not (tmp_path / "new").exists()

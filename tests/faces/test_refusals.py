@@ -263,7 +263,10 @@ def test_without_lerobot_eval_the_exit_code_is_3_and_it_is_said_how_to_get_it(ma
     assert (ended.returncode, ended.stdout) == (3, "")
     (said,) = ended.stderr.splitlines()
     assert said.startswith("error: bin/lerobot-eval: lerobot-eval cannot be invoked (")
-    assert "Run `bin/lerobot-eval --env.type=libero --policy.type=act --help` by hand and mend what it says" in said
+    assert (
+        "Run `bin/lerobot-eval --env.type=libero --policy.type=act --help` by hand and correct what its error says"
+        in said
+    )
     assert made.started() == []
     # The reason is kept where the help would stand, and nothing else.
     folders = {"artifacts", "artifacts/state"}

@@ -15,7 +15,7 @@ ENDS = {
     "foreign": ("invalid_result", "expected libero_object"),
     "no_result": ("no_result", "exit code 0, but"),
     "liar": ("invalid_result", "overall.pc_success is 100.0"),
-    "nan_action": ("bad_action", "no number"),
+    "nan_action": ("bad_action", "not a number"),
     "crash": ("crash", "exit code 1"),
     "egl": ("rendering", "EGL_NOT_INITIALIZED"),
     "gated": ("hub", "gated repo"),

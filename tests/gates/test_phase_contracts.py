@@ -246,7 +246,7 @@ def test_figures_that_disagree_are_found(root: Path) -> None:
     info = root / ATTEMPT / "eval" / "eval_info.json"
     value = files.read_json(info)
     edit(info, overall=value["overall"] | {"n_episodes": 7})
-    said = ["overall.n_episodes is 7, and 2 episodes are listed"]
+    said = ["overall.n_episodes is 7, but 2 episodes are listed"]
     edit(root / ATTEMPT / "result.json", parser_warnings=said)
     shutil.copy(root / ATTEMPT / "result.json", root / RESULT)
     assert any(

@@ -236,8 +236,8 @@ def inputs(**more: Any) -> dict[str, Any]:
         ("smolvla", {"max_action_dim": 6}, "fail", "has room for 6 numbers (max_action_dim)"),
         ("act", {"input_features": inputs(environment_state=shape("ENV", 2))}, "fail", "observation.environment_state"),
         ("act", {"input_features": {}}, "pass", "names no features"),
-        ("act", {"input_features": ["image"]}, "fail", "no table of features"),
-        ("act", {"input_features": {IMAGE: {"shape": [3, 8, 8]}}}, "fail", "no table of features"),
+        ("act", {"input_features": ["image"]}, "fail", "not a table of features"),
+        ("act", {"input_features": {IMAGE: {"shape": [3, 8, 8]}}}, "fail", "not a table of features"),
         (
             "act",
             {"type": "unseen", "input_features": inputs(**{"images.x": shape("VISUAL", 3, 8, 8)})},

@@ -262,7 +262,12 @@ def test_a_slower_way_that_the_engine_took_is_told_with_its_reason(passed: Made)
 
 @pytest.mark.parametrize(
     ("percent", "episodes", "said"),
-    [("50.0", 10, ""), ("33.333333333333336", 3, ""), ("33.0", 10, "is no whole number"), ("150.0", 10, "is none")],
+    [
+        ("50.0", 10, ""),
+        ("33.333333333333336", 3, ""),
+        ("33.0", 10, "is not a whole number"),
+        ("150.0", 10, "is not a possible success rate"),
+    ],
 )
 def test_a_log_whose_numbers_cannot_all_be_true_is_a_warning(
     tmp_path: Path, percent: str, episodes: int, said: str

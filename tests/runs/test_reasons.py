@@ -10,10 +10,10 @@ from campaigns import Made
 from tracka.core import files
 
 ENDS = {
-    "flood": ("flood", "it printed more than a log may take"),
-    "bad_action": ("nan_action", "MuJoCo was given an action that is no number"),
+    "flood": ("flood", "the evaluation printed more than a log may hold"),
+    "bad_action": ("nan_action", "the policy returned an action that is not a number"),
     "crash": ("crash:the hand is gone", "exit code 1: RuntimeError: the hand is gone"),
-    "timeout": ("hang", "so it was ended"),
+    "timeout": ("hang", "so Track A ended it"),
     "oom": ("oom", "CUDA out of memory"),
 }
 ROWS = (

@@ -18,7 +18,7 @@ ROWS = (
     "bad_b1_e2,libero_object,1,2,cpu,7,egl,checkpoints/other,1",
     "bad_b1_e3,libero_object,1,3,cpu,8,egl,checkpoints/other,1",
 )
-CAUSE = "it is cut: 4 of 8 bytes are here"
+CAUSE = "the file is cut off: it has 4 of 8 bytes"
 
 
 @pytest.fixture(scope="module")

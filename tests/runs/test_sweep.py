@@ -196,7 +196,7 @@ def test_a_row_whose_checkpoint_is_missing_stops_no_other(ready: Made) -> None:
     assert ended.returncode == 1
     assert ended.stderr == (
         f"error: row lost_b1_e9: checkpoints/none: there is no folder {ready.root}/checkpoints/none. "
-        "Build or copy the checkpoint there; tracka preflight builds those of [build] in campaign.toml\n"
+        "Copy the checkpoint there, or define it below [build] in campaign.toml: `tracka preflight` then builds it\n"
     )
     assert ready.statuses() == {**dict.fromkeys(ENABLED, ("pass", None)), "lost_b1_e9": ("fail", "checkpoint")}
     assert rows_of(replay_line(ended)) == ["lost_b1_e9"]

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.simulator
 LOG_MIB = 4
 REASONS = {"nan": "bad_action", "exception": "crash", "sleep": "timeout", "memory": "oom", "flood": "flood"}
 MESSAGES = {
-    "nan": "no number",
+    "nan": "not a number",
     "exception": "ValueError: this policy fails at control step 3",
-    "sleep": "so it was ended",
+    "sleep": "so Track A ended it",
     "memory": "can't allocate memory",
 }
 SLOW, DOSE, REPEATED = pytest.mark.slow, pytest.mark.dose, pytest.mark.repeated

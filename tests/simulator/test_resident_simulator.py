@@ -304,7 +304,10 @@ def other_bits(monkeypatch: pytest.MonkeyPatch, simulator_of: Callable[..., Any]
 
 def test_other_bits_than_robosuites_are_found_before_a_step_is_trusted(other_bits: Any) -> None:
     [reason] = other_bits.fallbacks
-    assert reason == "fast_step is not used: on this machine it gives other bits than robosuite's own"
+    assert (
+        reason
+        == "fast_step is not used: on this machine its states differ in some bits from those of robosuite's own step"
+    )
 
 
 @pytest.mark.slow
@@ -326,8 +329,8 @@ def test_another_controller_is_named(change: dict[str, Any], reason: str) -> Non
     from tracka.engines.resident import step
 
     usual = {"name": "OSC_POSE", "impedance_mode": "fixed", "interpolator_pos": None, "interpolator_ori": None}
-    assert step.other_controller(SimpleNamespace(**usual, uncoupling=True)) is None
-    assert step.other_controller(SimpleNamespace(**{**usual, "uncoupling": True, **change})) == reason
+    assert step.controller_mismatch(SimpleNamespace(**usual, uncoupling=True)) is None
+    assert step.controller_mismatch(SimpleNamespace(**{**usual, "uncoupling": True, **change})) == reason
 
 
 def test_soft_resets_are_refused_because_episodes_would_depend_on_each_other() -> None:
@@ -335,5 +338,5 @@ def test_soft_resets_are_refused_because_episodes_would_depend_on_each_other() -
 
     env = slot("libero_object", 0)
     env.hard_reset = False
-    with pytest.raises(ValueError, match="depends on those before it"):
+    with pytest.raises(ValueError, match="depends on the episodes before it"):
         Simulator(env)

@@ -21,12 +21,12 @@ MAIN = "main"
 # (tuners/lora/layer.py).
 CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 PLAIN = (
-    "Save it as a plain LoRA: PEFT's save_pretrained with path_initial_model_for_weight_conversion, and the processors "
-    "beside it"
+    "Save the adapter as a plain LoRA: call PEFT's save_pretrained with path_initial_model_for_weight_conversion, and "
+    "save the processors in the same folder"
 )
 NAME = (
-    "Write the folder or hub repository of the policy that was trained on as base_model_name_or_path in "
-    "adapter_config.json: a folder absolute, or from the campaign's folder"
+    "Set base_model_name_or_path in adapter_config.json to the policy that the adapter was trained on: a hub "
+    "repository, or a folder that is absolute or relative to the campaign's folder"
 )
 
 
@@ -41,69 +41,75 @@ def base(folder: Path, root: Path) -> Path | None:
     Returns None where there is no adapter or the adapter names no base. `root` is the campaign's folder, where rows
     start. Raises TrackaError where the named base is missing.
     """
-    named = hub_dependencies.adapter_base(folder) if is_adapter(folder) else None
-    return named.folder(root) if named else None
+    dependency = hub_dependencies.adapter_base(folder) if is_adapter(folder) else None
+    return dependency.folder(root) if dependency else None
 
 
 def findings(folder: Path, root: Path) -> Iterator[Finding]:
     """Yields what is wrong with the adapter in `folder` and with its base; `root` is the campaign's folder."""
     config = folder / checkpoint_format.ADAPTER_CONFIG
-    words = files.read_or_empty(config)
-    yield from _initial(config, words)
-    named = hub_dependencies.adapter_base(folder)
-    if named is None:
-        what = "the adapter does not name the policy that it is for, and lerobot loads none"
+    adapter_config = files.read_or_empty(config)
+    yield from _initialisation_findings(config, adapter_config)
+    dependency = hub_dependencies.adapter_base(folder)
+    if dependency is None:
+        what = "the adapter does not name the policy that it is for, so lerobot loads no policy"
         yield Finding(f"{config}, key base_model_name_or_path", what, NAME)
         return
     kind = checkpoint.policy_type(folder / "config.json")
-    if not (root / named.name).is_dir() and kind in WITHOUT_REVISION and named.revision not in (None, MAIN):
-        yield _without_revision(config, kind, named)
+    if not (root / dependency.name).is_dir() and kind in WITHOUT_REVISION and dependency.revision not in (None, MAIN):
+        yield _ignored_revision(config, kind, dependency)
         return
     try:
-        here = named.folder(root)
+        base_folder = dependency.folder(root)
     except TrackaError as error:
         yield from error.findings
         return
-    yield from _base_findings(here, kind)
+    yield from _base_findings(base_folder, kind)
 
 
-def _initial(config: Path, words: Json) -> Iterator[Finding]:
+def _initialisation_findings(config: Path, adapter_config: Json) -> Iterator[Finding]:
     """Yields a finding where PEFT changes the weights of the base by `init_lora_weights`.
 
     PEFT computes these changes anew at every loading, some at random; none of the changes is in the adapter's file.
     """
-    initial = str(words.get("init_lora_weights", "")).lower()
+    initial = str(adapter_config.get("init_lora_weights", "")).lower()
     if initial.startswith(CHANGES_BASE):
-        what = f"by init_lora_weights {initial!r} PEFT changes the weights of the base at every loading"
+        what = f"with init_lora_weights {initial!r}, PEFT changes the base's weights each time it loads the adapter"
         yield Finding(f"{config}, key init_lora_weights", what, PLAIN)
 
 
-def _without_revision(config: Path, kind: str, named: NamedDependency) -> Finding:
+def _ignored_revision(config: Path, kind: str, dependency: NamedDependency) -> Finding:
     what = (
-        f"it pins {named.name} at {named.revision}, and lerobot 0.6.1 loads the base of a {kind} without its revision: "
-        "the hub's main branch would be played"
+        f"the adapter pins {dependency.name} at {dependency.revision}, but lerobot 0.6.1 ignores the revision of a "
+        f"{kind}'s base and would load the hub's main branch"
     )
     remedy = (
-        f"Run `hf download {named.name} --revision {named.revision} --local-dir FOLDER` and name that folder as "
-        "base_model_name_or_path in adapter_config.json"
+        f"Run `hf download {dependency.name} --revision {dependency.revision} --local-dir FOLDER` and name that folder "
+        "as base_model_name_or_path in adapter_config.json"
     )
     return Finding(f"{config}, key revision", what, remedy)
 
 
-def _base_findings(here: Path, kind: str) -> Iterator[Finding]:
-    """Yields what keeps a policy in the folder `here` from being the base of an adapter of this type."""
-    config = files.read_or_empty(here / "config.json")
-    if trained := None if config else checkpoint_format.trained_policy_folder(here):
+def _base_findings(base_folder: Path, kind: str) -> Iterator[Finding]:
+    """Yields what keeps a policy in the folder `base_folder` from being the base of an adapter of this type."""
+    config = files.read_or_empty(base_folder / "config.json")
+    if policy_folder := None if config else checkpoint_format.trained_policy_folder(base_folder):
         yield Finding(
-            str(here), f"the adapter's base is a folder of a training run; the policy lies in {trained}", NAME
+            str(base_folder),
+            f"the adapter's base is the folder of a training run; the policy is in {policy_folder}",
+            NAME,
         )
-    elif config.get("use_peft") or (here / checkpoint_format.ADAPTER_CONFIG).is_file():
-        what = "the adapter's base is an adapter itself, and lerobot loads one adapter over the weights of one policy"
-        yield Finding(str(here), what, f"{checkpoint_format.MERGE_ADAPTER}: first the base, whose folder you then name")
-    elif lacking := [name for name in ("config.json", checkpoint_format.WEIGHTS) if not (here / name).is_file()]:
-        yield from (checkpoint_format.missing_file_finding(here, name) for name in lacking)
+    elif config.get("use_peft") or (base_folder / checkpoint_format.ADAPTER_CONFIG).is_file():
+        what = "the adapter's base is itself an adapter, but lerobot loads only one adapter over a policy"
+        yield Finding(
+            str(base_folder), what, f"{checkpoint_format.MERGE_ADAPTER}; do so for the base, then name its new folder"
+        )
+    elif missing_names := [
+        name for name in ("config.json", checkpoint_format.WEIGHTS) if not (base_folder / name).is_file()
+    ]:
+        yield from (checkpoint_format.missing_file_finding(base_folder, name) for name in missing_names)
     elif config.get("type") != kind:
-        what = f"the adapter's base is a {config.get('type')}, and the adapter's config.json says {kind}"
-        yield Finding(f"{here / 'config.json'}, key type", what, NAME)
+        what = f"the adapter's base is a {config.get('type')}, but the adapter's config.json says {kind}"
+        yield Finding(f"{base_folder / 'config.json'}, key type", what, NAME)
     else:
-        yield from tensors.faults(here / checkpoint_format.WEIGHTS)
+        yield from tensors.faults(base_folder / checkpoint_format.WEIGHTS)

@@ -27,37 +27,37 @@ def ensure(campaign: Campaign, policy_path: str) -> None:
     """
     builder = campaign.build.get(policy_path)
     target = campaign.layout.root / policy_path
-    if builder is None or (target.is_dir() and not _note(target).is_file()):
+    if builder is None or (target.is_dir() and not _recipe_file(target).is_file()):
         return  # a folder that was not built here is left alone
-    made_of = f"{builder}\n{_digest(program(builder.split()[0]))}\n"
-    if not _is_due(made_of, target):
+    recipe = f"{builder}\n{_digest(program(builder.split()[0]))}\n"
+    if not _is_due(recipe, target):
         return
     with lock.hold(target.parent / f".{target.name}.lock", f"building {policy_path}", wait=True):
-        if _is_due(made_of, target):
-            _build(campaign, builder, target, made_of)
+        if _is_due(recipe, target):
+            _build(campaign, builder, target, recipe)
 
 
-def _note(target: Path) -> Path:
+def _recipe_file(target: Path) -> Path:
     return target.with_name(f".{target.name}.built")
 
 
-def _is_due(made_of: str, target: Path) -> bool:
+def _is_due(recipe: str, target: Path) -> bool:
     """Returns whether the folder is missing, or was built by another line, by another program or from other data."""
-    return not target.is_dir() or files.read_text(_note(target)) != made_of
+    return not target.is_dir() or files.read_text(_recipe_file(target)) != recipe
 
 
 def _digest(builder: Path) -> str:
     """Returns the hash of all code and data beside a builder, because the builder may read any of it."""
-    below = (path for kind in ("*.py", "*.jsonl") for path in builder.parent.rglob(kind))
-    read = {path.relative_to(builder.parent).as_posix(): files.sha256_file(path) for path in below}
-    return files.sha256(files.canonical(read))
+    sources = (path for kind in ("*.py", "*.jsonl") for path in builder.parent.rglob(kind))
+    digests = {path.relative_to(builder.parent).as_posix(): files.sha256_file(path) for path in sources}
+    return files.sha256(files.canonical(digests))
 
 
-def _build(campaign: Campaign, builder: str, target: Path, made_of: str) -> None:
+def _build(campaign: Campaign, builder: str, target: Path, recipe: str) -> None:
     name, *arguments = builder.split()
     partial, log = target.with_name(f".{target.name}.partial"), target.with_name(f"{target.name}.log")
     shutil.rmtree(partial, ignore_errors=True)
-    ended = process.run(
+    builder_exit = process.run(
         [sys.executable, str(program(name)), str(partial), *arguments],
         cwd=target.parent,
         env=environment.for_row(campaign, gpu.CPU_DEVICE, "egl"),
@@ -65,12 +65,13 @@ def _build(campaign: Campaign, builder: str, target: Path, made_of: str) -> None
         stderr=log,
         bounds=Bounds(BUILD_SECS),
     )
-    if ended.code != 0 or not partial.is_dir():
-        last = files.tail(log).strip().rsplit("\n", 1)[-1][:300]
-        what = f"the builder {builder} ended with exit code {ended.code}: {last}"
+    if builder_exit.code != 0 or not partial.is_dir():
+        last_line = files.tail(log).strip().rsplit("\n", 1)[-1][:300]
+        what = f"the builder {builder} ended with exit code {builder_exit.code}: {last_line}"
         raise TrackaError(Finding(str(log), what, "Read this log and mend the builder"))
     shutil.rmtree(target, ignore_errors=True)
-    files.write_text(_note(target), made_of)  # while there is no folder, so that a note never describes another one
+    # The file is written while there is no folder, so that it never describes another folder.
+    files.write_text(_recipe_file(target), recipe)
     os.replace(partial, target)
 
 
@@ -81,8 +82,8 @@ def program(builder: str) -> Path:
     """
     spec = find_spec("tracka.fixtures")
     folders = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
-    beside = Path(__file__).resolve().parents[2] / "fixtures"
-    for folder in [beside, *folders]:
+    repository_folder = Path(__file__).resolve().parents[2] / "fixtures"
+    for folder in [repository_folder, *folders]:
         if (folder / f"{builder}.py").is_file():
             return folder / f"{builder}.py"
     raise TrackaError(Finding(f"builder {builder}", "fixtures/ has no such builder", "Mend [build] in campaign.toml"))

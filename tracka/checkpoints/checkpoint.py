@@ -20,7 +20,7 @@ REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 CONFIG = ("config.json",)
 PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
 ADAPTER = (checkpoint_format.ADAPTER_CONFIG, checkpoint_format.ADAPTER_WEIGHTS)
-OF_A_REPOSITORY = (*CONFIG, f"{checkpoint_format.WEIGHTS}|{checkpoint_format.ADAPTER_WEIGHTS}", *PROCESSORS)
+REPOSITORY_FILES = (*CONFIG, f"{checkpoint_format.WEIGHTS}|{checkpoint_format.ADAPTER_WEIGHTS}", *PROCESSORS)
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,15 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
     Raises TrackaError naming what is missing and what to do, and also where everybody may change the checkpoint and the
     checkpoint is not below one of the `trusted` folders.
     """
-    folder = in_campaign(policy_path, root)
+    folder = local_folder(policy_path, root)
     if folder.is_dir():
         if faults := list(path_safety.policy_faults(folder, trusted)):
             raise TrackaError(faults)
         return _inspect(policy_path, None, folder)
     if not is_repository(policy_path):
-        remedy = "Build or copy the checkpoint there; tracka preflight builds those of [build] in campaign.toml"
+        remedy = (
+            "Copy the checkpoint there, or define it below [build] in campaign.toml: `tracka preflight` then builds it"
+        )
         raise hub.Unresolved("missing", Finding(policy_path, f"there is no folder {folder}", remedy))
     try:
         snapshot = hub.fetch(download_spec(policy_path))
@@ -61,21 +63,21 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
 def download_spec(policy_path: str) -> DownloadSpec:
     """Returns what is needed of the repository that a `policy_path` such as repo@revision names."""
     repo, _, revision = policy_path.partition("@")
-    return DownloadSpec(repo, revision or None, required=OF_A_REPOSITORY)
+    return DownloadSpec(repo, revision or None, required=REPOSITORY_FILES)
 
 
-def without_download(policy_path: str, root: Path) -> Checkpoint:
+def resolve_without_download(policy_path: str, root: Path) -> Checkpoint:
     """Returns the checkpoint if it is a sound local folder, else a checkpoint in name only, with a hash of zeros.
 
     Dry runs use this function.
     """
     try:
-        return _inspect(policy_path, None, in_campaign(policy_path, root))
+        return _inspect(policy_path, None, local_folder(policy_path, root))
     except TrackaError:
         return Checkpoint(policy_path, None, Path(policy_path), "unknown", "0" * 64)
 
 
-def in_campaign(policy_path: str, root: Path) -> Path:
+def local_folder(policy_path: str, root: Path) -> Path:
     """Returns the folder that `policy_path` would mean: relative to the campaign, in a home folder, or absolute."""
     try:
         return (root / Path(policy_path).expanduser()).resolve()
@@ -84,8 +86,8 @@ def in_campaign(policy_path: str, root: Path) -> Path:
 
 
 def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
-    if found := training_folder(folder):
-        raise TrackaError(found)
+    if finding := training_folder_finding(folder):
+        raise TrackaError(finding)
     missing = [name for name in _required(folder) if not (folder / name).is_file()]
     if missing:
         raise TrackaError(list(dict.fromkeys(checkpoint_format.missing_file_finding(folder, name) for name in missing)))
@@ -98,32 +100,32 @@ def _required(folder: Path) -> tuple[str, ...]:
     return (*CONFIG, *weights, *PROCESSORS)
 
 
-def training_folder(folder: Path) -> Finding | None:
+def training_folder_finding(folder: Path) -> Finding | None:
     """Returns a finding that names the policy's folder, if `folder` is one that a training run made around it."""
-    trained = None if (folder / "config.json").is_file() else checkpoint_format.trained_policy_folder(folder)
-    if trained is None:
+    policy_folder = None if (folder / "config.json").is_file() else checkpoint_format.trained_policy_folder(folder)
+    if policy_folder is None:
         return None
-    what = f"it is a folder of a training run; the policy lies in {trained}"
-    return Finding(str(folder), what, f"Give {trained} as policy_path")
+    what = f"this is the folder of a training run; the policy is in {policy_folder}"
+    return Finding(str(folder), what, f"Give {policy_folder} as policy_path")
 
 
-def named_type(policy_path: str, root: Path) -> str | None:
+def find_policy_type(policy_path: str, root: Path) -> str | None:
     """Returns the policy type by config.json alone: of a local folder, else of the repository, from cache or hub.
 
     A training run's folder has the type of the policy in it; `resolve` reports such a folder. Returns None where there
     is no such file, or where the file cannot be fetched.
     """
-    folder = in_campaign(policy_path, root)
+    folder = local_folder(policy_path, root)
     if not folder.is_dir() and not is_repository(policy_path):
         return None
     with contextlib.suppress(TrackaError):
         repo, _, revision = policy_path.partition("@")
-        here = (
+        policy_folder = (
             checkpoint_format.trained_policy_folder(folder) or folder
             if folder.is_dir()
             else hub.fetch(DownloadSpec(repo, revision or None, CONFIG, CONFIG))
         )
-        return policy_type(here / "config.json")
+        return policy_type(policy_folder / "config.json")
     return None
 
 
@@ -136,5 +138,7 @@ def policy_type(config: Path) -> str:
     """Returns the type that a checkpoint's config.json names, such as pi0. Raises TrackaError where there is none."""
     kind = files.read_json(config).get("type")
     if not isinstance(kind, str):
-        raise TrackaError(Finding(f"{config}, key type", "the policy's type is missing", "Save it with lerobot 0.6"))
+        raise TrackaError(
+            Finding(f"{config}, key type", "the policy's type is missing", "Save the policy with lerobot 0.6")
+        )
     return kind

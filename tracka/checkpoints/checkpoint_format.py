@@ -11,24 +11,24 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 # Where lerobot-train puts the policy, below the folder of one checkpoint, of a run's checkpoints, or of the run.
 TRAINED = ("pretrained_model", "last/pretrained_model", "checkpoints/last/pretrained_model")
 MERGE_ADAPTER = (
-    "Merge it into its policy and save that: PeftModel.from_pretrained(policy, folder).merge_and_unload(), "
-    "save_pretrained, and the processors beside it"
+    "Merge the adapter into its policy with PeftModel.from_pretrained(policy, folder).merge_and_unload(), then save "
+    "the merged policy with save_pretrained, and the processors in the same folder"
 )
 USE_PEFT = (
-    "Set use_peft to true in config.json, as lerobot-train does, if the adapter is meant; else take "
-    "adapter_config.json and the adapter's weights away"
+    "Set use_peft to true in config.json, as lerobot-train does, if you want to evaluate the adapter; otherwise remove "
+    "adapter_config.json and the adapter's weights"
 )
 ADAPTER_FILES = (
-    "Copy adapter_config.json and adapter_model.safetensors of the training run there; or set use_peft to false, if "
-    "model.safetensors is the whole policy"
+    "Copy adapter_config.json and adapter_model.safetensors from the training run into this folder; or set use_peft to "
+    "false if model.safetensors is the whole policy"
 )
 OLD_STATISTICS = re.compile(r"(?:.*\.)?(?:un)?normalize_(?:inputs|outputs|targets)\.buffer_")
 MIGRATE = (
-    "Bring it into today's form, whose folder you then name: "
+    "Convert the checkpoint, then name the folder that the conversion writes: "
     "python -m lerobot.processor.migrate_policy_normalization --pretrained-path {}"
 )
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-SAVE = "Save it with save_pretrained of lerobot 0.6, policy and processors"
+SAVE = "Save the policy and the processors with save_pretrained of lerobot 0.6"
 MERGE = (
     'Merge them: python -c "from pathlib import Path; from safetensors.torch import load_file, save_file; '
     "d = Path('{0}'); save_file({{k: v for f in sorted(d.glob('model-*-of-*.safetensors')) "
@@ -58,15 +58,16 @@ def _other_weights(folder: Path) -> Finding | None:
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     shards = [name for name in names if re.fullmatch(r"model-\d+-of-\d+\.safetensors", name)]
     if shards or f"{WEIGHTS}.index.json" in names:
-        what = f"the weights are spread over {len(shards)} files, and lerobot 0.6.1 reads {WEIGHTS} alone"
+        what = f"the weights are spread over {len(shards)} files, but lerobot 0.6.1 reads only {WEIGHTS}"
         return Finding(str(folder / (shards or names)[0]), what, MERGE.format(folder))
     if ADAPTER_WEIGHTS in names:
-        what = f"this is an adapter (LoRA), and lerobot looks for {WEIGHTS}, since config.json does not say use_peft"
+        what = f"this is an adapter (LoRA), but config.json does not set use_peft, so lerobot looks for {WEIGHTS}"
         return Finding(str(folder / ADAPTER_WEIGHTS), what, USE_PEFT)
     if pickles := [name for name in names if Path(name).suffix in PICKLES]:
-        what = f"the weights are a pickle, and lerobot 0.6.1 reads {WEIGHTS} alone"
+        what = f"the weights are a pickle, but lerobot 0.6.1 reads only {WEIGHTS}"
         remedy = (
-            "Load it with the lerobot that wrote it, where it may run code of its own, and save it with save_pretrained"
+            "In a sandbox, because a pickle can run code, load it with the lerobot that wrote it, and save it with "
+            "save_pretrained"
         )
         return Finding(str(folder / pickles[0]), what, remedy)
     return None
@@ -74,10 +75,10 @@ def _other_weights(folder: Path) -> Finding | None:
 
 def _other_adapter(folder: Path, name: str) -> Finding:
     if name == ADAPTER_WEIGHTS and (pickles := sorted(folder.glob("adapter_model.bin"))):
-        what = "the adapter's weights are a pickle, which PEFT would load and Track A does not let run"
-        remedy = f"Load it where it may run code of its own, and save it with save_pretrained, which writes {name}"
+        what = "the adapter's weights are a pickle, which can run code when PEFT loads it"
+        remedy = f"In a sandbox, because a pickle can run code, load it, then write {name} with save_pretrained"
         return Finding(str(pickles[0]), what, remedy)
-    what = "config.json says use_peft, and this file of the adapter is not there"
+    what = "config.json sets use_peft, but this file of the adapter is missing"
     return Finding(str(folder / name), what, ADAPTER_FILES)
 
 
@@ -87,7 +88,7 @@ def old_statistics(folder: Path) -> Finding | None:
         names = tensors.read(folder / WEIGHTS).tensors
     except (OSError, TrackaError):
         return None
-    if old := [name for name in names if OLD_STATISTICS.match(name)]:
-        what = f"the statistics are inside the weights ({old[0]}), where lerobot 0.6 does not look for them"
+    if old_names := [name for name in names if OLD_STATISTICS.match(name)]:
+        what = f"the statistics are inside the weights ({old_names[0]}), where lerobot 0.6 does not look for them"
         return Finding(str(folder / WEIGHTS), what, MIGRATE.format(folder))
     return None

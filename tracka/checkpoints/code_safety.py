@@ -34,8 +34,8 @@ MARKS = {
     ".mp4": (4, b"ftyp"),
 }
 IMPORTS = ("GLOBAL", "STACK_GLOBAL", "INST")  # the opcodes by which a pickle names what it calls
-UNKNOWN = "no kind of file that is known to be harmless: it may be a pickle, code or an archive of them"
-OTHER = "its content is not what its name says, so it may be a pickle, code or an archive of them"
+UNKNOWN = "this kind of file is not known to be harmless: it may be a pickle, code or an archive of them"
+OTHER = "the file's content does not match its name, so it may be a pickle, code or an archive of them"
 # Types whose policies let a thing loaded by name bring its own code; hub_dependencies.py does not list what they load.
 REMOTE_TYPES = ("gaussian_actor", "groot", "wall_x")
 STEP = re.compile(rf"lerobot\.(processor|policies)\.(?!{'|'.join(REMOTE_TYPES)})[\w.]*[A-Z]\w*(Step|Processor)")
@@ -53,8 +53,8 @@ ADAPTER = (
 )
 LORA = "LORA"  # the only peft_type whose loading code has been read: others load prompts, adapters, models by name
 REMEDY = (
-    "Look at it, then trust it by name: trusted = [{name}] below [security] in campaign.toml; "
-    "for one preflight, not for rows: --trust {name}"
+    "Inspect it, then trust it by name: set trusted = [{name}] below [security] in campaign.toml; "
+    "for one preflight, but not for rows, pass --trust {name}"
 )
 
 
@@ -86,23 +86,23 @@ def plugin_faults(plugins: Sequence[str], trusted: Collection[str] = ()) -> Iter
     for plugin in plugins:
         name = plugin.split()[0]
         if name not in (*OWN_PLUGINS, *trusted):
-            what = "this plug-in is installed, and lerobot-eval imports every one"
+            what = "this plug-in is installed, and lerobot-eval imports every installed plug-in"
             yield Finding(plugin, what, f"Uninstall it, or: {REMEDY.format(name=json.dumps(name))}")
 
 
 def require_plugins(plugins: Sequence[str], trusted: Collection[str] = ()) -> None:
     """Raises UsageError naming the plug-ins that are not trusted."""
-    if found := list(plugin_faults(plugins, trusted)):
-        raise UsageError(found)
+    if faults := list(plugin_faults(plugins, trusted)):
+        raise UsageError(faults)
 
 
 def _faults(name: str, path: Path) -> Iterator[tuple[str, str]]:
     """Yields each fault of a file as the name to trust and the reason."""
     kind = path.suffix.lower()
     if kind == ".json":
-        yield from _json(name, path)
+        yield from _json_faults(name, path)
     elif kind in MARKS:
-        if not _marked(path, *MARKS[kind]):
+        if not _has_mark(path, *MARKS[kind]):
             yield name, OTHER
     elif kind not in TEXTS and path.name not in NAMES:
         yield name, UNKNOWN
@@ -110,9 +110,9 @@ def _faults(name: str, path: Path) -> Iterator[tuple[str, str]]:
         yield name, OTHER
 
 
-def _marked(path: Path, place: int, mark: bytes) -> bool:
+def _has_mark(path: Path, offset: int, mark: bytes) -> bool:
     with path.open("rb") as file:
-        return file.read(place + len(mark))[place:] == mark
+        return file.read(offset + len(mark))[offset:] == mark
 
 
 def _is_text(data: bytes) -> bool:
@@ -133,52 +133,54 @@ def _is_pickle(data: bytes) -> bool:
         return False
 
 
-def _json(name: str, path: Path) -> Iterator[tuple[str, str]]:
+def _json_faults(name: str, path: Path) -> Iterator[tuple[str, str]]:
     """Yields each thing that a JSON file asks lerobot to import or load, as the name to trust and the reason."""
     try:
         value = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         yield name, OTHER
         return
-    yield from ((f"{name}:{key}", what) for key, what in _keys(path.name, value))
+    yield from ((f"{name}:{key}", what) for key, what in _key_faults(path.name, value))
     for word in _classes(value):
         if not STEP.fullmatch(word):
-            yield word, f"a processor step imports {word}, which is no step of lerobot"
+            yield word, f"a processor step imports {word}, which is not a step of lerobot"
 
 
-def _keys(file: str, value: Any) -> Iterator[tuple[str, str]]:
+def _key_faults(file: str, value: Any) -> Iterator[tuple[str, str]]:
     """Yields the keys that ask for more than lerobot itself, each with what the key does."""
     top = value if isinstance(value, dict) else {}
     if file == "config.json" and top.get("type") in REMOTE_TYPES:
-        yield "type", f"policies of type {top['type']} load what their config.json names, its code too"
+        yield "type", f"policies of type {top['type']} load whatever their config.json names, including code"
     if file == "adapter_config.json":
-        yield from ((key, f"{key} names more that PEFT loads or imports") for key in ADAPTER if _asks(key, top))
-    for key, found in _pairs(value):
-        if key in REMOTE and found:
-            yield key, f"{key} asks for code of the checkpoint's own"
-        if key.endswith("attn_implementation") and "/" in str(found):
-            yield key, f"{key} asks for a kernel of the hub's, which is code"
-    for key in sorted({key for step in _steps(value) for key in _names(step)}):
-        yield key, f"a processor step loads what {key} names, which nobody has looked at"
+        yield from (
+            (key, f"{key} makes PEFT load or import more than the adapter") for key in ADAPTER if _needs_trust(key, top)
+        )
+    for key, item in _pairs(value):
+        if key in REMOTE and item:
+            yield key, f"{key} asks lerobot to run code from the checkpoint or the hub"
+        if key.endswith("attn_implementation") and "/" in str(item):
+            yield key, f"{key} asks for a kernel from the hub, which is code"
+    for key in sorted({key for step in _steps(value) for key in _unlisted_keys(step)}):
+        yield key, f"a processor step loads what {key} names, and Track A does not check that"
 
 
-def _asks(key: str, adapter: dict[str, Any]) -> bool:
+def _needs_trust(key: str, adapter: dict[str, Any]) -> bool:
     """Returns whether an adapter's key asks for something that is not known.
 
     The peft_type LORA is known, and so is the class of lerobot that was adapted, which PEFT itself notes in
     `auto_mapping`.
     """
-    found = adapter.get(key)
-    library = found.get("parent_library") if isinstance(found, dict) else None
-    known = {"auto_mapping": str(library).startswith("lerobot."), "peft_type": found == LORA}
-    return bool(found) and not known.get(key, False)
+    item = adapter.get(key)
+    library = item.get("parent_library") if isinstance(item, dict) else None
+    harmless = {"auto_mapping": str(library).startswith("lerobot."), "peft_type": item == LORA}
+    return bool(item) and not harmless.get(key, False)
 
 
-def _names(step: dict[str, Any]) -> Iterator[str]:
+def _unlisted_keys(step: dict[str, Any]) -> Iterator[str]:
     """Yields the keys by which a processor step loads something that hub_dependencies.py does not know of."""
     config = step.get("config")
-    for key, found in config.items() if isinstance(config, dict) else ():
-        if found and isinstance(found, str) and key.endswith(("_name", "_path")) and key not in STEP_NAMES:
+    for key, item in config.items() if isinstance(config, dict) else ():
+        if item and isinstance(item, str) and key.endswith(("_name", "_path")) and key not in STEP_NAMES:
             yield key
 
 
@@ -195,11 +197,11 @@ def _classes(value: Any) -> Iterator[str]:
 
 def _pairs(value: Any) -> Iterator[tuple[str, Any]]:
     """Yields every key and value of a JSON value, at any depth."""
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, dict):
-            yield from each.items()
-            waiting += each.values()
-        elif isinstance(each, list):
-            waiting += each
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            yield from item.items()
+            pending += item.values()
+        elif isinstance(item, list):
+            pending += item

@@ -14,57 +14,66 @@ from pathlib import Path
 from ..core import files, hashing
 from ..core.errors import Finding, TrackaError, joined_names
 
-AS_FOLDER = "copy it here and give its folder as policy_path"
-AS_TOKENIZER = "give a folder with its files as tokenizer_name in the checkpoint's policy_preprocessor.json"
+AS_FOLDER = "copy the repository here and give its folder as policy_path"
+AS_TOKENIZER = "give a folder with the tokenizer's files as tokenizer_name in the checkpoint's policy_preprocessor.json"
 # All files that a configuration, a processor or a tokenizer can consist of; a model's weights lie beside them.
 LIGHT = ("*.json", "*.txt", "*.model", "*.tiktoken", "*.jinja", "*.py")
 WEIGHTS = ("*.safetensors",)  # never pickles
 SHA1 = 40  # characters of git's hash, which a small file has; a large file has its sha256
 GATED = (
-    "Do one of three: (1) accept the licence on its page of the hub and log in with `hf auth login`; (2) take its "
-    "files from a machine that has them: {instead}; (3) name an ungated mirror of it in the same place"
+    "Do one of three: (1) accept the licence on the repository's page and log in with `hf auth login`; (2) take the "
+    "files from a machine that has them: {instead}; (3) name an ungated mirror in place of the repository"
 )
 # Outcome -> its meaning and its remedy; docs/hub.md has the same table.
 OUTCOMES = {
     "found": ("all files are here", "Nothing"),
-    "gated": ("access is gated", GATED),
-    "missing": ("the hub knows no such repository", "Mend the name, or log in with `hf auth login` if it is private"),
-    "wrong_revision": ("there is no revision {revision}", "Name a commit, tag or branch of it"),
+    "gated": ("access to the repository is gated", GATED),
+    "missing": (
+        "the hub has no repository of this name",
+        "Correct the name, or log in with `hf auth login` if the repository is private",
+    ),
+    "wrong_revision": (
+        "the repository has no revision {revision}",
+        "Name a commit, tag or branch of the repository",
+    ),
     "offline_empty": (
-        "it is not in the cache, and the hub cannot be reached with HF_HUB_OFFLINE set",
+        "the repository is not in the cache, and HF_HUB_OFFLINE is set, so the hub is not asked",
         "With a network, run `{download}`; or {instead}",
     ),
     "offline_partial": (
-        "only a part of it is in the cache, and the hub cannot be reached with HF_HUB_OFFLINE set; missing: {lacking}",
+        "HF_HUB_OFFLINE is set, so the hub is not asked, and the cached repository lacks {missing_files}",
         "With a network, run `{download}`, which fetches what is missing; or {instead}",
     ),
     "corrupt": (
-        "it is in the cache with other bytes than the hub has: {wrong}",
+        "these files in the cache differ from the hub's: {corrupt_files}",
         "With a network, run `{download} --force-download`; or {instead}",
     ),
     "denied": (
-        "the hub denies access ({said})",
-        "Log in with `hf auth login` and a token that may read it; an old one may stand in HF_TOKEN",
+        "the hub denies access ({error})",
+        "Log in with `hf auth login` and a token that may read the repository; HF_TOKEN may hold an old token",
     ),
     "hub_down": (
-        "it is not in the cache and the hub fails ({said})",
-        "Wait, see the hub's status page; or {instead}",
+        "the repository is not in the cache, and the hub fails ({error})",
+        "Wait and see the hub's status page; or {instead}",
     ),
     "out_of_quota": (
         "the hub answers 429, too many requests",
         "Wait some minutes; log in with `hf auth login` for a larger quota, or run `{download}` once on another host "
         "and share its cache",
     ),
-    "disk_full": ("the disk of the cache is full", "Make room in {cache}, or let HF_HOME name a larger disk"),
+    "disk_full": (
+        "the disk of the cache is full",
+        "Free space in {cache}, or set HF_HOME to a folder on a larger disk",
+    ),
     "interrupted": (
-        "the download broke off ({said})",
-        "Run it again: files that came whole are kept; or run `{download}` where the network is better",
+        "the download broke off ({error})",
+        "Run it again: complete files are kept; or run `{download}` where the network is better",
     ),
     "unreachable": (
-        "it is not in the cache and the hub cannot be reached ({said})",
-        "Mend the network, the proxy or HF_ENDPOINT; with a network, run `{download}`; or {instead}",
+        "the repository is not in the cache, and the hub cannot be reached ({error})",
+        "Repair the network, the proxy or HF_ENDPOINT; with a network, run `{download}`; or {instead}",
     ),
-    "refused": ("it could not be made, or is here and cannot be used as it is", "See the check's own remedy"),
+    "refused": ("the item could not be built, or is here and cannot be used as it is", "Follow the check's own remedy"),
 }
 
 
@@ -93,8 +102,8 @@ class DownloadSpec:
     def missing_files(self, folder: Path) -> list[str]:
         """Returns the files that `folder` lacks: required files, and needed files that an index of weights lists."""
         required = [item.split("|") for item in self.required]
-        lacking = [" or ".join(names) for names in required if not any(_has(folder, name) for name in names)]
-        return lacking + [name for name in _shards(folder) if self.includes(name) and not (folder / name).is_file()]
+        missing = [" or ".join(names) for names in required if not any(_has_file(folder, name) for name in names)]
+        return missing + [name for name in _shards(folder) if self.includes(name) and not (folder / name).is_file()]
 
 
 class Unresolved(TrackaError):
@@ -115,7 +124,7 @@ def base_model(name: str, weights: bool, revision: str | None = None) -> Downloa
 
     That is the model's configuration and processor, and the model's weights only where `weights` asks for them.
     """
-    instead = "copy it here and name its folder in the checkpoint's config.json and policy_preprocessor.json"
+    instead = "copy the model here and name its folder in the checkpoint's config.json and policy_preprocessor.json"
     if not weights:
         return DownloadSpec(name, revision, LIGHT, ("config.json",), instead)
     return DownloadSpec(name, revision, LIGHT + WEIGHTS, ("config.json", "*model*.safetensors"), instead)
@@ -123,7 +132,7 @@ def base_model(name: str, weights: bool, revision: str | None = None) -> Downloa
 
 def base_policy(name: str, revision: str | None = None) -> DownloadSpec:
     """Returns what is needed of an adapter's base policy; lerobot reads that policy's weights from one file."""
-    instead = "copy it here and name its folder as base_model_name_or_path in adapter_config.json"
+    instead = "copy the policy here and name its folder as base_model_name_or_path in adapter_config.json"
     return DownloadSpec(name, revision, LIGHT + WEIGHTS, ("config.json", "model.safetensors"), instead)
 
 
@@ -132,10 +141,10 @@ def cached_snapshot(spec: DownloadSpec) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        found = _snapshot(spec, offline=True)
+        folder = _snapshot(spec, offline=True)
     except LocalEntryNotFoundError:
         return None
-    return None if spec.missing_files(found) else found
+    return None if spec.missing_files(folder) else folder
 
 
 def fetch(spec: DownloadSpec) -> Path:
@@ -143,10 +152,10 @@ def fetch(spec: DownloadSpec) -> Path:
 
     Raises Unresolved with the outcome and its remedy.
     """
-    found = _fetch(spec)
-    if wrong := _corrupt_files(spec, found):
-        raise _unresolved_error(spec, "corrupt", wrong=joined_names(wrong))
-    return found
+    folder = _fetch(spec)
+    if corrupt_files := _corrupt_files(spec, folder):
+        raise _unresolved_error(spec, "corrupt", corrupt_files=joined_names(corrupt_files))
+    return folder
 
 
 def _fetch(spec: DownloadSpec) -> Path:
@@ -154,15 +163,15 @@ def _fetch(spec: DownloadSpec) -> Path:
     from huggingface_hub.errors import IncompleteSnapshotError
 
     try:
-        if here := cached_snapshot(spec):
-            return here
+        if cached_folder := cached_snapshot(spec):
+            return cached_folder
         with files.as_open_as(Path(constants.HF_HUB_CACHE)):  # many users may share one cache
-            found = _snapshot(spec, offline=False)
-        if constants.HF_HUB_OFFLINE and _missing_files(spec, found):  # offline, the client accepts a part
-            raise IncompleteSnapshotError(f"{found} is a part", str(found))
+            folder = _snapshot(spec, offline=False)
+        if constants.HF_HUB_OFFLINE and _missing_files(spec, folder):  # offline, the client accepts a part
+            raise IncompleteSnapshotError(f"{folder} is a part", str(folder))
     except Exception as error:  # the client raises its own errors, httpx's and the system's
-        raise _unresolved(spec, error) from error
-    return found
+        raise _unresolved_from(spec, error) from error
+    return folder
 
 
 def _snapshot(spec: DownloadSpec, offline: bool) -> Path:
@@ -172,29 +181,29 @@ def _snapshot(spec: DownloadSpec, offline: bool) -> Path:
     return Path(snapshot_download(spec.repo, revision=spec.revision, allow_patterns=patterns, local_files_only=offline))
 
 
-def _unresolved(spec: DownloadSpec, error: Exception) -> Unresolved:
+def _unresolved_from(spec: DownloadSpec, error: Exception) -> Unresolved:
     chain = list(_chain(error))
     outcome = _outcome(chain)
-    parts = [Path(found) for each in chain if (found := getattr(each, "snapshot_path", None))]
-    lacking = joined_names(_missing_files(spec, parts[0])) if parts else ""
+    partial_folders = [Path(path) for cause in chain if (path := getattr(cause, "snapshot_path", None))]
+    missing_files = joined_names(_missing_files(spec, partial_folders[0])) if partial_folders else ""
     return _unresolved_error(
-        spec, outcome, lacking=lacking, said=" ".join(f"{type(error).__name__}: {error}".split())[:200]
+        spec, outcome, missing_files=missing_files, error=" ".join(f"{type(error).__name__}: {error}".split())[:200]
     )
 
 
-def _unresolved_error(spec: DownloadSpec, outcome: str, **more: str) -> Unresolved:
+def _unresolved_error(spec: DownloadSpec, outcome: str, **details: str) -> Unresolved:
     """Returns the error for this outcome, with its texts filled in."""
     from huggingface_hub import constants
 
     what, remedy = OUTCOMES[outcome]
-    words = {
+    values = {
         "revision": repr(spec.revision),
         "download": spec.download(),
         "instead": spec.instead,
         "cache": constants.HF_HUB_CACHE,
-        **more,
+        **details,
     }
-    return Unresolved(outcome, Finding(f"hub repository {spec.repo}", what.format(**words), remedy.format(**words)))
+    return Unresolved(outcome, Finding(f"hub repository {spec.repo}", what.format(**values), remedy.format(**values)))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -217,7 +226,7 @@ def _outcome(chain: list[BaseException]) -> str:
 
     status = {error.response.status_code for error in chain if isinstance(error, errors.HfHubHTTPError)}
     partial = any_of(errors.IncompleteSnapshotError)
-    lines = (
+    outcomes = (
         ("disk_full", any(getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) for error in chain)),
         ("out_of_quota", 429 in status),
         ("gated", any_of(errors.GatedRepoError)),
@@ -229,18 +238,18 @@ def _outcome(chain: list[BaseException]) -> str:
         ("offline_empty", constants.HF_HUB_OFFLINE),
         ("interrupted", any_of(httpx.RemoteProtocolError, httpx.ReadError, httpx.ReadTimeout)),
     )
-    return next((outcome for outcome, fits in lines if fits), "unreachable")
+    return next((outcome for outcome, fits in outcomes if fits), "unreachable")
 
 
 def _missing_files(spec: DownloadSpec, folder: Path) -> list[str]:
     """Returns the files that a part lacks: by the repository's list of files if it is cached, else by `required`."""
-    listed = _listed_hashes(spec)
-    if not listed:
+    hub_hashes = _hub_hashes(spec)
+    if not hub_hashes:
         return spec.missing_files(folder)
-    return [name for name in listed if spec.includes(name) and not (folder / name).is_file()]
+    return [name for name in hub_hashes if spec.includes(name) and not (folder / name).is_file()]
 
 
-def _listed_hashes(spec: DownloadSpec) -> dict[str, str]:
+def _hub_hashes(spec: DownloadSpec) -> dict[str, str]:
     """Returns the hub's own hash of each file of the repository, by path; empty where the cache never had the list."""
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
@@ -257,14 +266,14 @@ def _corrupt_files(spec: DownloadSpec, folder: Path) -> list[str]:
 
     The cache of an older client has no list of files, but names blobs by their hash.
     """
-    listed, hashes = _listed_hashes(spec), hashing.of_files(folder)
-    wrong = []
+    hub_hashes, hashes = _hub_hashes(spec), hashing.of_files(folder)
+    corrupt = []
     for name in filter(spec.includes, hashes):
         blob = (folder / name).resolve()
-        expected = listed.get(name) or (blob.name if blob.parent.name == "blobs" else "")
+        expected = hub_hashes.get(name) or (blob.name if blob.parent.name == "blobs" else "")
         if expected and expected not in (hashes[name], _git_hash(blob) if len(expected) == SHA1 else ""):
-            wrong.append(name)
-    return wrong
+            corrupt.append(name)
+    return corrupt
 
 
 def _git_hash(path: Path) -> str:
@@ -276,8 +285,8 @@ def _git_hash(path: Path) -> str:
 def _shards(folder: Path) -> list[str]:
     """Returns the names of the files over which weights are spread, from their index files."""
     maps = [files.read_or_empty(index).get("weight_map") for index in sorted(folder.glob("*.index.json"))]
-    return sorted({str(name) for each in maps if isinstance(each, dict) for name in each.values()})
+    return sorted({str(name) for mapping in maps if isinstance(mapping, dict) for name in mapping.values()})
 
 
-def _has(folder: Path, pattern: str) -> bool:
+def _has_file(folder: Path, pattern: str) -> bool:
     return any(path.is_file() for path in folder.glob(pattern))

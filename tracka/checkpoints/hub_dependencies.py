@@ -74,20 +74,24 @@ class NamedDependency:
 
         A local folder is found from the campaign's `root`, as by a row, which starts there.
         """
-        here = root / self.name
-        if here.is_dir():
-            return here
-        return _base(self.download_spec, here) if self.is_adapter_base else _whole(self.download_spec)
+        local_folder = root / self.name
+        if local_folder.is_dir():
+            return local_folder
+        if self.is_adapter_base:
+            return _base_snapshot(self.download_spec, local_folder)
+        return _complete_snapshot(self.download_spec)
 
     def content_hash(self, root: Path) -> str:
         """Returns the hash of the thing's files, wherever the files are."""
         if self.kind == "backbone":
             return torchvision_weights.content(self.name)
-        here = self.folder(root)
-        patterns = ("*",) if here == root / self.name else self.download_spec.patterns or ("*",)
-        digests = hashing.of_files(here)
-        fitting = {name: value for name, value in digests.items() if any(fnmatch(name, each) for each in patterns)}
-        return files.sha256(files.canonical(fitting))
+        folder = self.folder(root)
+        patterns = ("*",) if folder == root / self.name else self.download_spec.patterns or ("*",)
+        digests = hashing.of_files(folder)
+        needed_digests = {
+            name: value for name, value in digests.items() if any(fnmatch(name, pattern) for pattern in patterns)
+        }
+        return files.sha256(files.canonical(needed_digests))
 
     def faults(self, campaign: Campaign) -> Iterator[Finding]:
         """Yields why the thing may not be loaded, by the rules for a checkpoint.
@@ -96,19 +100,21 @@ class NamedDependency:
         """
         if self.kind == "backbone":
             return
-        here, prefix = self.folder(campaign.layout.root), f"{self.name}:"
-        if here == campaign.layout.root / self.name:
-            yield from path_safety.policy_faults(here.resolve(), campaign.policy_roots)
-            yield from code_safety.policy_faults(here, campaign.trusted, prefix)
+        folder, prefix = self.folder(campaign.layout.root), f"{self.name}:"
+        if folder == campaign.layout.root / self.name:
+            yield from path_safety.policy_faults(folder.resolve(), campaign.policy_roots)
+            yield from code_safety.policy_faults(folder, campaign.trusted, prefix)
         else:
-            yield from code_safety.policy_faults(here, campaign.trusted, prefix, self.download_spec.patterns or ("*",))
+            yield from code_safety.policy_faults(
+                folder, campaign.trusted, prefix, self.download_spec.patterns or ("*",)
+            )
 
 
 def faults(point: Checkpoint, campaign: Campaign, settings: Sequence[EvalSettings]) -> Iterator[Finding]:
     """Yields what of the checkpoint, and of what it loads by name under these settings, could run untrusted code."""
     yield from code_safety.policy_faults(point.folder, campaign.trusted)
-    for each in named_dependencies(point, settings):
-        yield from each.faults(campaign)
+    for dependency in named_dependencies(point, settings):
+        yield from dependency.faults(campaign)
 
 
 def content_hashes(point: Checkpoint, campaign: Campaign, settings: EvalSettings) -> dict[str, str]:
@@ -117,32 +123,32 @@ def content_hashes(point: Checkpoint, campaign: Campaign, settings: EvalSettings
     Call this function only where `faults` has found everything in place.
     """
     return {
-        f"{each.kind} {each.name}": each.content_hash(campaign.layout.root)
-        for each in named_dependencies(point, [settings])
+        f"{dependency.kind} {dependency.name}": dependency.content_hash(campaign.layout.root)
+        for dependency in named_dependencies(point, [settings])
     }
 
 
-def _whole(spec: DownloadSpec) -> Path:
+def _complete_snapshot(spec: DownloadSpec) -> Path:
     """Returns the snapshot's folder. Raises TrackaError where the repository itself lacks needed files."""
-    found = hub.fetch(spec)
-    if lacking := spec.missing_files(found):
-        what = f"the repository has no {joined_names(lacking)}"
-        raise TrackaError(Finding(f"hub repository {spec.repo}", what, f"Name another one; or {spec.instead}"))
-    return found
+    folder = hub.fetch(spec)
+    if missing := spec.missing_files(folder):
+        what = f"the repository lacks {joined_names(missing)}"
+        raise TrackaError(Finding(f"hub repository {spec.repo}", what, f"Name another repository; or {spec.instead}"))
+    return folder
 
 
-def _base(spec: DownloadSpec, here: Path) -> Path:
+def _base_snapshot(spec: DownloadSpec, local_folder: Path) -> Path:
     """Returns the snapshot of an adapter's base. Raises TrackaError that also names the missing local folder."""
-    nowhere = f"the adapter's base is not here: there is no folder {here}"
+    missing_base = f"the adapter's base is not here: there is no folder {local_folder}"
     if not checkpoint.is_repository(spec.repo):
         config = checkpoint_format.ADAPTER_CONFIG
         remedy = f"Copy the policy there, or name its folder as base_model_name_or_path in {config}"
-        raise hub.Unresolved("missing", Finding(spec.repo, nowhere, remedy))
+        raise hub.Unresolved("missing", Finding(spec.repo, missing_base, remedy))
     try:
-        return _whole(spec)
+        return _complete_snapshot(spec)
     except TrackaError as error:
         (finding,) = error.findings
-        what = f"{nowhere}, and of the hub: {finding.what}"
+        what = f"{missing_base}, and as a hub repository: {finding.what}"
         raise hub.Unresolved(getattr(error, "outcome", "refused"), replace(finding, what=what)) from error
 
 
@@ -166,16 +172,23 @@ def default_dependencies(kind: str) -> list[NamedDependency]:
 def named_dependencies(point: Checkpoint, settings: Sequence[EvalSettings] = ()) -> list[NamedDependency]:
     """Returns what the checkpoint's config (under each of these settings), processors and adapter load by name."""
     configs = [config for name in PROCESSORS for config in _step_configs(files.read_json(point.folder / name))]
-    named = sorted({str(config[key]) for config in configs for key in code_safety.STEP_NAMES if config.get(key)})
+    tokenizers = sorted({str(config[key]) for config in configs for key in code_safety.STEP_NAMES if config.get(key)})
     # The step that makes action tokens loads a second tokenizer, which lerobot does not save: always PaliGemma's.
     if any(config.get("action_tokenizer_name") for config in configs):
-        named.append(PALIGEMMA)
+        tokenizers.append(PALIGEMMA)
     config = files.read_json(point.folder / "config.json")
-    over = [policy_metadata.overrides(each) for each in policy_metadata.distinct(settings)] or [{}]
-    models = [need for each in over for need in dependencies_of_type(point.policy_type, config | each)]
+    distinct = policy_metadata.distinct_settings(settings)
+    overrides = [policy_metadata.overrides(setting) for setting in distinct] or [{}]
+    models = [
+        dependency
+        for override in overrides
+        for dependency in dependencies_of_type(point.policy_type, config | override)
+    ]
     base = adapter_base(point.folder)
     return list(
-        dict.fromkeys([*(NamedDependency("tokenizer", name) for name in named), *models, *([base] if base else ())])
+        dict.fromkeys(
+            [*(NamedDependency("tokenizer", name) for name in tokenizers), *models, *([base] if base else ())]
+        )
     )
 
 

@@ -22,7 +22,7 @@ from .policy_metadata import (
     STEPS,
     Features,
     PolicyMetadata,
-    distinct,
+    distinct_settings,
     features,
     read,
     steps,
@@ -42,10 +42,10 @@ CLASSES = {PREPROCESSOR: ".NormalizerProcessorStep", POSTPROCESSOR: ".Unnormaliz
 SAVE = "Save the processors again, with the statistics of the dataset that the policy was trained on"
 SPREAD = "{name} has no spread in dimension {dims}: {effect}"
 EFFECTS = {
-    PREPROCESSOR: "what differs from it there by a hair becomes a huge number",
-    POSTPROCESSOR: "the policy's own number there is thrown away, whatever it is",
+    PREPROCESSOR: "the policy sees a tiny deviation there as a huge number",
+    POSTPROCESSOR: "the policy's number there has no effect",
 }
-TRUST = 'If the dataset never moved there, trust it by name: trusted = ["{name}"] below [security] in campaign.toml'
+TRUST = 'If it never changes in the dataset, trust it by name: trusted = ["{name}"] below [security] in campaign.toml'
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,11 @@ def check(campaign: Campaign, policy_path: str) -> Check:
 
     def judge() -> str:
         folder = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots).folder
-        settings = distinct(campaign.settings_of(policy_path))
-        if found := list(dict.fromkeys(each for one in settings for each in findings(folder, one, campaign.trusted))):
-            raise TrackaError(found)
+        settings = distinct_settings(campaign.settings_of(policy_path))
+        if faults := list(
+            dict.fromkeys(finding for setting in settings for finding in findings(folder, setting, campaign.trusted))
+        ):
+            raise TrackaError(faults)
         return _evidence(folder)
 
     return run_check(f"statistics:{policy_path}", judge)
@@ -83,8 +85,8 @@ def check(campaign: Campaign, policy_path: str) -> Check:
 
 def require(folder: Path, settings: EvalSettings, trusted: tuple[str, ...] = ()) -> None:
     """Raises TrackaError naming everything that is wrong with the statistics of the checkpoint in `folder`."""
-    if found := list(dict.fromkeys(findings(folder, settings, trusted))):
-        raise TrackaError(found)
+    if faults := list(dict.fromkeys(findings(folder, settings, trusted))):
+        raise TrackaError(faults)
 
 
 def findings(folder: Path, settings: EvalSettings, trusted: Collection[str] = ()) -> Iterator[Finding]:
@@ -93,17 +95,17 @@ def findings(folder: Path, settings: EvalSettings, trusted: Collection[str] = ()
     if missing := list(_missing_state_files(folder)):
         yield from missing
         return
-    old = checkpoint_format.old_statistics(folder)
-    remedy = old.remedy if old else SAVE
+    old_statistics = checkpoint_format.old_statistics(folder)
+    remedy = old_statistics.remedy if old_statistics else SAVE
     sides = {PREPROCESSOR: policy.inputs, POSTPROCESSOR: policy.outputs}
     normalizers = {file: list(_normalizers(folder / file)) for file in sides}
-    for file, known in sides.items():
-        kinds = {key: kind for key, (kind, _) in known.items()}
+    for file, declared in sides.items():
+        kinds = {key: kind for key, (kind, _) in declared.items()}
         yield from _missing_steps(policy, folder / file, kinds, remedy)
         for step in normalizers[file]:
             yield from _mode_mismatches(policy, step, set(kinds.values()))
-            yield from _feature_mismatches(step, known)
-            yield from _features(step, kinds, remedy, trusted)
+            yield from _feature_mismatches(step, declared)
+            yield from _feature_findings(step, kinds, remedy, trusted)
     yield from _disagreement(itertools.chain(*normalizers.values()))
 
 
@@ -115,16 +117,21 @@ def _normalizers(path: Path) -> Iterator[Normalizer]:
 
 
 def _normalizer(path: Path, config: Mapping[str, Any], state: object) -> Normalizer:
-    modes, only = config.get("norm_map"), config.get("normalize_observation_keys")
+    modes, observations = config.get("norm_map"), config.get("normalize_observation_keys")
     statistics = tensors.read(path.parent / str(state)) if state else None
     try:
-        named = {str(kind): str(mode) for kind, mode in (modes or {}).items()}
-        known = frozenset(map(str, only)) if isinstance(only, list) else None
+        mode_by_kind = {str(kind): str(mode) for kind, mode in (modes or {}).items()}
+        observation_keys = frozenset(map(str, observations)) if isinstance(observations, list) else None
         return Normalizer(
-            path, features(config.get("features")), named, known, float(config.get("eps", EPS)), statistics
+            path,
+            features(config.get("features")),
+            mode_by_kind,
+            observation_keys,
+            float(config.get("eps", EPS)),
+            statistics,
         )
     except (AttributeError, KeyError, TypeError, ValueError):
-        what = "the normalising step's features or norm_map have another form than lerobot 0.6 writes"
+        what = "the normalising step's features or norm_map do not have the form that lerobot 0.6 writes"
         raise TrackaError(Finding(str(path), what, SAVE)) from None
 
 
@@ -134,20 +141,20 @@ def _missing_state_files(folder: Path) -> Iterator[Finding]:
         for step, _ in steps(folder / file):
             state = step.get("state_file")
             if state is not None and not (folder / str(state)).is_file():
-                what = f"the step {step.get('registry_name', step.get('class'))} names {state}, which is not there"
+                what = (
+                    f"the step {step.get('registry_name', step.get('class'))} names {state}, which the checkpoint lacks"
+                )
                 yield Finding(str(folder / file), what, "Copy that file too, or save the processors again")
 
 
 def _missing_steps(policy: PolicyMetadata, path: Path, kinds: Mapping[str, str], remedy: str) -> Iterator[Finding]:
     """Yields a finding for a processor without normalising step where config.json says that features are normalised."""
-    words = (f"{step.get('registry_name', '')} {step.get('class', '')}".lower() for step, _ in steps(path))
+    step_names = (f"{step.get('registry_name', '')} {step.get('class', '')}".lower() for step, _ in steps(path))
     modes = _modes(policy)
-    used = [f"{key} ({modes[kind]})" for key, kind in kinds.items() if modes.get(kind, IDENTITY) != IDENTITY]
-    if used and not any("normaliz" in word for word in words):
-        what = (
-            f"it has no {STEPS[path.name]}, and by config.json the policy was trained with one for {joined_names(used)}"
-        )
-        yield Finding(str(path), what, remedy)
+    normalised = [f"{key} ({modes[kind]})" for key, kind in kinds.items() if modes.get(kind, IDENTITY) != IDENTITY]
+    if normalised and not any("normaliz" in word for word in step_names):
+        trained = f"config.json says that training normalised {joined_names(normalised)}"
+        yield Finding(str(path), f"the file has no {STEPS[path.name]}, but {trained}", remedy)
 
 
 def _modes(policy: PolicyMetadata) -> dict[str, str]:
@@ -158,13 +165,13 @@ def _modes(policy: PolicyMetadata) -> dict[str, str]:
 
 def _mode_mismatches(policy: PolicyMetadata, step: Normalizer, kinds: Collection[str]) -> Iterator[Finding]:
     """Yields findings for modes that lerobot does not have and for modes that differ from config.json's."""
-    trained = _modes(policy)
+    trained_modes = _modes(policy)
     for kind in sorted(kinds):
         mode = step.modes.get(kind, IDENTITY)
         if mode not in (*NEEDED, IDENTITY):
             yield Finding(str(step.where), f"{kind} is normalised by {mode}, which lerobot does not have", SAVE)
-        elif trained and mode != trained.get(kind, IDENTITY):
-            what = f"{kind} is normalised by {mode}, and by {trained.get(kind, IDENTITY)} in config.json"
+        elif trained_modes and mode != trained_modes.get(kind, IDENTITY):
+            what = f"{kind} is normalised by {mode} here, but by {trained_modes.get(kind, IDENTITY)} in config.json"
             yield Finding(str(step.where), what, SAVE)
 
 
@@ -176,13 +183,15 @@ def _feature_mismatches(step: Normalizer, trained: Features) -> Iterator[Finding
     for key, feature in trained.items():
         if key in step.features and step.features[key] != feature:
             kinds = [f"{kind} of {tensors.as_text(shape)}" for kind, shape in (step.features[key], feature)]
-            yield Finding(str(step.where), f"{key} is {kinds[0]} here, and {kinds[1]} in config.json", SAVE)
+            yield Finding(str(step.where), f"{key} is {kinds[0]} here, but {kinds[1]} in config.json", SAVE)
     if not 0 < step.eps <= EPS:
-        what = f"eps is {step.eps}, which changes what is normalised; lerobot's is 1e-08"
+        what = f"eps is {step.eps}, which changes the normalised numbers; lerobot's own eps is 1e-08"
         yield Finding(str(step.where), what, SAVE)
 
 
-def _features(step: Normalizer, kinds: Mapping[str, str], remedy: str, trusted: Collection[str]) -> Iterator[Finding]:
+def _feature_findings(
+    step: Normalizer, kinds: Mapping[str, str], remedy: str, trusted: Collection[str]
+) -> Iterator[Finding]:
     """Yields what is wrong with the statistics of each feature that the step must normalise."""
     for key, kind in kinds.items():
         needed = step.needed(key, kind)
@@ -190,15 +199,17 @@ def _features(step: Normalizer, kinds: Mapping[str, str], remedy: str, trusted: 
             continue
         if key != ACTION and step.leaves_out(key):
             yield Finding(str(step.where), f"the normalising step leaves {key} out", SAVE)
-        known = step.statistics.tensors if step.statistics else {}
-        if lacking := [name for name in needed if name not in known]:
-            there = f"; {step.statistics.path.name} has {joined_names(sorted(known), 4)}" if step.statistics else ""
-            yield Finding(str(step.where), f"there are no statistics {joined_names(lacking)}{there}", remedy)
+        available = step.statistics.tensors if step.statistics else {}
+        if missing := [name for name in needed if name not in available]:
+            file_note = (
+                f"; {step.statistics.path.name} has {joined_names(sorted(available), 4)}" if step.statistics else ""
+            )
+            yield Finding(str(step.where), f"the statistics {joined_names(missing)} are missing{file_note}", remedy)
         elif step.statistics:
-            yield from _values(step, step.statistics, key, kind, needed, trusted)
+            yield from _value_findings(step, step.statistics, key, kind, needed, trusted)
 
 
-def _values(
+def _value_findings(
     step: Normalizer,
     statistics: tensors.TensorFile,
     key: str,
@@ -214,31 +225,37 @@ def _values(
     path, shape = str(statistics.path), step.features[key][1] if key in step.features else None
     shapes = {name: statistics.tensors[name].shape for name in names}
     values = {name: statistics.values(name) for name in names}
-    wrong = [name for name in names if shape is not None and shapes[name] not in _shapes(kind, shape)]
-    for name in wrong:
-        what = f"{name} has the shape {tensors.as_text(shapes[name])}, and the feature {tensors.as_text(shape or ())}"
+    misshapen = [name for name in names if shape is not None and shapes[name] not in _shapes(kind, shape)]
+    for name in misshapen:
+        what = (
+            f"{name} has the shape {tensors.as_text(shapes[name])}, but the feature has {tensors.as_text(shape or ())}"
+        )
         yield Finding(path, what, SAVE)
-    unreal = {name: dims for name in names if (dims := _where(values[name], lambda x: not math.isfinite(x)))}
-    for name, dims in unreal.items():
+    not_finite = {
+        name: dims for name in names if (dims := _indices_where(values[name], lambda x: not math.isfinite(x)))
+    }
+    for name, dims in not_finite.items():
         yield Finding(path, f"{name} is not finite in dimension {dims}", SAVE)
-    if kind == "VISUAL" and (large := [name for name in names if max(values[name], default=0) > WHITE]):
-        what = f"{joined_names(large)} is of frames from 0 to 255, and lerobot gives a policy frames from 0 to 1"
+    if kind == "VISUAL" and (too_large := [name for name in names if max(values[name], default=0) > WHITE]):
+        what = (
+            f"{joined_names(too_large)} describes frames from 0 to 255, but lerobot gives a policy frames from 0 to 1"
+        )
         yield Finding(path, what, SAVE)
-    if not wrong and not unreal and len(set(shapes.values())) == 1:
-        yield from _spread(step, path, values, trusted)
+    if not misshapen and not not_finite and len(set(shapes.values())) == 1:
+        yield from _spread_findings(step, path, values, trusted)
 
 
-def _spread(
+def _spread_findings(
     step: Normalizer, path: str, values: Mapping[str, tuple[float, ...]], trusted: Collection[str]
 ) -> Iterator[Finding]:
     (first, low), (last, high) = values.items()
     is_deviation = last.endswith(".std")
     spread = high if is_deviation else tuple(above - below for below, above in zip(low, high, strict=True))
-    if dims := _where(spread, lambda x: x < 0):
+    if dims := _indices_where(spread, lambda x: x < 0):
         what = f"{last} is negative" if is_deviation else f"{last} is below {first}"
         yield Finding(path, f"{what} in dimension {dims}", SAVE)
     name = f"{step.where.name}:{last}"
-    if (dims := _where(spread, lambda x: x == 0)) and name not in trusted:
+    if (dims := _indices_where(spread, lambda x: x == 0)) and name not in trusted:
         what = SPREAD.format(name=last, dims=dims, effect=EFFECTS[step.where.name])
         yield Finding(path, what, f"{SAVE}. {TRUST.format(name=name)}")
 
@@ -248,7 +265,7 @@ def _shapes(kind: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
     return (shape, shape[:1], (*shape[:1], *(1 for _ in shape[1:]))) if kind == "VISUAL" else (shape,)
 
 
-def _where(values: tuple[float, ...], fits: Callable[[float], bool]) -> str:
+def _indices_where(values: tuple[float, ...], fits: Callable[[float], bool]) -> str:
     """Returns the indices of the numbers that fit, as text; empty where no number fits."""
     return joined_names([str(place) for place, value in enumerate(values) if fits(value)])
 
@@ -258,11 +275,11 @@ def _disagreement(normalizers: Iterable[Normalizer]) -> Iterator[Finding]:
 
     Both processors were trained with one dataset, so their statistics must be equal.
     """
-    known = [step.statistics for step in normalizers if step.statistics is not None]
-    for one, other in itertools.pairwise(known):
-        for name in sorted(one.tensors.keys() & other.tensors.keys()):
-            if name.startswith(f"{ACTION}.") and _bits(one, name) != _bits(other, name):
-                yield Finding(str(other.path), f"{name} has other numbers than in {one.path.name}", SAVE)
+    statistics = [step.statistics for step in normalizers if step.statistics is not None]
+    for first, second in itertools.pairwise(statistics):
+        for name in sorted(first.tensors.keys() & second.tensors.keys()):
+            if name.startswith(f"{ACTION}.") and _bits(first, name) != _bits(second, name):
+                yield Finding(str(second.path), f"{name} has other numbers here than in {first.path.name}", SAVE)
 
 
 def _bits(statistics: tensors.TensorFile, name: str) -> list[str]:
@@ -275,9 +292,9 @@ def _evidence(folder: Path) -> str:
     lines: dict[str, None] = {}
     for file in STEPS:
         for step in _normalizers(folder / file):
-            known = step.statistics.tensors if step.statistics else {}
+            available = step.statistics.tensors if step.statistics else {}
             for key, (kind, _) in step.features.items():
                 needed = step.needed(key, kind)
-                if needed and set(needed) <= known.keys():
+                if needed and set(needed) <= available.keys():
                     lines[f"{key} by {' and '.join(NEEDED[step.modes[kind]])}"] = None
     return joined_names(list(lines)) or "nothing is normalised"

@@ -44,7 +44,7 @@ class PolicyMetadata:
         }
 
     @property
-    def spare(self) -> int | None:
+    def spare_cameras(self) -> int | None:
         """Returns how many of the cameras may be missing; None for a type whose code has not been examined."""
         if self.kind in TOLERANT:
             return len(self.cameras) - 1
@@ -62,7 +62,7 @@ def read(folder: Path, settings: EvalSettings = EvalSettings()) -> PolicyMetadat
         _features(path, config, "input_features"),
         _features(path, config, "output_features"),
         dict(_statistics(folder)),
-        _names(folder),
+        _rename_map(folder),
         tuple(str(step.get("registry_name")) for step, _ in steps(folder / PREPROCESSOR)),
     )
 
@@ -72,9 +72,9 @@ def overrides(settings: EvalSettings) -> dict[str, Any]:
     return {key.removeprefix("policy."): value for key, value in settings.flags.items() if key.startswith("policy.")}
 
 
-def distinct(settings: Iterable[EvalSettings]) -> list[EvalSettings]:
+def distinct_settings(settings: Iterable[EvalSettings]) -> list[EvalSettings]:
     """Returns the settings without those that put the same over a config.json as settings before them."""
-    return list({repr(overrides(each)): each for each in settings}.values())
+    return list({repr(overrides(setting)): setting for setting in settings}.values())
 
 
 def features(table: Mapping[str, Any] | None) -> Features:
@@ -87,35 +87,35 @@ def features(table: Mapping[str, Any] | None) -> Features:
 
 def _features(path: Path, config: Mapping[str, Any], key: str) -> Features:
     try:
-        found = features(config[key])
+        table = features(config[key])
     except KeyError:
         if key not in config:
             return {}  # lerobot then takes the environment's features
-        found = None
+        table = None
     except (AttributeError, TypeError, ValueError):
-        found = None
-    if found is None:
-        what = "it is no table of features, each with its type and shape"
+        table = None
+    if table is None:
+        what = "the value is not a table of features, each with a type and a shape"
         raise TrackaError(Finding(f"{path}, key {key}", what, "Save the policy with save_pretrained of lerobot 0.6"))
-    return found
+    return table
 
 
 def steps(processor: Path) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Yields the steps in a processor's JSON file, each with its config."""
-    listed = files.read_json(processor).get("steps")
-    for step in listed if isinstance(listed, list) else ():
+    items = files.read_json(processor).get("steps")
+    for step in items if isinstance(items, list) else ():
         if isinstance(step, dict):
             config = step.get("config")
             yield step, config if isinstance(config, dict) else {}
 
 
-def _steps_named(processor: Path, name: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+def _steps_with_name(processor: Path, name: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     """Yields the steps with this registered name, each with its config."""
     yield from ((step, config) for step, config in steps(processor) if step.get("registry_name") == name)
 
 
-def _names(folder: Path) -> dict[str, str]:
-    for _, config in _steps_named(folder / PREPROCESSOR, "rename_observations_processor"):
+def _rename_map(folder: Path) -> dict[str, str]:
+    for _, config in _steps_with_name(folder / PREPROCESSOR, "rename_observations_processor"):
         if isinstance(names := config.get("rename_map"), dict):
             return {str(key): str(value) for key, value in names.items()}
     return {}
@@ -124,10 +124,10 @@ def _names(folder: Path) -> dict[str, str]:
 def _statistics(folder: Path) -> Iterator[tuple[str, int]]:
     """Yields the state and the action, where they are normalised, each with how many numbers its statistics have."""
     for (file, name), key, kind in zip(STEPS.items(), (STATE, ACTION), ("STATE", "ACTION"), strict=True):
-        for step, config in _steps_named(folder / file, name):
+        for step, config in _steps_with_name(folder / file, name):
             modes = config.get("norm_map")
-            used = isinstance(modes, dict) and modes.get(kind, "IDENTITY") != "IDENTITY"
-            shapes = _shapes(folder / Path(str(step.get("state_file"))).name) if used else {}
+            is_normalised = isinstance(modes, dict) and modes.get(kind, "IDENTITY") != "IDENTITY"
+            shapes = _shapes(folder / Path(str(step.get("state_file"))).name) if is_normalised else {}
             yield from ((key, shape[-1]) for word, shape in shapes.items() if word in (f"{key}.mean", f"{key}.min"))
 
 

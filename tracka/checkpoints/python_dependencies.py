@@ -63,7 +63,7 @@ def _evidence(campaign: Campaign, policy_path: str) -> str:
     point = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots)
     require(point, campaign)
     if point.policy_type not in TYPES:
-        return f"{point.policy_type} is a plug-in's type, whose distribution names what it imports"
+        return f"{point.policy_type} is a plug-in's policy type; the plug-in's distribution names what it imports"
     return f"{point.policy_type}: {', '.join(required_packages(point)) or 'nothing beyond lerobot itself'}"
 
 
@@ -72,21 +72,21 @@ def require(point: Checkpoint, campaign: Campaign) -> None:
 
     A campaign with its own `executable` is not checked, because that program has packages of its own.
     """
-    lacking = [] if campaign.executable else [name for name in required_packages(point) if not _is_installed(name)]
-    if lacking:
+    missing = [] if campaign.executable else [name for name in required_packages(point) if not _is_installed(name)]
+    if missing:
         what = (
-            f"a {point.policy_type}{' with an adapter' if PEFT in lacking else ''} imports {', '.join(lacking)}, which"
+            f"a {point.policy_type}{' with an adapter' if PEFT in missing else ''} imports {', '.join(missing)}, which"
         )
-        are = "are" if len(lacking) > 1 else "is"
-        raise TrackaError(Finding(point.source, f"{what} {are} not installed", _remedy(point, lacking)))
+        are = "are" if len(missing) > 1 else "is"
+        raise TrackaError(Finding(point.source, f"{what} {are} not installed", _remedy(point, missing)))
 
 
 def required_packages(point: Checkpoint) -> list[str]:
     """Returns the distributions beyond lerobot's own requirements that loading and playing this policy imports."""
     config = files.read_or_empty(point.folder / "config.json")
     _, names = TYPES.get(point.policy_type, ("", ()))
-    asked = {name: ONLY_IF.get((point.policy_type, name)) for name in names}
-    needed = [name for name, keys in asked.items() if keys is None or any(config.get(key) for key in keys)]
+    conditions = {name: ONLY_IF.get((point.policy_type, name)) for name in names}
+    needed = [name for name, keys in conditions.items() if keys is None or any(config.get(key) for key in keys)]
     return list(dict.fromkeys([*needed, *([PEFT] if adapter.is_adapter(point.folder) else [])]))
 
 
@@ -98,26 +98,26 @@ def _is_installed(name: str) -> bool:
         return False
 
 
-def _remedy(point: Checkpoint, lacking: Sequence[str]) -> str:
+def _remedy(point: Checkpoint, missing: Sequence[str]) -> str:
     """Returns the remedy for packages that are lacking.
 
     The remedy is set-up where the lock has all of them, else the command that adds lerobot's extras to this Python.
     """
-    if set(lacking) <= _locked_packages():
-        return "Run `make setup`, which installs what requirements.lock has"
+    if set(missing) <= _locked_packages():
+        return "Run `make setup`, which installs the packages of requirements.lock"
     extra, names = TYPES.get(point.policy_type, ("", ()))
-    extras = [extra] if set(lacking) & set(names) else []
-    extras += [PEFT] if set(lacking) - set(names) else []
-    wanted = f"'{LEROBOT}[{','.join(extras)}]=={importlib.metadata.version(LEROBOT)}'"
-    return f"Run `{_installer()} {wanted}`; `make setup` would take it away again"
+    extras = [extra] if set(missing) & set(names) else []
+    extras += [PEFT] if set(missing) - set(names) else []
+    requirement = f"'{LEROBOT}[{','.join(extras)}]=={importlib.metadata.version(LEROBOT)}'"
+    return f"Run `{_installer()} {requirement}`; the next `make setup` removes it again"
 
 
 def _installer() -> str:
     """Returns the command that installs packages into the environment of this Python, by pip or by the uv beside it."""
     if find_spec("pip"):
         return f"{sys.executable} -m pip install"
-    beside = Path(sys.executable).parent / "uv"
-    return f"{beside if beside.is_file() else 'uv'} pip install --python {sys.executable}"
+    uv = Path(sys.executable).parent / "uv"
+    return f"{uv if uv.is_file() else 'uv'} pip install --python {sys.executable}"
 
 
 def _locked_packages() -> set[str]:

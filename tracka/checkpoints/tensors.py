@@ -18,7 +18,7 @@ from ..core.errors import Finding, TrackaError
 POINTER = b"version https://git-lfs.github.com/spec/"
 LENGTH = 8  # bytes that hold the header's length
 HEADER = 100_000_000  # the largest header that the format allows, in bytes
-AGAIN = "Copy the file again from where it was trained; one from the hub: `hf download REPOSITORY --force-download`"
+AGAIN = "Copy the file again from where it was trained; from the hub, run `hf download REPOSITORY --force-download`"
 # Type of plain numbers -> its letter in the module `struct`; BF16 is read as the upper half of a float32.
 TYPES = {"F64": "d", "F32": "f", "F16": "e", "BF16": "H", "I64": "q", "I32": "i", "I16": "h", "I8": "b", "U8": "B"}
 
@@ -49,8 +49,8 @@ class TensorFile:
         """Returns the numbers of one tensor, row by row. Raises TrackaError for a type that holds no plain numbers."""
         tensor = self.tensors[name]
         if tensor.dtype not in TYPES:
-            what = f"{name} is of type {tensor.dtype}, which holds no plain numbers"
-            raise TrackaError(Finding(str(self.path), what, "Save it as float32"))
+            what = f"{name} has the type {tensor.dtype}, which does not hold plain numbers"
+            raise TrackaError(Finding(str(self.path), what, "Save this tensor as float32"))
         with self.path.open("rb") as file:
             file.seek(self.data + tensor.start)
             data = file.read(tensor.end - tensor.start)
@@ -76,18 +76,18 @@ def read(path: Path) -> TensorFile:
     with path.open("rb") as file:
         start = file.read(max(len(POINTER), LENGTH))
         if start.startswith(POINTER):
-            raise TrackaError(_pointer(path, start + file.read(1024)))
+            raise TrackaError(_pointer_finding(path, start + file.read(1024)))
         length = int.from_bytes(start[:LENGTH], "little")
         size = path.stat().st_size
         if len(start) < LENGTH or (start[LENGTH : LENGTH + 1] == b"{" and length + LENGTH > size):
-            raise TrackaError(_cut(path, size, length + LENGTH if len(start) >= LENGTH else LENGTH))
+            raise TrackaError(_cut_off_finding(path, size, length + LENGTH if len(start) >= LENGTH else LENGTH))
         file.seek(LENGTH)
         header = _header(path, file.read(length) if length <= HEADER else b"")
     metadata = header.pop("__metadata__", {})
     tensors = {name: _tensor(path, name, item) for name, item in header.items()}
-    whole = LENGTH + length + max((tensor.end for tensor in tensors.values()), default=0)
-    if size < whole:
-        raise TrackaError(_cut(path, size, whole))
+    expected_size = LENGTH + length + max((tensor.end for tensor in tensors.values()), default=0)
+    if size < expected_size:
+        raise TrackaError(_cut_off_finding(path, size, expected_size))
     _require_sound(path)
     return TensorFile(path, tensors, metadata if isinstance(metadata, dict) else {}, LENGTH + length)
 
@@ -107,7 +107,7 @@ def _header(path: Path, data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         header = None
     if not isinstance(header, dict):
-        raise TrackaError(Finding(str(path), "it is no safetensors file: its header is not JSON", AGAIN))
+        raise TrackaError(Finding(str(path), "this is not a safetensors file: its header is not JSON", AGAIN))
     return header
 
 
@@ -116,7 +116,7 @@ def _tensor(path: Path, name: str, item: Any) -> Tensor:
         start, end = map(int, item["data_offsets"])
         return Tensor(str(item["dtype"]), tuple(map(int, item["shape"])), start, end)
     except (KeyError, TypeError, ValueError):
-        what = f"it is no safetensors file: its header tells no type, shape and place of {name}"
+        what = f"this is not a safetensors file: its header lacks the type, shape or offsets of {name}"
         raise TrackaError(Finding(str(path), what, AGAIN)) from None
 
 
@@ -131,14 +131,16 @@ def _require_sound(path: Path) -> None:
         with safe_open(path, framework="np"):
             pass
     except (SafetensorError, OSError, ValueError) as error:
-        raise TrackaError(Finding(str(path), f"it is no sound safetensors file ({error})", AGAIN)) from None
+        raise TrackaError(Finding(str(path), f"this is not a valid safetensors file ({error})", AGAIN)) from None
 
 
-def _pointer(path: Path, text: bytes) -> Finding:
+def _pointer_finding(path: Path, text: bytes) -> Finding:
     size = next((line.split()[1] for line in text.decode(errors="replace").splitlines() if line[:5] == "size "), "?")
-    what = f"it is a git-lfs pointer to a file of {size} bytes, not that file"
-    return Finding(str(path), what, "Run `git lfs pull` in its repository, or fetch it with `hf download REPOSITORY`")
+    what = f"this is a git-lfs pointer to a file of {size} bytes, not the file itself"
+    return Finding(
+        str(path), what, "Run `git lfs pull` in its repository, or fetch the file with `hf download REPOSITORY`"
+    )
 
 
-def _cut(path: Path, size: int, whole: int) -> Finding:
-    return Finding(str(path), f"it is cut: {size} of {whole} bytes are here", AGAIN)
+def _cut_off_finding(path: Path, size: int, expected_size: int) -> Finding:
+    return Finding(str(path), f"the file is cut off: it has {size} of {expected_size} bytes", AGAIN)

@@ -15,7 +15,7 @@ from ..core import files
 from ..core.errors import Finding
 from .hub import Unresolved
 
-NULL = "or set pretrained_backbone_weights to null in the checkpoint's config.json: its own weights replace them"
+NULL = "or set pretrained_backbone_weights to null in config.json, since the checkpoint's own weights replace them"
 
 
 def fetch(name: str) -> Path:
@@ -26,18 +26,21 @@ def fetch(name: str) -> Path:
     """
     address = _address(name)
     path = _cache() / address.rsplit("/", 1)[-1]
-    if _whole(path):
+    if _matches_its_name(path):
         return path
     try:
         with urllib.request.urlopen(address, timeout=60) as answer, files.as_open_as(path.parent):
             files.write_atomic(path, answer.read())
     except (OSError, HTTPException) as error:
-        what = f"{path} is not there and {address} cannot be reached ({error})"
+        what = f"{path} is missing, and {address} cannot be reached ({error})"
         raise Unresolved(
             "unreachable", Finding(name, what, f"Copy the file there from another host, {NULL}")
         ) from error
-    if not _whole(path):
-        raise Unresolved("refused", Finding(name, f"{path} has other bytes than its name says", f"Delete it, {NULL}"))
+    if not _matches_its_name(path):
+        raise Unresolved(
+            "refused",
+            Finding(name, f"the content of {path} does not match the hash in its name", f"Delete the file, {NULL}"),
+        )
     return path
 
 
@@ -48,7 +51,7 @@ def content(name: str) -> str:
     says.
     """
     path = _cache() / _address(name).rsplit("/", 1)[-1]
-    return path.stem if not path.is_file() or _whole(path) else files.sha256_file(path)
+    return path.stem if not path.is_file() or _matches_its_name(path) else files.sha256_file(path)
 
 
 def _address(name: str) -> str:
@@ -57,12 +60,14 @@ def _address(name: str) -> str:
     package = find_spec("torchvision")
     source = Path(package.origin).parent / "models" / "resnet.py" if package and package.origin else Path("/nowhere")
     text = files.read_text(source).partition(f"class {kind}(")[2]
-    found = re.search(
+    match = re.search(
         rf'^    {re.escape(version)} = Weights\(\s*url="([^"]+)"', text.split("\nclass ")[0], re.MULTILINE
     )
-    if found is None:
-        raise Unresolved("missing", Finding(name, f"{source} has no such weights", f"Mend the name, {NULL}"))
-    return found[1]
+    if match is None:
+        raise Unresolved(
+            "missing", Finding(name, f"{source} does not define these weights", f"Correct the name, {NULL}")
+        )
+    return match[1]
 
 
 def _cache() -> Path:
@@ -71,5 +76,5 @@ def _cache() -> Path:
     return Path(os.environ.get("TORCH_HOME") or Path(base) / "torch") / "hub" / "checkpoints"
 
 
-def _whole(path: Path) -> bool:
+def _matches_its_name(path: Path) -> bool:
     return path.is_file() and files.sha256_file(path).startswith(path.stem.rpartition("-")[2])

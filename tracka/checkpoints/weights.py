@@ -24,12 +24,11 @@ def check(campaign: Campaign, policy_path: str) -> Check:
 def _read(campaign: Campaign, policy_path: str) -> str:
     folder = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots).folder
     require(folder, campaign.layout.root)
-    here = adapter.base(folder, campaign.layout.root)
-    return (
-        f"{_size(folder / checkpoint_format.ADAPTER_WEIGHTS)} over {_size(here / checkpoint_format.WEIGHTS)}"
-        if here
-        else _size(folder / checkpoint_format.WEIGHTS)
-    )
+    base_folder = adapter.base(folder, campaign.layout.root)
+    if base_folder is None:
+        return _size(folder / checkpoint_format.WEIGHTS)
+    base_size = _size(base_folder / checkpoint_format.WEIGHTS)
+    return f"{_size(folder / checkpoint_format.ADAPTER_WEIGHTS)} over a base of {base_size}"
 
 
 def _size(path: Path) -> str:
@@ -42,8 +41,8 @@ def require(folder: Path, root: Path) -> None:
 
     `root` is the campaign's folder, from which an adapter's base is looked for.
     """
-    if found := list(findings(folder, root)):
-        raise TrackaError(found)
+    if faults := list(findings(folder, root)):
+        raise TrackaError(faults)
 
 
 def findings(folder: Path, root: Path) -> Iterator[Finding]:
@@ -51,9 +50,9 @@ def findings(folder: Path, root: Path) -> Iterator[Finding]:
     for path in files.walk_files(folder):
         if path.suffix == ".safetensors":
             yield from tensors.faults(path)
-    beside = [name for name in checkpoint.ADAPTER if (folder / name).is_file()]
+    adapter_files = [name for name in checkpoint.ADAPTER if (folder / name).is_file()]
     if adapter.is_adapter(folder):
         yield from adapter.findings(folder, root)
-    elif beside:
-        what = f"there is an adapter (LoRA) beside the policy, and lerobot loads {checkpoint_format.WEIGHTS} without it"
-        yield Finding(str(folder / beside[0]), what, checkpoint_format.USE_PEFT)
+    elif adapter_files:
+        what = f"the policy has an adapter (LoRA) beside it, but lerobot loads only {checkpoint_format.WEIGHTS}"
+        yield Finding(str(folder / adapter_files[0]), what, checkpoint_format.USE_PEFT)

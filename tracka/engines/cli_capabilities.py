@@ -37,7 +37,7 @@ HEADER = re.compile(r"^(Name|Version):[ \t]*(.*?)[ \t]*$", re.MULTILINE)  # line
 
 
 Distribution = tuple[str, str, str]  # name, version, direct_url.json
-Installed = tuple[str, str, metadata.Distribution]  # name, version, its files
+InstalledPackage = tuple[str, str, metadata.Distribution]  # name, version, its files
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def discover(
     help_file = state / "lerobot_eval_help.txt"
     try:
         command = find(executable, python)
-        software = installed(python)
+        software = installed_software(python)
         code_safety.require_plugins(software.plugins, trusted)
         texts = [help_text(command, kind, software) for kind in policy_types or ("",)]
     except (ToolMissing, UsageError) as error:
@@ -98,23 +98,23 @@ def find(executable: Sequence[str] = (), python: Path = OWN) -> tuple[str, ...]:
     """
     if executable:
         return tuple(executable)
-    beside = python.absolute().parent
-    found = shutil.which(PROGRAM, path=str(beside)) or (shutil.which(PROGRAM) if _is_own(python) else None)
-    if found is None:
+    folder = python.absolute().parent
+    program = shutil.which(PROGRAM, path=str(folder)) or (shutil.which(PROGRAM) if _is_own(python) else None)
+    if program is None:
         remedy = "Run `make setup`, or name the Python that has lerobot with --python-bin"
-        raise ToolMissing(Finding(str(beside / PROGRAM), "lerobot-eval is not installed", remedy))
-    return (found,)
+        raise ToolMissing(Finding(str(folder / PROGRAM), "lerobot-eval is not installed", remedy))
+    return (program,)
 
 
 def help_text(command: Sequence[str], policy_type: str = "", software: Software | None = None) -> str:
     """Returns what `command --help` prints for LIBERO and the policy type, from the cache where nothing has changed."""
     scope = ["--env.type=libero", *([f"--policy.type={policy_type}"] if policy_type else [])]
-    kept = hashing.cache_folder() / "help" / f"{_key(command, scope, software or installed())}.txt"
-    if kept.is_file():
-        return kept.read_text()
-    text = _ask([*command, *scope, "--help"])
+    cached_help = hashing.cache_folder() / "help" / f"{_key(command, scope, software or installed_software())}.txt"
+    if cached_help.is_file():
+        return cached_help.read_text()
+    text = _run_help([*command, *scope, "--help"])
     with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-        files.write_text(kept, text)
+        files.write_text(cached_help, text)
     return text
 
 
@@ -124,10 +124,10 @@ def _key(command: Sequence[str], scope: Sequence[str], software: Software) -> st
     return files.sha256(files.canonical([*astuple(software), list(command), content, list(scope)]))
 
 
-def _ask(command: Sequence[str]) -> str:
-    remedy = f"Run `{' '.join(command)}` by hand and mend what it says"
+def _run_help(command: Sequence[str]) -> str:
+    remedy = f"Run `{' '.join(command)}` by hand and correct what its error says"
     try:
-        ended = subprocess.run(
+        completed = subprocess.run(
             command,
             env=environment.base(),
             stdin=subprocess.DEVNULL,
@@ -138,11 +138,11 @@ def _ask(command: Sequence[str]) -> str:
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ToolMissing(Finding(command[0], f"lerobot-eval cannot be invoked ({error})", remedy)) from None
-    if ended.returncode != 0 or not flags(ended.stdout):
-        last = ended.stderr.strip().rsplit("\n", 1)[-1]
-        what = f"lerobot-eval --help ended with exit code {ended.returncode} ({last[:200]})"
+    if completed.returncode != 0 or not flags(completed.stdout):
+        last_line = completed.stderr.strip().rsplit("\n", 1)[-1]
+        what = f"lerobot-eval --help ended with exit code {completed.returncode} ({last_line[:200]})"
         raise ToolMissing(Finding(command[0], what, remedy))
-    return ended.stdout
+    return completed.stdout
 
 
 def flags(text: str) -> list[str]:
@@ -150,16 +150,16 @@ def flags(text: str) -> list[str]:
 
     Returns none where the text names none.
     """
-    named = set(re.findall(r"(?<![\w`-])--[A-Za-z][\w.]*", text))
-    return sorted(named | set(PATH_FLAGS)) if named else []
+    flag_names = set(re.findall(r"(?<![\w`-])--[A-Za-z][\w.]*", text))
+    return sorted(flag_names | set(PATH_FLAGS)) if flag_names else []
 
 
 @fact_cache.remembered
-def installed(python: Path = OWN) -> Software:
+def installed_software(python: Path = OWN) -> Software:
     """Returns lerobot's version and plug-ins where `python` runs. Raises ToolMissing where `python` does not run."""
-    found = _distributions() if _is_own(python) else _ask_for_distributions(python)
-    version = next((version for name, version, _ in found if name == "lerobot"), "(not installed here)")
-    plugins = sorted(_plugin(*each) for each in found if each[0].startswith(PLUGIN_PREFIXES))
+    packages = _distributions() if _is_own(python) else _ask_for_distributions(python)
+    version = next((version for name, version, _ in packages if name == "lerobot"), "(not installed here)")
+    plugins = sorted(_plugin(*each) for each in packages if each[0].startswith(PLUGIN_PREFIXES))
     return Software(f"lerobot {version}", tuple(plugins))
 
 
@@ -177,8 +177,8 @@ def _plugin(name: str, version: str, origin: str) -> str:
 def editable_folder(origin: str) -> Path | None:
     """Returns the folder of a distribution's code by its direct_url.json, if the distribution is installed editable."""
     try:
-        found = json.loads(origin or "{}")
-        return Path(unquote(urlparse(found["url"]).path)) if found["dir_info"]["editable"] is True else None
+        direct_url = json.loads(origin or "{}")
+        return Path(unquote(urlparse(direct_url["url"]).path)) if direct_url["dir_info"]["editable"] is True else None
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -188,11 +188,11 @@ def _is_own(python: Path) -> bool:
 
 
 def _distributions() -> list[Distribution]:
-    ours = (each for each in distributions() if each[0].startswith("lerobot"))
-    return [(name, version, json.dumps(origin_of(item))) for name, version, item in ours]
+    lerobot_packages = (each for each in distributions() if each[0].startswith("lerobot"))
+    return [(name, version, json.dumps(origin_of(item))) for name, version, item in lerobot_packages]
 
 
-def distributions(first: Sequence[str] = ()) -> tuple[Installed, ...]:
+def distributions(first: Sequence[str] = ()) -> tuple[InstalledPackage, ...]:
     """Returns name, version and files of every installed distribution, in the order of the import path.
 
     `first` are folders that come before the import path. The distributions are read again only when one of them has
@@ -235,18 +235,18 @@ def _stamp(path: str) -> tuple[int, ...]:
 
 
 @functools.lru_cache(maxsize=2)
-def _distributions_below(state: PathState) -> tuple[Installed, ...]:
+def _distributions_below(state: PathState) -> tuple[InstalledPackage, ...]:
     """Returns the distributions in these folders, which are the folders of `sys.path` that hold any.
 
     The two header lines are read as text, because the standard library's parser takes a quarter of a second for 200
     packages.
     """
-    installed_here = []
+    packages = []
     for item in metadata.distributions(path=[folder for folder, _ in state]):
         header = dict(HEADER.findall(header_of(item)))
         if "Name" in header:
-            installed_here.append((header["Name"], header.get("Version", ""), item))
-    return tuple(installed_here)
+            packages.append((header["Name"], header.get("Version", ""), item))
+    return tuple(packages)
 
 
 def header_of(item: metadata.Distribution) -> str:
@@ -265,13 +265,15 @@ def origin_of(item: metadata.Distribution) -> dict[str, Any]:
 
 
 def _ask_for_distributions(python: Path) -> list[Distribution]:
-    named = "[d.metadata['Name'] or '', d.version or '', d.read_text('direct_url.json') or '']"
-    code = f"import json; from importlib.metadata import *; print(json.dumps([{named} for d in distributions()]))"
+    fields = "[d.metadata['Name'] or '', d.version or '', d.read_text('direct_url.json') or '']"
+    code = f"import json; from importlib.metadata import *; print(json.dumps([{fields} for d in distributions()]))"
     try:
-        ended = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=True)
+        completed = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        raise ToolMissing(Finding(str(python), f"it does not run ({error})", "Name a Python that does")) from None
-    return [(name, version, origin) for name, version, origin in json.loads(ended.stdout)]
+        raise ToolMissing(
+            Finding(str(python), f"this Python does not run ({error})", "Name a Python that runs")
+        ) from None
+    return [(name, version, origin) for name, version, origin in json.loads(completed.stdout)]
 
 
 def discover_for(campaign: Campaign) -> Capabilities:
@@ -284,8 +286,10 @@ def discover_for(campaign: Campaign) -> Capabilities:
 
 def policy_types(campaign: Campaign) -> list[str]:
     """Returns the policy types of the campaign's rows, each once: from the settings, else from the checkpoint."""
-    asked = dict.fromkeys((campaign.settings(row).policy_type, row.policy_path) for row in campaign.enabled)
-    kinds = (named or checkpoint.named_type(path, campaign.layout.root) for named, path in asked)
+    policies = dict.fromkeys((campaign.settings(row).policy_type, row.policy_path) for row in campaign.enabled)
+    kinds = (
+        configured_type or checkpoint.find_policy_type(path, campaign.layout.root) for configured_type, path in policies
+    )
     return [kind for kind in dict.fromkeys(kinds) if kind]
 
 

@@ -33,14 +33,14 @@ LIBERO_KEYS = ("bddl_files", "init_states")
 def hashes(root: Path) -> dict[str, str]:
     """Returns the hash of each package that is identified by its content, by name; a row's process starts in `root`."""
     packages, site = software.packages(root), _site_folders(root)
-    found = {name: _package(module, site) for name, module in IN_PLACE.items() if name in packages.versions}
+    package_hashes = {name: _package(module, site) for name, module in IN_PLACE.items() if name in packages.versions}
     for name, (folder, *modules) in packages.editable.items():
-        parts = [found.get(name) or _package(module, site) for module in modules]
-        found[name] = _joined([*parts, hashing.of_kind(Path(folder), hashing.SOURCES)])
-    found |= {name: _package(name, site) for name in CUSTOMIZE if _spec(name, site)}
+        parts = [package_hashes.get(name) or _package(module, site) for module in modules]
+        package_hashes[name] = _combined_hash([*parts, hashing.of_kind(Path(folder), hashing.SOURCES)])
+    package_hashes |= {name: _package(name, site) for name in CUSTOMIZE if _spec(name, site)}
     for name, value in (*_libero_tasks(root), *_on_python_path(root, site)):
-        found.setdefault(name, value)  # Python imports the first of two on PYTHONPATH
-    return found
+        package_hashes.setdefault(name, value)  # Python imports the first of two on PYTHONPATH
+    return package_hashes
 
 
 def _libero_tasks(root: Path) -> Iterator[tuple[str, str]]:
@@ -48,11 +48,11 @@ def _libero_tasks(root: Path) -> Iterator[tuple[str, str]]:
     import yaml
 
     path = root / environment.libero_config_path() / "config.yaml"
-    named: object = {}
+    libero_config: object = {}
     with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
-        named = yaml.safe_load(path.read_text())
+        libero_config = yaml.safe_load(path.read_text())
     for key in LIBERO_KEYS:
-        folder = named.get(key) if isinstance(named, dict) else None
+        folder = libero_config.get(key) if isinstance(libero_config, dict) else None
         yield f"hf-libero {key}", hashing.of_kind(root / str(folder), FOLDER) if folder else "not named"
 
 
@@ -62,10 +62,10 @@ def _site_folders(root: Path) -> list[str]:
     These folders hold distributions, or are added by .pth files in a folder that does. The import path of our own
     process may have more folders, such as the one that the process was started in.
     """
-    others = {os.path.realpath(folder) for folder in cli_capabilities.python_path(root)}
-    holding = [os.path.realpath(folder) for folder, state in cli_capabilities.path_state() if _is_site(state)]
-    site = [folder for folder in dict.fromkeys(holding) if folder not in others]
-    return [place for folder in site for place in (folder, *_added(Path(folder)))]
+    python_path = {os.path.realpath(folder) for folder in cli_capabilities.python_path(root)}
+    package_folders = [os.path.realpath(folder) for folder, state in cli_capabilities.path_state() if _is_site(state)]
+    site = [folder for folder in dict.fromkeys(package_folders) if folder not in python_path]
+    return [place for folder in site for place in (folder, *_pth_folders(Path(folder)))]
 
 
 def _is_site(state: Sequence[cli_capabilities.Stamps]) -> bool:
@@ -76,7 +76,7 @@ def _is_site(state: Sequence[cli_capabilities.Stamps]) -> bool:
     return any(name.endswith(".dist-info") for name, _ in state)
 
 
-def _added(site: Path) -> Iterator[str]:
+def _pth_folders(site: Path) -> Iterator[str]:
     for path in sorted(site.glob("*.pth")):
         with contextlib.suppress(OSError, UnicodeDecodeError):
             lines = [line.strip() for line in path.read_text().splitlines()]
@@ -87,7 +87,7 @@ def _package(module: str, site: Sequence[str]) -> str:
     """Returns the hash of a package's files, wherever it would be imported from, or of no files if it is not found."""
     spec = _spec(module, site)
     folders = list(spec.submodule_search_locations or [str(spec.origin)]) if spec else []
-    return _joined([hashing.of_kind(Path(folder), PACKAGE) for folder in folders])
+    return _combined_hash([hashing.of_kind(Path(folder), PACKAGE) for folder in folders])
 
 
 def _spec(module: str, site: Sequence[str]) -> ModuleSpec | None:
@@ -96,7 +96,7 @@ def _spec(module: str, site: Sequence[str]) -> ModuleSpec | None:
     if spec and spec.loader:  # a mere folder has no loader and comes last
         return spec
     editable = (finder for finder in sys.meta_path if str(getattr(finder, "__module__", "")).startswith("__editable__"))
-    return next((found for finder in editable if (found := finder.find_spec(module, None))), None)
+    return next((origin for finder in editable if (origin := finder.find_spec(module, None))), None)
 
 
 def _on_python_path(root: Path, site: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -109,7 +109,7 @@ def _on_python_path(root: Path, site: Sequence[str]) -> Iterator[tuple[str, str]
         if folder.is_file():  # a zip file, from which Python imports too
             yield f"PYTHONPATH: {folder.name}", hashing.of_kind(folder, FOLDER)
         for path in _entries(folder) if os.path.realpath(place) not in site else ():
-            if _is_module(path) and _comes_first(path.name.partition(".")[0], site):
+            if _is_module(path) and _hides_another(path.name.partition(".")[0], site):
                 yield f"PYTHONPATH: {path.name}", hashing.of_kind(path, PACKAGE)
 
 
@@ -124,7 +124,7 @@ def _is_module(path: Path) -> bool:
     return (path / "__init__.py").is_file() or path.suffix in (".py", ".pyc", ".so")
 
 
-def _comes_first(name: str, site: Sequence[str]) -> bool:
+def _hides_another(name: str, site: Sequence[str]) -> bool:
     """Returns whether a module of this name hides another module, or is imported for its name alone."""
     if name in CUSTOMIZE or name in sys.stdlib_module_names or name in IN_PLACE.values():
         return True
@@ -133,5 +133,5 @@ def _comes_first(name: str, site: Sequence[str]) -> bool:
     return name not in OTHERS and _spec(name, site) is not None
 
 
-def _joined(hashes: list[str]) -> str:
-    return files.sha256(files.canonical(hashes))
+def _combined_hash(parts: list[str]) -> str:
+    return files.sha256(files.canonical(parts))

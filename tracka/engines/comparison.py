@@ -44,12 +44,16 @@ class RecordedEpisode:
         import numpy as np
 
         try:
-            found: NDArray[Any] = np.load(self.actions_file, allow_pickle=False).astype(np.float32)
+            actions: NDArray[Any] = np.load(self.actions_file, allow_pickle=False).astype(np.float32)
         except (OSError, ValueError) as error:
-            raise UsageError(Finding(str(self.actions_file), f"no actions ({error})", "Run again")) from error
-        if files.sha256(found.tobytes()) != self.line["actions_sha"]:
-            raise UsageError(Finding(str(self.actions_file), "they are not those of episodes.jsonl", "Run again"))
-        return found
+            raise UsageError(
+                Finding(str(self.actions_file), f"the actions cannot be read ({error})", "Run again")
+            ) from error
+        if files.sha256(actions.tobytes()) != self.line["actions_sha"]:
+            raise UsageError(
+                Finding(str(self.actions_file), "these are not the actions of episodes.jsonl", "Run again")
+            )
+        return actions
 
 
 PlayedEpisodes = Mapping[tuple[int, int], RecordedEpisode]  # (LIBERO task, episode) -> the episode as it was played
@@ -72,12 +76,12 @@ def read(folder: Path) -> PlayedEpisodes:
     played: dict[tuple[int, int], RecordedEpisode] = {}
     for line in files.read_lines(path):
         if missing := [key for key in NEEDED if key not in line]:
-            what = f"no record of episodes: {joined_names(missing)} is missing"
+            what = f"this is not a record of episodes: {joined_names(missing)} is missing"
             raise UsageError(Finding(str(path), what, "See the logs beside it"))
         name = f"{line['suite']}_{line['task']}_{line['episode']}.npy"
         played[line["task"], line["episode"]] = RecordedEpisode(line, folder / "actions" / name)
     if not played:
-        raise UsageError(Finding(str(path), "no record of episodes: it is empty", "See the logs beside it"))
+        raise UsageError(Finding(str(path), "the record of episodes is empty", "See the logs beside it"))
     return played
 
 
@@ -102,7 +106,7 @@ class Difference:
 
 def first_difference(first: RecordedEpisode, second: RecordedEpisode) -> Difference | None:
     """Returns the first difference of two plays; None where all that was recorded is the same to the bit."""
-    return next((found for look in QUANTITIES if (found := look(first, second))), None)
+    return next((difference for look in QUANTITIES if (difference := look(first, second))), None)
 
 
 def _first_state(first: RecordedEpisode, second: RecordedEpisode) -> Difference | None:
@@ -112,39 +116,39 @@ def _first_state(first: RecordedEpisode, second: RecordedEpisode) -> Difference 
 
 def _first_step_difference(first: RecordedEpisode, second: RecordedEpisode) -> Difference | None:
     """Returns the first difference in observations and actions: a step's observation comes before its action."""
-    seen, done = _other_observation(first, second), _other_action(first, second)
-    if seen is not None and (done is None or seen[0] <= done[0]):
-        return Difference(first.name, "observation", seen[0], detail=seen[1])
-    return None if done is None else Difference(first.name, "action", *done)
+    observation_change, action_change = _first_observation_change(first, second), _action_change(first, second)
+    if observation_change is not None and (action_change is None or observation_change[0] <= action_change[0]):
+        return Difference(first.name, "observation", observation_change[0], detail=observation_change[1])
+    return None if action_change is None else Difference(first.name, "action", *action_change)
 
 
-def _other_observation(first: RecordedEpisode, second: RecordedEpisode) -> tuple[int, str] | None:
+def _first_observation_change(first: RecordedEpisode, second: RecordedEpisode) -> tuple[int, str] | None:
     """Returns the first step that both plays observed, and observed differently, with a note; None without one.
 
     Both plays must have recorded the observation before the first action; otherwise step 0 is returned as not recorded.
     """
-    seen, again = (episode.line.get("observations", {}) for episode in (first, second))
-    if not {"0"} <= seen.keys() & again.keys():
+    first_shas, second_shas = (episode.line.get("observations", {}) for episode in (first, second))
+    if not {"0"} <= first_shas.keys() & second_shas.keys():
         return 0, ABSENT
-    both = sorted(map(int, seen.keys() & again.keys()))
-    return next(((step, "") for step in both if seen[str(step)] != again[str(step)]), None)
+    both = sorted(map(int, first_shas.keys() & second_shas.keys()))
+    return next(((step, "") for step in both if first_shas[str(step)] != second_shas[str(step)]), None)
 
 
-def _other_action(first: RecordedEpisode, second: RecordedEpisode) -> tuple[int, float] | None:
+def _action_change(first: RecordedEpisode, second: RecordedEpisode) -> tuple[int, float] | None:
     """Returns the first step with different actions, and the largest difference of a number over all common steps."""
     if first.line["actions_sha"] == second.line["actions_sha"]:
         return None
     common = min(len(first.actions), len(second.actions))
     sizes = abs(first.actions[:common] - second.actions[:common]).max(axis=1)
-    other = [int(step) for step in sizes.nonzero()[0]]
-    return (other[0], float(sizes.max())) if other else None
+    differing = [int(step) for step in sizes.nonzero()[0]]
+    return (differing[0], float(sizes.max())) if differing else None
 
 
-def _line_comparer(key: str, words: str) -> "Comparer":
+def _line_comparer(key: str, quantity: str) -> "Comparer":
     def comparer(first: RecordedEpisode, second: RecordedEpisode) -> Difference | None:
         values = [episode.line[key] for episode in (first, second)]
-        told = "" if key.endswith("_sha") else f"{values[0]} and {values[1]}"
-        return None if values[0] == values[1] else Difference(first.name, words, detail=told)
+        detail = "" if key.endswith("_sha") else f"{values[0]} and {values[1]}"
+        return None if values[0] == values[1] else Difference(first.name, quantity, detail=detail)
 
     return comparer
 
@@ -162,8 +166,8 @@ QUANTITIES: Sequence[Comparer] = (
 
 def begins_alike(first: RecordedEpisode, second: RecordedEpisode) -> bool:
     """Returns whether init state and first observation are the same to the bit."""
-    seen, again = (episode.line.get("observations", {}).get("0") for episode in (first, second))
-    return _first_state(first, second) is None and seen is not None and seen == again
+    first_sha, second_sha = (episode.line.get("observations", {}).get("0") for episode in (first, second))
+    return _first_state(first, second) is None and first_sha is not None and first_sha == second_sha
 
 
 def first_chunk(first: RecordedEpisode, second: RecordedEpisode, chunk: int) -> float:
@@ -197,12 +201,12 @@ class Comparison:
 def compare(first: PlayedEpisodes, second: PlayedEpisodes, chunk: int = 1) -> Comparison:
     """Compares two plays and returns the counts. Raises UsageError where the plays are not of the same episodes."""
     if first.keys() != second.keys():
-        odd = sorted(first.keys() ^ second.keys())
+        unpaired = sorted(first.keys() ^ second.keys())
         raise UsageError(
-            Finding("parity", f"only one engine played {joined_names([str(each) for each in odd])}", "Run again")
+            Finding("parity", f"only one engine played {joined_names([str(each) for each in unpaired])}", "Run again")
         )
     pairs = [(first[name], second[name]) for name in sorted(first)]
-    differing = tuple(found for pair in pairs if (found := first_difference(*pair)))
+    differing = tuple(difference for pair in pairs if (difference := first_difference(*pair)))
     alike = [pair for pair in pairs if begins_alike(*pair)]
     return Comparison(
         len(pairs),

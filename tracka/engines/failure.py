@@ -55,61 +55,72 @@ class Failure:
 
 
 def diagnose(
-    ended: Exit, metrics: Metrics, suite: str, expected: dict[int, int], logs: Sequence[Path], device: str = "cpu"
+    process_exit: Exit,
+    metrics: Metrics,
+    suite: str,
+    expected: dict[int, int],
+    logs: Sequence[Path],
+    device: str = "cpu",
 ) -> Failure | None:
     """Returns the failure of an ended evaluation, or None where the evaluation passed.
 
     Returns None only for exit code 0 with exactly the episodes expected of the suite, on the device, `cpu` or `cuda`,
     that was asked for. `expected` has the number of episodes of each LIBERO task.
     """
-    if ended.stopped == "timeout":
-        return Failure("timeout", f"not done after {ended.seconds:.0f} s, so it was ended")
-    if ended.stopped == "flood":
-        what = f"it printed more than a log may take within {ended.seconds:.0f} s, so it was ended"
-        return Failure("flood", what)
-    if ended.stopped == "lost":
-        return Failure("killed", "the process that supervised the run was killed, so nothing is known of the run's end")
-    if ended.stopped == "survived":
+    if process_exit.stopped == "timeout":
         return Failure(
-            "killed", "a process of the run could not be ended: another user's, or one that the kernel holds"
+            "timeout", f"the evaluation was not done after {process_exit.seconds:.0f} s, so Track A ended it"
         )
-    if ended.code != 0:
-        return _crash(ended, without_ignored("\n".join(files.tail(log) for log in logs)))
-    if line := next(filter(None, map(_weights, logs)), None):
+    if process_exit.stopped == "flood":
+        what = (
+            f"the evaluation printed more than a log may hold within {process_exit.seconds:.0f} s, so Track A ended it"
+        )
+        return Failure("flood", what)
+    if process_exit.stopped == "lost":
+        return Failure("killed", "the process that supervised the run was killed, so the run's exit code is unknown")
+    if process_exit.stopped == "survived":
+        return Failure(
+            "killed", "a process of the run could not be ended: it is another user's, or the kernel holds it"
+        )
+    if process_exit.code != 0:
+        return _crash(process_exit, without_ignored("\n".join(files.tail(log) for log in logs)))
+    if line := next(filter(None, map(_weights_warning, logs)), None):
         return Failure("weights", f"exit code 0, but the policy ran without its weights: {line}")
     if device != "cpu" and any(files.mentions(log, ON_CPU.encode()) for log in logs):
-        what = "torch found no GPU, so lerobot went on with the CPU: see stderr.log, and nvidia-smi"
+        what = "torch found no GPU, so lerobot used the CPU: see stderr.log, and run nvidia-smi"
         return Failure("device", what)
     if any(files.mentions(log, BAD_ACTION.encode()) for log in logs):
-        return Failure("bad_action", "MuJoCo was given an action that is no number, and left it out: see stdout.log")
+        return Failure(
+            "bad_action", "the policy returned an action that is not a number, and MuJoCo left it out: see stdout.log"
+        )
     if metrics.source != "eval_info.json":
         return Failure("no_result", f"exit code 0, but {'; '.join(metrics.warnings)}")
     counted = {task.task_id: len(task.successes) for task in metrics.tasks}
     if counted != expected or len(counted) != len(metrics.tasks):
         return Failure("invalid_result", f"episodes by task are {counted}, expected {expected}")
-    if others := {task.suite for task in metrics.tasks} - {suite}:
-        return Failure("invalid_result", f"the episodes are of {', '.join(sorted(others))}, expected {suite}")
+    if other_suites := {task.suite for task in metrics.tasks} - {suite}:
+        return Failure("invalid_result", f"the episodes are of {', '.join(sorted(other_suites))}, expected {suite}")
     if metrics.warnings:
         return Failure("invalid_result", "; ".join(metrics.warnings))
     return None
 
 
-def _weights(log: Path) -> str | None:
+def _weights_warning(log: Path) -> str | None:
     """Returns the first line of a log that tells of weights which were not loaded; None without such a line."""
     try:
         with log.open(errors="replace") as lines:
-            return next((sign[:500] for line in lines if (sign := load_warnings.sign_in(line))), None)
+            return next((sign[:500] for line in lines if (sign := load_warnings.first_sign_line(line))), None)
     except OSError:
         return None
 
 
-def _crash(ended: Exit, text: str) -> Failure:
+def _crash(process_exit: Exit, text: str) -> Failure:
     for reason, pattern in _SIGNS:
-        if found := re.search(pattern, text, re.MULTILINE):
-            return Failure(reason, _line(text, found.start()))
-    if ended.code < 0:
-        return Failure("killed", f"ended by signal {-ended.code}; the kernel's out-of-memory killer sends 9")
-    return Failure("crash", f"exit code {ended.code}: {last_line(text)}")
+        if match := re.search(pattern, text, re.MULTILINE):
+            return Failure(reason, _line(text, match.start()))
+    if process_exit.code < 0:
+        return Failure("killed", f"ended by signal {-process_exit.code}; the kernel's out-of-memory killer sends 9")
+    return Failure("crash", f"exit code {process_exit.code}: {last_line(text)}")
 
 
 def without_ignored(text: str) -> str:

@@ -18,8 +18,8 @@ from ..core.artifacts import Reported
 from ..core.errors import Finding, ToolMissing, UsageError
 from ..core.lerobot_facts import INIT_STATES
 
-TAKE_OUT = "Take it out of campaign.toml, or install lerobot 0.6.1"
-TYPE = "Set policy_type below [lerobot_eval]: neither campaign.toml nor a config.json at hand says of which type it is"
+TAKE_OUT = "Remove the flag from campaign.toml, or install lerobot 0.6.1"
+TYPE = "Set policy_type below [lerobot_eval]: neither campaign.toml nor a local config.json names the policy's type"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def command(
 
     `device` is torch's name of the device, `output` the folder that lerobot-eval fills.
     """
-    named: dict[str, Any] = {
+    flag_values: dict[str, Any] = {
         "policy.path": policy,
         "policy.device": device,
         "policy.n_action_steps": settings.n_action_steps,
@@ -79,7 +79,7 @@ def command(
         "output_dir": output,
         **settings.flags,
     }
-    return [*executable, *(f"--{name}={flag_value(value)}" for name, value in named.items() if value is not None)]
+    return [*executable, *(f"--{name}={flag_value(value)}" for name, value in flag_values.items() if value is not None)]
 
 
 def flag_value(value: Any) -> str:
@@ -89,14 +89,14 @@ def flag_value(value: Any) -> str:
 
 def check_flags(argv: Sequence[str], capabilities: Mapping[str, Any]) -> None:
     """Raises ToolMissing naming the flags of `argv` that the installed lerobot-eval does not know."""
-    known = set(capabilities["supported_flags"])
+    supported = set(capabilities["supported_flags"])
     used = [word.split("=", 1)[0] for word in argv if word.startswith("--")]
     version = capabilities["version_text"]
     untyped = not capabilities.get("policy_types")
     findings = [
         Finding(flag, f"{version} has no such flag", TYPE if untyped and flag.startswith("--policy.") else TAKE_OUT)
         for flag in used
-        if flag not in known
+        if flag not in supported
     ]
     if findings:
         raise ToolMissing(findings)
@@ -105,19 +105,19 @@ def check_flags(argv: Sequence[str], capabilities: Mapping[str, Any]) -> None:
 def read_metrics(output: Path, logs: Sequence[Path]) -> Metrics:
     """Returns the metrics of an ended evaluation: from eval_info.json, else from the logs as the plan asks."""
     try:
-        told = _from_eval_info(files.read_json(output / "eval_info.json"))
+        metrics = _from_eval_info(files.read_json(output / "eval_info.json"))
         lines = _lines(output)
-        return replace(told, lines=lines, warnings=(*told.warnings, *_other_lines(told, lines)))
+        return replace(metrics, lines=lines, warnings=(*metrics.warnings, *_line_warnings(metrics, lines)))
     except UsageError as error:
         warning = f"{Path(error.findings[0].where).name}: {error.findings[0].what}"
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         warning = f"eval_info.json: unexpected content ({type(error).__name__}: {error})"
-    found = [parsed for log in logs if (parsed := parse_log(log))]
-    if not found:
+    log_metrics = [parsed for log in logs if (parsed := parse_log(log))]
+    if not log_metrics:
         return Metrics(warnings=(warning, "logs: no metrics found"))
-    successes, episodes, rate = found[-1]
-    doubts = (warning, "per-task outcomes are missing", *contradictions(found[-1]))
-    return Metrics("log", episodes, successes, rate, warnings=doubts)
+    successes, episodes, rate = log_metrics[-1]
+    warnings = (warning, "per-task outcomes are missing", *contradictions(log_metrics[-1]))
+    return Metrics("log", episodes, successes, rate, warnings=warnings)
 
 
 def _from_eval_info(info: Mapping[str, Any]) -> Metrics:
@@ -142,14 +142,15 @@ def _lines(output: Path) -> Lines:
     return {(line["task"], line["episode"]): line for line in lines}
 
 
-def _other_lines(metrics: Metrics, lines: Lines) -> Iterator[str]:
+def _line_warnings(metrics: Metrics, lines: Lines) -> Iterator[str]:
     """Yields a warning where the lines written as episodes ended disagree with eval_info.json."""
-    told = {name: line["success"] for name, line in lines.items()}
+    line_outcomes = {name: line["success"] for name, line in lines.items()}
     counted = {
         (task.task_id, episode): success for task in metrics.tasks for episode, success in enumerate(task.successes)
     }
-    if told and told != counted:
-        yield f"episodes.jsonl tells of {sum(told.values())} of {len(told)} successes, or of other episodes"
+    if line_outcomes and line_outcomes != counted:
+        successes = sum(line_outcomes.values())
+        yield f"episodes.jsonl has {successes} successes in {len(line_outcomes)} episodes, or other episodes"
 
 
 def _outcome(value: Any) -> bool:
@@ -162,9 +163,9 @@ def _disagreements(info: Mapping[str, Any], outcomes: Sequence[bool]) -> Iterato
     overall = info.get("overall", {})
     reported, percent = overall.get("n_episodes"), overall.get("pc_success")
     if reported != len(outcomes):
-        yield f"overall.n_episodes is {reported}, and {len(outcomes)} episodes are listed"
+        yield f"overall.n_episodes is {reported}, but {len(outcomes)} episodes are listed"
     if not isinstance(percent, int | float) or not math.isclose(percent, 100 * sum(outcomes) / len(outcomes)):
-        yield f"overall.pc_success is {percent}, and {sum(outcomes)} of {len(outcomes)} listed episodes succeeded"
+        yield f"overall.pc_success is {percent}, but {sum(outcomes)} of {len(outcomes)} listed episodes succeeded"
 
 
 # Each number is matched up to what follows it in a dict's repr, so that a log cut inside a number gives no match.
@@ -199,9 +200,9 @@ def contradictions(counts: tuple[int | None, int | None, float | None]) -> Itera
     if successes is None or episodes is None or rate is None:
         return
     if not 0 <= rate <= 1:
-        yield f"logs: a success rate of {100 * rate:g}% is none"
+        yield f"logs: {100 * rate:g}% is not a possible success rate"
     elif not math.isclose(rate * episodes, successes, abs_tol=0.005 * max(1, episodes) / 100):
-        yield f"logs: {100 * rate:g}% of {episodes} episodes is no whole number of them"
+        yield f"logs: {100 * rate:g}% of {episodes} episodes is not a whole number of successes"
 
 
 def reported_results(metrics: Metrics) -> Reported:

@@ -26,7 +26,7 @@ SIGNS = (
 )
 
 
-def sign_in(text: str) -> str | None:
+def first_sign_line(text: str) -> str | None:
     """Returns the first line of `text` that tells of weights which were not loaded; None without such a line."""
     return next((line.strip() for line in text.splitlines() if any(sign in line for sign in SIGNS)), None)
 
@@ -38,15 +38,15 @@ class IncompleteWeights(Exception):
 @contextlib.contextmanager
 def require_complete_weights() -> Iterator[None]:
     """Raises IncompleteWeights at the end of the block if a loader printed, logged or warned of one of the SIGNS."""
-    printed = _Tee(sys.stdout)
-    with captured_log() as lines, captured_warnings() as more, contextlib.redirect_stdout(printed):
+    stdout = _Tee(sys.stdout)
+    with capture_log() as log_lines, capture_warnings() as warning_lines, contextlib.redirect_stdout(stdout):
         yield
-    if line := sign_in("\n".join([*lines, *more, printed.getvalue()])):
+    if line := first_sign_line("\n".join([*log_lines, *warning_lines, stdout.getvalue()])):
         raise IncompleteWeights(line)
 
 
 @contextlib.contextmanager
-def captured_log() -> Iterator[list[str]]:
+def capture_log() -> Iterator[list[str]]:
     """Collects the warnings that are logged within the block, and yields the list of their messages."""
     listener = _Listener()
     logging.getLogger().addHandler(listener)
@@ -57,7 +57,7 @@ def captured_log() -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def captured_warnings() -> Iterator[list[str]]:
+def capture_warnings() -> Iterator[list[str]]:
     """Collects the warnings of the module `warnings` within the block, and yields the list of their messages.
 
     The warnings are shown as usual: a process shows the same warning once. PEFT's warning alone is shown each time,
@@ -68,9 +68,9 @@ def captured_warnings() -> Iterator[list[str]]:
         warnings.filterwarnings("always", f".*{SIGNS[-1]}")
         show = warnings.showwarning
 
-        def note(message: Warning | str, *more: Any, **named: Any) -> None:
+        def note(message: Warning | str, *args: Any, **kwargs: Any) -> None:
             lines.append(str(message))
-            show(message, *more, **named)
+            show(message, *args, **kwargs)
 
         warnings.showwarning = note
         yield lines

@@ -40,9 +40,9 @@ def user_certificate_path(key: str) -> Path:
 @fact_cache.remembered
 def code_hash(names: Sequence[str] = ENGINE) -> str:
     """Returns the hash of modules of Track A, by default of the resident engine's."""
-    here = Path(__file__).parent.parent
-    modules = [path for name in names for path in sorted(here.glob(name))]
-    return files.sha256(files.canonical({str(path.relative_to(here)): files.sha256_file(path) for path in modules}))
+    package = Path(__file__).parent.parent
+    modules = [path for name in names for path in sorted(package.glob(name))]
+    return files.sha256(files.canonical({str(path.relative_to(package)): files.sha256_file(path) for path in modules}))
 
 
 def key(identity: Mapping[str, object]) -> str:
@@ -55,16 +55,16 @@ def read(path: Path, key: str) -> Json:
 
     Returns an empty one where the file does not hold a certificate for the key `key`.
     """
-    found = schema.read_or_empty("parity", path)
-    return found | judgement(found) if found.get("key") == key else {}
+    certificate = schema.read_or_empty("parity", path)
+    return certificate | judgement(certificate) if certificate.get("key") == key else {}
 
 
 def unproven_reason(layout: Layout, key: str) -> str | None:
     """Returns why the resident engine's results are not proven yet; None if they are."""
-    found = read(certificate_path(layout, key), key)
-    if not found:
-        return "no parity run on this host with this checkpoint, software, settings and way of asking"
-    return None if found["proven"] else f"the parity run failed: {found['evidence']}"
+    certificate = read(certificate_path(layout, key), key)
+    if not certificate:
+        return "no parity run on this host with this checkpoint, software, settings and way of calling the policy"
+    return None if certificate["proven"] else f"the parity run failed: {certificate['evidence']}"
 
 
 def compares_episodes(path: Path) -> bool:
@@ -72,16 +72,16 @@ def compares_episodes(path: Path) -> bool:
     return bool(schema.read_or_empty("parity", path).get("compared", {}).get("episodes"))
 
 
-def comparison_counts(found: Comparison) -> CountsRecord:
+def comparison_counts(comparison: Comparison) -> CountsRecord:
     """Returns the counts of a comparison as parity certificates have them."""
     return {
-        "episodes": found.episodes,
-        "same": found.same,
-        "same_begin": found.same_begin,
-        "same_outcome": found.same_outcome,
-        "reference_successes": found.successes[0],
-        "other_successes": found.successes[1],
-        "first_chunk": found.first_chunk,
+        "episodes": comparison.episodes,
+        "same": comparison.same,
+        "same_begin": comparison.same_begin,
+        "same_outcome": comparison.same_outcome,
+        "reference_successes": comparison.successes[0],
+        "other_successes": comparison.successes[1],
+        "first_chunk": comparison.first_chunk,
     }
 
 
@@ -103,66 +103,70 @@ def judgement(certificate: Mapping[str, Any]) -> Verdict:
 
     A certificate without episodes is not proven and keeps its own evidence.
     """
-    found = Counts(**certificate["compared"])
-    again = Counts(**certificate["repeated"]) if certificate["repeated"] else None
-    first = f"; {certificate['differing'][0]}" if certificate["differing"] else ""
-    if not found.episodes:
+    counts = Counts(**certificate["compared"])
+    repeat = Counts(**certificate["repeated"]) if certificate["repeated"] else None
+    first_difference = f"; {certificate['differing'][0]}" if certificate["differing"] else ""
+    if not counts.episodes:
         return {"proven": False, "exact": False, "evidence": certificate["evidence"]}
-    told = f"{found.same} of {found.episodes} episodes are the same to the bit"
-    if found.same == found.episodes:
-        return {"proven": True, "exact": True, "evidence": f"{told}: {QUANTITIES}"}
-    if again is None or again.same == again.episodes:
-        why = "" if again is None else ", and lerobot-eval repeats itself to the bit"
-        return {"proven": False, "exact": False, "evidence": f"{told}{why}{first}"}
-    refusals = list(_refusals(found, again))
-    seen = "; ".join(refusals) + first if refusals else "; ".join(_detectable_differences(found, again))
-    own = f"{told}, {again.same} of lerobot-eval with itself; {seen}"
-    return {"proven": not refusals, "exact": False, "evidence": own}
+    same_episodes = f"{counts.same} of {counts.episodes} episodes are the same to the bit"
+    if counts.same == counts.episodes:
+        return {"proven": True, "exact": True, "evidence": f"{same_episodes}: {QUANTITIES}"}
+    if repeat is None or repeat.same == repeat.episodes:
+        why = "" if repeat is None else ", and lerobot-eval repeats itself to the bit"
+        return {"proven": False, "exact": False, "evidence": f"{same_episodes}{why}{first_difference}"}
+    refusals = list(_refusals(counts, repeat))
+    conclusion = (
+        "; ".join(refusals) + first_difference if refusals else "; ".join(_detectable_differences(counts, repeat))
+    )
+    evidence = f"{same_episodes}, {repeat.same} of lerobot-eval with itself; {conclusion}"
+    return {"proven": not refusals, "exact": False, "evidence": evidence}
 
 
-def _refusals(found: Counts, again: Counts) -> Iterator[str]:
+def _refusals(counts: Counts, repeat: Counts) -> Iterator[str]:
     """Yields why two plays differ more than lerobot-eval's own do, or why nothing could have shown that."""
-    if found.same_begin < found.episodes and again.same_begin == again.episodes:
-        yield f"{found.episodes - found.same_begin} episodes begin otherwise, none of lerobot-eval's own"
-    if found.first_chunk > SPREAD * again.first_chunk:
-        yield f"first chunks differ by {found.first_chunk:.2g}, lerobot-eval's own by {again.first_chunk:.2g}"
-    reference, ours = again.reference_successes + again.other_successes, found.other_successes
-    if fisher(ours, found.episodes, reference, 2 * again.episodes) < SIGNIFICANT:
-        yield f"{ours} of {found.episodes} succeed, {reference} of {2 * again.episodes} in lerobot-eval"
-    other, own = found.episodes - found.same_outcome, again.episodes - again.same_outcome
-    if fisher(other, found.episodes, own, again.episodes, "greater") < SIGNIFICANT:
-        yield f"{other} of {found.episodes} outcomes differ, {own} of {again.episodes} of lerobot-eval's own"
-    if not _can_compare_chunks(found, again) and not refused_counts(found, again):
-        yield "nothing that was compared could have shown a difference"
+    if counts.same_begin < counts.episodes and repeat.same_begin == repeat.episodes:
+        yield f"{counts.episodes - counts.same_begin} episodes begin differently, but none of lerobot-eval's own do"
+    if counts.first_chunk > SPREAD * repeat.first_chunk:
+        yield f"first chunks differ by {counts.first_chunk:.2g}, lerobot-eval's own by {repeat.first_chunk:.2g}"
+    reference, ours = repeat.reference_successes + repeat.other_successes, counts.other_successes
+    if fisher(ours, counts.episodes, reference, 2 * repeat.episodes) < SIGNIFICANT:
+        yield f"{ours} of {counts.episodes} succeed, {reference} of {2 * repeat.episodes} in lerobot-eval"
+    differing, own = counts.episodes - counts.same_outcome, repeat.episodes - repeat.same_outcome
+    if fisher(differing, counts.episodes, own, repeat.episodes, "greater") < SIGNIFICANT:
+        yield f"{differing} of {counts.episodes} outcomes differ, {own} of {repeat.episodes} of lerobot-eval's own"
+    if not _can_compare_chunks(counts, repeat) and not refused_counts(counts, repeat):
+        yield "no compared quantity could have shown a difference"
 
 
-def _detectable_differences(found: Counts, again: Counts) -> Iterator[str]:
+def _detectable_differences(counts: Counts, repeat: Counts) -> Iterator[str]:
     """Yields how large a difference would have been seen."""
-    if _can_compare_chunks(found, again):
-        limit = SPREAD * again.first_chunk
-        yield f"first chunks differ by {found.first_chunk:.2g}, and more than {limit:.2g} would have been refused"
-    if counts := refused_counts(found, again):
-        told = ", ".join(map(str, counts))
-        yield f"{found.other_successes} of {found.episodes} succeed, and any of {told} would have been refused"
+    if _can_compare_chunks(counts, repeat):
+        limit = SPREAD * repeat.first_chunk
+        yield f"first chunks differ by {counts.first_chunk:.2g}, and more than {limit:.2g} would have been refused"
+    if refused := refused_counts(counts, repeat):
+        text = ", ".join(map(str, refused))
+        yield f"{counts.other_successes} of {counts.episodes} succeed, and any of {text} would have been refused"
 
 
-def _can_compare_chunks(found: Counts, again: Counts) -> bool:
+def _can_compare_chunks(counts: Counts, repeat: Counts) -> bool:
     """Returns whether first chunks can be compared.
 
     For that, all episodes must begin alike, and lerobot-eval's own spread must hide no real difference.
     """
-    return found.same_begin == found.episodes and SPREAD * again.first_chunk <= VISIBLE
+    return counts.same_begin == counts.episodes and SPREAD * repeat.first_chunk <= VISIBLE
 
 
-def refused_counts(found: Counts, again: Counts) -> list[int]:
+def refused_counts(counts: Counts, repeat: Counts) -> list[int]:
     """Returns the numbers of successes that would have been refused beside those of lerobot-eval's two runs."""
-    reference, of = again.reference_successes + again.other_successes, 2 * again.episodes
-    counts = range(found.episodes + 1)
-    return [count for count in counts if fisher(count, found.episodes, reference, of) < SIGNIFICANT]
+    reference, reference_episodes = repeat.reference_successes + repeat.other_successes, 2 * repeat.episodes
+    possible = range(counts.episodes + 1)
+    return [count for count in possible if fisher(count, counts.episodes, reference, reference_episodes) < SIGNIFICANT]
 
 
-def fisher(some: int, of: int, others: int, of_others: int, alternative: str = "two-sided") -> float:
-    """Returns the p-value of Fisher's exact test that `some` of `of` is the same share as `others` of `of_others`."""
+def fisher(first: int, of_first: int, second: int, of_second: int, alternative: str = "two-sided") -> float:
+    """Returns the p-value of Fisher's exact test that `first` of `of_first` is the share `second` of `of_second`."""
     from scipy.stats import fisher_exact
 
-    return float(fisher_exact([[some, of - some], [others, of_others - others]], alternative=alternative).pvalue)
+    return float(
+        fisher_exact([[first, of_first - first], [second, of_second - second]], alternative=alternative).pvalue
+    )

@@ -46,7 +46,7 @@ def main() -> None:
     lerobot_eval.main()
 
 
-def recording_rollout(real: Rollout, by_episode: bool) -> Rollout:
+def recording_rollout(stock_rollout: Rollout, by_episode: bool) -> Rollout:
     """Returns lerobot-eval's rollout, extended to record what is played.
 
     Each episode has its own noise if `by_episode`.
@@ -60,10 +60,10 @@ def recording_rollout(real: Rollout, by_episode: bool) -> Rollout:
         task_id, seeds = int(env.call("task_id")[0]), kwargs["seeds"]
         first = played[task_id]
         keys = [f"{_flag('env.task')}/{task_id}/{seed}/{first + slot}" for slot, seed in enumerate(seeds)]
-        seen: list[list[str]] = []
-        with _hashing_observations(env, seen), _noise_by_episode(policy, keys if by_episode else ()):
-            result = real(env, policy, *args, **kwargs)
-        _write(Path(_flag("output_dir")), task_id, first, seeds, _episodes(env, result, seen))
+        observation_shas: list[list[str]] = []
+        with _hash_observations(env, observation_shas), _noise_by_episode(policy, keys if by_episode else ()):
+            result = stock_rollout(env, policy, *args, **kwargs)
+        _write(Path(_flag("output_dir")), task_id, first, seeds, _episodes(env, result, observation_shas))
         played[task_id] += len(seeds)
         return result
 
@@ -77,13 +77,13 @@ def _flag(name: str) -> str:
 
 
 @contextlib.contextmanager
-def _hashing_observations(env: Any, seen: list[list[str]]) -> Iterator[None]:
-    """Appends to `seen`, at the reset and at each step, a hash of each environment slot's observation."""
+def _hash_observations(env: Any, observation_shas: list[list[str]]) -> Iterator[None]:
+    """Appends to `observation_shas`, at the reset and at each step, a hash of each environment slot's observation."""
     reset, step = env.reset, env.step
 
-    def watch(told: Any) -> Any:
-        seen.append([observation_sha(_of_slot(told[0], slot)) for slot in range(env.num_envs)])
-        return told
+    def watch(result: Any) -> Any:
+        observation_shas.append([observation_sha(_of_slot(result[0], slot)) for slot in range(env.num_envs)])
+        return result
 
     env.reset = lambda *args, **kwargs: watch(reset(*args, **kwargs))
     env.step = lambda *args, **kwargs: watch(step(*args, **kwargs))
@@ -112,12 +112,12 @@ def _noise_by_episode(policy: Any, keys: Sequence[str]) -> Iterator[None]:
     stock, chunks = model.sample_noise, Counter[str]()
 
     def draw(shape: Sequence[int], device: Any) -> Any:
-        drawn = []
+        noises = []
         for key in keys:
             seed = int.from_bytes(hashlib.sha256(f"{key}/{chunks[key]}".encode()).digest()[:7], "big")
-            drawn.append(torch.randn(tuple(shape[1:]), generator=torch.Generator("cpu").manual_seed(seed)))
+            noises.append(torch.randn(tuple(shape[1:]), generator=torch.Generator("cpu").manual_seed(seed)))
             chunks[key] += 1
-        return torch.stack(drawn).to(device)
+        return torch.stack(noises).to(device)
 
     model.sample_noise = draw
     try:
@@ -126,7 +126,7 @@ def _noise_by_episode(policy: Any, keys: Sequence[str]) -> Iterator[None]:
         model.sample_noise = stock
 
 
-def _episodes(env: Any, result: Any, seen: Sequence[Sequence[str]]) -> Iterator[tuple[dict[str, Any], Any]]:
+def _episodes(env: Any, result: Any, observation_shas: Sequence[Sequence[str]]) -> Iterator[tuple[dict[str, Any], Any]]:
     """Yields what each environment slot played, up to the step that ended its episode, and its actions.
 
     The actions have the shape (steps, 7).
@@ -135,17 +135,17 @@ def _episodes(env: Any, result: Any, seen: Sequence[Sequence[str]]) -> Iterator[
     for slot, (first_state, final_state) in enumerate(states):
         steps = int(np.argmax(result["done"][slot].numpy())) + 1
         actions = result["action"][slot].numpy()[:steps].astype(np.float32)
-        told = {
+        content = {
             "success": bool(result["success"][slot][:steps].any()),
             "steps": steps,
             "sum_reward": float(result["reward"][slot][:steps].sum()),
             "actions_sha": digest(actions),
             "first_state_sha": first_state,
             "final_state_sha": final_state,
-            "observations": {str(step): shas[slot] for step, shas in enumerate(seen[:steps])},
+            "observations": {str(step): shas[slot] for step, shas in enumerate(observation_shas[:steps])},
             "at_secs": round(time.monotonic() - START, 3),
         }
-        yield told, actions
+        yield content, actions
 
 
 def _write(
@@ -158,10 +158,17 @@ def _write(
     suite, count = _flag("env.task"), int(_flag("eval.n_episodes"))
     (folder / "actions").mkdir(parents=True, exist_ok=True)
     with (folder / "episodes.jsonl").open("a", encoding="utf-8") as file:
-        for number, (seed, (told, actions)) in enumerate(zip(seeds, episodes, strict=True), start=first):
+        for number, (seed, (content, actions)) in enumerate(zip(seeds, episodes, strict=True), start=first):
             if number < count:
                 np.save(folder / "actions" / f"{suite}_{task_id}_{number}.npy", actions)
-                line = {"suite": suite, "task": task_id, "episode": number, "init_state": number, "seed": seed, **told}
+                line = {
+                    "suite": suite,
+                    "task": task_id,
+                    "episode": number,
+                    "init_state": number,
+                    "seed": seed,
+                    **content,
+                }
                 file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())

@@ -95,41 +95,41 @@ def _packages(python: str, first: tuple[str, ...], state: cli_capabilities.PathS
     key = files.sha256(files.canonical([files.sha256_file(Path(__file__)), python, state]))
     store = hashing.cache_folder() / "packages" / f"{key}.json"
     with contextlib.suppress(TypeError):  # the cached file has another form
-        if known := files.read_or_empty(store):
-            return Packages(**known)
-    found = _closure(cli_capabilities.distributions(first))
+        if cached := files.read_or_empty(store):
+            return Packages(**cached)
+    closure = _closure(cli_capabilities.distributions(first))
     with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-        files.write_json(store, vars(found))
-    return found
+        files.write_json(store, vars(closure))
+    return closure
 
 
-def _closure(distributions: Sequence[cli_capabilities.Installed]) -> Packages:
+def _closure(distributions: Sequence[cli_capabilities.InstalledPackage]) -> Packages:
     """Returns the packages that lerobot, the simulator and plug-ins require, those that these require, and so on."""
-    installed: dict[str, cli_capabilities.Installed] = {}
-    for each in distributions:
-        installed.setdefault(canonical_name(each[0]), each)  # Python imports the first of two in sys.path
+    installed: dict[str, cli_capabilities.InstalledPackage] = {}
+    for package in distributions:
+        installed.setdefault(canonical_name(package[0]), package)  # Python imports the first of two in sys.path
     plugins = [name for name in installed if name.startswith("lerobot-")]
     waiting = [(name, "") for name in (*PACKAGES, *OPTIONAL, *plugins)]
     waiting += [("lerobot", extra) for extra in _extras(installed.get("lerobot")) if extra not in TOOLS_EXTRAS]
-    seen: set[tuple[str, str]] = set()
+    required: set[tuple[str, str]] = set()
     while waiting:
         name, extra = item = waiting.pop()
-        if item not in seen and name in installed and name not in TOOLS:
-            seen.add(item)
-            waiting += _required(installed[name][2], extra)
-    return _described([(name, *installed[name][1:]) for name in sorted({name for name, _ in seen})])
+        if item not in required and name in installed and name not in TOOLS:
+            required.add(item)
+            waiting += _requirements(installed[name][2], extra)
+    return _with_versions([(name, *installed[name][1:]) for name in sorted({name for name, _ in required})])
 
 
-def _described(installed: Sequence[cli_capabilities.Installed]) -> Packages:
-    found = Packages()
+def _with_versions(installed: Sequence[cli_capabilities.InstalledPackage]) -> Packages:
+    result = Packages()
     for name, version, distribution in installed:
         origin = cli_capabilities.origin_of(distribution)
         folder = cli_capabilities.editable_folder(json.dumps(origin))
-        found.versions[name] = version if folder or not origin else f"{version}+{_source(distribution, origin)}"
+        result.versions[name] = version if folder or not origin else f"{version}+{_source_id(distribution, origin)}"
         if folder:
             modules = (distribution.read_text("top_level.txt") or name.replace("-", "_")).split()
-            found.editable[name] = [str(folder), *modules]
-    return found
+            result.editable[name] = [str(folder), *modules]
+    return result
 
 
 def canonical_name(name: str) -> str:
@@ -137,11 +137,11 @@ def canonical_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _extras(installed: cli_capabilities.Installed | None) -> list[str]:
+def _extras(installed: cli_capabilities.InstalledPackage | None) -> list[str]:
     return installed[2].metadata.get_all("Provides-Extra") or [] if installed else []
 
 
-def _required(distribution: metadata.Distribution, extra: str) -> Iterator[tuple[str, str]]:
+def _requirements(distribution: metadata.Distribution, extra: str) -> Iterator[tuple[str, str]]:
     """Yields the packages that a distribution requires, each without extra and with each extra that is asked for.
 
     With `extra`, only the requirements of that extra are yielded.
@@ -160,21 +160,21 @@ def _applies(marker: str | None, extra: str) -> bool:
 
     try:
         return marker is None or Marker(marker).evaluate({"extra": extra})
-    except ValueError:  # of packaging: a marker that is none, or compares what cannot be compared
+    except ValueError:  # of packaging: the marker is invalid, or compares values that cannot be compared
         return True
 
 
-def _source(distribution: metadata.Distribution, origin: Json) -> str:
+def _source_id(distribution: metadata.Distribution, origin: Json) -> str:
     """Returns what distinguishes a package that was not taken from an index from others of its version.
 
     That is the package's commit, or a hash of its files.
     """
     source = origin.get("vcs_info")
     commit = source.get("commit_id") if isinstance(source, dict) else None
-    return str(commit)[:12] if commit else _record(distribution)
+    return str(commit)[:12] if commit else _files_hash(distribution)
 
 
-def _record(distribution: metadata.Distribution) -> str:
+def _files_hash(distribution: metadata.Distribution) -> str:
     """Returns a hash of a distribution's files by its RECORD.
 
     Files that say where the distribution is installed, and files without a hash, are left out.

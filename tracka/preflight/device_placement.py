@@ -21,7 +21,7 @@ def check(campaign: Campaign, policy_path: str) -> Check:
     def judge() -> str:
         folder = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots).folder
         rows = [row for row in campaign.enabled if row.policy_path == policy_path and row.gpu_id == CPU]
-        cpu_settings = policy_metadata.distinct(map(campaign.settings, rows))
+        cpu_settings = policy_metadata.distinct_settings(map(campaign.settings, rows))
         findings = list(_postprocessor(folder / policy_metadata.POSTPROCESSOR, bool(cpu_settings)))
         findings += [finding for settings in cpu_settings for finding in _amp(policy_metadata.read(folder, settings))]
         if findings:

@@ -100,7 +100,7 @@ def unpinned_revisions(campaign: Campaign) -> Iterator[Lint]:
     """Yields the rows whose checkpoint, or whose adapter's base, is a hub repository that no commit pins."""
     for row in campaign.enabled:
         match = checkpoint.REPO.fullmatch(row.policy_path)
-        if match and not checkpoint.in_campaign(row.policy_path, campaign.layout.root).is_dir():
+        if match and not checkpoint.local_folder(row.policy_path, campaign.layout.root).is_dir():
             revision = match["revision"] or "no revision"
             if not _is_commit(revision) and not row.policy_path.startswith("checkpoints/"):
                 yield Lint(f"row {row.run_id}", f"{match['repo']} at {revision}")
@@ -110,7 +110,7 @@ def unpinned_revisions(campaign: Campaign) -> Iterator[Lint]:
 def _unpinned_base(campaign: Campaign, row: Row) -> Iterator[Lint]:
     """Yields the row if its checkpoint is a local adapter whose base is a hub repository whose weights may change."""
     base = (
-        hub_dependencies.adapter_base(checkpoint.in_campaign(row.policy_path, campaign.layout.root))
+        hub_dependencies.adapter_base(checkpoint.local_folder(row.policy_path, campaign.layout.root))
         if _is_adapter(campaign, row)
         else None
     )
@@ -221,7 +221,7 @@ def _config(campaign: Campaign, row: Row) -> dict[str, Any]:
 
     A broken config.json counts as empty; the check `policy_resolve` reports it.
     """
-    path = checkpoint.in_campaign(row.policy_path, campaign.layout.root) / "config.json"
+    path = checkpoint.local_folder(row.policy_path, campaign.layout.root) / "config.json"
     try:
         return files.read_json(path) if path.is_file() else {}
     except TrackaError:

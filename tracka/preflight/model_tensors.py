@@ -36,7 +36,8 @@ ProbeAnswer = Mapping[str, Any]
 
 def checks(campaign: Campaign, policy_paths: Sequence[str], folder: Path) -> list[Check]:
     """Returns a check `model:POLICY_PATH` for each of these checkpoints on this host. Logs go to `folder`."""
-    if plugin_findings := list(code_safety.plugin_faults(cli_capabilities.installed().plugins, campaign.trusted)):
+    installed = cli_capabilities.installed_software()
+    if plugin_findings := list(code_safety.plugin_faults(installed.plugins, campaign.trusted)):
         what = f"not compared, since lerobot would import an untrusted plug-in: {plugin_findings[0].where}"
         return [Check(f"model:{path}", "warn", what, plugin_findings[0].remedy, False) for path in policy_paths]
     if campaign.executable:

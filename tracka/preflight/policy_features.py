@@ -131,16 +131,16 @@ def _cameras(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Findi
     real_keys = [key for key in missing_keys if not EMPTY.fullmatch(key)]
     what = f"the policy wants {joined_names(real_keys or missing_keys)}, which LIBERO does not give"
     what += f"; LIBERO gives {joined_names(unused_keys)}, which the policy does not take" if unused_keys else ""
-    is_warning = policy.spare is None and not refused
+    is_warning = policy.spare_cameras is None and not refused
     what += f"; it is not known whether a policy of type {policy.kind} runs without them" if is_warning else ""
     yield Finding(policy.where, what, _remedy(policy, env), is_warning)
 
 
 def _too_many(policy: PolicyMetadata, missing_keys: Sequence[str]) -> bool:
     """Returns whether more cameras are missing than the policy can do without."""
-    if policy.spare is None:
+    if policy.spare_cameras is None:
         return any(not EMPTY.fullmatch(key) for key in missing_keys)
-    return len(missing_keys) > policy.spare
+    return len(missing_keys) > policy.spare_cameras
 
 
 def _remedy(policy: PolicyMetadata, env: EnvironmentFeatures) -> str:

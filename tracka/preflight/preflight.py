@@ -207,7 +207,7 @@ def _lerobot(frames: Sequence[Frame]) -> Check:
 
 def _plugins(campaign: Campaign) -> Check:
     def judge() -> str:
-        plugins = cli_capabilities.installed().plugins
+        plugins = cli_capabilities.installed_software().plugins
         code_safety.require_plugins(plugins, campaign.trusted)
         return ", ".join(plugins) or "no plug-in is installed"
 
@@ -216,11 +216,12 @@ def _plugins(campaign: Campaign) -> Check:
 
 def _help(campaign: Campaign) -> Check:
     def ask() -> str:
-        code_safety.require_plugins(cli_capabilities.installed().plugins, campaign.trusted)  # the help imports plug-ins
+        plugins = cli_capabilities.installed_software().plugins
+        code_safety.require_plugins(plugins, campaign.trusted)  # the help imports plug-ins
         command = cli_capabilities.find(cli_capabilities.executable(campaign))
         kind = campaign.defaults.policy_type or ""
         flags = cli_capabilities.flags(cli_capabilities.help_text(command, kind))
-        return f"{len(flags)} flags, {cli_capabilities.installed().version_text}"
+        return f"{len(flags)} flags, {cli_capabilities.installed_software().version_text}"
 
     return run_check("lerobot_eval_help", ask)
 

@@ -208,7 +208,7 @@ class Plan:
         words = [shutil.which(program, path=environment.base()["PATH"]) or program, *filter(None, arguments)]
         paths = [(word, self.campaign.layout.root / word) for word in words if word]
         return {
-            "plugins": list(cli_capabilities.installed().plugins),
+            "plugins": list(cli_capabilities.installed_software().plugins),
             "own": [hashing.of_file(path) if path.is_file() else word for word, path in paths],
         }
 

@@ -119,7 +119,7 @@ def _checkpoint(campaign: Campaign, policy_path: str, settings: Sequence[EvalSet
 
     Such code may come with the checkpoint, with what the checkpoint loads by name, or with lerobot's plug-ins.
     """
-    code_safety.require_plugins(cli_capabilities.installed().plugins, campaign.trusted)
+    code_safety.require_plugins(cli_capabilities.installed_software().plugins, campaign.trusted)
     point = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots)
     # The weights come first: a truncated file would be reported as untrusted, and nobody should trust it.
     weights.require(point.folder, campaign.layout.root)
@@ -217,7 +217,7 @@ def _plan_or_refuse(campaign: Campaign, row: Row, host: Host) -> Plan:
     The row's marker says so before the error is raised.
     """
     code_safety.require_plugins(
-        cli_capabilities.installed().plugins, campaign.trusted
+        cli_capabilities.installed_software().plugins, campaign.trusted
     )  # a fault of the host, not of the checkpoint
     try:
         if refusal := preflight_refusal(campaign, row, host):
@@ -341,5 +341,7 @@ def dry_run(campaign: Campaign, row: Row, host: Host, policy: RerunPolicy = Reru
 def dry_manifest(campaign: Campaign, row: Row, host: Host) -> Manifest:
     """Returns the manifest of a run that does not start. Leases no GPU, downloads nothing and writes nothing."""
     device = gpu.CPU_DEVICE if row.gpu_id == CPU else Device(max(row.gpu_id, 0), str(max(row.gpu_id, 0)))
-    plan = _first_attempt(campaign, row, host, checkpoint.without_download(row.policy_path, campaign.layout.root))
+    plan = _first_attempt(
+        campaign, row, host, checkpoint.resolve_without_download(row.policy_path, campaign.layout.root)
+    )
     return plan.manifest(campaign.layout.run(row.run_id).attempt(1), device, plan.environ(device), 1, dry_run=True)

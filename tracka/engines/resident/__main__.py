@@ -15,13 +15,13 @@ def main() -> int:
 
     Raises SystemExit(2) where it runs here and sys.argv has flags that the engine does not obey.
     """
-    told = (
+    exit_code = (
         warm_process.evaluate_on_worker(os.environ[warm_process.SOCKET], sys.argv[1:])
         if warm_process.SOCKET in os.environ
         else None
     )
-    if told is not None:
-        return told
+    if exit_code is not None:
+        return exit_code
     from .evaluation import EvaluationCache, Stages, run
 
     run(EvaluationCache(), Stages())

@@ -22,7 +22,7 @@ Sensor = Callable[[dict[str, Any]], Image]
 
 @dataclass
 class RenderGate:
-    """Says whether the cameras that were made `gated_cameras` it draw."""
+    """Says whether the cameras draw that `gated_cameras` has put behind it."""
 
     open: bool
 
@@ -32,11 +32,11 @@ def gated_cameras(gate: RenderGate) -> Iterator[None]:
     """Puts every camera that robosuite builds within the block behind `gate`, for as long as the camera lives."""
     original = RobotEnv._create_camera_sensors
 
-    def create(inner: Any, name: str, cam_w: int, cam_h: int, *places: Any, **named: Any) -> Any:
-        sensors, names = original(inner, name, cam_w, cam_h, *places, **named)
+    def create(inner: Any, name: str, cam_w: int, cam_h: int, *args: Any, **kwargs: Any) -> Any:
+        sensors, names = original(inner, name, cam_w, cam_h, *args, **kwargs)
         black = np.zeros((cam_h, cam_w, 3), np.uint8)
-        shut = [_gated_sensor(gate, inner, sensor, black) for sensor in sensors]
-        return shut, names
+        gated = [_gated_sensor(gate, inner, sensor, black) for sensor in sensors]
+        return gated, names
 
     RobotEnv._create_camera_sensors = create
     try:
@@ -61,9 +61,9 @@ class Cameras:
     def __init__(self, env: Any) -> None:
         inner = env._env.env
         sizes = zip(inner.camera_names, inner.camera_widths, inner.camera_heights, strict=True)
-        known = {f"{name}_image": (name, width, height) for name, width, height in sizes}
+        sizes_by_image = {f"{name}_image": (name, width, height) for name, width, height in sizes}
         self._inner = inner
-        self._views = {env.camera_name_mapping[name]: known[name] for name in env.camera_name}
+        self._views = {env.camera_name_mapping[name]: sizes_by_image[name] for name in env.camera_name}
         self._order = IMAGE_CONVENTION_MAPPING[macros.IMAGE_CONVENTION]
 
     def draw(self) -> dict[str, Image]:
@@ -72,11 +72,11 @@ class Cameras:
         Pictures are named and oriented as in LiberoEnv's observations.
         """
         make_current(self._inner)
-        return {view: self._picture(*place) for view, place in self._views.items()}
+        return {view: self._picture(*camera) for view, camera in self._views.items()}
 
     def _picture(self, name: str, width: int, height: int) -> Image:
-        drawn = self._inner.sim.render(camera_name=name, width=width, height=height)
-        return np.ascontiguousarray(drawn[:: self._order])
+        picture = self._inner.sim.render(camera_name=name, width=width, height=height)
+        return np.ascontiguousarray(picture[:: self._order])
 
 
 def _gated_sensor(gate: RenderGate, inner: Any, sensor: Sensor, black: Image) -> Sensor:

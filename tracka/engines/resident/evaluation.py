@@ -86,34 +86,34 @@ def evaluate(cfg: "ResidentConfig", cache: EvaluationCache, stages: Stages) -> N
 
     simulation = Simulation(cfg)
     counts = (cfg.eval.n_episodes, cfg.eval.batch_size, cfg.seed)
-    todo = episode.episodes(cfg.env.task, simulation.task_ids, *counts)
+    all_episodes = episode.episodes(cfg.env.task, simulation.task_ids, *counts)
     stages.end("import")
-    pool = _worker_pool(cfg, simulation, cache, todo)
+    pool = _worker_pool(cfg, simulation, cache, all_episodes)
     output = Path(str(cfg.output_dir))
-    record = Record(output, len(todo))
-    runner = _policy_runner(cfg, cache, len({each.batch for each in todo}))
+    record = Record(output, len(all_episodes))
+    runner = _policy_runner(cfg, cache, len({each.batch for each in all_episodes}))
     stages.end("load")
-    playing = Rollout(pool, runner, todo, record, cfg.resident.hash_looks)
-    playing.run()
+    rollout = Rollout(pool, runner, all_episodes, record, cfg.resident.hash_looks)
+    rollout.run()
     stages.end("rollout")
-    films = _video_tasks(record.ordered(), cfg.resident.videos, output / "videos")
-    if wrong := [film for film in playing.record_videos(films) if film.difference]:
-        raise RuntimeError(f"a replay is not the episode: {wrong[0].path}: {wrong[0].difference}")
+    videos = _video_tasks(record.ordered(), cfg.resident.videos, output / "videos")
+    if failed := [video for video in rollout.record_videos(videos) if video.difference]:
+        raise RuntimeError(f"the replay for {failed[0].path} differs from the recorded episode: {failed[0].difference}")
     timings = pool.collect_timings()
     if not cache.persistent:
         pool.stop()
     stages.end("film")
     cache.evaluations += 1
     cache.runner = runner if cache.persistent and runner.draws_nothing else None
-    files.write_json(output / "timings.json", _timings(playing, runner, timings, stages, cache))
-    info = record.close(_paths(films))
+    files.write_json(output / "timings.json", _timings(rollout, runner, timings, stages, cache))
+    info = record.close(_paths(videos))
     logging.info("Overall Aggregated Metrics:")
     logging.info(info["overall"])
     logging.info("End of eval")
 
 
 def _worker_pool(
-    cfg: "ResidentConfig", simulation: "Simulation", cache: EvaluationCache, todo: Sequence["Episode"]
+    cfg: "ResidentConfig", simulation: "Simulation", cache: EvaluationCache, all_episodes: Sequence["Episode"]
 ) -> "WorkerPool":
     """Returns the worker processes. New ones begin to build the environments that they need first.
 
@@ -123,14 +123,14 @@ def _worker_pool(
     from .worker_pool import WorkerPool
 
     if cache.pool is None:
-        slots = cfg.n_slots if cache.persistent else min(cfg.n_slots, len(todo))
-        made = simulation.cameras, simulation.make, simulation.video_config
-        cache.pool = WorkerPool(cfg.n_workers, slots, *made, output=cache.output)
-        cache.pool.build(expected_order(cfg, todo)[:slots])
+        slots = cfg.n_slots if cache.persistent else min(cfg.n_slots, len(all_episodes))
+        environment_arguments = simulation.cameras, simulation.make, simulation.video_config
+        cache.pool = WorkerPool(cfg.n_workers, slots, *environment_arguments, output=cache.output)
+        cache.pool.build(expected_order(cfg, all_episodes)[:slots])
     return cache.pool
 
 
-def expected_order(cfg: "ResidentConfig", todo: Sequence["Episode"]) -> list["Episode"]:
+def expected_order(cfg: "ResidentConfig", all_episodes: Sequence["Episode"]) -> list["Episode"]:
     """Returns the episodes in the order in which environment slots are likely to get them.
 
     The order is one episode of each task in turn where calls of the policy mix tasks, else that of lerobot-eval.
@@ -138,7 +138,7 @@ def expected_order(cfg: "ResidentConfig", todo: Sequence["Episode"]) -> list["Ep
     from .player import MIXING
 
     mixing = cfg.policy.type in MIXING and cfg.resident.noise == "episode"
-    return sorted(todo, key=lambda episode: episode.number) if mixing else list(todo)
+    return sorted(all_episodes, key=lambda episode: episode.number) if mixing else list(all_episodes)
 
 
 def _policy_runner(cfg: "ResidentConfig", cache: EvaluationCache, batches: int) -> "PolicyRunner":
@@ -169,15 +169,15 @@ def _video_tasks(played: Sequence["PlayedEpisode"], count: int, folder: Path) ->
     ]
 
 
-def _paths(films: Sequence["VideoTask"]) -> dict[int, list[str]]:
+def _paths(video_tasks: Sequence["VideoTask"]) -> dict[int, list[str]]:
     videos: dict[int, list[str]] = {}
-    for episode, _, path in films:
+    for episode, _, path in video_tasks:
         videos.setdefault(episode.task_id, []).append(str(path))
     return videos
 
 
 def _timings(
-    playing: "Rollout",
+    rollout: "Rollout",
     runner: "PolicyRunner",
     timings: Sequence["WorkerTimings"],
     stages: Stages,
@@ -188,18 +188,18 @@ def _timings(
     Seconds are given by stage, for the main process's rollout, and summed over all worker processes.
     """
     workers = {key: sum(each.seconds.get(key, 0.0) for each in timings) for each in timings for key in each.seconds}
-    fallbacks = [*runner.fallbacks, *(reason for each in timings for reason in each.fallbacks)]
-    whole = stages.seconds | {"policy_load": runner.seconds, "total": sum(stages.seconds.values())}
+    fallbacks = [*runner.fallbacks, *(reason for worker in timings for reason in worker.fallbacks)]
+    stage_seconds = stages.seconds | {"policy_load": runner.seconds, "total": sum(stages.seconds.values())}
     return {
-        "stages": _rounded(whole),
-        "main": _rounded(playing.seconds),
+        "stages": _rounded(stage_seconds),
+        "main": _rounded(rollout.seconds),
         "workers": _rounded(workers),
         "manner": runner.mode.name,
-        "policy_calls": playing.calls,
-        "calls_of_several_tasks": playing.mixed_calls,
-        "looks": playing.asked,
-        "slots": len(playing.pool),
-        "processes": len(playing.pool.processes),
+        "policy_calls": rollout.calls,
+        "calls_of_several_tasks": rollout.mixed_calls,
+        "looks": rollout.asked,
+        "slots": len(rollout.pool),
+        "processes": len(rollout.pool.processes),
         "evaluation": cache.evaluations,  # its number in this process, from 1
         "fallbacks": list(dict.fromkeys(fallbacks)),
     }

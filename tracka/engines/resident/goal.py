@@ -25,7 +25,7 @@ class Goal:
         """Forgets the geoms, which may be of another model now, and finds whether showing can wait for a picture."""
         self._masks: dict[int, tuple[Any, Mask]] = {}
         self._contact = self._inner.sim.data._data
-        self._may_wait = self._lasting()
+        self._may_wait = self._look_follows_state()
         self._due = False
 
     def unbind(self) -> None:
@@ -58,8 +58,8 @@ class Goal:
         mask = self._mask(geoms_1)
         if geoms_2 is None:
             return bool((mask[first] | mask[second]).any())
-        other = self._mask(geoms_2)
-        return bool((mask[first] & other[second] | mask[second] & other[first]).any())
+        second_mask = self._mask(geoms_2)
+        return bool((mask[first] & second_mask[second] | mask[second] & second_mask[first]).any())
 
     def _mask(self, geoms: Any) -> Mask:
         """Returns which geoms of the simulation `geoms` means, with shape (ngeom,).
@@ -67,18 +67,18 @@ class Goal:
         The answer is kept for models, whose geoms stay the same.
         """
         if not isinstance(geoms, MujocoModel):
-            return self._marked([geoms] if isinstance(geoms, str) else geoms)
+            return self._mask_of([geoms] if isinstance(geoms, str) else geoms)
         if id(geoms) not in self._masks:
-            self._masks[id(geoms)] = geoms, self._marked(geoms.contact_geoms)
+            self._masks[id(geoms)] = geoms, self._mask_of(geoms.contact_geoms)
         return self._masks[id(geoms)][1]
 
-    def _marked(self, names: list[str]) -> Mask:
-        known = self._inner.sim.model._geom_name2id
+    def _mask_of(self, names: list[str]) -> Mask:
+        geom_ids = self._inner.sim.model._geom_name2id
         mask = np.zeros(self._inner.sim.model.ngeom, bool)
-        mask[[known[name] for name in names if name in known]] = True
+        mask[[geom_ids[name] for name in names if name in geom_ids]] = True
         return mask
 
-    def _lasting(self) -> bool:
+    def _look_follows_state(self) -> bool:
         """Returns whether the scene's look depends on the last state alone. Otherwise `show` must follow each step.
 
         LIBERO shows or hides a site by replacing its alpha by 1 - alpha. These replacements lead back and forth between

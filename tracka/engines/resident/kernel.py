@@ -130,8 +130,8 @@ def _drive(arm: Any, goal_pos: Vector, goal_ori: Vector) -> None:
     torques = np.dot(arm.j_full.T, wrench)
     rest = nullspace_torques(arm.mass_matrix, nullspace, arm.initial_joint, arm.joint_pos, arm.joint_vel)
     for joint in range(len(arm.motors)):
-        wanted = torques[joint] + arm.bias[arm.speeds[joint]] + rest[joint]
-        arm.ctrl[arm.motors[joint]] = _clipped(wanted, arm.low[joint], arm.high[joint])
+        control = torques[joint] + arm.bias[arm.speeds[joint]] + rest[joint]
+        arm.ctrl[arm.motors[joint]] = _clipped(control, arm.low[joint], arm.high[joint])
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

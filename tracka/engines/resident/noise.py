@@ -10,7 +10,7 @@ from .episode import ObservationRequest
 
 
 def noise_for_requests(requests: Sequence[ObservationRequest], shape: tuple[int, int]) -> Tensor:
-    """Returns standard normal float32 noise of shape (looks, *shape) for these observation requests.
+    """Returns standard normal float32 noise of shape (requests, *shape) for these observation requests.
 
     Each request's noise depends on its suite, task, seed, init state and chunk alone, and so on no other episode. The
     noise is drawn on the CPU, so that the kind of GPU changes nothing.

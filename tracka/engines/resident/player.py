@@ -60,25 +60,25 @@ class BatchingMode:
     @property
     def name(self) -> str:
         """Returns the batching mode's name in timings and parity certificates."""
-        asked = "mixing" if self.mixing else "lockstep" if self.concurrent else "lockstep, one batch at a time"
-        return f"{asked}, {'a look a chunk' if self.lazy else 'a look a step'}"
+        batching = "mixing" if self.mixing else "lockstep" if self.concurrent else "lockstep, one batch at a time"
+        return f"{batching}, {'a look a chunk' if self.lazy else 'a look a step'}"
 
 
-def batching_mode(policy: PreTrainedPolicy, draws: str, batches: int) -> BatchingMode:
+def batching_mode(policy: PreTrainedPolicy, noise_setting: str, batches: int) -> BatchingMode:
     """Returns the batching mode of `policy` for an evaluation of so many batches of lerobot-eval.
 
-    `draws` is the setting `noise`: `episode` or `reference`.
+    `noise_setting` is the setting `noise`: `episode` or `reference`.
     """
-    known = policy.name in MIXING and MIXING[policy.name](policy.config)
-    declared = bool(getattr(policy, DECLARATION, False))
-    if draws == "reference" and (policy.name in NOISY or (not known and not declared)) and batches > 1:
-        return BatchingMode(False, known or declared, False)
-    if known:
+    is_known = policy.name in MIXING and MIXING[policy.name](policy.config)
+    is_declared = bool(getattr(policy, DECLARATION, False))
+    if noise_setting == "reference" and (policy.name in NOISY or (not is_known and not is_declared)) and batches > 1:
+        return BatchingMode(False, is_known or is_declared, False)
+    if is_known:
         return BatchingMode(True, True, True)
-    if declared:
+    if is_declared:
         return BatchingMode(False, True, True)
-    reason = f"policy {policy.name}: it is not known to read one observation a chunk, so each step is drawn, and its "
-    return BatchingMode(False, False, False, (reason + "batches are played one after the other as in lerobot-eval",))
+    reason = f"policy {policy.name} is not known to read only one observation per chunk, so each step is rendered, and "
+    return BatchingMode(False, False, False, (reason + "batches are played one at a time as in lerobot-eval",))
 
 
 class PolicyRunner:
@@ -113,8 +113,8 @@ class PolicyRunner:
     @property
     def draws_nothing(self) -> bool:
         """Returns whether no action depends on a random generator of this process."""
-        known = self.mode.mixing and (self.policy.name not in NOISY or self.cfg.resident.noise == "episode")
-        return known or bool(getattr(self.policy, DECLARATION, False))
+        takes_own_noise = self.mode.mixing and (self.policy.name not in NOISY or self.cfg.resident.noise == "episode")
+        return takes_own_noise or bool(getattr(self.policy, DECLARATION, False))
 
     def reconfigure(self, cfg: ResidentConfig) -> None:
         """Takes the settings of the next evaluation, which must ask for the same policy in the same way."""
@@ -142,18 +142,18 @@ class PolicyRunner:
         The policy itself is returned where batches run one after the other.
         """
         if not self.mode.concurrent:
-            mine = self.policy
+            policy_copy = self.policy
         elif self.spare:
-            mine = self.spare.pop()
+            policy_copy = self.spare.pop()
         else:
             tensors = [*self.policy.parameters(), *self.policy.buffers()]
-            mine = copy.deepcopy(self.policy, {id(tensor): tensor for tensor in tensors})
-        mine.reset()
-        return mine
+            policy_copy = copy.deepcopy(self.policy, {id(tensor): tensor for tensor in tensors})
+        policy_copy.reset()
+        return policy_copy
 
-    def keep_copy(self, mine: PreTrainedPolicy) -> None:
+    def keep_copy(self, policy_copy: PreTrainedPolicy) -> None:
         """Keeps a copy whose batch has ended for a later batch."""
-        self.spare.append(mine)
+        self.spare.append(policy_copy)
 
     def mixed_actions(self, requests: Sequence[ObservationRequest]) -> list[Array]:
         """Returns the next actions for each observation request, of shape (chunk, 7), by one call of the policy.
@@ -161,13 +161,13 @@ class PolicyRunner:
         No two requests may be for the same place in a batch. The call is as large as lerobot-eval's, and each request
         has the place that its episode has there: a policy's rounding depends on both, and so on nothing else.
         """
-        placed = {request.episode.position: request for request in requests}
-        filled = [placed.get(position, requests[0]) for position in range(self.batch_size)]
+        request_at = {request.episode.position: request for request in requests}
+        batch_requests = [request_at.get(position, requests[0]) for position in range(self.batch_size)]
         with self._asking():
-            batch = self._batch(filled)
-            actions = self.policy.predict_action_chunk(batch, **self._noise(filled))[:, : self.chunk]
+            batch = self._batch(batch_requests)
+            actions = self.policy.predict_action_chunk(batch, **self._noise(batch_requests))[:, : self.chunk]
             flat = self._finish(actions.reshape(-1, actions.shape[-1]))
-        chunks = flat.reshape(len(filled), -1, flat.shape[-1])
+        chunks = flat.reshape(len(batch_requests), -1, flat.shape[-1])
         return [chunks[request.episode.position] for request in requests]
 
     def lockstep_actions(self, policy: PreTrainedPolicy, requests: Sequence[ObservationRequest]) -> list[Array]:
@@ -175,10 +175,10 @@ class PolicyRunner:
 
         Episodes that have ended stay in the batch.
         """
-        padded = [*requests, *[requests[0]] * (self.batch_size - len(requests))]
+        batch_requests = [*requests, *[requests[0]] * (self.batch_size - len(requests))]
         steps = []
         with self._asking():
-            batch = self._batch(padded)
+            batch = self._batch(batch_requests)
             for _ in range(self.chunk):
                 steps.append(self._finish(policy.select_action(batch)))
         return list(np.stack(steps, axis=1)[: len(requests)])
@@ -235,8 +235,8 @@ def load(cfg: ResidentConfig) -> tuple[PreTrainedPolicy, tuple[str, ...]]:
 def _load_straight(cfg: ResidentConfig) -> PreTrainedPolicy:
     with load_warnings.require_complete_weights(), weights.straight_to(str(cfg.policy.device)):
         policy = make_policy(cfg=cfg.policy, env_cfg=cfg.env, rename_map=cfg.rename_map)
-    if missing := weights.unloaded(policy):
-        raise ValueError(f"{len(missing)} weights are in no file, first {missing[0]}")
+    if missing := weights.unloaded_names(policy):
+        raise ValueError(f"the file lacks {len(missing)} of the policy's weights; the first is {missing[0]}")
     return policy
 
 

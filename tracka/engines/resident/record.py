@@ -20,12 +20,14 @@ PlayedEpisode = tuple[Episode, EpisodeOutcome]
 ObservationHashes = Mapping[int, str]
 
 
-def line(episode: Episode, outcome: EpisodeOutcome, seconds: float, looks: ObservationHashes) -> dict[str, Any]:
+def line(
+    episode: Episode, outcome: EpisodeOutcome, seconds: float, observation_hashes: ObservationHashes
+) -> dict[str, Any]:
     """Returns the content of an episode's line in episodes.jsonl. `seconds` is the time since the evaluation's start.
 
     The key `observations`, which is for the parity gate, is left out where no observation was hashed.
     """
-    told = {
+    content = {
         "suite": episode.suite,
         "task": episode.task_id,
         "episode": episode.number,
@@ -40,7 +42,9 @@ def line(episode: Episode, outcome: EpisodeOutcome, seconds: float, looks: Obser
         "final_state_sha": outcome.final_state,
         "at_secs": round(seconds, 3),
     }
-    return told | ({"observations": {str(step): sha for step, sha in looks.items()}} if looks else {})
+    return content | (
+        {"observations": {str(step): sha for step, sha in observation_hashes.items()}} if observation_hashes else {}
+    )
 
 
 class Record:
@@ -57,11 +61,11 @@ class Record:
         (folder / "actions").mkdir(parents=True, exist_ok=True)
         self.log = (folder / "episodes.jsonl").open("x", encoding="utf-8")
 
-    def __call__(self, episode: Episode, outcome: EpisodeOutcome, looks: ObservationHashes) -> None:
+    def __call__(self, episode: Episode, outcome: EpisodeOutcome, observation_hashes: ObservationHashes) -> None:
         """Writes the actions and the line of an episode that has ended, and prints the progress."""
         np.save(self.folder / "actions" / f"{episode.suite}_{episode.task_id}_{episode.number}.npy", outcome.actions)
         now = time.monotonic() - self.start
-        self.log.write(json.dumps(line(episode, outcome, now, looks)) + "\n")
+        self.log.write(json.dumps(line(episode, outcome, now, observation_hashes)) + "\n")
         self.log.flush()
         os.fsync(self.log.fileno())
         self.played.append((episode, outcome))
@@ -77,7 +81,7 @@ class Record:
 
     def ordered(self) -> list[PlayedEpisode]:
         """Returns the episodes by task and number, the order in which lerobot-eval lists them."""
-        return sorted(self.played, key=lambda played: (played[0].task_id, played[0].number))
+        return sorted(self.played, key=lambda episode: (episode[0].task_id, episode[0].number))
 
     def close(self, videos: dict[int, list[str]]) -> dict[str, Any]:
         """Writes eval_info.json and returns its content; `videos` has the paths of each task's videos."""
@@ -110,11 +114,11 @@ def eval_info(played: Sequence[PlayedEpisode], videos: dict[int, list[str]], sec
 
 
 def _metrics(outcomes: Iterable[EpisodeOutcome], videos: Sequence[str]) -> dict[str, Any]:
-    taken = list(outcomes)
+    task_outcomes = list(outcomes)
     return {
-        "sum_rewards": [outcome.sum_reward for outcome in taken],
-        "max_rewards": [outcome.max_reward for outcome in taken],
-        "successes": [outcome.success for outcome in taken],
+        "sum_rewards": [outcome.sum_reward for outcome in task_outcomes],
+        "max_rewards": [outcome.max_reward for outcome in task_outcomes],
+        "successes": [outcome.success for outcome in task_outcomes],
         "video_paths": list(videos),
         "predicted_video_paths": [],
     }

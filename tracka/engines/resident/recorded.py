@@ -18,9 +18,9 @@ class RecordedEnv(LiberoEnv):  # type: ignore[misc]
 
     def reset(self, *args: Any, **kwargs: Any) -> Any:
         """Resets as LiberoEnv does, keeps the hash of the state in `first_state`, and returns what LiberoEnv does."""
-        seen = super().reset(*args, **kwargs)
+        result = super().reset(*args, **kwargs)
         self.first_state = self.state_sha()
-        return seen
+        return result
 
     def state_sha(self) -> str:
         """Returns the SHA-256 of the simulation's time, positions and velocities."""

@@ -26,15 +26,15 @@ Arrays = dict[str, NDArray[np.float64]]
 
 
 @contextmanager
-def recorded(compiled: Arrays) -> Iterator[None]:
+def record_model(compiled: Arrays) -> Iterator[None]:
     """Copies the compiled model of the environment built within the block to `compiled`; skips lerobot's first reset.
 
     lerobot's first reset has no seed, so nothing of it lasts but the number of resets, which `Resetter` counts.
     """
     initialize, reset = MujocoEnv._initialize_sim, ControlEnv.reset
 
-    def keep(inner: Any, *places: Any, **named: Any) -> None:
-        initialize(inner, *places, **named)
+    def keep(inner: Any, *args: Any, **kwargs: Any) -> None:
+        initialize(inner, *args, **kwargs)
         compiled.update({name: getattr(inner.sim.model._model, name).copy() for name in WRITTEN})
 
     MujocoEnv._initialize_sim, ControlEnv.reset = keep, lambda env: None
@@ -58,13 +58,13 @@ class Resetter:
     """Resets one simulator, fast or hard, and counts the resets as lerobot-eval would have counted them."""
 
     def __init__(self, inner: Any, compiled: Arrays) -> None:
-        """Takes the LIBERO environment `inner`, built and not yet reset, and what `recorded` copied to `compiled`."""
+        """Takes the LIBERO environment `inner`, built and not yet reset, and `compiled` as `record_model` filled it."""
         self._inner = inner
         self._compiled = compiled
         self._samplers = list(inner.object_property_initializers)
         self._shown_sites = list(inner.visualization_sites_list)
         models = [*inner.objects_dict.values(), *inner.fixtures_dict.values()]
-        self._looks = [(each.object_properties, dict(each.object_properties["vis_site_names"])) for each in models]
+        self._looks = [(model.object_properties, dict(model.object_properties["vis_site_names"])) for model in models]
 
     def fast(self, seed: int, ordinal: int) -> None:
         """Brings the simulator to the state after a hard reset with `seed` that `ordinal` other resets preceded."""

@@ -38,22 +38,22 @@ class EpisodeGroup:
     observation_hashes: dict[int, dict[int, str]] = field(default_factory=dict)
     waiting: set[int] = field(default_factory=set)  # indices of the episodes that wait for actions
     waiting_since: int = 0  # the count of policy calls when the last of these episodes began to wait
-    call_shapes: Shapes | None = None  # parties with the same value may share a call; from the last observation request
+    call_shapes: Shapes | None = None  # groups with the same value may share a call; from the last observation request
     chunk: int = 0  # chunks of actions that these episodes have had
 
     @property
     def task(self) -> Task:
-        """Returns the task, which all episodes of a party have in common."""
+        """Returns the task, which all episodes of a group have in common."""
         return self.episodes[0].task
 
     @property
     def place(self) -> int:
-        """Returns the place of the party's first episode in a call of the policy."""
+        """Returns the place of the group's first episode in a call of the policy."""
         return self.episodes[0].position
 
     @property
     def ready(self) -> bool:
-        """Returns whether all episodes of the party that are still playing wait for actions."""
+        """Returns whether all episodes of the group that are still playing wait for actions."""
         return bool(self.waiting) and len(self.waiting) == len(self.slots)
 
 
@@ -66,9 +66,9 @@ class Rollout:
        environments.
     3. `_handle_replies` turns the replies of the worker processes into observation requests, records the episodes that
        have ended, and goes through step 2 with their slots.
-    4. `_next_call` chooses the parties of the next policy call, or none while too few wait for actions: then step 3
+    4. `_next_call` chooses the groups of the next policy call, or none while too few wait for actions: then step 3
        follows.
-    5. `_call_policy` asks the policy for a chunk of actions for each episode of these parties, in one call.
+    5. `_call_policy` asks the policy for a chunk of actions for each episode of these groups, in one call.
     6. `_send_actions` sends each slot its chunk, which the slot plays to the end of the chunk or of the episode. Step 4
        follows.
     """
@@ -83,7 +83,7 @@ class Rollout:
     ) -> None:
         self.pool, self.runner, self.recorded, self.hashing = pool, runner, recorded, hashing
         self.waiting_groups = _groups(episodes, mixing=runner.mode.mixing)
-        self.playing: dict[int, EpisodeGroup] = {}  # slot -> its party
+        self.playing: dict[int, EpisodeGroup] = {}  # slot -> its group
         self.seconds: dict[str, float] = defaultdict(float)
         self.calls = self.mixed_calls = self.asked = 0
 
@@ -99,15 +99,15 @@ class Rollout:
             self.seconds["waiting"] += time.perf_counter() - start
             self._handle_replies(replies)
 
-    def record_videos(self, films: Sequence[VideoTask]) -> list[VideoRecorded]:
+    def record_videos(self, videos: Sequence[VideoTask]) -> list[VideoRecorded]:
         """Plays recorded episodes again into video files, in all slots at once, and returns the workers' replies.
 
         `record_videos` may be called only when no episode is playing. Raises WorkerLost where a worker process failed
         or died.
         """
-        queue, free = list(films), list(range(len(self.pool)))
+        queue, free = list(videos), list(range(len(self.pool)))
         done: list[VideoRecorded] = []
-        while len(done) < len(films):
+        while len(done) < len(videos):
             while queue and free:
                 episode, outcome, path = queue.pop(0)
                 slot = next((slot for slot in free if self.pool.tasks.get(slot) == episode.task), free[0])
@@ -120,7 +120,7 @@ class Rollout:
         return done
 
     def _fill_free_slots(self) -> None:
-        """Gives free slots the parties that have not begun, as long as a whole one fits."""
+        """Gives free slots the groups that have not begun, as long as a whole one fits."""
         while self.waiting_groups and (self.runner.mode.concurrent or not self.playing):
             free = [slot for slot in range(len(self.pool)) if slot not in self.playing]
             group = self._next_group(free)
@@ -140,10 +140,10 @@ class Rollout:
         self.pool.send(slot, BeginEpisode(slot, episode))
 
     def _next_group(self, free: Sequence[int]) -> EpisodeGroup:
-        """Returns the party that begins next: the first in lerobot-eval's order where batches run one at a time.
+        """Returns the group that begins next: the first in lerobot-eval's order where batches run one at a time.
 
         Else the tasks that free slots have built come first, and among them the task that lags most. Of that task's
-        parties, the one whose place in a call the fewest playing parties have is returned.
+        groups, the one whose place in a call the fewest playing groups have is returned.
         """
         if not self.runner.mode.concurrent:
             return self.waiting_groups[0]
@@ -168,24 +168,24 @@ class Rollout:
                 self._end(group, index, reply)
         self._fill_free_slots()
 
-    def _observation_request(self, group: EpisodeGroup, index: int, seen: ObservationReady) -> ObservationRequest:
-        pictures = {camera: np.array(picture) for camera, picture in self.pool.pictures[seen.slot].items()}
+    def _observation_request(self, group: EpisodeGroup, index: int, reply: ObservationReady) -> ObservationRequest:
+        pictures = {camera: np.array(picture) for camera, picture in self.pool.pictures[reply.slot].items()}
         observation = {"pixels": pictures}
-        if seen.robot_state:
-            observation["robot_state"] = seen.robot_state
+        if reply.robot_state:
+            observation["robot_state"] = reply.robot_state
         if self.hashing:
             step = group.chunk * self.runner.chunk
             group.observation_hashes.setdefault(index, {})[step] = observation_sha(observation)
-        return ObservationRequest(group.episodes[index], group.chunk, seen.description, observation)
+        return ObservationRequest(group.episodes[index], group.chunk, reply.description, observation)
 
-    def _end(self, group: EpisodeGroup, index: int, ended: EpisodeEnded) -> None:
-        del group.slots[ended.slot], self.playing[ended.slot]
-        self.recorded(group.episodes[index], ended.outcome, group.observation_hashes.pop(index, {}))
+    def _end(self, group: EpisodeGroup, index: int, reply: EpisodeEnded) -> None:
+        del group.slots[reply.slot], self.playing[reply.slot]
+        self.recorded(group.episodes[index], reply.outcome, group.observation_hashes.pop(index, {}))
         if not group.slots and group.policy is not None and self.runner.mode.concurrent:
             self.runner.keep_copy(group.policy)
 
     def _next_call(self) -> list[EpisodeGroup]:
-        """Returns the parties of the next policy call, or none while it pays to wait for more of them."""
+        """Returns the groups of the next policy call, or none while it pays to wait for more of them."""
         ready = list({id(group): group for group in self.playing.values() if group.ready}.values())
         if not self.runner.mode.mixing:
             return ready[:1]
@@ -196,7 +196,7 @@ class Rollout:
         return min(calls, key=lambda groups: min(group.waiting_since for group in groups), default=[])
 
     def _is_full_enough(self, ready: Sequence[EpisodeGroup]) -> bool:
-        """Returns whether a call for these parties is full enough, or no other playing party is likely to join it."""
+        """Returns whether a call for these groups is full enough, or no other playing group is likely to join it."""
         shapes = ready[0].call_shapes
         likely = [group for group in self.playing.values() if group.call_shapes in (None, shapes)]
         return len({group.place for group in ready}) >= FULL * self.runner.batch_size or len(ready) == len(likely)
@@ -218,7 +218,7 @@ class Rollout:
     def _send_actions(self, groups: Sequence[EpisodeGroup], actions: Sequence[Array]) -> None:
         """Sends each slot its actions.
 
-        `actions` has one entry for each party of a mixed call, or one for each episode of a lockstep call.
+        `actions` has one entry for each group of a mixed call, or one for each episode of a lockstep call.
         """
         for number, group in enumerate(groups):
             group.waiting.clear()
@@ -229,7 +229,7 @@ class Rollout:
 
 
 def _one_per_place(ready: Sequence[EpisodeGroup]) -> list[EpisodeGroup]:
-    """Returns one of these parties for each place in a call, the one that has waited longest."""
+    """Returns one of these groups for each place in a call, the one that has waited longest."""
     places: dict[int, EpisodeGroup] = {}
     for group in sorted(ready, key=lambda group: group.waiting_since):
         places.setdefault(group.place, group)

@@ -40,12 +40,12 @@ def main(listening: int, alive: int) -> None:
     _in_background(_end_with_session, alive)
     forwarder = OutputForwarder()
     cache = EvaluationCache(persistent=True, output=forwarder.write)
-    with socket.socket(fileno=listening) as asked:
+    with socket.socket(fileno=listening) as listener:
         # A child that held the socket open would let other processes connect after this one has ended.
-        os.register_at_fork(after_in_child=asked.close)
-        asked.settimeout(IDLE_SECS)
+        os.register_at_fork(after_in_child=listener.close)
+        listener.settimeout(IDLE_SECS)
         with contextlib.suppress(TimeoutError):
-            while _serve(asked.accept()[0], cache, forwarder) == 0:
+            while _serve(listener.accept()[0], cache, forwarder) == 0:
                 _free()
     _leave(0)
 
@@ -132,7 +132,7 @@ def _end_with(connection: socket.socket, answered: threading.Event) -> None:
 @contextlib.contextmanager
 def _printing_to(files: Sequence[int]) -> Iterator[None]:
     """Makes stdout and stderr within the block those of the process that asked."""
-    before = [os.dup(1), os.dup(2)]
+    saved_files = [os.dup(1), os.dup(2)]
     for number, file in enumerate(files, start=1):
         os.dup2(file, number)
         os.close(file)
@@ -141,7 +141,7 @@ def _printing_to(files: Sequence[int]) -> Iterator[None]:
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
-        for number, file in enumerate(before, start=1):
+        for number, file in enumerate(saved_files, start=1):
             os.dup2(file, number)
             os.close(file)
 

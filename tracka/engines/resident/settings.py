@@ -42,7 +42,7 @@ class ResidentSettings:
             raise ValueError("resident.workers, resident.slots and resident.videos must not be negative")
 
 
-def _given(cfg: Any, flag: str) -> object:
+def _flag_value(cfg: Any, flag: str) -> object:
     """Returns the value of a flag like env.hard_reset, or the only value that the engine obeys where `cfg` lacks it.
 
     An environment of another type than LIBERO's may not have the flag.
@@ -61,16 +61,16 @@ class ResidentConfig(EvalPipelineConfig):  # type: ignore[misc]
         """Returns a sentence for each flag of lerobot-eval that this engine does not obey, with what to do about it."""
         env = self.env
         checks = {
-            "env.type must be libero: this engine knows no other": env.type != "libero",
-            "env.task must name one suite: give each its own row": "," in str(getattr(env, "task", "")),
-            "eval.use_async_envs=false with a batch skips init states in lerobot-eval: leave it out": (
+            "env.type must be libero: this engine plays no other environment": env.type != "libero",
+            "env.task must name one suite: give each suite its own row": "," in str(getattr(env, "task", "")),
+            "eval.use_async_envs=false with a batch skips init states in lerobot-eval: leave the flag out": (
                 self.eval.batch_size > 1 and not self.eval.use_async_envs
             ),
             "policy.path is missing": self.policy is None,
             "seed is missing: episodes without a seed cannot be repeated": self.seed is None,
         }
         checks |= {
-            f"{flag} must be {only}: leave it out": _given(self, flag) != only
+            f"{flag} must be {only}: leave it out": _flag_value(self, flag) != only
             for flag, only in SUPPORTED_VALUES.items()
         }
         return [text for text, wrong in checks.items() if wrong]

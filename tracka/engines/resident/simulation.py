@@ -21,9 +21,9 @@ class Simulation:
         self.env: Any = cfg.env
         self.suites: dict[str, Any] = {}
         self.task_ids: list[int] = _select_task_ids(len(self._suite(self.env.task).tasks), self.env.task_ids)
-        chosen = cfg.resident
-        self.stride = max(1, chosen.video_stride)
-        self.speedups = Speedups(chosen.lazy_rendering, chosen.fast_step, chosen.fast_reset)
+        resident = cfg.resident
+        self.stride = max(1, resident.video_stride)
+        self.speedups = Speedups(resident.lazy_rendering, resident.fast_step, resident.fast_reset)
 
     def make(self, episode: Episode) -> Simulator:
         """Returns a new simulator of the episode's task, built."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from . import camera, step
 from .camera import Image, RenderGate
 from .goal import Goal
-from .reset import Arrays, Resetter, own_random_numbers, recorded
+from .reset import Arrays, Resetter, own_random_numbers, record_model
 from .step import FastStep, LiberoObservation
 
 
@@ -51,13 +51,13 @@ class Simulator:
         """
         speedups = speedups or Speedups()
         if not env.hard_reset:
-            raise ValueError("with hard_reset=False an episode depends on those before it")
+            raise ValueError("with hard_reset=False an episode depends on the episodes before it")
         self._env = env
         self._lazy = speedups.lazy_rendering
         self._render_gate = RenderGate(open=not self._lazy)
         self._build()
         self._fast_reset = speedups.fast_reset
-        self._seen: LiberoObservation = {}
+        self._last_observation: LiberoObservation = {}
         reason = step.refusal(env) if speedups.fast_step else None
         self._fast_step = FastStep(env) if speedups.fast_step and reason is None else None
         self._goal = Goal(self._inner) if self._fast_step else None
@@ -65,7 +65,7 @@ class Simulator:
 
     def _build(self) -> None:
         compiled: Arrays = {}
-        with own_random_numbers(), camera.gated_cameras(self._render_gate), recorded(compiled):
+        with own_random_numbers(), camera.gated_cameras(self._render_gate), record_model(compiled):
             self._env._ensure_env()
         self._inner = self._env._env.env
         self._rewind = Resetter(self._inner, compiled)
@@ -78,14 +78,14 @@ class Simulator:
         """
         env, waits = self._env, self._env.num_steps_wait
         with own_random_numbers():
-            seen = self._begin(seed, init_state, ordinal, observe=waits == 0)
+            observation = self._begin(seed, init_state, ordinal, observe=waits == 0)
         for wait in range(waits):
-            seen = self._advance(get_libero_dummy_action(), observe=wait == waits - 1)
+            observation = self._advance(get_libero_dummy_action(), observe=wait == waits - 1)
         for robot in self._inner.robots:
             robot.controller.use_delta = env.control_mode == "relative"
-        assert seen is not None
-        self._seen = seen
-        return seen
+        assert observation is not None
+        self._last_observation = observation
+        return observation
 
     def _begin(self, seed: int, init_state: int, ordinal: int, observe: bool) -> LiberoObservation | None:
         self._render_gate.open = observe or not self._lazy
@@ -118,28 +118,28 @@ class Simulator:
         `action` has the shape (7,) and is float32, as a vector environment passes it on. Raises ValueError after
         robosuite's horizon of 1000 steps, in which the settle steps of the reset count.
         """
-        taken = self._quick(action, observe) if self._fast_step else self._stock(action, observe)
-        if taken.observation is not None:
-            self._seen = taken.observation
-        return taken
+        result = self._quick(action, observe) if self._fast_step else self._stock(action, observe)
+        if result.observation is not None:
+            self._last_observation = result.observation
+        return result
 
     def _quick(self, action: Any, observe: bool) -> StepResult:
         assert self._fast_step and self._goal
         if observe:
             self._goal.show()
-        seen = self._fast_step(action, observe)
+        observation = self._fast_step(action, observe)
         success = self._goal.reached()
         scale = self._inner.reward_scale
-        return StepResult(seen, float(success) * (1.0 if scale is None else scale / 1.0), success, success)
+        return StepResult(observation, float(success) * (1.0 if scale is None else scale / 1.0), success, success)
 
     def _stock(self, action: NDArray[np.float32], observe: bool) -> StepResult:
         self._render_gate.open = observe or not self._lazy
-        seen, reward, done, _, info = self._env.step(action)
-        return StepResult(seen if observe else None, float(reward), bool(info["is_success"]), bool(done))
+        observation, reward, done, _, info = self._env.step(action)
+        return StepResult(observation if observe else None, float(reward), bool(info["is_success"]), bool(done))
 
     def frame(self) -> Image:
         """Returns what LiberoEnv.render() would for the observation requested last, with shape (height, width, 3)."""
-        first: Image = next(iter(self._seen["pixels"].values()))
+        first: Image = next(iter(self._last_observation["pixels"].values()))
         return first[::-1, ::-1]
 
     @property

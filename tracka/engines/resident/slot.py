@@ -35,7 +35,7 @@ class BuildEnvironment:
 
 @dataclass(frozen=True)
 class BeginEpisode:
-    """Asks to reset the slot's environment to the beginning of the episode; the reply is Seen."""
+    """Asks to reset the slot's environment to the beginning of the episode; the reply is ObservationReady."""
 
     slot: int
     episode: Episode
@@ -43,7 +43,7 @@ class BeginEpisode:
 
 @dataclass(frozen=True)
 class PlayActions:
-    """Brings the next actions of a slot's episode, of shape (steps, 7); the reply is Seen or Ended."""
+    """Brings a slot's next actions, of shape (steps, 7); the reply is ObservationReady or EpisodeEnded."""
 
     slot: int
     actions: Array
@@ -51,7 +51,7 @@ class PlayActions:
 
 @dataclass(frozen=True)
 class RecordVideo:
-    """Asks to play an episode's recorded actions once more for a video at `path`; the reply is Filmed."""
+    """Asks to play an episode's recorded actions once more for a video at `path`; the reply is VideoRecorded."""
 
     slot: int
     episode: Episode
@@ -62,7 +62,7 @@ class RecordVideo:
 
 @dataclass(frozen=True)
 class ReportTimings:
-    """Asks for what the time was spent on since the last such command; the reply is Spent."""
+    """Asks for what the time was spent on since the last such command; the reply is WorkerTimings."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class VideoConfig:
 
 
 def serve(pipe: Connection, pictures: Mapping[int, Pictures], make: MakeSimulator, video_config: VideoConfig) -> None:
-    """Obeys the commands from `pipe` until None or the end of file comes. Any error is sent as Failed, and raised."""
+    """Obeys the commands from `pipe` until None or the end of file. Sends any error as WorkerFailed and raises it."""
     worker = Worker(pictures, make, video_config)
     try:
         while (command := pipe.recv()) is not None:
@@ -153,7 +153,7 @@ class Worker:
         self.fallbacks: dict[str, None] = {}
 
     def handle(self, command: BuildEnvironment | BeginEpisode | PlayActions | RecordVideo | ReportTimings) -> Any:
-        """Does what one command asks for and returns the reply, None for Build."""
+        """Does what one command asks for and returns the reply, None for BuildEnvironment."""
         if isinstance(command, ReportTimings):
             return self._timings()
         slot = self.slots[command.slot]
@@ -173,10 +173,10 @@ class Worker:
                 slot.simulator.close()
 
     def _timings(self) -> WorkerTimings:
-        spent = WorkerTimings(dict(self.seconds), tuple(self.fallbacks))
+        timings = WorkerTimings(dict(self.seconds), tuple(self.fallbacks))
         self.seconds.clear()
         self.fallbacks.clear()
-        return spent
+        return timings
 
     def _begin(self, number: int, slot: Slot, episode: Episode) -> ObservationReady:
         observation = self._reset(slot, episode)
@@ -240,10 +240,10 @@ class Worker:
         command.path.parent.mkdir(parents=True, exist_ok=True)
         write_video(str(command.path), frames, self.video_config.frames_per_second)
         self.seconds["film"] += time.perf_counter() - start
-        found = digest(slot.simulator.state())
-        same = found == command.final_state
+        final_state = digest(slot.simulator.state())
+        same = final_state == command.final_state
         return VideoRecorded(
-            command.slot, command.path, None if same else f"the final state is {found[:12]}, not as recorded"
+            command.slot, command.path, None if same else f"the final state is {final_state[:12]}, not the recorded one"
         )
 
 

@@ -68,22 +68,22 @@ class FastStep:
 
         Raises ValueError after robosuite's horizon.
         """
-        inner, seen = self._inner, None
+        inner, observation = self._inner, None
         if inner.done:
             raise ValueError("executing action in terminated episode")
         inner.timestep += 1
-        towards = self._begin(action)
+        goal_arguments = self._begin(action)
         if observe:
-            kernel.run(*towards, 0, self._sampled + 1)
-            seen = self._observation()
-            kernel.run(*towards, self._sampled + 1, self._substeps)
+            kernel.run(*goal_arguments, 0, self._sampled + 1)
+            observation = self._observation()
+            kernel.run(*goal_arguments, self._sampled + 1, self._substeps)
         else:
-            kernel.run(*towards, 0, self._substeps)
+            kernel.run(*goal_arguments, 0, self._substeps)
         inner.cur_time += inner.control_timestep
         inner.done = inner.timestep >= inner.horizon and not inner.ignore_done
-        if seen is not None and "robot_state" in seen:
-            seen["robot_state"]["eef"]["mat"] = self._arm.ee_ori_mat.copy()
-        return seen
+        if observation is not None and "robot_state" in observation:
+            observation["robot_state"]["eef"]["mat"] = self._arm.ee_ori_mat.copy()
+        return observation
 
     def _begin(self, action: Any) -> tuple[Arm, Vector, Vector, Vector]:
         """Reads the state that the goal is relative to, sets the goal, and returns the arguments of `kernel.run`."""
@@ -118,8 +118,10 @@ def arm_of(inner: Any) -> Arm:
     site = sim.model.site_name2id(controller.eef_name)
     speeds = np.array(controller.qvel_index)
     low, high = robot.torque_limits
-    read: dict[str, Any] = {name: np.array(getattr(controller, name), np.float64, order="C") for name in BY_ROW}
-    read |= {name: np.array(getattr(controller, name), np.float64, order="F") for name in BY_COLUMN}
+    controller_values: dict[str, Any] = {
+        name: np.array(getattr(controller, name), np.float64, order="C") for name in BY_ROW
+    }
+    controller_values |= {name: np.array(getattr(controller, name), np.float64, order="F") for name in BY_COLUMN}
     return Arm(
         model=model._address,
         data=data._address,
@@ -143,7 +145,7 @@ def arm_of(inner: Any) -> Arm:
         low=low,
         high=high,
         **_gripper(sim, robot.gripper),
-        **{name.lower(): values for name, values in read.items()},
+        **{name.lower(): values for name, values in controller_values.items()},
     )
 
 
@@ -172,16 +174,16 @@ def sampled_substep(inner: Any) -> int:
     where the observables never sample.
     """
     first = next(iter(inner._observables.values()))
-    clock, done = first._time_since_last_sample, first._sampled
+    clock, is_sampled = first._time_since_last_sample, first._sampled
     substeps = int(inner.control_timestep / inner.model_timestep)
     for substep in range(2 * substeps):
         clock += inner.model_timestep
-        if not done and first._sampling_timestep >= clock:
+        if not is_sampled and first._sampling_timestep >= clock:
             return substep % substeps
         if clock >= first._sampling_timestep:
             clock %= first._sampling_timestep
-            done = False
-    raise ValueError("observables that never sample")
+            is_sampled = False
+    raise ValueError("robosuite's observables never sample")
 
 
 def refusal(env: Any) -> str | None:
@@ -190,17 +192,17 @@ def refusal(env: Any) -> str | None:
     The checks change the state of the simulation, which the environment's next reset undoes.
     """
     inner = env._env.env
-    reason = _other_robot(inner) or other_controller(inner.robots[0].controller)
+    reason = _robot_mismatch(inner) or controller_mismatch(inner.robots[0].controller)
     if reason:
         return reason
     if env.init_states:
         inner.sim.set_state_from_flattened(env._init_states[0])  # a state in which things touch
-    return _other_physics(inner) or _other_bits(env)
+    return _physics_mismatch(inner) or _bits_mismatch(env)
 
 
-def _other_robot(inner: Any) -> str | None:
+def _robot_mismatch(inner: Any) -> str | None:
     if len(inner.robots) != 1 or type(inner.robots[0]) is not SingleArm:
-        return "there is not one single arm"
+        return "the environment does not have exactly one single arm"
     if type(inner.robots[0].gripper) is not PandaGripper:
         return f"the gripper is a {type(inner.robots[0].gripper).__name__}, not a PandaGripper"
     if inner.action_dim != 7:
@@ -208,7 +210,7 @@ def _other_robot(inner: Any) -> str | None:
     return None
 
 
-def other_controller(controller: Any) -> str | None:
+def controller_mismatch(controller: Any) -> str | None:
     """Returns how a controller of robosuite differs from the one in the kernel, or None if it is that one."""
     if controller.name != "OSC_POSE":
         return f"the controller is {controller.name}, not OSC_POSE"
@@ -221,7 +223,7 @@ def other_controller(controller: Any) -> str | None:
     return None
 
 
-def _other_physics(inner: Any) -> str | None:
+def _physics_mismatch(inner: Any) -> str | None:
     """Returns that `mj_forward` changes the state that it begins from, or None if it does not.
 
     The answer is measured, on copies of the state, because it differs between MuJoCo's versions.
@@ -235,7 +237,7 @@ def _other_physics(inner: Any) -> str | None:
     return None
 
 
-def _other_bits(env: Any) -> str | None:
+def _bits_mismatch(env: Any) -> str | None:
     """Takes the same steps both ways, and returns that their bits differ, or None if they do not.
 
     The bits of a matrix product depend on the processor and on the library that computes it.
@@ -248,17 +250,17 @@ def _other_bits(env: Any) -> str | None:
     actions = np.random.RandomState(0).uniform(-1, 1, (TRIALS, 7)).astype(np.float32)
     for action in actions:
         _stock_step(inner, action)
-    wanted = _state(data)
+    stock_state = _state(data)
     mujoco.mj_setState(model, data, before, WHOLE)
     vars(robot.controller).update(controller)
     robot.gripper.current_action = grip
     step = FastStep(env)
     for action in actions:
         step(action, observe=False)
-    if _same(wanted, _state(data)):
+    if _same(stock_state, _state(data)):
         return None
     step.unbind()
-    return "on this machine it gives other bits than robosuite's own"
+    return "on this machine its states differ in some bits from those of robosuite's own step"
 
 
 def _stock_step(inner: Any, action: NDArray[np.float32]) -> None:

@@ -45,10 +45,10 @@ def straight_to(device: str) -> Iterator[None]:
         yield
 
 
-def unloaded(policy: nn.Module) -> list[str]:
+def unloaded_names(policy: nn.Module) -> list[str]:
     """Returns the names of the parameters and buffers that got no value from a file."""
-    named = (*policy.named_parameters(), *policy.named_buffers())
-    return [name for name, tensor in named if tensor.is_meta]
+    named_tensors = (*policy.named_parameters(), *policy.named_buffers())
+    return [name for name, tensor in named_tensors if tensor.is_meta]
 
 
 _register, _load = nn.Module.register_parameter, nn.Module.load_state_dict

@@ -88,15 +88,15 @@ class WorkerPool:
         except (EOFError, ConnectionError):
             process = self.processes[index]
             process.join(ENDING_SECS)
-            raise WorkerLost(f"environment process {index} died with exit code {process.exitcode}") from None
+            raise WorkerLost(f"worker process {index} died with exit code {process.exitcode}") from None
         if isinstance(reply, WorkerFailed):
-            raise WorkerLost(f"environment process {index} failed:\n{reply.trace}")
+            raise WorkerLost(f"worker process {index} failed:\n{reply.trace}")
         return reply
 
     def _check(self, ready: list[Any]) -> list[Any]:
         for index, process in enumerate(self.processes):
             if process.sentinel in ready:
-                raise WorkerLost(f"environment process {index} died with exit code {process.exitcode}")
+                raise WorkerLost(f"worker process {index} died with exit code {process.exitcode}")
         return []
 
     def collect_timings(self) -> list[WorkerTimings]:
@@ -117,10 +117,10 @@ class WorkerPool:
             process.join(ENDING_SECS)
 
 
-def _serve(output: int | None, pipe: Connection, others: list[Connection], *work: Any) -> None:
+def _serve(output: int | None, pipe: Connection, other_pipes: list[Connection], *work: Any) -> None:
     supervisor.end_with_parent()
-    for other in others:
-        other.close()  # a pipe that stays open here would hide its end of file when the parent dies
+    for other_pipe in other_pipes:
+        other_pipe.close()  # a pipe that stays open here would hide its end of file when the parent dies
     if output is not None:
         os.dup2(output, 1)
         os.dup2(output, 2)

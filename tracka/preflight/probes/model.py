@@ -135,7 +135,7 @@ def _fill(
     """
     from lerobot.policies.factory import get_policy_class
 
-    with load_warnings.captured_log() as comparison.said, storage:
+    with load_warnings.capture_log() as comparison.said, storage:
         try:
             with _comparing(comparison):
                 policy = get_policy_class(config.type).from_pretrained(str(source), config=config)
