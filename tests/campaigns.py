@@ -187,19 +187,21 @@ class Made:
         """Runs `tracka` in a process of its own."""
         return self.command("-m", "tracka", *words)
 
-    def call(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def call(self, *words: str, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
         """Runs `tracka` in this process, which is quicker: for refusals, dry runs, help, and `run` of one row."""
-        return self._called(cli.main, "tracka", *words)
+        return self._called(cli.main, "tracka", *words, cwd=cwd)
 
     def call_file(self, name: str, *words: str) -> subprocess.CompletedProcess[str]:
         """Runs a file of the repository in this process, as `call` does."""
         return self._called(partial(runpy.run_path, str(REPOSITORY / name), run_name="__main__"), name, *words)
 
-    def _called(self, program: Callable[[], object], *words: str) -> subprocess.CompletedProcess[str]:
+    def _called(
+        self, program: Callable[[], object], *words: str, cwd: Path = REPOSITORY
+    ) -> subprocess.CompletedProcess[str]:
         out, errors = io.StringIO(), io.StringIO()
         with (
             _as_it_was(self.environ),
-            contextlib.chdir(REPOSITORY),
+            contextlib.chdir(cwd),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(errors),
         ):

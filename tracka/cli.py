@@ -223,26 +223,29 @@ def run_command(
     artifacts_root: Annotated[Path, typer.Option(help="The runs folder: artifacts/runs.")],
     seed: Annotated[int, typer.Option(min=0)] = 7,
     timeout_secs: Annotated[int, typer.Option(min=1)] = 10800,
-    retry_index: Annotated[int, typer.Option(min=0, max=1)] = 0,
+    retry_index: Annotated[int, typer.Option(min=0, max=1, help="1 records that this is a retry.")] = 0,
     allow_overwrite: Annotated[bool, typer.Option("--allow-overwrite")] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Run one evaluation and leave its evidence in the runs folder."""
-    policy_path = cli_request.policy(policy_path)
+    """Run one evaluation once, without a retry, and leave its evidence in the runs folder."""
+    layout = Layout.of_runs(artifacts_root)
+    policy_path = cli_request.policy(policy_path, layout)
     words = [run_id, task_suite, str(batch_size), str(n_episodes), gpu_id, str(seed), mujoco_gl, policy_path, "1"]
     row = matrix.parse(words, "command line")  # checks what typer cannot check
     campaign = cli_request.one_row(artifacts_root, row, timeout_secs)
     host = cli_request.host(campaign, row)
-    policy = run.RerunPolicy(allow_overwrite=allow_overwrite)
+    policy = run.RerunPolicy(allow_overwrite=allow_overwrite, retry=False)
+    if doubt := cli_request.unconfirmed_backend(layout, mujoco_gl):
+        worker.print_redacted(f"warning: {doubt}", error=True)
     if dry_run:
-        print(" ".join(run.dry_run(campaign, row, host, policy)["command"]))
+        print(" ".join(run.dry_run(campaign, row, host, policy, retry_index)["command"]))
         return
     raise typer.Exit(worker.execute(campaign, row, host, policy, retry_index))
 
 
 @app.command("sweep")
 def sweep_command(
-    matrix: Annotated[Path, typer.Option(help="The matrix: configs/eval_matrix.csv.")],
+    matrix: Annotated[Path, typer.Option(help="The matrix: configs/eval_matrix.csv, or failures.csv.")],
     artifacts_root: Annotated[Path, typer.Option(help="The runs folder: artifacts/runs.")],
     status_dir: Annotated[Path, typer.Option(help="The folder of the row markers: artifacts/state/rows.")],
     max_parallel: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 8,
@@ -252,6 +255,10 @@ def sweep_command(
 ) -> None:
     """Run the rows of a matrix, several at a time. Exits with 1 if one of them fails; writes no summary."""
     campaign = cli_request.many_rows(matrix, artifacts_root, status_dir)
+    if not campaign.rows and not rows:
+        print(f"{matrix} names no row: there is nothing to run again")
+        return
+    own_matrix = cli_request.replay_matrix(campaign, matrix)
     chosen_rows, host = cli_request.shard(campaign, rows), run.load_host(campaign.layout)
     if dry_run:
         for row in chosen_rows:
@@ -262,14 +269,13 @@ def sweep_command(
         codes = sweep.sweep(campaign, chosen_rows, host, run.RerunPolicy(resume=resume), max_parallel)
     except KeyboardInterrupt:
         worker.print_redacted(
-            f"interrupted; replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, run_ids)}"
+            f"interrupted; replay: {sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, run_ids)}"
         )
         raise typer.Exit(130) from None
     failed_ids = [run_id for run_id in run_ids if codes[run_id]]
     worker.print_redacted(f"{len(run_ids) - len(failed_ids)} of {len(run_ids)} rows passed")
-    worker.print_redacted(
-        f"replay: {sweep.replay(matrix, artifacts_root, status_dir, max_parallel, failed_ids or run_ids)}"
-    )
+    replay = sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, failed_ids or run_ids)
+    worker.print_redacted(f"replay: {replay}")
     raise typer.Exit(1 if failed_ids else 0)
 
 
@@ -294,17 +300,18 @@ def collect_command(
     if len({path.absolute() for path in targets}) < len(targets):
         raise UsageError(Finding("--summary-md", "two tables have the same file", "Name a file for each table"))
     results = collect.campaign_results(campaign) if campaign else collect.collect_results(runs_root)
+    csv_results, md_results = (cli_request.summarised(campaign, path, results) for path in (summary_csv, summary_md))
     if dry_run:
-        print(f"would write {len(results)} runs into {', '.join(map(str, targets))}")
+        print(f"would write {len(csv_results)} runs into {', '.join(map(str, targets))}")
         return
     collect.require_unchanged(
         campaign.layout if campaign else Layout.of_runs(runs_root), [result.run_id for result in results]
     )
-    collect.write_csv(results, summary_csv)
-    collect.write_markdown(results, summary_md)
+    collect.write_csv(csv_results, summary_csv)
+    collect.write_markdown(md_results, summary_md)
     if failures_csv and campaign:
         collect.write_failures(campaign, collect.failure_reasons(campaign, results), failures_csv)
-    print(f"{len(results)} runs in {summary_csv}")
+    print(f"{len(csv_results)} runs in {summary_csv}")
 
 
 @app.command("why")

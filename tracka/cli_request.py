@@ -4,8 +4,10 @@ The campaign is the one around the named folders, and explicit flags take preced
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .campaign import campaign, matrix, path_safety
 from .campaign.campaign import Campaign
@@ -15,16 +17,25 @@ from .core import lerobot_facts, schema
 from .core.errors import Finding, UsageError, collect_findings, joined_names, shortened
 from .engines import cli_capabilities
 from .preflight.preflight import PreflightConfig
+from .reporting.collect import BASELINE_SUMMARY, EvalRunResult
 from .runs import run
 from .runs.plan import Host
 
 
-def policy(policy_path: str) -> str:
-    """Returns `policy_path`, made absolute where it is a folder.
+def policy(policy_path: str, layout: Layout | None = None) -> str:
+    """Returns the policy path that a matrix has for what `policy_path` names on a command line.
 
-    A folder on the command line is relative to where the user stands, a folder in a matrix to the campaign.
+    A folder on a command line is relative to where the user stands, a folder in a matrix to the campaign. A path that
+    the matrix of `layout` has, too, means the matrix's policy. Another folder is returned absolute, and a repository of
+    the hub as it is.
     """
-    return str(Path(policy_path).absolute()) if policy_path and Path(policy_path).is_dir() else policy_path
+    campaign = campaign_beside(layout) if layout else None
+    known = dict.fromkeys(row.policy_path for row in campaign.rows) if campaign else {}
+    if not policy_path or policy_path in known or not Path(policy_path).is_dir():
+        return policy_path
+    folder = Path(policy_path).resolve()
+    same = (path for path in known if campaign and (campaign.layout.root / path).resolve() == folder)
+    return next(same, str(Path(policy_path).absolute()))
 
 
 def preflight_config(suite: str, policy_path: str, backend: str, gpu_ids: str, artifacts_dir: Path) -> PreflightConfig:
@@ -38,7 +49,8 @@ def preflight_config(suite: str, policy_path: str, backend: str, gpu_ids: str, a
     gpus = collect_findings(findings, lambda: numbers("--gpu-ids", gpu_ids, "GPU"))
     if findings or gpus is None:
         raise UsageError(findings)
-    return PreflightConfig(suite, policy(policy_path), backend, list(gpus), artifacts_dir)
+    path = policy(policy_path, Layout.beside(artifacts_dir))
+    return PreflightConfig(suite, path, backend, list(gpus), artifacts_dir)
 
 
 def numbers(flag: str, text: str, kind: str) -> tuple[int, ...]:
@@ -74,17 +86,38 @@ def one_row(artifacts_root: Path, row: Row, timeout_secs: int) -> Campaign:
 def host(campaign: Campaign, row: Row) -> Host:
     """Returns the host with the row's backend, which is the command line's, and lerobot-eval's flags.
 
-    The flags are read from phase 1's file, or asked of lerobot-eval now where that file is missing.
+    The flags are read from phase 1's file, or asked of lerobot-eval now where that file is missing. Raises UsageError
+    where preflight has decided for another backend.
     """
     layout = campaign.layout
+    report = schema.read_or_empty("preflight", layout.preflight_report)
+    _require_backend(layout, row.mujoco_gl, report)
     is_discovered = layout.capabilities.is_file()
     capabilities = (
         schema.read("cli_capabilities", layout.capabilities)
         if is_discovered
         else cli_capabilities.discover_for(campaign)
     )
-    report = schema.read_or_empty("preflight", layout.preflight_report)
     return run.host_of(layout, row.mujoco_gl, capabilities, report)
+
+
+def _require_backend(layout: Layout, backend: str, report: Mapping[str, Any]) -> None:
+    """Raises UsageError where preflight's report decides for another backend than `backend`, or for none."""
+    decision = report.get("mujoco_gl_effective")
+    if not report or decision == backend:
+        return
+    what, remedy = f"preflight decided for {decision}", f"Pass --mujoco-gl {decision}, or run preflight again"
+    if decision is None:
+        what, remedy = f"preflight found no backend that renders: {report['blocker']}", "Mend that, run preflight again"
+    raise UsageError(Finding(f"--mujoco-gl {backend}", f"{what} ({layout.preflight_report})", remedy))
+
+
+def unconfirmed_backend(layout: Layout, backend: str) -> str | None:
+    """Returns the warning that no preflight has confirmed the backend; None where one has run."""
+    if schema.read_or_empty("preflight", layout.preflight_report):
+        return None
+    command = f"tracka preflight --mujoco-gl {backend} --artifacts-dir {layout.preflight} ..."
+    return f"no preflight has run here, so nothing confirms that {backend} renders on this host: {command}"
 
 
 def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Campaign:
@@ -107,11 +140,25 @@ def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Camp
         what += f", whose settings do not apply to {artifacts_root}"
         findings.append(Finding("--artifacts-root", what, f"Name {matrix_layout.runs}"))
     collect_findings(findings, lambda: path_safety.require(layout))
-    rows = collect_findings(findings, lambda: matrix.load(matrix_path))
+    rows = collect_findings(findings, lambda: matrix.load(matrix_path, replay=True))
     spec = collect_findings(findings, lambda: campaign_beside(layout))
     if findings or rows is None:
         raise UsageError(list(dict.fromkeys(findings)))
-    return replace(spec or Campaign(layout, rows, rows[0].run_id, 0), rows=rows)
+    return replace(spec or Campaign(layout, rows, rows[0].run_id if rows else "", 0), rows=rows)
+
+
+def replay_matrix(campaign: Campaign, matrix_path: Path) -> Path:
+    """Returns the matrix that a replay command names: the campaign's own, if it has the same rows as `matrix_path`.
+
+    A failures.csv is written anew with the next tables, and may lack rows by then.
+    """
+    own = campaign.layout.matrix
+    if not own.is_file() or own.samefile(matrix_path):
+        return matrix_path
+    rows = {replace(row, line=0) for row in matrix.load(own)}
+    if not rows.issuperset(replace(row, line=0) for row in campaign.rows):
+        return matrix_path
+    return own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own
 
 
 def shard(campaign: Campaign, names: str) -> tuple[Row, ...]:
@@ -139,3 +186,11 @@ def _wrong_name(run_id: str, rows_by_id: dict[str, Row]) -> Finding:
     return Finding(
         "--rows", f"the matrix has no row {shortened(run_id)!r}", f"Name some of {joined_names(list(rows_by_id))}"
     )
+
+
+def summarised(campaign: Campaign | None, path: Path, results: list[EvalRunResult]) -> list[EvalRunResult]:
+    """Returns the results that belong into the table at `path`: the baseline alone in the baseline's own summary."""
+    if campaign is None or path.absolute().parent.resolve() != campaign.layout.summary.resolve():
+        return results
+    baseline_only = path.stem == BASELINE_SUMMARY
+    return [result for result in results if not baseline_only or result.run_id == campaign.baseline]

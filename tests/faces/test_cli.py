@@ -13,6 +13,7 @@ import pytest
 from campaigns import ROWS, SETTINGS, Made, contents, run_words
 
 from tracka.core import files
+from tracka.gates import validate
 from tracka.runs import row_state, run
 
 
@@ -77,11 +78,71 @@ def test_a_run_that_fails_exits_with_1_and_leaves_its_evidence(made: Made) -> No
     assert files.read_json(made.layout.run("long_b1_e6").result)["reason"] == "crash"
 
 
-def test_retry_index_1_is_the_last_try(made: Made) -> None:
-    made.behave(long_b1_e6=["crash"])
-    made.call(*run_words(made, "--retry-index", "1"))
+@pytest.mark.parametrize("index", ["0", "1"])
+def test_a_run_is_tried_once_and_its_retry_index_is_recorded_as_given(made: Made, index: str) -> None:
+    made.behave(long_b1_e6=["crash", "ok:3"])
+    made.call(*run_words(made, "--retry-index", index, "--dry-run"))
+    dry = files.read_json(made.layout.run("long_b1_e6").manifest)
+    assert made.call(*run_words(made, "--retry-index", index)).returncode == 1
     assert made.started() == ["long_b1_e6"]
-    assert files.read_json(made.layout.run("long_b1_e6").manifest)["retry_index"] == 1
+    manifest = files.read_json(made.layout.run("long_b1_e6").manifest)
+    marker = files.read_json(made.layout.marker("long_b1_e6"))
+    assert [each["retry_index"] for each in (dry, manifest, marker)] == [int(index)] * 3
+
+
+def test_a_backend_that_preflight_did_not_choose_is_refused_with_2_and_starts_nothing(ready: Made) -> None:
+    before = contents(ready.layout.artifacts)
+    for more in ((), ("--dry-run",)):
+        ended = ready.call(*run_words(ready, *more, mujoco_gl="osmesa"))
+        assert ended.returncode == 2
+        assert "error: --mujoco-gl osmesa: preflight decided for egl (" in ended.stderr
+        assert "Pass --mujoco-gl egl, or run preflight again" in ended.stderr
+    assert contents(ready.layout.artifacts) == before
+
+
+def test_without_a_backend_that_renders_no_run_starts_and_the_blocker_is_named(ready: Made) -> None:
+    report = files.read_json(ready.layout.preflight_report)
+    files.write_json(
+        ready.layout.preflight_report, report | {"mujoco_gl_effective": None, "blocker": "rendering: no GL"}
+    )
+    ended = ready.call(*run_words(ready))
+    assert (ended.returncode, ready.started()) == (2, [])
+    assert "preflight found no backend that renders: rendering: no GL" in ended.stderr
+
+
+def test_a_run_says_whether_a_preflight_has_confirmed_its_backend(ready: Made) -> None:
+    assert ready.call(*run_words(ready, "--dry-run")).stderr == ""
+    ready.layout.preflight_report.unlink()
+    doubt = "warning: no preflight has run here, so nothing confirms that egl renders on this host"
+    assert doubt in ready.call(*run_words(ready, "--dry-run")).stderr
+
+
+@pytest.fixture
+def elsewhere(ready: Made, tmp_path: Path) -> Path:
+    """A folder to stand in that has a folder of the matrix's name, too: `checkpoints/fake`, with other weights."""
+    folder = tmp_path / "elsewhere"
+    shutil.copytree(ready.root / "checkpoints", folder / "checkpoints")
+    (folder / "checkpoints" / "fake" / "note.txt").write_text("another checkpoint")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "word", ["checkpoints/fake", "{root}/checkpoints/fake", "{root}/checkpoints/../checkpoints/fake/"]
+)
+def test_a_folder_of_the_matrix_is_the_matrixs_wherever_the_run_is_called(
+    ready: Made, elsewhere: Path, word: str
+) -> None:
+    words = run_words(ready, policy_path=word.format(root=ready.root))
+    assert ready.call(*words, cwd=elsewhere).returncode == 0
+    manifest = files.read_json(ready.layout.run("long_b1_e6").manifest)
+    assert (manifest["policy_path"], manifest["checkpoint"]["folder"]) == ("checkpoints/fake", "checkpoints/fake")
+    assert validate.row_contract_findings(ready.spec, ready.spec.row("long_b1_e6"), "evidence") == []
+
+
+def test_another_folder_is_relative_to_where_the_user_stands(ready: Made, elsewhere: Path) -> None:
+    assert ready.call(*run_words(ready, policy_path="./checkpoints/fake"), cwd=elsewhere).returncode == 0
+    manifest = files.read_json(ready.layout.run("long_b1_e6").manifest)
+    assert manifest["policy_path"] == str(elsewhere / "checkpoints" / "fake")
 
 
 def test_a_run_folder_that_exists_is_refused_with_2_and_nothing_is_written(again: Made) -> None:
@@ -243,6 +304,19 @@ def test_collect_writes_its_three_tables_and_exits_with_0(made: Made, tmp_path: 
     ended = made.call(*collect_words(made, tmp_path / "out"))
     assert (ended.returncode, ended.stdout) == (0, f"3 runs in {tmp_path}/out/all.csv\n"), ended.stderr
     assert sorted(contents(tmp_path / "out")) == ["all.csv", "all.md", "failures.csv"]
+
+
+def test_collect_into_the_baselines_summary_writes_what_phase_3_accepts(ready: Made) -> None:
+    baseline = ready.spec.baseline
+    names = [
+        word
+        for kind in ("csv", "md")
+        for word in (f"--summary-{kind}", str(ready.layout.summary / f"baseline_summary.{kind}"))
+    ]
+    assert ready.call("collect", "--runs-root", str(ready.layout.runs), *names).returncode == 0
+    assert validate.contract_findings(ready.spec, "phase3", "baseline_summary") == []
+    lines = (ready.layout.summary / "baseline_summary.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines] == ["run_id", baseline]
 
 
 def test_collect_refuses_a_broken_campaign_with_2_and_writes_nothing(made: Made, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from processes import is_alive, wait_until
 
 from tracka.core import files, lock
 from tracka.execution import gpu
+from tracka.reporting import collect
 from tracka.runs import row_state, run
 
 BASELINE, LONG, WIDE, OFF = "baseline_b1_e2", "long_b1_e6", "wide_b4_e4", "off_b1_e1"
@@ -310,6 +311,21 @@ def test_the_replay_line_names_the_failed_rows_in_the_matrixs_order_and_works(
     assert again.returncode == 0, again.stderr
     assert sorted(made.started()[started:]) == [BASELINE, LONG]
     assert made.statuses() == dict.fromkeys(ENABLED, ("pass", None))
+
+
+def test_failures_csv_is_a_matrix_that_replays_the_rows_that_failed(ready: Made) -> None:
+    ready.behave(**{LONG: ["crash", "crash", "ok:3"]})
+    sweep(ready)
+    table = ready.layout.summary / "failures.csv"
+    collect.write_tables(ready.spec, collect.tables(ready.spec))
+    again = sweep(ready, "--resume", matrix=table)
+    assert (again.returncode, rows_of(replay_line(again))) == (0, [LONG]), again.stderr
+    assert shlex.split(replay_line(again))[3] == str(
+        ready.layout.matrix
+    )  # failures.csv is written anew, without the row
+    collect.write_tables(ready.spec, collect.tables(ready.spec))
+    empty = sweep(ready, "--resume", matrix=table)
+    assert (empty.returncode, empty.stdout) == (0, f"{table} names no row: there is nothing to run again\n")
 
 
 def test_the_replay_line_keeps_what_the_sweep_was_told(ready: Made) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from ..core.errors import Finding, UsageError, shortened
 from ..core.lerobot_facts import SUITE_TASKS
 
+REASON = "reason"  # the column that failures.csv has beside those of the matrix
 COLUMNS = ("run_id", "task_suite", "batch_size", "n_episodes", "gpu_id", "seed", "mujoco_gl", "policy_path", "enabled")
 BACKENDS = ("egl", "glx", "osmesa")
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -41,17 +42,18 @@ class Row:
         return min(self.batch_size, self.n_episodes)
 
 
-def load(path: Path) -> tuple[Row, ...]:
+def load(path: Path, replay: bool = False) -> tuple[Row, ...]:
     """Returns the rows of the matrix at `path`.
 
-    Raises UsageError with every finding: unknown or missing columns, duplicate run ids, bad values.
+    With `replay` the matrix may be a failures.csv, whose last column `reason` is ignored. Raises UsageError with every
+    finding: unknown or missing columns, duplicate run ids, bad values.
     """
-    lines = list(_lines(path))
-    findings = [_wrong_cell_count(path, line, cells) for line, cells in lines if len(cells) != len(COLUMNS)]
-    table = [(line, dict(zip(COLUMNS, cells, strict=True))) for line, cells in lines if len(cells) == len(COLUMNS)]
+    columns, lines = _lines(path, replay)
+    findings = [_wrong_cell_count(path, line, cells, columns) for line, cells in lines if len(cells) != len(columns)]
+    table = [(line, dict(zip(columns, cells, strict=True))) for line, cells in lines if len(cells) == len(columns)]
     findings += [finding for line, record in table for finding in _faults(f"{path}, line {line}", record)]
     findings += _duplicates(path, table)
-    if not lines:
+    if not lines and columns == COLUMNS:  # no failure is no error
         findings.append(Finding(str(path), "the matrix has no rows", "Add one line per run"))
     if findings:
         raise UsageError(findings)
@@ -66,12 +68,15 @@ def parse(cells: Sequence[str], where: str) -> Row:
     return _row(0, record)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _lines(path: Path, replay: bool) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
+    """Returns the columns of the table at `path`, and the number and the cells of each line."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # Excel puts a byte order mark before UTF-8
             reader = csv.reader(file, strict=True)
-            _check_header(path, next(reader, []))
-            yield from ((reader.line_num, cells) for cells in reader if cells)
+            columns = tuple(next(reader, []))
+            if not (replay and columns == (*COLUMNS, REASON)):
+                _check_header(path, columns)
+            return columns, [(reader.line_num, cells) for cells in reader if cells]
     except FileNotFoundError:
         remedy = "Write the file, or make a campaign with `tracka init NAME`"
         raise UsageError(Finding(str(path), "the matrix does not exist", remedy)) from None
@@ -79,8 +84,8 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise UsageError(Finding(str(path), f"this is not CSV in UTF-8 ({error})", "Save it as UTF-8 CSV")) from None
 
 
-def _check_header(path: Path, header: list[str]) -> None:
-    if tuple(header) == COLUMNS:
+def _check_header(path: Path, header: tuple[str, ...]) -> None:
+    if header == COLUMNS:
         return
     missing = [name for name in COLUMNS if name not in header]
     unknown = [name for name in header if name not in COLUMNS]
@@ -90,8 +95,8 @@ def _check_header(path: Path, header: list[str]) -> None:
     raise UsageError(Finding(f"{path}, line 1", what, f"Write the header as {','.join(COLUMNS)}"))
 
 
-def _wrong_cell_count(path: Path, line: int, cells: list[str]) -> Finding:
-    what = f"the line has {len(cells)} cells and needs {len(COLUMNS)}"
+def _wrong_cell_count(path: Path, line: int, cells: list[str], columns: Sequence[str]) -> Finding:
+    what = f"the line has {len(cells)} cells and needs {len(columns)}"
     return Finding(f"{path}, line {line}", what, "Write one cell per column")
 
 

@@ -26,6 +26,7 @@ from ..execution import gpu
 from ..runs import judgement, known_answers, row_state, run
 
 _Z = 1.959963984540054  # 95% of a normal distribution lie within this many standard deviations
+BASELINE_SUMMARY = "baseline_summary"
 NO_EXIT = 125  # stands for the exit code of an evaluation that never ended or never began
 
 
@@ -275,8 +276,9 @@ def write_failures(campaign: Campaign, reasons: dict[str, str], out_path: Path) 
 
 def _failures_text(campaign: Campaign, reasons: dict[str, str]) -> str:
     with campaign.layout.matrix.open(newline="", encoding="utf-8-sig") as file:
-        records = [record for record in csv.DictReader(file) if record["run_id"] in reasons]
-    return _table([*matrix.COLUMNS, "reason"], (record | {"reason": reasons[record["run_id"]]} for record in records))
+        failed = [record for record in csv.DictReader(file) if record["run_id"] in reasons]
+    records = (record | {matrix.REASON: reasons[record["run_id"]]} for record in failed)
+    return _table([*matrix.COLUMNS, matrix.REASON], records)
 
 
 def failure_reasons(campaign: Campaign, results: Sequence[EvalRunResult]) -> dict[str, str]:
@@ -301,7 +303,7 @@ def failure_reasons(campaign: Campaign, results: Sequence[EvalRunResult]) -> dic
 def baseline_tables(campaign: Campaign) -> dict[str, str]:
     """Returns the summaries of phase 3, file name -> text: only the baseline's line."""
     results = [result for result in campaign_results(campaign) if result.run_id == campaign.baseline]
-    return {"baseline_summary.csv": csv_text(results), "baseline_summary.md": markdown(results)}
+    return {f"{BASELINE_SUMMARY}.csv": csv_text(results), f"{BASELINE_SUMMARY}.md": markdown(results)}
 
 
 def tables(campaign: Campaign) -> dict[str, str]:

@@ -67,7 +67,7 @@ class Host:
 
 @dataclass(frozen=True)
 class Plan:
-    """One attempt of one row. Only in a retry, `batch_size` may differ from the row's own and `retry_index` is 1."""
+    """One attempt of one row. Only in a retry, `batch_size` may differ from the row's own."""
 
     campaign: Campaign
     row: Row

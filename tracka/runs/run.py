@@ -168,6 +168,7 @@ class RerunPolicy:
 
     resume: bool = False  # judge a passed run again, and give a failed one a further attempt
     allow_overwrite: bool = False  # run again what is there; with resume, only what passed with other inputs
+    retry: bool = True  # follow a failed attempt by one retry, where that can help
 
 
 def recorded_refusal(campaign: Campaign, row: Row) -> Finding | None:
@@ -193,8 +194,8 @@ def run_row(
     5. Judge: decides from the attempt's files whether it passed. A failed attempt may be followed by one retry.
 
     Raises RunExists or ChangedRun where the run folder is in the way, Busy where another process runs the row, and
-    TrackaError where the checkpoint or the GPU is missing. A failed evaluation is a result, not an error. `retry_index`
-    1 says that this call is a retry already, and no other retry follows.
+    TrackaError where the checkpoint or the GPU is missing. A failed evaluation is a result, not an error. The manifest
+    of the first attempt says `retry_index`; where that is not 0, the attempt is a retry already, and no other follows.
     """
     layout = campaign.layout
     path_safety.require(layout, row.run_id)
@@ -208,7 +209,7 @@ def run_row(
         _require_own_program(campaign, host)
         row_state.ensure_pending_held(layout, row.run_id)
         with lease.hold(row.gpu_id, lease.worker_number(), keep=True) as device:
-            return _attempts(_plan_again(plan), device)
+            return _attempts(_plan_again(plan), device, policy.retry)
 
 
 def _plan_or_refuse(campaign: Campaign, row: Row, host: Host) -> Plan:
@@ -241,10 +242,10 @@ def _plan_again(plan: Plan) -> Plan:
         raise
 
 
-def _attempts(plan: Plan, device: Device) -> Result:
-    """Runs the plan and, where a failure allows it, one retry. Returns the last attempt's result."""
+def _attempts(plan: Plan, device: Device, retry: bool) -> Result:
+    """Runs the plan and, with `retry` and where the failure allows it, once more. Returns the last attempt's result."""
     result = attempt.run(plan, device)
-    if result["status"] == "pass" or plan.retry_index:
+    if result["status"] == "pass" or plan.retry_index or not retry:
         return result
     batch_size = failure.next_batch(result["reason"], plan.played_batch)
     return result if batch_size is None else attempt.run(plan.retry(batch_size), device)
@@ -322,7 +323,9 @@ def is_dry_run(layout: Layout, run_id: str) -> bool:
     return not folder.numbers() and files.read_or_empty(folder.manifest).get("dry_run") is True
 
 
-def dry_run(campaign: Campaign, row: Row, host: Host, policy: RerunPolicy = RerunPolicy()) -> Manifest:
+def dry_run(
+    campaign: Campaign, row: Row, host: Host, policy: RerunPolicy = RerunPolicy(), retry_index: int = 0
+) -> Manifest:
     """Returns the manifest of a run that does not start, flagged as a dry run, and writes it unless a real run exists.
 
     Raises RunExists where a real run exists and `policy` does not allow overwriting.
@@ -332,16 +335,15 @@ def dry_run(campaign: Campaign, row: Row, host: Host, policy: RerunPolicy = Reru
     path_safety.require(layout, row.run_id)
     if folder.path.exists() and not is_dry_run(layout, row.run_id) and not policy.allow_overwrite:
         raise RunExists(Finding(str(folder.path), "the run folder exists", "Choose another run id for a dry run"))
-    manifest = dry_manifest(campaign, row, host)
+    manifest = dry_manifest(campaign, row, host, retry_index)
     if is_dry_run(layout, row.run_id) or not folder.path.exists():
         files.write_json(folder.manifest, manifest)
     return manifest
 
 
-def dry_manifest(campaign: Campaign, row: Row, host: Host) -> Manifest:
+def dry_manifest(campaign: Campaign, row: Row, host: Host, retry_index: int = 0) -> Manifest:
     """Returns the manifest of a run that does not start. Leases no GPU, downloads nothing and writes nothing."""
     device = gpu.CPU_DEVICE if row.gpu_id == CPU else Device(max(row.gpu_id, 0), str(max(row.gpu_id, 0)))
-    plan = _first_attempt(
-        campaign, row, host, checkpoint.resolve_without_download(row.policy_path, campaign.layout.root)
-    )
+    point = checkpoint.resolve_without_download(row.policy_path, campaign.layout.root)
+    plan = replace(_first_attempt(campaign, row, host, point), retry_index=retry_index)
     return plan.manifest(campaign.layout.run(row.run_id).attempt(1), device, plan.environ(device), 1, dry_run=True)
