@@ -23,7 +23,7 @@ BUILD_SECS = 600
 def ensure(campaign: Campaign, policy_path: str) -> None:
     """Builds the checkpoint `policy_path` if the campaign has a builder for it and has not built the same already.
 
-    Raises TrackaError with the builder's last line of output where the builder fails.
+    Raises TrackaError with the cause that the builder's output names where the builder fails.
     """
     builder = campaign.build.get(policy_path)
     target = campaign.layout.root / policy_path
@@ -66,8 +66,8 @@ def _build(campaign: Campaign, builder: str, target: Path, recipe: str) -> None:
         bounds=Bounds(BUILD_SECS),
     )
     if builder_exit.code != 0 or not partial.is_dir():
-        last_line = files.tail(log).strip().rsplit("\n", 1)[-1][:300]
-        what = f"the builder {builder} ended with exit code {builder_exit.code}: {last_line}"
+        cause = process.cause_of_end(builder_exit, log.with_suffix(".out"), log)
+        what = f"the builder {builder} made no checkpoint, {cause}"
         raise TrackaError(Finding(str(log), what, "Read this log and mend the builder"))
     shutil.rmtree(target, ignore_errors=True)
     # The file is written while there is no folder, so that it never describes another folder.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import escaping, files
+from ..core import escaping, files, log_cause
 from ..execution.process import Exit
 from . import load_warnings
 from .lerobot_eval import Metrics
@@ -22,11 +22,6 @@ _SIGNS = (
     ),
     ("hub", r"GatedRepoError|RepositoryNotFoundError|LocalEntryNotFoundError|OfflineModeIsEnabled|Cannot access gated"),
     ("import", r"^(?:ModuleNotFoundError|ImportError)"),
-)
-_EXCEPTION = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception|Interrupt)(?::|$)")
-# Matches "Exception ignored in: ..." and the traceback below it: indented lines, then the exception's own line.
-_IGNORED = re.compile(
-    r"^Exception ignored in:.*\n(?:Traceback .*\n(?:[ \t^~].*\n)*(?:\S.*(?:\n|$)(?:[ \t].*\n)*)?)?", re.MULTILINE
 )
 # MuJoCo's warning. LIBERO clips actions that are too large, so only NaN comes that far, and the rollout goes on
 # without the action.
@@ -83,7 +78,7 @@ def diagnose(
             "killed", "a process of the run could not be ended: it is another user's, or the kernel holds it"
         )
     if process_exit.code != 0:
-        return _crash(process_exit, without_ignored("\n".join(files.tail(log) for log in logs)))
+        return _crash(process_exit, logs)
     if line := next(filter(None, map(_weights_warning, logs)), None):
         return Failure("weights", f"exit code 0, but the policy ran without its weights: {line}")
     if device != "cpu" and any(files.mentions(log, ON_CPU.encode()) for log in logs):
@@ -114,35 +109,19 @@ def _weights_warning(log: Path) -> str | None:
         return None
 
 
-def _crash(process_exit: Exit, text: str) -> Failure:
+def _crash(process_exit: Exit, logs: Sequence[Path]) -> Failure:
+    text = log_cause.without_ignored("\n".join(map(files.tail, logs)))
     for reason, pattern in _SIGNS:
         if match := re.search(pattern, text, re.MULTILINE):
             return Failure(reason, _line(text, match.start()))
-    if process_exit.code < 0:
-        return Failure("killed", f"ended by signal {-process_exit.code}; the kernel's out-of-memory killer sends 9")
-    return Failure("crash", f"exit code {process_exit.code}: {last_line(text)}")
-
-
-def without_ignored(text: str) -> str:
-    """Returns `text` on plain lines, without what Python says of exceptions in destructors.
-
-    After any error robosuite's EGL context fails once more at exit, which says nothing about the cause.
-    """
-    plain = re.sub(r"\r\n?", "\n", text)
-    return _IGNORED.sub("", plain)
+    cause = log_cause.how_it_ended(process_exit.code, log_cause.read(*logs))
+    return Failure("killed" if process_exit.code < 0 else "crash", cause)
 
 
 def _line(text: str, position: int) -> str:
     start = text.rfind("\n", 0, position) + 1
     end = text.find("\n", position)
     return text[start : end if end >= 0 else None].strip()[:500]
-
-
-def last_line(text: str) -> str:
-    """Returns the last exception that a traceback ends with, else the last line with words in it."""
-    lines = [line.strip() for line in re.split(r"[\r\n]+", text) if line.strip()]
-    exceptions = [line for line in lines if _EXCEPTION.match(line)]
-    return (exceptions or lines or ["nothing was printed"])[-1][:500]
 
 
 def next_batch(reason: str | None, batch_size: int) -> int | None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ..core import files
+from ..core import log_cause
 from ..core.files import Json
 from . import orphans
 from .supervisor import Request
@@ -50,11 +50,20 @@ class Exit:
     seconds: float
 
 
-def last_words(child_exit: Exit, err: Path) -> str:
-    """Returns how a child that gave no answer ended, and the last line that it printed into `err`."""
-    lines = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
-    how = "the process took too long" if child_exit.stopped == "timeout" else f"exit code {child_exit.code}"
-    return f"{how}, {lines[-1][:200]}"
+STOPPED = {
+    "timeout": "the process took too long",
+    "flood": "the process printed more than a log may hold",
+    "survived": "a process of its tree could not be ended",
+    "lost": "its supervisor was killed",
+}
+
+
+def cause_of_end(child_exit: Exit, *logs: Path) -> str:
+    """Returns how a child that gave no answer ended, and the cause that its logs name: see `log_cause`."""
+    text = log_cause.read(*logs)
+    if child_exit.stopped:
+        return f"{STOPPED[child_exit.stopped]}: {log_cause.cause(text)}"
+    return log_cause.how_it_ended(child_exit.code, text)
 
 
 @dataclass(frozen=True)

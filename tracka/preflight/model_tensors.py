@@ -97,7 +97,7 @@ def _run_probe(
         bounds=Bounds(campaign.probe_secs),
     )
     answers = [json.loads(line) for line in files.read_text(out).splitlines() if line.startswith('{"wanted"')]
-    return answers, process.last_words(process_exit, err), round(process_exit.seconds, 3)
+    return answers, process.cause_of_end(process_exit, out, err), round(process_exit.seconds, 3)
 
 
 def _check(policy_path: str, answers: Sequence[ProbeAnswer | None], exit_text: str, seconds: float) -> Check:

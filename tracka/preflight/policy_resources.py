@@ -291,11 +291,9 @@ def _offline_check(campaign: Campaign, collector: ResourceCollector, folder: Pat
         if offline is None or Path(offline).name != online.name
     }
     evidence = f"{len(snapshots) - len(lost)} of {len(snapshots)} repositories found again without network"
-    evidence += (
-        f"; missing or other: {joined_names(list(lost.values()))}; exit code {process_exit.code}, see offline.err"
-        if lost
-        else ""
-    )
+    if lost:
+        cause = process.cause_of_end(process_exit, folder / "offline.err")
+        evidence += f"; missing or other: {joined_names(list(lost.values()))}; {cause}, see offline.err"
     check = required_check(
         "offline",
         not lost,

@@ -181,9 +181,7 @@ def _is_picture(
     frame = stages.get("frame")
     if frame is None:
         last_stage = list(stages)[-1] if stages else "none"
-        lines = [line for line in files.tail(err).splitlines() if line.strip()] or ["no message"]
-        errors = [line for line in lines if "Error" in line] or lines
-        return False, f"no frame (exit code {process_exit.code}, last stage: {last_stage}): {errors[-1][:300]}"
+        return False, f"no frame (last stage: {last_stage}), {process.cause_of_end(process_exit, err)}"
     bits = distance(frame["hash"], PICTURES[suite])
     evidence = f"{frame['shape']} by {frame['gl']}, mean {frame['mean']}, deviation {frame['std']}"
     evidence += f", {bits} of 64 hash bits differ from the expected picture"

@@ -175,7 +175,7 @@ def _run_share(
         bounds=Bounds(campaign.probe_secs),
     )
     records = [json.loads(line) for line in out.read_text().splitlines() if line.startswith('{"task"')]
-    return ProbeShare(suite, tasks, records, process.last_words(process_exit, err), process_exit.seconds)
+    return ProbeShare(suite, tasks, records, process.cause_of_end(process_exit, out, err), process_exit.seconds)
 
 
 def _fault(record: Json | None, expected: Json, exit_text: str) -> str:

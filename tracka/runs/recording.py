@@ -13,7 +13,7 @@ from pathlib import Path
 from ..campaign.layout import RunFolder
 from ..core import files, hashing, redaction
 from ..core.errors import Finding, UsageError
-from ..engines import comparison, failure
+from ..engines import comparison
 from ..engines.comparison import Comparison, PlayedEpisodes
 from ..execution import orphans, process
 from ..execution.gpu import Device
@@ -113,12 +113,8 @@ class Recordings:
 
 
 def _cause(engine: str, process_exit: process.Exit, target: RunFolder) -> str:
-    """Returns why an engine could not play: the exception at the end of its output, not only its exit code."""
-    if process_exit.stopped:
-        return f"{engine}: {process.last_words(process_exit, target.stderr)}"
-    text = "\n".join(files.tail(log) for log in (target.stdout, target.stderr))
-    last_line = failure.last_line(failure.without_ignored(text))
-    return f"{engine} ended with exit code {process_exit.code}: {last_line}"
+    """Returns why an engine could not play."""
+    return f"{engine}: {process.cause_of_end(process_exit, target.stdout, target.stderr)}"
 
 
 def keep(source: Path, target: Path) -> None:
