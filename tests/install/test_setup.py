@@ -3,6 +3,7 @@
 The installer is a stand-in, but for two tests: the second set-up of this repository, and one that fails for real.
 """
 
+import errno
 import json
 import os
 import shlex
@@ -20,7 +21,7 @@ from campaigns import REPOSITORY, Made, contents
 from tracka.core import errors, files
 from tracka.core.lerobot_facts import LEROBOT_VERSION
 from tracka.execution import environment
-from tracka.install import assets, provision, setup
+from tracka.install import assets, folders, provision, setup
 from tracka.preflight import inventory
 
 PASSWORD = "sesame"
@@ -46,6 +47,11 @@ def make_venv(folder: Path, case: str = "nothing", then: str = ":") -> None:
 
 def make_checkout(folder: Path, version: str = LEROBOT_VERSION, name: str = "lerobot") -> Path:
     files.write_text(folder / "pyproject.toml", f'[project]\nname = "{name}"\nversion = "{version}"\n')
+    return folder
+
+
+def make_git_checkout(folder: Path) -> Path:
+    (make_checkout(folder) / ".git").mkdir()
     return folder
 
 
@@ -246,24 +252,58 @@ def test_another_python_version_is_refused_with_2_and_the_lerobot_that_needs_it(
     assert contents(place.root.parent) == before
 
 
-def no_folder(folder: Path) -> None:
-    pass
+def write_project(folder: Path, text: str) -> None:
+    files.write_text(folder / "pyproject.toml", text)
 
 
-def empty(folder: Path) -> None:
-    folder.mkdir()
+def read_only(folder: Path) -> None:
+    make_checkout(folder)
+    folder.chmod(0o555)
 
 
-def a_file(folder: Path) -> None:
-    folder.touch()
+# What may lie where a checkout is looked for, and why none of it can be installed.
+NO_CHECKOUTS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (Path.mkdir, "is not a checkout of lerobot (pyproject.toml: No such file or directory)"),
+    "a file": (Path.touch, "is not a checkout of lerobot (pyproject.toml: Not a directory)"),
+    "a broken link": (
+        lambda folder: folder.symlink_to("nowhere"),
+        "is not a checkout of lerobot (pyproject.toml: No such file or directory)",
+    ),
+    "broken": (
+        lambda folder: write_project(folder, "[project\n"),
+        "is not a checkout of lerobot (pyproject.toml is broken: ",
+    ),
+    "no text": (
+        lambda folder: (folder.mkdir(), (folder / "pyproject.toml").write_bytes(b"\xff\xfe")),
+        "is not a checkout of lerobot (pyproject.toml is broken: ",
+    ),
+    "no table": (
+        lambda folder: write_project(folder, "project = 'lerobot'\n"),
+        "is not a checkout of lerobot (pyproject.toml names the project None)",
+    ),
+    "a fork": (
+        lambda folder: make_checkout(folder, name="lerobot-fork"),
+        "is not a checkout of lerobot (pyproject.toml names the project 'lerobot-fork')",
+    ),
+    "an old one": (lambda folder: make_checkout(folder, "0.4.0"), f"holds lerobot 0.4.0, not {LEROBOT_VERSION}"),
+    "a dynamic one": (
+        lambda folder: write_project(folder, "[project]\nname = 'lerobot'\ndynamic = ['version']\n"),
+        f"holds lerobot without a fixed version, not {LEROBOT_VERSION}",
+    ),
+    "read-only": (read_only, "cannot be written, and the installation writes there"),
+}
 
 
-def broken(folder: Path) -> None:
-    files.write_text(folder / "pyproject.toml", "[project\n")
+@pytest.fixture
+def unprivileged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user whom permissions hold, also where the tests run as root."""
+    real = os.access
 
+    def access(path: Path, mode: int, **options: bool) -> bool:
+        missing = mode & os.W_OK and os.path.lexists(path) and not Path(path).stat().st_mode & 0o222
+        return not missing and real(path, mode, **options)
 
-def another_project(folder: Path) -> None:
-    make_checkout(folder, name="lerobot-fork")
+    monkeypatch.setattr(os, "access", access)
 
 
 @pytest.fixture
@@ -279,31 +319,69 @@ def refusal(place: Place, capsys: pytest.CaptureFixture[str], nothing_starts: No
     return refuse
 
 
-@pytest.mark.parametrize("make", [no_folder, empty, a_file, broken, another_project])
-def test_a_lerobot_folder_that_is_no_checkout_is_refused_with_2(
-    place: Place, refusal: Callable[[Path], str], make: Callable[[Path], None]
+@pytest.mark.usefixtures("unprivileged")
+@pytest.mark.parametrize(("make", "why"), NO_CHECKOUTS.values(), ids=NO_CHECKOUTS)
+def test_a_named_folder_that_is_no_usable_checkout_is_refused_with_2_and_the_reason(
+    place: Place, refusal: Callable[[Path], str], make: Callable[[Path], object], why: str
 ) -> None:
     folder = place.root.parent / "lerobot"
     make(folder)
-    what = f"{folder} is not a checkout of lerobot. Check out v{LEROBOT_VERSION} in this folder"
-    assert f"error: --lerobot-dir: {what}" in refusal(folder)
+    said = refusal(folder)
+    assert f"error: --lerobot-dir: {folder} {why}" in said
+    assert f". Check out v{LEROBOT_VERSION} in this folder, or leave the flag out" in said
 
 
-def test_a_checkout_of_another_lerobot_is_refused_with_2_and_both_versions(
-    place: Place, refusal: Callable[[Path], str]
+def test_a_named_folder_that_is_missing_is_refused_with_2(place: Place, refusal: Callable[[Path], str]) -> None:
+    folder = place.root.parent / "lerobot"
+    assert f"error: --lerobot-dir: {folder} is not a checkout of lerobot" in refusal(folder)
+
+
+@pytest.mark.usefixtures("nothing_starts", "unprivileged")
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [*NO_CHECKOUTS.values(), (make_checkout, "is not a Git checkout")],
+    ids=[*NO_CHECKOUTS, "without Git"],
+)
+def test_what_lies_in_the_default_place_and_cannot_be_used_is_left_alone_and_said(
+    place: Place, capsys: pytest.CaptureFixture[str], make: Callable[[Path], object], why: str
 ) -> None:
-    folder = make_checkout(place.root.parent / "lerobot", "0.4.0")
-    what = f"{folder} holds lerobot 0.4.0. Check out v{LEROBOT_VERSION} in this folder"
-    assert f"error: --lerobot-dir: {what}" in refusal(folder)
+    default = setup.default_checkout()
+    default.parent.mkdir(parents=True)
+    make(default)
+    assert place.set_up("--dry-run") == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{default} is not used: it {why}") and "; lerobot comes from the lock\n" in said
+    assert "would install lerobot from the lock; " in said
 
 
-@pytest.mark.usefixtures("nothing_starts")
-def test_a_wrong_checkout_in_the_default_place_is_not_blamed_on_a_flag_that_nobody_gave(
+def test_a_wrong_checkout_in_the_default_place_is_said_in_the_log_and_the_lock_is_installed(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_checkout(setup.DISK / "src" / "lerobot", "0.4.0")
-    place.set_up("--dry-run")
-    assert "leave the flag out" not in capsys.readouterr().err
+    default = make_checkout(setup.default_checkout(), "0.4.0")
+    assert place.set_up() == 0
+    line = (
+        f"set-up: {default} is not used: it holds lerobot 0.4.0, not {LEROBOT_VERSION}; lerobot comes from the lock\n"
+    )
+    assert line in capsys.readouterr().out and line in place.log
+    assert str(default) not in place.ran[-1]
+    assert provision.is_current(place.root, place.venv)
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["in the default place", "named"])
+def test_a_checkout_whose_installation_fails_fails_the_set_up_only_where_it_was_named(
+    place: Place, capsys: pytest.CaptureFixture[str], named: bool
+) -> None:
+    default = make_git_checkout(setup.default_checkout())
+    place.fails_at = str(default)
+    code = place.set_up(*(("--lerobot-dir", str(default)) if named else ()))
+    said = capsys.readouterr()
+    if named:
+        assert code == 4 and "said by step 4" in said.err
+    else:
+        why = "the command ended: exit code 1: said by step 4"
+        assert f"set-up: {default} is not used: {why}; lerobot comes from the lock\n" in said.out
+        assert code == 0 and place.ran[-1][-2:] == ["--editable", str(place.root)]
+        assert provision.is_current(place.root, place.venv)
 
 
 @pytest.mark.parametrize("below", ["", "deeper/still"])
@@ -360,9 +438,10 @@ def test_a_dry_run_says_what_the_flags_change(place: Place, capsys: pytest.Captu
 def test_on_a_host_with_local_storage_its_checkout_and_cache_are_the_defaults(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkout = make_checkout(setup.DISK / "src" / "lerobot")
+    checkout = make_git_checkout(setup.DISK / "src" / "lerobot")
     assert place.set_up("--dry-run") == 0
     said = capsys.readouterr().out
+    assert "is not used" not in said
     assert f"would install lerobot from {checkout}; HF_HOME {setup.DISK / 'huggingface'}\n" in said
 
 
@@ -527,6 +606,46 @@ def test_a_cache_that_was_named_once_holds_for_every_later_command(
     assert environment.base()["HF_HOME"] == str(cache)
 
 
+def in_the_way(disk: Path) -> None:
+    (disk / "huggingface").touch()
+
+
+def nobodys(disk: Path) -> None:
+    disk.chmod(0o555)
+
+
+@pytest.mark.usefixtures("unprivileged")
+@pytest.mark.parametrize("spoil", [in_the_way, nobodys])
+def test_a_default_cache_that_cannot_be_written_is_said_and_the_users_own_holds(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], None]
+) -> None:
+    monkeypatch.setattr(sys, "prefix", str(place.venv))
+    setup.DISK.mkdir()
+    assert place.set_up() == 0
+    assert environment.hf_home() == str(setup.default_cache())
+    setup.default_cache().rmdir()
+    spoil(setup.DISK)
+    line = f"{setup.default_cache()} is not used: it cannot be written; HF_HOME stays the user's own\n"
+    for words in (["--dry-run"], []):
+        capsys.readouterr()
+        assert place.set_up(*words) == 0
+        assert line in capsys.readouterr().out
+    assert environment.hf_home() != str(setup.default_cache())
+
+
+def test_a_default_cache_that_the_file_system_refuses_is_said_and_the_users_own_holds(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    setup.DISK.mkdir()
+    monkeypatch.setattr(folders, "make_folder", refuse)
+    assert place.set_up() == 0
+    assert f"set-up: {setup.default_cache()} is not used: Permission denied; " in capsys.readouterr().out
+    assert not setup.hub_cache_file(place.venv).exists()
+
+
 def test_a_relative_cache_is_remembered_whole(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place.root.parent)
     assert place.set_up("--hf-home", "hub") == 0
@@ -660,8 +779,8 @@ def test_a_step_that_fails_exits_with_4_its_last_words_and_no_later_step(
     assert place.set_up() == 4
     assert place.steps()[-1] == step
     said = capsys.readouterr().err
-    what = f"the command ended with exit code 1; its last lines are:\nsaid by step {len(place.ran)}\n"
-    assert f"error: {' '.join(place.ran[-1])}: {what}" in said
+    assert f"error: {' '.join(place.ran[-1])}: the command ended: exit code 1: said by step " in said
+    assert f"; its last lines are:\nsaid by step {len(place.ran)}\n" in said
     assert said.removeprefix("error: ").strip() in place.log
     assert not (place.artifacts / "pip_freeze.txt").exists()
     place.fails_at = "nothing"

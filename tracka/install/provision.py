@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..core import log_cause
 from ..core.errors import Finding, InstallFailed, ToolMissing, TrackaError
 from ..core.files import Json, read_json, sha256_file, without_password, write_json
 from .assets import ASSET_LIST, place_libero_assets, write_libero_config
@@ -32,11 +33,11 @@ CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 TAIL_LINES = 15
 
 
-def provision(root: Path, python: Path, venv: Path, lerobot: Path | None = None) -> None:
+def provision(root: Path, python: Path, venv: Path, lerobot: Path | None = None, optional: bool = False) -> None:
     """Brings `venv` to the state that the lock in `root` asks for, and makes a missing `venv` with `python`.
 
-    `lerobot` is a checkout to install, editable, in place of the locked lerobot. Raises ToolMissing for a missing tool
-    and InstallFailed for a step that failed.
+    `lerobot` is a checkout to install, editable, in place of the locked lerobot; where it is `optional` and cannot be
+    installed, the locked one stays. Raises ToolMissing for a missing tool and InstallFailed for a step that failed.
     """
     root, venv = root.absolute(), venv.absolute()
     if not (root / LOCK).is_file():
@@ -49,16 +50,16 @@ def provision(root: Path, python: Path, venv: Path, lerobot: Path | None = None)
         if is_done:
             LOG.debug("%s is up to date: nothing to install", venv)
         else:
-            _build(root, python, venv, lerobot)
+            _build(root, python, venv, lerobot, optional)
 
 
-def _build(root: Path, python: Path, venv: Path, lerobot: Path | None) -> None:
+def _build(root: Path, python: Path, venv: Path, lerobot: Path | None, optional: bool) -> None:
     stamp_path(venv).unlink(missing_ok=True)
     if not _runs(venv / "bin" / "python"):
         _make_venv(python, venv)
     _install_bootstrap(root, venv)
     _install_lock(root, venv)
-    _install_projects([*_projects(root), *([lerobot] if lerobot else [])], venv)
+    lerobot = _install_editable(_projects(root), lerobot, optional, venv)
     with _step("LIBERO's configuration and assets"):
         write_libero_config(venv)
         place_libero_assets(venv)
@@ -156,6 +157,23 @@ def _install_lock(root: Path, venv: Path) -> None:
         _run(argv, remedy)
 
 
+def _install_editable(projects: Sequence[Path], lerobot: Path | None, optional: bool, venv: Path) -> Path | None:
+    """Installs the projects and a checkout of lerobot, and returns that checkout; None where the locked one stays."""
+    if lerobot is None:
+        _install_projects(projects, venv)
+        return None
+    try:
+        _install_projects([*projects, lerobot], venv)
+    except InstallFailed as error:
+        if not optional:
+            raise
+        why = error.findings[0].what.partition("; its last lines")[0]
+        LOG.info("set-up: %s is not used: %s; lerobot comes from the lock", lerobot, why)
+        _install_projects(projects, venv)
+        return None
+    return lerobot
+
+
 def _install_projects(projects: Sequence[Path], venv: Path) -> None:
     words = [word for project in projects for word in ("--editable", str(project))]
     with _step("this project"):
@@ -209,7 +227,8 @@ def _run(argv: Sequence[str], remedy: str) -> None:
     LOG.debug("$ %s\n%sexit code %d", " ".join(argv), without_password(completed.stdout), completed.returncode)
     if completed.returncode:
         last_lines = "\n".join(without_password(completed.stdout).strip().splitlines()[-TAIL_LINES:])
-        what = f"the command ended with exit code {completed.returncode}; its last lines are:\n{last_lines}\n"
+        cause = log_cause.how_it_ended(completed.returncode, completed.stdout)
+        what = f"the command ended: {cause}; its last lines are:\n{last_lines}\n"
         raise InstallFailed(Finding(" ".join(argv), what, remedy))
 
 

@@ -2,9 +2,10 @@
 
     python3.12 -m tracka setup --artifacts-dir tasks/NAME/artifacts/preflight
 
-Guarantees: all bad arguments are reported together and nothing is started; a second call installs nothing; the log and
-the snapshots belong to the environment that was made, whichever Python made it. Exit codes: 2 for bad arguments, 3 for
-a missing tool, 4 for a failed installation.
+Guarantees: all bad arguments are reported together and nothing is started; a folder that nobody named is never the
+reason for a failure: where a default place cannot be used, set-up goes on without it and says why; a second call
+installs nothing; the log and the snapshots belong to the environment that was made, whichever Python made it. Exit
+codes: 2 for bad arguments, 3 for a missing tool, 4 for a failed installation.
 
 Standard library only: on a fresh machine this module runs before anything is installed.
 """
@@ -16,14 +17,15 @@ import re
 import shlex
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core import log_cause
 from ..core.errors import Finding, InstallFailed, ToolMissing, TrackaError, UsageError, screen
-from ..core.files import copy_atomic, make_folder, redacted, utc_now, without_password, write_text
+from ..core.files import copy_atomic, make_folder, redacted, utc_now, write_text
+from . import checkout, folders
 from .provision import LOCK, is_current, lock_block, provision
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,8 +57,9 @@ class EnvironmentOptions:
     @property
     def lerobot(self) -> Path | None:
         """Returns the lerobot checkout to install, or None for the lerobot of the lock."""
-        checkout = self.lerobot_dir or DISK / "src" / "lerobot"
-        return checkout.absolute() if self.lerobot_dir or checkout.is_dir() else None
+        if self.lerobot_dir:
+            return self.lerobot_dir.absolute()
+        return None if checkout.default_fault(default_checkout(), _locked_lerobot()) else default_checkout()
 
     @property
     def command(self) -> str:
@@ -70,8 +73,34 @@ class EnvironmentOptions:
     @property
     def hub_cache(self) -> Path | None:
         """Returns the HF_HOME of every process in this environment, or None where the user's own default is good."""
-        cache = self.hf_home or DISK / "huggingface"
-        return cache.absolute() if self.hf_home or DISK.is_dir() else None
+        if self.hf_home:
+            return self.hf_home.absolute()
+        return default_cache() if folders.exists(DISK) and folders.can_be_written(default_cache()) else None
+
+    @property
+    def unused_defaults(self) -> list[str]:
+        """Returns a line for each default place that is there and cannot be used: why, and what takes its place."""
+        fault = checkout.default_fault(default_checkout(), _locked_lerobot())
+        lines = []
+        if not self.lerobot_dir and fault and folders.exists(default_checkout()):
+            lines.append(f"{default_checkout()} is not used: it {fault}; lerobot comes from the lock")
+        if not self.hf_home and folders.exists(DISK) and not folders.can_be_written(default_cache()):
+            lines.append(_unused_cache("it cannot be written"))
+        return lines
+
+
+def default_checkout() -> Path:
+    """Returns the place of the lerobot checkout that is used where `--lerobot-dir` is not given."""
+    return DISK / "src" / "lerobot"
+
+
+def default_cache() -> Path:
+    """Returns the hub's cache that is used where `--hf-home` is not given."""
+    return DISK / "huggingface"
+
+
+def _unused_cache(why: str) -> str:
+    return f"{default_cache()} is not used: {why}; HF_HOME stays the user's own"
 
 
 def set_up(options: EnvironmentOptions, python: Path) -> None:
@@ -87,9 +116,10 @@ def set_up(options: EnvironmentOptions, python: Path) -> None:
     try:
         with _logged(log, earlier=venv_log):
             LOG.debug("%s begins: %s", utc_now(), options.command)
-            provision(ROOT, python, options.venv, options.lerobot)
-            _remember_hub_cache(options)
-            _snapshots(options)
+            for line in options.unused_defaults:
+                LOG.info("set-up: %s", line)
+            provision(ROOT, python, options.venv, options.lerobot, optional=options.lerobot_dir is None)
+            _snapshots(options, _remember_hub_cache(options))
             LOG.debug("%s made %s: %s", utc_now(), options.venv.name, options.command)
     finally:
         if (options.venv / "pyvenv.cfg").is_file() and (installs or not venv_log.is_file()):
@@ -104,28 +134,14 @@ def _faults(options: EnvironmentOptions) -> Iterator[Finding]:
     if options.python_version != PYTHON:
         what = f"lerobot {_locked_lerobot()} needs Python {PYTHON}, not {options.python_version}"
         yield Finding("--python-version", what, f"Leave the flag out, or write {PYTHON}")
-    if options.lerobot:
-        yield from _checkout_faults(options.lerobot, options.lerobot_dir is not None)
+    if options.lerobot_dir and (fault := checkout.fault(options.lerobot_dir.absolute(), _locked_lerobot())):
+        remedy = (
+            f"Check out v{_locked_lerobot()} in this folder, or leave the flag out: lerobot then comes from the lock"
+        )
+        yield Finding("--lerobot-dir", f"{options.lerobot_dir.absolute()} {fault}", remedy)
     for flag, folder in {"--artifacts-dir": options.artifacts_dir, "--hf-home": options.hub_cache}.items():
-        if folder and not _can_be_written(folder):
+        if folder and not folders.can_be_written(folder):
             yield Finding(flag, f"{folder} cannot be written", "Name a folder that you may write to")
-
-
-def _checkout_faults(folder: Path, by_flag: bool) -> Iterator[Finding]:
-    """Yields what is wrong with a checkout of lerobot.
-
-    Preflight would refuse a checkout of another version too, but only after minutes of installing.
-    """
-    try:
-        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
-    except (OSError, ValueError):
-        project = {}
-    alternative = "leave the flag out" if by_flag else "move the folder away"
-    remedy = f"Check out v{_locked_lerobot()} in this folder, or {alternative}: lerobot then comes from the lock"
-    if project.get("name") != "lerobot":
-        yield Finding("--lerobot-dir", f"{folder} is not a checkout of lerobot", remedy)
-    elif project.get("version") != _locked_lerobot():
-        yield Finding("--lerobot-dir", f"{folder} holds lerobot {project.get('version')}", remedy)
 
 
 def _locked_lerobot() -> str:
@@ -133,11 +149,6 @@ def _locked_lerobot() -> str:
         return lock_block((ROOT / LOCK).read_text(), "lerobot").split("==")[1].split()[0].rstrip("\\")
     except (OSError, ToolMissing):
         return "0.6"
-
-
-def _can_be_written(folder: Path) -> bool:
-    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    return nearest.is_dir() and os.access(nearest, os.W_OK)
 
 
 @contextmanager
@@ -168,11 +179,21 @@ def _redact(record: logging.LogRecord) -> bool:
     return True
 
 
-def _remember_hub_cache(options: EnvironmentOptions) -> None:
-    """Stores HF_HOME where `environment.hf_home` finds it, so that a flag given once holds for every later command."""
-    if options.hub_cache:
-        make_folder(options.hub_cache)
-        write_text(hub_cache_file(options.venv), f"{options.hub_cache}\n")
+def _remember_hub_cache(options: EnvironmentOptions) -> Path | None:
+    """Stores HF_HOME where `environment.hf_home` finds it, so that a flag given once holds for every later command.
+
+    Returns the HF_HOME that holds, None for the user's own. A default place that cannot be used is forgotten.
+    """
+    cache, stored = options.hub_cache, hub_cache_file(options.venv)
+    if cache and not options.hf_home and (why := folders.why_not_made(cache)):
+        LOG.info("set-up: %s", _unused_cache(why))
+        cache = None
+    if cache:
+        make_folder(cache)
+        write_text(stored, f"{cache}\n")
+    elif stored.is_file() and stored.read_text().strip() == str(default_cache()):
+        stored.unlink()
+    return cache
 
 
 def log_file(venv: Path) -> Path:
@@ -192,18 +213,18 @@ def hub_cache_file(venv: Path) -> Path:
     return venv / "etc" / "tracka" / "hf_home"
 
 
-def _snapshots(options: EnvironmentOptions) -> None:
+def _snapshots(options: EnvironmentOptions, cache: Path | None) -> None:
     """Takes the snapshots with the environment's own Python, since this process's Python may have nothing installed."""
     argv = [str(options.venv / "bin" / "python"), "-c", SNAPSHOTS, str(options.artifacts_dir.absolute())]
-    completed = subprocess.run(argv, cwd=ROOT, env=_environment(options), capture_output=True, text=True)
+    completed = subprocess.run(argv, cwd=ROOT, env=_environment(cache), capture_output=True, text=True)
     if completed.returncode:
-        what = f"the new environment cannot write its snapshots: {without_password(completed.stderr).strip()[-500:]}"
+        what = f"the new environment cannot write its snapshots: {log_cause.cause(completed.stderr)}"
         raise InstallFailed(Finding(str(options.venv), what, "Delete the environment and run the set-up again"))
 
 
-def _environment(options: EnvironmentOptions) -> Mapping[str, str]:
-    cache = {"HF_HOME": str(options.hub_cache)} if options.hub_cache else {}
-    return {**os.environ, **cache, "PYTHONUNBUFFERED": "1", "TZ": "UTC"}
+def _environment(cache: Path | None) -> Mapping[str, str]:
+    hub = {"HF_HOME": str(cache)} if cache else {}
+    return {**os.environ, **hub, "PYTHONUNBUFFERED": "1", "TZ": "UTC"}
 
 
 def _folder(word: str) -> Path:
@@ -224,12 +245,12 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--lerobot-dir",
         type=Path,
-        help=f"checkout of lerobot to install (default: {DISK}/src/lerobot if it exists, else the locked lerobot)",
+        help=f"checkout of lerobot to install (default: {default_checkout()} if usable, else the locked lerobot)",
     )
     result.add_argument(
         "--hf-home",
         type=Path,
-        help=f"folder of the hub's cache (default: {DISK}/huggingface if {DISK} exists, else yours)",
+        help=f"folder of the hub's cache (default: {default_cache()} if usable, else yours)",
     )
     result.add_argument("--artifacts-dir", type=_folder, required=True, help="folder for the log and the snapshots")
     result.add_argument("--dry-run", action="store_true", help="print what the set-up would do, and do nothing")
@@ -258,6 +279,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _print_plan(options: EnvironmentOptions) -> None:
     if findings := list(_faults(options)):
         raise UsageError(findings)
+    for line in options.unused_defaults:
+        print(line)
     print(f"would make {options.venv} with {sys.executable} from {ROOT / LOCK}")
     print(f"would install lerobot from {options.lerobot or 'the lock'}; HF_HOME {options.hub_cache or 'unchanged'}")
     print(f"would write setup.log, pip_freeze.txt and env_snapshot.json into {options.artifacts_dir}")
