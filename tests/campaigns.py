@@ -255,6 +255,7 @@ def _hashes_of_software() -> Path:
         software._packages.cache_clear()
         software.packages(REPOSITORY)
         codebase.hashes(REPOSITORY)
+        cli_capabilities.version_text([sys.executable, str(STANDIN / "lerobot_eval.py")])
     return cache
 
 

@@ -16,8 +16,8 @@ from campaigns import REPOSITORY, SETTINGS, Made
 
 from tracka.campaign import campaign
 from tracka.core import files, schema
-from tracka.core.errors import ToolMissing
-from tracka.engines import cli_capabilities
+from tracka.core.errors import ToolMissing, UsageError
+from tracka.engines import cli_capabilities, program_version
 from tracka.install import assets
 
 TRUSTED = ["lerobot_policy_x"]
@@ -46,6 +46,10 @@ class Fake:
         self.program.chmod(0o755)
 
     def calls(self) -> list[str]:
+        """Returns the words of each call for help, in their order."""
+        return [line for line in self.all_calls() if line != "--version"]
+
+    def all_calls(self) -> list[str]:
         log = self.program.with_name("calls")
         return log.read_text().splitlines() if log.exists() else []
 
@@ -103,8 +107,72 @@ def test_what_is_found_is_written_beside_the_raw_help(fake: Fake) -> None:
     assert written["executable"] == [str(fake.program)]
 
 
-def test_the_version_comes_from_the_packages_metadata(fake: Fake) -> None:
-    assert fake.discover()["version_text"] == f"lerobot {metadata.version('lerobot')}"
+METADATA = f"lerobot {metadata.version('lerobot')}"
+REFUSES = "echo 'lerobot-eval: error: unrecognized arguments: --version' >&2; exit 2"
+ANSWERS = {
+    "name and version": ("echo lerobot-eval 0.7.1", "lerobot-eval 0.7.1"),
+    "the version alone": ("echo 0.7.1", "0.7.1"),
+    "in words": ("echo 'lerobot-eval, version v0.7.1.dev3+g12ab'", "lerobot-eval, version v0.7.1.dev3+g12ab"),
+    "with a commit": ("echo 'lerobot 0.7.1 (commit 12ab)'", "lerobot 0.7.1 (commit 12ab)"),
+    "after warnings": ("echo 'WARNING: slow' >&2; echo 'INFO 2026-01-01 go'; echo 'lerobot 0.7.1'", "lerobot 0.7.1"),
+    "on stderr": ("echo lerobot 0.7.1 >&2", "lerobot 0.7.1"),
+    "lerobot 0.6.1's refusal": (REFUSES, METADATA),
+    "a version and a failure": ("echo lerobot-eval 0.7.1; exit 1", METADATA),
+    "a version in a sentence": ("echo made for CUDA 12.4 and torch 2.7", METADATA),
+    "a date": ("echo 2026-01-01", METADATA),
+    "silence": (":", METADATA),
+    "a crash": ("kill -9 $$", METADATA),
+    "help": ("echo 'usage: lerobot-eval [-h]'", METADATA),
+}
+
+
+def answering(answer: str) -> str:
+    """A lerobot-eval that does `answer` when it is asked for its version."""
+    first, rest = PROGRAM.split("\n", 1)
+    return f'{first}\ncase "$*" in --version) {answer}; exit;; esac\n{rest}'
+
+
+@pytest.mark.parametrize(("answer", "version"), ANSWERS.values(), ids=ANSWERS)
+def test_the_version_is_what_the_program_says_else_the_metadatas(fake: Fake, answer: str, version: str) -> None:
+    fake.write(answering(answer))
+    assert fake.discover()["version_text"] == version
+
+
+def test_the_version_is_asked_for_once_and_again_of_a_changed_program(fake: Fake) -> None:
+    for _ in range(2):
+        fake.discover("pi0")
+        assert fake.all_calls().count("--version") == 1
+    fake.write(answering("echo lerobot-eval 9.9"))
+    assert fake.discover("pi0")["version_text"] == "lerobot-eval 9.9"
+
+
+def test_a_program_that_does_not_end_is_ended_with_its_children_and_asked_again_later(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_time, child = fake.program.with_name("in_time"), fake.program.with_name("child")
+    fake.write(
+        answering(f"if [ -e {in_time} ]; then echo lerobot-eval 9.9; else sleep 77 & echo $! > {child}; wait; fi")
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(program_version, "VERSION_SECS", 0.5)
+        assert fake.discover()["version_text"] == METADATA
+    assert not Path(f"/proc/{child.read_text().strip()}").exists()
+    in_time.touch()
+    assert fake.discover()["version_text"] == "lerobot-eval 9.9"
+
+
+def test_untrusted_plugins_are_refused_before_the_version_is_asked_for(other: "Other") -> None:
+    with pytest.raises(UsageError, match="lerobot_policy_x"):
+        cli_capabilities.discover(other.fake.state, (), (), other.python)
+    assert other.fake.all_calls() == []
+
+
+@pytest.mark.parametrize("line", ["#!{python}", "#!/bin/sh\n'''exec' '{python}' \"$0\" \"$@\"\n' '''"])
+def test_the_metadata_are_those_of_the_programs_own_python(other: "Other", fake: Fake, line: str) -> None:
+    """Installers write both forms as the first line of a program, the second where the path is long."""
+    body = "import sys; print('  --seed int'); sys.exit('--version' in sys.argv)"
+    fake.write(f"{line.format(python=other.python)}\n{body}\n")
+    assert fake.discover()["version_text"] == "lerobot 0.5.7"
 
 
 def test_a_help_that_is_kept_is_not_asked_for_again(fake: Fake) -> None:
@@ -133,7 +201,7 @@ def test_a_changed_program_is_asked_again(fake: Fake) -> None:
         ("#!/bin/sh\nexit 3\n", "exit code 3"),
         ("#!/bin/sh\necho hello\n", "exit code 0"),
         ("#!/none/interpreter\n", "cannot be invoked"),
-        ("#!/bin/sh\nkill -9 $$\n", "exit code -9"),
+        ("#!/bin/sh\nkill -9 $$\n", "ended by signal 9, which the kernel's out-of-memory killer sends"),
     ],
     ids=["exit 1", "silent", "no help", "no interpreter", "killed"],
 )

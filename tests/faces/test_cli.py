@@ -375,7 +375,7 @@ def test_discover_with_a_program_that_fails_exits_with_3(made: Made, tmp_path: P
     bare = tmp_path / "bare" / "artifacts" / "state"
     ended = made.call("discover", "--artifacts-dir", str(bare), "--python-bin", str(python))
     assert ended.returncode == 3
-    assert f"error: {program}: lerobot-eval --help ended with exit code 1 (ImportError: no torch)" in ended.stderr
+    assert f"error: {program}: lerobot-eval --help printed no help, exit code 1: ImportError: no torch" in ended.stderr
     assert not (bare / "cli_capabilities.json").exists()
 
 

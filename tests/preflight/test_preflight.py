@@ -166,6 +166,33 @@ def test_where_both_fail_the_host_is_blocked_with_both_reasons(blind: Judged) ->
         assert f"cannot render with {backend}" in report["blocker"]
 
 
+NOISY = """
+import builtins
+class EGLGLContext:
+    def __del__(self):
+        raise AttributeError("'EGLGLContext' object has no attribute '_context'")
+builtins.context = EGLGLContext()  # lives until the interpreter ends, as robosuite's does
+raise ImportError("Cannot initialize a EGL device display")
+"""
+
+
+def test_the_blocker_and_the_handoffs_notes_name_the_error_and_not_what_a_destructor_prints_after_it(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = made.root / "noisy" / "lerobot" / "__init__.py"
+    files.write_text(module, NOISY)
+    monkeypatch.setenv("PYTHONPATH", f"{module.parent.parent}{os.pathsep}{os.environ['PYTHONPATH']}")
+    made.pass_preflight()
+    report, handoff = (files.read_json(path) for path in (made.layout.preflight_report, made.layout.handoff("phase2")))
+    assert "EGLGLContext.__del__" in (made.layout.preflight / "render_egl.err").read_text()
+    cause = "exit code 1: ImportError: Cannot initialize a EGL device display"
+    assert f"no frame (reached: nothing), {cause}" in report["blocker"]
+    assert f"the probe ended without it ({cause})" in report["blocker"]
+    assert handoff["status"] == "blocked" and handoff["details"]["blocker"] == report["blocker"]
+    assert sum(cause in note for note in handoff["notes"]) >= 3  # rendering, the import, the simulator
+    assert "EGLGLContext" not in str([report, handoff])
+
+
 @pytest.mark.parametrize("backend", ["glx", "osmesa"])
 @pytest.mark.parametrize("works", [True, False])
 def test_a_backend_that_is_asked_for_by_name_is_the_only_one_tried(

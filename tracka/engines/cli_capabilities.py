@@ -1,9 +1,10 @@
 """Discovers which flags the installed lerobot-eval has: writes `cli_capabilities.json` and the raw help beside it.
 
-Measured on lerobot 0.6.1: `--version` is refused, a bare `--help` hides every flag of an environment or a policy type,
-and the path flags are never listed. Therefore the help is requested for one environment and one policy type at a time
-and merged, the version comes from the package's metadata, and `PATH_FLAGS` are added. One help takes about 18 s, so
-answers are cached by lerobot's version, its plug-ins and the program itself.
+Measured on lerobot 0.6.1: a bare `--help` hides every flag of an environment or a policy type, the path flags are never
+listed, and `--version` is refused. Therefore the help is requested for one environment and one policy type at a time
+and merged, `PATH_FLAGS` are added, and the version comes from the package's metadata where the program itself gives
+none. One help takes about 18 s, so answers are cached by lerobot's version, its plug-ins and the program itself; the
+version is asked for beside the help, so that it costs no time of its own where a second core is free.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -23,10 +25,11 @@ from urllib.parse import unquote, urlparse
 
 from ..campaign.campaign import Campaign
 from ..checkpoints import checkpoint, code_safety
-from ..core import fact_cache, files, hashing, schema
+from ..core import fact_cache, files, hashing, log_cause, schema
 from ..core.errors import Finding, ToolMissing, UsageError
 from ..core.reports import Capabilities
 from ..execution import environment
+from . import program_version
 
 PROGRAM = "lerobot-eval"
 PATH_FLAGS = ("--policy.path",)
@@ -60,8 +63,8 @@ def discover(
 ) -> Capabilities:
     """Writes `cli_capabilities.json` and `lerobot_eval_help.txt` into the folder `state` and returns the capabilities.
 
-    `executable` is a lerobot-eval of the campaign's own; without it, the lerobot-eval of `python` is asked. Version and
-    plug-ins are always those of `python`.
+    `executable` is a lerobot-eval of the campaign's own; without it, the lerobot-eval of `python` is asked. The version
+    is that of the program; plug-ins are always those of `python`.
     Raises UsageError where a plug-in is installed that is not `trusted`, because lerobot-eval would import it.
     Raises ToolMissing where lerobot-eval is not found or cannot be invoked.
     After either error the raw help holds the reason, and the capabilities of an earlier discovery are deleted.
@@ -71,7 +74,9 @@ def discover(
         command = find(executable, python)
         software = installed_software(python)
         code_safety.require_plugins(software.plugins, trusted)
-        texts = [help_text(command, kind, software) for kind in policy_types or ("",)]
+        with ThreadPoolExecutor(1) as beside:
+            version = beside.submit(version_text, command, python)
+            texts = [help_text(command, kind, software) for kind in policy_types or ("",)]
     except (ToolMissing, UsageError) as error:
         files.write_text(help_file, f"{error}\n")
         (state / "cli_capabilities.json").unlink(missing_ok=True)
@@ -81,7 +86,7 @@ def discover(
         "schema_version": schema.VERSION,
         "lerobot_eval_help_text_path": help_file.name,
         "supported_flags": flags("\n".join(texts)),
-        "version_text": software.version_text,
+        "version_text": version.result(),
         "generated_at_utc": files.utc_now(),
         "executable": list(command),
         "plugins": list(software.plugins),
@@ -112,9 +117,35 @@ def help_text(command: Sequence[str], policy_type: str = "", software: Software 
     cached_help = hashing.cache_folder() / "help" / f"{_key(command, scope, software or installed_software())}.txt"
     if cached_help.is_file():
         return cached_help.read_text()
-    text = _run_help([*command, *scope, "--help"])
+    return _cache(cached_help, _run_help([*command, *scope, "--help"]))
+
+
+def version_text(command: Sequence[str], python: Path = OWN) -> str:
+    """Returns what `command --version` prints, from the cache where nothing has changed.
+
+    If this is no version, returns lerobot's version by the metadata of the Python that the program runs in, or of
+    `python` if the program's Python is unknown.
+    """
+    software = installed_software(python)
+    cached_answer = hashing.cache_folder() / "version" / f"{_key(command, ['--version'], software)}.txt"
+    answer = cached_answer.read_text() if cached_answer.is_file() else program_version.ask(command)
+    if answer is not None and not cached_answer.is_file():
+        _cache(cached_answer, answer)
+    return answer or _program_software(command[0], software).version_text
+
+
+def _program_software(program: str, default: Software) -> Software:
+    """Returns the software of the Python that a program runs in, and `default` if that Python is unknown."""
+    python = program_version.python_of(program)
+    with contextlib.suppress(ToolMissing):
+        return installed_software(python) if python else default
+    return default
+
+
+def _cache(path: Path, text: str) -> str:
+    """Writes a text into the cache and returns the text."""
     with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-        files.write_text(cached_help, text)
+        files.write_text(path, text)
     return text
 
 
@@ -139,9 +170,8 @@ def _run_help(command: Sequence[str]) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ToolMissing(Finding(command[0], f"lerobot-eval cannot be invoked ({error})", remedy)) from None
     if completed.returncode != 0 or not flags(completed.stdout):
-        last_line = completed.stderr.strip().rsplit("\n", 1)[-1]
-        what = f"lerobot-eval --help ended with exit code {completed.returncode} ({last_line[:200]})"
-        raise ToolMissing(Finding(command[0], what, remedy))
+        cause = log_cause.how_it_ended(completed.returncode, completed.stderr)
+        raise ToolMissing(Finding(command[0], f"lerobot-eval --help printed no help, {cause}", remedy))
     return completed.stdout
 
 

@@ -221,7 +221,7 @@ def _help(campaign: Campaign) -> Check:
         command = cli_capabilities.find(cli_capabilities.executable(campaign))
         kind = campaign.defaults.policy_type or ""
         flags = cli_capabilities.flags(cli_capabilities.help_text(command, kind))
-        return f"{len(flags)} flags, {cli_capabilities.installed_software().version_text}"
+        return f"{len(flags)} flags, {cli_capabilities.version_text(command)}"
 
     return run_check("lerobot_eval_help", ask)
 
