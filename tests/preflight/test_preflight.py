@@ -186,8 +186,8 @@ def test_the_blocker_and_the_handoffs_notes_name_the_error_and_not_what_a_destru
     report, handoff = (files.read_json(path) for path in (made.layout.preflight_report, made.layout.handoff("phase2")))
     assert "EGLGLContext.__del__" in (made.layout.preflight / "render_egl.err").read_text()
     cause = "exit code 1: ImportError: Cannot initialize a EGL device display"
-    assert f"no frame (reached: nothing), {cause}" in report["blocker"]
-    assert f"the probe ended without it ({cause})" in report["blocker"]
+    assert f"no frame (last stage: none), {cause}" in report["blocker"]
+    assert f"the probe ended before this task ({cause})" in report["blocker"]
     assert handoff["status"] == "blocked" and handoff["details"]["blocker"] == report["blocker"]
     assert sum(cause in note for note in handoff["notes"]) >= 3  # rendering, the import, the simulator
     assert "EGLGLContext" not in str([report, handoff])
@@ -389,7 +389,10 @@ def test_a_git_remote_is_shown_without_its_credentials(
 
 @pytest.mark.parametrize(
     ("builder", "what"),
-    [("none", "fixtures/ has no such builder"), ("gates", "the builder gates ended with exit code")],
+    [
+        ("none", "fixtures/ has no such builder"),
+        ("gates", "the builder gates made no checkpoint, exit code 0"),
+    ],
     ids=["unknown", "builds_nothing"],
 )
 def test_a_builder_that_builds_nothing_fails_the_check_of_its_checkpoint(made: Made, builder: str, what: str) -> None:

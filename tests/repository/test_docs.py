@@ -1,5 +1,6 @@
 """The documentation: every command in it runs, as written, in a copy of the repository with stand-ins for lerobot."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from campaigns import REPOSITORY, SETTINGS, STANDIN
 
 from tracka.campaign import campaign
+from tracka.reporting import collect
 
 # Pages under docs/examples are what a campaign wrote: their commands name a campaign of another machine.
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -21,10 +23,14 @@ BY_SHELL = {"source .venv/bin/activate"}
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
+def blocks(page: Path, language: str) -> list[str]:
+    """The page's blocks of code in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
 def commands(page: Path) -> list[str]:
     """The lines of the page's bash blocks."""
-    blocks = re.findall(r"^```bash\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+    return [line for block in blocks(page, "bash") for line in block.splitlines() if line.strip()]
 
 
 def run(line: str, repository: Path, made: campaigns.Made) -> subprocess.CompletedProcess[str]:
@@ -66,6 +72,42 @@ def test_every_command_of_a_page_succeeds(page: Path, repository: Path) -> None:
         assert ended.returncode == 0, f"{line}\n{ended.stdout}{ended.stderr}"
         for settings in (repository / "tasks" / "my-policy" / "configs").glob("campaign.toml"):
             use_standin(settings)
+
+
+# What the code of docs/tables.md has found, as JSON in the last line of its output.
+FINDINGS = """
+import json
+print(json.dumps({
+    "runs": runs.run_id.tolist(),
+    "good": good.run_id.tolist(),
+    "pooled": pooled.reset_index().to_dict("records"),
+    "tasks": tasks.reset_index().to_dict("records"),
+    "never": len(never),
+    "changed": [int(changes.at[old, new]) for old, new in ((True, True), (False, False))],
+    "all": int(changes.to_numpy().sum()),
+}))
+"""
+
+
+def test_the_code_of_the_page_of_tables_gives_the_numbers_of_the_campaign(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    made = campaigns.below_threshold(tmp_path_factory.getbasetemp())
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "smoke-libero-object").symlink_to(made.root)
+    code = "".join(blocks(REPOSITORY / "docs" / "tables.md", "python")) + FINDINGS
+    ended = subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout.splitlines()[-1])
+    results = collect.collect_results(made.layout.runs)
+    assert told["runs"] == told["good"] == [each.run_id for each in results]
+    successes, episodes = sum(each.successes or 0 for each in results), sum(each.episodes or 0 for each in results)
+    ((pooled,), (task,)) = told["pooled"], told["tasks"]
+    assert (pooled["successes"], pooled["episodes"]) == (successes, episodes) == (2, 12)
+    assert (pooled["low"], pooled["high"]) == pytest.approx(collect.wilson(successes, episodes))
+    assert (task["task"], task["sum"], task["count"]) == (0, successes, episodes)
+    assert 0 < told["never"] < 6  # the init states of six episodes, of which two were won once
+    assert (told["changed"], told["all"]) == ([successes, episodes - successes], episodes)
 
 
 def test_what_the_tests_of_the_pages_leave_to_ci_is_what_ci_runs() -> None:
