@@ -167,7 +167,7 @@ def test_a_probe_that_ends_without_an_answer_is_a_warning(
     files.write_text(tmp_path / "modules" / "lerobot" / "__init__.py", "raise SystemExit('no lerobot here')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'modules'}:{REPOSITORY}")
     (check,) = model_tensors.checks(campaign_of(tmp_path, n_action_steps=None), ["checkpoints/good"], tmp_path)
-    assert (check.status, check.required) == ("warn", False) and "exit code 1, no lerobot here" in check.evidence
+    assert (check.status, check.required) == ("warn", False) and "exit code 1: no lerobot here" in check.evidence
 
 
 # each type that can be built small
