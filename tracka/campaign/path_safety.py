@@ -145,8 +145,6 @@ def _unsafe_place(folder: Path, owner: int) -> Iterator[tuple[str, str]]:
         yield f"every user may write to {place}", f"Name a folder of your own, or run `chmod o-w {place}`"
     elif not os.access(place, os.W_OK | os.X_OK):
         yield f"{place} cannot be written to", "Name a folder that you may write to"
-    elif any(len(os.fsencode(part)) > 255 for part in folder.parts):
-        yield f"{shortened(folder)} cannot be made, as its name is too long", "Name a shorter one"
 
 
 def policy_faults(folder: Path, roots: Sequence[Path]) -> Iterator[Finding]:
