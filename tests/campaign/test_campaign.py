@@ -43,6 +43,7 @@ def refusal(root: Path) -> list[str]:
         (ONE_TASK + "[progress]\ntodo = ''", "key $.progress.todo: '' should be non-empty"),
         (ONE_TASK + f"[progress]\ntodo = '{'x' * 300}'", "key $.progress.todo: 'xxx"),
         (ONE_TASK + '[progress]\ntodo = "a\\u0000"', "key $.progress.todo: 'a"),
+        (ONE_TASK + '[progress]\ntodo = "a\\n"', "key $.progress.todo: 'a"),
         (ONE_TASK + "[progress]\nfolder = 'todo'", "key $.progress: Additional properties are not allowed"),
         (ONE_TASK + "[build]\n'checkpoints/x' = '../evil'", "key $.build['checkpoints/x']"),
         (TOP.replace("expected_gpus = 0", ""), "key $: 'expected_gpus' is a required property"),
