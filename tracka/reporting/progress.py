@@ -72,9 +72,9 @@ def _own_link(layout: Layout) -> str:
 def record(layout: Layout, handoff: Handoff, previous: Mapping[str, Any], voided: Iterable[str], owner: str) -> None:
     """Records a new handoff on plan.md and todo/NAME.md: sets the phase's box and adds a progress line.
 
-    The line says so where the `previous` handoff of the phase was the same. The boxes of `voided`, the later phases whose
-    handoffs the new one took away, are cleared. `owner` is the name in the line. A status other than pass also clears
-    the campaign's box in TODO.md.
+    The line says so where the `previous` handoff of the phase was the same. The boxes of `voided`, the later phases
+    whose handoffs the new one took away, are cleared. `owner` is the name in the line. A status other than pass also
+    clears the campaign's box in TODO.md.
     """
     ensure(layout)
     phase, action = handoff["phase"], files.redacted(_next_action(layout, handoff))
