@@ -199,7 +199,7 @@ def test_strict_validation_warns_of_pages_that_tell_otherwise(passed: Made) -> N
     layout.plan.write_text(layout.plan.read_text().replace("- [x] Phase 3", "- [ ] Phase 3"))
     layout.todo.write_text(re.sub("^- .*phase=phase4.*\n", "", layout.todo.read_text(), flags=re.MULTILINE))
     found = [(Path(finding.where).name, finding.what.split()[-3:]) for finding in warnings(passed)]
-    assert found == [("plan.md", ["it", "is", "pass"]), ("campaign.md", ["it", "is", "pass"])]
+    assert found == [("plan.md", ["its", "status,", "pass"]), ("campaign.md", ["its", "status,", "pass"])]
     words = ("validate", "--phase", "all", "--root", str(passed.root))
     assert passed.call(*words).returncode == 0
     assert passed.call(*words, "--strict").returncode == 1

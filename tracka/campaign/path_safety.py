@@ -122,10 +122,7 @@ def _unsafe(layout: Layout) -> Iterator[tuple[str, str]]:
     if links:
         # `_links` reports a link inside the campaign.
         outer = [path for path in links if not path.is_relative_to(layout.root)]
-        yield from (
-            (f"{path} {_is_link(path)}", _REPLACE_LINK)
-            for path in outer
-        )
+        yield from ((f"{path} {_is_link(path)}", _REPLACE_LINK) for path in outer)
     elif os.path.lexists(folder) or not folder.is_relative_to(layout.root):
         yield from _unsafe_place(folder, layout.root.stat().st_uid)
 
@@ -135,16 +132,16 @@ def _unsafe_place(folder: Path, owner: int) -> Iterator[tuple[str, str]]:
 
     The folder may belong to this user or to `owner`, the owner of the campaign's folder.
     """
-    place = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    status = place.stat()
-    if not place.is_dir():
-        yield f"{place} is not a folder", "Name a folder"
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    status = nearest.stat()
+    if not nearest.is_dir():
+        yield f"{nearest} is not a folder", "Name a folder"
     elif status.st_uid not in (os.geteuid(), owner):
-        yield f"{place} belongs to another user (uid {status.st_uid})", "Name a folder of your own"
-    elif status.st_mode & stat.S_IWOTH and (place == folder or not status.st_mode & stat.S_ISVTX):
-        yield f"every user may write to {place}", f"Name a folder of your own, or run `chmod o-w {place}`"
-    elif not os.access(place, os.W_OK | os.X_OK):
-        yield f"{place} cannot be written to", "Name a folder that you may write to"
+        yield f"{nearest} belongs to another user (uid {status.st_uid})", "Name a folder of your own"
+    elif status.st_mode & stat.S_IWOTH and (nearest == folder or not status.st_mode & stat.S_ISVTX):
+        yield f"every user may write to {nearest}", f"Name a folder of your own, or run `chmod o-w {nearest}`"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        yield f"{nearest} cannot be written to", "Name a folder that you may write to"
 
 
 def policy_faults(folder: Path, roots: Sequence[Path]) -> Iterator[Finding]:
