@@ -66,7 +66,10 @@ def numbers(flag: str, text: str, kind: str) -> tuple[int, ...]:
 
 def campaign_beside(layout: Layout) -> Campaign | None:
     """Returns the campaign in the folder of `layout`, with the artifacts of `layout`; None where there is none."""
-    return replace(campaign.load(layout.root), layout=layout) if layout.settings.is_file() else None
+    if not layout.settings.is_file():
+        return None
+    loaded = campaign.load(layout.root)
+    return replace(loaded, layout=replace(layout, todo_name=loaded.layout.todo_name))
 
 
 def one_row(artifacts_root: Path, row: Row, timeout_secs: int) -> Campaign:
@@ -76,8 +79,8 @@ def one_row(artifacts_root: Path, row: Row, timeout_secs: int) -> Campaign:
     written.
     """
     layout = Layout.of_runs(artifacts_root)
-    path_safety.require(layout, row.run_id)
     campaign = campaign_beside(layout) or Campaign(layout, (), row.run_id, 0)
+    path_safety.require(campaign.layout, row.run_id)
     other_rows = tuple(other for other in campaign.rows if other.run_id != row.run_id)
     table = {**campaign.row_tables.get(row.run_id, {}), "timeout_secs": timeout_secs}
     return replace(campaign, rows=(*other_rows, row), row_tables={**campaign.row_tables, row.run_id: table})
@@ -139,9 +142,9 @@ def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Camp
         what = f"{matrix_path} belongs to the campaign {matrix_layout.root}"
         what += f", whose settings do not apply to {artifacts_root}"
         findings.append(Finding("--artifacts-root", what, f"Name {matrix_layout.runs}"))
-    collect_findings(findings, lambda: path_safety.require(layout))
-    rows = collect_findings(findings, lambda: matrix.load(matrix_path, replay=True))
     spec = collect_findings(findings, lambda: campaign_beside(layout))
+    collect_findings(findings, lambda: path_safety.require(spec.layout if spec else layout))
+    rows = collect_findings(findings, lambda: matrix.load(matrix_path, replay=True))
     if findings or rows is None:
         raise UsageError(list(dict.fromkeys(findings)))
     return replace(spec or Campaign(layout, rows, rows[0].run_id if rows else "", 0), rows=rows)

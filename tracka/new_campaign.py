@@ -155,6 +155,9 @@ def _settings(root: Path, options: CampaignOptions) -> str:
         "[timeouts]",
         "row_secs = 10800",
         "",
+        "# [progress]",
+        '# todo = "../../todo"   # for campaigns that share a TODO.md; else todo/ beside plan.md',
+        "",
         "# The episodes of one LIBERO task must stay in one row: every process starts at init state 0.",
     ]
     for run_id, (task, _, _) in _rows(options).items():

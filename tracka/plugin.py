@@ -273,7 +273,8 @@ class Controller:
             progress.close(self.campaign.layout, self.accepted)
         except (TrackaError, OSError) as error:
             self.accepted = False
-            self.trouble.append(f"todo/TODO.md could not be ticked: {error}")
+            page = self.campaign.layout.relative(self.campaign.layout.todo_list)
+            self.trouble.append(f"{page} could not be ticked: {error}")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.config.getoption("lf", False) and not terminalreporter.stats:
@@ -305,20 +306,15 @@ class Controller:
 
         The JUnit report is written by now, and has the notes in each test.
         """
-        handoffs = [
-            files.read_or_empty(self.campaign.layout.handoff(phase)) for phase in self.ended_phases if phase in PHASES
-        ]
+        layout = self.campaign.layout
+        handoffs = [files.read_or_empty(layout.handoff(phase)) for phase in self.ended_phases if phase in PHASES]
         handoff_notes = {note for value in handoffs for note in value.get("notes", [])}
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
         for report in reporter.stats.get("failed", []) if reporter else ():
             lines = report.longreprtext.splitlines()
-            remaining_lines = [line for line in lines if self._with_relative_paths(line.strip()) not in handoff_notes]
+            remaining_lines = [line for line in lines if layout.with_relative_paths(line.strip()) not in handoff_notes]
             if len(remaining_lines) < len(lines):
                 report.longrepr = "\n".join([*remaining_lines, f"  see below, campaign {self.campaign.name}"])
-
-    def _with_relative_paths(self, line: str) -> str:
-        """Returns a line as handoffs have it, with paths relative to the campaign's folder."""
-        return line.replace(f"{self.campaign.layout.root}/", "")
 
 
 def _parameter(nodeid: str) -> str:

@@ -5,12 +5,14 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
+import campaigns
 import pytest
 from campaigns import REPOSITORY, Made, run_words
 
 from tracka.campaign import matrix, path_safety
 from tracka.campaign.layout import Layout
 from tracka.checkpoints import checkpoint
+from tracka.core import files
 from tracka.core.errors import TrackaError, UsageError
 
 LINKS = {  # those that can be there together
@@ -114,6 +116,84 @@ def test_the_artifacts_folder_itself_may_be_a_link_to_a_larger_disk(made: Made) 
 def test_what_an_evaluation_links_in_its_own_folder_is_its_business(made: Made) -> None:
     link(made, "artifacts/runs/long_b1_e6/attempts/1/eval/last")
     path_safety.require(made.layout)
+
+
+# the folder of the TODO pages
+
+
+BAD_TODO_FOLDERS = {
+    "../../../todo": "is outside of",
+    "/etc": "is outside of",
+    "artifacts/todo": "is in the campaign's artifacts",
+    "configs": "is in the campaign's configs",
+    "../other": "is in another campaign",
+    "../other/artifacts": "is in another campaign",
+    "../../link": "is a link to",
+    "../../link/todo": "is a link to",
+    "../../open": "every user may write to",
+    "../../open/new": "every user may write to",
+    "../../pytest.ini": "is not a folder",
+    "../../pytest.ini/todo": "is not a folder",
+}
+
+
+@pytest.fixture
+def in_project(tmp_path: Path) -> Made:
+    """A campaign in a project with another campaign, a link, a folder that everybody may write to and a todo folder."""
+    project = tmp_path / "project"
+    for name in ("elsewhere", "project/open", "project/todo"):
+        (tmp_path / name).mkdir(parents=True)
+    (project / "pytest.ini").touch()
+    (project / "link").symlink_to(tmp_path / "elsewhere")
+    (project / "open").chmod(0o777)
+    files.write_text(project / "tasks" / "other" / "configs" / "campaign.toml", "")
+    return campaigns.make(project / "tasks" / "mine")
+
+
+@pytest.mark.parametrize(("name", "what"), BAD_TODO_FOLDERS.items(), ids=[name[:25] for name in BAD_TODO_FOLDERS])
+def test_a_todo_folder_where_pages_must_not_be_written_is_refused(in_project: Made, name: str, what: str) -> None:
+    in_project.configure(f"[progress]\ntodo = '{name}'")
+    with pytest.raises(UsageError) as caught:
+        path_safety.require(in_project.spec.layout)
+    (finding,) = caught.value.findings
+    assert finding.where == f"{in_project.layout.settings}, key progress.todo" and what in finding.what
+    assert finding.remedy
+
+
+@pytest.mark.parametrize("name", ["todo", ".", "pages/todo", "../../todo", "../../new/todo", "../other/todo", "../.."])
+def test_any_other_folder_of_the_project_may_have_the_todo_pages(in_project: Made, name: str) -> None:
+    in_project.configure(f"[progress]\ntodo = '{name}'")
+    path_safety.require(in_project.spec.layout)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_todo_folder_of_another_user_is_refused_unless_the_campaign_is_that_users_too(in_project: Made) -> None:
+    in_project.configure("[progress]\ntodo = '../../todo'")
+    os.chown(in_project.spec.layout.todo_folder, 12345, 12345)
+    with pytest.raises(UsageError, match=r"belongs to another user \(uid 12345\)"):
+        path_safety.require(in_project.spec.layout)
+    os.chown(in_project.root, 12345, 12345)
+    path_safety.require(in_project.spec.layout)
+
+
+def test_a_campaign_whose_page_would_be_another_page_is_refused(in_project: Made) -> None:
+    for name, todo in {"TODO": "todo", "plan": "."}.items():
+        renamed = Layout(in_project.root.with_name(name), todo_name=todo)
+        in_project.layout.root.rename(renamed.root)
+        with pytest.raises(UsageError, match="would be two pages in one"):
+            path_safety.require(renamed)
+        renamed.root.rename(in_project.root)
+
+
+def test_a_bad_todo_folder_ends_a_session_and_the_commands_before_anything_starts(in_project: Made) -> None:
+    in_project.configure("[progress]\ntodo = '../../link'")
+    before = campaigns.contents(in_project.root)
+    ended = in_project.pytest("-n0")
+    assert ended.returncode == 4 and "campaign.toml, key progress.todo: " in ended.stderr
+    for words in (run_words(in_project), in_project.sweep_words()):
+        refused = in_project.call(*words)
+        assert refused.returncode == 2 and "campaign.toml, key progress.todo: " in refused.stderr
+    assert campaigns.contents(in_project.root) == before and in_project.started() == []
 
 
 # permissions

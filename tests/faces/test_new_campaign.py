@@ -1,6 +1,7 @@
 """`tracka init`: a campaign that loads as it is made, or nothing at all."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import pytest
 from campaigns import REPOSITORY, Made, fake_checkpoint
 
 from tracka import new_campaign
-from tracka.campaign import campaign
+from tracka.campaign import campaign, path_safety
+from tracka.campaign.layout import PHASES
 from tracka.campaign.matrix import AUTO, COLUMNS, CPU
 from tracka.core import schema
 from tracka.core.errors import RunExists, UsageError
@@ -92,6 +94,25 @@ def test_a_policy_path_survives_the_matrix(tmp_path: Path, path: str) -> None:
 def test_a_policy_type_survives_the_settings(tmp_path: Path, kind: str) -> None:
     spec = new_campaign.create(tmp_path / "new", CampaignOptions("org/policy", policy_type=kind))
     assert spec.settings(spec.rows[0]).policy_type == kind
+
+
+def test_the_plan_of_a_new_campaign_has_criteria_for_each_phase_and_the_update_rule(tmp_path: Path) -> None:
+    text = new_campaign.create(tmp_path / "new", CampaignOptions("org/policy")).layout.plan.read_text()
+    criteria = text[text.index("\n## Acceptance Criteria\n") : text.index("\n## Progress Tracking\n")]
+    for phase in PHASES:
+        assert re.search(rf"^### Phase {phase[-1]}\n\n- ", criteria, re.MULTILINE), phase
+    assert "| phase=<phaseN> | owner=" in text and "No earlier line is changed or removed." in text
+    assert re.search(r"plan\.md", text) and "Next action" in text and text.endswith("\n## Progress\n")
+
+
+def test_the_shared_list_that_the_settings_suggest_may_be_switched_on(tmp_path: Path) -> None:
+    layout = new_campaign.create(tmp_path / "tasks" / "new", CampaignOptions("org/policy")).layout
+    assert layout.todo == layout.root / "todo" / "new.md"
+    lines = layout.settings.read_text()
+    layout.settings.write_text(lines.replace("# [progress]\n# todo", "[progress]\ntodo"))
+    moved = campaign.load(layout.root).layout
+    assert (moved.todo, moved.todo_list) == (tmp_path / "todo" / "new.md", tmp_path / "todo" / "TODO.md")
+    path_safety.require(moved)
 
 
 def test_a_campaign_that_exists_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -183,6 +183,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> Campaign:
     timeouts, thresholds = table.get("timeouts", {}), table.get("thresholds", {})
+    layout = replace(layout, todo_name=table.get("progress", {}).get("todo", layout.todo_name))
     optional: dict[str, Any] = {key: table[key] for key in ("engine", "resident", "build") if key in table}
     optional |= timeouts | table.get("limits", {})
     if "min_success_rate" in thresholds:

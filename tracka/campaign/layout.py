@@ -1,7 +1,7 @@
 """Defines where a campaign's files lie.
 
 Every path of an artifact is made here. Every path in an artifact is relative to the campaign's folder, so that a
-campaign can be moved or read on another machine.
+campaign can be moved or read on another machine. The TODO pages alone may lie outside of the campaign's folder.
 """
 
 import os
@@ -26,12 +26,14 @@ def phase_before(phase: str) -> str | None:
 class Layout:
     """The files of the campaign in `root`.
 
-    A command line may give the artifacts folder and the runs folder other names.
+    A command line may give the artifacts folder and the runs folder other names. `todo_name` is the folder of the TODO
+    pages as campaign.toml names it: relative to `root`, or absolute.
     """
 
     root: Path
     artifacts_name: str = "artifacts"
     runs_name: str = "runs"
+    todo_name: str = "todo"
 
     @classmethod
     def beside(cls, folder: Path) -> "Layout":
@@ -50,6 +52,15 @@ class Layout:
         top = self.root.parent.parent
         is_repository = any((top / name).exists() for name in (".git", "pytest.ini"))
         return f"tasks/{self.root.name}" if is_repository and self.root.parent.name == "tasks" else str(self.root)
+
+    @property
+    def project(self) -> Path:
+        """Returns the repository around the campaign: the nearest folder above with `.git` or `pytest.ini`.
+
+        Without a repository, the project is the folder that holds `tasks/`, or the folder that holds the campaign.
+        """
+        marked = (top for top in self.root.parents if any((top / name).exists() for name in (".git", "pytest.ini")))
+        return next(marked, self.root.parent.parent if self.root.parent.name == "tasks" else self.root.parent)
 
     @property
     def matrix(self) -> Path:
@@ -116,12 +127,21 @@ class Layout:
         return self.root / "plan.md"
 
     @property
+    def todo_folder(self) -> Path:
+        return _absolute(self.root / self.todo_name)
+
+    @property
     def todo(self) -> Path:
-        return self.root / "todo" / f"{self.root.name}.md"
+        return self.todo_folder / f"{self.root.name}.md"
 
     @property
     def todo_list(self) -> Path:
-        return self.root / "todo" / "TODO.md"
+        return self.todo_folder / "TODO.md"
+
+    @property
+    def todo_lock(self) -> Path:
+        """Returns the lock file beside TODO.md, which several campaigns may share."""
+        return self.todo_folder / ".TODO.md.lock"
 
     def handoff(self, phase: str) -> Path:
         """Returns the handoff file of `phase`."""
@@ -138,9 +158,16 @@ class Layout:
     def relative(self, path: Path) -> str:
         """Returns `path` as artifacts write it: relative to the campaign.
 
-        A path outside the campaign stays absolute.
+        A path outside the campaign stays absolute, except that of a TODO page, such as `../../todo/TODO.md`.
         """
-        return str(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+        if path.is_relative_to(self.root):
+            return str(path.relative_to(self.root))
+        return os.path.relpath(path, self.root) if path.parent == self.todo_folder else str(path)
+
+    def with_relative_paths(self, text: str) -> str:
+        """Returns a message with the campaign's paths as artifacts write them."""
+        inside = text.replace(f"{self.root}/", "")
+        return inside.replace(f"{self.todo_folder}/", f"{os.path.relpath(self.todo_folder, self.root)}/")
 
 
 @dataclass(frozen=True)

@@ -151,10 +151,14 @@ def read_lines(path: Path) -> list[Json]:
     return values
 
 
-def read_text(path: Path) -> str:
-    """Returns the text in `path`. Raises UsageError where the file is missing or is not UTF-8."""
+def read_text(path: Path, newline: str | None = None) -> str:
+    """Returns the text in `path`, with `newline` as open() takes it: "" keeps every line end as it is.
+
+    Raises UsageError where the file is missing or is not UTF-8.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8", newline=newline) as file:
+            return file.read()
     except FileNotFoundError:
         raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes this file")) from None
     except (OSError, UnicodeDecodeError) as error:

@@ -41,7 +41,7 @@ def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Handoff:
         "git_commit": git.commit(campaign.layout.root),
         "inputs": handoff_contents.inputs(campaign, phase),
         "outputs": handoff_contents.outputs(campaign, phase),
-        "notes": [note.replace(f"{campaign.layout.root}/", "") for note in notes],
+        "notes": [campaign.layout.with_relative_paths(note) for note in notes],
         "details": handoff_contents.details(campaign, phase),
     }
     files.write_json(campaign.layout.handoff(phase), handoff)

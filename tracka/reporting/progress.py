@@ -1,9 +1,11 @@
 """Keeps the pages on which people follow a campaign: `plan.md`, `todo/NAME.md` and `todo/TODO.md`.
 
-Guarantees: the box of a phase says what its last handoff said; a progress line is added when that status changes, and
-no line is ever rewritten; the box in TODO.md is ticked last of all, and is cleared when a phase does not pass.
+Guarantees: the box of a phase says what its last handoff said; each handoff adds one progress line, and no line is ever
+rewritten; nothing else on a page changes, save the next action in `todo/NAME.md`; the box in TODO.md is ticked last of
+all, and is cleared when a phase does not pass; campaigns that share a TODO.md lose no line to each other.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,101 +14,108 @@ from typing import Any
 
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, Layout
-from ..core import escaping, files
+from ..core import escaping, files, lock
 from ..core.errors import Finding
 from ..core.reports import Handoff
-from . import templating
+from . import checklist, templating
 
 # The statuses that complete a phase. By the plan, preflight is also complete with a blocker that is on record.
 COMPLETE = dict.fromkeys(PHASES, ("pass",)) | {"phase2": ("pass", "blocked")}
-BOX = r"^(?P<head>[-*] \[)[ xX](?P<tail>\] {what})"
 LINE = re.compile(r"^- \S+Z \| phase=(?P<phase>phase\d) \| owner=[^|]* \| status=(?P<status>\w+) \|", re.MULTILINE)
-HEADING = "## Progress"
 
 
 def ensure(layout: Layout) -> None:
     """Writes those of the three pages that are missing, and adds the campaign's line to TODO.md if it is not there."""
-    facts = {"name": layout.root.name, "folder": layout.display_name}
     for path, template in {layout.plan: "plan.md.j2", layout.todo: "todo.md.j2"}.items():
         if not path.exists():
-            _write(path, templating.render(template, facts))
-    todo_text = files.read_text(layout.todo_list) if layout.todo_list.exists() else "# TODO\n\n"
-    if _box(todo_text, _own_box(layout)) is None:
-        _write(layout.todo_list, todo_text + _entry(layout))
+            checklist.write(path, files.redacted(templating.render(template, _facts(layout))))
+    _update_list(layout)
+
+
+def _facts(layout: Layout) -> dict[str, str]:
+    """Returns what the templates of both pages say of the campaign."""
+    return {
+        "name": layout.root.name,
+        "folder": layout.display_name,
+        "todo": os.path.relpath(layout.todo, layout.plan.parent),
+        "plan": os.path.relpath(layout.plan, layout.todo.parent),
+    }
+
+
+def _update_list(layout: Layout, accepted: bool | None = None) -> None:
+    """Adds the campaign's line to TODO.md where it is missing, and sets its box unless `accepted` is None.
+
+    Several campaigns may share the list, so that one process at a time reads and writes it.
+    """
+    path = layout.todo_list
+    with lock.hold(layout.todo_lock, str(path), wait=True):
+        before = text = checklist.read(path) if path.exists() else "# TODO\n\n"
+        if checklist.is_ticked(text, _own_link(layout)) is None:
+            text = checklist.with_last_line(text, files.redacted(_entry(layout)))
+        if accepted is not None:
+            text = checklist.with_box(text, _own_link(layout), accepted)
+        if text != before:
+            checklist.write(path, text)
 
 
 def _entry(layout: Layout) -> str:
     """Returns the campaign's line in TODO.md."""
     name = layout.root.name
-    return f"- [ ] [{name}]({name}.md): every acceptance criterion of `{layout.display_name}/plan.md` holds\n"
+    return f"- [ ] [{name}]({name}.md): every acceptance criterion of `{layout.display_name}/plan.md` holds"
 
 
-def _write(path: Path, text: str) -> None:
-    """Writes a page; a new page gets the permissions of the campaign's folder.
-
-    Pages are shared, unlike artifacts.
-    """
-    with files.as_open_as(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(files.redacted(text), encoding="utf-8")
+def _own_link(layout: Layout) -> str:
+    """Returns the regular expression of the link that begins the campaign's line in TODO.md."""
+    return rf"[*_]*\[[^\]]*\]\({re.escape(layout.todo.name)}\)"
 
 
 def record(layout: Layout, handoff: Handoff, previous: Mapping[str, Any], voided: Iterable[str], owner: str) -> None:
     """Records a new handoff on plan.md and todo/NAME.md: sets the phase's box and adds a progress line.
 
-    The line is added if the status differs from the phase's `previous` handoff, or from the page's last line on the
-    phase. The boxes of `voided`, the later phases whose handoffs the new one took away, are cleared. `owner` is the
-    name in the line. A status other than pass also clears the campaign's box in TODO.md.
+    The line says so where the `previous` handoff of the phase was the same. The boxes of `voided`, the later phases
+    whose handoffs the new one took away, are cleared. `owner` is the name in the line. A status other than pass also
+    clears the campaign's box in TODO.md.
     """
     ensure(layout)
-    phase, status = handoff["phase"], handoff["status"]
-    action = _next_action(layout, handoff)
+    phase, action = handoff["phase"], files.redacted(_next_action(layout, handoff))
+    again = "Judged again, nothing changed. " if _content(previous) == _content(handoff) else ""
+    line = files.redacted(_line(layout, handoff, owner, again + action))
+    boxes = {phase: handoff["status"] in COMPLETE[phase], **dict.fromkeys(voided, False)}
     for path in (layout.plan, layout.todo):
-        text = _set_phase_box(files.read_text(path), phase, status in COMPLETE[phase])
-        for later in voided:
-            text = _set_phase_box(text, later, False)
-        if previous.get("status") != status or _last_status(text, phase) != status:
-            text = _append_line(text, _line(layout, handoff, owner, action))
+        text = checklist.read(path)
+        for name, is_complete in boxes.items():
+            text = checklist.with_box(text, _phase_label(name), is_complete)
         if path == layout.todo:
-            text = re.sub(r"^Next action: .*$", lambda _: f"Next action: {action}", text, count=1, flags=re.MULTILINE)
-        _write(path, text)
-    if status != "pass":
+            text = _with_next_action(text, action)
+        checklist.write(path, checklist.with_line(text, line))
+    if handoff["status"] != "pass":
         close(layout, accepted=False)
+
+
+def _content(handoff: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a handoff as it is on disk, without the keys that differ each time."""
+    stamps = ("generated_at_utc", "git_commit")
+    return {key: files.redacted(value) for key, value in handoff.items() if key not in stamps}
 
 
 def close(layout: Layout, accepted: bool) -> None:
     """Ticks the campaign's box in TODO.md if the campaign is `accepted`, and clears the box otherwise."""
     ensure(layout)
-    text = files.read_text(layout.todo_list)
-    _write(layout.todo_list, _set_box(text, _own_box(layout), accepted))
+    _update_list(layout, accepted)
 
 
-def _own_box(layout: Layout) -> str:
-    return rf".*\[[^\]]*\]\({re.escape(layout.root.name)}\.md\)"
-
-
-def _set_phase_box(text: str, phase: str, done: bool) -> str:
-    return _set_box(text, _phase_box(phase), done)
-
-
-def _phase_box(phase: str) -> str:
+def _phase_label(phase: str) -> str:
+    """Returns the regular expression of the words behind a phase's box."""
     return rf"Phase {phase[-1]}\b"
 
 
-def _set_box(text: str, what: str, done: bool) -> str:
-    mark = "x" if done else " "
-    pattern = re.compile(BOX.replace("{what}", what), re.MULTILINE)
-    return pattern.sub(lambda match: f"{match['head']}{mark}{match['tail']}", text, count=1)
-
-
-def _box(text: str, what: str) -> bool | None:
-    """Returns whether the box is ticked; None where the page has no such box."""
-    match = re.search(BOX.replace("{what}", what), text, re.MULTILINE)
-    return None if match is None else match[0][len(match["head"])] != " "
+def _with_next_action(text: str, action: str) -> str:
+    return re.sub(r"^Next action: [^\r\n]*", lambda _: f"Next action: {action}", text, count=1, flags=re.MULTILINE)
 
 
 def _last_status(text: str, phase: str) -> str | None:
-    return next((match["status"] for match in reversed([*LINE.finditer(text)]) if match["phase"] == phase), None)
+    lines = reversed([*LINE.finditer(text)])
+    return next((line["status"] for line in lines if line["phase"] == phase), None)
 
 
 def _line(layout: Layout, handoff: Handoff, owner: str, action: str) -> str:
@@ -119,19 +128,6 @@ def _line(layout: Layout, handoff: Handoff, owner: str, action: str) -> str:
         f"marker={marker}",
     ]
     return " | ".join([f"- {handoff['generated_at_utc']}", *words, f"next={action}"])
-
-
-def _append_line(text: str, line: str) -> str:
-    """Returns `text` with `line` at the end of its section Progress, which is added where it is missing."""
-    if not re.search(rf"^{HEADING}\s*$", text, re.MULTILINE):
-        text = f"{text.rstrip()}\n\n{HEADING}\n\n"
-    start = [*re.finditer(rf"^{HEADING}\s*$", text, re.MULTILINE)][-1].end()
-    following = re.search(r"^## ", text[start:], re.MULTILINE)
-    end = start + following.start() if following else len(text)
-    section = text[:end].rstrip("\n")
-    gap = "\n" if section.splitlines()[-1].startswith("- ") else "\n\n"
-    rest = f"\n{text[end:]}" if following else ""
-    return f"{section}{gap}{line}\n{rest}"
 
 
 def _next_action(layout: Layout, handoff: Handoff) -> str:
@@ -160,22 +156,21 @@ def findings(campaign: Campaign, phases: Iterable[str]) -> Iterator[Finding]:
     handoffs = {phase: files.read_or_empty(layout.handoff(phase)) for phase in PHASES}
     # A missing page is reported as an error elsewhere; a renamed campaign has its todo page under its old name.
     for path in filter(Path.exists, (layout.plan, layout.todo)):
-        text = files.read_text(path)
+        text = checklist.read(path)
         for phase in phases:
             if handoffs[phase]:
                 yield from _outdated_entries(path, text, phase, str(handoffs[phase].get("status")))
-    ticked = layout.todo_list.exists() and _box(files.read_text(layout.todo_list), _own_box(layout))
+    page = layout.todo_list
+    ticked = page.exists() and checklist.is_ticked(checklist.read(page), _own_link(layout))
     if ticked and any(handoff.get("status") != "pass" for handoff in handoffs.values()):
-        yield Finding(
-            str(layout.todo_list), "the campaign's box is ticked, but not every phase has passed", _REMEDY, warning=True
-        )
+        yield Finding(str(page), "the campaign's box is ticked, but not every phase has passed", _REMEDY, warning=True)
 
 
 _REMEDY = "Run pytest acceptance, which updates the page and makes a removed page anew, with all boxes"
 
 
 def _outdated_entries(path: Path, text: str, phase: str, status: str) -> Iterator[Finding]:
-    if _box(text, _phase_box(phase)) is not (status in COMPLETE[phase]):
+    if checklist.is_ticked(text, _phase_label(phase)) is not (status in COMPLETE[phase]):
         yield Finding(str(path), f"the box of {phase} does not match its status, {status}", _REMEDY, warning=True)
     if _last_status(text, phase) != status:
         yield Finding(str(path), f"the last line on {phase} does not match its status, {status}", _REMEDY, warning=True)
