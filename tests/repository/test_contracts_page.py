@@ -1,14 +1,12 @@
 """docs/contracts.md tells what is there: no flag, key, column, name or test that is missing here or only there."""
 
-import ast
 import dataclasses
-import importlib
 import re
 
 import pytest
 import typer
 from campaigns import REPOSITORY
-from contracts_page import PAGE, Line, module_of_tests, table, tables, words
+from contracts_page import PAGE, Line, is_test, resolve, table, tables, words
 
 from tracka.campaign import matrix
 from tracka.cli import app
@@ -103,12 +101,6 @@ def test_the_reasons_are_those_that_the_code_gives() -> None:
     assert {words(line["reason"])[0] for line in table("Reasons")} == reasons
 
 
-def resolve(name: str) -> object:
-    """What `package.module.name` means below tracka."""
-    module, _, attribute = name.rpartition(".")
-    return getattr(importlib.import_module(f"tracka.{module}"), attribute)
-
-
 @pytest.mark.parametrize(
     "name", sorted({name for line in ALL for key in ("lives in", "written by") for name in words(line.get(key, ""))})
 )
@@ -118,7 +110,4 @@ def test_what_the_page_names_exists(name: str) -> None:
 
 @pytest.mark.parametrize("named", sorted(set(re.findall(r"`(test_\w+\.py(?:::\w+)?)`", PAGE.read_text()))))
 def test_every_test_that_the_page_names_exists(named: str) -> None:
-    file, _, function = named.partition("::")
-    tree = ast.parse(module_of_tests(file).read_text())
-    functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    assert function in functions if function else any(name.startswith("test_") for name in functions)
+    assert is_test(named)
