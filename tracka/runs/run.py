@@ -321,6 +321,14 @@ def would_run(campaign: Campaign, row: Row, host: Host) -> bool:
         return False
 
 
+def has_refused_evidence(campaign: Campaign, row: Row, host: Host) -> bool:
+    """Returns whether the row has passed, or lost its result, and its files do not show the pass."""
+    folder, result = campaign.layout.run(row.run_id), read_result(campaign.layout, row.run_id)
+    if not folder.path.exists() or is_dry_run(campaign.layout, row.run_id):
+        return False
+    return (result is None or result["status"] == "pass") and would_run(campaign, row, host)
+
+
 def close_left_behind(layout: Layout, run_id: str) -> None:
     """Closes the attempt that a killed process left open, unless another process is running the row."""
     if layout.run(run_id).attempts.is_dir():
