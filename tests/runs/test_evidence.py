@@ -108,21 +108,13 @@ def test_a_lost_marker_alone_is_restored_without_a_run(passed: Made) -> None:
     assert passed.evidence(WIDE) == [] and passed.started() == started
 
 
-def test_last_failed_runs_such_a_row_again_though_phase_5_alone_has_failed(passed: Made) -> None:
+def test_last_failed_runs_such_rows_again_though_phase_5_alone_has_failed(passed: Made) -> None:
     DAMAGES["another video"](passed)
+    (passed.layout.run(BASELINE).attempt(1).output / "eval_info.json").unlink()
     started = len(passed.started())
     assert passed.pytest("-n0", "-m", "phase5").returncode == 1
     assert passed.started()[started:] == []
     ended = passed.pytest("-n0", "--lf")
     assert ended.returncode == 0, ended.stdout
-    assert passed.started()[started:] == [WIDE]
-    assert passed.layout.run(WIDE).numbers() == [1, 2]
-
-
-def test_last_failed_runs_the_baseline_again_where_its_evidence_is_refused(passed: Made) -> None:
-    (passed.layout.run(BASELINE).attempt(1).output / "eval_info.json").unlink()
-    started = len(passed.started())
-    assert passed.pytest("-n0", "-m", "phase5").returncode == 1
-    ended = passed.pytest("-n0", "--lf")
-    assert ended.returncode == 0, ended.stdout
-    assert passed.started()[started:] == [BASELINE]
+    assert passed.started()[started:] == [BASELINE, WIDE]
+    assert [passed.layout.run(run_id).numbers() for run_id in (BASELINE, LONG, WIDE)] == [[1, 2], [1], [1, 2]]
