@@ -35,7 +35,7 @@ def _refused_rows(campaign: Campaign) -> list[Row]:
         host = run.load_host(campaign.layout)
     except TrackaError:
         return []
-    with fact_cache.lasting():
+    with fact_cache.scope():
         return [row for row in campaign.enabled if run.has_refused_evidence(campaign, row, host)]
 
 
