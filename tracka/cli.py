@@ -238,7 +238,7 @@ def run_command(
     if doubt := cli_request.unconfirmed_backend(layout, mujoco_gl):
         worker.print_redacted(f"warning: {doubt}", error=True)
     if dry_run:
-        print(" ".join(run.dry_run(campaign, row, host, policy, retry_index)["command"]))
+        print(" ".join(run.dry_run(campaign, row, host, policy, retry_index)["command"] or ()))
         return
     raise typer.Exit(worker.execute(campaign, row, host, policy, retry_index))
 
@@ -262,7 +262,8 @@ def sweep_command(
     chosen_rows, host = cli_request.shard(campaign, rows), run.load_host(campaign.layout)
     if dry_run:
         for row in chosen_rows:
-            print(f"{row.run_id}: {shlex.join(run.dry_manifest(campaign, row, host)['command'])}")
+            if not resume or run.would_run(campaign, row, host):
+                print(f"{row.run_id}: {shlex.join(run.dry_manifest(campaign, row, host)['command'] or ())}")
         return
     run_ids = [row.run_id for row in chosen_rows]
     try:

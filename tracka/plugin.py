@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from . import xdist_scheduling
+from . import last_failed, xdist_scheduling
 from .campaign import campaign as campaigns
 from .campaign import path_safety
 from .campaign.campaign import Campaign
@@ -190,6 +190,7 @@ class Controller:
         config: pytest's configuration of the session
         campaign: the session's campaign
         open_phase: the phase that has begun and is not handed over yet; None where there is none
+        nodeid: that of the last test that began
         ended_phases: the phases whose end was reached, in order, whether or not their handoff could be written
         findings: what the strict validation of all phases found; empty until phase 5 has ended
         accepted: whether every gate passed, that validation found nothing, and the campaign's box could be ticked
@@ -199,6 +200,7 @@ class Controller:
     def __init__(self, config: pytest.Config) -> None:
         self.config, self.campaign = config, config.stash[CAMPAIGN]
         self.open_phase: str | None = None
+        self.nodeid = ""
         self.ended_phases: list[str] = []
         self.findings: list[Finding] = []
         self.accepted = False
@@ -248,7 +250,7 @@ class Controller:
         ]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.open_phase = phase_of(nodeid) or self.open_phase
+        self.open_phase, self.nodeid = phase_of(nodeid) or self.open_phase, nodeid
 
     @pytest.hookimpl(trylast=True)  # after xdist has ended its workers, which close their rows first
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -258,6 +260,8 @@ class Controller:
             self._close(session)
         if self.trouble and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if session.exitstatus == pytest.ExitCode.TESTS_FAILED:
+            last_failed.add_refused_rows(self.config, self.campaign, self.nodeid)
         self._leave_findings_to_the_summary()
 
     def _close(self, session: pytest.Session) -> None:

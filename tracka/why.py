@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .campaign import campaign
 from .campaign.layout import Layout, RunFolder
-from .core import escaping
+from .core import escaping, files
 from .core.artifacts import IdentityParts
 from .core.errors import Finding, TrackaError, UsageError, joined_names, shortened
 from .runs import identity, run
@@ -88,6 +88,9 @@ def _stored_identity(result: ResultLocation) -> IdentityParts:
         return parts
     if (result.folder.path / identity.NAME).is_file():
         what, remedy = f"the file {identity.NAME} is damaged", identity.AGAIN
+    elif files.read_or_empty(result.folder.manifest).get("row_hash", "") is None:
+        why = files.read_or_empty(result.folder.result).get("error_message")
+        what, remedy = f"the row could not start: {why}", "Mend that, then run it: pytest acceptance, or tracka run"
     elif result.folder.manifest.is_file():
         what, remedy = f"the run has no {identity.NAME}, since an older Track A made its row hash", identity.KEEP
     else:

@@ -185,15 +185,16 @@ def test_a_row_holds_its_leased_gpu_until_it_and_its_harness_are_gone(make_campa
     wait_until(lambda: free() == 0)
 
 
-def test_a_row_whose_gpu_is_missing_leaves_no_attempt(
+def test_a_row_whose_gpu_is_missing_leaves_an_attempt_that_says_so_and_starts_nothing(
     make_campaign: Callable[..., Made], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = make_campaign([*ROWS, "gpu_b1_e1,libero_object,1,1,5,7,egl,checkpoints/fake,1"])
     made.pass_preflight()
     with pytest.raises(errors.TrackaError, match="GPU 5, but the number of visible GPUs is 2"):
         made.run_row("gpu_b1_e1")
-    assert run.read_result(made.layout, "gpu_b1_e1") is None
-    assert made.layout.run("gpu_b1_e1").numbers() == []
+    result = run.read_result(made.layout, "gpu_b1_e1")
+    assert result is not None and (result["reason"], result["attempt"]) == ("device", 1)
+    assert made.started() == []
 
 
 # who else is on the host

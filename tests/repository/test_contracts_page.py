@@ -96,7 +96,7 @@ def test_the_reasons_are_those_that_the_code_gives() -> None:
     reasons = (
         {"".join(found) for found in given}
         | {reason for reason, _ in failure._SIGNS}
-        | {known_answers.REASON, failure.REFUSED}
+        | {known_answers.REASON, failure.CHECKPOINT}
     )
     assert {words(line["reason"])[0] for line in table("Reasons")} == reasons
 

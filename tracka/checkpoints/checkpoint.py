@@ -50,7 +50,7 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
         remedy = (
             "Copy the checkpoint there, or define it below [build] in campaign.toml: `tracka preflight` then builds it"
         )
-        raise hub.Unresolved("missing", Finding(policy_path, f"there is no folder {folder}", remedy))
+        raise hub.MissingFolder(Finding(policy_path, f"there is no folder {folder}", remedy))
     try:
         snapshot = hub.fetch(download_spec(policy_path))
     except hub.Unresolved as error:  # a mistyped path of a folder looks like a repository
@@ -75,6 +75,12 @@ def resolve_without_download(policy_path: str, root: Path) -> Checkpoint:
         return _inspect(policy_path, None, local_folder(policy_path, root))
     except TrackaError:
         return Checkpoint(policy_path, None, Path(policy_path), "unknown", "0" * 64)
+
+
+def is_here(policy_path: str, root: Path) -> bool:
+    """Returns whether the checkpoint is a folder, or a repository that is whole in the cache; the hub is not asked."""
+    folder = local_folder(policy_path, root).is_dir()
+    return folder or (is_repository(policy_path) and hub.cached_snapshot(download_spec(policy_path)) is not None)
 
 
 def local_folder(policy_path: str, root: Path) -> Path:

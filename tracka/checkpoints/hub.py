@@ -114,6 +114,13 @@ class Unresolved(TrackaError):
         self.outcome = outcome
 
 
+class MissingFolder(Unresolved):
+    """Raised where a local folder is missing whose name cannot be that of a repository."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__("missing", finding)
+
+
 def tokenizer(name: str) -> DownloadSpec:
     """Returns what is needed of a tokenizer's repository."""
     return DownloadSpec(name, None, LIGHT, ("tokenizer*|vocab*",), AS_TOKENIZER)

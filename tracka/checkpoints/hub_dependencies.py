@@ -143,7 +143,7 @@ def _base_snapshot(spec: DownloadSpec, local_folder: Path) -> Path:
     if not checkpoint.is_repository(spec.repo):
         config = checkpoint_format.ADAPTER_CONFIG
         remedy = f"Copy the policy there, or name its folder as base_model_name_or_path in {config}"
-        raise hub.Unresolved("missing", Finding(spec.repo, missing_base, remedy))
+        raise hub.MissingFolder(Finding(spec.repo, missing_base, remedy))
     try:
         return _complete_snapshot(spec)
     except TrackaError as error:

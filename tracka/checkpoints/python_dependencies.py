@@ -67,8 +67,12 @@ def _evidence(campaign: Campaign, policy_path: str) -> str:
     return f"{point.policy_type}: {', '.join(required_packages(point)) or 'nothing beyond lerobot itself'}"
 
 
+class NotInstalled(TrackaError):
+    """Raised where a package is missing that the policy would import."""
+
+
 def require(point: Checkpoint, campaign: Campaign) -> None:
-    """Raises TrackaError naming the missing packages that the policy would import, with the command that installs them.
+    """Raises NotInstalled naming the missing packages that the policy imports, with the command that installs them.
 
     A campaign with its own `executable` is not checked, because that program has packages of its own.
     """
@@ -78,7 +82,7 @@ def require(point: Checkpoint, campaign: Campaign) -> None:
             f"a {point.policy_type}{' with an adapter' if PEFT in missing else ''} imports {', '.join(missing)}, which"
         )
         are = "are" if len(missing) > 1 else "is"
-        raise TrackaError(Finding(point.source, f"{what} {are} not installed", _remedy(point, missing)))
+        raise NotInstalled(Finding(point.source, f"{what} {are} not installed", _remedy(point, missing)))
 
 
 def required_packages(point: Checkpoint) -> list[str]:

@@ -26,31 +26,30 @@ class ProcessRecord(TypedDict):
 
 
 class CheckpointRecord(TypedDict):
-    """The checkpoint of a run: where it came from, where it lies, and the hash of its content."""
+    """The checkpoint of a run: where it came from, where it lies, and the hash of its content.
+
+    The hash is None where the row could not start.
+    """
 
     source: str
     revision: str | None
     folder: str
-    tree_sha256: str
+    tree_sha256: str | None
     policy_type: str
 
 
 class Recorded(TypedDict):
-    """The part of a manifest that its row hash stands for."""
+    """The part of a manifest that its row hash stands for. The command is None where the row could not start."""
 
     engine: str
-    command: list[str]
+    command: list[str] | None
     checkpoint: CheckpointRecord
     settings: Json
     versions: dict[str, str]
 
 
-class Manifest(Recorded):
-    """Content of `run_manifest.json` (schema run_manifest): what an attempt is about to run.
-
-    The manifest is written before the launch. Its `outcome` is None until the attempt ends, and stays None in a dry
-    run.
-    """
+class Requested(TypedDict):
+    """The part of a manifest that needs no checkpoint and no device: what the campaign asks of the row."""
 
     schema_version: int
     tracka_version: str
@@ -59,7 +58,6 @@ class Manifest(Recorded):
     retry_index: int
     dry_run: bool
     cwd: str
-    env: dict[str, str]
     start_time_utc: str
     policy_path: str
     task_suite: str
@@ -69,20 +67,30 @@ class Manifest(Recorded):
     comparable: bool
     n_episodes: int
     expected_episodes: int
-    gpu_id: int
-    gpu_uuid: str | None
-    gpu_others: list[ProcessRecord]
     worker: str
     seed: int
     mujoco_gl: str
     mujoco_gl_requested: str
     timeout_secs: int
+    threshold: float
+
+
+class Manifest(Requested, Recorded):
+    """Content of `run_manifest.json` (schema run_manifest): what an attempt is about to run.
+
+    The manifest is written before the launch. Its `outcome` is None until the attempt ends, and stays None in a dry
+    run. Its `row_hash` is None where the row could not start.
+    """
+
+    env: dict[str, str]
+    gpu_id: int
+    gpu_uuid: str | None
+    gpu_others: list[ProcessRecord]
     n_action_steps: int | None
-    row_hash: str
+    row_hash: str | None
     outcome: Outcome | None
     invalid: str | None
     unproven: str | None
-    threshold: float
 
 
 class TaskCounts(TypedDict):
@@ -108,13 +116,13 @@ class Reported(TypedDict):
 class Result(Reported):
     """Content of `result.json` (schema result): what came out of an attempt, written after every end, good or bad.
 
-    `files` maps each file that the attempt left to its sha256.
+    `files` maps each file that the attempt left to its sha256. `row_hash` is None where the row could not start.
     """
 
     schema_version: int
     run_id: str
     attempt: int
-    row_hash: str
+    row_hash: str | None
     dry_run: bool
     status: str
     reason: str | None

@@ -68,7 +68,7 @@ def _type(schema: Schema, _: Schema) -> Predicate:
 def _equal(left: Any, right: Any) -> bool:
     """Returns whether two values are equal in JSON, where true is not 1.
 
-    Our schemas list single values only, no arrays.
+    Our schemas list single values only, and of arrays the empty one.
     """
     return bool(left == right) and isinstance(left, bool) == isinstance(right, bool)
 

@@ -28,7 +28,9 @@ _SIGNS = (
 BAD_ACTION = "Nan, Inf or huge value in CTRL"
 ON_CPU = "Switching to 'cpu'"  # lerobot's warning as it goes on with the CPU, where torch finds no GPU
 WATCHED = (BAD_ACTION, ON_CPU, *load_warnings.SIGNS)  # phrases that a log must keep wherever they were printed
-REFUSED = "checkpoint"  # the reason of a row that never ran, because its checkpoint was refused
+# The reasons of a row that could not start. The checkpoint is refused by that name alone; an evaluation may fail by the
+# other three too.
+CHECKPOINT, HUB, IMPORT, DEVICE = "checkpoint", "hub", "import", "device"
 SHRINKS_THE_BATCH = ("oom", "timeout")
 
 
@@ -37,7 +39,7 @@ class Failure:
     """Describes a failure: `message` is the line that says it, and `reason` is one word.
 
     The reason is one of timeout, flood, weights, device, oom, rendering, hub, import, killed, crash, bad_action,
-    no_result, invalid_result, interrupted, not_started.
+    no_result, invalid_result, interrupted, not_started, checkpoint.
     """
 
     reason: str

@@ -17,7 +17,7 @@ from ..core.reports import PreflightReport
 from ..engines import cli_capabilities, lerobot_eval
 from ..preflight import preflight
 from ..reporting import collect, report
-from ..runs import parity, run
+from ..runs import parity
 from .row_contracts import ROW_CONTRACTS, RUN_CONTRACTS
 
 Contract = Callable[[Campaign], Iterator[Finding]]
@@ -155,13 +155,8 @@ def _baseline(name: str) -> Contract:
 
 def _all_rows(name: str) -> Contract:
     def contract(campaign: Campaign) -> Iterator[Finding]:
-        """Yields the findings of the row contract for each enabled row.
-
-        A row that never ran because of its checkpoint gives one finding, which is the same in each contract.
-        """
-        refusals = {row.run_id: refusal for row in campaign.enabled if (refusal := run.recorded_refusal(campaign, row))}
-        yield from refusals.values()
-        yield from _row_findings([row for row in campaign.enabled if row.run_id not in refusals], name, campaign)
+        """Yields the findings of the row contract for each enabled row."""
+        yield from _row_findings(campaign.enabled, name, campaign)
 
     return contract
 

@@ -1,199 +1,35 @@
 """Defines the contracts of one row: what its run folder and its marker must be.
 
-A run folder is held against itself: its top files against the attempt that they are copies of, its result against what
-lerobot-eval left, its manifest against the matrix. So an edited number is found, whichever file it stands in.
+The contract `evidence` is that of `runs/evidence.py`, by which a passed run also stands or runs again.
 """
 
-import filecmp
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ..campaign.campaign import Campaign
-from ..campaign.layout import Layout, RunFolder
 from ..campaign.matrix import Row
-from ..core import files, redaction, schema
-from ..core.artifacts import Manifest, Recorded, Result
+from ..core import files
 from ..core.errors import Finding
-from ..core.files import Json
-from ..engines import lerobot_eval, parity_certificate
+from ..engines import parity_certificate
 from ..reporting import collect, video
-from ..runs import identity, judgement, known_answers, parity, row_state, run
-from ..runs.judgement import AGAIN
+from ..runs import evidence, identity, known_answers, parity, refusal, run
+
+MOVE_AWAY = "Move its run folder away, then run the row again: pytest acceptance"
 
 RowContract = Callable[[Campaign, Row], Iterator[Finding]]
 
 
-def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
+def sound_evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """Yields a finding where the row's files are missing, malformed, or disagree with each other or with the matrix.
 
     Raises UsageError where manifest or result is missing or malformed.
     """
-    top = campaign.layout.run(row.run_id)
-    manifest, result = collect.load_run_manifest(top.manifest), collect.load_result(top.result)
-    yield from _marker(campaign, row, manifest, result)
-    yield from _differences(str(top.manifest), manifest, _expected_manifest(campaign, row, manifest))
-    yield from _differences(
-        str(top.manifest), manifest, {"outcome": {key: result[key] for key in ("status", "reason")}}
-    )
-    yield from _plan_differences(campaign, row, manifest)
-    yield from _copy_differences(top, top.attempt(manifest["attempt"]), result)
-    if manifest["attempt"] != max(top.numbers(), default=0):
-        yield Finding(str(top.manifest), "the manifest is not of the last attempt", AGAIN)
-    if result["status"] == "pass":
-        yield from _outcome_differences(campaign.layout, top, manifest, result)
-    yield from _changes_since_run(campaign, row, manifest, result)
-
-
-def _changes_since_run(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
-    """Yields a finding where the files are not those that the run left, or have times or a device that no run has."""
-    top, state = campaign.layout.run(row.run_id), row_state.read(campaign.layout, row.run_id)
-    if state is not None:
-        expected = {"result_sha256": files.sha256_file(top.result)}
-        yield from _differences(str(campaign.layout.marker(row.run_id)), state, expected)
-    yield from _wrong_row_hash(top.attempt(manifest["attempt"]), manifest)
-    yield from judgement.changed_files(top.attempt(manifest["attempt"]), result)
-    yield from judgement.impossible_times(top.path, manifest, result, state)
-    yield from judgement.pretended_gpus(campaign, top.manifest, manifest)
-
-
-def _wrong_row_hash(attempt: RunFolder, manifest: Manifest) -> Iterator[Finding]:
-    """Yields a finding where the row hash is not that of the identity that the attempt wrote down.
-
-    An attempt with an older row hash has no identity and yields nothing.
-    """
-    path, parts = attempt.path / identity.NAME, identity.read(attempt)
-    if not path.is_file():
-        return
-    yield from schema.findings("identity", files.read_json(path), str(path))
-    # A secret in a setting is part of the hash, but is masked in the file.
-    if parts and redaction.MASK not in path.read_bytes() and identity.row_hash(parts) != manifest["row_hash"]:
-        yield Finding(str(path), "the identity does not give the row hash in the manifest", AGAIN)
-
-
-def _marker(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
-    path = campaign.layout.marker(row.run_id)
-    state = row_state.read(campaign.layout, row.run_id)
-    if state is None:
-        yield Finding(
-            str(path), "the row's marker is missing or damaged", "Run pytest acceptance, which restores the marker"
-        )
-        return
-    for step in row_state.broken_steps(state):
-        yield Finding(str(path), f"the history has an impossible step: {step}", AGAIN)
-    expected = {
-        "run_id": row.run_id,
-        "status": result["status"],
-        "reason": result["reason"],
-        "retry_index": manifest["retry_index"],
-        "gpu_id": manifest["gpu_id"],
-        "result_path": campaign.layout.relative(campaign.layout.run(row.run_id).result),
-    }
-    yield from _differences(str(path), state, expected)
-    yield from _differences(f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
-
-
-def _expected_manifest(campaign: Campaign, row: Row, manifest: Manifest) -> Json:
-    """Returns what the manifest must say for the row in the matrix; a retry may have run with a smaller batch."""
-    return {
-        "run_id": row.run_id,
-        "dry_run": False,
-        "task_suite": row.task_suite,
-        "task_ids": list(campaign.task_ids(row)),
-        "n_episodes": row.n_episodes,
-        "expected_episodes": row.n_episodes * len(campaign.task_ids(row)),
-        "seed": row.seed,
-        "batch_size_requested": row.batch_size,
-        "batch_size": min(manifest["batch_size"], row.batch_size),
-        "comparable": manifest["batch_size"] == row.batch_size,
-        "retry_index": manifest["retry_index"] if manifest["batch_size"] == row.batch_size else 1,
-        "policy_path": row.policy_path,
-    }
-
-
-def _plan_differences(campaign: Campaign, row: Row, manifest: Manifest) -> Iterator[Finding]:
-    """Yields a finding where the manifest's record of what ran is not what its row hash stands for.
-
-    A row hash that is not today's is reported by the contract `result`, not here.
-    """
-    plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
-    if manifest["row_hash"] != plan.row_hash:
-        return
-    attempt = replace(plan, batch_size=manifest["batch_size"], retry_index=manifest["retry_index"])
-    expected = attempt.record(campaign.layout.run(row.run_id).attempt(manifest["attempt"]), manifest["gpu_id"])
-    where = str(campaign.layout.run(row.run_id).manifest)
-    yield from _differences(where, _without_paths(manifest), _without_paths(expected))
-    yield from _differences(where, manifest, {"invalid": attempt.simulator_mismatch})
-
-
-def _without_paths(record: Recorded) -> Json:
-    """Returns a record without its places.
-
-    The places of checkpoint, program and checkouts may change; what is in them may not.
-    """
-    checkpoint = {key: value for key, value in record["checkpoint"].items() if key != "folder"}
-    # The commit of a checkout may change while its code, which the row hash covers, stays the same.
-    versions = {name: version.partition("+")[0] for name, version in record["versions"].items()}
-    return record | {"checkpoint": checkpoint, "command": _flags(record["command"]), "versions": versions}
-
-
-def _flags(command: Sequence[str]) -> list[str]:
-    """Returns the flags that decide what an evaluation does, in order, without the places of program and policy."""
-    return [word for word in command if word.startswith("--") and not word.startswith("--policy.path=")]
-
-
-def _differences(where: str, actual: Mapping[str, object], expected: Mapping[str, object]) -> Iterator[Finding]:
-    for key, value in files.redacted(expected).items():
-        if actual.get(key) != value:
-            yield Finding(
-                f"{where}, key {key}", f"the value is {actual.get(key)!r}, but the other files say {value!r}", AGAIN
-            )
-
-
-def _copy_differences(top: RunFolder, attempt: RunFolder, result: Result) -> Iterator[Finding]:
-    """Yields a finding where a file at the top is not that of the last attempt, byte for byte."""
-    pairs = [
-        (top.manifest, attempt.manifest),
-        (top.result, attempt.result),
-        (top.stdout, attempt.stdout),
-        (top.stderr, attempt.stderr),
-    ]
-    if result["status"] == "pass":
-        pairs.append((top.episodes, attempt.episodes))
-    for copy, original in pairs:
-        if missing := [path for path in (copy, original) if not path.is_file()]:
-            yield from (Finding(str(path), "the file does not exist", AGAIN) for path in missing)
-        elif not copy.samefile(original) and not filecmp.cmp(copy, original, shallow=False):
-            yield Finding(str(copy), f"the file differs from {original}", AGAIN)
-
-
-def _outcome_differences(layout: Layout, top: RunFolder, manifest: Manifest, result: Result) -> Iterator[Finding]:
-    """Yields a finding where result and episodes are not what lerobot-eval's own files say."""
-    attempt = top.attempt(manifest["attempt"])
-    logs = (attempt.stdout, attempt.stderr)
-    metrics = lerobot_eval.read_metrics(attempt.output, logs)
-    expected = lerobot_eval.reported_results(metrics) | {
-        "run_id": manifest["run_id"],
-        "attempt": manifest["attempt"],
-        "row_hash": manifest["row_hash"],
-        "dry_run": False,
-        "invalid": manifest["invalid"],
-        "unproven": manifest["unproven"],
-        "video_paths": [layout.relative(video) for video in attempt.videos()],
-    }
-    yield from _differences(str(top.result), result, expected)
-    yield from judgement.failure_signs(attempt, manifest, result, metrics)
-    for log in logs:
-        counts = lerobot_eval.parse_log(log)
-        if counts and None not in counts[:2] and counts[:2] != (metrics.successes, metrics.episodes):
-            what = f"the log reports {counts[0]} of {counts[1]} successes, but eval_info.json does not"
-            yield Finding(str(log), what, AGAIN)
-    suites = sorted({task.suite for task in metrics.tasks})
-    yield from _differences(str(attempt.output), {"task_group": suites}, {"task_group": [manifest["task_suite"]]})
-    records = lerobot_eval.episode_records(metrics, manifest["batch_size"], manifest["n_episodes"], manifest["seed"])
-    for warning in metrics.warnings:
-        yield Finding(str(attempt.output), warning, "Look at eval_info.json and the logs", warning=True)
-    if files.read_lines(top.episodes) != records:
-        yield Finding(str(top.episodes), "the lines do not match the episodes in eval_info.json", AGAIN)
+    manifest = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)
+    yield from evidence.of_marker(campaign, row)
+    yield from evidence.of_files(campaign, row)
+    yield from evidence.against_matrix(campaign, row)
+    if refusal.has_started(manifest):
+        yield from evidence.against_plan(run.plan_row(campaign, row, run.load_host(campaign.layout)))
 
 
 def backend(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -227,7 +63,7 @@ def videos(campaign: Campaign, row: Row) -> Iterator[Finding]:
         yield Finding(str(path), "the run has no videos", "Look for video errors in its stderr.log")
     for name in result["video_paths"] if result["status"] == "pass" else ():
         if not video.frame_count(campaign.layout.root / name):
-            yield Finding(str(campaign.layout.root / name), "the video does not play", AGAIN)
+            yield Finding(str(campaign.layout.root / name), "the video does not play", MOVE_AWAY)
 
 
 def threshold_reached(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -310,7 +146,7 @@ def expected_outcome(campaign: Campaign, row: Row) -> Iterator[Finding]:
 # The contracts of each run: the baseline's in phase 3, every row's in phase 4. The first say most about a failed run.
 RUN_CONTRACTS = ("result", "evidence", "backend", "videos", "verdict", "simulator", "engine", "known_answer")
 ROW_CONTRACTS: dict[str, RowContract] = {
-    "evidence": evidence,
+    "evidence": sound_evidence,
     "backend": backend,
     "result": result_stands,
     "videos": videos,

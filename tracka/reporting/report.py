@@ -16,7 +16,7 @@ from ..core.artifacts import CheckpointRecord, Manifest
 from ..engines import software
 from ..execution import environment
 from ..install import setup
-from ..runs import sweep
+from ..runs import refusal, sweep
 from . import caveats, collect, results_page, templating, verdict
 from .collect import EvalRunResult
 
@@ -90,7 +90,7 @@ def replay(manifest: Manifest) -> str:
     """
     environ = [f"{name}={value}" for name, value in manifest["env"].items() if name in environment.REQUIRED_VARIABLES]
     output_flag = f"--output_dir=replays/{manifest['run_id']}"
-    argv = [output_flag if word.startswith("--output_dir=") else word for word in manifest["command"]]
+    argv = [output_flag if word.startswith("--output_dir=") else word for word in manifest["command"] or ()]
     return shlex.join(["env", *environ, *argv])
 
 
@@ -111,9 +111,13 @@ def _megabytes(layout: Layout) -> dict[str, float]:
 
 
 def manifests(campaign: Campaign) -> list[Manifest]:
-    """Returns the valid manifests of the enabled rows that have run, in the order of the matrix."""
+    """Returns the valid manifests of the enabled rows that have run, in the order of the matrix.
+
+    A row that could not start has not run.
+    """
     paths = [campaign.layout.run(row.run_id).manifest for row in campaign.enabled]
-    return [manifest for path in paths if (manifest := schema.read_or_none("run_manifest", path))]
+    valid = [manifest for path in paths if (manifest := schema.read_or_none("run_manifest", path))]
+    return list(filter(refusal.has_started, valid))
 
 
 def _checkpoints(manifests: list[Manifest]) -> list[CheckpointRecord]:

@@ -7,20 +7,21 @@ An attempt's folder is made exclusively and never moves, so no attempt's evidenc
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 from ..campaign.layout import Layout, RunFolder
 from ..core import files, redaction, schema
 from ..core.artifacts import Manifest, Result
-from ..core.errors import TrackaError
+from ..core.errors import Finding, TrackaError
 from ..engines import failure, lerobot_eval
 from ..engines.failure import Failure
 from ..engines.lerobot_eval import Metrics
 from ..execution import gpu, lease, orphans, process, warm_process
 from ..execution.gpu import Device
 from ..execution.process import Exit
-from . import identity, judgement, row_state
+from . import identity, judgement, refusal, row_state
 from .plan import Plan
 
 
@@ -30,17 +31,12 @@ def run(plan: Plan, device: Device) -> Result:
     An exception that interrupts the attempt is raised again after the attempt is closed as interrupted.
     """
     layout, run_id = plan.campaign.layout, plan.row.run_id
-    number = max(layout.run(run_id).numbers(), default=0) + 1
-    folder = layout.run(run_id).attempt(number)
+    number, folder = _next_folder(layout, run_id)
     environ = plan.environ(device)
     manifest = plan.manifest(folder, device, environ, number)
-    worker_variables = _warm_worker_variables(plan, device, manifest["command"], environ)
-    files.make_folder(folder.path.parent)
-    folder.path.mkdir(mode=0o700)  # fails if the folder exists, so each attempt is made once
-    files.write_json(folder.manifest, manifest)
+    worker_variables = _warm_worker_variables(plan, device, manifest["command"] or [], environ)
+    _begin(layout, folder, manifest)
     identity.write(folder, plan.identity_parts)
-    for log in (folder.stdout, folder.stderr):
-        log.touch(mode=0o600)  # logs are linked to the top before the launch, so that users can follow them there
     _publish(layout.run(run_id), folder, starting=True)
     row_state.advance(layout, run_id, "running", number, retry_index=plan.retry_index, gpu_id=device.gpu_id)
     marks = orphans.marks(layout.run(run_id).path, device.lock_file)
@@ -48,6 +44,21 @@ def run(plan: Plan, device: Device) -> Result:
     if result["status"] != "pass" and worker_variables:
         warm_process.end_worker(Path(worker_variables[warm_process.SOCKET]))
     return close(layout, folder, result)
+
+
+def _next_folder(layout: Layout, run_id: str) -> tuple[int, RunFolder]:
+    """Returns the number and the folder of the row's next attempt; the folder is not there yet."""
+    number = max(layout.run(run_id).numbers(), default=0) + 1
+    return number, layout.run(run_id).attempt(number)
+
+
+def _begin(layout: Layout, folder: RunFolder, manifest: Manifest) -> None:
+    """Makes an attempt's folder with its manifest and empty logs."""
+    files.make_folder(folder.path.parent)
+    folder.path.mkdir(mode=0o700)  # fails if the folder exists, so each attempt is made once
+    files.write_json(folder.manifest, manifest)
+    for log in (folder.stdout, folder.stderr):
+        log.touch(mode=0o600)  # logs are linked to the top before the launch, so that users can follow them there
 
 
 def _warm_worker_variables(plan: Plan, device: Device, command: list[str], environ: dict[str, str]) -> dict[str, str]:
@@ -68,7 +79,7 @@ def _execute(plan: Plan, folder: RunFolder, manifest: Manifest, environ: dict[st
     start = time.monotonic()
     try:
         process_exit = process.run(
-            manifest["command"],
+            manifest["command"] or [],
             cwd=plan.campaign.layout.root,
             env=environ,
             stdout=folder.stdout,
@@ -155,7 +166,7 @@ def close(layout: Layout, folder: RunFolder, result: Result) -> Result:
 def close_interrupted(layout: Layout, run_id: str) -> None:
     """Closes the last attempt as interrupted, if a dead process left it without a result.
 
-    The caller holds the row's lock.
+    An attempt that ended, and whose result was lost later, is left as it is. The caller holds the row's lock.
     """
     numbers = layout.run(run_id).numbers()
     if not numbers:
@@ -164,28 +175,38 @@ def close_interrupted(layout: Layout, run_id: str) -> None:
     state = row_state.read(layout, run_id)
     orphans.end(orphans.ROW, str(layout.run(run_id).path))  # the supervisor may be at work or dead
     if folder.result.exists():
-        if state is not None and state["status"] == "running":
-            # The process died before the marker was written.
-            close(layout, folder, cast(Result, files.read_json(folder.result)))
+        if state is not None and state["status"] in ("running", "pending"):
+            result = cast(Result, files.read_json(folder.result))
+            if state["status"] == ("running" if refusal.has_started(result) else "pending"):
+                close(layout, folder, result)  # the process died before the marker was written
+        return
+    if state is not None and state["status"] in ("pass", "fail") and state["history"][-1]["attempt"] == numbers[-1]:
         return
     interruption = Failure("interrupted", "the process that ran this attempt ended without writing a result")
     try:
         manifest = cast(Manifest, files.read_json(folder.manifest))
+        if not refusal.has_started(manifest):
+            raise KeyError("row_hash")
         close(layout, folder, _result(layout, folder, manifest, interruption))
     except (TrackaError, KeyError):
-        # Without a manifest nothing was launched. The folder is kept as it is, under a name that no attempt has.
+        # Nothing was launched: there is no manifest, or that of a row that could not start. The folder is kept as it
+        # is, under a name that no attempt has.
         os.replace(folder.path, folder.path.with_name(f"{folder.path.name}.unstarted.{time.time_ns()}"))
 
 
-def refuse(layout: Layout, run_id: str, reason: str) -> None:
-    """Ends the marker of a row that never ran because its checkpoint is refused. The caller holds the row's lock.
+def refuse(layout: Layout, manifest: Manifest, failed: Failure, findings: Sequence[Finding]) -> Result:
+    """Makes an attempt of a row that could not start, and returns the attempt's result.
 
-    A row that has run keeps the marker of its last attempt, since its files agree with that marker.
+    The attempt has the manifest, a result with the reason, and the findings in its stderr.log. The caller holds the
+    row's lock.
     """
-    if not layout.run(run_id).numbers():
-        row_state.ensure_pending_held(layout, run_id)
-        row_state.advance(layout, run_id, "running")
-        row_state.advance(layout, run_id, "fail", reason=failure.REFUSED, notes=files.redacted(reason))
+    run_id = manifest["run_id"]
+    _, folder = _next_folder(layout, run_id)
+    _begin(layout, folder, manifest)
+    files.write_text(folder.stderr, "".join(f"{finding}\n" for finding in findings))
+    row_state.make_pending_held(layout, run_id)
+    _publish(layout.run(run_id), folder, starting=True)
+    return close(layout, folder, _result(layout, folder, manifest, failed))
 
 
 def restore_marker(layout: Layout, result: Result) -> None:
@@ -208,6 +229,7 @@ def _end_marker(layout: Layout, result: Result, notes: str) -> None:
         "result_path": path,
         "result_sha256": sha256,
         "reason": result["reason"],
+        "retry_index": files.read_json(layout.run(result["run_id"]).manifest)["retry_index"],
         "notes": notes,
     }
     row_state.advance(layout, result["run_id"], result["status"], result["attempt"], **values)

@@ -5,7 +5,6 @@ An edited number is found in whichever file it stands, unless all files that sta
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -18,9 +17,10 @@ from ..engines import failure
 from ..engines.lerobot_eval import Metrics
 from ..execution import gpu
 from ..execution.process import Exit
+from . import row_state
+from .row_state import SLACK_SECS
 
-AGAIN = "Move the run folder away, then run the row again: pytest acceptance"
-SLACK_SECS = 2.0  # times are written in whole seconds
+AGAIN = "Run the row again: pytest acceptance, or tracka sweep --resume; the old attempt is kept in its folder"
 RECORDS = ("run_manifest.json", "result.json")  # these two record what is true of the other files
 
 
@@ -70,8 +70,7 @@ def impossible_times(path: Path, manifest: Manifest, result: Result, marker: Row
         yield Finding(str(path), what, AGAIN)
     if end > datetime.now(UTC).timestamp() + SLACK_SECS:
         yield Finding(str(path), f"the run ended at {result['end_time_utc']}, which is in the future", AGAIN)
-    times = [step["at_utc"] for step in (marker["history"] if marker else ())]
-    if disordered := [later for before, later in pairwise(times) if later < before]:
+    if marker and (disordered := row_state.disordered_times(marker)):
         yield Finding(str(path), f"the row's marker has steps out of order, at {disordered[0]}", AGAIN)
 
 

@@ -24,6 +24,7 @@ from ..core.artifacts import (
     Manifest,
     ProgramParts,
     Recorded,
+    Requested,
     ResidentParts,
     SoftwareParts,
 )
@@ -199,8 +200,7 @@ class Plan:
         )
 
     def _settings(self) -> Json:
-        """Returns the settings that decide outcomes, which the timeout does not."""
-        return {key: value for key, value in campaigns.effective(self.settings).items() if key != "timeout_secs"}
+        return outcome_settings(self.settings)
 
     def _program_parts(self) -> ProgramParts:
         """Returns what program lerobot-eval is: its plug-ins and, for a campaign's own program, the files' hashes."""
@@ -257,39 +257,22 @@ class Plan:
 
         It has the keys that the project's plan asks for, and what a rerun or a comparison needs besides.
         """
-        row = self.row
+        asked = requested(self.campaign, self.row, self.host, attempt, self.retry_index)
         return {
-            "schema_version": schema.VERSION,
-            "tracka_version": __version__,
-            "run_id": row.run_id,
-            "attempt": attempt,
-            "retry_index": self.retry_index,
+            **asked,
             "dry_run": dry_run,
-            "cwd": str(self.campaign.layout.root),
-            "env": environment.manifest_environment(environ),
-            "start_time_utc": files.utc_now(),
-            "policy_path": row.policy_path,
-            "task_suite": row.task_suite,
-            "task_ids": list(self.task_ids),
             "batch_size": self.batch_size,
-            "batch_size_requested": row.batch_size,
             "comparable": self.comparable,
-            "n_episodes": row.n_episodes,
-            "expected_episodes": sum(self.expected_episodes.values()),
+            "timeout_secs": self.timeout_secs,
+            "env": environment.manifest_environment(environ),
             "gpu_id": device.gpu_id,
             "gpu_uuid": device.uuid,
             "gpu_others": [process_on_gpu.record() for process_on_gpu in device.others],
-            "worker": f"gw{lease.worker_number()}",
-            "seed": row.seed,
-            "mujoco_gl": self.host.backend,
-            "mujoco_gl_requested": row.mujoco_gl,
-            "timeout_secs": self.timeout_secs,
             "n_action_steps": self._action_steps(),
             "row_hash": self.row_hash,
             "outcome": None,
             "invalid": self.simulator_mismatch,
             "unproven": self.unproven_reason,
-            "threshold": self.campaign.threshold(row),
             **self.record(folder, device.gpu_id),
         }
 
@@ -324,6 +307,40 @@ class Plan:
             "tree_sha256": point.tree_sha256,
             "policy_type": point.policy_type,
         }
+
+
+def outcome_settings(settings: EvalSettings) -> Json:
+    """Returns the settings that decide outcomes. The timeout is none of them."""
+    return {key: value for key, value in campaigns.effective(settings).items() if key != "timeout_secs"}
+
+
+def requested(campaign: Campaign, row: Row, host: Host, attempt: int, retry_index: int) -> Requested:
+    """Returns the part of a manifest that needs no checkpoint and no device."""
+    task_ids = list(campaign.task_ids(row))
+    return {
+        "schema_version": schema.VERSION,
+        "tracka_version": __version__,
+        "run_id": row.run_id,
+        "attempt": attempt,
+        "retry_index": retry_index,
+        "dry_run": False,
+        "cwd": str(campaign.layout.root),
+        "start_time_utc": files.utc_now(),
+        "policy_path": row.policy_path,
+        "task_suite": row.task_suite,
+        "task_ids": task_ids,
+        "batch_size": row.batch_size,
+        "batch_size_requested": row.batch_size,
+        "comparable": True,
+        "n_episodes": row.n_episodes,
+        "expected_episodes": row.n_episodes * len(task_ids),
+        "worker": f"gw{lease.worker_number()}",
+        "seed": row.seed,
+        "mujoco_gl": host.backend,
+        "mujoco_gl_requested": row.mujoco_gl,
+        "timeout_secs": campaign.timeout(row),
+        "threshold": campaign.threshold(row),
+    }
 
 
 def policy_request(campaign: Campaign, row: Row) -> Json:

@@ -7,6 +7,7 @@ trusted, so its row runs again.
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TypedDict, Unpack
 
@@ -19,11 +20,12 @@ from ..core.errors import Busy
 
 STEPS = {
     None: ("pending",),
-    "pending": ("running",),
+    "pending": ("running", "fail"),  # fail, where the row could not start
     "running": ("pass", "fail"),
     "fail": ("running", "pending"),
-    "pass": ("running", "pending"),  # only if overwriting was allowed
+    "pass": ("running", "pending"),  # only if overwriting was allowed, or the run's evidence is refused
 }
+SLACK_SECS = 2.0  # times are written in whole seconds
 
 
 class Values(TypedDict, total=False):
@@ -46,11 +48,12 @@ def ensure_pending(layout: Layout, rows: Iterable[Row]) -> None:
 
 
 def ensure_pending_held(layout: Layout, run_id: str) -> None:
-    """Writes a pending marker for a row that has none, and sets a damaged marker aside.
+    """Writes a pending marker for a row that has none, and sets aside a marker that is damaged or that no run writes.
 
     The caller holds the row's lock.
     """
-    if read(layout, run_id) is None:
+    marker = read(layout, run_id)
+    if marker is None or broken_steps(marker) or disordered_times(marker):
         path = layout.marker(run_id)
         if path.exists():
             os.replace(path, path.with_name(f"{path.name}.damaged"))
@@ -61,6 +64,14 @@ def read(layout: Layout, run_id: str) -> RowMarker | None:
     """Returns the row's marker; None where there is no marker that can be trusted."""
     marker = schema.read_or_none("row_marker", layout.marker(run_id))
     return marker if marker and marker["run_id"] == run_id else None
+
+
+def make_pending_held(layout: Layout, run_id: str) -> None:
+    """Makes a row pending, whatever its marker says of earlier attempts. The caller holds the row's lock."""
+    ensure_pending_held(layout, run_id)
+    marker = read(layout, run_id)
+    if marker is not None and marker["status"] != "pending":
+        advance(layout, run_id, "pending")
 
 
 def advance(layout: Layout, run_id: str, status: str, attempt: int = 0, **values: Unpack[Values]) -> None:
@@ -92,10 +103,13 @@ def _write(layout: Layout, run_id: str, previous: History, status: str, attempt:
         **values,
     }
     marker["history"] = [*previous["history"], {"status": status, "at_utc": now, "attempt": attempt}]
-    if status == "running":
-        marker |= {"started_at_utc": now, "ended_at_utc": None, "reason": None, "notes": ""}
+    if status in ("pending", "running"):
+        started = now if status == "running" else None
+        marker |= {"started_at_utc": started, "ended_at_utc": None, "reason": None, "notes": ""}
         marker |= {"result_path": None, "result_sha256": None}
-    elif status in ("pass", "fail"):
+    if status == "pending":
+        marker |= {"retry_index": 0, "gpu_id": None}
+    if status in ("pass", "fail"):
         marker["ended_at_utc"] = now
     files.write_json(layout.marker(run_id), marker)
 
@@ -111,6 +125,14 @@ def broken_steps(marker: RowMarker) -> list[str]:
     if statuses[-1] != marker["status"]:
         steps.append(f"the history ends with {statuses[-1]}, but the status is {marker['status']}")
     return steps
+
+
+def disordered_times(marker: RowMarker) -> list[str]:
+    """Returns the times in a marker's history that are earlier than the step before, or that are to come."""
+    times = [step["at_utc"] for step in marker["history"]]
+    earlier = [later for before, later in pairwise(times) if later < before]
+    latest = datetime.fromtimestamp(datetime.now(UTC).timestamp() + SLACK_SECS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return [*earlier, *(time for time in times if time > latest)]
 
 
 @contextlib.contextmanager

@@ -1,13 +1,14 @@
 """Runs a row: `run_row` is the one function that the gates, `tracka run` and `tracka sweep` share.
 
-Guarantees: one process at a time runs a row. A passed run with today's inputs is returned, never run again. A passed
-run with other inputs is refused, never mixed. A failed attempt is followed by at most one more. A crash leaves an
-attempt that the next call closes as interrupted.
+Guarantees: one process at a time runs a row. A passed run with today's inputs and sound evidence is returned, never run
+again. A passed run with other inputs is refused, never mixed. A failed attempt is followed by at most one more. A row
+that cannot start leaves an attempt that says why, unless a passed run would be hidden by it. A crash leaves an attempt
+that the next call closes as interrupted.
 """
 
 import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,8 +29,9 @@ from ..core.reports import Capabilities
 from ..engines import cli_capabilities, failure
 from ..execution import gpu, lease
 from ..execution.gpu import Device
-from . import attempt, identity, row_state
+from . import attempt, evidence, identity, refusal, row_state
 from .plan import Host, Plan, Refusal
+from .refusal import RowRefused
 
 
 @fact_cache.remembered
@@ -171,75 +173,89 @@ class RerunPolicy:
     retry: bool = True  # follow a failed attempt by one retry, where that can help
 
 
-def recorded_refusal(campaign: Campaign, row: Row) -> Finding | None:
-    """Returns why the row never ran, if its marker says that its checkpoint was refused."""
-    if campaign.layout.run(row.run_id).numbers():
-        return None
-    state = row_state.read(campaign.layout, row.run_id)
-    if state is None or state["reason"] != failure.REFUSED:
-        return None
-    what = f"the row did not run, since its checkpoint {row.policy_path} is refused"
-    return Finding(f"row {row.run_id}", what, "Mend the checkpoint, then run: pytest acceptance")
-
-
 def run_row(
     campaign: Campaign, row: Row, host: Host, policy: RerunPolicy = RerunPolicy(resume=True), retry_index: int = 0
 ) -> Result:
     """Runs `row` in five stages and returns its result, as in result.json.
 
-    1. Plan: resolves and hashes the checkpoint, and decides what the attempt will do.
-    2. Resume: under the row's lock, closes what a dead process left, and returns a passed result of the same hash.
+    1. Plan: under the row's lock, closes what a dead process left, resolves and hashes the checkpoint, and decides what
+       the attempt will do.
+    2. Resume: returns a passed result of the same hash whose evidence is sound.
     3. Lease: holds the GPU that the row asks for, or names the CPU.
     4. Launch: writes the manifest into a new attempt's folder and starts the engine.
     5. Judge: decides from the attempt's files whether it passed. A failed attempt may be followed by one retry.
 
     Raises RunExists or ChangedRun where the run folder is in the way, Busy where another process runs the row, and
-    TrackaError where the checkpoint or the GPU is missing. A failed evaluation is a result, not an error. The manifest
-    of the first attempt says `retry_index`; where that is not 0, the attempt is a retry already, and no other follows.
+    RowRefused where the checkpoint or the GPU is missing, after the row has left its evidence. A failed evaluation is a
+    result, not an error. The manifest of the first attempt says `retry_index`; where that is not 0, the attempt is a
+    retry already, and no other follows.
     """
     layout = campaign.layout
     path_safety.require(layout, row.run_id)
-    plan = replace(_plan_or_refuse(campaign, row, host), retry_index=retry_index)
+    # A fault of the host, not of the row.
+    code_safety.require_plugins(cli_capabilities.installed_software().plugins, campaign.trusted)
     with row_state.lock(layout, row.run_id):
         attempt.close_interrupted(layout, row.run_id)
-        result = _resumable_result(plan, policy)
-        if result is not None:
-            attempt.restore_marker(layout, result)
-            return result
+        _require_free_folder(layout, row.run_id, policy)
+        refusing = partial(_refusing, campaign, row, host, retry_index)
+        with refusing():
+            plan = replace(_sound_plan(campaign, row, host), retry_index=retry_index)
+        passed = _resumable_result(plan, policy)
+        if passed is not None:
+            attempt.restore_marker(layout, passed)
+            return passed
         _require_own_program(campaign, host)
         row_state.ensure_pending_held(layout, row.run_id)
-        with lease.hold(row.gpu_id, lease.worker_number(), keep=True) as device:
-            return _attempts(_plan_again(plan), device, policy.retry)
+        with contextlib.ExitStack() as held:
+            with refusing(failure.DEVICE):
+                device = held.enter_context(lease.hold(row.gpu_id, lease.worker_number(), keep=True))
+            with refusing():  # the row may have waited for its device for hours
+                plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
+            return _attempts(plan, device, policy.retry)
 
 
-def _plan_or_refuse(campaign: Campaign, row: Row, host: Host) -> Plan:
-    """Returns the plan of the row's first attempt. Raises TrackaError where the row's checkpoint is refused.
+def require_startable(campaign: Campaign, row: Row, host: Host) -> None:
+    """Raises RowRefused, after the row has left its evidence, where its checkpoint or its GPU is missing.
 
-    The row's marker says so before the error is raised.
+    Waits until the row's GPU is free, and starts nothing.
     """
-    code_safety.require_plugins(
-        cli_capabilities.installed_software().plugins, campaign.trusted
-    )  # a fault of the host, not of the checkpoint
-    try:
-        if refusal := preflight_refusal(campaign, row, host):
-            raise UsageError(refusal)
-        return plan_row(campaign, row, host)
-    except TrackaError as error:
-        with contextlib.suppress(Busy), row_state.lock(campaign.layout, row.run_id):
-            attempt.refuse(campaign.layout, row.run_id, str(error.findings[0]))
-        raise
+    with row_state.lock(campaign.layout, row.run_id):
+        attempt.close_interrupted(campaign.layout, row.run_id)
+        with _refusing(campaign, row, host, 0):
+            _sound_plan(campaign, row, host)
+        with (
+            _refusing(campaign, row, host, 0, failure.DEVICE),
+            lease.hold(row.gpu_id, lease.worker_number(), keep=True),
+        ):
+            pass
 
 
-def _plan_again(plan: Plan) -> Plan:
-    """Returns the plan as of now, since the row may have waited for its device for hours. Call it with the row's lock.
+@contextlib.contextmanager
+def _refusing(campaign: Campaign, row: Row, host: Host, retry_index: int, reason: str | None = None) -> Iterator[None]:
+    """Records an error of this block as an attempt that could not start, and raises it as RowRefused.
 
-    Raises TrackaError where the checkpoint is refused by now; the row's marker says so before the error is raised.
+    Where a passed run with sound evidence is there, the error is raised as it is: that run cannot be judged today, and
+    no failure may hide it. The caller holds the row's lock.
     """
     try:
-        return replace(plan_row(plan.campaign, plan.row, plan.host), retry_index=plan.retry_index)
-    except TrackaError as error:
-        attempt.refuse(plan.campaign.layout, plan.row.run_id, str(error.findings[0]))
-        raise
+        yield
+    except (TrackaError, OSError) as cause:
+        error = refusal.as_error(cause) if isinstance(cause, OSError) else cause
+        result = read_result(campaign.layout, row.run_id)
+        if result is not None and result["status"] == "pass" and not evidence.refusals(campaign, row):
+            raise error from cause
+        number = max(campaign.layout.run(row.run_id).numbers(), default=0) + 1
+        manifest = refusal.manifest(campaign, row, host, number, retry_index)
+        failed = refusal.of_error(error, reason)
+        raise RowRefused(error, attempt.refuse(campaign.layout, manifest, failed, error.findings)) from cause
+
+
+def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
+    """Returns the plan of the row's first attempt. Raises TrackaError where the row's checkpoint is refused."""
+    checkpoint.resolve(row.policy_path, campaign.layout.root, campaign.policy_roots)  # one that is not here says why
+    if why := preflight_refusal(campaign, row, host):
+        raise UsageError(why)
+    return plan_row(campaign, row, host)
 
 
 def _attempts(plan: Plan, device: Device, retry: bool) -> Result:
@@ -251,26 +267,30 @@ def _attempts(plan: Plan, device: Device, retry: bool) -> Result:
     return result if batch_size is None else attempt.run(plan.retry(batch_size), device)
 
 
+def _require_free_folder(layout: Layout, run_id: str, policy: RerunPolicy) -> None:
+    """Raises RunExists where `policy` lets the run folder be neither resumed nor overwritten."""
+    folder = layout.run(run_id).path
+    if policy.resume or policy.allow_overwrite or not folder.exists() or is_dry_run(layout, run_id):
+        return
+    remedy = "Choose another run id, or pass --allow-overwrite to run it again"
+    raise RunExists(Finding(str(folder), "the run folder exists", remedy))
+
+
 def _resumable_result(plan: Plan, policy: RerunPolicy) -> Result | None:
     """Returns the passed result that stands for this plan; None where the row has to run.
 
-    Raises RunExists where `policy` lets the run folder be neither resumed nor overwritten, and ChangedRun where the row
-    passed with other inputs and may not be overwritten.
+    A result whose evidence is refused does not stand. Raises ChangedRun where the row passed with other inputs and may
+    not be overwritten.
     """
-    layout, run_id = plan.campaign.layout, plan.row.run_id
-    folder = layout.run(run_id)
-    if not folder.path.exists() or is_dry_run(layout, run_id):
-        return None
-    if not policy.resume and not policy.allow_overwrite:
-        remedy = "Choose another run id, or pass --allow-overwrite to run it again"
-        raise RunExists(Finding(str(folder.path), "the run folder exists", remedy))
-    result = read_result(layout, run_id) if policy.resume else None
-    if result is None or result["status"] != "pass":
+    campaign, row = plan.campaign, plan.row
+    result = read_result(campaign.layout, row.run_id) if policy.resume else None
+    if result is None or result["status"] != "pass" or evidence.refusals(campaign, row):
         return None
     if result["row_hash"] == plan.row_hash:
-        return result
+        return None if [*evidence.against_matrix(campaign, row), *evidence.against_plan(plan)] else result
     if policy.allow_overwrite:
         return None
+    folder = campaign.layout.run(row.run_id)
     what, remedy = identity.change(folder.attempt(result["attempt"]), plan.identity_parts)
     raise ChangedRun(Finding(str(folder.manifest), what, remedy))
 
@@ -280,10 +300,33 @@ def passed_result(campaign: Campaign, row: Row, host: Host) -> Result:
     result = _resumable_result(plan_row(campaign, row, host), RerunPolicy(resume=True))
     if result is None:
         where = str(campaign.layout.run(row.run_id).path)
-        raise UsageError(
-            Finding(where, f"the row {row.run_id} has not passed", "Run its phase first: pytest acceptance")
-        )
+        what = f"the row {row.run_id} has not passed, or its evidence is refused"
+        raise UsageError(Finding(where, what, "Run its phase first: pytest acceptance"))
     return result
+
+
+def would_run(campaign: Campaign, row: Row, host: Host) -> bool:
+    """Returns whether a call that resumes would start the row. Downloads nothing and writes nothing.
+
+    A row that passed with other inputs than today's would be refused, not started.
+    """
+    result = read_result(campaign.layout, row.run_id)
+    if result is None or result["status"] != "pass" or evidence.refusals(campaign, row):
+        return True
+    if not checkpoint.is_here(row.policy_path, campaign.layout.root):
+        return False
+    try:
+        return _resumable_result(plan_row(campaign, row, host), RerunPolicy(resume=True)) is None
+    except TrackaError:
+        return False
+
+
+def has_refused_evidence(campaign: Campaign, row: Row, host: Host) -> bool:
+    """Returns whether the row has passed, or lost its result, and its files do not show the pass."""
+    folder, result = campaign.layout.run(row.run_id), read_result(campaign.layout, row.run_id)
+    if not folder.path.exists() or is_dry_run(campaign.layout, row.run_id):
+        return False
+    return (result is None or result["status"] == "pass") and would_run(campaign, row, host)
 
 
 def close_left_behind(layout: Layout, run_id: str) -> None:
