@@ -41,3 +41,8 @@ def test_the_baseline_is_an_enabled_row_with_one_task(campaign: Campaign) -> Non
 def test_the_matrix_scales_beyond_the_baseline(contract: Callable[[str], None]) -> None:
     """Looks for an enabled row that is not the baseline."""
     contract("scales")
+
+
+def test_the_status_of_phase1_is_pass(handed_over: Callable[[str], None]) -> None:
+    """Reads the handoff of this phase, which is written when the tests above have ended."""
+    handed_over("phase1")

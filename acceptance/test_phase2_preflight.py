@@ -51,3 +51,8 @@ def test_the_host_has_the_gpus_that_the_campaign_expects(
 def test_host_and_software_are_on_record(preflight_report: Json, contract: Callable[[str], None]) -> None:
     """Looks for the snapshots of GPUs, packages, environment and set-up."""
     contract("snapshots")
+
+
+def test_the_status_of_phase2_is_pass(handed_over: Callable[[str], None]) -> None:
+    """Reads the handoff of this phase, which is written when the tests above have ended."""
+    handed_over("phase2")

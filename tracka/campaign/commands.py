@@ -1,0 +1,16 @@
+"""Makes the commands that messages and pages give, for the campaign that they are about."""
+
+import shlex
+
+from .layout import Layout
+
+DEFAULT = "smoke-libero-object"  # below tasks/: the embedded campaign, which `pytest acceptance` runs by itself
+
+
+def gates(layout: Layout, options: str = "") -> str:
+    """Returns the command that takes the campaign through its gates, such as `pytest acceptance --campaign DIR --lf`.
+
+    The embedded campaign needs no name. `options` are further words, as a shell reads them.
+    """
+    named = () if layout.shown == f"tasks/{DEFAULT}" else ("--campaign", shlex.quote(layout.shown))
+    return " ".join(["pytest", "acceptance", *named, *filter(None, [options])])
