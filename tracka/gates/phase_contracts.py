@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..campaign.campaign import Campaign
-from ..campaign.matrix import Row
+from ..campaign.matrix import AUTO, Row
 from ..core import files, schema
 from ..core.errors import Finding, TrackaError, UsageError, joined_names, shortened
 from ..core.reports import PreflightReport
@@ -76,6 +76,28 @@ def _larger_rows(campaign: Campaign) -> Iterator[Finding]:
         yield Finding(str(campaign.layout.matrix), "the matrix enables only the baseline", "Enable another row")
 
 
+def _baseline_row(campaign: Campaign) -> Iterator[Finding]:
+    """Yields a finding where the baseline, which is to be small, is disabled or runs several LIBERO tasks."""
+    baseline = campaign.row(campaign.baseline)
+    where = f"{campaign.layout.settings}, row {baseline.run_id}"
+    if not baseline.enabled:
+        yield Finding(where, "the baseline is disabled", "Enable it in the matrix, or name another row as baseline")
+    if len(tasks := campaign.task_ids(baseline)) != 1:
+        yield Finding(where, f"the baseline runs {len(tasks)} LIBERO tasks", "Pin one, such as task_ids = [0]")
+
+
+def _gpus(campaign: Campaign) -> Iterator[Finding]:
+    """Yields a finding for each enabled row that asks for a GPU beyond those that the campaign expects."""
+    expected = campaign.expected_gpus
+    for row in campaign.enabled:
+        least = 1 if row.gpu_id == AUTO else row.gpu_id + 1  # 0 for the CPU
+        if least > expected:
+            asked = "any GPU" if row.gpu_id == AUTO else f"GPU {row.gpu_id}"
+            what = f"row {row.run_id} asks for {asked}, and the campaign expects {expected or 'no'} GPUs"
+            remedy = f"Set expected_gpus in {campaign.layout.settings.name} to {least} or more, or name another gpu_id"
+            yield Finding(f"{campaign.layout.matrix}, line {row.line}, column gpu_id", what, f"{remedy}, or cpu")
+
+
 def _help_text(campaign: Campaign) -> Iterator[Finding]:
     """Yields a finding where the recorded flags are not those of the raw help text beside them."""
     value = schema.read("cli_capabilities", campaign.layout.capabilities)
@@ -122,9 +144,18 @@ def _contradictions(campaign: Campaign, preflight_report: PreflightReport) -> It
     policies = dict.fromkeys(files.redacted(f"policy_resolve:{row.policy_path}") for row in campaign.enabled)
     if missing := [name for name in (*preflight.REQUIRED, *policies) if name not in names]:
         yield "checks", f"preflight did not make these checks: {joined_names(missing)}"
-    working_backends = [attempt["backend"] for attempt in preflight_report["backend_attempts"] if attempt["ok"]]
-    if preflight_report["mujoco_gl_effective"] not in working_backends:
-        yield "mujoco_gl_effective", "preflight rendered no frame with this backend"
+
+
+def _backend(campaign: Campaign) -> Iterator[Finding]:
+    """Yields a finding where no attempt of preflight rendered a frame with the backend that the report names."""
+    path = campaign.layout.preflight_report
+    report = schema.read("preflight", path)
+    attempts = report["backend_attempts"]
+    if report["mujoco_gl_effective"] not in [attempt["backend"] for attempt in attempts if attempt["ok"]]:
+        tried = joined_names([attempt["backend"] for attempt in attempts]) or "none"
+        backend = report["mujoco_gl_effective"]
+        what = f"preflight rendered no frame with {backend or 'any backend'}, and tried {tried}"
+        yield Finding(f"{path}, key mujoco_gl_effective", what, "See its failed checks, then run phase 2 again")
 
 
 def _gpu_list(campaign: Campaign) -> Iterator[Finding]:
@@ -262,11 +293,14 @@ CONTRACTS: dict[str, dict[str, Contract]] = {
         "help_text": _help_text,
         "run_schema": _run_schema,
         "commands": _commands,
+        "baseline": _baseline_row,
+        "gpus": _gpus,
         "scales": _larger_rows,
     },
     "phase2": {
         "preflight_report": _preflight_report,
         "preflight_checks": _preflight_checks,
+        "backend": _backend,
         "gpu_list": _gpu_list,
         "snapshots": _snapshots,
     },
