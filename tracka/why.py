@@ -91,7 +91,7 @@ def _stored_identity(result: ResultLocation) -> IdentityParts:
     elif result.folder.manifest.is_file():
         what, remedy = f"the run has no {identity.NAME}, since an older Track A made its row hash", identity.KEEP
     else:
-        what, remedy = "the run has no attempt", "Run the row first: pytest acceptance, or tracka run"
+        what, remedy = "the run has no attempt", f"Run the row first: {commands.gates(result.layout)}, or tracka run"
     raise UsageError(Finding(str(result.folder.path), what, remedy))
 
 

@@ -12,5 +12,5 @@ def gates(layout: Layout, options: str = "") -> str:
 
     The embedded campaign needs no name. `options` are further words, as a shell reads them.
     """
-    named = () if layout.shown == f"tasks/{DEFAULT}" else ("--campaign", shlex.quote(layout.shown))
+    named = () if layout.display_name == f"tasks/{DEFAULT}" else ("--campaign", shlex.quote(layout.display_name))
     return " ".join(["pytest", "acceptance", *named, *filter(None, [options])])

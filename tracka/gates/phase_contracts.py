@@ -9,7 +9,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ..campaign import commands
 from ..campaign.campaign import Campaign
+from ..campaign.layout import Layout
 from ..campaign.matrix import AUTO, Row
 from ..core import files, schema
 from ..core.errors import Finding, TrackaError, UsageError, joined_names, shortened
@@ -21,7 +23,11 @@ from ..runs import parity, run
 from .row_contracts import ROW_CONTRACTS, RUN_CONTRACTS
 
 Contract = Callable[[Campaign], Iterator[Finding]]
-REWRITE = "Run pytest acceptance again: it rewrites the tables, and does not run passed rows again"
+
+
+def _rewrite(layout: Layout) -> str:
+    """Returns the remedy for a table that is missing or outdated."""
+    return f"Rewrite the tables, which runs no passed row again: {commands.gates(layout)}"
 
 
 # ---- phase 1: contracts before anything expensive
@@ -33,12 +39,12 @@ def _capabilities(campaign: Campaign) -> Iterator[Finding]:
         yield Finding(
             str(path),
             f"phase 1 could not read lerobot-eval's flags: {files.tail(raw).strip()}",
-            "Mend the cause, then run phase 1: pytest acceptance -m phase1",
+            f"Mend the cause, then run phase 1: {commands.gates(campaign.layout, '-m phase1')}",
         )
         return
     value = files.read_json(path)
     yield from schema.findings("cli_capabilities", value, str(path))
-    yield from _missing_file(path.parent / str(value.get("lerobot_eval_help_text_path")), "phase1")
+    yield from _missing_file(campaign.layout, path.parent / str(value.get("lerobot_eval_help_text_path")), "phase1")
 
 
 def _run_schema(campaign: Campaign) -> Iterator[Finding]:
@@ -103,7 +109,7 @@ def _help_text(campaign: Campaign) -> Iterator[Finding]:
     value = schema.read("cli_capabilities", campaign.layout.capabilities)
     raw = campaign.layout.state / value["lerobot_eval_help_text_path"]
     if raw.is_file() and cli_capabilities.flags(files.read_text(raw)) != value["supported_flags"]:
-        yield Finding(str(raw), "cli_capabilities.json lists other flags", "Run phase 1: pytest acceptance")
+        yield Finding(str(raw), "cli_capabilities.json lists other flags", _run_phase(campaign.layout, "phase1"))
 
 
 # ---- phase 2: the host
@@ -127,7 +133,7 @@ def _preflight_checks(campaign: Campaign) -> Iterator[Finding]:
         )
     # After a failed check, doubts would only be its consequences and no further cause.
     for key, what in () if failures else _contradictions(campaign, preflight_report):
-        yield Finding(f"{path}, key {key}", what, "Run phase 2 again: pytest acceptance -m phase2")
+        yield Finding(f"{path}, key {key}", what, _run_phase(campaign.layout, "phase2"))
 
 
 def _contradictions(campaign: Campaign, preflight_report: PreflightReport) -> Iterator[tuple[str, str]]:
@@ -155,7 +161,9 @@ def _backend(campaign: Campaign) -> Iterator[Finding]:
         tried = joined_names([attempt["backend"] for attempt in attempts]) or "none"
         backend = report["mujoco_gl_effective"]
         what = f"preflight rendered no frame with {backend or 'any backend'}, and tried {tried}"
-        yield Finding(f"{path}, key mujoco_gl_effective", what, "See its failed checks, then run phase 2 again")
+        yield Finding(
+            f"{path}, key mujoco_gl_effective", what, f"See the failed checks. {_run_phase(campaign.layout, 'phase2')}"
+        )
 
 
 def _gpu_list(campaign: Campaign) -> Iterator[Finding]:
@@ -168,7 +176,7 @@ def _gpu_list(campaign: Campaign) -> Iterator[Finding]:
 
 def _snapshots(campaign: Campaign) -> Iterator[Finding]:
     for name in ("nvidia_smi.txt", "pip_freeze.txt", "env_snapshot.json", "setup.log"):
-        yield from _missing_file(campaign.layout.preflight / name, "phase2")
+        yield from _missing_file(campaign.layout, campaign.layout.preflight / name, "phase2")
     schema.read("env_snapshot", campaign.layout.preflight / "env_snapshot.json")
 
 
@@ -207,29 +215,30 @@ def _row_findings(rows: Iterable[Row], name: str, campaign: Campaign) -> Iterato
 
 
 def _baseline_summary(campaign: Campaign) -> Iterator[Finding]:
-    yield from _outdated_tables(campaign.layout.summary, collect.baseline_tables(campaign))
+    yield from _outdated_tables(campaign.layout, collect.baseline_tables(campaign))
 
 
 def _summaries(campaign: Campaign) -> Iterator[Finding]:
-    yield from _outdated_tables(campaign.layout.summary, collect.tables(campaign))
+    yield from _outdated_tables(campaign.layout, collect.tables(campaign))
 
 
-def _outdated_tables(folder: Path, expected: Mapping[str, str]) -> Iterator[Finding]:
-    """Yields a finding for each table in `folder` that is not, to the letter, what the run folders give now."""
+def _outdated_tables(layout: Layout, expected: Mapping[str, str]) -> Iterator[Finding]:
+    """Yields a finding for each of the campaign's tables that is not, to the letter, what the run folders give now."""
     for name in expected:
-        path = folder / name
+        path = layout.summary / name
         if not path.is_file():
-            yield Finding(str(path), "the file does not exist", REWRITE)
+            yield Finding(str(path), "the file does not exist", _rewrite(layout))
         elif (actual_text := files.read_text(path)) != (expected_text := files.redacted(expected[name])):
             different_lines = set(expected_text.splitlines()) ^ set(actual_text.splitlines())
             rows = sorted({re.split(r"[,|]", line.strip("| "))[0].strip() for line in different_lines})
             what = f"the table differs from the run folders in {', '.join(rows) or 'the order of the rows'}"
-            yield Finding(str(path), what, REWRITE)
+            yield Finding(str(path), what, _rewrite(layout))
 
 
-def _run_ids(path: Path) -> list[str]:
+def _failed_run_ids(layout: Layout) -> list[str]:
+    path = layout.summary / "failures.csv"
     if not path.is_file():
-        raise UsageError(Finding(str(path), "the file does not exist", REWRITE))
+        raise UsageError(Finding(str(path), "the file does not exist", _rewrite(layout)))
     with path.open(newline="", encoding="utf-8") as file:
         return [str(record.get("run_id")) for record in csv.DictReader(file)]
 
@@ -238,11 +247,11 @@ def _run_ids(path: Path) -> list[str]:
 
 
 def _no_failures(campaign: Campaign) -> Iterator[Finding]:
-    for run_id in _run_ids(campaign.layout.summary / "failures.csv"):
+    for run_id in _failed_run_ids(campaign.layout):
         yield Finding(
             f"row {run_id}",
             "the row is not accepted",
-            "Read the reason in failures.csv, then rerun: pytest acceptance --lf",
+            f"Read the reason in failures.csv, then rerun: {commands.gates(campaign.layout, '--lf')}",
         )
 
 
@@ -252,39 +261,43 @@ RESULTS_WORDS = ("success rate", "artifacts")
 
 def _runbook(campaign: Campaign) -> Iterator[Finding]:
     words = (*RUNBOOK_WORDS, *dict.fromkeys(row.task_suite for row in campaign.enabled))
-    yield from _missing_words(campaign.layout.runbook, words)
+    yield from _missing_words(campaign.layout, campaign.layout.runbook, words)
     replays = [report.replay(manifest) for manifest in report.manifests(campaign)]
-    yield from _missing_words(campaign.layout.runbook, replays)
+    yield from _missing_words(campaign.layout, campaign.layout.runbook, replays)
 
 
 def _results(campaign: Campaign) -> Iterator[Finding]:
     rows = campaign.enabled
     words = [*RESULTS_WORDS, *(row.run_id for row in rows), *(row.policy_path for row in rows)]
     yield from _missing_words(
-        campaign.layout.results, tuple(dict.fromkeys([*words, *(row.task_suite for row in rows)]))
+        campaign.layout, campaign.layout.results, tuple(dict.fromkeys([*words, *(row.task_suite for row in rows)]))
     )
     path = campaign.layout.results
     if path.is_file() and (text := files.read_text(path)) != files.redacted(report.results_as(campaign, text)):
-        yield Finding(str(path), "the page does not match the run folders", "Run phase 5: pytest acceptance")
+        yield Finding(str(path), "the page does not match the run folders", _run_phase(campaign.layout, "phase5"))
 
 
-def _missing_words(path: Path, words: Sequence[str]) -> Iterator[Finding]:
+def _missing_words(layout: Layout, path: Path, words: Sequence[str]) -> Iterator[Finding]:
     if not path.is_file():
-        yield Finding(str(path), "the file does not exist", "Run phase 5: pytest acceptance -m phase5")
+        yield Finding(str(path), "the file does not exist", _run_phase(layout, "phase5"))
         return
     text = files.read_text(path)
     # Most words are in this set. Searching the whole page for each word would grow with the square of the rows.
     parts = {part for line in text.splitlines() for part in (*line.split(), *line.split(" && "))}
     for word in files.redacted(list(words)):
         if word not in parts and word not in text:
-            yield Finding(
-                str(path), f"the page does not mention {shortened(word)!r}", "Run phase 5: pytest acceptance -m phase5"
-            )
+            what = f"the page does not mention {shortened(word)!r}"
+            yield Finding(str(path), what, _run_phase(layout, "phase5"))
 
 
-def _missing_file(path: Path, phase: str) -> Iterator[Finding]:
+def _missing_file(layout: Layout, path: Path, phase: str) -> Iterator[Finding]:
     if not path.is_file():
-        yield Finding(str(path), "the file does not exist", f"Run {phase}: pytest acceptance -m {phase}")
+        yield Finding(str(path), "the file does not exist", _run_phase(layout, phase))
+
+
+def _run_phase(layout: Layout, phase: str) -> str:
+    """Returns the remedy for what a phase leaves, where this is missing or outdated."""
+    return f"Run {phase}: {commands.gates(layout, f'-m {phase}')}"
 
 
 CONTRACTS: dict[str, dict[str, Contract]] = {

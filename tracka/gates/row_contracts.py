@@ -8,6 +8,7 @@ import filecmp
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout, RunFolder
 from ..campaign.matrix import Row
@@ -18,7 +19,7 @@ from ..core.files import Json
 from ..engines import lerobot_eval, parity_certificate
 from ..reporting import collect, video
 from ..runs import identity, judgement, known_answers, parity, row_state, run
-from ..runs.judgement import AGAIN
+from ..runs.judgement import run_again
 
 RowContract = Callable[[Campaign, Row], Iterator[Finding]]
 
@@ -31,14 +32,14 @@ def evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
     top = campaign.layout.run(row.run_id)
     manifest, result = collect.load_run_manifest(top.manifest), collect.load_result(top.result)
     yield from _marker(campaign, row, manifest, result)
-    yield from _differences(str(top.manifest), manifest, _expected_manifest(campaign, row, manifest))
+    yield from _differences(campaign.layout, str(top.manifest), manifest, _expected_manifest(campaign, row, manifest))
     yield from _differences(
-        str(top.manifest), manifest, {"outcome": {key: result[key] for key in ("status", "reason")}}
+        campaign.layout, str(top.manifest), manifest, {"outcome": {key: result[key] for key in ("status", "reason")}}
     )
     yield from _plan_differences(campaign, row, manifest)
-    yield from _copy_differences(top, top.attempt(manifest["attempt"]), result)
+    yield from _copy_differences(campaign.layout, top, top.attempt(manifest["attempt"]), result)
     if manifest["attempt"] != max(top.numbers(), default=0):
-        yield Finding(str(top.manifest), "the manifest is not of the last attempt", AGAIN)
+        yield Finding(str(top.manifest), "the manifest is not of the last attempt", run_again(campaign.layout))
     if result["status"] == "pass":
         yield from _outcome_differences(campaign.layout, top, manifest, result)
     yield from _changes_since_run(campaign, row, manifest, result)
@@ -49,14 +50,14 @@ def _changes_since_run(campaign: Campaign, row: Row, manifest: Manifest, result:
     top, state = campaign.layout.run(row.run_id), row_state.read(campaign.layout, row.run_id)
     if state is not None:
         expected = {"result_sha256": files.sha256_file(top.result)}
-        yield from _differences(str(campaign.layout.marker(row.run_id)), state, expected)
-    yield from _wrong_row_hash(top.attempt(manifest["attempt"]), manifest)
-    yield from judgement.changed_files(top.attempt(manifest["attempt"]), result)
-    yield from judgement.impossible_times(top.path, manifest, result, state)
+        yield from _differences(campaign.layout, str(campaign.layout.marker(row.run_id)), state, expected)
+    yield from _wrong_row_hash(campaign.layout, top.attempt(manifest["attempt"]), manifest)
+    yield from judgement.changed_files(campaign.layout, top.attempt(manifest["attempt"]), result)
+    yield from judgement.impossible_times(campaign.layout, top.path, manifest, result, state)
     yield from judgement.pretended_gpus(campaign, top.manifest, manifest)
 
 
-def _wrong_row_hash(attempt: RunFolder, manifest: Manifest) -> Iterator[Finding]:
+def _wrong_row_hash(layout: Layout, attempt: RunFolder, manifest: Manifest) -> Iterator[Finding]:
     """Yields a finding where the row hash is not that of the identity that the attempt wrote down.
 
     An attempt with an older row hash has no identity and yields nothing.
@@ -67,7 +68,7 @@ def _wrong_row_hash(attempt: RunFolder, manifest: Manifest) -> Iterator[Finding]
     yield from schema.findings("identity", files.read_json(path), str(path))
     # A secret in a setting is part of the hash, but is masked in the file.
     if parts and redaction.MASK not in path.read_bytes() and identity.row_hash(parts) != manifest["row_hash"]:
-        yield Finding(str(path), "the identity does not give the row hash in the manifest", AGAIN)
+        yield Finding(str(path), "the identity does not give the row hash in the manifest", run_again(layout))
 
 
 def _marker(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
@@ -75,11 +76,13 @@ def _marker(campaign: Campaign, row: Row, manifest: Manifest, result: Result) ->
     state = row_state.read(campaign.layout, row.run_id)
     if state is None:
         yield Finding(
-            str(path), "the row's marker is missing or damaged", "Run pytest acceptance, which restores the marker"
+            str(path),
+            "the row's marker is missing or damaged",
+            f"Restore the marker: {commands.gates(campaign.layout)}",
         )
         return
     for step in row_state.broken_steps(state):
-        yield Finding(str(path), f"the history has an impossible step: {step}", AGAIN)
+        yield Finding(str(path), f"the history has an impossible step: {step}", run_again(campaign.layout))
     expected = {
         "run_id": row.run_id,
         "status": result["status"],
@@ -88,8 +91,8 @@ def _marker(campaign: Campaign, row: Row, manifest: Manifest, result: Result) ->
         "gpu_id": manifest["gpu_id"],
         "result_path": campaign.layout.relative(campaign.layout.run(row.run_id).result),
     }
-    yield from _differences(str(path), state, expected)
-    yield from _differences(f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
+    yield from _differences(campaign.layout, str(path), state, expected)
+    yield from _differences(campaign.layout, f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
 
 
 def _expected_manifest(campaign: Campaign, row: Row, manifest: Manifest) -> Json:
@@ -121,8 +124,8 @@ def _plan_differences(campaign: Campaign, row: Row, manifest: Manifest) -> Itera
     attempt = replace(plan, batch_size=manifest["batch_size"], retry_index=manifest["retry_index"])
     expected = attempt.record(campaign.layout.run(row.run_id).attempt(manifest["attempt"]), manifest["gpu_id"])
     where = str(campaign.layout.run(row.run_id).manifest)
-    yield from _differences(where, _without_paths(manifest), _without_paths(expected))
-    yield from _differences(where, manifest, {"invalid": attempt.simulator_mismatch})
+    yield from _differences(campaign.layout, where, _without_paths(manifest), _without_paths(expected))
+    yield from _differences(campaign.layout, where, manifest, {"invalid": attempt.simulator_mismatch})
 
 
 def _without_paths(record: Recorded) -> Json:
@@ -141,15 +144,19 @@ def _flags(command: Sequence[str]) -> list[str]:
     return [word for word in command if word.startswith("--") and not word.startswith("--policy.path=")]
 
 
-def _differences(where: str, actual: Mapping[str, object], expected: Mapping[str, object]) -> Iterator[Finding]:
+def _differences(
+    layout: Layout, where: str, actual: Mapping[str, object], expected: Mapping[str, object]
+) -> Iterator[Finding]:
     for key, value in files.redacted(expected).items():
         if actual.get(key) != value:
             yield Finding(
-                f"{where}, key {key}", f"the value is {actual.get(key)!r}, but the other files say {value!r}", AGAIN
+                f"{where}, key {key}",
+                f"the value is {actual.get(key)!r}, but the other files say {value!r}",
+                run_again(layout),
             )
 
 
-def _copy_differences(top: RunFolder, attempt: RunFolder, result: Result) -> Iterator[Finding]:
+def _copy_differences(layout: Layout, top: RunFolder, attempt: RunFolder, result: Result) -> Iterator[Finding]:
     """Yields a finding where a file at the top is not that of the last attempt, byte for byte."""
     pairs = [
         (top.manifest, attempt.manifest),
@@ -161,9 +168,9 @@ def _copy_differences(top: RunFolder, attempt: RunFolder, result: Result) -> Ite
         pairs.append((top.episodes, attempt.episodes))
     for copy, original in pairs:
         if missing := [path for path in (copy, original) if not path.is_file()]:
-            yield from (Finding(str(path), "the file does not exist", AGAIN) for path in missing)
+            yield from (Finding(str(path), "the file does not exist", run_again(layout)) for path in missing)
         elif not copy.samefile(original) and not filecmp.cmp(copy, original, shallow=False):
-            yield Finding(str(copy), f"the file differs from {original}", AGAIN)
+            yield Finding(str(copy), f"the file differs from {original}", run_again(layout))
 
 
 def _outcome_differences(layout: Layout, top: RunFolder, manifest: Manifest, result: Result) -> Iterator[Finding]:
@@ -180,20 +187,22 @@ def _outcome_differences(layout: Layout, top: RunFolder, manifest: Manifest, res
         "unproven": manifest["unproven"],
         "video_paths": [layout.relative(video) for video in attempt.videos()],
     }
-    yield from _differences(str(top.result), result, expected)
-    yield from judgement.failure_signs(attempt, manifest, result, metrics)
+    yield from _differences(layout, str(top.result), result, expected)
+    yield from judgement.failure_signs(layout, attempt, manifest, result, metrics)
     for log in logs:
         counts = lerobot_eval.parse_log(log)
         if counts and None not in counts[:2] and counts[:2] != (metrics.successes, metrics.episodes):
             what = f"the log reports {counts[0]} of {counts[1]} successes, but eval_info.json does not"
-            yield Finding(str(log), what, AGAIN)
+            yield Finding(str(log), what, run_again(layout))
     suites = sorted({task.suite for task in metrics.tasks})
-    yield from _differences(str(attempt.output), {"task_group": suites}, {"task_group": [manifest["task_suite"]]})
+    yield from _differences(
+        layout, str(attempt.output), {"task_group": suites}, {"task_group": [manifest["task_suite"]]}
+    )
     records = lerobot_eval.episode_records(metrics, manifest["batch_size"], manifest["n_episodes"], manifest["seed"])
     for warning in metrics.warnings:
         yield Finding(str(attempt.output), warning, "Look at eval_info.json and the logs", warning=True)
     if files.read_lines(top.episodes) != records:
-        yield Finding(str(top.episodes), "the lines do not match the episodes in eval_info.json", AGAIN)
+        yield Finding(str(top.episodes), "the lines do not match the episodes in eval_info.json", run_again(layout))
 
 
 def backend(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -210,7 +219,7 @@ def result_stands(campaign: Campaign, row: Row) -> Iterator[Finding]:
     path = campaign.layout.run(row.run_id).result
     result = collect.load_result(path)
     if result["status"] != "pass":
-        remedy = f"Read {result['stderr_log']}, mend the cause, and rerun: pytest acceptance --lf"
+        remedy = f"Read {result['stderr_log']}, mend the cause, and rerun: {commands.gates(campaign.layout, '--lf')}"
         yield Finding(str(path), f"the run failed ({result['reason']}): {result['error_message']}", remedy)
         return
     plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
@@ -227,7 +236,7 @@ def videos(campaign: Campaign, row: Row) -> Iterator[Finding]:
         yield Finding(str(path), "the run has no videos", "Look for video errors in its stderr.log")
     for name in result["video_paths"] if result["status"] == "pass" else ():
         if not video.frame_count(campaign.layout.root / name):
-            yield Finding(str(campaign.layout.root / name), "the video does not play", AGAIN)
+            yield Finding(str(campaign.layout.root / name), "the video does not play", run_again(campaign.layout))
 
 
 def threshold_reached(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -269,7 +278,8 @@ def proven_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
         yield Finding(str(path), f"{row.policy_path}: {reason}", remedy, warning=is_other_checkpoint)
         return
     for contradiction in parity.contradictions(path):
-        remedy = "Remove the certificate's folder, then prove the engine again: pytest acceptance -m phase3"
+        phase3 = commands.gates(campaign.layout, "-m phase3")
+        remedy = f"Remove the certificate's folder, then prove the engine again: {phase3}"
         yield Finding(str(path), contradiction, remedy)
 
 
@@ -280,7 +290,8 @@ def proven_engine(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """
     path = campaign.layout.run(row.run_id).result
     if reason := collect.load_result(path)["unproven"] or _unproven_reason_today(campaign, row):
-        remedy = "Run the parity gate (pytest acceptance -m phase3), then run the row with --allow-overwrite"
+        phase3 = commands.gates(campaign.layout, "-m phase3")
+        remedy = f"Run the parity gate ({phase3}), then run the row with --allow-overwrite"
         yield Finding(str(path), f"unproven: {reason}", remedy, warning=True)
 
 
