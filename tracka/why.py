@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .campaign import campaign
+from .campaign import campaign, commands
 from .campaign.layout import Layout, RunFolder
 from .core import escaping
 from .core.artifacts import IdentityParts

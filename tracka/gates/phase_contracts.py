@@ -27,7 +27,7 @@ Contract = Callable[[Campaign], Iterator[Finding]]
 
 def _rewrite(layout: Layout) -> str:
     """Returns the remedy for a table that is missing or outdated."""
-    return f"Rewrite the tables, which runs no passed row again: {commands.gates(layout)}"
+    return f"Rewrite the tables: {commands.gates(layout)}, which runs no passed row again"
 
 
 # ---- phase 1: contracts before anything expensive
@@ -129,7 +129,7 @@ def _preflight_checks(campaign: Campaign) -> Iterator[Finding]:
         yield Finding(
             str(path),
             f"preflight is {preflight_report['status']} ({preflight_report['blocker']})",
-            "Run preflight again",
+            _run_phase(campaign.layout, "phase2"),
         )
     # After a failed check, doubts would only be its consequences and no further cause.
     for key, what in () if failures else _contradictions(campaign, preflight_report):
@@ -161,9 +161,8 @@ def _backend(campaign: Campaign) -> Iterator[Finding]:
         tried = joined_names([attempt["backend"] for attempt in attempts]) or "none"
         backend = report["mujoco_gl_effective"]
         what = f"preflight rendered no frame with {backend or 'any backend'}, and tried {tried}"
-        yield Finding(
-            f"{path}, key mujoco_gl_effective", what, f"See the failed checks. {_run_phase(campaign.layout, 'phase2')}"
-        )
+        remedy = f"See the failed checks. {_run_phase(campaign.layout, 'phase2')}"
+        yield Finding(f"{path}, key mujoco_gl_effective", what, remedy)
 
 
 def _gpu_list(campaign: Campaign) -> Iterator[Finding]:

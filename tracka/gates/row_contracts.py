@@ -75,11 +75,8 @@ def _marker(campaign: Campaign, row: Row, manifest: Manifest, result: Result) ->
     path = campaign.layout.marker(row.run_id)
     state = row_state.read(campaign.layout, row.run_id)
     if state is None:
-        yield Finding(
-            str(path),
-            "the row's marker is missing or damaged",
-            f"Restore the marker: {commands.gates(campaign.layout)}",
-        )
+        remedy = f"Restore the marker: {commands.gates(campaign.layout)}"
+        yield Finding(str(path), "the row's marker is missing or damaged", remedy)
         return
     for step in row_state.broken_steps(state):
         yield Finding(str(path), f"the history has an impossible step: {step}", run_again(campaign.layout))
@@ -149,11 +146,8 @@ def _differences(
 ) -> Iterator[Finding]:
     for key, value in files.redacted(expected).items():
         if actual.get(key) != value:
-            yield Finding(
-                f"{where}, key {key}",
-                f"the value is {actual.get(key)!r}, but the other files say {value!r}",
-                run_again(layout),
-            )
+            what = f"the value is {actual.get(key)!r}, but the other files say {value!r}"
+            yield Finding(f"{where}, key {key}", what, run_again(layout))
 
 
 def _copy_differences(layout: Layout, top: RunFolder, attempt: RunFolder, result: Result) -> Iterator[Finding]:
@@ -195,9 +189,8 @@ def _outcome_differences(layout: Layout, top: RunFolder, manifest: Manifest, res
             what = f"the log reports {counts[0]} of {counts[1]} successes, but eval_info.json does not"
             yield Finding(str(log), what, run_again(layout))
     suites = sorted({task.suite for task in metrics.tasks})
-    yield from _differences(
-        layout, str(attempt.output), {"task_group": suites}, {"task_group": [manifest["task_suite"]]}
-    )
+    expected_suites = {"task_group": [manifest["task_suite"]]}
+    yield from _differences(layout, str(attempt.output), {"task_group": suites}, expected_suites)
     records = lerobot_eval.episode_records(metrics, manifest["batch_size"], manifest["n_episodes"], manifest["seed"])
     for warning in metrics.warnings:
         yield Finding(str(attempt.output), warning, "Look at eval_info.json and the logs", warning=True)

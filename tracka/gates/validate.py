@@ -76,12 +76,10 @@ def handoff_findings(campaign: Campaign, phase: str) -> list[Finding]:
         value = read_handoff(campaign, phase)
     except UsageError as error:
         return list(error.findings)
-    where, remedy = (
-        str(campaign.layout.handoff(phase)),
-        f"Mend the cause, then run {phase} again: {commands.gates(campaign.layout)}",
-    )
+    where = str(campaign.layout.handoff(phase))
     if value["status"] != "pass":
-        return [Finding(where, f"{phase} is {value['status']}: {_in_short(value['notes'])}", remedy)]
+        remedy = f"Mend the cause, then run {phase} again: {commands.gates(campaign.layout)}"
+        return [Finding(where, f"{phase} is {value['status']}{_reason(campaign, value)}", remedy)]
     return [
         *_changed_inputs(campaign, value, where),
         *_missing_outputs(campaign, value, where),
@@ -104,6 +102,14 @@ def valid_handoff(campaign: Campaign, phase: str) -> Mapping[str, Any]:
         return read_handoff(campaign, phase)
     except UsageError:
         return {}
+
+
+def _reason(campaign: Campaign, value: Handoff) -> str:
+    """Returns why a phase has not passed, as the end of a sentence: its own notes, else the phase that stopped it."""
+    previous = phase_before(value["phase"])
+    earlier = valid_handoff(campaign, previous) if previous else {}
+    own_notes = [note for note in value["notes"] if note not in earlier.get("notes", [])]
+    return f": {_in_short(own_notes)}" if own_notes or not earlier else f", since {previous} is {earlier['status']}"
 
 
 def _in_short(notes: Sequence[str], most: int = 3) -> str:
@@ -135,10 +141,7 @@ def _missing_entries(campaign: Campaign, value: Handoff, where: str) -> Iterator
 
 
 def _missing_outputs(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
+    remedy = f"Run {value['phase']} again: {commands.gates(campaign.layout)}"
     for name in value["outputs"]:
         if not (campaign.layout.root / name).exists():
-            yield Finding(
-                where,
-                f"the output {name} no longer exists",
-                f"Run {value['phase']} again: {commands.gates(campaign.layout)}",
-            )
+            yield Finding(where, f"the output {name} no longer exists", remedy)

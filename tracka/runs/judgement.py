@@ -78,9 +78,8 @@ def impossible_times(
         what = f"the run took {result['duration_sec']:.0f} s, but its start and end are {end - start:.0f} s apart"
         yield Finding(str(path), what, run_again(layout))
     if end > datetime.now(UTC).timestamp() + SLACK_SECS:
-        yield Finding(
-            str(path), f"the run ended at {result['end_time_utc']}, which is in the future", run_again(layout)
-        )
+        what = f"the run ended at {result['end_time_utc']}, which is in the future"
+        yield Finding(str(path), what, run_again(layout))
     times = [step["at_utc"] for step in (marker["history"] if marker else ())]
     if disordered := [later for before, later in pairwise(times) if later < before]:
         yield Finding(str(path), f"the row's marker has steps out of order, at {disordered[0]}", run_again(layout))

@@ -280,11 +280,8 @@ def passed_result(campaign: Campaign, row: Row, host: Host) -> Result:
     result = _resumable_result(plan_row(campaign, row, host), RerunPolicy(resume=True))
     if result is None:
         where = str(campaign.layout.run(row.run_id).path)
-        raise UsageError(
-            Finding(
-                where, f"the row {row.run_id} has not passed", f"Run its phase first: {commands.gates(campaign.layout)}"
-            )
-        )
+        remedy = f"Run its phase first: {commands.gates(campaign.layout)}"
+        raise UsageError(Finding(where, f"the row {row.run_id} has not passed", remedy))
     return result
 
 
