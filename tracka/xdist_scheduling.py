@@ -147,7 +147,7 @@ def stage_of(nodeid: str) -> str:
 
 def is_closing(nodeid: str) -> bool:
     """Returns whether a test judges its phase's handoff, and so runs after the hand-over: a status or the verdict."""
-    return nodeid.rpartition("::")[2] in CLOSING.values()
+    return nodeid.rpartition("::")[2] == CLOSING.get(phase_of(nodeid))
 
 
 class PhasedScheduling(LoadScheduling):  # type: ignore[misc]

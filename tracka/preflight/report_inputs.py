@@ -24,8 +24,7 @@ from . import inventory
 
 NAME = "report_inputs.json"
 REPORT = "preflight.json"
-# Variables that change no outcome, and decide where preflight renders and what it finds.
-PLACES = ("DISPLAY", "HF_HOME", "LIBERO_CONFIG_PATH", "MUJOCO_EGL_DEVICE_ID", "HF_HUB_OFFLINE")
+RENDERING = ("DISPLAY", "MUJOCO_EGL_DEVICE_ID")  # variables that change no outcome, and decide what renders
 
 
 def write(folder: Path, campaign: Campaign, request: Json, report: PreflightReport) -> None:
@@ -61,7 +60,7 @@ def inputs(campaign: Campaign, request: Json) -> dict[str, str]:
         "request": {**request, "trusted": campaign.trusted, "strict": campaign.strict}
         | {"accept_invalid_sim": campaign.accept_invalid_sim},
         "host": inventory.host_facts(),
-        "environment": [environment.outcome_variables(), [os.environ.get(name) for name in PLACES]],
+        "environment": [environment.outcome_variables(), [os.environ.get(name) for name in RENDERING]],
         "software": [inventory.software_facts(), software.packages(root).versions, codebase.hashes(root)],
         "plugins": cli_capabilities.installed().plugins,
         "tracka": [__version__, hashing.of_kind(Path(__file__).parents[1], hashing.SOURCES)],
