@@ -30,10 +30,11 @@ from .gates import handoff, validate
 from .reporting import progress
 from .runs import parity, row_durations
 from .runs.row_scheduler import Job, RowScheduler
-from .xdist_scheduling import PhasedScheduling, RowLoop, is_closing, phase_of, stage_of
+from .xdist_scheduling import HANDED_OVER, PhasedScheduling, RowLoop, is_closing, phase_of, stage_of
 
 CAMPAIGN = pytest.StashKey[Campaign]()
 TOKEN = pytest.StashKey[str]()
+LAST_STAGE = f"{PHASES[-1]}{HANDED_OVER}"
 PARITY_ROW = "parity_row"
 ROWS: dict[str, Callable[[Campaign], Sequence[Row]]] = {
     "row": lambda campaign: campaign.enabled,
@@ -204,6 +205,7 @@ class Controller:
         ended_phases: the phases whose end was reached, in order, whether or not their handoff could be written
         findings: what the strict validation of all phases found; empty until phase 5 has ended
         judged: the tests that have run, or have failed before they could
+        valid: whether the last test was that of the verdict, and found nothing in the strict validation
         scheduling: xdist's scheduler; None in a session without workers
         accepted: whether every gate passed, that validation found nothing, and the campaign's box could be ticked
         trouble: what kept a handoff or a page from being written, one sentence each
@@ -215,6 +217,7 @@ class Controller:
         self.ended_phases: list[str] = []
         self.findings: list[Finding] = []
         self.judged: set[str] = set()
+        self.valid = False
         self.scheduling: PhasedScheduling | None = None
         self.accepted = False
         self.trouble: list[str] = []
@@ -278,6 +281,7 @@ class Controller:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" or not report.passed:
             self.judged.add(report.nodeid)
+            self.valid = report.passed and stage_of(report.nodeid) == LAST_STAGE
 
     def _not_run(self, session: pytest.Session) -> set[str]:
         """Returns the selected tests that the session did not come to, after an interrupt or with -x."""
@@ -302,7 +306,7 @@ class Controller:
 
         Where the campaign is not accepted, the box is cleared.
         """
-        self.findings = validate.validate(self.campaign, PHASES, strict=True)
+        self.findings = [] if self.valid else validate.validate(self.campaign, PHASES, strict=True)
         if (self.findings or self.trouble) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self.accepted = session.exitstatus == pytest.ExitCode.OK
