@@ -44,6 +44,6 @@ def test_the_matrix_scales_beyond_the_baseline(contract: Callable[[str], None]) 
     contract("scales")
 
 
-def test_the_status_of_phase1_is_pass(handed_over: Callable[[str], None]) -> None:
+def test_the_status_of_phase1_is_pass(require_handoff: Callable[[str], None]) -> None:
     """Reads the handoff of this phase, which is written when the tests above have ended."""
-    handed_over("phase1")
+    require_handoff("phase1")

@@ -49,6 +49,6 @@ def test_host_and_software_are_on_record(preflight_report: Json, contract: Calla
     contract("snapshots")
 
 
-def test_the_status_of_phase2_is_pass(handed_over: Callable[[str], None]) -> None:
+def test_the_status_of_phase2_is_pass(require_handoff: Callable[[str], None]) -> None:
     """Reads the handoff of this phase, which is written when the tests above have ended."""
-    handed_over("phase2")
+    require_handoff("phase2")

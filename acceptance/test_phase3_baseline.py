@@ -45,6 +45,6 @@ def test_the_baseline_runs_and_leaves_valid_evidence(
         contract(f"baseline_{name}")
 
 
-def test_the_status_of_phase3_is_pass(handed_over: Callable[[str], None]) -> None:
+def test_the_status_of_phase3_is_pass(require_handoff: Callable[[str], None]) -> None:
     """Reads the handoff of this phase, which is written when the tests above have ended."""
-    handed_over("phase3")
+    require_handoff("phase3")

@@ -32,6 +32,6 @@ def test_row(
         row_contract(row, name)
 
 
-def test_the_status_of_phase4_is_pass(handed_over: Callable[[str], None]) -> None:
+def test_the_status_of_phase4_is_pass(require_handoff: Callable[[str], None]) -> None:
     """Reads the handoff of this phase, which is written when the tests above have ended."""
-    handed_over("phase4")
+    require_handoff("phase4")

@@ -36,6 +36,6 @@ def test_the_results_tell_every_rate_with_its_episodes(
     contract("results")
 
 
-def test_the_verdict(accepted: Callable[[], None]) -> None:
+def test_the_verdict(require_valid_campaign: Callable[[], None]) -> None:
     """Validates all phases strictly, when the tests above have ended and this phase has been handed over."""
-    accepted()
+    require_valid_campaign()

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from .campaign.layout import PHASES
-from .xdist_scheduling import CLOSING, phase_of
+from .stages import CLOSING, phase_of
 
 OF_PYTEST = "cache/lastfailed"  # pytest's own list: node id -> true
 OF_CAMPAIGNS = "tracka/lastfailed"  # campaign's folder -> node ids

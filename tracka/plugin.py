@@ -30,7 +30,8 @@ from .gates import handoff, validate
 from .reporting import progress
 from .runs import parity, row_durations
 from .runs.row_scheduler import Job, RowScheduler
-from .xdist_scheduling import HANDED_OVER, PhasedScheduling, RowLoop, is_closing, phase_of, stage_of
+from .stages import HANDED_OVER, is_closing, phase_of, stage_of
+from .xdist_scheduling import PhasedScheduling, RowLoop
 
 CAMPAIGN = pytest.StashKey[Campaign]()
 TOKEN = pytest.StashKey[str]()

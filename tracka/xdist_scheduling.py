@@ -18,18 +18,13 @@ import pytest
 
 from .core.errors import Finding
 from .runs.row_scheduler import Job, RowScheduler
+from .stages import phase_of, stage_of
 
 try:
     from xdist.scheduler import LoadScheduling
 except ImportError:  # `missing_xdist_names` reports that where workers are asked for
     LoadScheduling = object
 
-# The test that judges the handoff of each phase; phase 5 ends with the verdict on the campaign.
-CLOSING = {
-    **{f"phase{number}": f"test_the_status_of_phase{number}_is_pass" for number in range(1, 5)},
-    "phase5": "test_the_verdict",
-}
-HANDED_OVER = " handed over"
 Jobs = Callable[[Mapping[int, str]], Iterable[Job]]  # takes the tests of a phase, index -> node id
 PhaseEnd = Callable[[str], None]  # takes the stage that has ended
 
@@ -129,25 +124,6 @@ def _version() -> str:
         return metadata.version("pytest-xdist")
     except metadata.PackageNotFoundError:
         return "(unknown)"
-
-
-def phase_of(nodeid: str) -> str:
-    """Returns the phase of a test by its module's name, `phase3` for test_phase3_baseline.py; empty for other tests."""
-    match = re.search(r"test_(phase[1-5])_", nodeid)
-    return match[1] if match else ""
-
-
-def stage_of(nodeid: str) -> str:
-    """Returns the stage in which a test runs: its phase or, for a phase's closing test, the stage after the hand-over.
-
-    Stages are compared as text: `phase4` comes before `phase4 handed over`, and that before `phase5`.
-    """
-    return f"{phase_of(nodeid)}{HANDED_OVER}" if is_closing(nodeid) else phase_of(nodeid)
-
-
-def is_closing(nodeid: str) -> bool:
-    """Returns whether a test judges its phase's handoff, and so runs after the hand-over: a status or the verdict."""
-    return nodeid.rpartition("::")[2] == CLOSING.get(phase_of(nodeid))
 
 
 class PhasedScheduling(LoadScheduling):  # type: ignore[misc]

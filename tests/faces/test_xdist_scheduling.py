@@ -21,7 +21,8 @@ from xdist.scheduler import LoadScheduling
 
 from tracka import xdist_scheduling
 from tracka.campaign.layout import PHASES
-from tracka.xdist_scheduling import CLOSING, PhasedScheduling, phase_of, stage_of
+from tracka.stages import CLOSING, phase_of, stage_of
+from tracka.xdist_scheduling import PhasedScheduling
 
 CONFTEST = """
 import os, time

@@ -14,7 +14,7 @@ from campaigns import REPOSITORY, Made, judged
 
 from tracka.campaign.layout import PHASES
 from tracka.core import files
-from tracka.xdist_scheduling import CLOSING
+from tracka.stages import CLOSING
 
 BLOCKED = {"baseline_b1_e2": ["crash", "crash", "ok"]}
 LATER = ("-m", "phase3 or phase4 or phase5")

@@ -14,3 +14,8 @@ def gates(layout: Layout, options: str = "") -> str:
     """
     named = () if layout.display_name == f"tasks/{DEFAULT}" else ("--campaign", shlex.quote(layout.display_name))
     return " ".join(["pytest", "acceptance", *named, *filter(None, [options])])
+
+
+def run_phase(layout: Layout, phase: str) -> str:
+    """Returns the remedy for what a phase leaves, where this is missing or outdated."""
+    return f"Run {phase}: {gates(layout, f'-m {phase}')}"

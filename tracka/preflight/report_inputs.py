@@ -62,7 +62,7 @@ def inputs(campaign: Campaign, request: Json) -> dict[str, str]:
         "host": inventory.host_facts(),
         "environment": [environment.outcome_variables(), [os.environ.get(name) for name in RENDERING]],
         "software": [inventory.software_facts(), software.packages(root).versions, codebase.hashes(root)],
-        "plugins": cli_capabilities.installed().plugins,
+        "plugins": cli_capabilities.installed_software().plugins,
         "tracka": [__version__, hashing.of_kind(Path(__file__).parents[1], hashing.SOURCES)],
         "checkpoints": _checkpoints(campaign, str(request["policy_path"])),
     }
