@@ -1,7 +1,7 @@
 """Phase 5, closure: every row is accounted for, and the pages say how the results were obtained.
 
-This phase hands over runbook.md and results.md. After it all phases are validated strictly, which decides the exit
-status.
+This phase hands over runbook.md and results.md. After it all phases are validated strictly: that is the verdict, which
+decides the exit status.
 """
 
 from collections.abc import Callable
@@ -34,3 +34,8 @@ def test_the_results_tell_every_rate_with_its_episodes(
     """Holds results.md against what the run folders say, and records caveats of the results."""
     record_caveats(caveats.of_results)
     contract("results")
+
+
+def test_the_verdict(require_valid_campaign: Callable[[], None]) -> None:
+    """Validates all phases strictly, when the tests above have ended and this phase has been handed over."""
+    require_valid_campaign()

@@ -11,15 +11,15 @@ import inspect
 import os
 import signal
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from . import last_failed, xdist_scheduling
+from . import last_failed, session_summary, xdist_scheduling
 from .campaign import campaign as campaigns
-from .campaign import path_safety
+from .campaign import commands, path_safety
 from .campaign.campaign import Campaign
 from .campaign.layout import PHASES
 from .campaign.matrix import Row
@@ -27,14 +27,15 @@ from .core import escaping, files, lock
 from .core.errors import Busy, Finding, TrackaError, UsageError, screen
 from .execution import environment, process_setup, supervisor, warm_process
 from .gates import handoff, validate
-from .reporting import progress, verdict
-from .runs import parity, row_durations, row_state, run
+from .reporting import progress
+from .runs import parity, row_durations
 from .runs.row_scheduler import Job, RowScheduler
-from .xdist_scheduling import PhasedScheduling, RowLoop, phase_of
+from .stages import HANDED_OVER, is_closing, phase_of, stage_of
+from .xdist_scheduling import PhasedScheduling, RowLoop
 
-SMOKE = "smoke-libero-object"
 CAMPAIGN = pytest.StashKey[Campaign]()
 TOKEN = pytest.StashKey[str]()
+LAST_STAGE = f"{PHASES[-1]}{HANDED_OVER}"
 PARITY_ROW = "parity_row"
 ROWS: dict[str, Callable[[Campaign], Sequence[Row]]] = {
     "row": lambda campaign: campaign.enabled,
@@ -55,7 +56,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--strict-preflight", action="store_true", help="treat the preflight linter's findings as errors")
     group.addoption("--owner", default=_user(), help="the owner in the plan's progress lines (default: %(default)s)")
-    parser.addini("campaign", f"the campaign if neither --campaign nor TRACKA_CAMPAIGN is set (default {SMOKE})")
+    unset = f"the campaign if neither --campaign nor TRACKA_CAMPAIGN is set (default {commands.DEFAULT})"
+    parser.addini("campaign", unset)
 
 
 def _user() -> str:
@@ -85,6 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
             if findings := xdist_scheduling.refusals(config):
                 raise pytest.UsageError(screen(findings, head=""))
             _lock_campaign(config)
+            last_failed.restore(config, config.stash[CAMPAIGN].layout.root)
             _keep_rows_processes(config)
         config.pluginmanager.register(Controller(config), "tracka-controller")
     else:
@@ -119,8 +122,18 @@ def is_controller(config: pytest.Config) -> bool:
     return not hasattr(config, "workerinput")
 
 
+def _named(config: pytest.Config) -> tuple[str, str]:
+    """Returns the campaign as it is named, and where it is named: by an option, a variable, an ini file or nowhere."""
+    places = {
+        "--campaign": config.getoption("campaign"),
+        "TRACKA_CAMPAIGN": os.environ.get("TRACKA_CAMPAIGN"),
+        "pytest.ini": config.getini("campaign"),
+    }
+    return next(((name, place) for place, name in places.items() if name), (commands.DEFAULT, "the default"))
+
+
 def _folder(config: pytest.Config) -> Path:
-    name = config.getoption("campaign") or os.environ.get("TRACKA_CAMPAIGN") or config.getini("campaign") or SMOKE
+    name, _ = _named(config)
     folder = config.invocation_params.dir / name
     return folder if folder.is_dir() else config.rootpath / "tasks" / name
 
@@ -143,11 +156,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Sorts the tests by phase, and gives a test of a row a timeout beyond those of all rows together.
+    """Sorts the tests by phase, the closing test of a phase last, and gives the test of a row a timeout.
 
-    The timeout is a backstop, should the harness itself hang.
+    The timeout is longer than those of all rows together: it is a backstop, should the harness itself hang.
     """
-    items.sort(key=lambda item: phase_of(item.nodeid))
+    items.sort(key=lambda item: stage_of(item.nodeid))
     campaign = config.stash[CAMPAIGN]
     # A row may have to wait for its GPU until every other row is done with that GPU.
     backstop = sum(2 * (campaign.timeout(row) + campaign.grace_secs) + 600 for row in campaign.enabled)
@@ -193,6 +206,9 @@ class Controller:
         nodeid: that of the last test that began
         ended_phases: the phases whose end was reached, in order, whether or not their handoff could be written
         findings: what the strict validation of all phases found; empty until phase 5 has ended
+        judged: the tests that have run, or have failed before they could
+        valid: whether the last test was that of the verdict, and found nothing in the strict validation
+        scheduling: xdist's scheduler; None in a session without workers
         accepted: whether every gate passed, that validation found nothing, and the campaign's box could be ticked
         trouble: what kept a handoff or a page from being written, one sentence each
     """
@@ -203,17 +219,25 @@ class Controller:
         self.nodeid = ""
         self.ended_phases: list[str] = []
         self.findings: list[Finding] = []
+        self.judged: set[str] = set()
+        self.valid = False
+        self.scheduling: PhasedScheduling | None = None
         self.accepted = False
         self.trouble: list[str] = []
 
+    @pytest.hookimpl(trylast=True)  # so that it is the header's first line
     def pytest_report_header(self) -> str:
-        campaign = self.campaign
+        campaign, (_, place) = self.campaign, _named(self.config)
         folder = os.path.relpath(campaign.layout.root, self.config.invocation_params.dir)
+        other = "" if place == "--campaign" else f" ({place}; for another: pytest acceptance --campaign NAME)"
         rows = f"{len(campaign.enabled)} of {len(campaign.rows)} rows enabled"
-        return f"campaign: {folder}, {rows}, {campaign.expected_gpus} GPUs, engine {campaign.engine}"
+        return f"campaign: {folder}{other}, {rows}, {campaign.expected_gpus} GPUs, engine {campaign.engine}"
 
     def phase_end(self, phase: str) -> None:
-        """Writes the phase's handoff, once: after its last test, or at the end of a session that was cut short."""
+        """Writes the phase's handoff, once: after its last test, or at the end of a session that was cut short.
+
+        The end of a phase's closing test, which is a stage of its own, leaves no handoff.
+        """
         self.open_phase = None
         if phase not in PHASES:
             return
@@ -225,17 +249,21 @@ class Controller:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, Any, Any]:
-        self.open_phase = phase_of(item.nodeid)
+        stage = stage_of(item.nodeid)
+        if is_closing(item.nodeid) and phase_of(item.nodeid) not in self.ended_phases:
+            self.phase_end(phase_of(item.nodeid))
+        elif not is_closing(item.nodeid):
+            self.open_phase = stage
         result = yield
-        if nextitem is None or phase_of(nextitem.nodeid) != self.open_phase:
-            self.phase_end(self.open_phase)
+        if nextitem is None or stage_of(nextitem.nodeid) != stage:
+            self.phase_end(stage)
         return result
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> PhasedScheduling:
-        return PhasedScheduling(
-            config, log, RowScheduler(row_durations.gpus(self.campaign.enabled)), self._jobs, self.phase_end
-        )
+        scheduler = RowScheduler(row_durations.gpus(self.campaign.enabled))
+        self.scheduling = PhasedScheduling(config, log, scheduler, self._jobs, self.phase_end)
+        return self.scheduling
 
     def _jobs(self, nodeids: Mapping[int, str]) -> list[Job]:
         """Returns the tests of a phase as jobs; a test that belongs to no row is short and goes last."""
@@ -250,7 +278,20 @@ class Controller:
         ]
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.open_phase, self.nodeid = phase_of(nodeid) or self.open_phase, nodeid
+        self.nodeid = nodeid
+        if not is_closing(nodeid):
+            self.open_phase = phase_of(nodeid) or self.open_phase
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or not report.passed:
+            self.judged.add(report.nodeid)
+            self.valid = report.passed and stage_of(report.nodeid) == LAST_STAGE
+
+    def _not_run(self, session: pytest.Session) -> set[str]:
+        """Returns the selected tests that the session did not come to, after an interrupt or with -x."""
+        here = [item.nodeid for item in session.items]
+        selected = (self.scheduling.collection or []) if self.scheduling else here
+        return set(selected) - self.judged
 
     @pytest.hookimpl(trylast=True)  # after xdist has ended its workers, which close their rows first
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
@@ -262,14 +303,16 @@ class Controller:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if session.exitstatus == pytest.ExitCode.TESTS_FAILED:
             last_failed.add_refused_rows(self.config, self.campaign, self.nodeid)
-        self._leave_findings_to_the_summary()
+        self._shorten_failures()
+        if not self.config.option.collectonly:
+            last_failed.save(self.config, self.campaign.layout.root, self._not_run(session))
 
     def _close(self, session: pytest.Session) -> None:
         """Validates all phases strictly, which decides the exit status, and last of all ticks the campaign's box.
 
         Where the campaign is not accepted, the box is cleared.
         """
-        self.findings = validate.validate(self.campaign, PHASES, strict=True)
+        self.findings = [] if self.valid else validate.validate(self.campaign, PHASES, strict=True)
         if (self.findings or self.trouble) and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self.accepted = session.exitstatus == pytest.ExitCode.OK
@@ -286,65 +329,21 @@ class Controller:
         if not self.ended_phases:
             return
         terminalreporter.section(f"campaign {self.campaign.name}")
-        for line in self._summary():
+        for line in session_summary.lines(self.campaign, self.ended_phases, self.findings, self.trouble, self.accepted):
             terminalreporter.write_line(_clean_text(line))
 
-    def _summary(self) -> Iterator[str]:
-        yield from row_table(self.campaign)
-        shown_notes: list[str] = []
-        for phase in PHASES:
-            path = self.campaign.layout.handoff(phase)
-            value = files.read_or_empty(path)
-            if value:
-                yield f"{phase}: {value.get('status')}  {self.campaign.layout.relative(path)}"
-                yield from (f"    {note}" for note in value.get("notes", []) if note not in shown_notes)
-                shown_notes += value.get("notes", [])
-        if all(validate.valid_handoff(self.campaign, phase).get("status") == "pass" for phase in PHASES):
-            yield from (f"    {finding}" for finding in self.findings if str(finding) not in shown_notes)
-        yield from (f"error: {line}" for line in self.trouble)
-        if PHASES[-1] in self.ended_phases:
-            yield f"verdict: {verdict.words(self.campaign, self.accepted)} (strict validation of all phases)"
+    def _shorten_failures(self) -> None:
+        """Takes off the terminal's failures what the summary shows.
 
-    def _leave_findings_to_the_summary(self) -> None:
-        """Removes what the handoffs note from the failures on the terminal, so that it is shown there once, at the end.
-
-        The JUnit report is written by now, and has the notes in each test.
+        The JUnit report is written by now, and has everything in each test.
         """
-        layout = self.campaign.layout
-        handoffs = [files.read_or_empty(layout.handoff(phase)) for phase in self.ended_phases if phase in PHASES]
-        handoff_notes = {note for value in handoffs for note in value.get("notes", [])}
         reporter = self.config.pluginmanager.get_plugin("terminalreporter")
-        for report in reporter.stats.get("failed", []) if reporter else ():
-            lines = report.longreprtext.splitlines()
-            remaining_lines = [line for line in lines if layout.with_relative_paths(line.strip()) not in handoff_notes]
-            if len(remaining_lines) < len(lines):
-                report.longrepr = "\n".join([*remaining_lines, f"  see below, campaign {self.campaign.name}"])
+        if reporter and (failed := reporter.stats.get("failed")):
+            texts = session_summary.FailureTexts(self.campaign, self.ended_phases, self.findings)
+            for report in failed:
+                if (shorter := texts.shortened(whole := str(report.longrepr))) != whole:
+                    report.longrepr = shorter
 
 
 def _parameter(nodeid: str) -> str:
     return nodeid.rsplit("[", 1)[-1].rstrip("]")
-
-
-def row_table(campaign: Campaign) -> list[str]:
-    """Returns the enabled rows as aligned lines of text: run, status, episodes, successes, device, seconds, folder."""
-    head = ("run", "status", "episodes", "successes", "device", "seconds", "artifacts")
-    cells = [head, *(_row_cells(campaign, row) for row in campaign.enabled)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
-
-
-def _row_cells(campaign: Campaign, row: Row) -> tuple[str, ...]:
-    folder = campaign.layout.relative(campaign.layout.run(row.run_id).path)
-    result = run.read_result(campaign.layout, row.run_id)
-    if result is None:
-        return (row.run_id, "not run", "", "", "", "", folder)
-    status = row_state.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
-    counts = ("" if result[key] is None else str(result[key]) for key in ("episodes", "successes"))
-    return (
-        row.run_id,
-        status,
-        *counts,
-        run.device_name(campaign.layout, row.run_id),
-        f"{result['duration_sec']:.0f}",
-        folder,
-    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .campaign import campaign
+from .campaign import campaign, commands
 from .campaign.layout import Layout, RunFolder
 from .core import escaping, files
 from .core.artifacts import IdentityParts
@@ -90,11 +90,14 @@ def _stored_identity(result: ResultLocation) -> IdentityParts:
         what, remedy = f"the file {identity.NAME} is damaged", identity.AGAIN
     elif files.read_or_empty(result.folder.manifest).get("row_hash", "") is None:
         why = files.read_or_empty(result.folder.result).get("error_message")
-        what, remedy = f"the row could not start: {why}", "Mend that, then run it: pytest acceptance, or tracka run"
+        what, remedy = (
+            f"the row could not start: {why}",
+            f"Mend that, then run it: {commands.gates(result.layout)}, or tracka run",
+        )
     elif result.folder.manifest.is_file():
         what, remedy = f"the run has no {identity.NAME}, since an older Track A made its row hash", identity.KEEP
     else:
-        what, remedy = "the run has no attempt", "Run the row first: pytest acceptance, or tracka run"
+        what, remedy = "the run has no attempt", f"Run the row first: {commands.gates(result.layout)}, or tracka run"
     raise UsageError(Finding(str(result.folder.path), what, remedy))
 
 

@@ -18,6 +18,7 @@ import pytest
 
 from .core.errors import Finding
 from .runs.row_scheduler import Job, RowScheduler
+from .stages import phase_of, stage_of
 
 try:
     from xdist.scheduler import LoadScheduling
@@ -25,7 +26,7 @@ except ImportError:  # `missing_xdist_names` reports that where workers are aske
     LoadScheduling = object
 
 Jobs = Callable[[Mapping[int, str]], Iterable[Job]]  # takes the tests of a phase, index -> node id
-PhaseEnd = Callable[[str], None]
+PhaseEnd = Callable[[str], None]  # takes the stage that has ended
 
 # What the two classes below use: methods with their parameters, properties, and what __init__ sets on an instance.
 METHODS = {
@@ -125,26 +126,22 @@ def _version() -> str:
         return "(unknown)"
 
 
-def phase_of(nodeid: str) -> str:
-    """Returns the phase of a test by its module's name, `phase3` for test_phase3_baseline.py; empty for other tests."""
-    match = re.search(r"test_(phase[1-5])_", nodeid)
-    return match[1] if match else ""
-
-
 class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
-    """The controller's scheduler: deals the tests of one phase until all have ended, then those of the next phase.
+    """The controller's scheduler: deals the tests of one stage until all have ended, then those of the next stage.
+
+    A phase is a stage, and so is its closing test, which runs after the phase has been handed over.
 
     Attributes:
         scheduler: decides which job a free worker gets next
-        jobs: returns the jobs of a phase's tests; called when the phase begins, since the phases before have then left
+        jobs: returns the jobs of a stage's tests; called when the stage begins, since the stages before have then left
             their results
-        phase_end: called with a phase once its last test has ended, before the next phase begins
-        unfinished: phase -> indices of its tests that have not ended
-        phase: the phase that is running; None before the first phase and after the last
+        phase_end: called with a stage once its last test has ended, before the next stage begins
+        unfinished: stage -> indices of its tests that have not ended
+        stage: the stage that is running; None before the first stage and after the last
         collection: the node ids of all tests, by index; None until all workers have collected the same (xdist's)
         node2collection: worker -> the node ids that it has collected (xdist's)
         node2pending: worker -> the index of the test that it runs, in a list; empty for a free worker (xdist's)
-        pending: indices of the phase's tests that no worker has got yet (xdist's)
+        pending: indices of the stage's tests that no worker has got yet (xdist's)
     """
 
     def __init__(
@@ -153,26 +150,29 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
         super().__init__(config, log)
         self.scheduler, self.jobs, self.phase_end = scheduler, jobs, phase_end
         self.unfinished: dict[str, set[int]] = {}
-        self.phase: str | None = None
+        self.stage: str | None = None
 
     def schedule(self) -> None:
-        """Begins the first phase once all workers have collected the same tests, and gives free workers a test."""
+        """Begins the first stage once all workers have collected the same tests, and gives free workers a test."""
         if self.collection is None:
             if not self._check_nodes_have_same_collection():
                 return
             self.collection: list[str] | None = next(iter(self.node2collection.values()))
             for index, nodeid in enumerate(self.collection or []):
-                self.unfinished.setdefault(phase_of(nodeid), set()).add(index)
-            self._next_phase()
+                self.unfinished.setdefault(stage_of(nodeid), set()).add(index)
+                self.unfinished.setdefault(phase_of(nodeid), set())  # so that its phase is handed over in any case
+            self._next_stage()
         self._assign()
 
-    def _next_phase(self) -> None:
-        if self.phase is not None:
-            self.phase_end(self.phase)
-            del self.unfinished[self.phase]
-        self.phase = min(self.unfinished, default=None)
-        if self.phase is not None:
-            self._enqueue(sorted(self.unfinished[self.phase]))
+    def _next_stage(self) -> None:
+        if self.stage is not None:
+            self.phase_end(self.stage)
+            del self.unfinished[self.stage]
+        self.stage = min(self.unfinished, default=None)
+        if self.stage is not None:
+            self._enqueue(sorted(self.unfinished[self.stage]))
+            if not self.unfinished[self.stage]:
+                self._next_stage()
 
     def _enqueue(self, indices: Iterable[int]) -> None:
         nodeids = {index: self.collection[index] for index in indices if self.collection}
@@ -189,12 +189,12 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
             self.check_schedule(node)
 
     def check_schedule(self, node: Any, duration: float = 0) -> None:
-        """Ends a worker for which no test is left; a free worker stays until all phases are over."""
-        if self.phase is None and not self.has_pending and not node.shutting_down:
+        """Ends a worker for which no test is left; a free worker stays until all stages are over."""
+        if self.stage is None and not self.has_pending and not node.shutting_down:
             node.shutdown()
 
     def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
-        """Takes an ended test off its worker, ends the phase after its last test, and gives free workers a test."""
+        """Takes an ended test off its worker, ends the stage after its last test, and gives free workers a test."""
         self.node2pending[node].remove(item_index)
         self.scheduler.done(_number(node))
         self._done(item_index)
@@ -207,11 +207,11 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
             self._assign()
 
     def _done(self, index: int) -> None:
-        if self.phase is None:
+        if self.stage is None:
             return
-        self.unfinished[self.phase].discard(index)
-        if not self.unfinished[self.phase]:
-            self._next_phase()
+        self.unfinished[self.stage].discard(index)
+        if not self.unfinished[self.stage]:
+            self._next_stage()
 
     def remove_node(self, node: Any) -> str | None:
         """Removes a worker that ended, and returns the test that was running if the worker crashed.
@@ -229,8 +229,8 @@ class PhasedScheduling(LoadScheduling):  # type: ignore[misc]
 
     @property
     def tests_finished(self) -> bool:
-        """Whether all workers have collected and every phase has ended."""
-        return self.collection_is_completed and self.phase is None and not self.has_pending
+        """Whether all workers have collected and every stage has ended."""
+        return self.collection_is_completed and self.stage is None and not self.has_pending
 
 
 def _number(node: Any) -> int:

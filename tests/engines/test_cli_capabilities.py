@@ -276,6 +276,21 @@ def test_a_campaign_asks_for_the_policy_types_of_its_enabled_rows_once_each(made
     assert cli_capabilities.policy_types(campaign.load(made.root)) == ["act", "pi0"]
 
 
+def test_for_a_campaign_files_that_say_the_same_stay_and_others_are_written_anew(made: Made) -> None:
+    cli_capabilities.discover_for(made.spec)
+    path, raw = made.layout.capabilities, made.layout.state / "lerobot_eval_help.txt"
+    first, text = files.read_json(path) | {"generated_at_utc": "2026-01-01T00:00:00Z"}, raw.read_text()
+    files.write_json(path, first)
+    assert cli_capabilities.discover_for(made.spec) == first
+    assert files.read_json(path) == first
+    raw.write_text("--seed")
+    cli_capabilities.discover_for(made.spec)
+    assert raw.read_text() == text
+    files.write_json(path, first | {"supported_flags": ["--seed"]})
+    cli_capabilities.discover_for(made.spec)
+    assert files.read_json(path)["supported_flags"] == first["supported_flags"]
+
+
 def test_a_campaigns_own_program_is_taken_from_its_folder(made: Made) -> None:
     program = made.root / "bin" / "eval"
     files.write_text(program, PROGRAM)

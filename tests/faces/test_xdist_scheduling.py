@@ -21,7 +21,8 @@ from xdist.scheduler import LoadScheduling
 
 from tracka import xdist_scheduling
 from tracka.campaign.layout import PHASES
-from tracka.xdist_scheduling import PhasedScheduling, phase_of
+from tracka.stages import CLOSING, phase_of, stage_of
+from tracka.xdist_scheduling import PhasedScheduling
 
 CONFTEST = """
 import os, time
@@ -174,6 +175,45 @@ def test_more_workers_than_tests_end_all_the_same(folder: Path) -> None:
     ended = pytest_in(folder, "-n3", "-k", "special", "test_phase1_x.py", "test_phase2_x.py")
     assert "2 passed" in outcome(ended)
     assert ends_of_phases(folder) == ["phase1", "phase2"]
+
+
+CLOSINGS = "def test_{phase}_special(): pass\ndef {closing}(): pass\n"
+
+
+def write_closings(folder: Path) -> None:
+    """Writes a module a phase, with one test and the closing test, which stands last although its name comes first."""
+    for phase in PHASES:
+        text = CLOSINGS.format(phase=phase, closing=CLOSING[phase])
+        (folder / f"test_{phase}_x.py").write_text(text)
+
+
+@pytest.mark.parametrize("workers", [2, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_closing_test_runs_after_its_phase_has_ended_and_before_the_next(folder: Path, workers: int) -> None:
+    write_closings(folder)
+    assert "10 passed" in outcome(pytest_in(folder, f"-n{workers}"))
+    events = [line for line in journal(folder) if not line.startswith("end")]
+    assert [line for line in events if "handed over" not in line] == [
+        line for phase in PHASES for line in (f"start test_{phase}_special", f"END {phase}", f"start {CLOSING[phase]}")
+    ]
+
+
+def test_a_closing_test_alone_has_its_phase_ended_first(folder: Path) -> None:
+    write_closings(folder)
+    assert "1 passed" in outcome(pytest_in(folder, "-n2", "-k", CLOSING["phase5"]))
+    assert journal(folder)[:2] == ["END phase5", f"start {CLOSING['phase5']}"]
+
+
+@pytest.mark.parametrize(
+    ("nodeid", "stage"),
+    [
+        ("acceptance/test_phase4_sweep.py::test_row[a_b1_e2]", "phase4"),
+        (f"acceptance/test_phase4_sweep.py::{CLOSING['phase4']}", "phase4 handed over"),
+        (f"tests/test_other.py::{CLOSING['phase4']}", ""),
+        ("tests/test_other.py::test_it", ""),
+    ],
+)
+def test_the_stages_of_a_phase_are_its_tests_and_its_closing_test(nodeid: str, stage: str) -> None:
+    assert stage_of(nodeid) == stage
 
 
 # who runs what

@@ -27,7 +27,8 @@ def prepared_host(tmp_path_factory: pytest.TempPathFactory) -> Host:
             f"{name},libero_object,1,{episodes},{where},7,egl,checkpoints/fake,1" for name, episodes, where in ROWS
         ]
         environ = {gpu.PRETEND: str(gpus), lease.LOCKS: str(tmp_path_factory.mktemp("locks"))}
-        settings, gates = SETTINGS.replace('"baseline_b1_e2"', '"base"'), ("-n0", "-m", "phase1 or phase2 or phase3")
+        settings = SETTINGS.replace('"baseline_b1_e2"', '"base"').replace("expected_gpus = 0", "expected_gpus = 2")
+        gates = ("-n0", "-m", "phase1 or phase2 or phase3")
         base, rows = tmp_path_factory.getbasetemp(), [BASELINE, *lines]
         return campaigns.finished(base, f"host_{gpus}", rows, settings, gates, environ=environ)
 

@@ -159,7 +159,7 @@ def test_phase_4_alone_takes_the_handoffs_from_the_disk(passed: Made) -> None:
     passed.behave(wide_b4_e4=["crash"])
     ended = passed.pytest("-n2", "-m", "phase4")
     assert ended.returncode == 0, ended.stdout
-    assert "4 passed" in closing_line(ended)
+    assert "5 passed" in closing_line(ended)
 
 
 def test_a_blocked_baseline_blocks_what_follows_and_says_why(ready: Made) -> None:

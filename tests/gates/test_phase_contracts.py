@@ -16,6 +16,7 @@ from contracts_page import table, words
 
 from tracka.campaign import campaign
 from tracka.campaign.layout import PHASES, Layout
+from tracka.campaign.matrix import AUTO
 from tracka.core import errors, files, schema
 from tracka.core.errors import Finding
 from tracka.core.files import Json
@@ -234,6 +235,46 @@ def test_a_campaign_of_its_baseline_alone_is_found(root: Path) -> None:
     spec = campaign.load(root)
     assert validate.contract_findings(replace(spec, rows=(spec.row(BASELINE),)), "phase1", "scales")
     assert not validate.contract_findings(spec, "phase1", "scales")
+
+
+@pytest.mark.parametrize(("gpu_id", "expected", "least"), [(3, 0, 4), (3, 3, 4), (0, 0, 1), (AUTO, 0, 1)])
+def test_a_row_that_asks_for_a_gpu_that_the_campaign_does_not_expect_is_found(
+    root: Path, gpu_id: int, expected: int, least: int
+) -> None:
+    spec = campaign.load(root)
+    rows = (*spec.rows[:1], replace(spec.rows[1], gpu_id=gpu_id), *spec.rows[2:])
+    wrong = validate.contract_findings(replace(spec, rows=rows, expected_gpus=expected), "phase1", "gpus")
+    assert [finding.where for finding in wrong] == [f"{spec.layout.matrix}, line 3, column gpu_id"]
+    assert f"row {FAILED} asks for" in wrong[0].what and f"to {least} or more" in wrong[0].remedy
+    assert not validate.contract_findings(replace(spec, rows=rows, expected_gpus=least), "phase1", "gpus")
+
+
+def test_a_disabled_row_may_ask_for_any_gpu(root: Path) -> None:
+    spec = campaign.load(root)
+    rows = tuple(row if row.enabled else replace(row, gpu_id=7) for row in spec.rows)
+    assert rows != spec.rows and not validate.contract_findings(replace(spec, rows=rows), "phase1", "gpus")
+
+
+def test_a_baseline_that_is_disabled_or_not_small_is_found(root: Path) -> None:
+    spec = campaign.load(root)
+    tables = {BASELINE: {"task_ids": (0, 1)}}
+    rows = tuple(replace(row, enabled=row.run_id != BASELINE) for row in spec.rows)
+    for wrong, what in ((replace(spec, rows=rows), "disabled"), (replace(spec, row_tables=tables), "2 LIBERO tasks")):
+        (finding,) = validate.contract_findings(wrong, "phase1", "baseline")
+        assert what in finding.what and BASELINE in finding.where
+
+
+def test_remedies_name_the_campaign(partial_root: Path) -> None:
+    (partial_root / MARKER).unlink()
+    remedies = [finding.remedy for finding in found(partial_root) if "pytest acceptance" in finding.remedy]
+    assert len(remedies) > 5
+    assert [remedy for remedy in remedies if f"pytest acceptance --campaign {partial_root}" not in remedy] == []
+
+
+def test_a_phase_that_another_stopped_names_that_phase_and_not_its_reasons_again(partial_root: Path) -> None:
+    of_handoffs = [finding.what for finding in found(partial_root) if finding.what.startswith("phase")]
+    assert len(of_handoffs) == 2
+    assert sum("the run failed (crash)" in what for what in of_handoffs) == 1
 
 
 def test_a_help_text_of_other_flags_is_found(root: Path) -> None:

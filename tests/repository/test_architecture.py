@@ -61,6 +61,32 @@ def test_a_gate_holds_each_contract_of_its_phase(phase: str) -> None:
     assert set(CONTRACTS[phase]) - named - AT_THE_END == set()
 
 
+def test_a_gate_asserts_by_contracts_alone() -> None:
+    """An assert would print whole campaigns and reports."""
+    gates = [ast.parse(path.read_text()) for path in (REPOSITORY / "acceptance").glob("test_*.py")]
+    assert len(gates) == 5
+    assert [ast.unparse(node) for tree in gates for node in ast.walk(tree) if isinstance(node, ast.Assert)] == []
+
+
+COMMANDS = {  # these make the command themselves, for a campaign that they name
+    "campaign.commands",
+    "cli",
+    "plugin",
+    "reporting.progress",
+}
+
+
+def test_no_message_gives_the_command_of_the_gates_without_its_campaign() -> None:
+    constants = (
+        (module, node)
+        for module, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "pytest acceptance" in node.value
+    )
+    docstrings = {ast.get_docstring(tree, clean=False) for tree in MODULES.values()}
+    assert {module for module, node in constants if node.value not in docstrings} <= COMMANDS
+
+
 # imports
 
 
@@ -98,6 +124,7 @@ def test_a_package_is_a_docstring_and_its_modules(name: str) -> None:
 
 def test_the_plugin_and_the_scheduler_alone_import_pytest() -> None:
     assert {module for module, tree in MODULES.items() if packages(tree) & {"pytest", "_pytest", "xdist"}} == {
+        "last_failed",
         "plugin",
         "xdist_scheduling",
     }

@@ -163,6 +163,16 @@ def test_unknown_and_disabled_rows_are_refused_together_and_nothing_starts(ready
     assert (contents(ready.root), ready.started()) == (before, [])
 
 
+def test_a_line_and_its_end_are_one_write_so_that_lines_of_rows_do_not_run_together() -> None:
+    reader, writer = os.pipe2(os.O_DIRECT)  # each write is a packet, which one read takes
+    code = "from tracka.runs import worker; worker.print_redacted('a: pass'); worker.print_redacted('b: fail')"
+    environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environ, stdout=writer, check=True)
+    os.close(writer)
+    with os.fdopen(reader, "rb", buffering=0) as packets:
+        assert [packets.read(4096) for _ in range(3)] == [b"a: pass\n", b"b: fail\n", b""]
+
+
 def test_no_summary_is_written(failing: Swept) -> None:
     assert not failing.made.layout.summary.exists()
     assert sorted(path.name for path in failing.made.layout.state.glob("*_handoff.json")) == [

@@ -108,6 +108,17 @@ def read_or_none(name: str, path: Path) -> Any:
     return read_or_empty(name, path) or None
 
 
+# Run schemas of earlier versions whose artifacts are valid today: a campaign may keep the schema that it was made with.
+EARLIER_RUN_SCHEMAS = frozenset(
+    {"9865e5e888b2037787869552d127d5c574f79dc722f750de635245d36eebbe36"}  # 0.1.0: no row without a row hash
+)
+
+
+def is_run_schema(value: Any) -> bool:
+    """Returns whether a campaign's configs/run_schema.json is today's, or an earlier one that is still valid."""
+    return value == run_schema() or files.sha256(files.canonical(value)) in EARLIER_RUN_SCHEMAS
+
+
 def run_schema() -> dict[str, Any]:
     """Returns the content of a campaign's configs/run_schema.json, with the plan's two sections."""
     return {"schema_version": VERSION, "run_manifest": load("run_manifest"), "result": load("result")}

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlparse
 
 from ..campaign.campaign import Campaign
@@ -60,11 +60,13 @@ def discover(
     policy_types: Sequence[str] = (),
     python: Path = OWN,
     trusted: Sequence[str] = (),
+    keep: bool = False,
 ) -> Capabilities:
     """Writes `cli_capabilities.json` and `lerobot_eval_help.txt` into the folder `state` and returns the capabilities.
 
     `executable` is a lerobot-eval of the campaign's own; without it, the lerobot-eval of `python` is asked. The version
-    is that of the program; plug-ins are always those of `python`.
+    is that of the program; plug-ins are always those of `python`. With `keep`, files that say the same already stay as
+    they are.
     Raises UsageError where a plug-in is installed that is not `trusted`, because lerobot-eval would import it.
     Raises ToolMissing where lerobot-eval is not found or cannot be invoked.
     After either error the raw help holds the reason, and the capabilities of an earlier discovery are deleted.
@@ -81,7 +83,6 @@ def discover(
         files.write_text(help_file, f"{error}\n")
         (state / "cli_capabilities.json").unlink(missing_ok=True)
         raise
-    files.write_text(help_file, "\n".join(texts))
     capabilities: Capabilities = {
         "schema_version": schema.VERSION,
         "lerobot_eval_help_text_path": help_file.name,
@@ -92,8 +93,21 @@ def discover(
         "plugins": list(software.plugins),
         "policy_types": list(policy_types),
     }
+    if keep and (known := _known(state, "\n".join(texts), capabilities)):
+        return known
+    files.write_text(help_file, "\n".join(texts))
     files.write_json(state / "cli_capabilities.json", capabilities)
     return capabilities
+
+
+def _known(state: Path, text: str, today: Capabilities) -> Capabilities | None:
+    """Returns the capabilities in `state` if they and the raw help beside them are those of `today`, else None."""
+    raw = state / today["lerobot_eval_help_text_path"]
+    if not raw.is_file() or raw.read_bytes() != files.redacted(text).encode():
+        return None
+    known = schema.read_or_empty("cli_capabilities", state / "cli_capabilities.json")
+    same = known and {**known, "generated_at_utc": today["generated_at_utc"]} == files.redacted(today)
+    return cast(Capabilities, known) if same else None
 
 
 def find(executable: Sequence[str] = (), python: Path = OWN) -> tuple[str, ...]:
@@ -309,9 +323,11 @@ def _ask_for_distributions(python: Path) -> list[Distribution]:
 def discover_for(campaign: Campaign) -> Capabilities:
     """Discovers lerobot-eval's flags for a campaign and returns the capabilities.
 
-    The campaign's own executable is asked if there is one, for the policy types that the campaign's rows name.
+    The campaign's own executable is asked if there is one, for the policy types that the campaign's rows name. Where
+    lerobot-eval is unchanged since the last discovery, nothing is asked or written.
     """
-    return discover(campaign.layout.state, executable(campaign), policy_types(campaign), trusted=campaign.trusted)
+    own, types = executable(campaign), policy_types(campaign)
+    return discover(campaign.layout.state, own, types, trusted=campaign.trusted, keep=True)
 
 
 def policy_types(campaign: Campaign) -> list[str]:

@@ -6,6 +6,7 @@ The contract `evidence` is that of `runs/evidence.py`, by which a passed run als
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core import files
@@ -13,8 +14,6 @@ from ..core.errors import Finding
 from ..engines import parity_certificate
 from ..reporting import collect, video
 from ..runs import evidence, identity, known_answers, parity, refusal, run
-
-MOVE_AWAY = "Move its run folder away, then run the row again: pytest acceptance"
 
 RowContract = Callable[[Campaign, Row], Iterator[Finding]]
 
@@ -46,7 +45,7 @@ def result_stands(campaign: Campaign, row: Row) -> Iterator[Finding]:
     path = campaign.layout.run(row.run_id).result
     result = collect.load_result(path)
     if result["status"] != "pass":
-        remedy = f"Read {result['stderr_log']}, mend the cause, and rerun: pytest acceptance --lf"
+        remedy = f"Read {result['stderr_log']}, mend the cause, and rerun: {commands.gates(campaign.layout, '--lf')}"
         yield Finding(str(path), f"the run failed ({result['reason']}): {result['error_message']}", remedy)
         return
     plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
@@ -63,7 +62,8 @@ def videos(campaign: Campaign, row: Row) -> Iterator[Finding]:
         yield Finding(str(path), "the run has no videos", "Look for video errors in its stderr.log")
     for name in result["video_paths"] if result["status"] == "pass" else ():
         if not video.frame_count(campaign.layout.root / name):
-            yield Finding(str(campaign.layout.root / name), "the video does not play", MOVE_AWAY)
+            remedy = f"Move its run folder away, then run the row again: {commands.gates(campaign.layout)}"
+            yield Finding(str(campaign.layout.root / name), "the video does not play", remedy)
 
 
 def threshold_reached(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -105,7 +105,8 @@ def proven_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
         yield Finding(str(path), f"{row.policy_path}: {reason}", remedy, warning=is_other_checkpoint)
         return
     for contradiction in parity.contradictions(path):
-        remedy = "Remove the certificate's folder, then prove the engine again: pytest acceptance -m phase3"
+        phase3 = commands.gates(campaign.layout, "-m phase3")
+        remedy = f"Remove the certificate's folder, then prove the engine again: {phase3}"
         yield Finding(str(path), contradiction, remedy)
 
 
@@ -116,7 +117,8 @@ def proven_engine(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """
     path = campaign.layout.run(row.run_id).result
     if reason := collect.load_result(path)["unproven"] or _unproven_reason_today(campaign, row):
-        remedy = "Run the parity gate (pytest acceptance -m phase3), then run the row with --allow-overwrite"
+        phase3 = commands.gates(campaign.layout, "-m phase3")
+        remedy = f"Run the parity gate ({phase3}), then run the row with --allow-overwrite"
         yield Finding(str(path), f"unproven: {reason}", remedy, warning=True)
 
 

@@ -6,6 +6,7 @@ Gates, handoffs and `tracka validate` all use this module, so they cannot disagr
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, phase_before
 from ..campaign.matrix import Row
@@ -57,7 +58,7 @@ def validate(campaign: Campaign, phases: Sequence[str] = PHASES, strict: bool = 
 def read_handoff(campaign: Campaign, phase: str) -> Handoff:
     """Returns the phase's handoff. Raises UsageError where the handoff is missing or broken."""
     path = campaign.layout.handoff(phase)
-    remedy = f"Run {phase}: pytest acceptance -m {phase}"
+    remedy = f"Run {phase}: {commands.gates(campaign.layout, f'-m {phase}')}"
     if not path.exists():
         raise UsageError(Finding(str(path), f"the handoff of {phase} does not exist", remedy))
     value = schema.read("handoff", path)
@@ -75,9 +76,10 @@ def handoff_findings(campaign: Campaign, phase: str) -> list[Finding]:
         value = read_handoff(campaign, phase)
     except UsageError as error:
         return list(error.findings)
-    where, remedy = str(campaign.layout.handoff(phase)), f"Mend the cause, then run {phase} again: pytest acceptance"
+    where = str(campaign.layout.handoff(phase))
     if value["status"] != "pass":
-        return [Finding(where, f"{phase} is {value['status']}: {_in_short(value['notes'])}", remedy)]
+        remedy = f"Mend the cause, then run {phase} again: {commands.gates(campaign.layout)}"
+        return [Finding(where, f"{phase} is {value['status']}{_reason(campaign, value)}", remedy)]
     return [
         *_changed_inputs(campaign, value, where),
         *_missing_outputs(campaign, value, where),
@@ -102,6 +104,14 @@ def valid_handoff(campaign: Campaign, phase: str) -> Mapping[str, Any]:
         return {}
 
 
+def _reason(campaign: Campaign, value: Handoff) -> str:
+    """Returns why a phase has not passed, as the end of a sentence: its own notes, else the phase that stopped it."""
+    previous = phase_before(value["phase"])
+    earlier = valid_handoff(campaign, previous) if previous else {}
+    own_notes = [note for note in value["notes"] if note not in earlier.get("notes", [])]
+    return f": {_in_short(own_notes)}" if own_notes or not earlier else f", since {previous} is {earlier['status']}"
+
+
 def _in_short(notes: Sequence[str], most: int = 3) -> str:
     rest = f"; and {len(notes) - most} more" if len(notes) > most else ""
     return "; ".join(note.rstrip(".") for note in notes[:most]) + rest
@@ -112,12 +122,12 @@ def _changed_inputs(campaign: Campaign, value: Handoff, where: str) -> Iterator[
         path = campaign.layout.root / name
         if digest and (not path.is_file() or files.sha256_file(path) != digest):
             what = f"{name} has changed since {value['phase']} was accepted"
-            yield Finding(where, what, f"Run {value['phase']} again: pytest acceptance")
+            yield Finding(where, what, f"Run {value['phase']} again: {commands.gates(campaign.layout)}")
 
 
 def _missing_entries(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
     """Yields a finding for files or facts of the phase that its handoff lacks, or states differently from the disk."""
-    remedy = f"Run {value['phase']} again: pytest acceptance"
+    remedy = f"Run {value['phase']} again: {commands.gates(campaign.layout)}"
     expected: dict[Literal["inputs", "outputs"], list[str]] = {
         "inputs": list(campaign.digests),
         "outputs": handoff_contents.outputs(campaign, value["phase"]),
@@ -131,8 +141,7 @@ def _missing_entries(campaign: Campaign, value: Handoff, where: str) -> Iterator
 
 
 def _missing_outputs(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
+    remedy = f"Run {value['phase']} again: {commands.gates(campaign.layout)}"
     for name in value["outputs"]:
         if not (campaign.layout.root / name).exists():
-            yield Finding(
-                where, f"the output {name} no longer exists", f"Run {value['phase']} again: pytest acceptance"
-            )
+            yield Finding(where, f"the output {name} no longer exists", remedy)

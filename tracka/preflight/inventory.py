@@ -61,7 +61,7 @@ def pip_freeze() -> str:
 def env_snapshot() -> EnvSnapshot:
     """Returns what this host and its software are. Hosts with equal fingerprints agree in all that these cover."""
     inherited = {name: value for name, value in os.environ.items() if environment.INHERITED.fullmatch(name)}
-    software, host = _software(), _host()
+    software, host = software_facts(), host_facts()
     return {
         "schema_version": schema.VERSION,
         "generated_at_utc": files.utc_now(),
@@ -76,11 +76,12 @@ def env_snapshot() -> EnvSnapshot:
     }
 
 
-def _software() -> SoftwareFacts:
+def software_facts() -> SoftwareFacts:
+    """Returns the versions of Track A, Python and the simulation."""
     return {"tracka_version": __version__, "python": sys.version, "versions": software.versions()}
 
 
-def _host() -> HostFacts:
+def host_facts() -> HostFacts:
     """Returns the facts that stay the same as long as the host does: no free space, no usage, no counters."""
     return {
         "platform": platform.platform(),

@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..campaign import campaign
@@ -20,6 +20,7 @@ from ..checkpoints import code_safety
 from ..core import files, schema
 from ..core.check import Check, required_check, run_check
 from ..core.errors import Finding, TrackaError
+from ..core.files import Json
 from ..core.reports import HostReport, PreflightReport
 from ..engines import cli_capabilities
 from ..execution import gpu
@@ -32,6 +33,7 @@ from . import (
     model_tensors,
     policy_resources,
     rendering,
+    report_inputs,
     simulator_validity,
 )
 from .camera_views import View
@@ -99,12 +101,25 @@ def run_preflight(
     camera_inputs = views(
         campaign, policy_resources.readable_checkpoints(resource_checks), rendering.working_frame(frames)
     )
-    return {
+    report: PreflightReport = {
         **_report(cfg, _requiring_only_baseline(cfg, campaign, checks), gpus, frames, time.monotonic() - start),
         "invalid_tasks": simulator_validity.simulator_mismatches(probes),
         "resources": [item.record() for item in resources],
         "views": [view.record() for view in camera_inputs],
     }
+    report_inputs.write(cfg.artifacts_dir, campaign, _request(cfg), report)
+    return report
+
+
+def is_current(cfg: PreflightConfig, accept_invalid_sim: bool = False, strict: bool = False) -> bool:
+    """Returns whether the written report stands for what `run_preflight` would find today, by its recorded inputs."""
+    cfg = replace(cfg, artifacts_dir=cfg.artifacts_dir.absolute())
+    return report_inputs.is_current(cfg.artifacts_dir, _campaign(cfg, accept_invalid_sim, (), strict), _request(cfg))
+
+
+def _request(cfg: PreflightConfig) -> Json:
+    """Returns what a preflight was asked to check, wherever its artifacts lie."""
+    return {key: value for key, value in asdict(cfg).items() if key != "artifacts_dir"}
 
 
 def _requiring_only_baseline(cfg: PreflightConfig, campaign: Campaign, checks: Sequence[Check]) -> list[Check]:

@@ -319,7 +319,7 @@ def require_unchanged(layout: Layout, run_ids: Iterable[str]) -> None:
     No table is made of such numbers.
     """
     findings = [
-        Finding(str(path), "the file has changed since its run ended", judgement.AGAIN)
+        Finding(str(path), "the file has changed since its run ended", judgement.run_again(layout))
         for run_id in run_ids
         if not _is_unchanged(layout, run_id, path := layout.run(run_id).result)
     ]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, Layout
 from ..core import escaping, files, lock
@@ -159,18 +160,23 @@ def findings(campaign: Campaign, phases: Iterable[str]) -> Iterator[Finding]:
         text = checklist.read(path)
         for phase in phases:
             if handoffs[phase]:
-                yield from _outdated_entries(path, text, phase, str(handoffs[phase].get("status")))
+                yield from _outdated_entries(layout, path, text, phase, str(handoffs[phase].get("status")))
     page = layout.todo_list
     ticked = page.exists() and checklist.is_ticked(checklist.read(page), _own_link(layout))
     if ticked and any(handoff.get("status") != "pass" for handoff in handoffs.values()):
-        yield Finding(str(page), "the campaign's box is ticked, but not every phase has passed", _REMEDY, warning=True)
+        yield Finding(
+            str(page), "the campaign's box is ticked, but not every phase has passed", _remedy(layout), warning=True
+        )
 
 
-_REMEDY = "Run pytest acceptance, which updates the page and makes a removed page anew, with all boxes"
+def _remedy(layout: Layout) -> str:
+    return f"Run {commands.gates(layout)}, which updates the page and makes a removed page anew, with all boxes"
 
 
-def _outdated_entries(path: Path, text: str, phase: str, status: str) -> Iterator[Finding]:
+def _outdated_entries(layout: Layout, path: Path, text: str, phase: str, status: str) -> Iterator[Finding]:
     if checklist.is_ticked(text, _phase_label(phase)) is not (status in COMPLETE[phase]):
-        yield Finding(str(path), f"the box of {phase} does not match its status, {status}", _REMEDY, warning=True)
+        what = f"the box of {phase} does not match its status, {status}"
+        yield Finding(str(path), what, _remedy(layout), warning=True)
     if _last_status(text, phase) != status:
-        yield Finding(str(path), f"the last line on {phase} does not match its status, {status}", _REMEDY, warning=True)
+        what = f"the last line on {phase} does not match its status, {status}"
+        yield Finding(str(path), what, _remedy(layout), warning=True)

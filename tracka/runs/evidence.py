@@ -9,6 +9,7 @@ import filecmp
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout, RunFolder
 from ..campaign.matrix import Row
@@ -18,7 +19,7 @@ from ..core.errors import Finding, TrackaError, without_warnings
 from ..core.files import Json
 from ..engines import lerobot_eval
 from . import identity, judgement, row_state
-from .judgement import AGAIN
+from .judgement import run_again
 from .plan import Plan
 
 LOGS = ("stdout.log", "stderr.log")
@@ -45,12 +46,11 @@ def of_marker(campaign: Campaign, row: Row) -> Iterator[Finding]:
     path = campaign.layout.marker(row.run_id)
     state = row_state.read(campaign.layout, row.run_id)
     if state is None:
-        yield Finding(
-            str(path), "the row's marker is missing or damaged", "Run pytest acceptance, which restores the marker"
-        )
+        remedy = f"Restore the marker: {commands.gates(campaign.layout)}"
+        yield Finding(str(path), "the row's marker is missing or damaged", remedy)
         return
     for step in row_state.broken_steps(state):
-        yield Finding(str(path), f"the history has an impossible step: {step}", AGAIN)
+        yield Finding(str(path), f"the history has an impossible step: {step}", run_again(campaign.layout))
     top = campaign.layout.run(row.run_id)
     manifest, result = schema.read("run_manifest", top.manifest), schema.read("result", top.result)
     expected = {
@@ -62,8 +62,8 @@ def of_marker(campaign: Campaign, row: Row) -> Iterator[Finding]:
         "result_path": campaign.layout.relative(top.result),
         "result_sha256": files.sha256_file(top.result),
     }
-    yield from _differences(str(path), state, expected)
-    yield from _differences(f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
+    yield from _differences(campaign.layout, str(path), state, expected)
+    yield from _differences(campaign.layout, f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
 
 
 def of_files(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -76,28 +76,30 @@ def of_files(campaign: Campaign, row: Row) -> Iterator[Finding]:
     try:
         yield from _of_files(campaign, row, manifest, result)
     except OSError as error:
-        yield Finding(str(error.filename or top.path), f"the file cannot be read ({error.strerror})", AGAIN)
+        yield Finding(
+            str(error.filename or top.path), f"the file cannot be read ({error.strerror})", run_again(campaign.layout)
+        )
 
 
 def _of_files(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
     top, state = campaign.layout.run(row.run_id), row_state.read(campaign.layout, row.run_id)
     attempt = top.attempt(manifest["attempt"])
     outcome = {key: result[key] for key in ("status", "reason")}
-    yield from _differences(str(top.manifest), manifest, {"run_id": row.run_id, "outcome": outcome})
-    yield from _copy_differences(top, attempt, result)
+    yield from _differences(campaign.layout, str(top.manifest), manifest, {"run_id": row.run_id, "outcome": outcome})
+    yield from _copy_differences(campaign.layout, top, attempt, result)
     if manifest["attempt"] != max(top.numbers(), default=0):
-        yield Finding(str(top.manifest), "the manifest is not of the last attempt", AGAIN)
+        yield Finding(str(top.manifest), "the manifest is not of the last attempt", run_again(campaign.layout))
     if result["status"] == "pass":
         yield from _outcome_differences(campaign.layout, top, manifest, result)
     if manifest["row_hash"] is None or result["row_hash"] is None:
-        yield from _unstarted_differences(row, top, manifest, result)
-    yield from _wrong_row_hash(attempt, manifest)
-    yield from judgement.changed_files(attempt, result)
-    yield from judgement.impossible_times(top.path, manifest, result, state)
+        yield from _unstarted_differences(campaign.layout, row, top, manifest, result)
+    yield from _wrong_row_hash(campaign.layout, attempt, manifest)
+    yield from judgement.changed_files(campaign.layout, attempt, result)
+    yield from judgement.impossible_times(campaign.layout, top.path, manifest, result, state)
     yield from judgement.pretended_gpus(campaign, top.manifest, manifest)
 
 
-def _copy_differences(top: RunFolder, attempt: RunFolder, result: Result) -> Iterator[Finding]:
+def _copy_differences(layout: Layout, top: RunFolder, attempt: RunFolder, result: Result) -> Iterator[Finding]:
     """Yields a finding where a file at the top is not that of the last attempt, byte for byte."""
     pairs = [
         (top.manifest, attempt.manifest),
@@ -109,9 +111,9 @@ def _copy_differences(top: RunFolder, attempt: RunFolder, result: Result) -> Ite
         pairs.append((top.episodes, attempt.episodes))
     for copy, original in pairs:
         if missing := [path for path in (copy, original) if not path.is_file()]:
-            yield from (Finding(str(path), "the file does not exist", AGAIN) for path in missing)
+            yield from (Finding(str(path), "the file does not exist", run_again(layout)) for path in missing)
         elif not copy.samefile(original) and not filecmp.cmp(copy, original, shallow=False):
-            yield Finding(str(copy), f"the file differs from {original}", AGAIN)
+            yield Finding(str(copy), f"the file differs from {original}", run_again(layout))
 
 
 def _outcome_differences(layout: Layout, top: RunFolder, manifest: Manifest, result: Result) -> Iterator[Finding]:
@@ -131,32 +133,36 @@ def _outcome_differences(layout: Layout, top: RunFolder, manifest: Manifest, res
         "stderr_log": layout.relative(top.stderr),
         "video_paths": [layout.relative(video) for video in attempt.videos()],
     }
-    yield from _differences(str(top.result), result, expected)
-    yield from judgement.failure_signs(attempt, manifest, result, metrics)
+    yield from _differences(layout, str(top.result), result, expected)
+    yield from judgement.failure_signs(layout, attempt, manifest, result, metrics)
     for log in logs:
         counts = lerobot_eval.parse_log(log)
         if counts and None not in counts[:2] and counts[:2] != (metrics.successes, metrics.episodes):
             what = f"the log reports {counts[0]} of {counts[1]} successes, but eval_info.json does not"
-            yield Finding(str(log), what, AGAIN)
+            yield Finding(str(log), what, run_again(layout))
     suites = sorted({task.suite for task in metrics.tasks})
-    yield from _differences(str(attempt.output), {"task_group": suites}, {"task_group": [manifest["task_suite"]]})
+    yield from _differences(
+        layout, str(attempt.output), {"task_group": suites}, {"task_group": [manifest["task_suite"]]}
+    )
     records = lerobot_eval.episode_records(metrics, manifest["batch_size"], manifest["n_episodes"], manifest["seed"])
     for warning in metrics.warnings:
         yield Finding(str(attempt.output), warning, "Look at eval_info.json and the logs", warning=True)
     if files.read_lines(top.episodes) != records:
-        yield Finding(str(top.episodes), "the lines do not match the episodes in eval_info.json", AGAIN)
+        yield Finding(str(top.episodes), "the lines do not match the episodes in eval_info.json", run_again(layout))
 
 
-def _unstarted_differences(row: Row, top: RunFolder, manifest: Manifest, result: Result) -> Iterator[Finding]:
+def _unstarted_differences(
+    layout: Layout, row: Row, top: RunFolder, manifest: Manifest, result: Result
+) -> Iterator[Finding]:
     """Yields a finding where the files of a row that could not start say more than is known of such a row."""
     expected: Json = {"row_hash": None, "gpu_id": row.gpu_id, "gpu_others": [], "n_action_steps": None}
-    yield from _differences(str(top.manifest), manifest, expected)
-    yield from _differences(str(top.result), result, {"row_hash": None, "parser_warnings": []})
+    yield from _differences(layout, str(top.manifest), manifest, expected)
+    yield from _differences(layout, str(top.result), result, {"row_hash": None, "parser_warnings": []})
     expected_files = {"files": sorted(LOGS)}
-    yield from _differences(str(top.result), {"files": sorted(result["files"])}, expected_files)
+    yield from _differences(layout, str(top.result), {"files": sorted(result["files"])}, expected_files)
 
 
-def _wrong_row_hash(attempt: RunFolder, manifest: Manifest) -> Iterator[Finding]:
+def _wrong_row_hash(layout: Layout, attempt: RunFolder, manifest: Manifest) -> Iterator[Finding]:
     """Yields a finding where the row hash is not that of the identity that the attempt wrote down.
 
     An attempt with an older row hash has no identity and yields nothing.
@@ -167,7 +173,7 @@ def _wrong_row_hash(attempt: RunFolder, manifest: Manifest) -> Iterator[Finding]
     yield from schema.findings("identity", files.read_json(path), str(path))
     # A secret in a setting is part of the hash, but is masked in the file.
     if parts and redaction.MASK not in path.read_bytes() and identity.row_hash(parts) != manifest["row_hash"]:
-        yield Finding(str(path), "the identity does not give the row hash in the manifest", AGAIN)
+        yield Finding(str(path), "the identity does not give the row hash in the manifest", run_again(layout))
 
 
 def against_matrix(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -190,7 +196,7 @@ def against_matrix(campaign: Campaign, row: Row) -> Iterator[Finding]:
         "retry_index": manifest["retry_index"] if manifest["batch_size"] == row.batch_size else 1,
         "policy_path": row.policy_path,
     }
-    yield from _differences(str(path), manifest, expected)
+    yield from _differences(campaign.layout, str(path), manifest, expected)
 
 
 def against_plan(plan: Plan) -> Iterator[Finding]:
@@ -206,8 +212,8 @@ def against_plan(plan: Plan) -> Iterator[Finding]:
     attempt = replace(plan, batch_size=manifest["batch_size"], retry_index=manifest["retry_index"])
     expected = attempt.record(folder.attempt(manifest["attempt"]), manifest["gpu_id"])
     where = str(folder.manifest)
-    yield from _differences(where, _without_paths(manifest), _without_paths(expected))
-    yield from _differences(where, manifest, {"invalid": attempt.simulator_mismatch})
+    yield from _differences(plan.campaign.layout, where, _without_paths(manifest), _without_paths(expected))
+    yield from _differences(plan.campaign.layout, where, manifest, {"invalid": attempt.simulator_mismatch})
 
 
 def _without_paths(record: Recorded) -> Json:
@@ -226,8 +232,10 @@ def _flags(command: Sequence[str]) -> list[str]:
     return [word for word in command if word.startswith("--") and not word.startswith("--policy.path=")]
 
 
-def _differences(where: str, actual: Mapping[str, object], expected: Mapping[str, object]) -> Iterator[Finding]:
+def _differences(
+    layout: Layout, where: str, actual: Mapping[str, object], expected: Mapping[str, object]
+) -> Iterator[Finding]:
     for key, value in files.redacted(expected).items():
         if actual.get(key) != value:
             what = f"the value is {actual.get(key)!r}, but the other files say {value!r}"
-            yield Finding(f"{where}, key {key}", what, AGAIN)
+            yield Finding(f"{where}, key {key}", what, run_again(layout))

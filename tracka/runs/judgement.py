@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
+from ..campaign import commands
 from ..campaign.campaign import Campaign
-from ..campaign.layout import RunFolder
+from ..campaign.layout import Layout, RunFolder
 from ..core import files
 from ..core.artifacts import Manifest, Result, RowMarker
 from ..core.errors import Finding
@@ -20,8 +21,14 @@ from ..execution.process import Exit
 from . import row_state
 from .row_state import SLACK_SECS
 
-AGAIN = "Run the row again: pytest acceptance, or tracka sweep --resume; the old attempt is kept in its folder"
 RECORDS = ("run_manifest.json", "result.json")  # these two record what is true of the other files
+
+
+def run_again(layout: Layout) -> str:
+    """Returns the remedy for a row whose evidence does not hold."""
+    return (
+        f"Run the row again: {commands.gates(layout)}, or tracka sweep --resume; the old attempt is kept in its folder"
+    )
 
 
 def file_hashes(folder: RunFolder) -> dict[str, str]:
@@ -30,17 +37,19 @@ def file_hashes(folder: RunFolder) -> dict[str, str]:
     return {name: files.sha256_file(path) for name, path in paths.items() if name not in RECORDS}
 
 
-def changed_files(folder: RunFolder, result: Result) -> Iterator[Finding]:
+def changed_files(layout: Layout, folder: RunFolder, result: Result) -> Iterator[Finding]:
     """Yields a finding for each file of an attempt that is not as it was when the attempt's result was written."""
     hashes = file_hashes(folder)
     for name in sorted({**result["files"], **hashes}):
         before, now = result["files"].get(name), hashes.get(name)
         if before != now:
             change = "removed" if now is None else "added" if before is None else "changed"
-            yield Finding(str(folder.path / name), f"the file was {change} after the attempt ended", AGAIN)
+            yield Finding(str(folder.path / name), f"the file was {change} after the attempt ended", run_again(layout))
 
 
-def failure_signs(attempt: RunFolder, manifest: Manifest, result: Result, metrics: Metrics) -> Iterator[Finding]:
+def failure_signs(
+    layout: Layout, attempt: RunFolder, manifest: Manifest, result: Result, metrics: Metrics
+) -> Iterator[Finding]:
     """Yields a finding if the attempt's logs and metrics are those of a failure.
 
     The attempt's manifest says which episodes to expect.
@@ -53,10 +62,12 @@ def failure_signs(attempt: RunFolder, manifest: Manifest, result: Result, metric
     device = gpu.torch_name(manifest["gpu_id"])
     if run_failure := failure.diagnose(process_exit, metrics, manifest["task_suite"], expected, logs, device):
         what = f"the result says pass, but the attempt's files show {run_failure.reason}: {run_failure.message}"
-        yield Finding(str(attempt.path), what, AGAIN)
+        yield Finding(str(attempt.path), what, run_again(layout))
 
 
-def impossible_times(path: Path, manifest: Manifest, result: Result, marker: RowMarker | None) -> Iterator[Finding]:
+def impossible_times(
+    layout: Layout, path: Path, manifest: Manifest, result: Result, marker: RowMarker | None
+) -> Iterator[Finding]:
     """Yields a finding for each impossible time of a run.
 
     These are an end before the start or in the future, a duration that is longer than the time between start and end,
@@ -64,14 +75,15 @@ def impossible_times(path: Path, manifest: Manifest, result: Result, marker: Row
     """
     start, end = _seconds(manifest["start_time_utc"]), _seconds(result["end_time_utc"])
     if end < start:
-        yield Finding(str(path), f"the run ended at {result['end_time_utc']}, before it began", AGAIN)
+        yield Finding(str(path), f"the run ended at {result['end_time_utc']}, before it began", run_again(layout))
     elif result["duration_sec"] > end - start + SLACK_SECS:
         what = f"the run took {result['duration_sec']:.0f} s, but its start and end are {end - start:.0f} s apart"
-        yield Finding(str(path), what, AGAIN)
+        yield Finding(str(path), what, run_again(layout))
     if end > datetime.now(UTC).timestamp() + SLACK_SECS:
-        yield Finding(str(path), f"the run ended at {result['end_time_utc']}, which is in the future", AGAIN)
+        what = f"the run ended at {result['end_time_utc']}, which is in the future"
+        yield Finding(str(path), what, run_again(layout))
     if marker and (disordered := row_state.disordered_times(marker)):
-        yield Finding(str(path), f"the row's marker has steps out of order, at {disordered[0]}", AGAIN)
+        yield Finding(str(path), f"the row's marker has steps out of order, at {disordered[0]}", run_again(layout))
 
 
 def _seconds(utc: str) -> float:

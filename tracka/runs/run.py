@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from ..campaign import path_safety
+from ..campaign import commands, path_safety
 from ..campaign.campaign import Campaign, EvalSettings
 from ..campaign.layout import Layout
 from ..campaign.matrix import CPU, Row
@@ -42,7 +42,7 @@ def load_host(layout: Layout) -> Host:
     """
     missing = [path for path in (layout.capabilities, layout.preflight_report) if not path.is_file()]
     if missing:
-        remedy = f"Run preflight first: pytest acceptance --campaign {layout.display_name} -m 'phase1 or phase2'"
+        remedy = f"Run preflight first: {commands.gates(layout, "-m 'phase1 or phase2'")}"
         raise UsageError([Finding(str(path), "the file does not exist", remedy) for path in missing])
     capabilities = schema.read("cli_capabilities", layout.capabilities)
     report = schema.read("preflight", layout.preflight_report)
@@ -141,7 +141,7 @@ def preflight_refusal(campaign: Campaign, row: Row, host: Host) -> Finding | Non
         if point.tree_sha256 != refusal.tree_sha256:
             return None
     what = f"preflight refuses the checkpoint {row.policy_path}: {', '.join(refusal.checks)}"
-    remedy = "Mend the checkpoint as the failed checks say, then run: pytest acceptance"
+    remedy = f"Mend the checkpoint as the failed checks say, then run: {commands.gates(campaign.layout)}"
     return Finding(f"row {row.run_id}", what, remedy)
 
 
@@ -301,7 +301,7 @@ def passed_result(campaign: Campaign, row: Row, host: Host) -> Result:
     if result is None:
         where = str(campaign.layout.run(row.run_id).path)
         what = f"the row {row.run_id} has not passed, or its evidence is refused"
-        raise UsageError(Finding(where, what, "Run its phase first: pytest acceptance"))
+        raise UsageError(Finding(where, what, f"Run its phase first: {commands.gates(campaign.layout)}"))
     return result
 
 

@@ -8,7 +8,6 @@ of one other process.
 import contextlib
 import shlex
 import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -93,7 +92,8 @@ def _wait_for_rows(campaign: Campaign, slots: Slots, scheduler: RowScheduler) ->
 
 def _exit_code(child: Child, row: Row) -> int:
     if child.returncode < 0:
-        print(f"error: row {row.run_id}: its process was killed by signal {-child.returncode}", file=sys.stderr)
+        text = f"error: row {row.run_id}: its process was killed by signal {-child.returncode}"
+        worker.print_redacted(text, error=True)
     return child.returncode
 
 

@@ -67,9 +67,14 @@ def execute(campaign: Campaign, row: Row, host: Host, policy: RerunPolicy, retry
 
 
 def print_redacted(text: str, error: bool = False) -> None:
-    """Prints `text` without secrets to stdout, or to stderr for an error. A closed pipe changes no outcome."""
+    """Prints `text` without secrets to stdout, or to stderr for an error. A closed pipe changes no outcome.
+
+    The text and its newline are one write, since rows that run at the same time print into one pipe.
+    """
+    stream = sys.stderr if error else sys.stdout
     try:
-        print(files.redacted(text), file=sys.stderr if error else sys.stdout, flush=True)
+        stream.write(f"{files.redacted(text)}\n")
+        stream.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2 if error else 1)
 

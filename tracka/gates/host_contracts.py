@@ -1,0 +1,191 @@
+"""Defines the contracts of phases 1 and 2: what must be true before any row runs, of the campaign and of this host."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ..campaign import commands
+from ..campaign.campaign import Campaign
+from ..campaign.layout import Layout
+from ..campaign.matrix import AUTO
+from ..core import files, schema
+from ..core.errors import Finding, TrackaError, joined_names
+from ..core.reports import PreflightReport
+from ..engines import cli_capabilities, lerobot_eval
+from ..preflight import preflight
+
+Contract = Callable[[Campaign], Iterator[Finding]]
+
+
+# ---- phase 1: contracts before anything expensive
+
+
+def _capabilities(campaign: Campaign) -> Iterator[Finding]:
+    path, raw = campaign.layout.capabilities, campaign.layout.state / "lerobot_eval_help.txt"
+    if not path.exists() and raw.exists():
+        yield Finding(
+            str(path),
+            f"phase 1 could not read lerobot-eval's flags: {files.tail(raw).strip()}",
+            f"Mend the cause. {commands.run_phase(campaign.layout, 'phase1')}",
+        )
+        return
+    value = files.read_json(path)
+    yield from schema.findings("cli_capabilities", value, str(path))
+    yield from _missing_file(campaign.layout, path.parent / str(value.get("lerobot_eval_help_text_path")), "phase1")
+
+
+def _run_schema(campaign: Campaign) -> Iterator[Finding]:
+    path = campaign.layout.run_schema
+    if not schema.is_run_schema(files.read_json(path)):
+        yield Finding(
+            str(path),
+            "the file is not the run schema of this Track A",
+            f"Rewrite the file: tracka schema --root {campaign.layout.root}",
+        )
+
+
+def _commands(campaign: Campaign) -> Iterator[Finding]:
+    if not campaign.layout.capabilities.exists():
+        return  # the contract cli_capabilities reports that
+    capabilities = schema.read("cli_capabilities", campaign.layout.capabilities)
+    for row in campaign.enabled:
+        argv = lerobot_eval.command(
+            capabilities["executable"],
+            row,
+            campaign.settings(row),
+            policy=Path(row.policy_path),
+            device="cpu",
+            batch_size=row.batch_size,
+            output=Path("eval"),
+        )
+        try:
+            lerobot_eval.check_flags(argv, capabilities)
+        except TrackaError as error:
+            yield from (Finding(f"row {row.run_id}, {item.where}", item.what, item.remedy) for item in error.findings)
+
+
+def _larger_rows(campaign: Campaign) -> Iterator[Finding]:
+    if not [row for row in campaign.enabled if row.run_id != campaign.baseline]:
+        yield Finding(str(campaign.layout.matrix), "the matrix enables only the baseline", "Enable another row")
+
+
+def _baseline_row(campaign: Campaign) -> Iterator[Finding]:
+    """Yields a finding where the baseline, which is to be small, is disabled or runs several LIBERO tasks."""
+    baseline = campaign.row(campaign.baseline)
+    where = f"{campaign.layout.settings}, row {baseline.run_id}"
+    if not baseline.enabled:
+        yield Finding(where, "the baseline is disabled", "Enable it in the matrix, or name another row as baseline")
+    if len(tasks := campaign.task_ids(baseline)) != 1:
+        yield Finding(where, f"the baseline runs {len(tasks)} LIBERO tasks", "Pin one, such as task_ids = [0]")
+
+
+def _gpus(campaign: Campaign) -> Iterator[Finding]:
+    """Yields a finding for each enabled row that asks for a GPU beyond those that the campaign expects."""
+    expected = campaign.expected_gpus
+    for row in campaign.enabled:
+        least = 1 if row.gpu_id == AUTO else row.gpu_id + 1  # 0 for the CPU
+        if least > expected:
+            asked = "any GPU" if row.gpu_id == AUTO else f"GPU {row.gpu_id}"
+            what = f"row {row.run_id} asks for {asked}, and the campaign expects {expected or 'no'} GPUs"
+            remedy = f"Set expected_gpus in {campaign.layout.settings.name} to {least} or more, or name another gpu_id"
+            yield Finding(f"{campaign.layout.matrix}, line {row.line}, column gpu_id", what, f"{remedy}, or cpu")
+
+
+def _help_text(campaign: Campaign) -> Iterator[Finding]:
+    """Yields a finding where the recorded flags are not those of the raw help text beside them."""
+    value = schema.read("cli_capabilities", campaign.layout.capabilities)
+    raw = campaign.layout.state / value["lerobot_eval_help_text_path"]
+    if raw.is_file() and cli_capabilities.flags(files.read_text(raw)) != value["supported_flags"]:
+        remedy = commands.run_phase(campaign.layout, "phase1")
+        yield Finding(str(raw), "cli_capabilities.json lists other flags", remedy)
+
+
+# ---- phase 2: the host
+
+
+def _preflight_report(campaign: Campaign) -> Iterator[Finding]:
+    path = campaign.layout.preflight_report
+    yield from schema.findings("preflight", files.read_json(path), str(path))
+
+
+def _preflight_checks(campaign: Campaign) -> Iterator[Finding]:
+    path = campaign.layout.preflight_report
+    preflight_report = schema.read("preflight", path)
+    failures = preflight.findings(preflight_report, str(path))
+    yield from failures
+    if preflight_report["status"] != "pass" and not failures:
+        yield Finding(
+            str(path),
+            f"preflight is {preflight_report['status']} ({preflight_report['blocker']})",
+            commands.run_phase(campaign.layout, "phase2"),
+        )
+    # After a failed check, doubts would only be its consequences and no further cause.
+    for key, what in () if failures else _contradictions(campaign, preflight_report):
+        yield Finding(f"{path}, key {key}", what, commands.run_phase(campaign.layout, "phase2"))
+
+
+def _contradictions(campaign: Campaign, preflight_report: PreflightReport) -> Iterator[tuple[str, str]]:
+    """Yields (key, reason) for each value that contradicts a report whose status is pass."""
+    for key in ("lerobot_import_ok", "lerobot_eval_help_ok", "policy_resolve_ok"):
+        if preflight_report[key] is not True:
+            yield key, "the value is not true"
+    if preflight_report["gpu_count"] < campaign.expected_gpus:
+        yield (
+            "gpu_count",
+            f"the host has {preflight_report['gpu_count']} GPUs, but the campaign expects {campaign.expected_gpus}",
+        )
+    names = {check["name"] for check in preflight_report["checks"]}
+    policies = dict.fromkeys(files.redacted(f"policy_resolve:{row.policy_path}") for row in campaign.enabled)
+    if missing := [name for name in (*preflight.REQUIRED, *policies) if name not in names]:
+        yield "checks", f"preflight did not make these checks: {joined_names(missing)}"
+
+
+def _backend(campaign: Campaign) -> Iterator[Finding]:
+    """Yields a finding where no attempt of preflight rendered a frame with the backend that the report names."""
+    path = campaign.layout.preflight_report
+    report = schema.read("preflight", path)
+    attempts = report["backend_attempts"]
+    if report["mujoco_gl_effective"] not in [attempt["backend"] for attempt in attempts if attempt["ok"]]:
+        tried = joined_names([attempt["backend"] for attempt in attempts]) or "none"
+        backend = report["mujoco_gl_effective"]
+        what = f"preflight rendered no frame with {backend or 'any backend'}, and tried {tried}"
+        remedy = f"See the failed checks. {commands.run_phase(campaign.layout, 'phase2')}"
+        yield Finding(f"{path}, key mujoco_gl_effective", what, remedy)
+
+
+def _gpu_list(campaign: Campaign) -> Iterator[Finding]:
+    path = campaign.layout.preflight / "nvidia_smi.txt"
+    count = sum(line.startswith("GPU ") for line in files.read_text(path).splitlines())
+    if count < campaign.expected_gpus:
+        what = f"the file lists {count} GPUs, but the campaign expects {campaign.expected_gpus}"
+        yield Finding(str(path), what, f"Run phase 2 on a host with {campaign.expected_gpus} GPUs")
+
+
+def _snapshots(campaign: Campaign) -> Iterator[Finding]:
+    for name in ("nvidia_smi.txt", "pip_freeze.txt", "env_snapshot.json", "setup.log"):
+        yield from _missing_file(campaign.layout, campaign.layout.preflight / name, "phase2")
+    schema.read("env_snapshot", campaign.layout.preflight / "env_snapshot.json")
+
+
+def _missing_file(layout: Layout, path: Path, phase: str) -> Iterator[Finding]:
+    if not path.is_file():
+        yield Finding(str(path), "the file does not exist", commands.run_phase(layout, phase))
+
+
+HOST_CONTRACTS: dict[str, dict[str, Contract]] = {
+    "phase1": {
+        "cli_capabilities": _capabilities,
+        "help_text": _help_text,
+        "run_schema": _run_schema,
+        "commands": _commands,
+        "baseline": _baseline_row,
+        "gpus": _gpus,
+        "scales": _larger_rows,
+    },
+    "phase2": {
+        "preflight_report": _preflight_report,
+        "preflight_checks": _preflight_checks,
+        "backend": _backend,
+        "gpu_list": _gpu_list,
+        "snapshots": _snapshots,
+    },
+}
