@@ -157,6 +157,12 @@ def test_a_shipped_run_schema_is_todays(root: Path) -> None:
     assert json.loads((root / "configs" / "run_schema.json").read_text()) == schema.run_schema()
 
 
+def test_a_campaign_may_keep_the_run_schema_that_an_earlier_version_made() -> None:
+    earlier = json.loads((REPOSITORY / "tests" / "data" / "run_schema-0.1.0.json").read_text())
+    assert schema.is_run_schema(earlier) and schema.is_run_schema(schema.run_schema())
+    assert not schema.is_run_schema(earlier | {"result": {}})
+
+
 def test_the_smoke_campaign_varies_batch_size_and_seed_and_has_a_disabled_row() -> None:
     spec = campaign.load(SMOKE)
     others = [row for row in spec.enabled if row.run_id != spec.baseline]

@@ -3,6 +3,7 @@
 import csv
 import functools
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -616,6 +617,18 @@ def test_a_definition_that_changed_after_acceptance_is_found(root: Path, name: s
 def test_a_runbook_without_what_it_must_say_is_found(root: Path, word: str) -> None:
     (root / "runbook.md").write_text((root / "runbook.md").read_text().replace(word, "..."))
     assert any(repr(word) in finding.what for finding in found(root, "phase5"))
+
+
+@pytest.mark.parametrize("figure", ["", "tree sha256 `", "| wide_b4_e4 | libero_object | pass | "])
+def test_results_in_the_words_of_another_version_are_compared_by_their_figures(root: Path, figure: str) -> None:
+    page = root / "results.md"
+    other_words = page.read_text().replace("enabled rows ran", "rows that are enabled have run")
+    page.write_text(other_words)
+    assert found(root, "phase5")
+    page.write_text(re.sub(r"<!-- words \w+ -->", "<!-- words of-another-version -->", other_words))
+    assert found(root, "phase5") == []
+    page.write_text(page.read_text().replace(figure, f"{figure}1", 1) if figure else other_words)
+    assert found(root, "phase5")
 
 
 @pytest.mark.parametrize("word", ["success rate", "artifacts", "wide_b4_e4", "checkpoints/fake", "libero_object"])

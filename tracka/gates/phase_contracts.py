@@ -114,7 +114,7 @@ def _results(campaign: Campaign) -> Iterator[Finding]:
         campaign.layout, campaign.layout.results, tuple(dict.fromkeys([*words, *(row.task_suite for row in rows)]))
     )
     path = campaign.layout.results
-    if path.is_file() and (text := files.read_text(path)) != files.redacted(report.results_as(campaign, text)):
+    if path.is_file() and not report.is_up_to_date(campaign, files.read_text(path)):
         remedy = commands.run_phase(campaign.layout, "phase5")
         yield Finding(str(path), "the page does not match the run folders", remedy)
 

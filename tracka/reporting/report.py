@@ -6,6 +6,7 @@
 import re
 import shlex
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,34 @@ def write(campaign: Campaign) -> None:
     files.write_text(campaign.layout.results, templating.render("results.md.j2", facts))
 
 
-def results_as(campaign: Campaign, text: str) -> str:
+def is_up_to_date(campaign: Campaign, text: str) -> bool:
+    """Returns whether `text`, a results.md, says what the artifacts say now.
+
+    A page of this Track A is compared to the letter. A page in the words of another version is compared by its figures.
+    """
+    expected = files.redacted(_results_as(campaign, text))
+    if text == expected or text.splitlines()[-1:] == expected.splitlines()[-1:]:
+        return text == expected
+    run_ids = [row.run_id for row in campaign.enabled]
+    return _figures(text, run_ids) == _figures(expected, run_ids)
+
+
+def _figures(text: str, run_ids: Sequence[str]) -> list[str]:
+    """Returns what a results.md states whatever its words: the rows' lines, then each number, quoted name and link."""
+    lines = [line for line in text.splitlines() if not line.startswith("<!--")]
+    rows = [line for line in lines if line.startswith(tuple(f"| {run_id} |" for run_id in run_ids))]
+    return [*rows, *re.findall(r"`[^`]+`|\]\([^)]+\)|[0-9][0-9.]*", "\n".join(lines))]
+
+
+@cache
+def _words_sha256() -> str:
+    """Returns the hash of the code and the templates that make pages, by which pages of another version are known."""
+    folder = Path(__file__).parent
+    paths = sorted([*folder.glob("*.py"), *folder.glob("templates/*")])
+    return files.sha256(b"".join(path.read_bytes() for path in paths))
+
+
+def _results_as(campaign: Campaign, text: str) -> str:
     """Returns results.md as the artifacts give it now, but with the name, time and folder that stand in `text`.
 
     `text` is an earlier results.md, which can then be compared.
@@ -46,6 +74,7 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
     preflight = schema.read_or_empty("preflight", campaign.layout.preflight_report)
     return {
         "campaign": campaign,
+        "words": _words_sha256()[:12],
         "name": campaign.name,
         "folder": campaign.layout.display_name,
         "manifests": run_manifests,
