@@ -235,7 +235,7 @@ def run_command(
     campaign = cli_request.one_row(artifacts_root, row, timeout_secs)
     host = cli_request.host(campaign, row)
     policy = run.RerunPolicy(allow_overwrite=allow_overwrite, retry=False)
-    if doubt := cli_request.unconfirmed_backend(layout, mujoco_gl):
+    if doubt := cli_request.preflight_doubt(layout, mujoco_gl):
         worker.print_redacted(f"warning: {doubt}", error=True)
     if dry_run:
         print(" ".join(run.dry_run(campaign, row, host, policy, retry_index)["command"] or ()))

@@ -115,12 +115,13 @@ def _require_backend(layout: Layout, backend: str, report: Mapping[str, Any]) ->
     raise UsageError(Finding(f"--mujoco-gl {backend}", f"{what} ({layout.preflight_report})", remedy))
 
 
-def unconfirmed_backend(layout: Layout, backend: str) -> str | None:
-    """Returns the warning that no preflight has confirmed the backend; None where one has run."""
-    if schema.read_or_empty("preflight", layout.preflight_report):
-        return None
-    command = f"tracka preflight --mujoco-gl {backend} --artifacts-dir {layout.preflight} ..."
-    return f"no preflight has run here, so nothing confirms that {backend} renders on this host: {command}"
+def preflight_doubt(layout: Layout, backend: str) -> str | None:
+    """Returns why preflight does not vouch for a run with this backend; None where its report is pass."""
+    report = schema.read_or_empty("preflight", layout.preflight_report)
+    if not report:
+        command = f"tracka preflight --mujoco-gl {backend} --artifacts-dir {layout.preflight} ..."
+        return f"no preflight has run here, so nothing confirms that {backend} renders on this host: {command}"
+    return None if report["status"] == "pass" else f"preflight is {report['status']}: {report['blocker']}"
 
 
 def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Campaign:

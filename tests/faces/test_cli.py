@@ -112,6 +112,9 @@ def test_without_a_backend_that_renders_no_run_starts_and_the_blocker_is_named(r
 
 def test_a_run_says_whether_a_preflight_has_confirmed_its_backend(ready: Made) -> None:
     assert ready.call(*run_words(ready, "--dry-run")).stderr == ""
+    report = files.read_json(ready.layout.preflight_report)
+    files.write_json(ready.layout.preflight_report, report | {"status": "blocked", "blocker": "gpus: 0 visible"})
+    assert "warning: preflight is blocked: gpus: 0 visible" in ready.call(*run_words(ready, "--dry-run")).stderr
     ready.layout.preflight_report.unlink()
     doubt = "warning: no preflight has run here, so nothing confirms that egl renders on this host"
     assert doubt in ready.call(*run_words(ready, "--dry-run")).stderr
