@@ -180,7 +180,8 @@ def close_interrupted(layout: Layout, run_id: str) -> None:
             if state["status"] == ("running" if refusal.has_started(result) else "pending"):
                 close(layout, folder, result)  # the process died before the marker was written
         return
-    if state is not None and state["status"] in ("pass", "fail") and state["history"][-1]["attempt"] == numbers[-1]:
+    has_ended = state is not None and state["status"] in ("pass", "fail")
+    if state is not None and has_ended and state["history"][-1]["attempt"] == numbers[-1] and folder.manifest.exists():
         return
     interruption = Failure("interrupted", "the process that ran this attempt ended without writing a result")
     try:

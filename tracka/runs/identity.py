@@ -44,6 +44,12 @@ def read(folder: RunFolder) -> IdentityParts | None:
     return cast(IdentityParts, parts) if parts else None
 
 
+def is_older(folder: RunFolder) -> bool:
+    """Returns whether an attempt's row hash is of an older hash version than this Track A's."""
+    parts = read(folder)
+    return not (folder.path / NAME).is_file() if parts is None else parts["hash_version"] != VERSION
+
+
 def differences(first: IdentityParts, second: IdentityParts) -> list[tuple[str, str, str]]:
     """Returns the parts in which two identities differ: name, value in `first`, value in `second`."""
     ours, theirs = dict(flat(first)), dict(flat(second))

@@ -242,7 +242,7 @@ def _refusing(campaign: Campaign, row: Row, host: Host, retry_index: int, reason
     except (TrackaError, OSError) as cause:
         error = refusal.as_error(cause) if isinstance(cause, OSError) else cause
         result = read_result(campaign.layout, row.run_id)
-        if result is not None and result["status"] == "pass" and not evidence.refusals(campaign, row):
+        if result is not None and result["status"] == "pass" and _is_sound(campaign, row, result):
             raise error from cause
         number = max(campaign.layout.run(row.run_id).numbers(), default=0) + 1
         manifest = refusal.manifest(campaign, row, host, number, retry_index)
@@ -284,7 +284,7 @@ def _resumable_result(plan: Plan, policy: RerunPolicy) -> Result | None:
     """
     campaign, row = plan.campaign, plan.row
     result = read_result(campaign.layout, row.run_id) if policy.resume else None
-    if result is None or result["status"] != "pass" or evidence.refusals(campaign, row):
+    if result is None or result["status"] != "pass" or not _is_sound(campaign, row, result, plan.row_hash):
         return None
     if result["row_hash"] == plan.row_hash:
         return None if [*evidence.against_matrix(campaign, row), *evidence.against_plan(plan)] else result
@@ -293,6 +293,16 @@ def _resumable_result(plan: Plan, policy: RerunPolicy) -> Result | None:
     folder = campaign.layout.run(row.run_id)
     what, remedy = identity.change(folder.attempt(result["attempt"]), plan.identity_parts)
     raise ChangedRun(Finding(str(folder.manifest), what, remedy))
+
+
+def _is_sound(campaign: Campaign, row: Row, result: Result, row_hash: str | None = None) -> bool:
+    """Returns whether a passed run's files show what its result says.
+
+    A run of an older hash version, whose row hash is not `row_hash`, counts as sound: another Track A judges it.
+    """
+    folder = campaign.layout.run(row.run_id).attempt(result["attempt"])
+    is_older = result["row_hash"] != row_hash and identity.is_older(folder)
+    return is_older or not evidence.refusals(campaign, row)
 
 
 def passed_result(campaign: Campaign, row: Row, host: Host) -> Result:
@@ -311,14 +321,16 @@ def would_run(campaign: Campaign, row: Row, host: Host) -> bool:
     A row that passed with other inputs than today's would be refused, not started.
     """
     result = read_result(campaign.layout, row.run_id)
-    if result is None or result["status"] != "pass" or evidence.refusals(campaign, row):
+    if result is None or result["status"] != "pass":
         return True
-    if not checkpoint.is_here(row.policy_path, campaign.layout.root):
-        return False
     try:
-        return _resumable_result(plan_row(campaign, row, host), RerunPolicy(resume=True)) is None
-    except TrackaError:
+        if checkpoint.is_here(row.policy_path, campaign.layout.root):
+            return _resumable_result(plan_row(campaign, row, host), RerunPolicy(resume=True)) is None
+    except ChangedRun:
         return False
+    except TrackaError:  # the checkpoint is refused today, so a passed run with sound evidence is left as it is
+        pass
+    return not _is_sound(campaign, row, result)
 
 
 def has_refused_evidence(campaign: Campaign, row: Row, host: Host) -> bool:
