@@ -40,6 +40,11 @@ def test_a_rate_at_the_threshold_needs_more_episodes_than_anyone_plays() -> None
     assert power.episodes_for_rate(0.9, 0.9) is None
 
 
+def test_a_threshold_of_one_is_never_passed_and_failed_by_the_first_failure() -> None:
+    assert power.episodes_for_rate(1.0, 1.0) is None
+    assert power.rate_power(10, 1.0, 0.9) == pytest.approx(1 - 0.9**10)
+
+
 def test_the_rate_that_passes_is_the_one_whose_power_is_that_asked_for() -> None:
     least = power.rate_that_passes(500, 0.9)
     assert least is not None and sum(binomial(k, 500, least) for k in range(462, 501)) == pytest.approx(0.8)

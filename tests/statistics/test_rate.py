@@ -141,6 +141,14 @@ def test_the_episodes_that_are_missing_decide_and_one_less_would_not(successes: 
         assert not any(decided(n) for n in range(episodes, episodes + missing))
 
 
+def test_a_decided_rate_misses_no_episodes_however_many_it_has() -> None:
+    assert [rate.verdict(Count(k, n), 0.9).more_episodes for k, n in ((50, 50), (10, 50), (95_000, 100_000))] == [
+        0,
+        0,
+        0,
+    ]
+
+
 def test_a_rate_at_the_threshold_is_decided_by_no_number_of_episodes() -> None:
     assert rate.verdict(Count(45, 50), 0.9).more_episodes is None
 
@@ -180,6 +188,11 @@ def test_bounds_with_lost_episodes_hold_both_ways_to_count_them() -> None:
 def test_counts_that_cannot_be_are_refused(successes: int, episodes: int) -> None:
     with pytest.raises(ValueError, match="cannot have succeeded"):
         Count(successes, episodes)
+
+
+def test_fewer_than_no_lost_episodes_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be lost"):
+        rate.verdict(Count(1, 2), 0.9, lost=-1)
 
 
 @pytest.mark.parametrize("threshold", [0.0, -0.1, 1.1])

@@ -156,6 +156,12 @@ def test_the_first_decision_is_where_the_evidence_first_reaches_its_bar() -> Non
     assert sequential.first_rate_decision([True] * 500, 0.9).decision == "pass"
 
 
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_a_threshold_on_which_no_bet_is_possible_is_refused(threshold: float) -> None:
+    with pytest.raises(ValueError, match="not between 0 and 1"):
+        RateEvidence(threshold)
+
+
 def test_a_stricter_level_decides_later() -> None:
     looks = [sequential.first_rate_decision([False] * 50, 0.9, alpha).looks for alpha in (0.05, 0.01, 1e-6)]
     assert looks == sorted(looks) and looks[0] < looks[-1]

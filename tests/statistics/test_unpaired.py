@@ -104,9 +104,19 @@ def test_the_directions_are_those_of_the_candidate(episodes: int) -> None:
     assert unpaired.compare(worse, better).value == 2 * unpaired.compare(worse, better, "less").value
 
 
-def test_arms_of_more_than_two_hundred_episodes_take_the_score_test() -> None:
-    methods = {n: unpaired.compare(Count(n - 3, n), Count(150, 190)).method for n in (200, 201)}
-    assert methods == {200: "Boschloo exact", 201: "score, pooled variance"}
+def test_arms_of_more_than_two_hundred_episodes_take_the_score_test_unless_one_is_small() -> None:
+    methods = [
+        unpaired.compare(Count(n - 3, n), Count(m - 9, m)).method for n, m in ((200, 200), (201, 200), (20, 2000))
+    ]
+    assert methods == ["Boschloo exact", "score, pooled variance", "Boschloo exact"]
+
+
+@pytest.mark.parametrize("baseline", [Count(3, 5), Count(250, 300), Count(0, 0)])
+def test_an_arm_without_episodes_says_nothing(baseline: Count) -> None:
+    interval = unpaired.newcombe(Count(0, 0), baseline)
+    assert (interval.low, interval.high) == (-1, 1)
+    for test in (unpaired.compare, unpaired.score, unpaired.boschloo):
+        assert test(Count(0, 0), baseline).value == test(baseline, Count(0, 0), "less").value == 1
 
 
 @pytest.mark.parametrize(("candidate", "baseline"), [((430, 500), (460, 500)), ((1900, 2000), (300, 320))])

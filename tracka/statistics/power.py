@@ -15,8 +15,8 @@ from scipy.optimize import brentq
 from scipy.special import bdtr, bdtrc, bdtrik, betaincinv
 
 from .rate import MOST_EPISODES, SLACK, growing, least_successes
-from .result import Alternative, side_level
-from .unpaired import EXACT_EPISODES, TIE, Table, binomial, first_columns, fisher_less, largest_probability, score_less
+from .result import DropAlternative, side_level
+from .unpaired import TIE, Table, binomial, enumerable, first_columns, fisher_less, largest_probability, score_less
 
 NEGLIGIBLE = 1e-18  # outcomes that are less likely add nothing to a power
 
@@ -42,7 +42,7 @@ def rate_that_passes(episodes: int, threshold: float, power: float = 0.8, confid
 
 
 def paired_power(
-    pairs: int, discordance: float, drop: float, alpha: float = 0.05, alternative: Alternative = "two-sided"
+    pairs: int, discordance: float, drop: float, alpha: float = 0.05, alternative: DropAlternative = "two-sided"
 ) -> float:
     """Returns the chance that the exact McNemar test of so many pairs shows a drop.
 
@@ -60,21 +60,21 @@ def paired_power(
 
 
 def pairs_for_drop(
-    discordance: float, drop: float, power: float = 0.8, alpha: float = 0.05, alternative: Alternative = "two-sided"
+    discordance: float, drop: float, power: float = 0.8, alpha: float = 0.05, alternative: DropAlternative = "two-sided"
 ) -> int | None:
     """Returns how many pairs show a drop with such a power, None if no number up to MOST_EPISODES does."""
     return _least(lambda pairs: paired_power(pairs, discordance, drop, alpha, alternative), power)
 
 
 def paired_minimum_drop(
-    pairs: int, discordance: float, power: float = 0.8, alpha: float = 0.05, alternative: Alternative = "two-sided"
+    pairs: int, discordance: float, power: float = 0.8, alpha: float = 0.05, alternative: DropAlternative = "two-sided"
 ) -> float | None:
     """Returns the smallest drop that so many pairs show with such a power at this discordance, None if none."""
     return _smallest_drop(lambda drop: paired_power(pairs, discordance, drop, alpha, alternative), discordance, power)
 
 
 def unpaired_power(
-    episodes: int, baseline_rate: float, drop: float, alpha: float = 0.05, alternative: Alternative = "two-sided"
+    episodes: int, baseline_rate: float, drop: float, alpha: float = 0.05, alternative: DropAlternative = "two-sided"
 ) -> float:
     """Returns the chance that `unpaired.compare` shows a drop with so many episodes an arm.
 
@@ -88,14 +88,22 @@ def unpaired_power(
 
 
 def episodes_for_drop(
-    baseline_rate: float, drop: float, power: float = 0.8, alpha: float = 0.05, alternative: Alternative = "two-sided"
+    baseline_rate: float,
+    drop: float,
+    power: float = 0.8,
+    alpha: float = 0.05,
+    alternative: DropAlternative = "two-sided",
 ) -> int | None:
     """Returns how many episodes an arm show a drop with such a power, None if no number up to MOST_EPISODES does."""
     return _least(lambda episodes: unpaired_power(episodes, baseline_rate, drop, alpha, alternative), power)
 
 
 def unpaired_minimum_drop(
-    episodes: int, baseline_rate: float, power: float = 0.8, alpha: float = 0.05, alternative: Alternative = "two-sided"
+    episodes: int,
+    baseline_rate: float,
+    power: float = 0.8,
+    alpha: float = 0.05,
+    alternative: DropAlternative = "two-sided",
 ) -> float | None:
     """Returns the smallest drop that so many episodes an arm show with such a power, None if none."""
     return _smallest_drop(
@@ -112,6 +120,8 @@ def _rate_power(episodes: Any, threshold: float, true_rate: float, confidence: f
 
 def _critical(episodes: Any, rate: float, level: float) -> Any:
     """Returns the smallest number of successes that is reached with a probability of at most `level` at a rate."""
+    if not 0 < rate < 1:
+        return np.where(rate <= 0, 0, episodes) + 1
     within = 1 - level * (1 + SLACK)
     some = np.maximum(episodes, 1)
     most = np.ceil(bdtrik(within, some, rate))
@@ -130,7 +140,7 @@ def _at_least(successes: Any, episodes: Any, rate: float) -> Any:
 @lru_cache(maxsize=64)
 def _region(episodes: int, level: float) -> Table:
     """Returns for each of the candidate's successes with how many of the baseline's the test shows a drop."""
-    return _boschloo_region(episodes, level) if episodes <= EXACT_EPISODES else _score_region(episodes, level)
+    return (_boschloo_region if enumerable(episodes, episodes) else _score_region)(episodes, level)
 
 
 def _boschloo_region(episodes: int, level: float) -> Table:

@@ -78,10 +78,13 @@ class RateVerdict:
 def verdict(count: Count, threshold: float, confidence: float = 0.95, lost: int = 0) -> RateVerdict:
     """Returns the verdict on `count`, beside which `lost` episodes have no outcome.
 
-    Raises ValueError for a threshold that is not above 0 and at most 1: every rate reaches 0.
+    Raises ValueError for a threshold that is not above 0 and at most 1, since every rate reaches 0, and for less than
+    no lost episode.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"the threshold {threshold} is not above 0 and at most 1")
+    if lost < 0:
+        raise ValueError(f"{lost} episodes cannot be lost")
     worst = Count(count.successes, count.episodes + lost)
     best = Count(count.successes + lost, count.episodes + lost)
     return RateVerdict(
@@ -176,6 +179,8 @@ def growing(first: int) -> Iterator[np.ndarray[tuple[int], np.dtype[np.int64]]]:
 
 def _more_episodes(count: Count, threshold: float, confidence: float) -> int | None:
     """Returns how many more episodes would decide at the observed rate, its successes rounded to the undecided side."""
+    if outcome(count, threshold, confidence) != "underpowered":
+        return 0
     if not count.episodes:
         return None
     for n in growing(count.episodes):

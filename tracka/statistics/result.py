@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Alternative = Literal["two-sided", "less", "greater"]  # less: the candidate is worse than the baseline
+DropAlternative = Literal["two-sided", "less"]  # those that can show a drop
 
 
 @dataclass(frozen=True)

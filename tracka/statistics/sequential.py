@@ -27,12 +27,19 @@ SMALL = 1e-200  # a share of the Beta distribution that betaincc still has in fu
 
 @dataclass(frozen=True)
 class RateEvidence:
-    """The evidence of the episodes so far that a rate is above or below a threshold."""
+    """The evidence of the episodes so far that a rate is above or below a threshold.
+
+    Raises ValueError for a threshold that is not between 0 and 1: no bet is possible on a certain outcome.
+    """
 
     threshold: float
     successes: int = 0
     failures: int = 0
     method: str = "e-process, truncated uniform mixture"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"the threshold {self.threshold} is not between 0 and 1")
 
     def after(self, success: bool) -> "RateEvidence":
         """Returns the evidence with one more episode."""

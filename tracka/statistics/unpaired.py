@@ -1,6 +1,6 @@
 """A candidate against a baseline on other episodes: two independent success rates.
 
-All differences are the candidate's rate minus the baseline's. Up to EXACT_EPISODES an arm the test is Boschloo's
+All differences are the candidate's rate minus the baseline's. Up to 200 episodes an arm the test is Boschloo's
 (Statistica Neerlandica 24, 1970), which rejects whatever Fisher's exact test rejects, and more. Above, it is the score
 test. Boschloo's test orders the outcomes by Fisher's p-value. Its own p-value is the largest probability, over the
 common rate, that Fisher's is no larger than the observed one. scipy has the same test; it takes a second where this
@@ -19,15 +19,20 @@ from .result import Alternative, Interval, PValue
 
 Array = npt.NDArray[np.floating[Any]]
 Table = npt.NDArray[np.int64]
-EXACT_EPISODES = 200  # up to so many an arm every outcome is enumerated; above, the score test's error is small
+EXACT_OUTCOMES = 200 * 200  # so many are enumerated; an arm of 20 may have 2,000 beside it, where a normal score errs
 TIE = 1 + 1e-9  # p-values of which one is at most so much larger are equal: they differ by rounding alone
 GRID: Array = np.linspace(0, 1, 513)  # common rates; two hundred episodes tell rates apart that differ by a few steps
 
 
 def compare(candidate: Count, baseline: Count, alternative: Alternative = "two-sided") -> PValue:
-    """Returns the test of equal rates: Boschloo's up to EXACT_EPISODES an arm, the score test above."""
-    exact = max(candidate.episodes, baseline.episodes) <= EXACT_EPISODES
+    """Returns the test of equal rates: Boschloo's if all outcomes can be enumerated, otherwise the score test."""
+    exact = enumerable(candidate.episodes, baseline.episodes)
     return (boschloo if exact else score)(candidate, baseline, alternative)
+
+
+def enumerable(candidates: int, baselines: int) -> bool:
+    """Returns whether the outcomes of so many episodes are few enough for Boschloo's test."""
+    return candidates * baselines <= EXACT_OUTCOMES
 
 
 def boschloo(candidate: Count, baseline: Count, alternative: Alternative = "two-sided") -> PValue:
@@ -43,8 +48,10 @@ def score(candidate: Count, baseline: Count, alternative: Alternative = "two-sid
 def newcombe(candidate: Count, baseline: Count, confidence: float = 0.95) -> Interval:
     """Returns the interval of the difference that squares and adds the arms of two Wilson intervals.
 
-    Method 10 of Newcombe (Statistics in Medicine 17:873, 1998). Needs an episode in each arm.
+    Method 10 of Newcombe (Statistics in Medicine 17:873, 1998). It is -1 to 1 where an arm has no episode.
     """
+    if not candidate.episodes or not baseline.episodes:
+        return Interval(-1.0, 1.0, confidence, "Newcombe")
     ours, theirs = wilson(candidate, confidence), wilson(baseline, confidence)
     difference = candidate.rate - baseline.rate
     below = np.hypot(candidate.rate - ours.low, theirs.high - baseline.rate)
@@ -64,7 +71,7 @@ def fisher_less(candidates: int, baselines: int) -> Array:
     possible = (theirs >= 0) & (theirs <= baselines)
     weight = _log_choose(candidates, ours) + _log_choose(baselines, np.where(possible, theirs, 0))
     weight -= _log_choose(candidates + baselines, total)
-    tail = np.cumsum(np.where(possible, np.exp(weight), 0.0), axis=0)
+    tail = np.cumsum(np.exp(np.where(possible, weight, -np.inf)), axis=0)
     return np.asarray(np.minimum(1.0, tail[ours, ours + np.arange(baselines + 1)[None, :]]))
 
 
@@ -127,7 +134,9 @@ def _score_less(candidate: Count, baseline: Count) -> float:
 def _of_sides(
     less: Callable[[Count, Count], float], candidate: Count, baseline: Count, alternative: Alternative
 ) -> float:
-    """Returns the p-value of an alternative by a test that the candidate is worse."""
+    """Returns the p-value of an alternative by a test that the candidate is worse, 1 where an arm has no episode."""
+    if not candidate.episodes or not baseline.episodes:
+        return 1.0
     if alternative == "two-sided":
         return min(1.0, 2 * min(less(candidate, baseline), less(baseline, candidate)))
     return less(candidate, baseline) if alternative == "less" else less(baseline, candidate)
