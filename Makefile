@@ -30,7 +30,7 @@ endef
 export FIND_PYTHON PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: accept test test-slow dose ci-full test-faults known-answers known-answers-full demonstrations sim-validity \
+.PHONY: accept test test-slow dose ci-full test-faults test-stats known-answers known-answers-full demonstrations sim-validity \
   sim-validity-full sim-table parity planted-engines parity-full bench bench-standby bench-schedule bench-matrix bench-overhead setup \
   lock clean-artifacts help
 
@@ -55,6 +55,9 @@ ci-full: test test-slow accept known-answers sim-validity parity planted-engines
 
 test-faults: setup ## the fault suite alone: kills, hangs, damaged files, full disks (docs/reliability.md)
 	$(PYTEST) tests/faults tests/execution/test_process.py tests/execution/test_lease.py tests/execution/test_gpu.py tests/campaign/test_matrix.py tests/core/test_redaction.py tests/simulator/test_warm_process.py --junitxml=reports/test-faults.xml
+
+test-stats: setup ## the statistics alone, with ten thousand simulated campaigns, statsmodels and scipy beside them (a minute)
+	$(PYTEST) tests/statistics --durations=10 --durations-min=1 --junitxml=reports/test-stats.xml
 
 known-answers: setup ## hold reported successes against known ones, for some policies whose outcome is known
 	$(VENV)/bin/python -m fixtures.known_answers $(ANSWERS) --rows $(SOME_ANSWERS) --folder reports/known-answers

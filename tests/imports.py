@@ -12,7 +12,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "tracka"
 ORDER = (  # a module imports from its own package and those of earlier lines; the last line is tracka itself, the faces
     ("core",),
-    ("install", "campaign"),
+    ("install", "campaign", "statistics"),
     ("execution",),
     ("checkpoints",),
     ("engines",),

@@ -154,7 +154,7 @@ def test_collecting_the_gates_imports_nothing_heavy(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stdout
     loaded = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in ended.stderr.splitlines()}
     assert {"tracka", "pytest", "tomllib"} <= loaded
-    heavy = {"anyio", "hydra", "jsonschema", "numpy", "transformers", "matplotlib", "PIL"}
+    heavy = {"anyio", "hydra", "jsonschema", "numpy", "scipy", "transformers", "matplotlib", "PIL"}
     assert not loaded & (SIMULATION | LATE | heavy)
 
 
