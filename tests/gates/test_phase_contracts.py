@@ -224,8 +224,8 @@ def test_checks_of_another_form_are_a_finding_and_no_traceback(root: Path, value
 
 def test_fewer_gpus_than_the_campaign_expects_are_found(root: Path) -> None:
     wanting = replace(campaign.load(root), expected_gpus=2)
-    assert [finding.what[:15] for finding in validate.contract_findings(wanting, "phase2", "gpu_list")] == [
-        "it lists 0 GPUs"
+    assert [finding.what[:21] for finding in validate.contract_findings(wanting, "phase2", "gpu_list")] == [
+        "the file lists 0 GPUs"
     ]
     assert any(
         "gpu_count" in finding.where for finding in validate.contract_findings(wanting, "phase2", "preflight_checks")

@@ -284,6 +284,6 @@ def test_an_engine_that_is_no_longer_proven_is_a_finding_of_a_strict_validation(
     passed: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = campaign.load(passed.root)
-    monkeypatch.setattr(row_contracts, "_unproven_today", lambda *_: "no parity run")
+    monkeypatch.setattr(row_contracts, "_unproven_reason_today", lambda *_: "no parity run")
     (finding,) = row_contracts.proven_engine(spec, spec.row(WIDE))
     assert isinstance(finding, Finding) and finding.warning and "unproven: no parity run" in finding.what
