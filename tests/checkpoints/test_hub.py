@@ -340,7 +340,7 @@ def test_weights_that_are_pickles_are_not_fetched(made: Made) -> None:
         said = look(made, served=served)
     assert served.downloads == ["config.json"] and resource_of(said, "base_model")["outcome"] == "refused"
     found = said["checks"]["base_model:org/policy"]
-    assert found["status"] == "fail" and "has no *model*.safetensors" in found["evidence"]
+    assert found["status"] == "fail" and "lacks *model*.safetensors" in found["evidence"]
 
 
 def test_a_tokenizer_that_brings_code_is_refused_unless_each_piece_is_trusted_by_name(made: Made) -> None:

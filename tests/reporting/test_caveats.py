@@ -48,7 +48,12 @@ def test_caveats_stand_in_the_handoffs_and_in_the_results(doubtful: Made) -> Non
     notes = files.read_json(doubtful.layout.handoff("phase4"))["notes"]
     assert any("none of 66 episodes succeeded, in any row" in note for note in notes)
     section = doubtful.layout.results.read_text().partition("## Caveats")[2]
-    for words in (UNEVEN, REMEDY, "none of 66 episodes succeeded", "60 episodes of 50 initial states"):
+    for words in (
+        UNEVEN,
+        REMEDY,
+        "none of 66 episodes succeeded",
+        "60 episodes per LIBERO task, which has 50 init states",
+    ):
         assert words in section
 
 

@@ -35,10 +35,25 @@ task_ids = [3, 0]
 """
 RIGHT = {BASELINE: ["episodes:0=1"], PAIR: ["episodes:0=0,2 3=3"], "free_b1_e3": ["episodes:0=2"]}
 PLANTED = {
-    "one too many": ("0=0,1,2 3=3", ["task 0: episodes (0, 1, 2), and (0, 2) by", "task 0: successes 3, and 2 by"]),
-    "one too few": ("0=0,2 3=", ["task 3: episodes (), and (3,) by", "task 3: successes 0, and 1 by"]),
-    "another episode": ("0=0,2 3=2", ["task 3: episodes (2,), and (3,) by"]),
-    "another task": ("0=0 3=2,3", ["task 0: episodes (0,), and (0, 2) by", "task 3: episodes (2, 3), and (3,) by"]),
+    "one too many": (
+        "0=0,1,2 3=3",
+        [
+            "task 0: episodes (0, 1, 2), but the known answer is (0, 2)",
+            "task 0: successes 3, but the known answer is 2",
+        ],
+    ),
+    "one too few": (
+        "0=0,2 3=",
+        ["task 3: episodes (), but the known answer is (3,)", "task 3: successes 0, but the known answer is 1"],
+    ),
+    "another episode": ("0=0,2 3=2", ["task 3: episodes (2,), but the known answer is (3,)"]),
+    "another task": (
+        "0=0 3=2,3",
+        [
+            "task 0: episodes (0,), but the known answer is (0, 2)",
+            "task 3: episodes (2, 3), but the known answer is (3,)",
+        ],
+    ),
 }
 FIRST = ("-n0", "-m", "phase1 or phase2")
 LATER = ("-n0", "-m", "phase3 or phase4 or phase5")

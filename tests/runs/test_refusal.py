@@ -145,12 +145,13 @@ def test_a_refusal_of_today_never_hides_a_passed_run(ready: Made, policy: run.Re
     assert contents(ready.layout.artifacts) == before
 
 
-def test_a_run_folder_in_the_way_is_said_before_the_checkpoint_is_looked_at(bad: Made) -> None:
+def test_an_attempt_that_could_not_start_is_not_in_the_way_of_the_next_and_one_that_did_is(bad: Made) -> None:
     words = run_words(bad, policy_path=BAD)
-    assert bad.call(*words).returncode == 1
-    again = bad.call(*words)
+    assert [bad.call(*words).returncode for _ in range(2)] == [1, 1]
+    assert bad.call(*run_words(bad)).returncode == 0
+    again = bad.call(*words)  # before the checkpoint is looked at
     assert again.returncode == 2 and "the run folder exists" in again.stderr
-    assert bad.results("long_b1_e6") == [("fail", "checkpoint")]
+    assert bad.results("long_b1_e6") == [("fail", "checkpoint"), ("fail", "checkpoint"), ("pass", None)]
 
 
 def test_a_refusal_that_a_crash_cut_short_is_no_attempt(bad: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..campaign import commands, path_safety
 from ..campaign.campaign import Campaign, EvalSettings
-from ..campaign.layout import Layout
+from ..campaign.layout import Layout, RunFolder
 from ..campaign.matrix import CPU, Row
 from ..checkpoints import checkpoint, code_safety, hub_dependencies, normalizer, python_dependencies, weights
 from ..checkpoints.checkpoint import Checkpoint
@@ -270,10 +270,18 @@ def _attempts(plan: Plan, device: Device, retry: bool) -> Result:
 def _require_free_folder(layout: Layout, run_id: str, policy: RerunPolicy) -> None:
     """Raises RunExists where `policy` lets the run folder be neither resumed nor overwritten."""
     folder = layout.run(run_id).path
-    if policy.resume or policy.allow_overwrite or not folder.exists() or is_dry_run(layout, run_id):
+    if policy.resume or policy.allow_overwrite or not folder.exists():
+        return
+    if is_dry_run(layout, run_id) or _never_started(layout.run(run_id)):
         return
     remedy = "Choose another run id, or pass --allow-overwrite to run it again"
     raise RunExists(Finding(str(folder), "the run folder exists", remedy))
+
+
+def _never_started(folder: RunFolder) -> bool:
+    """Returns whether the run folder holds nothing but attempts that could not start."""
+    manifests = [files.read_or_empty(folder.attempt(number).manifest) for number in folder.numbers()]
+    return bool(manifests) and all(manifest.get("row_hash", "") is None for manifest in manifests)
 
 
 def _resumable_result(plan: Plan, policy: RerunPolicy) -> Result | None:
