@@ -148,6 +148,7 @@ def test_a_refusal_of_today_never_hides_a_passed_run(ready: Made, policy: run.Re
 def test_an_attempt_that_could_not_start_is_not_in_the_way_of_the_next_and_one_that_did_is(bad: Made) -> None:
     words = run_words(bad, policy_path=BAD)
     assert [bad.call(*words).returncode for _ in range(2)] == [1, 1]
+    assert not run.is_in_the_way(bad.layout, "long_b1_e6")
     assert bad.call(*run_words(bad)).returncode == 0
     again = bad.call(*words)  # before the checkpoint is looked at
     assert again.returncode == 2 and "the run folder exists" in again.stderr

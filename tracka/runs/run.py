@@ -17,7 +17,7 @@ from typing import Any
 
 from ..campaign import commands, path_safety
 from ..campaign.campaign import Campaign, EvalSettings
-from ..campaign.layout import Layout, RunFolder
+from ..campaign.layout import Layout
 from ..campaign.matrix import CPU, Row
 from ..checkpoints import checkpoint, code_safety, hub_dependencies, normalizer, python_dependencies, weights
 from ..checkpoints.checkpoint import Checkpoint
@@ -269,19 +269,18 @@ def _attempts(plan: Plan, device: Device, retry: bool) -> Result:
 
 def _require_free_folder(layout: Layout, run_id: str, policy: RerunPolicy) -> None:
     """Raises RunExists where `policy` lets the run folder be neither resumed nor overwritten."""
-    folder = layout.run(run_id).path
-    if policy.resume or policy.allow_overwrite or not folder.exists():
-        return
-    if is_dry_run(layout, run_id) or _never_started(layout.run(run_id)):
-        return
-    remedy = "Choose another run id, or pass --allow-overwrite to run it again"
-    raise RunExists(Finding(str(folder), "the run folder exists", remedy))
+    if not policy.resume and not policy.allow_overwrite and is_in_the_way(layout, run_id):
+        remedy = "Choose another run id, or pass --allow-overwrite to run it again"
+        raise RunExists(Finding(str(layout.run(run_id).path), "the run folder exists", remedy))
 
 
-def _never_started(folder: RunFolder) -> bool:
-    """Returns whether the run folder holds nothing but attempts that could not start."""
+def is_in_the_way(layout: Layout, run_id: str) -> bool:
+    """Returns whether a run folder is there that holds more than a dry run or attempts that could not start."""
+    folder = layout.run(run_id)
+    if not folder.path.exists() or is_dry_run(layout, run_id):
+        return False
     manifests = [files.read_or_empty(folder.attempt(number).manifest) for number in folder.numbers()]
-    return bool(manifests) and all(manifest.get("row_hash", "") is None for manifest in manifests)
+    return not folder.attempts.is_dir() or any(manifest.get("row_hash", "") is not None for manifest in manifests)
 
 
 def _resumable_result(plan: Plan, policy: RerunPolicy) -> Result | None:
@@ -396,7 +395,7 @@ def dry_run(
     layout = campaign.layout
     folder = layout.run(row.run_id)
     path_safety.require(layout, row.run_id)
-    if folder.path.exists() and not is_dry_run(layout, row.run_id) and not policy.allow_overwrite:
+    if is_in_the_way(layout, row.run_id) and not policy.allow_overwrite:
         raise RunExists(Finding(str(folder.path), "the run folder exists", "Choose another run id for a dry run"))
     manifest = dry_manifest(campaign, row, host, retry_index)
     if is_dry_run(layout, row.run_id) or not folder.path.exists():

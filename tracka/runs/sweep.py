@@ -55,9 +55,7 @@ def sweep(
 def _existing_run_folders(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
     """Returns a finding for each run folder that is in the way."""
     layout = campaign.layout
-    run_ids = [
-        row.run_id for row in rows if layout.run(row.run_id).path.exists() and not run.is_dry_run(layout, row.run_id)
-    ]
+    run_ids = [row.run_id for row in rows if run.is_in_the_way(layout, row.run_id)]
     remedy = "Pass --resume to run the rows that have not passed, or name other rows"
     return [Finding(str(layout.run(run_id).path), "the run folder exists", remedy) for run_id in run_ids]
 
