@@ -23,7 +23,7 @@ from tracka.engines import lerobot_eval
 from tracka.engines.lerobot_eval import Metrics
 from tracka.execution import environment, gpu
 from tracka.preflight import preflight
-from tracka.runs import attempt, row_state, run
+from tracka.runs import attempt, identity, judgement, row_state, run
 from tracka.runs.plan import Host, Plan
 
 BASELINE = "baseline_b1_e2"
@@ -78,6 +78,7 @@ def leave(spec: Campaign, row: Row, host: Host, passed: bool) -> None:
     pattern, folder = layout.run(BASELINE).attempt(1), layout.run(row.run_id).attempt(1)
     environ = environment.for_row(spec, gpu.CPU_DEVICE, host.backend)
     files.write_json(folder.manifest, plan.manifest(folder, gpu.CPU_DEVICE, environ, 1))
+    identity.write(folder, plan.identity_parts)
     row_state.ensure_pending_held(layout, row.run_id)
     row_state.advance(layout, row.run_id, "running", 1, retry_index=0, gpu_id=gpu.CPU_DEVICE.gpu_id)
     folder.stdout.write_text("")
@@ -114,6 +115,8 @@ def _result(plan: Plan, pattern: Json, folder: RunFolder, passed: bool) -> Json:
         **({} if passed else crash | {"exit_code": 1}),
         "run_id": plan.row.run_id,
         "row_hash": plan.row_hash,
+        "end_time_utc": files.utc_now(),
+        "files": judgement.file_hashes(folder),
         **lerobot_eval.reported_results(metrics),
         "video_path": layout.relative(folder.output / "videos") if videos else None,
         "video_paths": videos,

@@ -23,12 +23,12 @@ def sound_evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
 
     Raises UsageError where manifest or result is missing or malformed.
     """
-    manifest = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)
-    yield from evidence.of_marker(campaign, row)
-    yield from evidence.of_files(campaign, row)
-    yield from evidence.against_matrix(campaign, row)
+    manifest, result = evidence.read(campaign.layout, row.run_id)
+    yield from evidence.of_marker(campaign, row, manifest, result)
+    yield from evidence.of_files(campaign, row, manifest, result)
+    yield from evidence.against_matrix(campaign, row, manifest)
     if refusal.has_started(manifest):
-        yield from evidence.against_plan(run.plan_row(campaign, row, run.load_host(campaign.layout)))
+        yield from evidence.against_plan(run.plan_row(campaign, row, run.load_host(campaign.layout)), manifest)
 
 
 def backend(campaign: Campaign, row: Row) -> Iterator[Finding]:

@@ -33,16 +33,21 @@ def refusals(campaign: Campaign, row: Row) -> list[Finding]:
     state = row_state.read(campaign.layout, row.run_id)
     lost = state is None or state["history"][-1]["status"] == "pending"
     try:
-        return without_warnings([*([] if lost else of_marker(campaign, row)), *of_files(campaign, row)])
+        manifest, result = read(campaign.layout, row.run_id)
+        marker_findings = [] if lost else of_marker(campaign, row, manifest, result)
+        return without_warnings([*marker_findings, *of_files(campaign, row, manifest, result)])
     except TrackaError as error:
         return list(error.findings)
 
 
-def of_marker(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """Yields a finding where the row's marker is missing, has steps that no run makes, or disagrees with the result.
+def read(layout: Layout, run_id: str) -> tuple[Manifest, Result]:
+    """Returns a run's manifest and result. Raises UsageError where one of them is missing or malformed."""
+    folder = layout.run(run_id)
+    return schema.read("run_manifest", folder.manifest), schema.read("result", folder.result)
 
-    Raises UsageError where manifest or result is missing or malformed.
-    """
+
+def of_marker(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
+    """Yields a finding where the row's marker is missing, has steps that no run makes, or disagrees with the result."""
     path = campaign.layout.marker(row.run_id)
     state = row_state.read(campaign.layout, row.run_id)
     if state is None:
@@ -52,7 +57,6 @@ def of_marker(campaign: Campaign, row: Row) -> Iterator[Finding]:
     for step in row_state.broken_steps(state):
         yield Finding(str(path), f"the history has an impossible step: {step}", run_again(campaign.layout))
     top = campaign.layout.run(row.run_id)
-    manifest, result = schema.read("run_manifest", top.manifest), schema.read("result", top.result)
     expected = {
         "run_id": row.run_id,
         "status": result["status"],
@@ -66,19 +70,13 @@ def of_marker(campaign: Campaign, row: Row) -> Iterator[Finding]:
     yield from _differences(campaign.layout, f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
 
 
-def of_files(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """Yields a finding where the run's files are missing, malformed, or disagree with each other.
-
-    Raises UsageError where manifest or result is missing or malformed.
-    """
-    top = campaign.layout.run(row.run_id)
-    manifest, result = schema.read("run_manifest", top.manifest), schema.read("result", top.result)
+def of_files(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
+    """Yields a finding where the run's files are missing, malformed, or disagree with each other."""
     try:
         yield from _of_files(campaign, row, manifest, result)
     except OSError as error:
-        yield Finding(
-            str(error.filename or top.path), f"the file cannot be read ({error.strerror})", run_again(campaign.layout)
-        )
+        path = error.filename or campaign.layout.run(row.run_id).path
+        yield Finding(str(path), f"the file cannot be read ({error.strerror})", run_again(campaign.layout))
 
 
 def _of_files(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
@@ -176,13 +174,9 @@ def _wrong_row_hash(layout: Layout, attempt: RunFolder, manifest: Manifest) -> I
         yield Finding(str(path), "the identity does not give the row hash in the manifest", run_again(layout))
 
 
-def against_matrix(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """Yields a finding where the manifest is not of the row in the matrix; a retry may have had a smaller batch.
-
-    Raises UsageError where the manifest is missing or malformed.
-    """
+def against_matrix(campaign: Campaign, row: Row, manifest: Manifest) -> Iterator[Finding]:
+    """Yields a finding where the manifest is not of the row in the matrix; a retry may have had a smaller batch."""
     path = campaign.layout.run(row.run_id).manifest
-    manifest = schema.read("run_manifest", path)
     expected = {
         "dry_run": False,
         "task_suite": row.task_suite,
@@ -199,14 +193,12 @@ def against_matrix(campaign: Campaign, row: Row) -> Iterator[Finding]:
     yield from _differences(campaign.layout, str(path), manifest, expected)
 
 
-def against_plan(plan: Plan) -> Iterator[Finding]:
+def against_plan(plan: Plan, manifest: Manifest) -> Iterator[Finding]:
     """Yields a finding where the manifest's record of what ran is not what its row hash stands for.
 
-    Nothing is yielded where the row hash is not the plan's. Raises UsageError where the manifest is missing or
-    malformed.
+    Nothing is yielded where the row hash is not the plan's.
     """
     folder = plan.campaign.layout.run(plan.row.run_id)
-    manifest = schema.read("run_manifest", folder.manifest)
     if manifest["row_hash"] != plan.row_hash:
         return
     attempt = replace(plan, batch_size=manifest["batch_size"], retry_index=manifest["retry_index"])

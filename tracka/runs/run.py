@@ -294,7 +294,9 @@ def _resumable_result(plan: Plan, policy: RerunPolicy) -> Result | None:
     if result is None or result["status"] != "pass" or not _is_sound(campaign, row, result, plan.row_hash):
         return None
     if result["row_hash"] == plan.row_hash:
-        return None if [*evidence.against_matrix(campaign, row), *evidence.against_plan(plan)] else result
+        manifest, _ = evidence.read(campaign.layout, row.run_id)
+        differences = [*evidence.against_matrix(campaign, row, manifest), *evidence.against_plan(plan, manifest)]
+        return None if differences else result
     if policy.allow_overwrite:
         return None
     folder = campaign.layout.run(row.run_id)

@@ -73,8 +73,7 @@ def print_redacted(text: str, error: bool = False) -> None:
     """
     stream = sys.stderr if error else sys.stdout
     try:
-        stream.write(f"{files.redacted(text)}\n")
-        stream.flush()
+        print(f"{files.redacted(text)}\n", end="", file=stream, flush=True)  # does nothing where the stream is closed
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2 if error else 1)
 
