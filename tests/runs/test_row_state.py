@@ -140,4 +140,4 @@ def test_steps_that_no_run_makes_are_named(statuses: Sequence[str], broken: Sequ
 def test_a_status_that_its_history_does_not_end_with_is_named() -> None:
     history = [{"status": "pending", "attempt": 0, "at_utc": ""}]
     (text,) = row_state.broken_steps({"status": "pass", "history": history})
-    assert text == "history ends with pending, the status is pass"
+    assert text == "the history ends with pending, but the status is pass"
