@@ -29,7 +29,7 @@ def test_a_checkpoint_that_changes_between_two_checks_is_found_by_the_second(rea
     assert stale(ready) == []
     ready.change_weights()
     (finding,) = stale(ready)
-    assert "another row, settings, checkpoint or software" in finding.what
+    assert "another matrix row, settings, checkpoint or software" in finding.what
 
 
 def stale(made: Made) -> list[Finding]:

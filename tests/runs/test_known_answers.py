@@ -254,7 +254,10 @@ CHANGES: dict[str, tuple[Callable[[Made], None], list[str]]] = {
     "the row's settings": (change_settings, [ANOTHER]),
     "an episode of eval_info.json": (flip_info, ["2 (episodes [1, 3] in place of [3])  1 ", "but the other files say"]),
     "an episode of episodes.jsonl": (flip_episodes, ["episodes.jsonl: the lines do not match the episodes in"]),
-    "an episode of result.json": (flip_result, ["1             2            DIFFERENT", "result.json, key per_task"]),
+    "an episode of result.json": (
+        flip_result,
+        ["1             2            DIFFERENT", f"{PAIR}.json, key result_sha256"],
+    ),
     "an episode of all_runs.csv": (flip_table, ["3         4             DIFFERENT"]),
     "a line of all_runs.csv": (lose_line, ["3         none          DIFFERENT"]),
     "eval_info.json as a whole": (garble_info, ["2         none          2 ", "result.json, key per_task"]),
