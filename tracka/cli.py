@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from . import cli_request, new_campaign, why
+from . import cli_request, cli_statistics, new_campaign, why
 from .campaign import campaign, matrix, path_safety
 from .campaign.layout import PHASES, Layout
 from .core import files
@@ -28,6 +28,7 @@ from .reporting import collect
 from .runs import forecast, run, sweep, worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+cli_statistics.register(app)
 
 SHARED = ("init", "schema", "setup")  # these make definitions and environments, which keep to the user's umask
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]

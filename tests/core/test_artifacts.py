@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints, is_typeddict
 
 import pytest
 
-from tracka.core import artifacts, reports, schema
+from tracka.core import artifacts, comparisons, reports, schema
 
 TYPES: dict[str, Any] = {
     "run_manifest": artifacts.Manifest,
@@ -18,6 +18,7 @@ TYPES: dict[str, Any] = {
     "preflight": reports.PreflightReport,
     "env_snapshot": reports.EnvSnapshot,
     "handoff": reports.Handoff,
+    "comparison": comparisons.Comparison,
 }
 Asked = dict[str, Any]
 

@@ -11,6 +11,7 @@ from tracka.core import files, schema
 from tracka.core.fast_schema import sieve
 from tracka.core.files import Json
 from tracka.engines import parity_certificate
+from tracka.reporting import comparison_report
 from tracka.runs import identity, parity, run
 
 NAMES = {path.name.partition(".")[0] for path in (REPOSITORY / "tracka" / "core" / "schemas").glob("*.json")}
@@ -72,6 +73,8 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
     ):
         yield name, files.read_json(path)
     yield "campaign", CAMPAIGN
+    info = layout.run("baseline_b1_e2").attempt(1).output / "eval_info.json"
+    yield "comparison", dict(comparison_report.compare(info, info, margin=0.05))
     spec = made.spec
     plan = run.plan_row(spec, spec.row("baseline_b1_e2"), run.load_host(layout))
     numbers = parity_certificate.comparison_counts(parity.NOTHING)

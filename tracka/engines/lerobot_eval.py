@@ -120,6 +120,23 @@ def read_metrics(output: Path, logs: Sequence[Path]) -> Metrics:
     return Metrics("log", episodes, successes, rate, warnings=warnings)
 
 
+def read_eval_info(path: Path) -> Metrics:
+    """Returns the metrics in a file that lerobot-eval wrote, whatever the file's name.
+
+    Raises UsageError where the file cannot be read, or is not such a file.
+    """
+    try:
+        return _from_eval_info(files.read_json(path))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        what = f"this is not lerobot's eval_info.json ({type(error).__name__}: {error})"
+        raise UsageError(Finding(str(path), what, "Name the eval_info.json that lerobot-eval 0.6.1 wrote")) from None
+
+
+def video(output: Path, suite: str, task_id: int, episode: int) -> Path:
+    """Returns where lerobot-eval puts the video of an episode, which it films only FILMED_EPISODES a task."""
+    return output / "videos" / f"{suite}_{task_id}" / f"eval_episode_{episode}.mp4"
+
+
 def _from_eval_info(info: Mapping[str, Any]) -> Metrics:
     tasks = tuple(
         TaskOutcome(str(task["task_group"]), int(task["task_id"]), tuple(map(_outcome, task["metrics"]["successes"])))

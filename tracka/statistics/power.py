@@ -73,6 +73,13 @@ def paired_minimum_drop(
     return _smallest_drop(lambda drop: paired_power(pairs, discordance, drop, alpha, alternative), discordance, power)
 
 
+def losses_minimum_drop(
+    pairs: int, power: float = 0.8, alpha: float = 0.05, alternative: DropAlternative = "two-sided"
+) -> float | None:
+    """Returns the smallest drop that so many pairs show with such a power if each discordant pair is a loss."""
+    return _smallest_drop(lambda drop: paired_power(pairs, drop, drop, alpha, alternative), 1.0, power)
+
+
 def unpaired_power(
     episodes: int, baseline_rate: float, drop: float, alpha: float = 0.05, alternative: DropAlternative = "two-sided"
 ) -> float:

@@ -1,0 +1,66 @@
+"""The commands `tracka compare` and `tracka power`, which say what success rates are worth."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .core.errors import Finding, UsageError, shortened
+
+FORMATS = ("text", "json", "markdown")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    app.command("compare")(compare_command)
+    app.command("power")(power_command)
+
+
+def compare_command(
+    baseline: Annotated[
+        Path, typer.Argument(metavar="A", help="The baseline: a campaign's folder or an eval_info.json.")
+    ],
+    candidate: Annotated[Path, typer.Argument(metavar="B", help="The candidate, of the same kinds.")],
+    confidence: Annotated[float, typer.Option(help="Of the one-sided verdict, and of the intervals.")] = 0.95,
+    margin: Annotated[float | None, typer.Option(help="The drop that is allowed, such as 0.05.")] = None,
+    output: Annotated[str, typer.Option("--format", help="text, json or markdown.")] = "text",
+) -> None:
+    """Say whether B is worse than A, episode by episode where it can be. Exits with 1 if it is."""
+    if findings := [*_faults(confidence, margin, output)]:
+        raise UsageError(findings)
+    from .reporting import comparison_page, comparison_report, comparison_words
+
+    comparison = comparison_report.compare(baseline, candidate, confidence, margin)
+    typer.echo(comparison_page.FORMATS[output](comparison), nl=False)
+    raise typer.Exit(1 if comparison["verdict"] == comparison_words.WORSE else 0)
+
+
+def _faults(confidence: float, margin: float | None, output: str) -> Iterator[Finding]:
+    if not 0.5 < confidence < 1:
+        yield Finding("--confidence", f"{confidence:g} is not between 0.5 and 1", "Give a number such as 0.95")
+    if margin is not None and not 0 < margin < 1:
+        yield Finding("--margin", f"{margin:g} is not between 0 and 1", "Give a share, such as 0.05 for 5 points")
+    if output not in FORMATS:
+        yield Finding("--format", f"{shortened(output)!r} is unknown", f"Use one of {', '.join(FORMATS)}")
+
+
+def power_command(
+    threshold: Annotated[float | None, typer.Option(help="The success rate that a policy must reach.")] = None,
+    drop: Annotated[float | None, typer.Option(help="The drop to be seen between two policies, such as 0.05.")] = None,
+    rate: Annotated[float | None, typer.Option(help="The true success rate: the policy's, or the baseline's.")] = None,
+    paired: Annotated[bool, typer.Option("--paired", help="Both play the same episodes.")] = False,
+    discordance: Annotated[float | None, typer.Option(help="The share of pairs with two outcomes.")] = None,
+    episodes: Annotated[int | None, typer.Option(min=1, help="Say what so many show, of each policy.")] = None,
+    chance: Annotated[float, typer.Option(help="The chance of the right answer.")] = 0.8,
+    confidence: Annotated[float, typer.Option(help="Of the answer.")] = 0.95,
+    two_sided: Annotated[bool, typer.Option("--two-sided", help="Test for a gain too.")] = False,
+) -> None:
+    """Say how many episodes a threshold or a drop needs, or what a number of episodes shows."""
+    from .reporting import episode_planning
+
+    question = episode_planning.Question(
+        threshold, drop, rate, paired, discordance, episodes, chance, confidence, two_sided
+    )
+    for line in episode_planning.answer(question):
+        print(line)

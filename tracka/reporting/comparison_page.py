@@ -1,0 +1,119 @@
+"""Shows a comparison: as text for a terminal, as a page in Markdown, or as JSON by the schema comparison."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from ..core import escaping, files
+from ..core.comparisons import Compared, Comparison, Flip, RateRecord, SideRecord
+from .figures import change, p_equals, p_value, percent
+
+HEAD = ("task", "A", "B", "B - A, points", "gains/losses", "p, B is worse", "p by Holm", "shows a drop of")
+
+
+def text(comparison: Comparison) -> str:
+    """Returns the comparison for a terminal: sides, pairs, a table, flipped episodes, notes, and the sentence last."""
+    cells = [HEAD, *_rows(comparison)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(HEAD))]
+    table = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    blocks = [
+        [f"A  {_side(comparison['baseline'])}", f"B  {_side(comparison['candidate'])}", _pairing(comparison)],
+        table,
+        [*_across(comparison)],
+        [line for flip in comparison["flips"] for line in _flip(flip)],
+        comparison["notes"],
+        [comparison["sentence"]],
+    ]
+    return escaping.plain("\n\n".join("\n".join(block) for block in blocks if block) + "\n")
+
+
+def markdown(comparison: Comparison) -> str:
+    """Returns the comparison as a page in Markdown, with the sentence first."""
+    rows = [HEAD, tuple("---" for _ in HEAD), *_rows(comparison)]
+    table = [f"| {' | '.join(map(escaping.cell, row))} |" for row in rows]
+    sides = [f"{name}: {_side(side)}" for name, side in (("A", comparison["baseline"]), ("B", comparison["candidate"]))]
+    facts = [*sides, _pairing(comparison), *_across(comparison), *comparison["notes"]]
+    blocks = [
+        ["# B against A"],
+        [f"**{escaping.cell(comparison['sentence'])}**"],
+        [f"* {escaping.cell(fact)}" for fact in facts],
+        table,
+        [*_flip_table(comparison["flips"])],
+    ]
+    return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
+
+
+def json(comparison: Comparison) -> str:
+    """Returns the comparison as JSON, which follows the schema comparison."""
+    return files.pretty(comparison).decode()
+
+
+FORMATS: dict[str, Callable[[Comparison], str]] = {"text": text, "json": json, "markdown": markdown}
+
+
+def _rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
+    for task in comparison["tasks"]:
+        yield _row(f"{task['suite']} {task['task']}", task, p_value(task["holm"]["value"]))
+    yield _row("all", comparison["overall"], "")
+
+
+def _row(name: str, compared: Compared, holm: str) -> tuple[str, ...]:
+    interval, drop = compared["interval"], compared["minimum_drop"]
+    flips = "" if compared["gains"] is None else f"{compared['gains']}/{compared['losses']}"
+    return (
+        name,
+        _rate(compared["baseline"]),
+        _rate(compared["candidate"]),
+        f"{change(compared['difference'])} ({change(interval['low'])} to {change(interval['high'])})",
+        flips,
+        p_value(compared["worse"]["value"]),
+        holm,
+        "none" if drop is None else f"{100 * drop:.1f}",
+    )
+
+
+def _rate(rate: RateRecord) -> str:
+    return f"{rate['successes']}/{rate['episodes']} {100 * rate['rate']:.1f}%"
+
+
+def _side(side: SideRecord) -> str:
+    left_out = f"; left out: {'; '.join(side['left_out'])}" if side["left_out"] else ""
+    return f"{side['name']} ({side['kind']}, {side['episodes']} episodes){left_out}"
+
+
+def _pairing(comparison: Comparison) -> str:
+    pairing = comparison["pairing"]
+    if pairing["reason"]:
+        return f"Nothing is paired: of all episodes {pairing['reason']}. The two are compared as other episodes."
+    alone = [pairing["baseline_unpaired"], pairing["candidate_unpaired"]]
+    rest = f" {alone[0]} of A and {alone[1]} of B have no partner and are left out." if any(alone) else ""
+    return f"{pairing['pairs']} episodes are paired by {', '.join(pairing['by'])}.{rest}"
+
+
+def _across(comparison: Comparison) -> Iterator[str]:
+    overall, confidence = comparison["overall"], comparison["confidence"]
+    yield (
+        f"Intervals: {overall['interval']['method']}, {percent(confidence)}. In all: {overall['worse']['method']}; "
+        f"two-sided {p_equals(overall['two_sided']['value'])}. By task: {comparison['tasks'][0]['holm']['method']}. "
+        "Drops are shown with a chance of 80%."
+    )
+    if across := comparison["across_tasks"]:
+        yield f"On new tasks of this kind too: one-sided {p_equals(across['value'])} ({across['method']})."
+
+
+def _flip(flip: Flip) -> Iterator[str]:
+    yield f"{flip['change']}: {_place(flip)}"
+    for name, video in (("A", flip["baseline_video"]), ("B", flip["candidate_video"])):
+        if video:
+            yield f"      {name} {video}"
+
+
+def _flip_table(flips: Sequence[Flip]) -> Iterator[str]:
+    if flips:
+        yield "| flipped | episode | video of A | video of B |\n| --- | --- | --- | --- |"
+    for flip in flips:
+        videos = (flip["baseline_video"] or "", flip["candidate_video"] or "")
+        yield f"| {' | '.join(map(escaping.cell, (flip['change'], _place(flip), *videos)))} |"
+
+
+def _place(flip: Flip) -> str:
+    seed = "" if flip["seed"] is None else f", seed {flip['seed']}"
+    return f"{flip['suite']} {flip['task']}, episode {flip['episode']} (init state {flip['init_state']}{seed})"

@@ -1,0 +1,76 @@
+"""Puts a comparison into words: its verdict, the sentence that one acts on, and notes on what limits it."""
+
+from collections.abc import Collection, Iterator, Sequence
+
+from ..core.comparisons import Compared, ComparedTask, NonInferiorityRecord
+from ..core.lerobot_facts import INIT_STATES
+from .episode_pairing import Pairing, task_names
+from .figures import change, p_equals, percent, points
+from .played_episodes import Side, Task
+
+WORSE, NON_INFERIOR, NOT_SHOWN = "worse", "non-inferior", "not shown to be worse"
+
+
+def verdict(overall: Compared, bound: NonInferiorityRecord | None, alpha: float) -> str:
+    """Returns WORSE where the one-sided p-value is at most alpha, else NON_INFERIOR if so, else NOT_SHOWN."""
+    if overall["worse"]["value"] <= alpha:
+        return WORSE
+    return NON_INFERIOR if bound and bound["non_inferior"] else NOT_SHOWN
+
+
+def sentence(outcome: str, overall: Compared, each: Sequence[ComparedTask], bound: NonInferiorityRecord | None) -> str:
+    """Returns the verdict in one sentence, with its uncertainty, its methods, and what would have been seen."""
+    head = {
+        WORSE: "B is worse than A",
+        NON_INFERIOR: f"B is non-inferior to A within {points(bound['margin'] if bound else 0)}",
+        NOT_SHOWN: "B is not shown to be worse than A",
+    }[outcome]
+    parts = [f"{head}: {_evidence(overall)}"]
+    if bound:
+        parts.append(
+            f"the drop is at most {points(-bound['bound'])} ({bound['method']}, {percent(bound['confidence'])})"
+        )
+    if outcome != WORSE:
+        parts.append(_sensitivity(overall))
+    if worse := [(task["suite"], task["task"]) for task in each if task["is_worse"]]:
+        parts.append(f"taken alone, and adjusted for {len(each)} tasks, it is worse on {task_names(worse)}")
+    return f"{'; '.join(parts)}."
+
+
+def notes(
+    baseline: Side, candidate: Side, pairing: Pairing, compared: Collection[Task], balanced: bool
+) -> Iterator[str]:
+    """Yields what limits a comparison of these tasks, a sentence each."""
+    if baseline.checkpoints and baseline.checkpoints == candidate.checkpoints:
+        yield "A and B have played the same checkpoint, so what differs is noise or settings."
+    if files := [side.name for side in (baseline, candidate) if side.kind == "eval_info.json"]:
+        yield (
+            f"{' and '.join(files)}: the file names neither seeds, batch size and episode length nor checkpoint and "
+            "simulator, so nothing of that could be checked."
+        )
+    if alone := (baseline.tasks | candidate.tasks) - {*compared}:
+        yield f"Left out, since both sides do not have them: {task_names(alone)}."
+    if pairing.repeated:
+        yield f"{pairing.repeated} episodes are left out, since another row began them alike."
+    if any(episode.number >= INIT_STATES for side in (pairing.baseline, pairing.candidate) for episode in side):
+        yield (f"A task has {INIT_STATES} init states: episodes beyond repeat them, and count here as if they did not.")
+    if not balanced and not pairing.pairs:
+        yield "The tasks have other shares of A's and of B's episodes: trust the p-value, which is of each task."
+
+
+def _evidence(overall: Compared) -> str:
+    interval, test = overall["interval"], overall["worse"]
+    flips = ""
+    if overall["gains"] is not None:
+        episodes = overall["baseline"]["episodes"]
+        flips = f"{overall['losses']} losses and {overall['gains']} gains in {episodes} pairs, "
+    ends = f"{change(interval['low'])} to {change(interval['high'])}"
+    spread = f"{percent(interval['confidence'])} interval {ends}, {interval['method']}"
+    tested = f"one-sided {p_equals(test['value'])} ({test['method']})"
+    return f"{flips}a change of {change(overall['difference'])} points ({spread}); {tested}"
+
+
+def _sensitivity(overall: Compared) -> str:
+    if overall["minimum_drop"] is None:
+        return "so few episodes cannot show any drop"
+    return f"so many episodes show a drop of {points(overall['minimum_drop'])} with a chance of 80%"
