@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +233,32 @@ def test_tasks_of_other_shares_are_tested_task_by_task() -> None:
     assert any("other shares" in note for note in value["notes"])
 
 
+def test_two_thousand_pairs_take_less_than_two_seconds_of_a_core() -> None:
+    sides = [
+        Side(
+            "s",
+            "campaign",
+            tuple(
+                PlayedEpisode(("s", task), i, i, i % 10 < 9 and (i + task) % every > 0, Path(), i, i, 280, True)
+                for task in range(40)
+                for i in range(50)
+            ),
+        )
+        for every in (1000, 17)
+    ]
+    start = time.process_time()
+    value = comparison_report.compare_sides(*sides)
+    assert time.process_time() - start < 2
+    assert value["pairing"]["pairs"] == 2000 and value["across_tasks"] is not None
+
+
+def test_from_a_rate_of_nothing_no_drop_can_be_shown() -> None:
+    lost = replace(side("lost"), episodes=tuple(replace(each, success=False) for each in side("lost").episodes))
+    value = comparison_report.compare_sides(lost, lost)
+    assert value["overall"]["minimum_drop"] is None
+    assert value["sentence"].endswith("so few episodes cannot show any drop.")
+
+
 # eval_info.json
 
 
@@ -255,6 +282,8 @@ def test_a_file_that_is_no_eval_info_and_a_folder_that_is_no_campaign_are_refuse
     assert ended.returncode == 2
     assert "info.json: this is not lerobot's eval_info.json (KeyError: 'per_task')" in ended.stderr
     assert "folder: this is not a campaign" in ended.stderr
+    missing = old.call("compare", str(old.root), str(tmp_path / "nothing"))
+    assert missing.returncode == 2 and "nothing: the path does not exist" in missing.stderr
 
 
 # refusals

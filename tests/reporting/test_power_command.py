@@ -1,11 +1,12 @@
 """`tracka power`: published numbers of episodes, what a number of episodes shows, and refused questions."""
 
 import subprocess
+import sys
 from math import comb
 from pathlib import Path
 
 import pytest
-from campaigns import Made
+from campaigns import REPOSITORY, Made
 
 
 @pytest.fixture
@@ -31,6 +32,12 @@ class Ask:
         ended = self.call(words)
         assert (ended.returncode, ended.stdout) == (2, "")
         return ended.stderr.splitlines()
+
+
+def test_the_other_commands_import_no_statistics() -> None:
+    code = "import sys, tracka.cli; print(sorted({'numpy', 'scipy'} & {*sys.modules}))"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert ended.stdout == "[]\n", ended.stderr
 
 
 @pytest.mark.parametrize(("threshold", "rate", "episodes"), [(0.9, 0.95, 179), (0.9, 0.98, 61), (0.95, 0.97, 601)])

@@ -184,14 +184,17 @@ def _compared(counts: Counts, test: Test, confidence: float, alpha: float) -> Co
 def _minimum_drop(counts: Counts, alpha: float) -> float | None:
     """Returns the smallest true drop that so many episodes show with the chance POWER, None if there is none.
 
-    Pairs are taken to differ as often as they did; a drop that is larger than that consists of losses alone.
+    No drop is larger than the baseline's rate. Pairs are taken to differ as often as they did; a drop that is larger
+    than that consists of losses alone.
     """
     if counts.pairs is None:
         episodes = min(counts.baseline.episodes, counts.candidate.episodes)
         return power.unpaired_minimum_drop(episodes, counts.baseline.rate, POWER, alpha, "less")
     pairs, discordance = counts.pairs.pairs, counts.pairs.discordant / counts.pairs.pairs
     drop = power.paired_minimum_drop(pairs, discordance, POWER, alpha, "less")
-    return power.losses_minimum_drop(pairs, POWER, alpha, "less") if drop is None else drop
+    if drop is None:
+        drop = power.losses_minimum_drop(pairs, POWER, alpha, "less")
+    return drop if drop is not None and drop <= counts.baseline.rate else None
 
 
 def _compared_tasks(by_task: dict[Task, Counts], confidence: float) -> list[ComparedTask]:

@@ -74,8 +74,10 @@ def task_names(tasks: Iterable[Task]) -> str:
 def _differences(baseline: Side, candidate: Side, common: Collection[Task]) -> list[Finding]:
     """Returns why tasks of two sides cannot be compared; the last finding says which tasks could be."""
     where = f"{baseline.name} and {candidate.name}"
+    if not baseline.episodes or not candidate.episodes:
+        return []  # the side's own findings say why
     if not common:
-        tasks = " and ".join(task_names(side.tasks) or "nothing sound" for side in (baseline, candidate))
+        tasks = " and ".join(task_names(side.tasks) for side in (baseline, candidate))
         return [Finding(where, f"they have no task in common: {tasks}", "Name two results of the same suite and tasks")]
     other_lengths, other_starts = _other_lengths(baseline, candidate), _other_starts(baseline, candidate)
     findings = []

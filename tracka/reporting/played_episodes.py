@@ -67,6 +67,8 @@ def read(path: Path) -> Side:
 
     Raises UsageError where `path` is neither, or holds no outcome.
     """
+    if not path.exists():
+        raise UsageError(Finding(str(path), "the path does not exist", "Name a campaign's folder or an eval_info.json"))
     side = _campaign(path) if path.is_dir() else _eval_info(path)
     if not side.episodes and not side.findings:
         rows = f" ({'; '.join(side.left_out)})" if side.left_out else ""
