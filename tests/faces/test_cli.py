@@ -385,7 +385,7 @@ def test_discover_with_a_program_that_fails_exits_with_3(made: Made, tmp_path: P
 # all
 
 
-@pytest.mark.parametrize("command", ["init", "schema", "discover", "preflight", "run", "collect", "validate"])
+@pytest.mark.parametrize("command", ["init", "schema", "discover", "preflight", "run", "collect", "validate", "power"])
 def test_every_command_has_help_and_refuses_an_unknown_option_with_2(made: Made, command: str) -> None:
     assert made.call(command, "--help").returncode == 0
     assert made.call(command, "--colour").returncode == 2

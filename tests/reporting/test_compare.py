@@ -17,6 +17,7 @@ from tracka.core.errors import UsageError
 from tracka.core.files import Json
 from tracka.reporting import comparison_report, episode_pairing
 from tracka.reporting.played_episodes import PlayedEpisode, Side
+from tracka.runs.run import RerunPolicy
 
 LONG, SHORT = "long", "short"  # 21 episodes of task 0 and 5 of task 1
 TABLES = "[rows.short]\ntask_ids = [1]\n"
@@ -50,7 +51,7 @@ def play(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Iterator[C
             for variable, value in made.environ.items():
                 environ.setenv(variable, value)
             for run_id in (LONG, SHORT) if short else (LONG,):
-                made.run_row(run_id)
+                made.run_row(run_id, RerunPolicy(retry=False))
         return made
 
     yield played
@@ -266,7 +267,7 @@ def test_an_eval_info_is_compared_with_a_campaign_by_task_and_init_state(old: Ma
     info = worse.layout.run(SHORT).attempt(1).output / "eval_info.json"
     value = as_json(old, info)
     assert value["candidate"]["kind"] == "eval_info.json"
-    assert value["pairing"]["by"] == ["suite, task", "episode", "init state"]
+    assert value["pairing"]["by"] == ["suite", "task", "episode", "init state"]
     assert (value["overall"]["losses"], value["verdict"]) == (5, "worse")
     assert {flip["seed"] for flip in value["flips"]} == {None}
     assert Path(value["flips"][0]["candidate_video"]).is_relative_to(info.parent)
@@ -318,20 +319,26 @@ def test_another_length_and_other_init_states_of_the_settings_are_refused(old: M
     assert "No task could be compared" in ended.stderr
 
 
-def test_an_invalid_simulator_and_an_edited_result_are_refused_together(old: Made, worse: Made, tmp_path: Path) -> None:
+def edit(made: Made, run_id: str, names: Sequence[str], **values: object) -> None:
+    """Edits files of a run, at the top and in the attempt alike."""
+    top = made.layout.run(run_id)
+    for path in (getattr(folder, name) for folder in (top, top.attempt(1)) for name in names):
+        files.write_json(path, files.read_json(path) | values)
+
+
+def test_an_invalid_simulator_an_unproven_engine_and_an_edited_result_are_refused_together(
+    old: Made, worse: Made, tmp_path: Path
+) -> None:
     copy = campaigns.copied(worse, tmp_path)
-    for run_id, key in ((LONG, "invalid"), (SHORT, "duration_sec")):
-        top = copy.layout.run(run_id)
-        for folder in (top, top.attempt(1)):
-            for path in (folder.manifest, folder.result) if key == "invalid" else (folder.result,):
-                new = "task 0: 34 mm off" if key == "invalid" else 0.5
-                files.write_json(path, files.read_json(path) | {key: new})
+    edit(copy, LONG, ("manifest", "result"), invalid="task 0: 34 mm off", unproven="no certificate")
+    edit(copy, SHORT, ("result",), duration_sec=0.5)
     marker = copy.layout.marker(LONG)
     sha256 = files.sha256_file(copy.layout.run(LONG).result)
     files.write_json(marker, files.read_json(marker) | {"result_sha256": sha256})
     ended = compare(old, copy)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "the row is invalid, since its simulator is not the benchmark's: task 0: 34 mm off" in ended.stderr
+    assert "the engine is not proven to play lerobot-eval's episodes: no certificate" in ended.stderr
     assert f"{marker.with_name('short.json')}, key result_sha256" in ended.stderr
 
 

@@ -98,6 +98,12 @@ def test_the_smallest_drop_of_pairs_has_the_power_asked_for() -> None:
     assert power.paired_minimum_drop(10, 0.05) is None
 
 
+def test_a_drop_of_losses_alone_is_shown_where_five_of_them_come_with_the_power() -> None:
+    drop = power.losses_minimum_drop(134, alternative="less")  # five losses and no gain have 1/32
+    assert drop is not None and sum(binomial(losses, 134, drop) for losses in range(5)) == pytest.approx(0.2, abs=1e-4)
+    assert power.losses_minimum_drop(4, alternative="less") is None
+
+
 # unpaired
 
 

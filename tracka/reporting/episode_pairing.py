@@ -10,12 +10,12 @@ from typing import Any
 from ..core.errors import Finding, UsageError, joined_names
 from .played_episodes import PlayedEpisode, Side, Task
 
-BEGIN = {
-    "task": "suite, task",
-    "number": "episode",
-    "init_state": "init state",
-    "seed": "seed",
-    "reset_ordinal": "reset ordinal",
+BEGIN = {  # what begins an episode, and how a page names it
+    "task": ("suite", "task"),
+    "number": ("episode",),
+    "init_state": ("init state",),
+    "seed": ("seed",),
+    "reset_ordinal": ("reset ordinal",),
 }
 ENOUGH = 0.5  # of the smaller side's episodes: a test of fewer pairs would throw away most of what was played
 
@@ -57,7 +57,7 @@ def pair(baseline: Side, candidate: Side) -> Pairing:
         (*ours.values(),),
         (*theirs.values(),),
         pairs if paired else (),
-        [BEGIN[name] for name in by],
+        [word for name in by for word in BEGIN[name]],
         None if paired else _reason(len(pairs), ours, theirs, by),
         sum(map(len, played)) - len(ours) - len(theirs),
     )
