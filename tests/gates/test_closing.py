@@ -31,7 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Made]:
 @pytest.fixture(scope="module")
 def sessions(finished: Callable[..., Made], prepared: Path) -> Mapping[str, Made]:
     """Campaigns that are accepted, that have a failed row, and whose baseline failed, the last with two workers."""
-    blocked = finished("blocked", gates=("-n2", *LATER), before=prepared, **BLOCKED)
+    blocked = finished("blocked_baseline", gates=("-n2", *LATER), before=prepared, **BLOCKED)
     return {"passed": finished("passed"), "partial": finished("partial", long_b1_e6=["crash"]), "blocked": blocked}
 
 
