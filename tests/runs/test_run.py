@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
@@ -16,13 +16,13 @@ from campaigns import STANDIN, Made
 from processes import is_alive, wait_until
 
 from tracka.campaign import campaign
-from tracka.campaign.layout import PHASES
+from tracka.campaign.layout import PHASES, Layout
 from tracka.core import errors, files
 from tracka.core.errors import ChangedRun
 from tracka.core.files import Json
 from tracka.gates import handoff, validate
 from tracka.reporting import report
-from tracka.runs import run
+from tracka.runs import row_state, run
 from tracka.runs.run import RerunPolicy
 
 ROW, WIDE = "long_b1_e6", "wide_b4_e4"  # batch sizes 1 and 4
@@ -393,6 +393,27 @@ def test_a_harness_killed_between_result_and_marker_leaves_what_the_next_call_me
     ready.layout.run(ROW).result.unlink()
     files.write_json(ready.layout.marker(ROW), last | {"status": "running", "history": last["history"][:-1]})
     assert ready.run_row(ROW)["status"] == "pass"
+    assert ready.evidence(ROW) == []
+
+
+@pytest.mark.parametrize("before", [[], ["crash"]], ids=["the first attempt", "the retry"])
+def test_a_harness_killed_between_manifest_and_marker_leaves_what_the_next_call_closes(
+    ready: Made, monkeypatch: pytest.MonkeyPatch, before: list[str]
+) -> None:
+    ready.behave(**{ROW: [*before, "ok", "ok"]})
+    advance, number = row_state.advance, len(before) + 1
+
+    def killed(layout: Layout, run_id: str, status: str, attempt: int = 0, **values: Any) -> None:
+        if (status, attempt) == ("running", number):
+            raise KeyboardInterrupt
+        advance(layout, run_id, status, attempt, **values)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("tracka.runs.row_state.advance", killed)
+        ready.run_row(ROW)
+    assert ready.run_row(ROW)["attempt"] == number + 1
+    expected = ["pending", *["running", "fail"] * number, "running", "pass"]
+    assert history(ready, ROW) == expected
     assert ready.evidence(ROW) == []
 
 

@@ -188,6 +188,8 @@ def close_interrupted(layout: Layout, run_id: str) -> None:
         manifest = cast(Manifest, files.read_json(folder.manifest))
         if not refusal.has_started(manifest):
             raise KeyError("row_hash")
+        if state is None or state["status"] != "running":
+            _start_marker(layout, manifest)  # the process died before it set the marker to running
         close(layout, folder, _result(layout, folder, manifest, interruption))
     except (TrackaError, KeyError):
         # Nothing was launched: there is no manifest, or that of a row that could not start. The folder is kept as it
@@ -212,15 +214,17 @@ def refuse(layout: Layout, manifest: Manifest, failed: Failure, findings: Sequen
 
 def restore_marker(layout: Layout, result: Result) -> None:
     """Restores the marker of a finished run from the run's own files, if the marker was lost or damaged."""
-    run_id, attempt = result["run_id"], result["attempt"]
-    state = row_state.read(layout, run_id)
-    if state is not None and state["status"] == result["status"]:
-        return
-    manifest = files.read_json(layout.run(run_id).manifest)
+    state = row_state.read(layout, result["run_id"])
+    if state is None or state["status"] != result["status"]:
+        _start_marker(layout, cast(Manifest, files.read_json(layout.run(result["run_id"]).manifest)))
+        _end_marker(layout, result, notes="restored from the run's own files")
+
+
+def _start_marker(layout: Layout, manifest: Manifest) -> None:
+    """Sets the row's marker to running, as the attempt of this manifest did or would have done."""
     values: row_state.Values = {"retry_index": manifest["retry_index"], "gpu_id": manifest["gpu_id"]}
-    row_state.ensure_pending_held(layout, run_id)
-    row_state.advance(layout, run_id, "running", attempt, **values)
-    _end_marker(layout, result, notes="restored from the run's own files")
+    row_state.ensure_pending_held(layout, manifest["run_id"])
+    row_state.advance(layout, manifest["run_id"], "running", manifest["attempt"], **values)
 
 
 def _end_marker(layout: Layout, result: Result, notes: str) -> None:
