@@ -13,9 +13,10 @@ from typing import Any
 from ..core import files, schema
 from ..core.errors import Finding, UsageError, collect_findings, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, SUITE_TASKS
-from . import matrix
+from . import matrix, verdict_settings
 from .layout import Layout
 from .matrix import Row
+from .verdict_settings import VerdictSettings
 
 RESIDENT = "resident"
 
@@ -75,6 +76,7 @@ class Campaign:
     executable: tuple[str, ...] = ()
     accept_invalid_sim: bool = False  # whether rows run despite a simulator mismatch
     strict: bool = False  # whether a finding of the linter blocks the campaign
+    verdict: VerdictSettings | None = None  # what the policies have to show, if the campaign says so
     digests: Mapping[str, str] = field(default_factory=dict)  # hashes of the files read, by path in the campaign
 
     @property
@@ -161,6 +163,7 @@ def load(root: Path) -> Campaign:
         raise UsageError(findings)
     campaign = replace(_campaign(layout, rows, table), digests=digests)
     findings += [*_wrong_tasks(campaign), *_wrong_expected_outcomes(campaign), *_unsupported_settings(campaign)]
+    findings += verdict_settings.faults(campaign)
     if findings:
         raise UsageError(findings)
     return campaign
@@ -203,6 +206,7 @@ def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> C
         executable=tuple(table.get("executable", ())),
         accept_invalid_sim=table.get("preflight", {}).get("accept_invalid_sim", False),
         strict=table.get("preflight", {}).get("strict", False),
+        verdict=verdict_settings.of_table(table.get("verdict")),
         **optional,
     )
 
