@@ -30,7 +30,7 @@ from .runs import forecast, run, sweep, worker
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cli_statistics.register(app)
 
-SHARED = ("init", "schema", "setup")  # these make definitions and environments, which keep to the user's umask
+SHARED = ("baseline", "init", "schema", "setup")  # these make what is shared, which keeps to the user's umask
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 
 

@@ -1,4 +1,4 @@
-"""The commands `tracka compare` and `tracka power`, which say what success rates are worth."""
+"""The commands that say what success rates are worth: `tracka compare`, `power` and `baseline`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,11 @@ from typing import Annotated
 
 import typer
 
-from .core.errors import Finding, UsageError, shortened
+from .campaign import commands
+from .campaign.layout import PHASES
+from .core import escaping
+from .core.errors import Finding, TrackaError, UsageError, shortened
+from .gates import validate
 
 FORMATS = ("text", "json", "markdown")
 
@@ -15,11 +19,22 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     app.command("compare")(compare_command)
     app.command("power")(power_command)
+    app.add_typer(_baseline_commands(), name="baseline")
+
+
+def _baseline_commands() -> typer.Typer:
+    group = typer.Typer(no_args_is_help=True, help="Make or show an exported baseline.")
+    group.command("promote")(promote_command)
+    group.command("show")(show_command)
+    return group
 
 
 def compare_command(
     baseline: Annotated[
-        Path, typer.Argument(metavar="A", help="The baseline: a campaign's folder or an eval_info.json.")
+        Path,
+        typer.Argument(
+            metavar="A", help="The baseline: a campaign's folder, an exported baseline or an eval_info.json."
+        ),
     ],
     candidate: Annotated[Path, typer.Argument(metavar="B", help="The candidate, of the same kinds.")],
     confidence: Annotated[float, typer.Option(help="Of the one-sided verdict, and of the intervals.")] = 0.95,
@@ -64,3 +79,27 @@ def power_command(
     )
     for line in episode_planning.answer(question):
         print(line)
+
+
+def promote_command(
+    folder: Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="The folder of an accepted campaign.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file to write, such as baselines/pi0.json.")],
+) -> None:
+    """Write an accepted campaign's episodes and fingerprints into one small file, to be compared with later."""
+    from .reporting import baseline_file, played_episodes
+
+    spec = played_episodes.load(folder)
+    if findings := validate.validate(spec, PHASES, strict=True):
+        remedy = f"Mend what follows, or run the campaign: {commands.gates(spec.layout)}"
+        raise TrackaError([Finding(str(folder), "the campaign is not accepted", remedy), *findings])
+    baseline = baseline_file.make(played_episodes.read(folder), spec.name, spec.layout.project)
+    baseline_file.write(baseline, output)
+    print(f"{output}: {len(baseline['episodes'])} episodes of {len(baseline['rows'])} rows")
+
+
+def show_command(file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported baseline.")]) -> None:
+    """Show what an exported baseline holds."""
+    from .reporting import baseline_file, baseline_page
+
+    for line in baseline_page.lines(baseline_file.read(file)):
+        typer.echo(escaping.plain(line))

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints, is_typeddict
 
 import pytest
 
-from tracka.core import artifacts, comparisons, reports, schema
+from tracka.core import artifacts, baselines, comparisons, reports, schema
 
 TYPES: dict[str, Any] = {
     "run_manifest": artifacts.Manifest,
@@ -19,6 +19,7 @@ TYPES: dict[str, Any] = {
     "env_snapshot": reports.EnvSnapshot,
     "handoff": reports.Handoff,
     "comparison": comparisons.Comparison,
+    "baseline": baselines.Baseline,
 }
 Asked = dict[str, Any]
 

@@ -2,16 +2,18 @@
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from campaigns import REPOSITORY, Made
 
 from tracka.core import files, schema
+from tracka.core.baselines import PlayedRow
 from tracka.core.fast_schema import sieve
 from tracka.core.files import Json
 from tracka.engines import parity_certificate
-from tracka.reporting import comparison_report
+from tracka.reporting import baseline_file, comparison_report, played_episodes
 from tracka.runs import identity, parity, run
 
 NAMES = {path.name.partition(".")[0] for path in (REPOSITORY / "tracka" / "core" / "schemas").glob("*.json")}
@@ -53,6 +55,18 @@ CAMPAIGN = {
     "egl": {"cuda_to_egl": {"0": 1}},
 }
 
+PLAYED_ROW: PlayedRow = {
+    "run_id": "row",
+    "row_hash": "0" * 64,
+    "policy_path": "org/policy",
+    "checkpoint_sha256": "1" * 64,
+    "engine": "lerobot-eval",
+    "simulator": "egl",
+    "batch_size": 1,
+    "software_sha256": None,
+    "versions": {"lerobot": "0.6.1"},
+}
+
 
 def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
     """Schema and content of what a campaign leaves: a run that passed, one that failed, and the host's part."""
@@ -75,6 +89,8 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
     yield "campaign", CAMPAIGN
     info = layout.run("baseline_b1_e2").attempt(1).output / "eval_info.json"
     yield "comparison", dict(comparison_report.compare(info, info, margin=0.05))
+    side = replace(played_episodes.read(info), rows=(PLAYED_ROW,))
+    yield "baseline", dict(baseline_file.make(side, "made", made.root))
     spec = made.spec
     plan = run.plan_row(spec, spec.row("baseline_b1_e2"), run.load_host(layout))
     numbers = parity_certificate.comparison_counts(parity.NOTHING)

@@ -15,8 +15,8 @@ from campaigns import SETTINGS, Made
 from tracka.core import files, schema
 from tracka.core.errors import UsageError
 from tracka.core.files import Json
-from tracka.reporting import comparison_report, episode_pairing
-from tracka.reporting.played_episodes import PlayedEpisode, Side
+from tracka.reporting import baseline_file, comparison_report, episode_pairing, played_episodes
+from tracka.reporting.sides import PlayedEpisode, Side
 from tracka.runs.run import RerunPolicy
 
 LONG, SHORT = "long", "short"  # 21 episodes of task 0 and 5 of task 1
@@ -46,6 +46,7 @@ def play(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Iterator[C
         capabilities = files.read_json(made.layout.capabilities)  # the stand-in's help has fewer flags than lerobot's
         capabilities["supported_flags"].append("--env.init_states")
         files.write_json(made.layout.capabilities, capabilities)
+        campaigns.fake_checkpoint(root / "checkpoints" / "other")
         made.behave(long=[long], short=[short or ""])
         with pytest.MonkeyPatch.context() as environ:
             for variable, value in made.environ.items():
@@ -148,6 +149,44 @@ def test_a_row_that_crashed_is_left_out_and_is_no_failure_of_the_policy(play: Ca
     assert [task["task"] for task in value["tasks"]] == [0]
     assert any("libero_object 1" in note for note in value["notes"])
     assert value["across_tasks"] is None
+
+
+# exported baselines, and campaigns of several checkpoints
+
+
+def test_an_exported_baseline_is_compared_as_its_campaign_is(old: Made, worse: Made, tmp_path: Path) -> None:
+    exported = tmp_path / "old.json"
+    baseline_file.write(baseline_file.make(played_episodes.read(old.root), "old", old.root), exported)
+    by_file, by_folder = (as_json(place, worse) for place in (exported, old.root))
+    assert (by_file["baseline"].pop("kind"), by_file["baseline"].pop("name")) == ("baseline", str(exported))
+    for value in (by_file, by_folder):
+        for flip in value["flips"]:
+            flip["baseline_video"] = None
+    assert by_file == by_folder | {"baseline": by_file["baseline"]}
+    assert by_file["pairing"]["by"][-2:] == ["seed", "reset ordinal"] and len(by_file["flips"]) == 5
+
+
+def test_sides_that_other_software_played_are_compared_and_what_differs_is_said(old: Made) -> None:
+    side = played_episodes.read(old.root)
+    changed = [row | {"versions": row["versions"] | {"mujoco": "9"}, "software_sha256": "0" * 64} for row in side.rows]
+    other = replace(side, rows=tuple(row | {"engine": "resident"} for row in changed))  # type: ignore[misc]
+    (note,) = [note for note in comparison_report.compare_sides(side, other)["notes"] if "Not only" in note]
+    mujoco = side.rows[0]["versions"]["mujoco"]
+    assert f"another engine (lerobot-eval and resident), other software (mujoco {mujoco} and 9)" in note
+
+
+def test_a_campaign_of_two_checkpoints_is_compared_by_one_of_them(old: Made, play: Callable[..., Made]) -> None:
+    base, first, second = rows()
+    both = play("both", FIRST_EIGHT, ALL_FIVE, [base, first, second.replace("checkpoints/fake", "checkpoints/other")])
+    refused = compare(old, both)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert f"{both.root}: its rows are of 2 checkpoints. Name one: {both.root}::checkpoints/fake, " in refused.stderr
+    for policy, task, pairs in (("checkpoints/fake", 0, 21), (str(both.root / "checkpoints" / "other"), 1, 5)):
+        value = as_json(old, Path(f"{both.root}::{policy}"))
+        assert [each["task"] for each in value["tasks"]] == [task]
+        assert value["pairing"]["pairs"] == pairs
+    unknown = compare(old, Path(f"{both.root}::checkpoints/none"))
+    assert unknown.returncode == 2 and "no row has the checkpoint checkpoints/none" in unknown.stderr
 
 
 # no pairs

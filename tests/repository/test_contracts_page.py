@@ -18,7 +18,14 @@ from tracka.reporting import collect
 from tracka.runs import known_answers
 
 ALL = [line for group in tables().values() for lines in group for line in lines]
-COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+TOP = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+COMMANDS = {  # name -> command, with the commands of a group: `baseline promote`
+    " ".join(names): command
+    for name, top in TOP.items()
+    for names, command in (
+        [((name, each), below) for each, below in getattr(top, "commands", {}).items()] or [((name,), top)]
+    )
+}
 
 
 def options(command: str) -> dict[str, object]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import files
 from .artifacts import Certificate, Manifest, Result, RowMarker
+from .baselines import Baseline
 from .errors import Finding, UsageError, shortened
 from .fast_schema import TYPES, Predicate, sieve
 from .reports import Capabilities, EnvSnapshot, Handoff, PreflightReport
@@ -74,6 +75,8 @@ def read(name: Literal["preflight"], path: Path) -> PreflightReport: ...
 def read(name: Literal["env_snapshot"], path: Path) -> EnvSnapshot: ...
 @overload
 def read(name: Literal["handoff"], path: Path) -> Handoff: ...
+@overload
+def read(name: Literal["baseline"], path: Path) -> Baseline: ...
 def read(name: str, path: Path) -> Any:
     """Returns the JSON object in `path`, which follows the schema `name`.
 

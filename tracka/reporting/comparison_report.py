@@ -30,7 +30,7 @@ from ..statistics.rate import Count
 from ..statistics.result import Alternative, Interval, PValue
 from . import comparison_words, played_episodes
 from .episode_pairing import Episodes, Pairing, pair
-from .played_episodes import PlayedEpisode, Side, Task
+from .sides import PlayedEpisode, Side, Task
 
 POWER = 0.8  # the chance with which a minimum drop is shown
 
@@ -52,7 +52,7 @@ class Counts:
 
 
 def compare(baseline: Path, candidate: Path, confidence: float = 0.95, margin: float | None = None) -> Comparison:
-    """Returns the comparison of two campaigns' folders or eval_info.json files.
+    """Returns the comparison of what was played at two paths, each as `played_episodes.read` takes it.
 
     Raises UsageError with everything that keeps the two from being compared, and with what could be compared.
     """
@@ -253,7 +253,7 @@ def _p_value(value: PValue) -> PValueRecord:
 
 
 def _flip(ours: PlayedEpisode, theirs: PlayedEpisode) -> Flip:
-    videos = [str(each.video) if each.video.is_file() else None for each in (ours, theirs)]
+    videos = [str(each.video) if each.video and each.video.is_file() else None for each in (ours, theirs)]
     return {
         "suite": ours.task[0],
         "task": ours.task[1],

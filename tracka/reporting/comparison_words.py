@@ -1,12 +1,15 @@
 """Puts a comparison into words: its verdict, the sentence that one acts on, and notes on what limits it."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 
+from ..core.baselines import PlayedRow
 from ..core.comparisons import Compared, ComparedTask, NonInferiorityRecord
+from ..core.errors import joined_names
 from ..core.lerobot_facts import INIT_STATES
 from .episode_pairing import Pairing, task_names
 from .figures import change, p_equals, percent, points
-from .played_episodes import Side, Task
+from .sides import Side, Task
 
 WORSE, NON_INFERIOR, NOT_SHOWN = "worse", "non-inferior", "not shown to be worse"
 
@@ -43,6 +46,8 @@ def notes(
     """Yields what limits a comparison of these tasks, a sentence each."""
     if baseline.checkpoints and baseline.checkpoints == candidate.checkpoints:
         yield "A and B have played the same checkpoint, so what differs is noise or settings."
+    if others := [*_other_fingerprints(baseline, candidate)]:
+        yield f"Not only the checkpoint may differ: A and B were played with {', '.join(others)}."
     if files := [side.name for side in (baseline, candidate) if side.kind == "eval_info.json"]:
         yield (
             f"{' and '.join(files)}: the file names neither seeds, batch size and episode length nor checkpoint and "
@@ -56,6 +61,31 @@ def notes(
         yield (f"A task has {INIT_STATES} init states: episodes beyond repeat them, and count here as if they did not.")
     if not balanced and not pairing.pairs:
         yield "The tasks have other shares of A's and of B's episodes: trust the p-value, which is of each task."
+
+
+def _other_fingerprints(baseline: Side, candidate: Side) -> Iterator[str]:
+    """Yields in what else than the checkpoint the rows of two sides differ, where both sides say it."""
+    if not baseline.rows or not candidate.rows:
+        return
+    if engines := _unequal(baseline, candidate, lambda row: row["engine"]):
+        yield f"another engine ({engines})"
+    if simulators := _unequal(baseline, candidate, lambda row: row["simulator"]):
+        yield f"another renderer ({simulators})"
+    if _unequal(baseline, candidate, lambda row: str(row["software_sha256"])):
+        names = sorted({name for side in (baseline, candidate) for row in side.rows for name in row["versions"]})
+        versions = {name: _unequal(baseline, candidate, partial(_version, name)) for name in names}
+        changed = [f"{name} {values}" for name, values in versions.items() if values]
+        yield f"other software ({joined_names(changed) or 'of the same versions: see tracka why'})"
+
+
+def _version(name: str, row: PlayedRow) -> str:
+    return row["versions"].get(name, "missing")
+
+
+def _unequal(baseline: Side, candidate: Side, fact: Callable[[PlayedRow], str]) -> str:
+    """Returns a fact of the rows of both sides, `0.6.1 and 0.6.2`, or nothing where it is the same on both."""
+    ours, theirs = (sorted({fact(row) for row in side.rows}) for side in (baseline, candidate))
+    return "" if ours == theirs else f"{'/'.join(ours)} and {'/'.join(theirs)}"
 
 
 def _evidence(overall: Compared) -> str:

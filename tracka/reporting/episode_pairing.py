@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..core.errors import Finding, UsageError, joined_names
-from .played_episodes import PlayedEpisode, Side, Task
+from .sides import PlayedEpisode, Side, Task
 
 BEGIN = {  # what begins an episode, and how a page names it
     "task": ("suite", "task"),

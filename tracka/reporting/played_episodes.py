@@ -1,79 +1,95 @@
-"""Reads what one side of a comparison has played: the passed rows of a campaign, or one eval_info.json of lerobot-eval.
+"""Reads what one side of a comparison has played: a campaign's passed rows, an exported baseline or an eval_info.json.
 
 Guarantees: only outcomes with sound evidence are read; a row that did not pass is no failure of the policy, and is
-named as left out; whatever makes a result unfit for a comparison is a finding.
+named as left out; whatever makes a result unfit for a comparison is a finding; a side is one checkpoint's.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import cast
 
 from ..campaign import campaign
 from ..campaign.campaign import Campaign
+from ..campaign.layout import RunFolder
 from ..campaign.matrix import Row
 from ..core import files
 from ..core.artifacts import Manifest, Result
-from ..core.errors import Finding, UsageError
+from ..core.baselines import PlayedRow
+from ..core.errors import Finding, UsageError, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, INIT_STATES
 from ..engines import lerobot_eval
-from ..runs import evidence, judgement, row_state, run
+from ..runs import evidence, identity, judgement, row_state, run
+from . import baseline_file
+from .sides import PlayedEpisode, Side
 
-Kind = Literal["campaign", "eval_info.json"]
-Task = tuple[str, int]  # suite and LIBERO task
-
-
-@dataclass(frozen=True)
-class PlayedEpisode:
-    """One episode and how it began. What the files of its side do not say is None.
-
-    `length` is the number of control steps after which it ends, and `fixed_start` whether it began at a stored init
-    state.
-    """
-
-    task: Task
-    number: int  # counted from 0 in its task
-    init_state: int
-    success: bool
-    video: Path
-    seed: int | None = None
-    reset_ordinal: int | None = None  # how often its environment had been reset before
-    length: int | None = None
-    fixed_start: bool | None = None
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side of a comparison. `findings` says why some of its results cannot be compared.
-
-    `left_out` names each row that has no passed result, and `checkpoints` has the hashes of what played.
-    """
-
-    name: str
-    kind: Kind
-    episodes: tuple[PlayedEpisode, ...]
-    left_out: tuple[str, ...] = ()
-    findings: tuple[Finding, ...] = ()
-    checkpoints: frozenset[str] = frozenset()
-
-    @property
-    def tasks(self) -> frozenset[Task]:
-        """The tasks that this side has played."""
-        return frozenset(episode.task for episode in self.episodes)
+OF = "::"  # between a campaign's folder and the policy path of one of its checkpoints
+SOFTWARE = ("loaded", "program", "python", "packages", "code", "environment")  # these parts of a row's identity
 
 
 def read(path: Path) -> Side:
-    """Returns what was played at `path`: a campaign's folder, or an eval_info.json.
+    """Returns what was played at `path`: a campaign's folder, an exported baseline, or an eval_info.json.
 
-    Raises UsageError where `path` is neither, or holds no outcome.
+    `tasks/NAME::POLICY` is one checkpoint of a campaign of several. Raises UsageError where `path` is none of these, or
+    holds no outcome.
     """
-    if not path.exists():
-        raise UsageError(Finding(str(path), "the path does not exist", "Name a campaign's folder or an eval_info.json"))
-    side = _campaign(path) if path.is_dir() else _eval_info(path)
+    folder, _, policy = (str(path), "", "") if path.exists() else str(path).partition(OF)
+    if not Path(folder).exists():
+        remedy = "Name a campaign's folder, an exported baseline or an eval_info.json"
+        raise UsageError(Finding(folder, "the path does not exist", remedy))
+    if policy or Path(folder).is_dir():
+        side = of_campaign(load(path), path, policy)
+    else:
+        side = baseline_file.side(path) if baseline_file.is_baseline(path) else _eval_info(path)
     if not side.episodes and not side.findings:
         rows = f" ({'; '.join(side.left_out)})" if side.left_out else ""
         raise UsageError(Finding(str(path), f"no row has a passed result{rows}", "Run the campaign first"))
     return side
+
+
+def load(path: Path) -> Campaign:
+    """Returns the campaign at `path`, a campaign's folder as `read` takes it. Raises UsageError where it is none."""
+    return campaign.load(path if path.exists() else Path(str(path).partition(OF)[0]))
+
+
+def of_campaign(spec: Campaign, name: Path, policy: str = "") -> Side:
+    """Returns what a campaign's rows have played, or those of the checkpoint that `policy` names.
+
+    `name` is the campaign as the user names it. Raises UsageError where the rows are of several checkpoints and
+    `policy` names none of them.
+    """
+    policy_path, side = _policy_path(spec, name, policy), Side(str(name), "campaign", ())
+    for row in spec.compared_rows or spec.enabled:
+        if row.policy_path == policy_path:
+            side = _with_row(side, spec, row, Path(str(name).partition(OF)[0]))
+    return side
+
+
+def _policy_path(spec: Campaign, name: Path, policy: str) -> str:
+    """Returns the one policy path of the campaign's rows, or the one that means the same as `policy`."""
+    known = list(dict.fromkeys(row.policy_path for row in spec.compared_rows or spec.enabled))
+    place = Path(policy).resolve()
+    same = [path for path in known if path == policy or (spec.layout.root / path).resolve() == place]
+    if policy and same:
+        return same[0]
+    if not policy and len(known) == 1:
+        return known[0]
+    what = f"no row has the checkpoint {policy}" if policy else f"its rows are of {len(known)} checkpoints"
+    folder = str(name).partition(OF)[0]
+    remedy = f"Name one: {joined_names([f'{folder}{OF}{path}' for path in known])}"
+    raise UsageError(Finding(folder, what, remedy))
+
+
+def _with_row(side: Side, spec: Campaign, row: Row, folder: Path) -> Side:
+    """Returns `side` with the row's episodes, or with why they are left out or cannot be compared."""
+    manifest, result = run.read_files(spec.layout, row.run_id)
+    if result is None or result["status"] != "pass" or result["dry_run"]:
+        return replace(side, left_out=(*side.left_out, f"{row.run_id}: {_status(result)}"))
+    if findings := evidence.refusals(spec, row) or [*_unfit(spec, row, result)]:
+        return replace(side, findings=(*side.findings, *findings))
+    record = cast(Manifest, manifest)  # its schema is part of the evidence
+    episodes = (*side.episodes, *_row_episodes(folder, spec, record))
+    return replace(side, episodes=episodes, rows=(*side.rows, _played_row(spec, record)))
 
 
 def _eval_info(path: Path) -> Side:
@@ -94,27 +110,7 @@ def _eval_info(path: Path) -> Side:
     return Side(str(path), "eval_info.json", episodes, findings=findings)
 
 
-def _campaign(path: Path) -> Side:
-    spec = campaign.load(path)
-    episodes: list[PlayedEpisode] = []
-    left_out: list[str] = []
-    findings: list[Finding] = []
-    checkpoints: set[str] = set()
-    for row in spec.compared_rows or spec.enabled:
-        manifest, result = run.read_files(spec.layout, row.run_id)
-        if result is None or result["status"] != "pass" or result["dry_run"]:
-            left_out.append(f"{row.run_id}: {_status(spec, row, result)}")
-            continue
-        row_findings = evidence.refusals(spec, row) or [*_unfit(spec, row, result)]
-        findings += row_findings
-        if not row_findings:
-            record: Manifest = manifest  # type: ignore[assignment]  # its schema is part of the evidence
-            episodes += _row_episodes(path, spec, record)
-            checkpoints.add(record["checkpoint"]["tree_sha256"] or "")
-    return Side(str(path), "campaign", (*episodes,), (*left_out,), (*findings,), frozenset(checkpoints))
-
-
-def _status(spec: Campaign, row: Row, result: Result | None) -> str:
+def _status(result: Result | None) -> str:
     if result is not None and not result["dry_run"]:
         return row_state.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
     return "not run"
@@ -130,14 +126,33 @@ def _unfit(spec: Campaign, row: Row, result: Result) -> Iterator[Finding]:
         yield Finding(where, f"the engine is not proven to play lerobot-eval's episodes: {result['unproven']}", again)
 
 
+def _attempt(spec: Campaign, manifest: Manifest) -> RunFolder:
+    return spec.layout.run(manifest["run_id"]).attempt(manifest["attempt"])
+
+
+def _played_row(spec: Campaign, manifest: Manifest) -> PlayedRow:
+    parts: Mapping[str, object] = identity.read(_attempt(spec, manifest)) or {}
+    software = {name: parts[name] for name in SOFTWARE if name in parts}
+    return {
+        "run_id": manifest["run_id"],
+        "row_hash": manifest["row_hash"] or "",
+        "policy_path": manifest["policy_path"],
+        "checkpoint_sha256": manifest["checkpoint"]["tree_sha256"] or "",
+        "engine": manifest["engine"],
+        "simulator": manifest["mujoco_gl"],
+        "batch_size": manifest["batch_size"],
+        "software_sha256": files.sha256(files.canonical(software)) if software else None,
+        "versions": manifest["versions"],
+    }
+
+
 def _row_episodes(path: Path, spec: Campaign, manifest: Manifest) -> Iterator[PlayedEpisode]:
     """Yields a row's episodes. Their videos are named below `path`, as the user names the campaign."""
-    top = spec.layout.run(manifest["run_id"])
-    output = path / spec.layout.relative(top.attempt(manifest["attempt"]).output)
+    output = path / spec.layout.relative(_attempt(spec, manifest).output)
     settings = manifest["settings"]
     length = settings.get("episode_length") or EPISODE_STEPS.get(manifest["task_suite"])
     stored = settings.get("flags", {}).get("env.init_states", True)
-    for line in files.read_lines(top.episodes):
+    for line in files.read_lines(spec.layout.run(manifest["run_id"]).episodes):
         yield PlayedEpisode(
             (line["suite"], line["task"]),
             line["episode"],
