@@ -1,4 +1,4 @@
-"""The commands that say what success rates are worth: `tracka compare`, `power` and `baseline`."""
+"""The commands that say what success rates are worth: `tracka compare`, `power`, `noise` and `baseline`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +11,7 @@ from .campaign.layout import PHASES
 from .core import escaping
 from .core.errors import Finding, TrackaError, UsageError, shortened
 from .gates import validate
+from .runs import repetition, run
 
 FORMATS = ("text", "json", "markdown")
 
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     app.command("compare")(compare_command)
     app.command("power")(power_command)
+    app.command("noise")(noise_command)
     app.add_typer(_baseline_commands(), name="baseline")
 
 
@@ -79,6 +81,21 @@ def power_command(
     )
     for line in episode_planning.answer(question):
         print(line)
+
+
+def noise_command(
+    folder: Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="The folder of a campaign that has been run.")],
+    max_parallel: Annotated[int | None, typer.Option(min=1, help="Rows at a time; by default one a GPU.")] = None,
+) -> None:
+    """Play a campaign's rows again, and say how many episodes end otherwise. Exits with 1 if a row fails."""
+    from .reporting import noise_floor, played_episodes
+
+    spec = played_episodes.load(folder)
+    rows = played_episodes.rows(spec, folder)
+    codes = repetition.play(spec, rows, run.load_host(spec.layout), max_parallel or max(1, spec.expected_gpus))
+    for line in noise_floor.lines(played_episodes.of_campaign(spec, folder)):
+        typer.echo(escaping.plain(line))
+    raise typer.Exit(1 if any(codes.values()) else 0)
 
 
 def promote_command(

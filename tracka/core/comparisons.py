@@ -88,6 +88,23 @@ class NonInferiorityRecord(TypedDict):
     method: str
 
 
+class NoiseRecord(TypedDict):
+    """How the flips of the pairs whose episode was played again stand to the noise of one side.
+
+    `noise_flips` counts the episodes whose repetition had another outcome, `interval` is that of their share. `p` is
+    small where the two sides differ more often than `side`, A or B, differs from itself.
+    """
+
+    side: str
+    episodes: int
+    noise_flips: int
+    flips: int
+    interval: IntervalRecord
+    p: float
+    method: str
+    is_above: bool
+
+
 class Flip(TypedDict):
     """A pair with two outcomes: `gain` if the candidate alone succeeded, `loss` if the baseline alone did."""
 
@@ -116,6 +133,7 @@ class Comparison(TypedDict):
     tasks: list[ComparedTask]
     across_tasks: PValueRecord | None
     non_inferiority: NonInferiorityRecord | None
+    noise: NoiseRecord | None
     flips: list[Flip]
     verdict: str
     sentence: str

@@ -77,10 +77,15 @@ def side(path: Path) -> Side:
     return Side(
         str(path),
         "baseline",
-        tuple(_episode(record) for record in baseline["episodes"]),
+        episodes(baseline),
         (*baseline["left_out"],),
         rows=(*baseline["rows"],),
     )
+
+
+def episodes(baseline: Baseline) -> tuple[PlayedEpisode, ...]:
+    """Returns the episodes of a baseline."""
+    return tuple(_episode(record) for record in baseline["episodes"])
 
 
 def _sha256(content: Any) -> str:

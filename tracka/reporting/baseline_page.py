@@ -6,6 +6,7 @@ from ..core.baselines import Baseline, EpisodeRecord
 from ..core.errors import joined_names
 from ..statistics import rate
 from ..statistics.rate import Count
+from . import baseline_file, noise_floor
 from .figures import percent
 
 
@@ -18,6 +19,7 @@ def lines(baseline: Baseline) -> Iterator[str]:
     for suite, task in sorted({(episode["suite"], episode["task"]) for episode in episodes}):
         yield f"{suite} {task}: {_rate([each for each in episodes if (each['suite'], each['task']) == (suite, task)])}"
     yield f"all: {_rate(episodes)} (intervals: Wilson, 95%)"
+    yield noise_floor.rate_in_words(baseline_file.episodes(baseline))
     if baseline["left_out"]:
         yield f"left out: {'; '.join(baseline['left_out'])}"
 

@@ -28,7 +28,7 @@ from ..statistics import paired, power, tasks, unpaired
 from ..statistics.paired import Pairs
 from ..statistics.rate import Count
 from ..statistics.result import Alternative, Interval, PValue
-from . import comparison_words, played_episodes
+from . import comparison_words, noise_floor, played_episodes
 from .episode_pairing import Episodes, Pairing, pair
 from .sides import PlayedEpisode, Side, Task
 
@@ -73,6 +73,7 @@ def compare_sides(ours: Side, theirs: Side, confidence: float = 0.95, margin: fl
     overall = _compared(total, _test_of_all([*by_task.values()], total), confidence, alpha)
     each = _compared_tasks(by_task, confidence)
     bound = None if margin is None else _non_inferiority(total, margin, confidence)
+    noise = noise_floor.record(pairing, confidence)
     verdict = comparison_words.verdict(overall, bound, alpha)
     return {
         "schema_version": schema.VERSION,
@@ -84,10 +85,14 @@ def compare_sides(ours: Side, theirs: Side, confidence: float = 0.95, margin: fl
         "tasks": each,
         "across_tasks": _across_tasks(by_task),
         "non_inferiority": bound,
+        "noise": noise,
         "flips": [_flip(*both) for both in pairing.pairs if both[0].success != both[1].success],
         "verdict": verdict,
-        "sentence": comparison_words.sentence(verdict, overall, each, bound),
-        "notes": [*comparison_words.notes(ours, theirs, pairing, [*by_task], _is_balanced([*by_task.values()], total))],
+        "sentence": comparison_words.sentence(verdict, overall, each, bound, noise),
+        "notes": [
+            *comparison_words.notes(ours, theirs, pairing, [*by_task], _is_balanced([*by_task.values()], total)),
+            *comparison_words.noise_notes(ours, overall, noise),
+        ],
     }
 
 

@@ -4,9 +4,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 
 from ..core.baselines import PlayedRow
-from ..core.comparisons import Compared, ComparedTask, NonInferiorityRecord
+from ..core.comparisons import Compared, ComparedTask, NoiseRecord, NonInferiorityRecord
 from ..core.errors import joined_names
 from ..core.lerobot_facts import INIT_STATES
+from . import noise_floor
 from .episode_pairing import Pairing, task_names
 from .figures import change, p_equals, percent, points
 from .sides import Side, Task
@@ -21,7 +22,13 @@ def verdict(overall: Compared, bound: NonInferiorityRecord | None, alpha: float)
     return NON_INFERIOR if bound and bound["non_inferior"] else NOT_SHOWN
 
 
-def sentence(outcome: str, overall: Compared, each: Sequence[ComparedTask], bound: NonInferiorityRecord | None) -> str:
+def sentence(
+    outcome: str,
+    overall: Compared,
+    each: Sequence[ComparedTask],
+    bound: NonInferiorityRecord | None,
+    noise: NoiseRecord | None,
+) -> str:
     """Returns the verdict in one sentence, with its uncertainty, its methods, and what would have been seen."""
     head = {
         WORSE: "B is worse than A",
@@ -37,6 +44,8 @@ def sentence(outcome: str, overall: Compared, each: Sequence[ComparedTask], boun
         parts.append(_sensitivity(overall))
     if worse := [(task["suite"], task["task"]) for task in each if task["is_worse"]]:
         parts.append(f"taken alone, and adjusted for {len(each)} tasks, it is worse on {task_names(worse)}")
+    if noise and not noise["is_above"]:
+        parts.append(noise_floor.sentence(noise))
     return f"{'; '.join(parts)}."
 
 
@@ -61,6 +70,14 @@ def notes(
         yield (f"A task has {INIT_STATES} init states: episodes beyond repeat them, and count here as if they did not.")
     if not balanced and not pairing.pairs:
         yield "The tasks have other shares of A's and of B's episodes: trust the p-value, which is of each task."
+
+
+def noise_notes(baseline: Side, overall: Compared, noise: NoiseRecord | None) -> Iterator[str]:
+    """Yields how the flips stand to the noise floor, or how to measure it where there are flips."""
+    if noise:
+        yield f"{noise_floor.sentence(noise)}."
+    elif baseline.kind == "campaign" and (overall["gains"] or overall["losses"]):
+        yield f"Whether A differs from itself as often is unknown: `tracka noise {baseline.name}` plays it again."
 
 
 def _other_fingerprints(baseline: Side, candidate: Side) -> Iterator[str]:

@@ -4,7 +4,7 @@ Guarantees: only outcomes with sound evidence are read; a row that did not pass 
 named as left out; whatever makes a result unfit for a comparison is a finding; a side is one checkpoint's.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -17,9 +17,10 @@ from ..core import files
 from ..core.artifacts import Manifest, Result
 from ..core.baselines import PlayedRow
 from ..core.errors import Finding, UsageError, joined_names
+from ..core.files import Json
 from ..core.lerobot_facts import EPISODE_STEPS, INIT_STATES
 from ..engines import lerobot_eval
-from ..runs import evidence, identity, judgement, row_state, run
+from ..runs import evidence, identity, judgement, repetition, row_state, run
 from . import baseline_file
 from .sides import PlayedEpisode, Side
 
@@ -33,51 +34,59 @@ def read(path: Path) -> Side:
     `tasks/NAME::POLICY` is one checkpoint of a campaign of several. Raises UsageError where `path` is none of these, or
     holds no outcome.
     """
-    folder, _, policy = (str(path), "", "") if path.exists() else str(path).partition(OF)
-    if not Path(folder).exists():
+    place, policy = _place_and_policy(path)
+    if not place.exists():
         remedy = "Name a campaign's folder, an exported baseline or an eval_info.json"
-        raise UsageError(Finding(folder, "the path does not exist", remedy))
-    if policy or Path(folder).is_dir():
-        side = of_campaign(load(path), path, policy)
+        raise UsageError(Finding(str(place), "the path does not exist", remedy))
+    if policy or place.is_dir():
+        side = of_campaign(load(path), path)
     else:
         side = baseline_file.side(path) if baseline_file.is_baseline(path) else _eval_info(path)
     if not side.episodes and not side.findings:
-        rows = f" ({'; '.join(side.left_out)})" if side.left_out else ""
-        raise UsageError(Finding(str(path), f"no row has a passed result{rows}", "Run the campaign first"))
+        rows_left_out = f" ({'; '.join(side.left_out)})" if side.left_out else ""
+        raise UsageError(Finding(str(path), f"no row has a passed result{rows_left_out}", "Run the campaign first"))
     return side
 
 
 def load(path: Path) -> Campaign:
     """Returns the campaign at `path`, a campaign's folder as `read` takes it. Raises UsageError where it is none."""
-    return campaign.load(path if path.exists() else Path(str(path).partition(OF)[0]))
+    return campaign.load(_place_and_policy(path)[0])
 
 
-def of_campaign(spec: Campaign, name: Path, policy: str = "") -> Side:
-    """Returns what a campaign's rows have played, or those of the checkpoint that `policy` names.
-
-    `name` is the campaign as the user names it. Raises UsageError where the rows are of several checkpoints and
-    `policy` names none of them.
-    """
-    policy_path, side = _policy_path(spec, name, policy), Side(str(name), "campaign", ())
-    for row in spec.compared_rows or spec.enabled:
-        if row.policy_path == policy_path:
-            side = _with_row(side, spec, row, Path(str(name).partition(OF)[0]))
+def of_campaign(spec: Campaign, path: Path) -> Side:
+    """Returns what the rows of the campaign at `path` have played. Raises UsageError as `rows` does."""
+    side = Side(str(path), "campaign", ())
+    for row in rows(spec, path):
+        side = _with_row(side, spec, row, _place_and_policy(path)[0])
     return side
 
 
-def _policy_path(spec: Campaign, name: Path, policy: str) -> str:
-    """Returns the one policy path of the campaign's rows, or the one that means the same as `policy`."""
-    known = list(dict.fromkeys(row.policy_path for row in spec.compared_rows or spec.enabled))
-    place = Path(policy).resolve()
-    same = [path for path in known if path == policy or (spec.layout.root / path).resolve() == place]
+def rows(spec: Campaign, path: Path) -> list[Row]:
+    """Returns the rows of the campaign at `path` whose results count: those of one checkpoint.
+
+    Raises UsageError where `path` names a checkpoint that no row has, or names none of several.
+    """
+    candidates = spec.compared_rows or spec.enabled
+    policy_path = _policy_path(spec, path, list(dict.fromkeys(row.policy_path for row in candidates)))
+    return [row for row in candidates if row.policy_path == policy_path]
+
+
+def _place_and_policy(path: Path) -> tuple[Path, str]:
+    """Returns the file or folder that `path` names, and the policy path behind it, empty where there is none."""
+    place, _, policy = (str(path), "", "") if path.exists() else str(path).partition(OF)
+    return Path(place), policy
+
+
+def _policy_path(spec: Campaign, path: Path, known: Sequence[str]) -> str:
+    """Returns the only policy path in `known`, or that which means the same as the one behind `path`."""
+    place, policy = _place_and_policy(path)
+    same = [each for each in known if each == policy or (spec.layout.root / each).resolve() == Path(policy).resolve()]
     if policy and same:
         return same[0]
     if not policy and len(known) == 1:
         return known[0]
     what = f"no row has the checkpoint {policy}" if policy else f"its rows are of {len(known)} checkpoints"
-    folder = str(name).partition(OF)[0]
-    remedy = f"Name one: {joined_names([f'{folder}{OF}{path}' for path in known])}"
-    raise UsageError(Finding(folder, what, remedy))
+    raise UsageError(Finding(str(place), what, f"Name one: {joined_names([f'{place}{OF}{each}' for each in known])}"))
 
 
 def _with_row(side: Side, spec: Campaign, row: Row, folder: Path) -> Side:
@@ -88,7 +97,7 @@ def _with_row(side: Side, spec: Campaign, row: Row, folder: Path) -> Side:
     if findings := evidence.refusals(spec, row) or [*_unfit(spec, row, result)]:
         return replace(side, findings=(*side.findings, *findings))
     record = cast(Manifest, manifest)  # its schema is part of the evidence
-    episodes = (*side.episodes, *_row_episodes(folder, spec, record))
+    episodes = (*side.episodes, *_row_episodes(folder, spec, row, record))
     return replace(side, episodes=episodes, rows=(*side.rows, _played_row(spec, record)))
 
 
@@ -146,13 +155,14 @@ def _played_row(spec: Campaign, manifest: Manifest) -> PlayedRow:
     }
 
 
-def _row_episodes(path: Path, spec: Campaign, manifest: Manifest) -> Iterator[PlayedEpisode]:
-    """Yields a row's episodes. Their videos are named below `path`, as the user names the campaign."""
-    output = path / spec.layout.relative(_attempt(spec, manifest).output)
+def _row_episodes(folder: Path, spec: Campaign, row: Row, manifest: Manifest) -> Iterator[PlayedEpisode]:
+    """Yields a row's episodes. Their videos are named below `folder`, as the user names the campaign."""
+    output = folder / spec.layout.relative(_attempt(spec, manifest).output)
     settings = manifest["settings"]
     length = settings.get("episode_length") or EPISODE_STEPS.get(manifest["task_suite"])
     stored = settings.get("flags", {}).get("env.init_states", True)
-    for line in files.read_lines(spec.layout.run(manifest["run_id"]).episodes):
+    repeated = {_begin(line): line["success"] for line in repetition.episodes(spec, row, manifest["row_hash"])}
+    for line in files.read_lines(spec.layout.run(row.run_id).episodes):
         yield PlayedEpisode(
             (line["suite"], line["task"]),
             line["episode"],
@@ -163,4 +173,10 @@ def _row_episodes(path: Path, spec: Campaign, manifest: Manifest) -> Iterator[Pl
             line["reset_ordinal"],
             length,
             lerobot_eval.flag_value(stored) != "false",
+            repeated.get(_begin(line)),
         )
+
+
+def _begin(line: Json) -> tuple[object, ...]:
+    """Returns what begins an episode of a row; a retry with a smaller batch begins it otherwise."""
+    return tuple(line[name] for name in ("suite", "task", "episode", "init_state", "seed", "reset_ordinal"))
