@@ -380,6 +380,16 @@ def contents(folder: Path, *left_out: str) -> dict[str, bytes | None]:
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in found}
 
 
+def copy_repository(target: Path) -> None:
+    """Copies the repository's files that git tracks or does not ignore."""
+    words = ("git", "ls-files", "--cached", "--others", "--exclude-standard")
+    listed = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    for name in listed.stdout.splitlines():
+        if (REPOSITORY / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, target / name)
+
+
 def fake_checkpoint(folder: Path) -> None:
     """Writes a checkpoint that is one in name only: JSON files of an ACT, and a weights file without tensors."""
     files.write_json(folder / "config.json", {"type": "act"})

@@ -136,22 +136,11 @@ def libero() -> Iterator[None]:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """Returns a copy of the repository's files with a smoke campaign of stand-ins and a checkpoint for the reader.
-
-    The files are those that git tracks or does not ignore.
-    """
+    """Returns a copy of the repository's files with a smoke campaign of stand-ins and checkpoints for the reader."""
     copy = tmp_path / "repository"
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-    )
-    for name in listed.stdout.splitlines():
-        if (REPOSITORY / name).is_file():
-            (copy / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, copy / name)
-    campaigns.fake_checkpoint(copy / "outputs" / "my_policy")
+    campaigns.copy_repository(copy)
+    for name in ("my_policy", "a", "b"):
+        campaigns.fake_checkpoint(copy / "outputs" / name)
     shutil.rmtree(copy / "tasks" / "smoke-libero-object")
     campaigns.make(copy / "tasks" / "smoke-libero-object")
     return copy

@@ -64,6 +64,31 @@ def numbers(flag: str, text: str, kind: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
+def resolved(
+    resolve: float | None,
+    threshold: float | None,
+    rate: float | None,
+    discordance: float | None,
+    is_number_given: bool,
+    tasks: int,
+) -> tuple[int, list[str]]:
+    """Returns how many episodes of each of `tasks` tasks resolve what is asked, and what that means in sentences.
+
+    Raises UsageError with everything that is wrong with the options.
+    """
+    from .reporting import resolution  # scipy takes half a second to import
+
+    if resolve is None:
+        what = "they say how to resolve a drop, and no --resolve is given"
+        raise UsageError(Finding("--rate, --discordance", what, "Add --resolve 0.05, or leave them out"))
+    if is_number_given:
+        what = "--resolve chooses the number of episodes, and one is given"
+        raise UsageError(Finding("--n-episodes", what, "Leave one of the two out"))
+    asked = resolution.Resolution(resolve, threshold, rate, discordance)
+    per_task = resolution.episodes_per_task(asked, tasks)
+    return per_task, [*resolution.words(asked, tasks, per_task)]
+
+
 def campaign_beside(layout: Layout) -> Campaign | None:
     """Returns the campaign in the folder of `layout`, with the artifacts of `layout`; None where there is none."""
     if not layout.settings.is_file():

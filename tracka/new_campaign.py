@@ -36,6 +36,22 @@ class CampaignOptions:
     min_success_rate: float = 0.0  # of each row but the baseline; 0 is no threshold
     task_ids: tuple[int, ...] = ()  # of the suite; empty is all
     episode_length: int | None = None  # control steps; None is the suite's own
+    threshold: float | None = None  # that each policy must show to reach in the suite; None asks for nothing
+    further_policies: tuple[str, ...] = ()  # these play the same episodes
+
+    @property
+    def policy_paths(self) -> tuple[str, ...]:
+        return (self.policy_path, *self.further_policies)
+
+
+@dataclass(frozen=True)
+class NewRow:
+    """One row of a new campaign."""
+
+    task: int
+    batch_size: int
+    n_episodes: int
+    policy_path: str
 
 
 def create(root: Path, options: CampaignOptions) -> Campaign:
@@ -75,12 +91,17 @@ def _faults(root: Path, options: CampaignOptions) -> Iterator[Finding]:
     elif unknown_tasks := [task for task in options.task_ids if not 0 <= task < SUITE_TASKS[options.suite]]:
         what = f"{options.suite} has no task {joined_names([str(task) for task in unknown_tasks])}"
         yield Finding("--task-ids", what, f"Use numbers from 0 to {SUITE_TASKS[options.suite] - 1}, such as 0,3")
-    if finding := checkpoint.training_folder_finding(checkpoint.local_folder(options.policy_path, root)):
-        yield finding
+    for policy_path in options.policy_paths:
+        if finding := checkpoint.training_folder_finding(checkpoint.local_folder(policy_path, root)):
+            yield finding
+    if repeated := {path for path in options.policy_paths if options.policy_paths.count(path) > 1}:
+        yield Finding("--policy-path", f"{joined_names(sorted(repeated))} is given twice", "Name each policy once")
     if not 0 <= options.min_success_rate <= 1:
         yield Finding(
             "--min-success-rate", f"{options.min_success_rate} is not a success rate", "Use 0 to 1, such as 0.9"
         )
+    if options.threshold is not None and not 0 < options.threshold < 1:
+        yield Finding("--threshold", f"{options.threshold:g} is not between 0 and 1", "Give a share, such as 0.9")
 
 
 def _with_preset(root: Path, options: CampaignOptions) -> CampaignOptions:
@@ -93,9 +114,9 @@ def _with_preset(root: Path, options: CampaignOptions) -> CampaignOptions:
     known_preset = preset.find(options.preset)
     if options.policy_path == CampaignOptions.policy_path:
         options = replace(options, policy_path=known_preset.policy_path)
-    kind = options.policy_type or _policy_type(root, options.policy_path)
-    if kind not in (None, known_preset.policy_type):
-        what = f"the preset is for {known_preset.policy_type}, but the policy is {kind}"
+    kinds = [options.policy_type or _policy_type(root, path) for path in options.policy_paths]
+    if others := [kind for kind in kinds if kind not in (None, known_preset.policy_type)]:
+        what = f"the preset is for {known_preset.policy_type}, but the policy is {others[0]}"
         raise UsageError(Finding("--preset", what, "Name the policy's own preset, or leave --preset out"))
     return options
 
@@ -105,18 +126,25 @@ def write_schema(layout: Layout) -> None:
     layout.run_schema.write_bytes(files.pretty(schema.run_schema()))
 
 
-def _rows(options: CampaignOptions) -> dict[str, tuple[int, int, int]]:
-    """Returns run id -> (LIBERO task, batch size, episodes).
+def _rows(options: CampaignOptions) -> dict[str, NewRow]:
+    """Returns the rows by their run ids.
 
-    The baseline comes first, then one row a task, so that GPUs share a suite.
+    The baseline comes first, then one row a task and policy, so that GPUs share a suite. The rows of the second policy
+    end in `_p2`.
     """
     name = options.suite.removeprefix("libero_")
     tasks = sorted(set(options.task_ids)) or list(range(SUITE_TASKS[options.suite]))
+    size = (options.batch_size, options.n_episodes)
     scaled = {
-        f"{name}_t{task}_b{options.batch_size}_e{options.n_episodes}": (task, options.batch_size, options.n_episodes)
+        f"{name}_t{task}_b{size[0]}_e{size[1]}{_suffix(number)}": NewRow(task, *size, policy_path)
+        for number, policy_path in enumerate(options.policy_paths, 1)
         for task in tasks
     }
-    return {BASELINE: (tasks[0], 1, 2), **scaled}
+    return {BASELINE: NewRow(tasks[0], 1, 2, options.policy_path), **scaled}
+
+
+def _suffix(number: int) -> str:
+    return f"_p{number}" if number > 1 else ""
 
 
 def _matrix(options: CampaignOptions) -> str:
@@ -125,8 +153,8 @@ def _matrix(options: CampaignOptions) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     gpu = "auto" if options.gpus else "cpu"
-    for run_id, (_, batch_size, episodes) in _rows(options).items():
-        cells = [run_id, options.suite, batch_size, episodes, gpu, options.seed, "egl", options.policy_path, 1]
+    for run_id, row in _rows(options).items():
+        cells = [run_id, options.suite, row.batch_size, row.n_episodes, gpu, options.seed, "egl", row.policy_path, 1]
         matrix.parse([str(cell) for cell in cells], f"row {run_id}")
         writer.writerow(cells)
     return text.getvalue()
@@ -152,6 +180,7 @@ def _settings(root: Path, options: CampaignOptions) -> str:
         "[thresholds.rows]",
         f"{BASELINE} = 0.0   # two episodes, which only show that rows run",
         "",
+        *([] if options.threshold is None else ["[verdict]", f"threshold = {options.threshold}", ""]),
         "[timeouts]",
         "row_secs = 10800",
         "",
@@ -160,8 +189,11 @@ def _settings(root: Path, options: CampaignOptions) -> str:
         "",
         "# The episodes of one LIBERO task must stay in one row: every process starts at init state 0.",
     ]
-    for run_id, (task, _, _) in _rows(options).items():
-        lines += [f"[rows.{run_id}]", f"task_ids = [{task}]", ""]
+    kinds = {path: options.policy_type or _policy_type(root, path) for path in options.further_policies}
+    for run_id, row in _rows(options).items():
+        own_kind = kinds.get(row.policy_path) or kind
+        own = [f"policy_type = {json.dumps(own_kind)}"] if own_kind != kind else []
+        lines += [f"[rows.{run_id}]", f"task_ids = [{row.task}]", *own, ""]
     return "\n".join(lines)
 
 

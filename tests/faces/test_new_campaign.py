@@ -19,6 +19,7 @@ from tracka.core import schema
 from tracka.core.errors import RunExists, UsageError
 from tracka.core.lerobot_facts import SUITE_TASKS
 from tracka.new_campaign import CampaignOptions
+from tracka.reporting import caveats
 
 
 def tracka(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -238,6 +239,91 @@ def test_the_command_says_how_much_it_is_and_how_long_it_takes(
 def test_with_a_threshold_nothing_is_said_of_one(made: Made, tmp_path: Path) -> None:
     words = ("--policy-path", "checkpoints/mine", "--min-success-rate", "0.5")
     assert "No threshold" not in made.call("init", str(tmp_path / "new"), *words).stdout
+
+
+# several checkpoints, and how many episodes show a difference
+
+
+def test_two_checkpoints_play_the_same_episodes_in_rows_of_their_own(made: Made, tmp_path: Path) -> None:
+    fake_checkpoint(tmp_path / "b")
+    words = ("--policy-path", "checkpoints/mine", "--policy-path", str(tmp_path / "b"), "--task-ids", "3,4")
+    ended = made.call("init", str(tmp_path / "new"), *words, "--n-episodes", "5")
+    assert ended.returncode == 0, ended.stderr
+    spec = campaign.load(tmp_path / "new")
+    mine, other = ("checkpoints/mine", str(tmp_path / "b"))
+    assert [(row.run_id, row.policy_path, spec.task_ids(row)) for row in spec.compared_rows] == [
+        ("object_t3_b10_e5", mine, (3,)),
+        ("object_t4_b10_e5", mine, (4,)),
+        ("object_t3_b10_e5_p2", other, (3,)),
+        ("object_t4_b10_e5_p2", other, (4,)),
+    ]
+    assert {(row.seed, row.batch_size, row.n_episodes) for row in spec.compared_rows} == {(7, 10, 5)}
+    assert [spec.settings(row).policy_type for row in spec.compared_rows] == [None, None, "act", "act"]
+    assert spec.row(spec.baseline).policy_path == mine
+
+
+def test_a_checkpoint_that_is_named_twice_or_has_another_type_than_the_preset_is_refused(
+    made: Made, tmp_path: Path
+) -> None:
+    fake_checkpoint(tmp_path / "b")
+    twice = ("--policy-path", str(tmp_path / "b")) * 2
+    ended = made.call("init", str(tmp_path / "new"), *twice, "--preset", "pi0")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "b is given twice" in ended.stderr and "the preset is for pi0, but the policy is act" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "per_task", "said"),
+    [  # the totals are those of docs/comparing.md, which `make test-stats` holds
+        (("--resolve", "0.05"), 19, "5.0 points is shown by 189 pairs with a chance of 80% (exact McNemar, one-sided"),
+        (("--resolve", "0.05", "--discordance", "0.07"), 19, "7% of the pairs have two outcomes"),
+        (("--resolve", "0.05", "--rate", "0.9"), 54, "from 90% is shown by 537 episodes of each policy with a chance"),
+        (("--resolve", "0.05", "--threshold", "0.9"), 18, "A policy of 95% needs 179 episodes to pass with a chance"),
+    ],
+)
+def test_the_episodes_are_chosen_so_that_they_show_a_difference(
+    made: Made, tmp_path: Path, words: tuple[str, ...], per_task: int, said: str
+) -> None:
+    ended = made.call("init", str(tmp_path / "new"), "--policy-path", "checkpoints/mine", *words)
+    assert ended.returncode == 0, ended.stderr
+    spec = campaign.load(tmp_path / "new")
+    assert {row.n_episodes for row in spec.compared_rows} == {per_task}
+    assert f"{per_task} episodes of each of 10 tasks, {10 * per_task} in all, resolve 5.0 points:" in ended.stdout
+    assert said in ended.stdout
+    assert ("repeat one; a repeat says less than a new one" in ended.stdout) == (per_task > 50)
+    assert (spec.verdict.threshold if spec.verdict else None) == (0.9 if "--threshold" in words else None)
+
+
+def test_a_suite_of_few_tasks_is_played_more_often_and_repeats_are_said(made: Made, tmp_path: Path) -> None:
+    words = ("--policy-path", "checkpoints/mine", "--task-ids", "0,5", "--resolve", "0.05")
+    ended = made.call("init", str(tmp_path / "new"), *words)
+    assert "95 episodes of each of 2 tasks, 190 in all" in ended.stdout
+    assert "A task has 50 init states, so 45 of its 95 episodes repeat one" in ended.stdout
+    (settings,) = [found for found in caveats.of_settings(campaign.load(tmp_path / "new")) if "repeat" in found.what]
+    assert (
+        settings.what == "45 episodes of each LIBERO task repeat an init state, and intervals count them like new ones"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--resolve", "5"), "--resolve: 5 is not between 0 and 1"),
+        (("--resolve", "0.05", "--n-episodes", "50"), "--n-episodes: --resolve chooses the number of episodes"),
+        (("--resolve", "0.2", "--threshold", "0.9"), "no policy is 20.0 points better than a threshold of 0.9"),
+        (("--resolve", "0.1", "--rate", "0.05"), "--rate: a drop of 0.1 cannot come from 0.05"),
+        (("--resolve", "0.1", "--rate", "0.9", "--discordance", "0.2"), "more than one is given"),
+        (("--rate", "0.9"), "--rate, --discordance: they say how to resolve a drop, and no --resolve is given"),
+        (("--resolve", "0.0001"), "need more than 20000 episodes"),
+        (("--threshold", "1.5"), "--threshold: 1.5 is not between 0 and 1"),
+    ],
+)
+def test_a_difference_that_cannot_be_resolved_is_refused(
+    made: Made, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    ended = made.call("init", str(tmp_path / "new"), "--policy-path", "checkpoints/mine", *words)
+    assert (ended.returncode, ended.stdout) == (2, "") and said in ended.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_type_of_a_repository_is_asked_of_its_config_alone(tmp_path: Path) -> None:

@@ -70,8 +70,9 @@ def test_every_command_of_a_page_succeeds(page: Path, repository: Path) -> None:
             continue
         ended = run(line, repository, made)
         assert ended.returncode == 0, f"{line}\n{ended.stdout}{ended.stderr}"
-        for settings in (repository / "tasks" / "my-policy" / "configs").glob("campaign.toml"):
-            use_standin(settings)
+        for name in ("my-policy", "a-or-b"):
+            for settings in (repository / "tasks" / name / "configs").glob("campaign.toml"):
+                use_standin(settings)
 
 
 # What the code of docs/tables.md has found, as JSON in the last line of its output.

@@ -169,6 +169,9 @@ def _unusual_settings(campaign: Campaign, row: Row) -> Iterator[str]:
     settings = campaign.settings(row)
     if row.n_episodes < INIT_STATES:
         yield f"{row.n_episodes} of the {INIT_STATES} init states of each LIBERO task"
+    if row.n_episodes > INIT_STATES:
+        repeats = row.n_episodes - INIT_STATES
+        yield f"{repeats} episodes of each LIBERO task repeat an init state, and intervals count them like new ones"
     if settings.episode_length not in (None, EPISODE_STEPS[row.task_suite]):
         usual = f"those of {row.task_suite} after {EPISODE_STEPS[row.task_suite]}"
         yield f"episodes end after {settings.episode_length} steps, {usual}"

@@ -42,7 +42,8 @@ def sentence(
         )
     if outcome != WORSE:
         parts.append(_sensitivity(overall))
-    if worse := [(task["suite"], task["task"]) for task in each if task["is_worse"]]:
+    worse = [(task["suite"], task["task"]) for task in each if task["is_worse"]]
+    if worse and len(each) > 1:
         parts.append(f"taken alone, and adjusted for {len(each)} tasks, it is worse on {task_names(worse)}")
     if noise and not noise["is_above"]:
         parts.append(noise_floor.sentence(noise))

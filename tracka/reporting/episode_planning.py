@@ -48,6 +48,19 @@ def answer(question: Question) -> list[str]:
     return [*(_of_pairs(question) if question.paired else _of_arms(question))]
 
 
+def needed(asked: Question) -> int | None:
+    """Returns how many episodes, or pairs, answer a sound question that leaves their number open.
+
+    Returns None where more than MOST_EPISODES would be needed.
+    """
+    if asked.threshold is not None:
+        return power.episodes_for_rate(asked.threshold, asked.rate or 0.0, asked.chance, asked.confidence)
+    drop, rest = asked.drop or 0.0, (asked.chance, asked.alpha, asked.alternative)
+    if asked.paired:
+        return power.pairs_for_drop(asked.discordance or 0.0, drop, *rest)
+    return power.episodes_for_drop(asked.rate or 0.0, drop, *rest)
+
+
 def _findings(asked: Question) -> Iterator[Finding]:
     ask = "Ask for one: --threshold 0.9 --rate 0.95, or --drop 0.05 --rate 0.9"
     if asked.threshold is None and asked.drop is None and asked.episodes is None:
@@ -100,10 +113,9 @@ def _of_threshold(asked: Question, threshold: float) -> Iterator[str]:
         yield from _with_episodes(asked, threshold, asked.episodes)
     elif asked.rate is not None:
         decided = "pass" if asked.rate >= threshold else "fail"
-        needed = power.episodes_for_rate(threshold, asked.rate, asked.chance, confidence)
-        chance = percent(asked.chance)
-        yield f"A policy of {percent(asked.rate)} needs {_number(needed)} to {decided} with a chance of {chance}."
-        yield from _init_states(needed)
+        episodes, chance = needed(asked), percent(asked.chance)
+        yield f"A policy of {percent(asked.rate)} needs {_number(episodes)} to {decided} with a chance of {chance}."
+        yield from _init_states(episodes)
 
 
 def _with_episodes(asked: Question, threshold: float, episodes: int) -> Iterator[str]:
@@ -134,12 +146,12 @@ def _of_pairs(asked: Question) -> Iterator[str]:
             yield f"They show a drop of {points(asked.drop)} with a chance of {percent(shown)}."
         yield from _init_states(asked.episodes)
     elif asked.drop is not None:
-        needed = power.pairs_for_drop(discordance, asked.drop, asked.chance, asked.alpha, asked.alternative)
+        pairs = needed(asked)
         yield (
-            f"A drop of {points(asked.drop)} is shown by {_number(needed, 'pairs')} with a chance of {_chance(asked)} "
+            f"A drop of {points(asked.drop)} is shown by {_number(pairs, 'pairs')} with a chance of {_chance(asked)} "
             f"({test})."
         )
-        yield from _init_states(needed)
+        yield from _init_states(pairs)
 
 
 def _of_arms(asked: Question) -> Iterator[str]:
@@ -156,12 +168,12 @@ def _of_arms(asked: Question) -> Iterator[str]:
             yield f"They show a drop of {points(asked.drop)} with a chance of {percent(shown)}."
         yield from _init_states(asked.episodes)
     elif asked.drop is not None:
-        needed = power.episodes_for_drop(baseline, asked.drop, asked.chance, asked.alpha, asked.alternative)
+        episodes = needed(asked)
         yield (
-            f"A drop of {points(asked.drop)} from {percent(baseline)} is shown by {_number(needed)} of each policy "
+            f"A drop of {points(asked.drop)} from {percent(baseline)} is shown by {_number(episodes)} of each policy "
             f"with a chance of {_chance(asked)} ({test})."
         )
-        yield from _init_states(needed)
+        yield from _init_states(episodes)
 
 
 def _sides(asked: Question) -> str:
@@ -176,8 +188,8 @@ def _drop(smallest: float | None) -> str:
     return "no drop" if smallest is None else f"a drop of {points(smallest)}"
 
 
-def _number(needed: int | None, name: str = "episodes") -> str:
-    return f"more than {MOST_EPISODES} {name}" if needed is None else f"{needed} {name}"
+def _number(count: int | None, name: str = "episodes") -> str:
+    return f"more than {MOST_EPISODES} {name}" if count is None else f"{count} {name}"
 
 
 def _init_states(episodes: int | None) -> Iterator[str]:
