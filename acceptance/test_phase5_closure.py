@@ -36,6 +36,14 @@ def test_the_results_tell_every_rate_with_its_episodes(
     contract("results")
 
 
+def test_the_policies_show_what_the_campaign_demands(
+    record_verdict: Callable[[], None], contract: Callable[[str], None]
+) -> None:
+    """Holds verdict.json against the run folders and against `[verdict]`. Collected only with a `[verdict]`."""
+    record_verdict()
+    contract("verdict")
+
+
 def test_the_verdict(require_valid_campaign: Callable[[], None]) -> None:
     """Validates all phases strictly, when the tests above have ended and this phase has been handed over."""
     require_valid_campaign()

@@ -258,6 +258,7 @@ def run_command(
     if dry_run:
         print(" ".join(run.dry_run(campaign, row, host, policy, retry_index)["command"] or ()))
         return
+    cli_request.register(layout)
     raise typer.Exit(worker.execute(campaign, row, host, policy, retry_index))
 
 
@@ -284,6 +285,7 @@ def sweep_command(
                 print(f"{row.run_id}: {shlex.join(run.dry_manifest(campaign, row, host)['command'] or ())}")
         return
     run_ids = [row.run_id for row in chosen_rows]
+    cli_request.register(campaign.layout)
     try:
         codes = sweep.sweep(campaign, chosen_rows, host, run.RerunPolicy(resume=resume), max_parallel)
     except KeyboardInterrupt:

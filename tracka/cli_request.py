@@ -18,7 +18,7 @@ from .core.errors import Finding, UsageError, collect_findings, joined_names, sh
 from .engines import cli_capabilities
 from .preflight.preflight import PreflightConfig
 from .reporting.collect import BASELINE_SUMMARY, EvalRunResult
-from .runs import run
+from .runs import preregistration, run
 from .runs.plan import Host
 
 
@@ -95,6 +95,12 @@ def campaign_beside(layout: Layout) -> Campaign | None:
         return None
     loaded = campaign.load(layout.root)
     return replace(loaded, layout=replace(layout, todo_name=loaded.layout.todo_name))
+
+
+def register(layout: Layout) -> None:
+    """Registers the thresholds of the campaign that a command is about to run rows of, as its files have them."""
+    if campaign_there := campaign_beside(layout):
+        preregistration.ensure(campaign_there)
 
 
 def one_row(artifacts_root: Path, row: Row, timeout_secs: int) -> Campaign:

@@ -37,6 +37,11 @@ CAMPAIGN = pytest.StashKey[Campaign]()
 TOKEN = pytest.StashKey[str]()
 LAST_STAGE = f"{PHASES[-1]}{HANDED_OVER}"
 PARITY_ROW = "parity_row"
+# A test that takes one of these is collected only for a campaign that has something for it.
+CONDITIONAL: dict[str, Callable[[Campaign], object]] = {
+    PARITY_ROW: parity.rows_to_prove,
+    "record_verdict": lambda campaign: campaign.verdict,
+}
 ROWS: dict[str, Callable[[Campaign], Sequence[Row]]] = {
     "row": lambda campaign: campaign.enabled,
     PARITY_ROW: parity.rows_to_prove,
@@ -139,10 +144,14 @@ def _folder(config: pytest.Config) -> Path:
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
-    """Collects no parity test where no engine has to be proven; pytest would collect one and skip it."""
-    if not inspect.isfunction(obj) or PARITY_ROW not in inspect.signature(obj).parameters:
+    """Collects no parity test where no engine has to be proven, and no test of `[verdict]` where there is none.
+
+    pytest would collect these tests and skip them.
+    """
+    if not inspect.isfunction(obj):
         return None
-    return None if parity.rows_to_prove(collector.config.stash[CAMPAIGN]) else []
+    conditions = CONDITIONAL.keys() & set(inspect.signature(obj).parameters)
+    return None if all(CONDITIONAL[name](collector.config.stash[CAMPAIGN]) for name in conditions) else []
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

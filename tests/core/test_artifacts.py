@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints, is_typeddict
 
 import pytest
 
-from tracka.core import artifacts, baselines, comparisons, reports, schema
+from tracka.core import artifacts, baselines, comparisons, reports, schema, verdicts
 
 TYPES: dict[str, Any] = {
     "run_manifest": artifacts.Manifest,
@@ -20,6 +20,8 @@ TYPES: dict[str, Any] = {
     "handoff": reports.Handoff,
     "comparison": comparisons.Comparison,
     "baseline": baselines.Baseline,
+    "verdict": verdicts.CampaignVerdict,
+    "preregistration": verdicts.Registration,
 }
 Asked = dict[str, Any]
 

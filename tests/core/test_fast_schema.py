@@ -49,6 +49,7 @@ CAMPAIGN = {
     "rows": {"row": {"task_ids": [0, 1], "timeout_secs": 5}},
     "timeouts": {"row_secs": 1, "grace_secs": 60},
     "thresholds": {"min_success_rate": 0.5, "rows": {"row": 1}},
+    "verdict": {"confidence": 0.9, "threshold": 0.5, "tasks": {"libero_object/3": 0.7}, "early": "both"},
     "build": {"folder": "tiny_act 1"},
     "known_answers": {"row": {"0": [1, 2]}},
     "limits": {"log_mib": 1},

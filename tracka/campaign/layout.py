@@ -94,6 +94,14 @@ class Layout:
     def capabilities(self) -> Path:
         return self.state / "cli_capabilities.json"
 
+    @property
+    def preregistration(self) -> Path:
+        return self.state / "preregistration.json"
+
+    @property
+    def verdict(self) -> Path:
+        return self.summary / "verdict.json"
+
     @cached_property
     def rows(self) -> Path:
         return self.state / "rows"

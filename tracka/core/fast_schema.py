@@ -101,6 +101,16 @@ def _maximum(schema: Schema, _: Schema) -> Predicate:
     return lambda value: not is_number(value) or value <= most
 
 
+def _above(schema: Schema, _: Schema) -> Predicate:
+    below = schema["exclusiveMinimum"]
+    return lambda value: not is_number(value) or value > below
+
+
+def _below(schema: Schema, _: Schema) -> Predicate:
+    above = schema["exclusiveMaximum"]
+    return lambda value: not is_number(value) or value < above
+
+
 def _min_length(schema: Schema, _: Schema) -> Predicate:
     return lambda value: not isinstance(value, str) or len(value) >= schema["minLength"]
 
@@ -190,6 +200,8 @@ _KEYWORDS: dict[str, Callable[[Schema, Schema], Predicate]] = {
     "allOf": _all_of,
     "const": _const,
     "enum": _enum,
+    "exclusiveMaximum": _below,
+    "exclusiveMinimum": _above,
     "if": _if,
     "items": _items,
     "maximum": _maximum,

@@ -12,6 +12,7 @@ from .baselines import Baseline
 from .errors import Finding, UsageError, shortened
 from .fast_schema import TYPES, Predicate, sieve
 from .reports import Capabilities, EnvSnapshot, Handoff, PreflightReport
+from .verdicts import CampaignVerdict, Registration
 
 if TYPE_CHECKING:
     from jsonschema import Draft202012Validator
@@ -77,6 +78,10 @@ def read(name: Literal["env_snapshot"], path: Path) -> EnvSnapshot: ...
 def read(name: Literal["handoff"], path: Path) -> Handoff: ...
 @overload
 def read(name: Literal["baseline"], path: Path) -> Baseline: ...
+@overload
+def read(name: Literal["verdict"], path: Path) -> CampaignVerdict: ...
+@overload
+def read(name: Literal["preregistration"], path: Path) -> Registration: ...
 def read(name: str, path: Path) -> Any:
     """Returns the JSON object in `path`, which follows the schema `name`.
 
@@ -106,6 +111,10 @@ def read_or_none(name: Literal["run_manifest"], path: Path) -> Manifest | None: 
 def read_or_none(name: Literal["result"], path: Path) -> Result | None: ...
 @overload
 def read_or_none(name: Literal["row_marker"], path: Path) -> RowMarker | None: ...
+@overload
+def read_or_none(name: Literal["preregistration"], path: Path) -> Registration | None: ...
+@overload
+def read_or_none(name: Literal["verdict"], path: Path) -> CampaignVerdict | None: ...
 def read_or_none(name: str, path: Path) -> Any:
     """Returns the JSON object in `path`, or None where `read` would raise UsageError."""
     return read_or_empty(name, path) or None

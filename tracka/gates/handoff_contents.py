@@ -11,7 +11,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, Layout
 from ..core import schema
 from ..core.files import Json
-from ..reporting import collect
+from ..reporting import campaign_verdict, collect
 from ..runs import run
 
 _SUMMARY_FILES = ("all_runs.csv", "all_runs.md", "failures.csv")
@@ -51,7 +51,8 @@ def _phase3_outputs(campaign: Campaign, layout: Layout) -> list[Path]:
 def _phase4_outputs(campaign: Campaign, layout: Layout) -> list[Path]:
     rows = [row.run_id for row in campaign.enabled]
     paths = [path for run_id in rows for path in (layout.run(run_id).result, layout.marker(run_id))]
-    return [*paths, *(layout.summary / name for name in _SUMMARY_FILES)]
+    verdict = [layout.verdict] if campaign.verdict else []
+    return [*paths, *(layout.summary / name for name in _SUMMARY_FILES), *verdict]
 
 
 def _host(campaign: Campaign) -> Json:
@@ -89,6 +90,12 @@ def _counts(campaign: Campaign) -> Json:
     }
 
 
+def _verdict(campaign: Campaign) -> Json:
+    """Returns the outcome of the campaign's verdict; nothing where the campaign has no `[verdict]`."""
+    verdict = campaign_verdict.read(campaign)
+    return {"verdict": verdict["outcome"]} if verdict else {}
+
+
 _INPUTS: dict[str, Callable[[Campaign, Layout], list[Path]]] = {
     "phase1": lambda _, layout: [layout.plan, layout.todo],
     "phase2": lambda _, layout: [layout.capabilities],
@@ -112,7 +119,7 @@ _DETAILS: dict[str, Callable[[Campaign], Json]] = {
     "phase2": _host,
     "phase3": _baseline,
     "phase4": _counts,
-    "phase5": _counts,
+    "phase5": lambda campaign: _counts(campaign) | _verdict(campaign),
 }
 
 

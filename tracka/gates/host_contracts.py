@@ -12,6 +12,7 @@ from ..core.errors import Finding, TrackaError, joined_names
 from ..core.reports import PreflightReport
 from ..engines import cli_capabilities, lerobot_eval
 from ..preflight import preflight
+from ..runs import claims, preregistration
 
 Contract = Callable[[Campaign], Iterator[Finding]]
 
@@ -99,6 +100,35 @@ def _help_text(campaign: Campaign) -> Iterator[Finding]:
         yield Finding(str(raw), "cli_capabilities.json lists other flags", remedy)
 
 
+def _thresholds(campaign: Campaign) -> Iterator[Finding]:
+    """Yields a finding for each threshold that the campaign's episodes cannot show even if all of them succeed."""
+    if campaign.verdict is None:
+        return
+    from ..statistics import rate
+
+    confidence = 1 - campaign.verdict.alpha_pass
+    for claim in claims.claims(campaign):
+        episodes = claims.expected_episodes(campaign, claim)
+        least = rate.least_to_pass(claim.threshold, confidence)
+        if least is None or episodes < least:
+            what = (
+                f"{claim.policy_path}, {claim.subject}: {episodes} of {episodes} episodes would not show a success rate"
+            )
+            needed = f"Play at least {least} episodes" if least else "Lower the threshold"
+            remedy = f"{needed} (n_episodes in the matrix), or lower the threshold or the confidence"
+            yield Finding(f"{campaign.layout.settings}, verdict", f"{what} of {claim.threshold:g}", remedy)
+
+
+def _registration(campaign: Campaign) -> Iterator[Finding]:
+    """Yields a finding where the thresholds are not registered, or the registration was edited."""
+    if campaign.verdict is None:
+        return
+    if preregistration.read(campaign) is None:
+        what = "the file is missing, damaged or edited: nothing says what was demanded before the first row ran"
+        remedy = f"{commands.run_phase(campaign.layout, 'phase1')}; the verdict says so if rows have run before"
+        yield Finding(str(campaign.layout.preregistration), what, remedy)
+
+
 # ---- phase 2: the host
 
 
@@ -180,6 +210,8 @@ HOST_CONTRACTS: dict[str, dict[str, Contract]] = {
         "baseline": _baseline_row,
         "gpus": _gpus,
         "scales": _larger_rows,
+        "thresholds": _thresholds,
+        "registration": _registration,
     },
     "phase2": {
         "preflight_report": _preflight_report,

@@ -13,9 +13,9 @@ from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
 from ..campaign.matrix import Row
-from ..core import files
+from ..core import files, schema
 from ..core.errors import Finding, TrackaError, UsageError, shortened
-from ..reporting import collect, report
+from ..reporting import campaign_verdict, collect, report
 from ..runs import parity
 from .host_contracts import HOST_CONTRACTS, Contract
 from .row_contracts import ROW_CONTRACTS, RUN_CONTRACTS
@@ -119,6 +119,28 @@ def _results(campaign: Campaign) -> Iterator[Finding]:
         yield Finding(str(path), "the page does not match the run folders", remedy)
 
 
+def _verdict(campaign: Campaign) -> Iterator[Finding]:
+    """Yields a finding where verdict.json does not match the run folders, or is not a pass.
+
+    Yields none where the campaign has no `[verdict]`.
+    """
+    if campaign.verdict is None:
+        return
+    path = campaign.layout.verdict
+    verdict = schema.read("verdict", path)
+    if not campaign_verdict.is_up_to_date(campaign, files.read_json(path)):
+        yield Finding(str(path), "the verdict does not match the run folders", _rewrite(campaign.layout))
+    elif verdict["outcome"] != "pass":
+        yield Finding(str(path), verdict["sentence"], _REMEDIES[verdict["outcome"]])
+
+
+_REMEDIES = {
+    "fail": "Evaluate another checkpoint; results.md has every claim and every task",
+    "underpowered": "Play more episodes (n_episodes in the matrix, or more seeds); the sentence says how many",
+    "invalid": "Run the rows that have no sound result again, then the verdict can be given",
+}
+
+
 def _missing_words(layout: Layout, path: Path, words: Sequence[str]) -> Iterator[Finding]:
     if not path.is_file():
         yield Finding(str(path), "the file does not exist", commands.run_phase(layout, "phase5"))
@@ -143,5 +165,5 @@ CONTRACTS: dict[str, dict[str, Contract]] = {
         **{f"rows_{name}": _all_rows(name) for name in RUN_CONTRACTS},
         "summaries": _summaries,
     },
-    "phase5": {"no_failures": _no_failures, "runbook": _runbook, "results": _results},
+    "phase5": {"no_failures": _no_failures, "runbook": _runbook, "results": _results, "verdict": _verdict},
 }

@@ -18,7 +18,7 @@ from ..engines import software
 from ..execution import environment
 from ..install import setup
 from ..runs import refusal, sweep
-from . import caveats, collect, results_page, templating, verdict
+from . import campaign_verdict, caveats, collect, results_page, templating, verdict
 from .collect import EvalRunResult
 
 
@@ -82,6 +82,8 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
         "failures": collect.failure_reasons(campaign, results),
         "checkpoints": _checkpoints(run_manifests),
         "threshold": verdict.threshold(campaign),
+        "verdict": campaign_verdict.read(campaign),
+        "below_threshold": results_page.below_threshold(campaign, results),
         "all_judged": all(map(campaign.is_judged, campaign.compared_rows)),
         "totals": results_page.totals(campaign, results),
         "rows": results_page.rows(campaign, run_manifests),

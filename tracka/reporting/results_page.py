@@ -51,6 +51,12 @@ def _total(tasks: Mapping[str, Sequence[int]], policy_path: str, suite: str, gro
     return Total(policy_path, suite, len(group), len(evaluated), episodes, successes, rate)
 
 
+def below_threshold(campaign: Campaign, results: Sequence[EvalRunResult]) -> list[str]:
+    """Returns the rows that passed and whose observed rate is below their own threshold."""
+    reasons = collect.failure_reasons(campaign, results)
+    return [run_id for run_id, reason in reasons.items() if reason == "below_threshold"]
+
+
 def rows(campaign: Campaign, manifests: Sequence[Manifest]) -> list[dict[str, Any]]:
     """Returns how each row that ran was played, by its manifest, and what the row has to reach."""
     rows_by_id = {row.run_id: row for row in campaign.enabled}

@@ -17,6 +17,8 @@ def words(campaign: Campaign, accepted: bool) -> str:
         return "invalid: the simulator is not the benchmark's"
     if not accepted:
         return "not accepted"
+    if campaign.verdict is not None:
+        return "accepted"
     unjudged = _unjudged(campaign)
     if len(unjudged) == len(campaign.compared_rows):
         return NO_THRESHOLD
@@ -29,6 +31,9 @@ def threshold(campaign: Campaign) -> str:
     parts = [f"a success rate of at least {' or '.join(f'{100 * rate:g}%' for rate in rates)}"] if rates else []
     parts += ["its known answers, episode by episode"] if campaign.known_answers else []
     unjudged = _unjudged(campaign)
+    if campaign.verdict is not None:
+        row_words = f" Each row has to reach {', or '.join(parts)} besides." if parts else ""
+        return f"The section Verdict says what the policies have to show, and what they show.{row_words}"
     if not parts:
         return "No threshold is set: the campaign says what the policy reaches, not whether that is enough."
     rest = f" No threshold is set for {joined_names(unjudged)}." if unjudged else ""

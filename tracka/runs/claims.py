@@ -117,6 +117,11 @@ def tally_of(played: Mapping[str, Outcomes], campaign: Campaign, claim: Claim) -
     return Tally(sum(known), len(known), len(expected) - len(known), _invalid(campaign, claim_rows))
 
 
+def expected_episodes(campaign: Campaign, claim: Claim) -> int:
+    """Returns how many different episodes the matrix asks for."""
+    return tally_of({}, campaign, claim).lost
+
+
 def outcomes(campaign: Campaign, row: Row) -> Outcomes:
     """Returns the outcome of each episode that the row has played; none unless the row passed as the matrix has it.
 

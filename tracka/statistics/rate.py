@@ -154,6 +154,16 @@ def fails(successes: Any, episodes: Any, threshold: float, confidence: float = 0
     return bdtr(np.asarray(successes, dtype=float), episodes, threshold) < (1 - confidence) * (1 - SLACK)
 
 
+def p_pass(count: Count, threshold: float) -> float:
+    """Returns P(X >= successes) at the threshold: a small value says that the rate is above the threshold."""
+    return float(bdtrc(count.successes - 1.0, count.episodes, threshold)) if count.successes else 1.0
+
+
+def p_fail(count: Count, threshold: float) -> float:
+    """Returns P(X <= successes) at the threshold: a small value says that the rate is below the threshold."""
+    return float(bdtr(float(count.successes), count.episodes, threshold))
+
+
 def least_to_pass(threshold: float, confidence: float = 0.95) -> int | None:
     """Returns the smallest number of episodes that passes if all succeed, None if no number up to MOST_EPISODES does.
 

@@ -1,0 +1,140 @@
+"""Makes the verdict of a campaign with `[verdict]`: each claim tested, one outcome, one sentence.
+
+The verdict is made from the run folders alone, so it can be made again and compared. `gates` decide by it; nothing here
+looks at a phase.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ..campaign.campaign import Campaign
+from ..campaign.verdict_settings import VerdictSettings
+from ..core import files, schema
+from ..core.verdicts import BaselineRecord, CampaignVerdict, RateRecord
+from ..runs import claims, preregistration
+from ..runs.claims import Claim, Tally
+from ..statistics import rate, tasks
+from ..statistics.rate import Count
+from . import claim_tests, verdict_words
+from .claim_tests import Tails, Tested
+
+FEWEST = 2  # tasks that can disagree
+
+
+@dataclass(frozen=True)
+class Side:
+    """What one claim is tested by: the tails with its lost episodes counted as failures, and as successes."""
+
+    worst: Tails
+    best: Tails
+
+
+def make(campaign: Campaign) -> CampaignVerdict:
+    """Returns the campaign's verdict, by the results on disk. The campaign must have a `[verdict]`."""
+    settings = campaign.verdict or VerdictSettings()
+    tallies = {claim: claims.tally(campaign, claim) for claim in claims.claims(campaign)}
+    sides = [_side(claim, tally) for claim, tally in tallies.items()]
+    tested = claim_tests.judge(
+        [side.worst for side in sides], [side.best for side in sides], settings.alpha_pass, settings.alpha_fail
+    )
+    rates = [
+        _rate_record(settings, claim, tally, each) for (claim, tally), each in zip(tallies.items(), tested, strict=True)
+    ]
+    baselines: list[BaselineRecord] = []
+    records: list[verdict_words.ClaimRecord] = [*rates, *baselines]
+    outcome = claim_tests.campaign_outcome([record["outcome"] for record in records])
+    registration = preregistration.record(campaign)
+    notes = [*verdict_words.registration(registration), *_disagreements(campaign, settings)]
+    return {
+        "schema_version": schema.VERSION,
+        "outcome": outcome,
+        "sentence": verdict_words.sentence(outcome, records, notes),
+        "confidence": settings.confidence,
+        "registration": registration,
+        "rates": rates,
+        "baselines": baselines,
+        "notes": notes,
+    }
+
+
+def write(campaign: Campaign) -> None:
+    """Writes verdict.json, if the campaign has a `[verdict]`."""
+    if campaign.verdict is not None:
+        files.write_json(campaign.layout.verdict, make(campaign))
+
+
+def read(campaign: Campaign) -> CampaignVerdict | None:
+    """Returns the verdict in verdict.json; None if there is none, or none that follows its schema."""
+    path = campaign.layout.verdict
+    return schema.read_or_none("verdict", path) if campaign.verdict is not None else None
+
+
+def is_up_to_date(campaign: Campaign, value: files.Json) -> bool:
+    """Returns whether a verdict is what the results on disk give now."""
+    return files.canonical(value) == files.canonical(files.redacted(make(campaign)))
+
+
+def _side(claim: Claim, tally: Tally) -> Side:
+    worst, best = _extremes(tally)
+    return Side(claim_tests.rate_tails(worst, claim.threshold), claim_tests.rate_tails(best, claim.threshold))
+
+
+def _extremes(tally: Tally) -> tuple[Count, Count]:
+    """Returns the counts with all lost episodes as failures, and with all as successes."""
+    return Count(tally.successes, tally.expected), Count(tally.successes + tally.lost, tally.expected)
+
+
+def _rate_record(settings: VerdictSettings, claim: Claim, tally: Tally, tested: Tested) -> RateRecord:
+    count, (worst, best) = Count(tally.successes, tally.episodes), _extremes(tally)
+    planned = rate.verdict(count, claim.threshold, settings.confidence)
+    shown = rate.wilson(count, settings.confidence)
+    record: RateRecord = {
+        "policy_path": claim.policy_path,
+        "suite": claim.suite,
+        "task": claim.task,
+        "threshold": claim.threshold,
+        "successes": tally.successes,
+        "episodes": tally.episodes,
+        "rate": count.rate if tally.episodes else None,
+        "interval": {
+            "low": shown.low,
+            "high": shown.high,
+            "confidence": shown.confidence,
+            "method": shown.method,
+        },
+        "low": rate.lower_bound(worst, 1 - settings.alpha_pass),
+        "high": rate.upper_bound(best, 1 - settings.alpha_fail),
+        "p_pass": tested.p_pass,
+        "p_fail": tested.p_fail,
+        "lost": tally.lost,
+        "lost_as_failures": tested.lost_as_failures,
+        "lost_as_successes": tested.lost_as_successes,
+        "outcome": "invalid" if tally.invalid else tested.outcome,
+        "more_episodes": planned.more_episodes,
+        "least_to_pass": rate.least_to_pass(claim.threshold, 1 - settings.alpha_pass),
+        "invalid": [*tally.invalid],
+        "method": rate.ONE_SIDED,
+        "sentence": "",
+    }
+    record["sentence"] = verdict_words.rate(record, settings.confidence)
+    return record
+
+
+def _disagreements(campaign: Campaign, settings: VerdictSettings) -> Iterator[str]:
+    """Yields each suite in which a policy's tasks have unequal rates, which one rate of the suite hides."""
+    for policy_path, suite in claims.subjects(campaign) if settings.threshold is not None else ():
+        counts = _task_counts(campaign, policy_path, suite)
+        if len(counts) < FEWEST:
+            continue
+        p_value = tasks.equal_rates([*counts.values()])
+        if p_value.value <= 1 - settings.confidence:
+            rates = sorted(((task, count.rate) for task, count in counts.items()), key=lambda each: each[1])
+            yield verdict_words.disagreement(f"{policy_path} on {suite}", rates, p_value.value, p_value.method)
+
+
+def _task_counts(campaign: Campaign, policy_path: str, suite: str) -> Mapping[int, Count]:
+    """Returns the episodes that a policy has played in each task of a suite; a task without any is left out."""
+    rows = claims.rows(campaign, Claim(policy_path, suite, None, 0.5))
+    suite_tasks = sorted({task for row in rows for task in campaign.task_ids(row)})
+    tallies = {task: claims.tally(campaign, Claim(policy_path, suite, task, 0.5)) for task in suite_tasks}
+    return {task: Count(tally.successes, tally.episodes) for task, tally in tallies.items() if tally.episodes}
