@@ -1,7 +1,9 @@
 """`[verdict]`: what is registered, how claims are judged, and where the outcome is shown and decides."""
 
 import json
+import re
 import shutil
+import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +14,7 @@ from campaigns import SETTINGS, Made
 
 from tracka.campaign import campaign
 from tracka.campaign.verdict_settings import VerdictSettings
-from tracka.core import files
+from tracka.core import files, schema
 from tracka.core.errors import UsageError
 from tracka.core.verdicts import CampaignVerdict
 from tracka.gates import validate
@@ -161,6 +163,63 @@ def test_a_row_on_a_wrong_simulator_makes_its_claims_invalid(good: Made, tmp_pat
     assert "long: the simulator is not the benchmark's" in verdict["sentence"]
 
 
+# against a baseline
+
+
+@pytest.fixture(scope="module")
+def worse(play: Played) -> Made:
+    """43 of 60 episodes succeed: 12 fewer than those of `good`, and none that `good` lost."""
+    return play("worse", "ok:30", "ok:13")
+
+
+def against(made: Made, baseline: Made, margin: float, **more: object) -> CampaignVerdict:
+    asked = VerdictSettings(baseline=str(baseline.root), margin=margin)
+    return verdict_of(made, replace(asked, **more))  # type: ignore[arg-type]
+
+
+def test_a_policy_within_the_margin_of_its_baseline_passes(good: Made) -> None:
+    verdict = against(good, good, 0.05)
+    (claim,) = verdict["baselines"]
+    assert (verdict["outcome"], claim["pairs"], claim["gains"], claim["losses"]) == ("pass", 60, 0, 0)
+    assert claim["low"] == pytest.approx(-(1.6449**2) / (60 + 1.6449**2), abs=1e-4)  # Tango's bound without a flip
+    assert "it is at most 4.3 points worse (one-sided, 95%), within the margin of 5.0 points" in verdict["sentence"]
+
+
+def test_a_policy_that_lost_more_than_the_margin_fails_with_its_losses_and_gains(good: Made, worse: Made) -> None:
+    verdict = against(worse, good, 0.05)
+    assert verdict["outcome"] == "fail"
+    assert "12 losses and 0 gains in 60 pairs, a change of -20.0 points; it is at least " in verdict["sentence"]
+
+
+def test_a_margin_between_the_bounds_is_underpowered_with_the_episodes_that_would_decide(
+    good: Made, worse: Made
+) -> None:
+    verdict = against(worse, good, 0.15)
+    (claim,) = verdict["baselines"]
+    assert verdict["outcome"] == "underpowered"
+    assert claim["more_episodes"] is not None
+    assert claim["more_episodes"] > 60
+    assert f"about {claim['more_episodes']} more would decide it" in verdict["sentence"]
+
+
+def test_lost_episodes_make_the_claim_invalid_only_where_they_could_turn_it(good: Made, crashed: Made) -> None:
+    assert against(crashed, good, 0.05)["outcome"] == "invalid"
+    assert against(crashed, good, 0.6)["outcome"] == "pass"
+
+
+def test_a_baseline_that_cannot_be_compared_is_invalid_and_says_why(good: Made, play: Played) -> None:
+    other = play("other", "ok:38", "ok:17", [line.replace("libero_object", "libero_goal") for line in MATRIX])
+    verdict = against(good, other, 0.05)
+    assert verdict["outcome"] == "invalid"
+    assert "they cannot be compared, since they have no task in common" in verdict["sentence"]
+
+
+def test_a_missing_baseline_is_said_in_phase_1(good: Made) -> None:
+    spec = replace(good.spec, verdict=VerdictSettings(baseline="nowhere.json", margin=0.05))
+    (finding,) = validate.contract_findings(spec, "phase1", "thresholds")
+    assert (finding.where.endswith("nowhere.json"), finding.what) == (True, "the path does not exist")
+
+
 # the registration
 
 
@@ -233,6 +292,12 @@ def test_what_is_wrong_with_the_settings_is_said_with_file_and_key(
     assert finding.where.startswith(str(made.layout.settings))
     assert finding.where.endswith(where)
     assert what in finding.what
+
+
+def test_the_settings_on_the_page_are_settings(good: Made) -> None:
+    (block,) = re.findall(r"```toml\n(.*?)```", (campaigns.REPOSITORY / "docs" / "verdict.md").read_text(), re.DOTALL)
+    made = {"schema_version": 1, "baseline": BASELINE, "expected_gpus": 0, **tomllib.loads(block)}
+    assert schema.findings("campaign", made, "verdict.md") == []
 
 
 def test_a_threshold_that_no_result_could_show_is_said_in_phase_1_with_the_fewest_episodes(good: Made) -> None:

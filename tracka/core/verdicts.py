@@ -70,14 +70,17 @@ class RateRecord(Judged):
 
 
 class BaselineRecord(Judged):
-    """A claim that a policy is at most `margin` worse than the baseline; the rates are of the compared episodes."""
+    """A claim that a policy is at most `margin` worse than the baseline; the rates are of the compared episodes.
+
+    They are None where the two cannot be compared.
+    """
 
     policy_path: str
     baseline: str
     margin: float
-    baseline_rate: float
-    candidate_rate: float
-    difference: float
+    baseline_rate: float | None
+    candidate_rate: float | None
+    difference: float | None
     pairs: int
     gains: int | None
     losses: int | None

@@ -104,8 +104,10 @@ def _thresholds(campaign: Campaign) -> Iterator[Finding]:
     """Yields a finding for each threshold that the campaign's episodes cannot show even if all of them succeed."""
     if campaign.verdict is None:
         return
+    from ..reporting import baseline_claims
     from ..statistics import rate
 
+    yield from baseline_claims.faults(campaign)
     confidence = 1 - campaign.verdict.alpha_pass
     for claim in claims.claims(campaign):
         episodes = claims.expected_episodes(campaign, claim)

@@ -15,7 +15,8 @@ from ..runs import claims, preregistration
 from ..runs.claims import Claim, Tally
 from ..statistics import rate, tasks
 from ..statistics.rate import Count
-from . import claim_tests, verdict_words
+from . import baseline_claims, claim_tests, verdict_words
+from .baseline_claims import BaselineClaim
 from .claim_tests import Tails, Tested
 
 FEWEST = 2  # tasks that can disagree
@@ -34,13 +35,20 @@ def make(campaign: Campaign) -> CampaignVerdict:
     settings = campaign.verdict or VerdictSettings()
     tallies = {claim: claims.tally(campaign, claim) for claim in claims.claims(campaign)}
     sides = [_side(claim, tally) for claim, tally in tallies.items()]
+    against = baseline_claims.make(campaign)
     tested = claim_tests.judge(
-        [side.worst for side in sides], [side.best for side in sides], settings.alpha_pass, settings.alpha_fail
+        [*(side.worst for side in sides), *(claim.worst for claim in against)],
+        [*(side.best for side in sides), *(claim.best for claim in against)],
+        settings.alpha_pass,
+        settings.alpha_fail,
     )
     rates = [
-        _rate_record(settings, claim, tally, each) for (claim, tally), each in zip(tallies.items(), tested, strict=True)
+        _rate_record(settings, claim, tally, each)
+        for (claim, tally), each in zip(tallies.items(), tested[: len(tallies)], strict=True)
     ]
-    baselines: list[BaselineRecord] = []
+    baselines = [
+        _baseline_record(settings, claim, each) for claim, each in zip(against, tested[len(tallies) :], strict=True)
+    ]
     records: list[verdict_words.ClaimRecord] = [*rates, *baselines]
     outcome = claim_tests.campaign_outcome([record["outcome"] for record in records])
     registration = preregistration.record(campaign)
@@ -117,6 +125,37 @@ def _rate_record(settings: VerdictSettings, claim: Claim, tally: Tally, tested: 
         "sentence": "",
     }
     record["sentence"] = verdict_words.rate(record, settings.confidence)
+    return record
+
+
+def _baseline_record(settings: VerdictSettings, claim: BaselineClaim, tested: Tested) -> BaselineRecord:
+    compared, low, high = claim.compared, -1.0, 1.0
+    if compared is not None:
+        lower, upper = baseline_claims.bounds(compared, claim.pairs)
+        low, high = lower(1 - settings.alpha_pass), upper(1 - settings.alpha_fail)
+    record: BaselineRecord = {
+        "policy_path": claim.policy_path,
+        "baseline": claim.baseline,
+        "margin": claim.margin,
+        "baseline_rate": compared["baseline"]["rate"] if compared else None,
+        "candidate_rate": compared["candidate"]["rate"] if compared else None,
+        "difference": compared["difference"] if compared else None,
+        "pairs": claim.pairs,
+        "gains": compared["gains"] if compared else None,
+        "losses": compared["losses"] if compared else None,
+        "low": low,
+        "high": high,
+        "p_pass": tested.p_pass,
+        "p_fail": tested.p_fail,
+        "lost": claim.lost,
+        "lost_as_failures": tested.lost_as_failures,
+        "lost_as_successes": tested.lost_as_successes,
+        "outcome": tested.outcome if compared else "invalid",
+        "more_episodes": baseline_claims.more_episodes(claim, settings),
+        "method": "Tango score, one-sided" if claim.pairs else "Newcombe, one-sided",
+        "sentence": "",
+    }
+    record["sentence"] = verdict_words.baseline(record, settings.confidence, claim.reason)
     return record
 
 

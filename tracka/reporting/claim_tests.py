@@ -52,8 +52,8 @@ def bound_tails(lower: Callable[[float], float], upper: Callable[[float], float]
 
 
 def _inverted(is_shown: Callable[[float], bool]) -> float:
-    """Returns the smallest 1 - confidence at which a bound shows something, and 0.5 where none above 0.5 does."""
-    low, high = 0.5, 1 - 1e-9
+    """Returns the smallest 1 - confidence at which a bound shows something, at most 0.5."""
+    low, high = 0.51, 1 - 1e-9  # at 0.5 both bounds are the observed difference
     if not is_shown(low):
         return 0.5
     for _ in range(40):

@@ -53,8 +53,13 @@ def _missing(record: RateRecord) -> str:
     return f"about {more} more episodes would decide it at this rate"
 
 
-def baseline(record: BaselineRecord, confidence: float) -> str:
-    """Returns a claim that a policy is not worse than the baseline in one sentence."""
+def baseline(record: BaselineRecord, confidence: float, reason: str = "") -> str:
+    """Returns a claim that a policy is not worse than the baseline in one sentence.
+
+    `reason` says why the two cannot be compared.
+    """
+    if record["difference"] is None:
+        return f"{record['policy_path']} against {record['baseline']}: they cannot be compared, since {reason}."
     pairs = (
         f"{record['losses']} losses and {record['gains']} gains in {record['pairs']} pairs, " if record["pairs"] else ""
     )
