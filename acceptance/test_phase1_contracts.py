@@ -44,6 +44,17 @@ def test_the_matrix_scales_beyond_the_baseline(contract: Callable[[str], None]) 
     contract("scales")
 
 
+def test_the_campaigns_demands_can_be_shown_and_are_registered(
+    registration: None, contract: Callable[[str], None]
+) -> None:
+    """Holds the thresholds of `[verdict]` against the episodes that the matrix asks for, and registers them.
+
+    Collected only with a `[verdict]`.
+    """
+    contract("thresholds")
+    contract("registration")
+
+
 def test_the_status_of_phase1_is_pass(require_handoff: Callable[[str], None]) -> None:
     """Reads the handoff of this phase, which is written when the tests above have ended."""
     require_handoff("phase1")

@@ -40,6 +40,7 @@ PARITY_ROW = "parity_row"
 # A test that takes one of these is collected only for a campaign that has something for it.
 CONDITIONAL: dict[str, Callable[[Campaign], object]] = {
     PARITY_ROW: parity.rows_to_prove,
+    "registration": lambda campaign: campaign.verdict,
     "record_verdict": lambda campaign: campaign.verdict,
 }
 ROWS: dict[str, Callable[[Campaign], Sequence[Row]]] = {

@@ -11,7 +11,7 @@ from .campaign.matrix import Row
 from .core import files
 from .core.errors import Finding
 from .gates import validate
-from .reporting import campaign_verdict, verdict
+from .reporting import verdict, verdict_file
 from .runs import row_state, run
 
 
@@ -35,7 +35,7 @@ def lines(
     if all(validate.valid_handoff(campaign, phase).get("status") == "pass" for phase in PHASES):
         yield from (f"    {finding}" for finding in findings if str(finding) not in shown)
     yield from (f"error: {line}" for line in trouble)
-    if PHASES[-1] in ended and (shown_verdict := campaign_verdict.read(campaign)):
+    if PHASES[-1] in ended and (shown_verdict := verdict_file.read(campaign)):
         yield f"policies: {shown_verdict['sentence']}"
     if PHASES[-1] in ended:
         yield f"verdict: {verdict.words(campaign, accepted)} (strict validation of all phases)"

@@ -16,7 +16,7 @@ from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, SUITE_TASKS
 from . import matrix, verdict_settings
 from .layout import Layout
 from .matrix import Row
-from .verdict_settings import VerdictSettings
+from .verdict_settings import VerdictSettings, task_name
 
 RESIDENT = "resident"
 
@@ -163,7 +163,7 @@ def load(root: Path) -> Campaign:
         raise UsageError(findings)
     campaign = replace(_campaign(layout, rows, table), digests=digests)
     findings += [*_wrong_tasks(campaign), *_wrong_expected_outcomes(campaign), *_unsupported_settings(campaign)]
-    findings += verdict_settings.faults(campaign)
+    findings += _wrong_verdict(campaign)
     if findings:
         raise UsageError(findings)
     return campaign
@@ -241,6 +241,13 @@ def _wrong_tasks(campaign: Campaign) -> Iterator[Finding]:
             yield Finding(
                 f"{where}, row {row.run_id}, key task_ids", what, f"Use 0 to {SUITE_TASKS[row.task_suite] - 1}"
             )
+
+
+def _wrong_verdict(campaign: Campaign) -> Iterator[Finding]:
+    if campaign.verdict is not None:
+        rows = campaign.compared_rows
+        played = {task_name(row.task_suite, task) for row in rows for task in campaign.task_ids(row)}
+        yield from verdict_settings.faults(campaign.verdict, f"{campaign.layout.settings}, verdict", played)
 
 
 def _wrong_expected_outcomes(campaign: Campaign) -> Iterator[Finding]:

@@ -1,13 +1,10 @@
 """Reads what a campaign's `[verdict]` asks for: thresholds, a baseline with a margin, and whether to stop early."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from ..core.errors import Finding, joined_names
-
-if TYPE_CHECKING:
-    from .campaign import Campaign
 
 Early = Literal["off", "futility", "both"]
 
@@ -56,18 +53,17 @@ def of_table(table: Mapping[str, Any] | None) -> VerdictSettings | None:
     return None if table is None else VerdictSettings(**table)
 
 
-def faults(campaign: "Campaign") -> Iterator[Finding]:
-    """Yields what is wrong with a campaign's `[verdict]` although it follows its schema."""
-    settings, where = campaign.verdict, f"{campaign.layout.settings}, verdict"
-    if settings is None:
-        return
+def faults(settings: VerdictSettings, where: str, played: Collection[str]) -> Iterator[Finding]:
+    """Yields what is wrong with a `[verdict]` although it follows its schema.
+
+    `where` names the table, and `played` has the names of the tasks that rows other than the baseline play.
+    """
     if settings.threshold is None and settings.task_threshold is None and not settings.tasks and not settings.baseline:
         remedy = "Set threshold, task_threshold, or baseline with margin, or leave [verdict] out"
         yield Finding(where, "nothing says what the policies have to show", remedy)
     if (settings.baseline is None) != (settings.margin is None):
         missing, present = ("margin", "baseline") if settings.baseline else ("baseline", "margin")
         yield Finding(f"{where}.{present}", f"{present} is set without {missing}", f"Set {missing} too, or neither")
-    played = {task_name(row.task_suite, task) for row in campaign.compared_rows for task in campaign.task_ids(row)}
     if unknown := [name for name in settings.tasks if name not in played]:
         what = f"no row but the baseline plays {joined_names(unknown)}"
         examples = joined_names(sorted(played), 3) or "libero_object/0"

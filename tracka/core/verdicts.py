@@ -3,11 +3,20 @@
 As in `artifacts.py`, each type has the keys of its schema.
 """
 
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from .comparisons import IntervalRecord
+from .files import Json
 
 Outcome = Literal["pass", "fail", "underpowered", "invalid"]
+
+
+class Thresholds(TypedDict):
+    """What was demanded: the table `[verdict]`, and the thresholds of rows."""
+
+    verdict: Json | None
+    min_success_rate: float
+    rows: dict[str, float]
 
 
 class Registration(TypedDict):
@@ -23,7 +32,7 @@ class Registration(TypedDict):
     matrix_sha256: str
     settings_sha256: str
     baseline_sha256: str | None
-    thresholds: dict[str, Any]
+    thresholds: Thresholds
 
 
 class RegistrationRecord(TypedDict):

@@ -12,7 +12,7 @@ from ..campaign.layout import PHASES, Layout, phase_before
 from ..core import files, git, schema
 from ..core.errors import UsageError, without_warnings
 from ..core.reports import Handoff
-from ..reporting import campaign_verdict, caveats, collect, progress, report
+from ..reporting import caveats, collect, progress, report, verdict_file
 from ..runs import run
 from . import handoff_contents, validate
 
@@ -96,7 +96,7 @@ def _write_tables_and_pages(campaign: Campaign, phase: str, previous: PreviousPh
     if phase in _SUMMARIES:
         collect.write_tables(campaign, _SUMMARIES[phase](campaign))
     if phase == "phase4":
-        campaign_verdict.write(campaign)
+        verdict_file.write(campaign)
     if phase == "phase5" and not (previous and previous.blocks):
         report.write(campaign)  # written here too, since --lf leaves out the tests that wrote the pages
 

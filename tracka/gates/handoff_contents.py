@@ -11,7 +11,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, Layout
 from ..core import schema
 from ..core.files import Json
-from ..reporting import campaign_verdict, collect
+from ..reporting import collect, verdict_file
 from ..runs import run
 
 _SUMMARY_FILES = ("all_runs.csv", "all_runs.md", "failures.csv")
@@ -92,7 +92,7 @@ def _counts(campaign: Campaign) -> Json:
 
 def _verdict(campaign: Campaign) -> Json:
     """Returns the outcome of the campaign's verdict; nothing where the campaign has no `[verdict]`."""
-    verdict = campaign_verdict.read(campaign)
+    verdict = verdict_file.read(campaign)
     return {"verdict": verdict["outcome"]} if verdict else {}
 
 

@@ -15,7 +15,7 @@ from ..campaign.layout import Layout
 from ..campaign.matrix import Row
 from ..core import files, schema
 from ..core.errors import Finding, TrackaError, UsageError, shortened
-from ..reporting import campaign_verdict, collect, report
+from ..reporting import collect, report, verdict_file
 from ..runs import parity
 from .host_contracts import HOST_CONTRACTS, Contract
 from .row_contracts import ROW_CONTRACTS, RUN_CONTRACTS
@@ -128,7 +128,7 @@ def _verdict(campaign: Campaign) -> Iterator[Finding]:
         return
     path = campaign.layout.verdict
     verdict = schema.read("verdict", path)
-    if not campaign_verdict.is_up_to_date(campaign, files.read_json(path)):
+    if not verdict_file.is_up_to_date(campaign, files.read_json(path)):
         yield Finding(str(path), "the verdict does not match the run folders", _rewrite(campaign.layout))
     elif verdict["outcome"] != "pass":
         yield Finding(str(path), verdict["sentence"], _REMEDIES[verdict["outcome"]])

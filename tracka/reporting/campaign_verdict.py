@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..campaign.campaign import Campaign
 from ..campaign.verdict_settings import VerdictSettings
-from ..core import files, schema
+from ..core import schema
 from ..core.verdicts import BaselineRecord, CampaignVerdict, RateRecord
 from ..runs import claims, preregistration
 from ..runs.claims import Claim, Tally
@@ -63,23 +63,6 @@ def make(campaign: Campaign) -> CampaignVerdict:
         "baselines": baselines,
         "notes": notes,
     }
-
-
-def write(campaign: Campaign) -> None:
-    """Writes verdict.json, if the campaign has a `[verdict]`."""
-    if campaign.verdict is not None:
-        files.write_json(campaign.layout.verdict, make(campaign))
-
-
-def read(campaign: Campaign) -> CampaignVerdict | None:
-    """Returns the verdict in verdict.json; None if there is none, or none that follows its schema."""
-    path = campaign.layout.verdict
-    return schema.read_or_none("verdict", path) if campaign.verdict is not None else None
-
-
-def is_up_to_date(campaign: Campaign, value: files.Json) -> bool:
-    """Returns whether a verdict is what the results on disk give now."""
-    return files.canonical(value) == files.canonical(files.redacted(make(campaign)))
 
 
 def _side(claim: Claim, tally: Tally) -> Side:

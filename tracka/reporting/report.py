@@ -18,7 +18,7 @@ from ..engines import software
 from ..execution import environment
 from ..install import setup
 from ..runs import refusal, sweep
-from . import campaign_verdict, caveats, collect, results_page, templating, verdict
+from . import caveats, collect, results_page, templating, verdict, verdict_file
 from .collect import EvalRunResult
 
 
@@ -82,7 +82,7 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
         "failures": collect.failure_reasons(campaign, results),
         "checkpoints": _checkpoints(run_manifests),
         "threshold": verdict.threshold(campaign),
-        "verdict": campaign_verdict.read(campaign),
+        "verdict": verdict_file.read(campaign),
         "below_threshold": results_page.below_threshold(campaign, results),
         "all_judged": all(map(campaign.is_judged, campaign.compared_rows)),
         "totals": results_page.totals(campaign, results),
