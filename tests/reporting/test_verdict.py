@@ -360,6 +360,22 @@ def test_an_edited_verdict_is_found(session: Made, tmp_path: Path) -> None:
     assert finding.what == "the verdict does not match the run folders"
 
 
+@pytest.mark.parametrize(
+    ("kind", "phase", "contract"), [("preregistration", "phase1", "registration"), ("verdict", "phase5", "verdict")]
+)
+def test_a_lost_key_of_registration_or_verdict_is_found(
+    session: Made, tmp_path: Path, kind: str, phase: str, contract: str
+) -> None:
+    made = campaigns.copied(session, tmp_path)
+    path = made.layout.preregistration if kind == "preregistration" else made.layout.verdict
+    whole = files.read_json(path)
+    assert set(whole) == set(schema.load(kind)["required"])
+    for key in whole:
+        files.write_json(path, {name: value for name, value in whole.items() if name != key})
+        findings = validate.contract_findings(made.spec, phase, contract)
+        assert findings[0].where.startswith(str(path)), key
+
+
 def test_a_campaign_without_a_verdict_has_neither_files_nor_tests_of_one(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
