@@ -32,6 +32,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 cli_statistics.register(app)
 
 SHARED = ("baseline", "init", "schema", "setup")  # these make what is shared, which keeps to the user's umask
+Tier = Annotated[
+    str | None, typer.Option(help="A tier of the campaign: the campaign's own artifacts then stand for the tier's.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 
 
@@ -126,9 +129,11 @@ def discover_command(
     artifacts_dir: Annotated[Path, typer.Option(help="The folder for cli_capabilities.json: artifacts/state.")],
     python_bin: Annotated[str, typer.Option(help="The Python whose lerobot-eval is asked.")] = "python",
     trust: Annotated[list[str] | None, typer.Option(help="A plug-in that this call may import; repeatable.")] = None,
+    tier: Tier = None,
     dry_run: DryRun = False,
 ) -> None:
     """Find out which flags the installed lerobot-eval has."""
+    artifacts_dir = cli_request.places_in_tier("--artifacts-dir", artifacts_dir, tier)(artifacts_dir)
     path_safety.require_folder(artifacts_dir)
     # Our own environment comes first, so that `python` is its Python even where it is not activated.
     python = shutil.which(python_bin, path=environment.base()["PATH"])
@@ -175,9 +180,11 @@ def preflight_command(
         bool, typer.Option("--accept-invalid-sim", help="Go on although the simulator is invalid.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Treat the linter's findings as errors.")] = False,
+    tier: Tier = None,
     dry_run: DryRun = False,
 ) -> None:
     """Check this host: GPUs, rendering, software, checkpoints. Exits with 1 if a required check fails."""
+    artifacts_dir = cli_request.places_in_tier("--artifacts-dir", artifacts_dir, tier)(artifacts_dir)
     path_safety.require_folder(artifacts_dir)
     cfg = cli_request.preflight_config(task_suite, policy_path, mujoco_gl, gpu_ids, artifacts_dir)
     if dry_run:
@@ -243,9 +250,11 @@ def run_command(
     timeout_secs: Annotated[int, typer.Option(min=1)] = 10800,
     retry_index: Annotated[int, typer.Option(min=0, max=1, help="1 records that this is a retry.")] = 0,
     allow_overwrite: Annotated[bool, typer.Option("--allow-overwrite")] = False,
+    tier: Tier = None,
     dry_run: DryRun = False,
 ) -> None:
     """Run one evaluation once, without a retry, and leave its evidence in the runs folder."""
+    artifacts_root = cli_request.places_in_tier("--artifacts-root", artifacts_root, tier)(artifacts_root)
     layout = Layout.of_runs(artifacts_root)
     policy_path = cli_request.policy(policy_path, layout)
     words = [run_id, task_suite, str(batch_size), str(n_episodes), gpu_id, str(seed), mujoco_gl, policy_path, "1"]
@@ -270,9 +279,12 @@ def sweep_command(
     max_parallel: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 8,
     rows: Annotated[str, typer.Option(help="A shard: comma-separated run ids; by default all enabled rows.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Run only the rows that have not passed.")] = False,
+    tier: Tier = None,
     dry_run: DryRun = False,
 ) -> None:
     """Run the rows of a matrix, several at a time. Exits with 1 if one of them fails; writes no summary."""
+    place = cli_request.places_in_tier("--artifacts-root", artifacts_root, tier)
+    artifacts_root, status_dir = place(artifacts_root), place(status_dir)
     campaign = cli_request.many_rows(matrix, artifacts_root, status_dir)
     if not campaign.rows and not rows:
         print(f"{matrix} names no row: there is nothing to run again")
@@ -306,9 +318,13 @@ def collect_command(
     summary_csv: Annotated[Path, typer.Option()],
     summary_md: Annotated[Path, typer.Option()],
     failures_csv: Annotated[Path | None, typer.Option()] = None,
+    tier: Tier = None,
     dry_run: DryRun = False,
 ) -> None:
     """Make tables of all runs: CSV, Markdown, and the rows that are not accepted."""
+    place = cli_request.places_in_tier("--runs-root", runs_root, tier)
+    runs_root, summary_csv, summary_md = map(place, (runs_root, summary_csv, summary_md))
+    failures_csv = place(failures_csv) if failures_csv else None
     campaign = cli_request.campaign_beside(Layout.of_runs(runs_root))
     if campaign is None and not runs_root.is_dir():
         raise UsageError(Finding("--runs-root", f"the folder {runs_root} does not exist", "Name a folder of runs"))
@@ -343,10 +359,11 @@ def why_command(
         Path | None,
         typer.Option(help="The campaign's folder; by default the current folder or the result's."),
     ] = None,
+    tier: Annotated[str | None, typer.Option(help="The tier of the campaign that has the run.")] = None,
     show_all: Annotated[bool, typer.Option("--all", help="Show the equal parts too.")] = False,
 ) -> None:
     """Show which parts of a result's row hash differ from another result's or today's. Exits with 1 if any does."""
-    first, second = why.compare(root, result, other)
+    first, second = why.compare(root, result, other, tier)
     for line in why.table(first, second, (result, other or why.TODAY), show_all):
         print(line)
     raise typer.Exit(1 if first != second else 0)
@@ -356,12 +373,13 @@ def why_command(
 def validate_command(
     phase: Annotated[str, typer.Option(help="phase1 to phase5, or all.")],
     root: Annotated[Path, typer.Option(help="The campaign's folder.")],
+    tier: Annotated[str | None, typer.Option(help="Check this tier of the campaign instead of all of it.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings too.")] = False,
 ) -> None:
     """Check the artifacts and handoffs of a phase, and the handoffs before it, against the contracts."""
     if phase not in (*PHASES, "all"):
         raise UsageError(Finding("--phase", f"{phase!r} is unknown", f"Use one of {', '.join(PHASES)}, all"))
-    findings = validate.validate(campaign.load(root), PHASES if phase == "all" else (phase,), strict)
+    findings = validate.validate(campaign.load(root, tier), PHASES if phase == "all" else (phase,), strict)
     for finding in findings:
         print(files.redacted(str(finding)), file=sys.stderr)
     print(f"{phase}: {'valid' if not findings else f'{len(findings)} findings'}")

@@ -3,15 +3,17 @@
 The campaign is the one around the named folders, and explicit flags take precedence over it.
 """
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .campaign import campaign, matrix, path_safety
 from .campaign.campaign import Campaign
-from .campaign.layout import Layout
+from .campaign.layout import TIERS, Layout
 from .campaign.matrix import Row
 from .core import lerobot_facts, schema
 from .core.errors import Finding, UsageError, collect_findings, joined_names, shortened
@@ -91,10 +93,33 @@ def resolved(
 
 def campaign_beside(layout: Layout) -> Campaign | None:
     """Returns the campaign in the folder of `layout`, with the artifacts of `layout`; None where there is none."""
+    return campaign.load_at(layout) if layout.settings.is_file() else None
+
+
+def places_in_tier(flag: str, folder: Path, tier: str | None) -> Callable[[Path], Path]:
+    """Returns a function from places among the campaign's own artifacts to those of the tier that `--tier` names.
+
+    `folder`, which `flag` names, is a folder of these artifacts. The function returns other places as they are, and all
+    of them without `--tier`. Raises UsageError where the folder is of another tier, or of no campaign.
+    """
+    if tier is None:
+        return lambda path: path
+    layout = Layout.of_runs(folder)
+    if layout.tier not in (None, tier):
+        what = f"the folder is of the tier {layout.tier}, but --tier names {shortened(tier)!r}"
+        raise UsageError(Finding(f"{flag} {folder}", what, "Leave --tier out, or name the campaign's own folder"))
     if not layout.settings.is_file():
-        return None
-    loaded = campaign.load(layout.root)
-    return replace(loaded, layout=replace(layout, todo_name=loaded.layout.todo_name))
+        what = f"{layout.root} is no campaign, so it has no tier {shortened(tier)!r}"
+        raise UsageError(Finding("--tier", what, f"Name a folder of a campaign's artifacts as {flag}"))
+    return partial(_place_in_tier, replace(layout, tier=campaign.load(layout.root, tier).layout.tier))
+
+
+def _place_in_tier(layout: Layout, path: Path) -> Path:
+    own, place = layout.own_artifacts.resolve(), path.absolute().parent.resolve() / path.name
+    if not place.is_relative_to(own) or place.is_relative_to(own / TIERS):
+        return path
+    moved = layout.artifacts / place.relative_to(own)
+    return moved if path.is_absolute() else Path(os.path.relpath(moved))
 
 
 def register(layout: Layout) -> None:
@@ -179,7 +204,13 @@ def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Camp
     rows = collect_findings(findings, lambda: matrix.load(matrix_path, replay=True))
     if findings or rows is None:
         raise UsageError(list(dict.fromkeys(findings)))
-    return replace(spec or Campaign(layout, rows, rows[0].run_id if rows else "", 0), rows=rows)
+    spec = spec or Campaign(layout, rows, rows[0].run_id if rows else "", 0)
+    return replace(spec, rows=_of_tier(spec, rows))
+
+
+def _of_tier(campaign: Campaign, rows: tuple[Row, ...]) -> tuple[Row, ...]:
+    """Returns the rows of a matrix as the campaign's tier has them."""
+    return campaign.tier.cut_rows(rows, campaign.baseline) if campaign.tier else rows
 
 
 def replay_matrix(campaign: Campaign, matrix_path: Path) -> Path:
@@ -190,7 +221,7 @@ def replay_matrix(campaign: Campaign, matrix_path: Path) -> Path:
     own = campaign.layout.matrix
     if not own.is_file() or own.samefile(matrix_path):
         return matrix_path
-    rows = {replace(row, line=0) for row in matrix.load(own)}
+    rows = {replace(row, line=0) for row in _of_tier(campaign, matrix.load(own))}
     if not rows.issuperset(replace(row, line=0) for row in campaign.rows):
         return matrix_path
     return own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own
@@ -206,7 +237,7 @@ def shard(campaign: Campaign, names: str) -> tuple[Row, ...]:
     if not run_ids and (names or not campaign.enabled):
         raise UsageError(Finding("--rows", "no row is selected", f"Name some of {joined_names(list(rows_by_id))}"))
     findings = [
-        _wrong_name(run_id, rows_by_id)
+        _wrong_name(campaign, run_id, rows_by_id)
         for run_id in run_ids
         if run_id not in rows_by_id or not rows_by_id[run_id].enabled
     ]
@@ -215,7 +246,11 @@ def shard(campaign: Campaign, names: str) -> tuple[Row, ...]:
     return tuple(rows_by_id[run_id] for run_id in dict.fromkeys(run_ids)) if run_ids else campaign.enabled
 
 
-def _wrong_name(run_id: str, rows_by_id: dict[str, Row]) -> Finding:
+def _wrong_name(campaign: Campaign, run_id: str, rows_by_id: dict[str, Row]) -> Finding:
+    tier = campaign.tier
+    if run_id in rows_by_id and tier and not tier.has(run_id):
+        remedy = f"Add the row to tiers.{tier.name}.rows, or leave --tier out"
+        return Finding("--rows", f"the row {run_id!r} is not in the tier {tier.name}", remedy)
     if run_id in rows_by_id:
         return Finding("--rows", f"the row {run_id!r} is disabled", "Set its column enabled to 1")
     return Finding(

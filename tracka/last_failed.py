@@ -1,9 +1,10 @@
 """Keeps what `pytest --lf` selects: a campaign's own failures, and the closing tests of the phases after the first.
 
 pytest has one list of failed tests for all campaigns, so that a session on another campaign would take tests off the
-list. Here each campaign has its own list in pytest's cache. Where the list names any test, `--lf` also selects the
-closing tests from the first failed phase on, so that the verdict is given whichever tests the last session selected.
-A row that has passed and whose evidence is refused is selected, too, though no test of that row has failed.
+list. Here each campaign, and each tier of it, has its own list in pytest's cache. Where the list names any test, `--lf`
+also selects the closing tests from the first failed phase on, so that the verdict is given whichever tests the last
+session selected. A row that has passed and whose evidence is refused is selected, too, though no test of that row has
+failed.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from .campaign.campaign import Campaign
-from .campaign.layout import PHASES
+from .campaign.layout import PHASES, Layout
 from .campaign.matrix import Row
 from .core import fact_cache
 from .core.errors import TrackaError
@@ -20,14 +21,14 @@ from .runs import run
 from .stages import CLOSING, phase_of
 
 OF_PYTEST = "cache/lastfailed"  # pytest's own list: node id -> true
-OF_CAMPAIGNS = "tracka/lastfailed"  # campaign's folder -> node ids
+OF_CAMPAIGNS = "tracka/lastfailed"  # the folder of a campaign, or of a tier's artifacts -> node ids
 BASELINE_TEST = "test_phase3_baseline.py::test_the_baseline_runs_and_leaves_valid_evidence"
 ROW_TEST = "test_phase4_sweep.py::test_row[{}]"
 PLUGINS = ("lfplugin", "lfplugin-collwrapper")  # they read pytest's list when they are made
 
 
-def restore(config: pytest.Config, campaign: Path) -> None:
-    """Puts the campaign's failures on pytest's list in place of those of other campaigns, before any worker reads it.
+def restore(config: pytest.Config, layout: Layout) -> None:
+    """Puts the failures of the campaign, or of its tier, on pytest's list in place of others, before a worker reads it.
 
     Does nothing in a session without pytest's cache.
     """
@@ -36,7 +37,7 @@ def restore(config: pytest.Config, campaign: Path) -> None:
     if cache is None or own is None:
         return
     listed = cache.get(OF_PYTEST, {})
-    failed = cache.get(OF_CAMPAIGNS, {}).get(str(campaign), [])
+    failed = cache.get(OF_CAMPAIGNS, {}).get(_key(layout), [])
     names = [*(name for name in listed if not phase_of(name)), *failed, *closing_tests(failed, config.rootpath)]
     if set(names) == set(listed):
         return
@@ -44,6 +45,11 @@ def restore(config: pytest.Config, campaign: Path) -> None:
     for name in filter(manager.has_plugin, PLUGINS):
         manager.unregister(name=name)
     manager.register(type(own)(config), PLUGINS[0])
+
+
+def _key(layout: Layout) -> str:
+    """Returns the folder by which the failures of a campaign or of a tier are kept, as long as the folder exists."""
+    return str(layout.naming_folder)
 
 
 def closing_tests(failed: Iterable[str], root: Path) -> list[str]:
@@ -58,7 +64,7 @@ def closing_tests(failed: Iterable[str], root: Path) -> list[str]:
     return [f"{folder / name}::{CLOSING[phase]}" for phase, name in paths.items()]
 
 
-def save(config: pytest.Config, campaign: Path, not_run: Iterable[str]) -> None:
+def save(config: pytest.Config, layout: Layout, not_run: Iterable[str]) -> None:
     """Keeps the gates on pytest's list as the campaign's failures, once pytest has written the list.
 
     `not_run` are selected tests that the session did not come to. They count as failed where another test failed;
@@ -69,7 +75,7 @@ def save(config: pytest.Config, campaign: Path, not_run: Iterable[str]) -> None:
         return
     failed = {name for name in cache.get(OF_PYTEST, {}) if phase_of(name)}
     kept = {folder: names for folder, names in cache.get(OF_CAMPAIGNS, {}).items() if Path(folder).is_dir()}
-    cache.set(OF_CAMPAIGNS, kept | {str(campaign): sorted(failed | set(not_run if failed else ()))})
+    cache.set(OF_CAMPAIGNS, kept | {_key(layout): sorted(failed | set(not_run if failed else ()))})
 
 
 def add_refused_rows(config: pytest.Config, campaign: Campaign, nodeid: str) -> None:

@@ -10,6 +10,7 @@ import getpass
 import inspect
 import os
 import signal
+import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
@@ -35,8 +36,10 @@ from .xdist_scheduling import PhasedScheduling, RowLoop
 
 CAMPAIGN = pytest.StashKey[Campaign]()
 TOKEN = pytest.StashKey[str]()
+START = pytest.StashKey[float]()  # of the session, by the host's monotonic clock
 LAST_STAGE = f"{PHASES[-1]}{HANDED_OVER}"
 PARITY_ROW = "parity_row"
+SESSION_START = "tracka_session_start"  # the name under which the controller sends it to its workers
 # A test that takes one of these is collected only for a campaign that has something for it.
 CONDITIONAL: dict[str, Callable[[Campaign], object]] = {
     PARITY_ROW: parity.rows_to_prove,
@@ -52,6 +55,7 @@ ROWS: dict[str, Callable[[Campaign], Sequence[Row]]] = {
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("Track A")
     group.addoption("--campaign", help="the campaign: a folder, or a name below tasks/")
+    group.addoption("--tier", help="a tier of the campaign, [tiers.NAME] in its campaign.toml; by default all of it")
     group.addoption(
         "--allow-overwrite", action="store_true", help="run the rows again that passed with inputs other than today's"
     )
@@ -80,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     try:
         process_setup.refuse_nested_run()
-        config.stash[CAMPAIGN] = campaigns.load(_folder(config))
+        config.stash[CAMPAIGN] = campaigns.load(_folder(config), config.getoption("tier"))
     except UsageError as error:
         raise pytest.UsageError(files.redacted(screen(error.findings, head=""))) from None
     process_setup.prepare()
@@ -88,17 +92,18 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["HF_HOME"] = environment.hf_home()  # set before anything imports the hub's client
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that TERM, like INT, ends rows and writes JUnit
     if is_controller(config):
-        config.stash[TOKEN] = uuid.uuid4().hex
+        config.stash[TOKEN], config.stash[START] = uuid.uuid4().hex, time.monotonic()
         if not config.option.collectonly:
             if findings := xdist_scheduling.refusals(config):
                 raise pytest.UsageError(screen(findings, head=""))
             _lock_campaign(config)
-            last_failed.restore(config, config.stash[CAMPAIGN].layout.root)
+            last_failed.restore(config, config.stash[CAMPAIGN].layout)
             _keep_rows_processes(config)
         config.pluginmanager.register(Controller(config), "tracka-controller")
     else:
         supervisor.end_with_parent()  # the workers of a killed controller would go on for seconds, and start rows
         config.stash[TOKEN] = config.workerinput["testrunuid"]  # type: ignore[attr-defined]
+        config.stash[START] = config.workerinput[SESSION_START]  # type: ignore[attr-defined]
         config.pluginmanager.register(RowLoop(), "tracka-row-loop")
 
 
@@ -107,7 +112,7 @@ def _lock_campaign(config: pytest.Config) -> None:
     layout, session_lock = config.stash[CAMPAIGN].layout, contextlib.ExitStack()
     try:
         path_safety.require(layout)
-        session_lock.enter_context(lock.session(layout.locks, layout.root.name))
+        session_lock.enter_context(lock.session(layout.locks, config.stash[CAMPAIGN].name))
     except (Busy, UsageError) as error:
         raise pytest.UsageError(screen(error.findings, head="")) from None
     except OSError as error:
@@ -241,7 +246,8 @@ class Controller:
         folder = os.path.relpath(campaign.layout.root, self.config.invocation_params.dir)
         other = "" if place == "--campaign" else f" ({place}; for another: pytest acceptance --campaign NAME)"
         rows = f"{len(campaign.enabled)} of {len(campaign.rows)} rows enabled"
-        return f"campaign: {folder}{other}, {rows}, {campaign.expected_gpus} GPUs, engine {campaign.engine}"
+        tier = f", tier {campaign.tier.in_words}" if campaign.tier else ""
+        return f"campaign: {folder}{other}{tier}, {rows}, {campaign.expected_gpus} GPUs, engine {campaign.engine}"
 
     def phase_end(self, phase: str) -> None:
         """Writes the phase's handoff, once: after its last test, or at the end of a session that was cut short.
@@ -268,6 +274,11 @@ class Controller:
         if nextitem is None or stage_of(nextitem.nodeid) != stage:
             self.phase_end(stage)
         return result
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tells a worker when the session began, from which a tier's time budget counts."""
+        node.workerinput[SESSION_START] = self.config.stash[START]
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> PhasedScheduling:
@@ -315,7 +326,7 @@ class Controller:
             last_failed.add_refused_rows(self.config, self.campaign, self.nodeid)
         self._shorten_failures()
         if not self.config.option.collectonly:
-            last_failed.save(self.config, self.campaign.layout.root, self._not_run(session))
+            last_failed.save(self.config, self.campaign.layout, self._not_run(session))
 
     def _close(self, session: pytest.Session) -> None:
         """Validates all phases strictly, which decides the exit status, and last of all ticks the campaign's box.

@@ -12,7 +12,7 @@ from .core import files
 from .core.errors import Finding
 from .gates import validate
 from .reporting import verdict, verdict_file
-from .runs import row_state, run
+from .runs import row_state, run, time_budget
 
 
 def lines(
@@ -38,7 +38,8 @@ def lines(
     if PHASES[-1] in ended and (shown_verdict := verdict_file.read(campaign)):
         yield f"policies: {shown_verdict['sentence']}"
     if PHASES[-1] in ended:
-        yield f"verdict: {verdict.words(campaign, accepted)} (strict validation of all phases)"
+        tier = f"tier {campaign.tier.name}, " if campaign.tier else ""
+        yield f"verdict: {verdict.words(campaign, accepted)} ({tier}strict validation of all phases)"
 
 
 def row_table(campaign: Campaign) -> list[str]:
@@ -53,7 +54,8 @@ def _row_cells(campaign: Campaign, row: Row) -> tuple[str, ...]:
     folder = campaign.layout.relative(campaign.layout.run(row.run_id).path)
     result = run.read_result(campaign.layout, row.run_id)
     if result is None:
-        return (row.run_id, "not run", "", "", "", "", folder)
+        over_budget = time_budget.lost_start(campaign.layout, row.run_id)
+        return (row.run_id, f"not run ({time_budget.REASON})" if over_budget else "not run", "", "", "", "", folder)
     status = row_state.status_text(result["status"], result["reason"], result["invalid"], result["unproven"])
     counts = ("" if result[key] is None else str(result[key]) for key in ("episodes", "successes"))
     return (

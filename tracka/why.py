@@ -26,15 +26,18 @@ class ResultLocation:
     layout: Layout
 
 
-def compare(root: Path | None, result: str, other: str | None) -> tuple[IdentityParts, IdentityParts]:
+def compare(
+    root: Path | None, result: str, other: str | None, tier: str | None = None
+) -> tuple[IdentityParts, IdentityParts]:
     """Returns the identities of a result and of another result, or of what its row would run today.
 
-    A result is named by its run id in the campaign at `root`, or by the folder of a run or of an attempt; that folder's
-    campaign then has the row. Raises UsageError where a result has no identity, or today's row cannot be planned.
+    A result is named by its run id in the campaign at `root`, or in its `tier`, or by the folder of a run or of an
+    attempt; that folder's campaign then has the row. Raises UsageError where a result has no identity, or today's row
+    cannot be planned.
     """
-    location = _locate(root, result)
+    location = _locate(root, result, tier)
     parts = _stored_identity(location)
-    return parts, _stored_identity(_locate(root, other)) if other else _identity_today(location)
+    return parts, _stored_identity(_locate(root, other, tier)) if other else _identity_today(location)
 
 
 def table(first: IdentityParts, second: IdentityParts, names: tuple[str, str], show_all: bool = False) -> Iterator[str]:
@@ -60,9 +63,9 @@ def table(first: IdentityParts, second: IdentityParts, names: tuple[str, str], s
     yield f"{len(different)} of {len(ours.keys() | theirs.keys())} parts differ"
 
 
-def _locate(root: Path | None, name: str) -> ResultLocation:
-    layout = Layout((root or Path()).resolve())
-    run_ids = [row.run_id for row in campaign.load(layout.root).rows] if layout.settings.is_file() else []
+def _locate(root: Path | None, name: str, tier: str | None) -> ResultLocation:
+    layout = Layout((root or Path()).resolve(), tier=tier)
+    run_ids = [row.run_id for row in campaign.load(layout.root, tier).rows] if layout.settings.is_file() else []
     if name in run_ids:
         return ResultLocation(_last_attempt(layout.run(name)), name, layout)
     folder = Path(name).resolve()
@@ -73,9 +76,9 @@ def _locate(root: Path | None, name: str) -> ResultLocation:
             Finding("RUN", what, "Name a run id with --root CAMPAIGN, or the folder of a run or of an attempt")
         )
     top = folder.parent.parent if folder.parent.name == "attempts" else folder
-    return ResultLocation(
-        _last_attempt(RunFolder(folder)), top.name, Layout(root.resolve()) if root else Layout.of_runs(top.parent)
-    )
+    own = Layout.of_runs(top.parent)
+    layout = Layout(root.resolve(), tier=tier or own.tier) if root else own
+    return ResultLocation(_last_attempt(RunFolder(folder)), top.name, layout)
 
 
 def _last_attempt(top: RunFolder) -> RunFolder:
@@ -103,7 +106,7 @@ def _stored_identity(result: ResultLocation) -> IdentityParts:
 
 def _identity_today(result: ResultLocation) -> IdentityParts:
     """Returns the identity of what the row would run today."""
-    spec = campaign.load(result.layout.root)
+    spec = campaign.load(result.layout.root, result.layout.tier)
     if result.run_id not in {row.run_id for row in spec.rows}:
         what = f"the campaign {result.layout.root} has no row {result.run_id!r} to compare with"
         raise UsageError(Finding("RUN", what, "Name a second result, or the campaign with --root"))

@@ -53,6 +53,7 @@ CAMPAIGN = {
     "build": {"folder": "tiny_act 1"},
     "known_answers": {"row": {"0": [1, 2]}},
     "limits": {"log_mib": 1},
+    "tiers": {"smoke": {"rows": ["row"], "episodes": 5, "budget_minutes": 0.5, "verdict": {"threshold": 0.5}}},
     "egl": {"cuda_to_egl": {"0": 1}},
 }
 

@@ -15,7 +15,7 @@ from tracka.engines import failure
 from tracka.install import setup
 from tracka.preflight import preflight
 from tracka.reporting import collect
-from tracka.runs import known_answers
+from tracka.runs import known_answers, time_budget
 
 ALL = [line for group in tables().values() for lines in group for line in lines]
 TOP = typer.main.get_command(app).commands  # type: ignore[attr-defined]
@@ -106,7 +106,7 @@ def test_the_reasons_are_those_that_the_code_gives() -> None:
     reasons = (
         {"".join(found) for found in given}
         | {reason for reason, _ in failure._SIGNS}
-        | {known_answers.REASON, failure.CHECKPOINT}
+        | {known_answers.REASON, failure.CHECKPOINT, time_budget.REASON}
     )
     assert {words(line["reason"])[0] for line in table("Reasons")} == reasons
 

@@ -43,12 +43,13 @@ def run(line: str, repository: Path, made: campaigns.Made) -> subprocess.Complet
     )
 
 
-def use_standin(settings: Path) -> None:
-    """Gives a campaign that the documentation made the stand-in for lerobot-eval."""
+def use_standin(settings: Path, page: Path) -> None:
+    """Gives a campaign that a page made the stand-in for lerobot-eval, and the tiers that the page adds."""
     (line,) = [line for line in SETTINGS.splitlines() if line.startswith("executable")]
     text = settings.read_text()
     if "executable" not in text:
-        settings.write_text(text.replace("[lerobot_eval]", f"{line}\n\n[lerobot_eval]", 1))
+        tiers = [block for block in blocks(page, "toml") if block.startswith("[tiers.")]
+        settings.write_text("\n".join([text.replace("[lerobot_eval]", f"{line}\n\n[lerobot_eval]", 1), *tiers]))
 
 
 PAGES_WITH_COMMANDS = [page for page in PAGES if page.name != BY_ANOTHER_TEST and commands(page)]
@@ -72,7 +73,7 @@ def test_every_command_of_a_page_succeeds(page: Path, repository: Path) -> None:
         assert ended.returncode == 0, f"{line}\n{ended.stdout}{ended.stderr}"
         for name in ("my-policy", "a-or-b"):
             for settings in (repository / "tasks" / name / "configs").glob("campaign.toml"):
-                use_standin(settings)
+                use_standin(settings, page)
 
 
 # What the code of docs/tables.md has found, as JSON in the last line of its output.

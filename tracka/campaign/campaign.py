@@ -13,9 +13,10 @@ from typing import Any
 from ..core import files, schema
 from ..core.errors import Finding, UsageError, collect_findings, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, SUITE_TASKS
-from . import matrix, verdict_settings
+from . import matrix, tiers, verdict_settings
 from .layout import Layout
 from .matrix import Row
+from .tiers import Tier
 from .verdict_settings import VerdictSettings, task_name
 
 RESIDENT = "resident"
@@ -51,7 +52,7 @@ class EvalSettings:
 
 @dataclass(frozen=True)
 class Campaign:
-    """A loaded campaign. `rows` includes the disabled rows."""
+    """A loaded campaign, or one of its tiers. `rows` includes the disabled rows, which a tier leaves out among them."""
 
     layout: Layout
     rows: tuple[Row, ...]
@@ -77,11 +78,26 @@ class Campaign:
     accept_invalid_sim: bool = False  # whether rows run despite a simulator mismatch
     strict: bool = False  # whether a finding of the linter blocks the campaign
     verdict: VerdictSettings | None = None  # what the policies have to show, if the campaign says so
+    tiers: Mapping[str, Tier] = field(default_factory=dict)  # by name; a tier has them too
     digests: Mapping[str, str] = field(default_factory=dict)  # hashes of the files read, by path in the campaign
 
     @property
     def name(self) -> str:
-        return self.layout.root.name
+        """Returns the campaign's name as people read it, with that of its tier."""
+        return f"{self.layout.root.name}, tier {self.tier.name}" if self.tier else self.layout.root.name
+
+    @property
+    def tier(self) -> Tier | None:
+        """Returns the tier that this campaign is cut to; None for the whole campaign."""
+        return self.tiers[self.layout.tier] if self.layout.tier else None
+
+    def of_tier(self, name: str) -> "Campaign":
+        """Returns the campaign cut to its tier `name`. Raises UsageError where it has no such tier."""
+        tier = tiers.require(self.tiers, name, self.layout.settings)
+        rows = tier.cut_rows(self.rows, self.baseline)
+        answers = tiers.cut_answers(self.known_answers, rows)
+        cut = replace(self, layout=replace(self.layout, tier=name), rows=rows, known_answers=answers)
+        return replace(cut, verdict=verdict_settings.of_tier(self.verdict, tier.verdict, cut.compared_tasks))
 
     @property
     def is_resident(self) -> bool:
@@ -130,6 +146,11 @@ class Campaign:
         """Returns the enabled rows whose results count: all but the baseline, which only shows that rows run."""
         return tuple(row for row in self.enabled if row.run_id != self.baseline)
 
+    @property
+    def compared_tasks(self) -> frozenset[str]:
+        """Returns the tasks that the compared rows play, by their names in `[verdict.tasks]`."""
+        return frozenset(task_name(row.task_suite, task) for row in self.compared_rows for task in self.task_ids(row))
+
     def timeout(self, row: Row) -> int:
         """Returns the row's timeout in seconds."""
         return self.settings(row).timeout_secs or self.row_secs
@@ -142,10 +163,11 @@ class Campaign:
         return -(-row.n_episodes // row.batch_size) * len(self.task_ids(row)) * self.steps(row)
 
 
-def load(root: Path) -> Campaign:
-    """Returns the campaign in the folder `root`.
+def load(root: Path, tier: str | None = None) -> Campaign:
+    """Returns the campaign in the folder `root`, cut to `tier` if one is named.
 
-    Raises UsageError with all findings in the matrix, in the settings, and between the two.
+    Raises UsageError with all findings in the matrix, in the settings, and between the two, and where the campaign has
+    no such tier.
     """
     layout = Layout(root.resolve())
     digests = _digests(layout)  # before reading, so that a change between the two is noticed
@@ -163,10 +185,31 @@ def load(root: Path) -> Campaign:
         raise UsageError(findings)
     campaign = replace(_campaign(layout, rows, table), digests=digests)
     findings += [*_wrong_tasks(campaign), *_wrong_expected_outcomes(campaign), *_unsupported_settings(campaign)]
-    findings += _wrong_verdict(campaign)
+    verdict_findings = [*_wrong_verdict(campaign)]
+    findings += [*verdict_findings, *tiers.faults(campaign.tiers, rows, campaign.baseline, layout.settings)]
+    if not verdict_findings:  # each tier would repeat them
+        findings += [fault for name in campaign.tiers for fault in _wrong_verdict(campaign.of_tier(name))]
     if findings:
         raise UsageError(findings)
-    return campaign
+    return campaign if tier is None else campaign.of_tier(tier)
+
+
+def load_at(layout: Layout) -> Campaign:
+    """Returns the campaign of `layout`, or its tier, whose artifacts lie where `layout` says.
+
+    Raises UsageError as `load` does.
+    """
+    campaign = load(layout.root, layout.tier)
+    return replace(campaign, layout=replace(layout, todo_name=campaign.layout.todo_name))
+
+
+def load_named(folder: Path) -> Campaign:
+    """Returns the campaign in `folder`, or the tier whose artifacts are in `folder`, `CAMPAIGN/artifacts/tiers/NAME`.
+
+    Raises UsageError as `load` does.
+    """
+    layout = Layout.of_artifacts(folder)
+    return load_at(layout) if layout.tier else load(folder)
 
 
 def _digests(layout: Layout) -> dict[str, str]:
@@ -207,6 +250,7 @@ def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> C
         accept_invalid_sim=table.get("preflight", {}).get("accept_invalid_sim", False),
         strict=table.get("preflight", {}).get("strict", False),
         verdict=verdict_settings.of_table(table.get("verdict")),
+        tiers=tiers.of_tables(table.get("tiers", {})),
         **optional,
     )
 
@@ -245,9 +289,9 @@ def _wrong_tasks(campaign: Campaign) -> Iterator[Finding]:
 
 def _wrong_verdict(campaign: Campaign) -> Iterator[Finding]:
     if campaign.verdict is not None:
-        rows = campaign.compared_rows
-        played = {task_name(row.task_suite, task) for row in rows for task in campaign.task_ids(row)}
-        yield from verdict_settings.faults(campaign.verdict, f"{campaign.layout.settings}, verdict", played)
+        table = f"tiers.{campaign.tier.name}.verdict" if campaign.tier else "verdict"
+        where = f"{campaign.layout.settings}, {table}"
+        yield from verdict_settings.faults(campaign.verdict, where, campaign.compared_tasks)
 
 
 def _wrong_expected_outcomes(campaign: Campaign) -> Iterator[Finding]:

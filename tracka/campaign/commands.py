@@ -10,10 +10,15 @@ DEFAULT = "smoke-libero-object"  # below tasks/: the embedded campaign, which `p
 def gates(layout: Layout, options: str = "") -> str:
     """Returns the command that takes the campaign through its gates, such as `pytest acceptance --campaign DIR --lf`.
 
-    The embedded campaign needs no name. `options` are further words, as a shell reads them.
+    The embedded campaign needs no name, and a tier is named by `--tier`. `options` are further words for a shell.
     """
     named = () if layout.display_name == f"tasks/{DEFAULT}" else ("--campaign", shlex.quote(layout.display_name))
-    return " ".join(["pytest", "acceptance", *named, *filter(None, [options])])
+    return " ".join(["pytest", "acceptance", *named, *filter(None, [tier_option(layout), options])])
+
+
+def tier_option(layout: Layout) -> str:
+    """Returns the option that names the tier in a command, such as `--tier smoke`; empty for a whole campaign."""
+    return f"--tier {layout.tier}" if layout.tier else ""
 
 
 def run_phase(layout: Layout, phase: str) -> str:

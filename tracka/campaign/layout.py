@@ -5,11 +5,12 @@ campaign can be moved or read on another machine. The TODO pages alone may lie o
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 PHASES = ("phase1", "phase2", "phase3", "phase4", "phase5")
+TIERS = "tiers"  # below a campaign's artifacts: one folder of artifacts a tier
 
 
 def _absolute(folder: Path) -> Path:
@@ -22,29 +23,51 @@ def phase_before(phase: str) -> str | None:
     return None if phase == PHASES[0] else PHASES[PHASES.index(phase) - 1]
 
 
+def _is_of_tier(artifacts: Path) -> bool:
+    """Returns whether `artifacts` is the folder of a tier. A campaign may be called `tiers`, too."""
+    holder = artifacts.parent
+    return holder.name == TIERS and _is_campaign(holder.parent.parent) and not _is_campaign(holder)
+
+
+def _is_campaign(root: Path) -> bool:
+    return Layout(root).settings.is_file()
+
+
 @dataclass(frozen=True)
 class Layout:
     """The files of the campaign in `root`.
 
     A command line may give the artifacts folder and the runs folder other names. `todo_name` is the folder of the TODO
-    pages as campaign.toml names it: relative to `root`, or absolute.
+    pages as campaign.toml names it: relative to `root`, or absolute. A `tier` has artifacts, runbook and results of its
+    own, and no plan and TODO pages.
     """
 
     root: Path
     artifacts_name: str = "artifacts"
     runs_name: str = "runs"
     todo_name: str = "todo"
+    tier: str | None = None
 
     @classmethod
     def beside(cls, folder: Path) -> "Layout":
         """Returns the layout whose artifacts folder holds `folder`: `<root>/artifacts/preflight` leads to `<root>`."""
-        return cls(_absolute(folder).parent.parent.resolve())
+        return replace(cls.of_artifacts(_absolute(folder).parent), artifacts_name="artifacts")
 
     @classmethod
     def of_runs(cls, runs: Path) -> "Layout":
         """Returns the layout whose runs folder is `runs`, whatever its name is; state and markers lie beside `runs`."""
         runs = _absolute(runs)
-        return cls(runs.parent.parent.resolve(), runs.parent.name, runs.name)
+        return replace(cls.of_artifacts(runs.parent), runs_name=runs.name)
+
+    @classmethod
+    def of_artifacts(cls, artifacts: Path) -> "Layout":
+        """Returns the layout whose artifacts are in `artifacts`, a campaign's own folder or that of one of its tiers.
+
+        The folder of a tier is `<root>/artifacts/tiers/NAME`.
+        """
+        artifacts = _absolute(artifacts)
+        own = artifacts.parent.parent if _is_of_tier(artifacts) else artifacts
+        return cls(own.parent.resolve(), own.name, tier=None if own == artifacts else artifacts.name)
 
     @property
     def display_name(self) -> str:
@@ -74,9 +97,24 @@ class Layout:
     def run_schema(self) -> Path:
         return self.root / "configs" / "run_schema.json"
 
+    @property
+    def own_artifacts(self) -> Path:
+        """Returns the campaign's own artifacts folder, which holds those of its tiers."""
+        return self.root / self.artifacts_name
+
+    @property
+    def tiers(self) -> Path:
+        """Returns the folder that holds the artifacts of each tier."""
+        return self.own_artifacts / TIERS
+
     @cached_property  # cached, as `rows` and `runs` are, because every row asks for it
     def artifacts(self) -> Path:
-        return self.root / self.artifacts_name
+        return self.tiers / self.tier if self.tier else self.own_artifacts
+
+    @property
+    def naming_folder(self) -> Path:
+        """Returns the folder that names the campaign; a tier is named by the folder of its artifacts."""
+        return self.artifacts if self.tier else self.root
 
     @property
     def state(self) -> Path:
@@ -124,11 +162,15 @@ class Layout:
 
     @property
     def runbook(self) -> Path:
-        return self.root / "runbook.md"
+        return self._page("runbook")
 
     @property
     def results(self) -> Path:
-        return self.root / "results.md"
+        return self._page("results")
+
+    def _page(self, name: str) -> Path:
+        """Returns a page of the campaign, such as `results.md`, or that of the tier: `results-NAME.md`."""
+        return self.root / (f"{name}-{self.tier}.md" if self.tier else f"{name}.md")
 
     @property
     def plan(self) -> Path:
@@ -145,6 +187,11 @@ class Layout:
     @property
     def todo_list(self) -> Path:
         return self.todo_folder / "TODO.md"
+
+    @property
+    def progress_pages(self) -> tuple[Path, ...]:
+        """Returns plan.md, the campaign's TODO page and TODO.md; none for a tier, which is no campaign's acceptance."""
+        return () if self.tier else (self.plan, self.todo, self.todo_list)
 
     @property
     def todo_lock(self) -> Path:

@@ -20,8 +20,15 @@ def require(layout: Layout, run_id: str | None = None) -> None:
     Checks the artifacts of all rows, or of the row `run_id`.
     """
     links = map(_link_finding, dict.fromkeys(_links(layout, run_id)))
-    pages = _todo_findings(layout) if layout.settings.is_file() else ()  # only a campaign has pages
-    _raise_if_any([*_root_findings(layout.artifacts), *links, *pages])
+    # Only a campaign has pages of progress, and a tier of it has none.
+    pages = _todo_findings(layout) if layout.settings.is_file() and layout.progress_pages else ()
+    folders = dict.fromkeys([layout.own_artifacts, *_tier_folders(layout)])
+    _raise_if_any([*(finding for folder in folders for finding in _root_findings(folder)), *links, *pages])
+
+
+def _tier_folders(layout: Layout) -> tuple[Path, ...]:
+    """Returns the folders that lead from the campaign's artifacts to those of the tier; none for a whole campaign."""
+    return (layout.tiers, layout.artifacts) if layout.tier else ()
 
 
 def require_folder(folder: Path) -> None:
@@ -62,8 +69,8 @@ def _links(layout: Layout, run_id: str | None) -> Iterator[Path]:
     """Yields the links among the campaign's pages and artifact folders, and those inside for all rows or one row."""
     folders = [layout.state, layout.rows, layout.locks, layout.preflight, layout.runs, layout.summary]
     inside = [path for path in (layout.todo_folder, *layout.todo_folder.parents) if path.is_relative_to(layout.root)]
-    pages = [layout.plan, *inside, layout.todo, layout.todo_list, layout.todo_lock]
-    yield from (path for path in (*folders, *pages) if path.is_symlink())
+    pages = [layout.plan, *inside, layout.todo, layout.todo_list, layout.todo_lock] if layout.progress_pages else []
+    yield from (path for path in (*_tier_folders(layout), *folders, *pages) if path.is_symlink())
     folders_of_all_rows = [layout.state, layout.preflight, layout.summary, layout.runs]
     for top in folders_of_all_rows if run_id is None else [layout.marker(run_id), layout.run(run_id).path]:
         yield from _links_below(top)

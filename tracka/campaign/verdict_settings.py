@@ -53,12 +53,31 @@ def of_table(table: Mapping[str, Any] | None) -> VerdictSettings | None:
     return None if table is None else VerdictSettings(**table)
 
 
+def of_tier(
+    inherited: VerdictSettings | None, table: Mapping[str, Any], played: Collection[str]
+) -> VerdictSettings | None:
+    """Returns the settings of a tier: those of its campaign, overridden by `table`, the tier's own `verdict`.
+
+    A threshold of a task that is not in `played`, the tasks of the tier, is left out of those of the campaign. A tier
+    of which nothing is asked then has no settings.
+    """
+    values = inherited.thresholds() if inherited else {}
+    tasks = {name: rate for name, rate in values.get("tasks", {}).items() if name in played}
+    settings = VerdictSettings(**values | dict(table) | {"tasks": tasks | table.get("tasks", {})})
+    return settings if table or (inherited and _asks(settings)) else None
+
+
+def _asks(settings: VerdictSettings) -> bool:
+    """Returns whether the settings say what the policies have to show."""
+    return bool(settings.threshold or settings.task_threshold or settings.tasks or settings.baseline)
+
+
 def faults(settings: VerdictSettings, where: str, played: Collection[str]) -> Iterator[Finding]:
     """Yields what is wrong with a `[verdict]` although it follows its schema.
 
     `where` names the table, and `played` has the names of the tasks that rows other than the baseline play.
     """
-    if settings.threshold is None and settings.task_threshold is None and not settings.tasks and not settings.baseline:
+    if not _asks(settings):
         remedy = "Set threshold, task_threshold, or baseline with margin, or leave [verdict] out"
         yield Finding(where, "nothing says what the policies have to show", remedy)
     if (settings.baseline is None) != (settings.margin is None):

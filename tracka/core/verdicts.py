@@ -96,9 +96,10 @@ class BaselineRecord(Judged):
 
 
 class CampaignVerdict(TypedDict):
-    """The verdict of a campaign with `[verdict]` (schema verdict)."""
+    """The verdict of a campaign with `[verdict]`, or of a `tier` of it (schema verdict)."""
 
     schema_version: int
+    tier: str | None
     outcome: Outcome
     sentence: str
     confidence: float

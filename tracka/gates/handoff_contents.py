@@ -97,7 +97,7 @@ def _verdict(campaign: Campaign) -> Json:
 
 
 _INPUTS: dict[str, Callable[[Campaign, Layout], list[Path]]] = {
-    "phase1": lambda _, layout: [layout.plan, layout.todo],
+    "phase1": lambda _, layout: list(layout.progress_pages[:2]),
     "phase2": lambda _, layout: [layout.capabilities],
     "phase3": lambda _, layout: [layout.capabilities, layout.preflight_report],
     "phase4": lambda _, layout: [layout.preflight_report],
@@ -112,7 +112,7 @@ _OUTPUTS: dict[str, Callable[[Campaign, Layout], list[Path]]] = {
     "phase2": lambda _, layout: sorted(layout.preflight.glob("*")),
     "phase3": _phase3_outputs,
     "phase4": _phase4_outputs,
-    "phase5": lambda _, layout: [layout.runbook, layout.results, layout.plan, layout.todo, layout.todo_list],
+    "phase5": lambda _, layout: [layout.runbook, layout.results, *layout.progress_pages],
 }
 _DETAILS: dict[str, Callable[[Campaign], Json]] = {
     "phase1": _capabilities,

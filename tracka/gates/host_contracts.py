@@ -7,6 +7,7 @@ from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
 from ..campaign.matrix import AUTO
+from ..campaign.tiers import Tier
 from ..core import files, schema
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.reports import PreflightReport
@@ -117,8 +118,15 @@ def _thresholds(campaign: Campaign) -> Iterator[Finding]:
                 f"{claim.policy_path}, {claim.subject}: {episodes} of {episodes} episodes would not show a success rate"
             )
             needed = f"Play at least {least} episodes" if least else "Lower the threshold"
-            remedy = f"{needed} (n_episodes in the matrix), or lower the threshold or the confidence"
-            yield Finding(f"{campaign.layout.settings}, verdict", f"{what} of {claim.threshold:g}", remedy)
+            tier = campaign.tier
+            where, counts = ("verdict", "n_episodes in the matrix") if tier is None else _counts_of(tier)
+            remedy = f"{needed} ({counts}), or lower the threshold or the confidence"
+            yield Finding(f"{campaign.layout.settings}, {where}", f"{what} of {claim.threshold:g}", remedy)
+
+
+def _counts_of(tier: Tier) -> tuple[str, str]:
+    """Returns where a tier's thresholds stand, and what decides how many episodes it plays."""
+    return f"tiers.{tier.name}", f"rows and episodes of tiers.{tier.name}, n_episodes in the matrix"
 
 
 def _registration(campaign: Campaign) -> Iterator[Finding]:

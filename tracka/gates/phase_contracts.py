@@ -103,7 +103,7 @@ RESULTS_WORDS = ("success rate", "artifacts")
 def _runbook(campaign: Campaign) -> Iterator[Finding]:
     words = (*RUNBOOK_WORDS, *dict.fromkeys(row.task_suite for row in campaign.enabled))
     yield from _missing_words(campaign.layout, campaign.layout.runbook, words)
-    replays = [report.replay(manifest) for manifest in report.manifests(campaign)]
+    replays = [report.replay(manifest, campaign.layout.tier) for manifest in report.manifests(campaign)]
     yield from _missing_words(campaign.layout, campaign.layout.runbook, replays)
 
 
@@ -135,8 +135,8 @@ def _verdict(campaign: Campaign) -> Iterator[Finding]:
 
 
 _REMEDIES = {
-    "fail": "Evaluate another checkpoint; results.md has every claim and every task",
-    "underpowered": "Play more episodes (n_episodes in the matrix, or more seeds); the sentence says how many",
+    "fail": "Evaluate another checkpoint; the page of results has every claim and every task",
+    "underpowered": "Play more episodes (n_episodes, a tier's episodes, or more seeds); the sentence says how many",
     "invalid": "Run the rows that have no sound result again, then the verdict can be given",
 }
 

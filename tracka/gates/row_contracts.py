@@ -13,7 +13,7 @@ from ..core import files
 from ..core.errors import Finding
 from ..engines import parity_certificate
 from ..reporting import collect, video
-from ..runs import evidence, identity, known_answers, parity, refusal, run
+from ..runs import evidence, identity, known_answers, parity, refusal, run, time_budget
 
 RowContract = Callable[[Campaign, Row], Iterator[Finding]]
 
@@ -147,7 +147,7 @@ def expected_outcome(campaign: Campaign, row: Row) -> Iterator[Finding]:
 
 # The contracts of each run: the baseline's in phase 3, every row's in phase 4. The first say most about a failed run.
 RUN_CONTRACTS = ("result", "evidence", "backend", "videos", "verdict", "simulator", "engine", "known_answer")
-ROW_CONTRACTS: dict[str, RowContract] = {
+_CONTRACTS: dict[str, RowContract] = {
     "evidence": sound_evidence,
     "backend": backend,
     "result": result_stands,
@@ -158,3 +158,18 @@ ROW_CONTRACTS: dict[str, RowContract] = {
     "engine": proven_engine,
     "parity": proven_row,
 }
+
+
+def _of_started_rows(name: str) -> RowContract:
+    """Returns the contract `name`; of a row that a tier's budget kept from starting, `result` alone says so."""
+
+    def contract(campaign: Campaign, row: Row) -> Iterator[Finding]:
+        if name != "parity" and (lost_start := time_budget.lost_start(campaign.layout, row.run_id)):
+            yield from [lost_start] if name == "result" else []
+        else:
+            yield from _CONTRACTS[name](campaign, row)
+
+    return contract
+
+
+ROW_CONTRACTS = {name: _of_started_rows(name) for name in _CONTRACTS}

@@ -145,7 +145,7 @@ def _campaign(cfg: PreflightConfig, accept_invalid_sim: bool, trusted: Sequence[
     """Returns the campaign around the artifacts, or a bare one, with what this preflight adds to its settings."""
     layout = Layout.beside(cfg.artifacts_dir)
     has_settings = layout.settings.is_file()
-    spec = campaign.load(layout.root) if has_settings else Campaign(layout, (), "", len(cfg.gpu_ids))
+    spec = campaign.load(layout.root, layout.tier) if has_settings else Campaign(layout, (), "", len(cfg.gpu_ids))
     return replace(
         spec,
         accept_invalid_sim=accept_invalid_sim or spec.accept_invalid_sim,

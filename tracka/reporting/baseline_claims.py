@@ -67,7 +67,7 @@ def _claim(campaign: Campaign, baseline: str, margin: float, policy_path: str) -
     lost = 0
     try:
         ours = played_episodes.read(campaign.layout.root / baseline)
-        place = Path(f"{campaign.layout.root}{played_episodes.OF}{policy_path}")
+        place = Path(f"{campaign.layout.naming_folder}{played_episodes.OF}{policy_path}")
         theirs = played_episodes.of_campaign(campaign, place)
         lost = len(_lost(campaign, policy_path, theirs, success=False))
         worst, best = (

@@ -55,8 +55,9 @@ def make(campaign: Campaign) -> CampaignVerdict:
     notes = [*verdict_words.registration(registration), *_disagreements(campaign, settings)]
     return {
         "schema_version": schema.VERSION,
+        "tier": campaign.layout.tier,
         "outcome": outcome,
-        "sentence": verdict_words.sentence(outcome, records, notes),
+        "sentence": verdict_words.sentence(outcome, records, notes, campaign.layout.tier),
         "confidence": settings.confidence,
         "registration": registration,
         "rates": rates,

@@ -14,7 +14,7 @@ from ..campaign.matrix import Row
 from ..core import files, schema
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, INIT_STATES, SUITE_TASKS
-from ..runs import judgement, row_state, run
+from ..runs import forecast, judgement, row_state, run
 from . import video
 
 USUAL = (
@@ -29,11 +29,27 @@ BENCHMARK = "Use the benchmark's own setting, or say so wherever the result is q
 def of_phase(campaign: Campaign, phase: str) -> list[Finding]:
     """Returns the caveats for the end of `phase`.
 
-    Phase 2 has preflight's caveats, phase 4 those of the results and of their history, other phases none.
+    Phase 1 has that of a tier's time budget, phase 2 preflight's caveats, phase 4 those of the results and of their
+    history, other phases none.
     """
+    if phase == "phase1":
+        return list(of_budget(campaign))
     if phase == "phase2":
         return list(of_preflight(campaign))
     return [*of_results(campaign), *of_history(campaign)] if phase == "phase4" else []
+
+
+def of_budget(campaign: Campaign) -> Iterator[Finding]:
+    """Yields that a tier is expected to take longer than its budget; nothing where nobody can say how long it takes."""
+    tier, is_forecast = campaign.tier, campaign.expected_gpus > 0
+    if tier is None or tier.budget_minutes is None or not is_forecast:
+        return
+    expected = forecast.seconds(campaign, campaign.engine)
+    if expected > 60 * tier.budget_minutes:
+        what = f"the budget is {tier.budget_minutes:g} minutes, but a pi0 without an early success takes about"
+        remedy = "Raise budget_minutes, or leave out rows or episodes: no row starts after the budget"
+        where = f"{campaign.layout.settings.name}, key tiers.{tier.name}.budget_minutes"
+        yield Finding(where, f"{what} {forecast.in_words(expected)}", remedy, warning=True)
 
 
 def of_preflight(campaign: Campaign) -> Iterator[Finding]:
@@ -41,7 +57,7 @@ def of_preflight(campaign: Campaign) -> Iterator[Finding]:
     report = schema.read_or_empty("preflight", campaign.layout.preflight_report)
     for check in report.get("checks", ()):
         if check["status"] == "warn" or (check["status"] == "fail" and not check["required"]):
-            remedy = check["remedy"] or "See artifacts/preflight/preflight.json"
+            remedy = check["remedy"] or f"See {campaign.layout.relative(campaign.layout.preflight_report)}"
             what = check["evidence"] + _changed_since(campaign, check)
             yield Finding(f"preflight, {check['name']}", what, remedy, warning=True)
 

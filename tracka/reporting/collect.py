@@ -23,7 +23,7 @@ from ..core.errors import Finding, UsageError
 from ..core.files import Json
 from ..engines import lerobot_eval
 from ..execution import gpu
-from ..runs import judgement, known_answers, row_state, run
+from ..runs import judgement, known_answers, row_state, run, time_budget
 
 _Z = 1.959963984540054  # 95% of a normal distribution lie within this many standard deviations
 BASELINE_SUMMARY = "baseline_summary"
@@ -92,7 +92,7 @@ def collect_results(runs_root: Path) -> list[EvalRunResult]:
     Where a campaign lies beside `runs_root`, its enabled rows without a run are included with their marker's status.
     """
     layout = Layout.of_runs(runs_root)
-    return _results(layout, campaign.load(layout.root).enabled if layout.settings.is_file() else ())
+    return _results(layout, campaign.load(layout.root, layout.tier).enabled if layout.settings.is_file() else ())
 
 
 def campaign_results(campaign: Campaign) -> list[EvalRunResult]:
@@ -115,7 +115,9 @@ def _row_result(layout: Layout, row: Row) -> EvalRunResult:
     state = row_state.read(layout, row.run_id)
     marker_status, marker_reason = (state["status"], state["reason"]) if state else ("pending", None)
     status = "pending" if marker_status == "pass" else marker_status  # a pass without its result does not count
-    reason = "not_run" if status == "pending" else marker_reason or "interrupted"
+    is_over_budget = time_budget.lost_start(layout, row.run_id) is not None
+    not_run = time_budget.REASON if is_over_budget else "not_run"
+    reason = not_run if status == "pending" else marker_reason or "interrupted"
     folder = layout.run(row.run_id)
     return EvalRunResult(
         run_id=row.run_id,
@@ -277,7 +279,11 @@ def write_failures(campaign: Campaign, reasons: dict[str, str], out_path: Path) 
 def _failures_text(campaign: Campaign, reasons: dict[str, str]) -> str:
     with campaign.layout.matrix.open(newline="", encoding="utf-8-sig") as file:
         failed = [record for record in csv.DictReader(file) if record["run_id"] in reasons]
-    records = (record | {matrix.REASON: reasons[record["run_id"]]} for record in failed)
+    episodes = {row.run_id: row.n_episodes for row in campaign.enabled}  # a tier may have fewer than the matrix
+    records = (
+        record | {"n_episodes": episodes[record["run_id"]], matrix.REASON: reasons[record["run_id"]]}
+        for record in failed
+    )
     return _table([*matrix.COLUMNS, matrix.REASON], records)
 
 

@@ -50,7 +50,7 @@ def read(path: Path) -> Side:
 
 def load(path: Path) -> Campaign:
     """Returns the campaign at `path`, a campaign's folder as `read` takes it. Raises UsageError where it is none."""
-    return campaign.load(_place_and_policy(path)[0])
+    return campaign.load_named(_place_and_policy(path)[0])
 
 
 def of_campaign(spec: Campaign, path: Path) -> Side:
@@ -156,8 +156,8 @@ def _played_row(spec: Campaign, manifest: Manifest) -> PlayedRow:
 
 
 def _row_episodes(folder: Path, spec: Campaign, row: Row, manifest: Manifest) -> Iterator[PlayedEpisode]:
-    """Yields a row's episodes. Their videos are named below `folder`, as the user names the campaign."""
-    output = folder / spec.layout.relative(_attempt(spec, manifest).output)
+    """Yields a row's episodes. Their videos are named below `folder`, as the user names the campaign or its tier."""
+    output = folder / _attempt(spec, manifest).output.relative_to(spec.layout.naming_folder)
     settings = manifest["settings"]
     length = settings.get("episode_length") or EPISODE_STEPS.get(manifest["task_suite"])
     stored = settings.get("flags", {}).get("env.init_states", True)

@@ -2,7 +2,8 @@
 
 Guarantees: the box of a phase says what its last handoff said; each handoff adds one progress line, and no line is ever
 rewritten; nothing else on a page changes, save the next action in `todo/NAME.md`; the box in TODO.md is ticked last of
-all, and is cleared when a phase does not pass; campaigns that share a TODO.md lose no line to each other.
+all, and is cleared when a phase does not pass; campaigns that share a TODO.md lose no line to each other. A tier is not
+the acceptance of its campaign, so a session on a tier leaves these pages as they are.
 """
 
 import os
@@ -26,7 +27,12 @@ LINE = re.compile(r"^- \S+Z \| phase=(?P<phase>phase\d) \| owner=[^|]* \| status
 
 
 def ensure(layout: Layout) -> None:
-    """Writes those of the three pages that are missing, and adds the campaign's line to TODO.md if it is not there."""
+    """Writes those of the three pages that are missing, and adds the campaign's line to TODO.md if it is not there.
+
+    Does nothing for a tier.
+    """
+    if not layout.progress_pages:
+        return
     for path, template in {layout.plan: "plan.md.j2", layout.todo: "todo.md.j2"}.items():
         if not path.exists():
             checklist.write(path, files.redacted(templating.render(template, _facts(layout))))
@@ -75,8 +81,10 @@ def record(layout: Layout, handoff: Handoff, previous: Mapping[str, Any], voided
 
     The line says so where the `previous` handoff of the phase was the same. The boxes of `voided`, the later phases
     whose handoffs the new one took away, are cleared. `owner` is the name in the line. A status other than pass also
-    clears the campaign's box in TODO.md.
+    clears the campaign's box in TODO.md. Does nothing for a tier.
     """
+    if not layout.progress_pages:
+        return
     ensure(layout)
     phase, action = handoff["phase"], files.redacted(_next_action(layout, handoff))
     again = "Judged again, nothing changed. " if _content(previous) == _content(handoff) else ""
@@ -100,7 +108,12 @@ def _content(handoff: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def close(layout: Layout, accepted: bool) -> None:
-    """Ticks the campaign's box in TODO.md if the campaign is `accepted`, and clears the box otherwise."""
+    """Ticks the campaign's box in TODO.md if the campaign is `accepted`, and clears the box otherwise.
+
+    Does nothing for a tier.
+    """
+    if not layout.progress_pages:
+        return
     ensure(layout)
     _update_list(layout, accepted)
 
@@ -151,9 +164,11 @@ def _one_line(text: str, most: int = 160) -> str:
 def findings(campaign: Campaign, phases: Iterable[str]) -> Iterator[Finding]:
     """Yields a warning where the pages do not show what the handoffs of `phases` say.
 
-    These findings are only warnings, since the pages belong to people.
+    These findings are only warnings, since the pages belong to people. A tier has no such pages.
     """
     layout = campaign.layout
+    if not layout.progress_pages:
+        return
     handoffs = {phase: files.read_or_empty(layout.handoff(phase)) for phase in PHASES}
     # A missing page is reported as an error elsewhere; a renamed campaign has its todo page under its old name.
     for path in filter(Path.exists, (layout.plan, layout.todo)):

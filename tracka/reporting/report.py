@@ -6,12 +6,13 @@
 import re
 import shlex
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from ..campaign import commands
 from ..campaign.campaign import Campaign
-from ..campaign.layout import Layout
+from ..campaign.layout import TIERS, Layout
 from ..core import files, schema
 from ..core.artifacts import CheckpointRecord, Manifest
 from ..engines import software
@@ -23,9 +24,10 @@ from .collect import EvalRunResult
 
 
 def write(campaign: Campaign) -> None:
-    """Writes runbook.md and results.md of the campaign."""
+    """Writes runbook.md and results.md of the campaign, or those of its tier."""
     facts = _facts(campaign) | {"generated_at_utc": files.utc_now()}
-    runbook = templating.render("runbook.md.j2", facts | _commands(campaign, list(facts["failures"])), replay=replay)
+    own = partial(replay, tier=campaign.layout.tier)
+    runbook = templating.render("runbook.md.j2", facts | _commands(campaign, list(facts["failures"])), replay=own)
     files.write_text(campaign.layout.runbook, runbook)
     files.write_text(campaign.layout.results, templating.render("results.md.j2", facts))
 
@@ -62,8 +64,9 @@ def _results_as(campaign: Campaign, text: str) -> str:
 
     `text` is an earlier results.md, which can then be compared.
     """
-    head = r"# Results of (?P<name>.*)\n\nMade by Track A at (?P<generated_at_utc>\S+) from `(?P<folder>.*)/artifacts`"
-    match = re.match(head, text)
+    artifacts = re.escape(campaign.layout.relative(campaign.layout.artifacts))
+    head = r"# Results of (?P<name>.*)\n\nMade by Track A at (?P<generated_at_utc>\S+) from `(?P<folder>.*)/"
+    match = re.match(f"{head}{artifacts}`", text)
     heading = match.groupdict() if match else {"generated_at_utc": ""}
     return templating.render("results.md.j2", _facts(campaign) | heading)
 
@@ -77,6 +80,8 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
         "words": _words_sha256()[:12],
         "name": campaign.name,
         "folder": campaign.layout.display_name,
+        "artifacts": campaign.layout.relative(campaign.layout.artifacts),
+        "tier_option": f" {commands.tier_option(campaign.layout)}" if campaign.tier else "",
         "manifests": run_manifests,
         "table": collect.markdown(results),
         "failures": collect.failure_reasons(campaign, results),
@@ -114,13 +119,14 @@ def enabled_results(campaign: Campaign) -> list[EvalRunResult]:
     return [result for result in collect.campaign_results(campaign) if result.run_id in enabled]
 
 
-def replay(manifest: Manifest) -> str:
-    """Returns one shell line that runs a manifest's command again.
+def replay(manifest: Manifest, tier: str | None = None) -> str:
+    """Returns one shell line that runs the command of a manifest, which may be of a `tier`, again.
 
     The new output goes into a folder of its own, so that the evidence stays as it is.
     """
+    folder = f"replays/{TIERS}/{tier}" if tier else "replays"
     environ = [f"{name}={value}" for name, value in manifest["env"].items() if name in environment.REQUIRED_VARIABLES]
-    output_flag = f"--output_dir=replays/{manifest['run_id']}"
+    output_flag = f"--output_dir={folder}/{manifest['run_id']}"
     argv = [output_flag if word.startswith("--output_dir=") else word for word in manifest["command"] or ()]
     return shlex.join(["env", *environ, *argv])
 
@@ -135,8 +141,12 @@ def _sweep(campaign: Campaign, run_ids: Sequence[str]) -> str:
 
 
 def _megabytes(layout: Layout) -> dict[str, float]:
-    """Returns the megabytes that all artifacts take, and the videos among them; files with several names count once."""
-    sizes = {(path.stat().st_ino, path.suffix): path.stat().st_size for path in files.walk_files(layout.artifacts)}
+    """Returns the megabytes that all artifacts take, and the videos among them; files with several names count once.
+
+    Artifacts of tiers are not those of their campaign.
+    """
+    paths = [path for path in files.walk_files(layout.artifacts) if layout.tier or layout.tiers not in path.parents]
+    sizes = {(path.stat().st_ino, path.suffix): path.stat().st_size for path in paths}
     videos = sum(size for (_, suffix), size in sizes.items() if suffix == ".mp4")
     return {"all": sum(sizes.values()) / 1e6, "videos": videos / 1e6}
 

@@ -81,12 +81,16 @@ def _baseline_reason(record: BaselineRecord, confidence: str) -> str:
     return f"the margin of {margin} lies between the bounds, {ends}; {need} at these rates"
 
 
-def sentence(outcome: str, records: Sequence[ClaimRecord], notes: Sequence[str]) -> str:
-    """Returns the campaign's verdict in one sentence: that of the claim that decides, and how many say the same."""
+def sentence(outcome: str, records: Sequence[ClaimRecord], notes: Sequence[str], tier: str | None = None) -> str:
+    """Returns the verdict in one sentence: that of the claim that decides, and how many say the same.
+
+    The verdict is the campaign's, or that of its `tier`, which is named.
+    """
+    head = f"{outcome} (tier {tier})" if tier else outcome
     deciding = [record for record in records if record["outcome"] == outcome]
     first = deciding[0]["sentence"].rstrip(".")
     rest = f"; {len(deciding)} of {len(records)} claims say {outcome}" if len(records) > 1 else ""
-    return f"{outcome}: {first}{rest}." + "".join(f" {note}" for note in notes)
+    return f"{head}: {first}{rest}." + "".join(f" {note}" for note in notes)
 
 
 def disagreement(subject: str, rates: Sequence[tuple[int, float]], p_value: float, method: str) -> str:

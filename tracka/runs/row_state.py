@@ -79,6 +79,16 @@ def advance(layout: Layout, run_id: str, status: str, attempt: int = 0, **values
     _write(layout, run_id, read(layout, run_id) or {"history": []}, status, attempt, **values)
 
 
+def note_pending_held(layout: Layout, run_id: str, reason: str, notes: str) -> None:
+    """Writes into a pending row's marker why the row has not started; leaves any other marker as it is.
+
+    The caller holds the row's lock.
+    """
+    marker = read(layout, run_id)
+    if marker is not None and marker["status"] == "pending":
+        files.write_json(layout.marker(run_id), {**marker, "reason": reason, "notes": notes})
+
+
 def status_text(status: str, reason: str | None, invalid: str | None, unproven: str | None) -> str:
     """Returns a status as text, with the reason of a failure and whether simulator or engine may be wrong."""
     words = [word for word in (reason, invalid and "invalid simulator", unproven and "unproven engine") if word]

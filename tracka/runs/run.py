@@ -29,9 +29,10 @@ from ..core.reports import Capabilities
 from ..engines import cli_capabilities, failure
 from ..execution import gpu, lease
 from ..execution.gpu import Device
-from . import attempt, evidence, identity, refusal, row_state
+from . import attempt, evidence, identity, refusal, row_state, time_budget
 from .plan import Host, Plan, Refusal
 from .refusal import RowRefused
+from .time_budget import TimeBudget
 
 
 @fact_cache.remembered
@@ -171,6 +172,7 @@ class RerunPolicy:
     resume: bool = False  # judge a passed run again, and give a failed one a further attempt
     allow_overwrite: bool = False  # run again what is there; with resume, only what passed with other inputs
     retry: bool = True  # follow a failed attempt by one retry, where that can help
+    budget: TimeBudget | None = None  # of a tier's session, after which no attempt starts
 
 
 def run_row(
@@ -185,10 +187,10 @@ def run_row(
     4. Launch: writes the manifest into a new attempt's folder and starts the engine.
     5. Judge: decides from the attempt's files whether it passed. A failed attempt may be followed by one retry.
 
-    Raises RunExists or ChangedRun where the run folder is in the way, Busy where another process runs the row, and
-    RowRefused where the checkpoint or the GPU is missing, after the row has left its evidence. A failed evaluation is a
-    result, not an error. The manifest of the first attempt says `retry_index`; where that is not 0, the attempt is a
-    retry already, and no other follows.
+    Raises RunExists or ChangedRun where the run folder is in the way, Busy where another process runs the row,
+    BudgetSpent where the row would start after its tier's time budget, and RowRefused where the checkpoint or the GPU
+    is missing, after the row has left its evidence. A failed evaluation is a result, not an error. The manifest of the
+    first attempt says `retry_index`; where that is not 0, the attempt is a retry already, and no other follows.
     """
     layout = campaign.layout
     path_safety.require(layout, row.run_id)
@@ -206,12 +208,14 @@ def run_row(
             return passed
         _require_own_program(campaign, host)
         row_state.ensure_pending_held(layout, row.run_id)
+        time_budget.require(policy.budget, layout, row.run_id)
         with contextlib.ExitStack() as held:
             with refusing(failure.DEVICE):
                 device = held.enter_context(lease.hold(row.gpu_id, lease.worker_number(), keep=True))
+            time_budget.require(policy.budget, layout, row.run_id)
             with refusing():  # the row may have waited for its device for hours
                 plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
-            return _attempts(plan, device, policy.retry)
+            return _attempts(plan, device, policy)
 
 
 def require_startable(campaign: Campaign, row: Row, host: Host) -> None:
@@ -258,10 +262,11 @@ def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
     return plan_row(campaign, row, host)
 
 
-def _attempts(plan: Plan, device: Device, retry: bool) -> Result:
-    """Runs the plan and, with `retry` and where the failure allows it, once more. Returns the last attempt's result."""
+def _attempts(plan: Plan, device: Device, policy: RerunPolicy) -> Result:
+    """Runs the plan and, where policy and failure allow it, once more. Returns the last attempt's result."""
     result = attempt.run(plan, device)
-    if result["status"] == "pass" or plan.retry_index or not retry:
+    is_spent = policy.budget is not None and policy.budget.is_spent
+    if result["status"] == "pass" or plan.retry_index or not policy.retry or is_spent:
         return result
     batch_size = failure.next_batch(result["reason"], plan.played_batch)
     return result if batch_size is None else attempt.run(plan.retry(batch_size), device)

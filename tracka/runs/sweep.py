@@ -10,6 +10,7 @@ import shlex
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..campaign.campaign import Campaign
@@ -17,7 +18,7 @@ from ..campaign.matrix import Row
 from ..core import lock
 from ..core.errors import Finding, UsageError
 from ..execution import warm_process
-from . import row_durations, row_state, run, worker
+from . import row_durations, row_state, run, time_budget, worker
 from .plan import Host
 from .row_scheduler import RowScheduler
 from .run import RerunPolicy
@@ -47,6 +48,7 @@ def sweep(
         stack.enter_context(_interrupted_by_term())
         if campaign.is_resident:
             stack.enter_context(warm_process.session())
+        policy = replace(policy, budget=time_budget.of_session(campaign, time.monotonic()))
         scheduler = RowScheduler(row_durations.gpus(rows))
         scheduler.add(row_durations.jobs(campaign, dict(enumerate(rows)), policy.resume))
         return _run_all(campaign, [(campaign, row, host, policy) for row in rows], scheduler, max_parallel)
