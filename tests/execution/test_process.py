@@ -367,3 +367,46 @@ def test_a_log_that_cannot_be_written_is_an_error_of_the_system_that_names_it(tm
     (tmp_path / "out").symlink_to("/dev/full")
     with pytest.raises(OSError, match=r"No space left on device: .*out"):
         run(tmp_path, SPAWN.format(session=True, then="time.sleep(20)"))
+
+
+def test_a_child_that_is_no_longer_wanted_is_ended_with_its_tree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "POLL_SECS", 0.05)
+    ended = run(
+        tmp_path, SPAWN.format(session=True, then=ENDS["times_out"]), cancel=lambda: len(printed_pids(tmp_path)) > 1
+    )
+    assert (ended.code, ended.stopped) == (-signal.SIGTERM, "cancelled")
+    assert ended.seconds < 8
+    assert are_gone(printed_pids(tmp_path))
+
+
+def test_a_child_that_is_no_longer_wanted_and_ignores_term_is_killed_a_second_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "POLL_SECS", 0.05)
+    code = SPAWN.format(session=False, then=ENDS["ignores_term"] + "; time.sleep(20)")
+    ended = run(tmp_path, code, cancel=lambda: len(printed_pids(tmp_path)) > 1)
+    assert ended.stopped == "cancelled" and ended.code < 0
+    assert are_gone(printed_pids(tmp_path))
+
+
+def test_a_child_that_stays_wanted_runs_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "POLL_SECS", 0.05)
+    answers = iter([False] * 1000)
+    ended = run(tmp_path, "import time; time.sleep(0.5)", cancel=lambda: next(answers))
+    assert (ended.code, ended.stopped) == (0, "")
+    assert len(list(answers)) < 1000
+
+
+def test_a_question_that_fails_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "POLL_SECS", 0.05)
+
+    def ask() -> bool:
+        if len(printed_pids(tmp_path)) > 1:
+            raise ValueError("nobody knows")
+        return False
+
+    with pytest.raises(ValueError, match="nobody knows"):
+        run(tmp_path, SPAWN.format(session=True, then=ENDS["times_out"]), cancel=ask)
+    assert are_gone(printed_pids(tmp_path))

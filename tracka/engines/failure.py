@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core import escaping, files, log_cause
-from ..execution.process import Exit
+from ..execution.process import CANCELLED, Exit
 from . import load_warnings
 from .lerobot_eval import Metrics
 
@@ -31,6 +31,7 @@ WATCHED = (BAD_ACTION, ON_CPU, *load_warnings.SIGNS)  # phrases that a log must 
 # The reasons of a row that could not start. The checkpoint is refused by that name alone; an evaluation may fail by the
 # other three too.
 CHECKPOINT, HUB, IMPORT, DEVICE = "checkpoint", "hub", "import", "device"
+STOPPED = "stopped"  # the evaluation was ended since the campaign's outcome no longer depends on it
 SHRINKS_THE_BATCH = ("oom", "timeout")
 
 
@@ -39,7 +40,7 @@ class Failure:
     """Describes a failure: `message` is the line that says it, and `reason` is one word.
 
     The reason is one of timeout, flood, weights, device, oom, rendering, hub, import, killed, crash, bad_action,
-    no_result, invalid_result, interrupted, not_started, checkpoint.
+    no_result, invalid_result, interrupted, not_started, checkpoint, stopped.
     """
 
     reason: str
@@ -73,6 +74,9 @@ def diagnose(
             f"the evaluation printed more than a log may hold within {process_exit.seconds:.0f} s, so Track A ended it"
         )
         return Failure("flood", what)
+    if process_exit.stopped == CANCELLED and process_exit.code != 0:
+        what = f"the campaign was stopped early, so Track A ended the evaluation after {process_exit.seconds:.0f} s"
+        return Failure(STOPPED, what)
     if process_exit.stopped == "lost":
         return Failure("killed", "the process that supervised the run was killed, so the run's exit code is unknown")
     if process_exit.stopped == "survived":
@@ -129,9 +133,10 @@ def _line(text: str, position: int) -> str:
 def next_batch(reason: str | None, batch_size: int) -> int | None:
     """Returns the batch size of the one retry; None where no retry helps.
 
-    No retry helps where memory ran out at batch 1, where weights are lacking, or where there is no GPU.
+    No retry helps where memory ran out at batch 1, where weights are lacking, where there is no GPU, or where the
+    campaign was stopped early.
     """
-    if reason in ("weights", "device"):
+    if reason in ("weights", "device", STOPPED):
         return None
     if reason not in SHRINKS_THE_BATCH:
         return batch_size

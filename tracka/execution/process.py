@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -28,6 +28,8 @@ from .supervisor import Request
 
 _PARENT = str(Path(__file__).resolve().parents[2])
 SPARE_SECS = 60.0  # time that a supervisor may take beyond its child's timeout and grace
+POLL_SECS = 2.0  # between two questions whether a child is still wanted
+CANCELLED = "cancelled"
 _START = """
 import runpy, sys
 sys.path.insert(0, sys.argv[1])
@@ -40,9 +42,9 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 class Exit:
     """How a child ended. After a signal, `code` is minus the signal's number, as in subprocess.
 
-    `stopped` is `timeout` where the child took too long, `flood` where it exceeded the output limit, `survived` where a
-    process of its tree could not be ended, and `lost` where the supervisor was killed, so that nothing is known of the
-    end. Otherwise `stopped` is empty.
+    `stopped` is `timeout` where the child took too long, `flood` where it exceeded the output limit, `cancelled` where
+    the caller no longer wanted it, `survived` where a process of its tree could not be ended, and `lost` where the
+    supervisor was killed, so that nothing is known of the end. Otherwise `stopped` is empty.
     """
 
     code: int
@@ -53,6 +55,7 @@ class Exit:
 STOPPED = {
     "timeout": "the process took too long",
     "flood": "the process printed more than a log may hold",
+    CANCELLED: "the process was no longer wanted",
     "survived": "a process of its tree could not be ended",
     "lost": "its supervisor was killed",
 }
@@ -89,11 +92,14 @@ def run(
     lease: int | None = None,
     journal: Path | None = None,
     label: str = "",
+    cancel: Callable[[], bool] | None = None,
 ) -> Exit:
     """Runs `command` to its end or to its bounds. There the child gets TERM and, after `grace`, KILL.
 
-    `lease` is a descriptor that the supervisor holds as long as any process of the child's tree is alive. Raises
-    OSError where the command cannot be started or a log cannot be written, and RuntimeError where the supervisor fails.
+    `lease` is a descriptor that the supervisor holds as long as any process of the child's tree is alive. `cancel` is
+    called every POLL_SECS; once it returns True, the child gets TERM and, a second later, KILL. Raises OSError where
+    the command cannot be started or a log cannot be written, RuntimeError where the supervisor fails, and what `cancel`
+    raises.
     """
     request = Request(
         tuple(command),
@@ -111,8 +117,8 @@ def run(
         label=label,
     )
     start = time.monotonic()
-    with _supervisor(request, () if lease is None else (lease,)) as status:
-        messages = _read_messages(status, bounds.timeout + bounds.grace + SPARE_SECS)
+    with _supervisor(request, () if lease is None else (lease,)) as (control, status):
+        messages = _read_messages(control, status, bounds.timeout + bounds.grace + SPARE_SECS, cancel)
     if not messages or "pid" in messages[-1]:
         orphans.end(orphans.CHILD, request.env[orphans.CHILD])
         return Exit(-signal.SIGKILL, "lost", time.monotonic() - start)
@@ -120,11 +126,10 @@ def run(
 
 
 @contextlib.contextmanager
-def _supervisor(request: Request, inherited: Sequence[int]) -> Iterator[IO[bytes]]:
-    """Starts a supervisor for the request and yields the stream of its messages, to be read to the end.
+def _supervisor(request: Request, inherited: Sequence[int]) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
+    """Starts a supervisor for the request and yields its control pipe and its messages, to be read to the end.
 
-    Whatever happens inside this block, the control pipe is closed, and so the child's tree is ended, before the block
-    is left.
+    The child's tree is ended when the control pipe is closed. It is closed before the block is left, whatever happens.
     """
     control, control_end = os.pipe()
     status_end, status = os.pipe()
@@ -139,20 +144,30 @@ def _supervisor(request: Request, inherited: Sequence[int]) -> Iterator[IO[bytes
                 rest = memoryview(request.to_json_line())
                 while rest:
                     rest = rest[request_stream.write(rest) :]
-            yield message_stream
+            yield request_stream, message_stream
         finally:
             request_stream.close()
             message_stream.read()
 
 
-def _read_messages(status: IO[bytes], seconds: float) -> list[Json]:
+def _read_messages(
+    control: IO[bytes], status: IO[bytes], seconds: float, cancel: Callable[[], bool] | None
+) -> list[Json]:
     """Returns the supervisor's messages until its end. After `seconds` the supervisor is killed.
 
-    This ends a supervisor that is itself stopped (SIGSTOP) and so misses its child's deadline.
+    This ends a supervisor that is itself stopped (SIGSTOP) and so misses its child's deadline. `control` is closed as
+    soon as `cancel` returns True.
     """
     text, deadline = b"", time.monotonic() + seconds
-    while chunk := _read(status, deadline - time.monotonic()):
-        text += chunk
+    while True:
+        left = deadline - time.monotonic()
+        chunk = _read(status, min(left, POLL_SECS) if cancel else left)
+        if chunk == b"" or (chunk is None and time.monotonic() >= deadline):
+            break
+        text += chunk or b""
+        if chunk is None and cancel and cancel():
+            control.close()
+            cancel = None
     messages = [json.loads(line) for line in text.splitlines()]
     if chunk is None and messages:
         with contextlib.suppress(ProcessLookupError):

@@ -7,7 +7,7 @@ An attempt's folder is made exclusively and never moves, so no attempt's evidenc
 import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -25,10 +25,11 @@ from . import identity, judgement, refusal, row_state
 from .plan import Plan
 
 
-def run(plan: Plan, device: Device) -> Result:
+def run(plan: Plan, device: Device, cancel: Callable[[], bool] | None = None) -> Result:
     """Runs the plan once on `device` and returns the attempt's result, passed or failed.
 
-    An exception that interrupts the attempt is raised again after the attempt is closed as interrupted.
+    The attempt is closed as stopped once `cancel` returns True, which is asked every few seconds. An exception that
+    interrupts the attempt is raised again after the attempt is closed as interrupted.
     """
     layout, run_id = plan.campaign.layout, plan.row.run_id
     number, folder = _next_folder(layout, run_id)
@@ -40,7 +41,7 @@ def run(plan: Plan, device: Device) -> Result:
     _publish(layout.run(run_id), folder, starting=True)
     row_state.advance(layout, run_id, "running", number, retry_index=plan.retry_index, gpu_id=device.gpu_id)
     marks = orphans.marks(layout.run(run_id).path, device.lock_file)
-    result = _execute(plan, folder, manifest, environ | marks | worker_variables, device)
+    result = _execute(plan, folder, manifest, environ | marks | worker_variables, device, cancel)
     if result["status"] != "pass" and worker_variables:
         warm_process.end_worker(Path(worker_variables[warm_process.SOCKET]))
     return close(layout, folder, result)
@@ -75,7 +76,14 @@ def _warm_worker_variables(plan: Plan, device: Device, command: list[str], envir
     return warm_process.ensure_worker(name, worker_key, plan.campaign.layout.root, environ, device.lock_file)
 
 
-def _execute(plan: Plan, folder: RunFolder, manifest: Manifest, environ: dict[str, str], device: Device) -> Result:
+def _execute(
+    plan: Plan,
+    folder: RunFolder,
+    manifest: Manifest,
+    environ: dict[str, str],
+    device: Device,
+    cancel: Callable[[], bool] | None,
+) -> Result:
     start = time.monotonic()
     try:
         process_exit = process.run(
@@ -90,6 +98,7 @@ def _execute(plan: Plan, folder: RunFolder, manifest: Manifest, environ: dict[st
             lease=device.lock,
             journal=device.journal,
             label=manifest["run_id"],
+            cancel=cancel,
         )
     except OSError as error:
         return _result(plan.campaign.layout, folder, manifest, Failure("not_started", str(error)))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from ..campaign import commands, path_safety
 from ..campaign.campaign import Campaign, EvalSettings
@@ -175,8 +175,23 @@ class RerunPolicy:
     budget: TimeBudget | None = None  # of a tier's session, after which no attempt starts
 
 
+class EarlyStop(Protocol):
+    """What ends a campaign before all its episodes are played."""
+
+    def require_open(self) -> None:
+        """Raises TrackaError where the campaign was stopped, so that no further row starts."""
+
+    def has_come(self) -> bool:
+        """Returns whether the campaign may stop now; asked every few seconds while a row plays."""
+
+
 def run_row(
-    campaign: Campaign, row: Row, host: Host, policy: RerunPolicy = RerunPolicy(resume=True), retry_index: int = 0
+    campaign: Campaign,
+    row: Row,
+    host: Host,
+    policy: RerunPolicy = RerunPolicy(resume=True),
+    retry_index: int = 0,
+    early_stop: EarlyStop | None = None,
 ) -> Result:
     """Runs `row` in five stages and returns its result, as in result.json.
 
@@ -190,7 +205,9 @@ def run_row(
     Raises RunExists or ChangedRun where the run folder is in the way, Busy where another process runs the row,
     BudgetSpent where the row would start after its tier's time budget, and RowRefused where the checkpoint or the GPU
     is missing, after the row has left its evidence. A failed evaluation is a result, not an error. The manifest of the
-    first attempt says `retry_index`; where that is not 0, the attempt is a retry already, and no other follows.
+    first attempt says `retry_index`; where that is not 0, the attempt is a retry already, and no other follows. Where
+    `early_stop` is given, the row is not started once the campaign was stopped early, and a row that plays then is
+    ended and fails as stopped.
     """
     layout = campaign.layout
     path_safety.require(layout, row.run_id)
@@ -206,6 +223,8 @@ def run_row(
         if passed is not None:
             attempt.restore_marker(layout, passed)
             return passed
+        if early_stop:
+            early_stop.require_open()
         _require_own_program(campaign, host)
         row_state.ensure_pending_held(layout, row.run_id)
         time_budget.require(policy.budget, layout, row.run_id)
@@ -215,7 +234,9 @@ def run_row(
             time_budget.require(policy.budget, layout, row.run_id)
             with refusing():  # the row may have waited for its device for hours
                 plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
-            return _attempts(plan, device, policy)
+            if early_stop:
+                early_stop.require_open()
+            return _attempts(plan, device, policy, early_stop)
 
 
 def require_startable(campaign: Campaign, row: Row, host: Host) -> None:
@@ -262,14 +283,15 @@ def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
     return plan_row(campaign, row, host)
 
 
-def _attempts(plan: Plan, device: Device, policy: RerunPolicy) -> Result:
+def _attempts(plan: Plan, device: Device, policy: RerunPolicy, early_stop: EarlyStop | None) -> Result:
     """Runs the plan and, where policy and failure allow it, once more. Returns the last attempt's result."""
-    result = attempt.run(plan, device)
+    cancel = early_stop.has_come if early_stop else None
+    result = attempt.run(plan, device, cancel)
     is_spent = policy.budget is not None and policy.budget.is_spent
     if result["status"] == "pass" or plan.retry_index or not policy.retry or is_spent:
         return result
     batch_size = failure.next_batch(result["reason"], plan.played_batch)
-    return result if batch_size is None else attempt.run(plan.retry(batch_size), device)
+    return result if batch_size is None else attempt.run(plan.retry(batch_size), device, cancel)
 
 
 def _require_free_folder(layout: Layout, run_id: str, policy: RerunPolicy) -> None:
