@@ -155,7 +155,12 @@ def test_episodes_after_one_that_still_plays_are_none_of_the_first(tmp_path: Pat
     lines = attempt(tmp_path, engine="resident") / "eval" / "episodes.jsonl"
     files.write_text(lines, episode_lines((0, 0, False), (0, 2, True), (0, 3, True)))
     task = now(tmp_path).tasks[0]
-    assert (task.played, task.successes, task.first_played, task.first_successes) == (3, 2, 1, 0)
+    assert (task.played, task.successes, task.looks) == (3, 2, ((1, 0),))
+
+
+def test_the_counts_of_the_first_episodes_are_known_after_each_batch(tmp_path: Path) -> None:
+    (attempt(tmp_path) / "stderr.log").write_text(bars((0, None), (1, "50.0"), (2, "75.0")))
+    assert [task.looks for task in now(tmp_path).tasks] == [((2, 1), (4, 3)), ()]
 
 
 @pytest.mark.parametrize(

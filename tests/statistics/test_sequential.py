@@ -290,3 +290,29 @@ def test_ten_thousand_bad_policies_are_refused_after_a_few_episodes_on_average(t
     won, _ = campaigns(true, 400, 5)
     stops, wrong = first_stops(won, failing(0.9)), first_stops(won, passing(0.9))
     assert (stops > 0).all() and stops.mean() <= most and (wrong > 0).mean() <= 0.002
+
+
+# bounds at every look
+
+
+OUTCOMES = ((False,), (True, False, False), (False,) * 8, (True,) * 5 + (False,) * 5, (False, True) * 12)
+
+
+@pytest.mark.parametrize("outcomes", OUTCOMES)
+def test_a_bound_is_the_rate_at_which_the_evidence_reaches_its_bar(outcomes: tuple[bool, ...]) -> None:
+    won = np.cumsum(outcomes)
+    lost = np.arange(1, len(outcomes) + 1) - won
+    bound = sequential.upper_rate(outcomes, 0.05)
+    assert (log_e_below(won, lost, bound) >= BAR - 1e-9).any()
+    assert (log_e_below(won, lost, bound - 2e-4) < BAR).all()
+    assert sequential.lower_rate(tuple(not outcome for outcome in outcomes), 0.05) == 1 - bound
+
+
+def test_successes_alone_bound_no_rate_from_above() -> None:
+    assert sequential.upper_rate((True,) * 30) == sequential.upper_rate(()) == 1
+
+
+@pytest.mark.parametrize(("won", "lost"), [(0, 1), (3, 1), (10, 10), (40, 2), (1, 60)])
+def test_the_evidence_against_a_rate_grows_with_the_rate(won: int, lost: int) -> None:
+    values = [float(log_e_below(won, lost, rate)) for rate in np.linspace(0.01, 0.99, 99)]
+    assert values == sorted(values)

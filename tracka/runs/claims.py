@@ -107,14 +107,19 @@ def tally(campaign: Campaign, claim: Claim) -> Tally:
 
 def tally_of(played: Mapping[str, Outcomes], campaign: Campaign, claim: Claim) -> Tally:
     """Returns the claim's tally of episodes whose outcomes are given by run id; an episode without one is lost."""
+    expected = expected_outcomes(played, campaign, claim)
+    known = [outcome for outcome in expected.values() if outcome is not None]
+    return Tally(sum(known), len(known), len(expected) - len(known), _invalid(campaign, rows(campaign, claim)))
+
+
+def expected_outcomes(played: Mapping[str, Outcomes], campaign: Campaign, claim: Claim) -> dict[Start, bool | None]:
+    """Returns each episode that the matrix asks for, once and in its order, with its outcome; None without one."""
     expected: dict[Start, bool | None] = {}
-    claim_rows = rows(campaign, claim)
-    for row in claim_rows:
+    for row in rows(campaign, claim):
         for start in starts(campaign, row, None if claim.task is None else (claim.task,)):
             if expected.get(start) is None:
                 expected[start] = played.get(row.run_id, {}).get(start)
-    known = [outcome for outcome in expected.values() if outcome is not None]
-    return Tally(sum(known), len(known), len(expected) - len(known), _invalid(campaign, claim_rows))
+    return expected
 
 
 def expected_episodes(campaign: Campaign, claim: Claim) -> int:

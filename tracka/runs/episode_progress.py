@@ -15,6 +15,7 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import accumulate, takewhile
 from pathlib import Path
 
 from ..campaign.campaign import RESIDENT
@@ -36,17 +37,16 @@ _BATCHES = re.compile(
 class TaskProgress:
     """The episodes of one LIBERO task that have ended so far.
 
-    `first_played` counts the episodes 0, 1, 2 and so on up to the first one that has not ended, and `first_successes`
-    the successes among them. Episodes that succeed end sooner, so among all that have ended successes are too frequent;
-    among the first ones they are not.
+    `looks` counts the episodes 0, 1, 2 and so on up to the first one that has not ended: how many were played, and how
+    many succeeded, after each episode of the resident engine and each batch of lerobot-eval. Episodes that succeed end
+    sooner, so among all that have ended successes are too frequent; among the first ones they are not.
     """
 
     suite: str
     task_id: int
     played: int = 0
     successes: int = 0
-    first_played: int = 0
-    first_successes: int = 0
+    looks: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,9 +187,9 @@ class _EpisodeLines:
     def task(self, task_id: int) -> TaskProgress:
         """Returns the progress of a task."""
         outcomes = {episode: success for (task, episode), success in self.outcomes.items() if task == task_id}
-        first = next((number for number in range(self.row.n_episodes) if number not in outcomes), self.row.n_episodes)
-        first_successes = sum(outcomes[number] for number in range(first))
-        return TaskProgress(self.row.suite, task_id, len(outcomes), sum(outcomes.values()), first, first_successes)
+        first = takewhile(lambda success: success is not None, map(outcomes.get, range(self.row.n_episodes)))
+        looks = tuple(enumerate(accumulate(int(success or 0) for success in first), start=1))
+        return TaskProgress(self.row.suite, task_id, len(outcomes), sum(outcomes.values()), looks)
 
 
 @dataclass
@@ -197,7 +197,8 @@ class _BatchLines:
     """The progress bars of lerobot-eval, one for each task, which show batches and the success rate of the task."""
 
     row: _Row
-    ended: list[tuple[int, int]] = field(default_factory=list)  # episodes and successes of each task begun, in order
+    # of each task begun, in order: its episodes and successes after each batch
+    looks: list[list[tuple[int, int]]] = field(default_factory=list)
     batches: int = 0  # of the last task begun
     contradicts: bool = False
 
@@ -218,24 +219,30 @@ class _BatchLines:
             self._count(batches, min(batches * slots, self.row.n_episodes), float(rate))
 
     def _begin_task(self) -> None:
-        if self.ended and self.ended[-1][0] == 0:
+        played, _ = self._last
+        if self.looks and played == 0:
             return  # the bar of this task, drawn again
-        is_due = not self.ended or self.ended[-1][0] == self.row.n_episodes
-        self.contradicts = not is_due or len(self.ended) == len(self.row.task_ids)
+        is_due = not self.looks or played == self.row.n_episodes
+        self.contradicts = not is_due or len(self.looks) == len(self.row.task_ids)
         if not self.contradicts:
-            self.ended.append((0, 0))
+            self.looks.append([])
             self.batches = 0
 
+    @property
+    def _last(self) -> tuple[int, int]:
+        return self.looks[-1][-1] if self.looks and self.looks[-1] else (0, 0)
+
     def _count(self, batches: int, episodes: int, percent: float) -> None:
-        played, won = self.ended[-1] if self.ended else (0, 0)
+        played, won = self._last
         successes = round(percent * episodes / 100)
         is_exact = episodes < EXACT_EPISODES and abs(100 * successes / episodes - percent) < 0.051
-        self.contradicts = not (self.ended and is_exact and 0 <= successes - won <= episodes - played)
+        self.contradicts = not (self.looks and is_exact and 0 <= successes - won <= episodes - played)
         if not self.contradicts:
-            self.ended[-1], self.batches = (episodes, successes), batches
+            self.looks[-1].append((episodes, successes))
+            self.batches = batches
 
     def task(self, task_id: int) -> TaskProgress:
         """Returns the progress of a task. Batches are played in order, so all episodes that ended are the first."""
         index = self.row.task_ids.index(task_id)
-        episodes, successes = self.ended[index] if index < len(self.ended) else (0, 0)
-        return TaskProgress(self.row.suite, task_id, episodes, successes, episodes, successes)
+        looks = tuple(self.looks[index]) if index < len(self.looks) else ()
+        return TaskProgress(self.row.suite, task_id, *(looks[-1] if looks else (0, 0)), looks)

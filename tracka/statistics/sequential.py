@@ -10,6 +10,7 @@ logarithms.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import log
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from .result import Alternative
 Array = npt.NDArray[np.float64]
 Decision = Literal["pass", "fail", "worse", "better", "continue"]
 RATE_SHAPE, PAIRED_SHAPE = 1.0, 0.5
+BOUND_PRECISION = 1e-4  # of a rate; a bound is rounded to the safe side
 SMALL = 1e-200  # a share of the Beta distribution that betaincc still has in full; it ends at 1e-308
 
 
@@ -117,6 +119,29 @@ def first_paired_decision(
         if (decision := evidence.decision(alpha, alternative)) != "continue":
             return Stop(decision, looks, evidence)
     return Stop("continue", looks, evidence)
+
+
+@lru_cache(maxsize=4096)
+def upper_rate(outcomes: tuple[bool, ...], alpha: float = 0.05) -> float:
+    """Returns an upper bound of the rate that held after each of the outcomes at once, with chance 1 - alpha.
+
+    A rate above the bound is refused by `log_e_below` after some outcome. That evidence grows with the rate: for a
+    rate p, p d(log E)/dp = 1/E - 1 + failures p / (1 - p) - successes, which is 0 at p = 0, and which cannot fall from
+    above 0 to below it, since its last terms grow and 1/E does not change where it is 0.
+    """
+    won = np.cumsum(outcomes, dtype=float)
+    lost = np.arange(1, len(outcomes) + 1) - won
+    low, high = 0.0, 1.0
+    while lost.any() and high - low > BOUND_PRECISION:
+        rate = (low + high) / 2
+        refused = bool((log_e_below(won, lost, rate) >= -log(alpha)).any())
+        low, high = (low, rate) if refused else (rate, high)
+    return high
+
+
+def lower_rate(outcomes: tuple[bool, ...], alpha: float = 0.05) -> float:
+    """Returns a lower bound of the rate; as `upper_rate`."""
+    return 1 - upper_rate(tuple(not outcome for outcome in outcomes), alpha)
 
 
 def settled[T](successes: int, failures: int, remaining: int, judge: Callable[[int, int], T]) -> T | None:
