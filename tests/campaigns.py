@@ -28,7 +28,7 @@ from tracka.core.files import Json
 from tracka.engines import cli_capabilities, codebase, software
 from tracka.gates import handoff, validate
 from tracka.preflight import preflight
-from tracka.runs import run
+from tracka.runs import preregistration, run
 from tracka.runs.run import RerunPolicy
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -401,6 +401,7 @@ def fake_checkpoint(folder: Path) -> None:
 def pass_preflight(made: Made) -> None:
     """Takes the campaign through phases 1 and 2, with the stand-ins."""
     spec = made.spec
+    preregistration.ensure(spec)
     cli_capabilities.discover_for(spec)
     handoff.hand_over(spec, "phase1")
     preflight.write_preflight_report(preflight.run_preflight(preflight.config_of(spec)), spec.layout.preflight_report)

@@ -26,7 +26,7 @@ from .gates import validate
 from .install import setup
 from .preflight import batch_fit, model_tensors, policy_resources, preflight
 from .reporting import collect
-from .runs import forecast, run, sweep, worker
+from .runs import early_stop, forecast, run, sweep, worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cli_statistics.register(app)
@@ -293,7 +293,7 @@ def sweep_command(
     chosen_rows, host = cli_request.shard(campaign, rows), run.load_host(campaign.layout)
     if dry_run:
         for row in chosen_rows:
-            if not resume or run.would_run(campaign, row, host):
+            if early_stop.excused(campaign, row) is None and (not resume or run.would_run(campaign, row, host)):
                 print(f"{row.run_id}: {shlex.join(run.dry_manifest(campaign, row, host)['command'] or ())}")
         return
     run_ids = [row.run_id for row in chosen_rows]

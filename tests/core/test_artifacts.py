@@ -14,6 +14,7 @@ TYPES: dict[str, Any] = {
     "row_marker": artifacts.RowMarker,
     "identity": artifacts.Identity,
     "parity": artifacts.Certificate,
+    "early_stop": artifacts.EarlyStopRecord,
     "cli_capabilities": reports.Capabilities,
     "preflight": reports.PreflightReport,
     "env_snapshot": reports.EnvSnapshot,

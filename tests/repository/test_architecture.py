@@ -46,7 +46,7 @@ def tracked() -> list[Path]:
 
 # the gates
 
-AT_THE_END = {"baseline_summary", "summaries"}  # made when the phase hands over, after its last test
+AT_THE_END = {"baseline_summary", "summaries", "early_stop"}  # known when the phase hands over, after its last test
 RUNS = {"phase3": "baseline_", "phase4": "rows_"}
 
 

@@ -106,7 +106,7 @@ def test_the_reasons_are_those_that_the_code_gives() -> None:
     reasons = (
         {"".join(found) for found in given}
         | {reason for reason, _ in failure._SIGNS}
-        | {known_answers.REASON, failure.CHECKPOINT, time_budget.REASON}
+        | {known_answers.REASON, failure.CHECKPOINT, failure.STOPPED, time_budget.REASON}
     )
     assert {words(line["reason"])[0] for line in table("Reasons")} == reasons
 

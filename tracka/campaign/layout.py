@@ -153,6 +153,10 @@ class Layout:
         return self.artifacts / self.runs_name
 
     @property
+    def early_stop(self) -> Path:
+        return self.state / "early_stop.json"
+
+    @property
     def parity(self) -> Path:
         return self.artifacts / "parity"
 

@@ -288,3 +288,40 @@ class Identity(IdentityParts):
     """Content of `attempts/K/identity.json` (schema identity): the parts of a result's row hash, written out."""
 
     schema_version: int
+
+
+class StoppedClaim(TypedDict):
+    """The claim that ended a campaign early: a policy's rate in a suite, or in one of its tasks."""
+
+    policy_path: str
+    suite: str
+    task: int | None
+    threshold: float
+
+
+class CountedRow(TypedDict):
+    """A row whose episodes were counted when a campaign was stopped early."""
+
+    row_hash: str
+    episodes: int
+    successes: int
+
+
+class EarlyStopRecord(TypedDict):
+    """Content of `state/early_stop.json` (schema early_stop): the decision that ended a campaign early.
+
+    `claim` is None where every claim had passed. The counts are those of the claim, or of the largest one. `rows` has
+    each row whose episodes were counted, and `claims_sha256` is the hash of what the policies had to show.
+    """
+
+    schema_version: int
+    decided_at_utc: str
+    claims_sha256: str
+    outcome: str
+    rule: str
+    claim: StoppedClaim | None
+    successes: int
+    episodes: int
+    expected: int
+    sentence: str
+    rows: dict[str, CountedRow]

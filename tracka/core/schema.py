@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import files
-from .artifacts import Certificate, Manifest, Result, RowMarker
+from .artifacts import Certificate, EarlyStopRecord, Manifest, Result, RowMarker
 from .baselines import Baseline
 from .errors import Finding, UsageError, shortened
 from .fast_schema import TYPES, Predicate, sieve
@@ -115,6 +115,8 @@ def read_or_none(name: Literal["row_marker"], path: Path) -> RowMarker | None: .
 def read_or_none(name: Literal["preregistration"], path: Path) -> Registration | None: ...
 @overload
 def read_or_none(name: Literal["verdict"], path: Path) -> CampaignVerdict | None: ...
+@overload
+def read_or_none(name: Literal["early_stop"], path: Path) -> EarlyStopRecord | None: ...
 def read_or_none(name: str, path: Path) -> Any:
     """Returns the JSON object in `path`, or None where `read` would raise UsageError."""
     return read_or_empty(name, path) or None

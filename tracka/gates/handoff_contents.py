@@ -9,10 +9,11 @@ from typing import Any
 
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, Layout
+from ..campaign.matrix import Row
 from ..core import schema
 from ..core.files import Json
 from ..reporting import collect, verdict_file
-from ..runs import run
+from ..runs import early_stop, run
 
 _SUMMARY_FILES = ("all_runs.csv", "all_runs.md", "failures.csv")
 
@@ -52,7 +53,7 @@ def _phase4_outputs(campaign: Campaign, layout: Layout) -> list[Path]:
     rows = [row.run_id for row in campaign.enabled]
     paths = [path for run_id in rows for path in (layout.run(run_id).result, layout.marker(run_id))]
     verdict = [layout.verdict] if campaign.verdict else []
-    return [*paths, *(layout.summary / name for name in _SUMMARY_FILES), *verdict]
+    return [*paths, layout.early_stop, *(layout.summary / name for name in _SUMMARY_FILES), *verdict]
 
 
 def _host(campaign: Campaign) -> Json:
@@ -81,9 +82,10 @@ def _counts(campaign: Campaign) -> Json:
     results = collect.campaign_results(campaign)
     reasons = collect.failure_reasons(campaign, results)
     enabled = len(campaign.enabled)
+    accepted_unplayed = [row for row in campaign.enabled if row.run_id not in reasons and _is_unplayed(campaign, row)]
     return {
         "enabled_rows": enabled,
-        "completed_rows": enabled - len(reasons),
+        "completed_rows": enabled - len(reasons) - len(accepted_unplayed),
         "failed_rows": len(reasons),
         "failures": reasons,
         "results_sha256": collect.results_sha256(campaign.layout, campaign.enabled),
@@ -94,6 +96,11 @@ def _verdict(campaign: Campaign) -> Json:
     """Returns the outcome of the campaign's verdict; nothing where the campaign has no `[verdict]`."""
     verdict = verdict_file.read(campaign)
     return {"verdict": verdict["outcome"]} if verdict else {}
+
+
+def _is_unplayed(campaign: Campaign, row: Row) -> bool:
+    """Returns whether an early stop ended the row or kept it from starting."""
+    return early_stop.excused(campaign, row) is not None
 
 
 _INPUTS: dict[str, Callable[[Campaign, Layout], list[Path]]] = {

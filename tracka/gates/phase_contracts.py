@@ -16,7 +16,7 @@ from ..campaign.matrix import Row
 from ..core import files, schema
 from ..core.errors import Finding, TrackaError, UsageError, shortened
 from ..reporting import collect, report, verdict_file
-from ..runs import parity
+from ..runs import early_stop, parity
 from .host_contracts import HOST_CONTRACTS, Contract
 from .row_contracts import ROW_CONTRACTS, RUN_CONTRACTS
 
@@ -74,6 +74,14 @@ def _outdated_tables(layout: Layout, expected: Mapping[str, str]) -> Iterator[Fi
             rows = sorted({re.split(r"[,|]", line.strip("| "))[0].strip() for line in different_lines})
             what = f"the table differs from the run folders in {', '.join(rows) or 'the order of the rows'}"
             yield Finding(str(path), what, _rewrite(layout))
+
+
+def _early_stop(campaign: Campaign) -> Iterator[Finding]:
+    """Yields a finding where the rows' files do not support the early stop, or not every claim had passed then."""
+    yield from early_stop.unsupported(campaign)
+    decision = early_stop.standing(campaign)
+    if decision is not None and decision.outcome != "pass":
+        yield Finding(str(campaign.layout.early_stop), early_stop.in_words(decision), early_stop.PLAY_ON)
 
 
 def _failed_run_ids(layout: Layout) -> list[str]:
@@ -163,6 +171,7 @@ CONTRACTS: dict[str, dict[str, Contract]] = {
     },
     "phase4": {
         **{f"rows_{name}": _all_rows(name) for name in RUN_CONTRACTS},
+        "early_stop": _early_stop,
         "summaries": _summaries,
     },
     "phase5": {"no_failures": _no_failures, "runbook": _runbook, "results": _results, "verdict": _verdict},

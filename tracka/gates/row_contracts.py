@@ -13,7 +13,7 @@ from ..core import files
 from ..core.errors import Finding
 from ..engines import parity_certificate
 from ..reporting import collect, video
-from ..runs import evidence, identity, known_answers, parity, refusal, run, time_budget
+from ..runs import early_stop, evidence, identity, known_answers, parity, refusal, run, time_budget
 
 RowContract = Callable[[Campaign, Row], Iterator[Finding]]
 
@@ -145,9 +145,28 @@ def expected_outcome(campaign: Campaign, row: Row) -> Iterator[Finding]:
         yield from known_answers.differences(campaign, row)
 
 
+def _of_played_row(name: str, contract: RowContract) -> RowContract:
+    """Returns a contract that asks less of a row which was not played to its end.
+
+    A row that an early stop ended must have sound files, and one that it kept from starting need have nothing. Of a row
+    that a tier's budget kept from starting, `result` alone says so.
+    """
+
+    def of_played_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
+        if early_stop.excused(campaign, row) is not None:
+            if name != "result" and campaign.layout.run(row.run_id).result.is_file():
+                yield from contract(campaign, row)
+        elif lost_start := time_budget.lost_start(campaign.layout, row.run_id):
+            yield from [lost_start] if name == "result" else []
+        else:
+            yield from contract(campaign, row)
+
+    return of_played_row
+
+
 # The contracts of each run: the baseline's in phase 3, every row's in phase 4. The first say most about a failed run.
 RUN_CONTRACTS = ("result", "evidence", "backend", "videos", "verdict", "simulator", "engine", "known_answer")
-_CONTRACTS: dict[str, RowContract] = {
+_OF_RUNS: dict[str, RowContract] = {
     "evidence": sound_evidence,
     "backend": backend,
     "result": result_stands,
@@ -156,20 +175,8 @@ _CONTRACTS: dict[str, RowContract] = {
     "known_answer": expected_outcome,
     "simulator": valid_simulator,
     "engine": proven_engine,
+}
+ROW_CONTRACTS: dict[str, RowContract] = {
+    **{name: _of_played_row(name, contract) for name, contract in _OF_RUNS.items()},
     "parity": proven_row,
 }
-
-
-def _of_started_rows(name: str) -> RowContract:
-    """Returns the contract `name`; of a row that a tier's budget kept from starting, `result` alone says so."""
-
-    def contract(campaign: Campaign, row: Row) -> Iterator[Finding]:
-        if name != "parity" and (lost_start := time_budget.lost_start(campaign.layout, row.run_id)):
-            yield from [lost_start] if name == "result" else []
-        else:
-            yield from _CONTRACTS[name](campaign, row)
-
-    return contract
-
-
-ROW_CONTRACTS = {name: _of_started_rows(name) for name in _CONTRACTS}

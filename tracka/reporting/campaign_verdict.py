@@ -11,8 +11,9 @@ from ..campaign.campaign import Campaign
 from ..campaign.verdict_settings import VerdictSettings
 from ..core import schema
 from ..core.verdicts import BaselineRecord, CampaignVerdict, RateRecord
-from ..runs import claims, preregistration
+from ..runs import claims, early_stop, preregistration
 from ..runs.claims import Claim, Tally
+from ..runs.stop_decision import Decision
 from ..statistics import rate, tasks
 from ..statistics.rate import Count
 from . import baseline_claims, claim_tests, verdict_words
@@ -32,8 +33,8 @@ class Side:
 
 def make(campaign: Campaign) -> CampaignVerdict:
     """Returns the campaign's verdict, by the results on disk. The campaign must have a `[verdict]`."""
-    settings = campaign.verdict or VerdictSettings()
-    tallies = {claim: claims.tally(campaign, claim) for claim in claims.claims(campaign)}
+    settings, stop = campaign.verdict or VerdictSettings(), early_stop.standing(campaign)
+    tallies = _tallies(campaign, stop)
     sides = [_side(claim, tally) for claim, tally in tallies.items()]
     against = baseline_claims.make(campaign)
     tested = claim_tests.judge(
@@ -49,10 +50,14 @@ def make(campaign: Campaign) -> CampaignVerdict:
     baselines = [
         _baseline_record(settings, claim, each) for claim, each in zip(against, tested[len(tallies) :], strict=True)
     ]
+    if stop:
+        rates = [_after_stop(stop, record, settings.confidence) for record in rates]
+        baselines = [_baseline_after_stop(record, settings.confidence) for record in baselines]
     records: list[verdict_words.ClaimRecord] = [*rates, *baselines]
     outcome = claim_tests.campaign_outcome([record["outcome"] for record in records])
     registration = preregistration.record(campaign)
     notes = [*verdict_words.registration(registration), *_disagreements(campaign, settings)]
+    notes += [verdict_words.early_stop(early_stop.in_words(stop))] if stop else []
     return {
         "schema_version": schema.VERSION,
         "tier": campaign.layout.tier,
@@ -64,6 +69,38 @@ def make(campaign: Campaign) -> CampaignVerdict:
         "baselines": baselines,
         "notes": notes,
     }
+
+
+def _tallies(campaign: Campaign, stop: Decision | None) -> dict[Claim, Tally]:
+    """Returns what each claim's rows have played; after an early stop also in rows that were ended part-way."""
+    stated = claims.claims(campaign)
+    if stop is None:
+        return {claim: claims.tally(campaign, claim) for claim in stated}
+    outcomes = early_stop.outcomes(campaign)
+    return {claim: claims.tally_of(outcomes, campaign, claim) for claim in stated}
+
+
+def _after_stop(stop: Decision, record: RateRecord, confidence: float) -> RateRecord:
+    """Returns the record of a claim after an early stop.
+
+    Evidence may have decided the claim. Otherwise episodes that were not played leave it underpowered: they are not
+    lost, so the claim is not invalid by them.
+    """
+    claim = Claim(record["policy_path"], record["suite"], record["task"], record["threshold"])
+    is_decided = stop.rule == "evidence" and stop.claim in (None, claim)
+    if record["invalid"] or (record["outcome"] != "invalid" and not is_decided) or record["outcome"] == stop.outcome:
+        return record
+    changed: RateRecord = {**record, "outcome": stop.outcome if is_decided else "underpowered"}
+    sentence = verdict_words.by_evidence(changed) if is_decided else verdict_words.rate(changed, confidence)
+    return {**changed, "sentence": sentence}
+
+
+def _baseline_after_stop(record: BaselineRecord, confidence: float) -> BaselineRecord:
+    """Returns the record of a claim against the baseline after an early stop: no missing episode makes it invalid."""
+    if record["outcome"] != "invalid" or record["difference"] is None:
+        return record
+    changed: BaselineRecord = {**record, "outcome": "underpowered"}
+    return {**changed, "sentence": verdict_words.baseline(changed, confidence)}
 
 
 def _side(claim: Claim, tally: Tally) -> Side:

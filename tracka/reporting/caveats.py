@@ -14,7 +14,7 @@ from ..campaign.matrix import Row
 from ..core import files, schema
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, INIT_STATES, SUITE_TASKS
-from ..runs import forecast, judgement, row_state, run
+from ..runs import early_stop, forecast, judgement, row_state, run
 from . import video
 
 USUAL = (
@@ -29,14 +29,16 @@ BENCHMARK = "Use the benchmark's own setting, or say so wherever the result is q
 def of_phase(campaign: Campaign, phase: str) -> list[Finding]:
     """Returns the caveats for the end of `phase`.
 
-    Phase 1 has that of a tier's time budget, phase 2 preflight's caveats, phase 4 those of the results and of their
-    history, other phases none.
+    Phase 1 has that of a tier's time budget, phase 2 preflight's caveats, phase 4 those of the results, of an early
+    stop and of their history, other phases none.
     """
     if phase == "phase1":
         return list(of_budget(campaign))
     if phase == "phase2":
         return list(of_preflight(campaign))
-    return [*of_results(campaign), *of_history(campaign)] if phase == "phase4" else []
+    if phase == "phase4":
+        return [*of_results(campaign), *of_early_stop(campaign), *of_history(campaign)]
+    return []
 
 
 def of_budget(campaign: Campaign) -> Iterator[Finding]:
@@ -87,6 +89,14 @@ def of_results(campaign: Campaign) -> Iterator[Finding]:
     for row in campaign.enabled:
         yield from _without_pictures(campaign, row, results[row.run_id])
     yield from _fallbacks(campaign, results)
+
+
+def of_early_stop(campaign: Campaign) -> Iterator[Finding]:
+    """Yields the early stop that ended the campaign when every claim had passed; any other is a finding of phase 4."""
+    decision = early_stop.standing(campaign)
+    if decision is not None and decision.outcome == "pass":
+        where = campaign.layout.relative(campaign.layout.early_stop)
+        yield Finding(where, early_stop.in_words(decision), early_stop.PLAY_ON, warning=True)
 
 
 def _without_success(campaign: Campaign, results: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:

@@ -17,13 +17,14 @@ from ..campaign import campaign, matrix
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
 from ..campaign.matrix import Row
-from ..core import escaping, files, schema
+from ..core import escaping, fact_cache, files, schema
 from ..core.artifacts import Manifest, Result
 from ..core.errors import Finding, UsageError
 from ..core.files import Json
 from ..engines import lerobot_eval
+from ..engines.failure import STOPPED
 from ..execution import gpu
-from ..runs import judgement, known_answers, row_state, run, time_budget
+from ..runs import early_stop, judgement, known_answers, row_state, run, time_budget
 
 _Z = 1.959963984540054  # 95% of a normal distribution lie within this many standard deviations
 BASELINE_SUMMARY = "baseline_summary"
@@ -290,20 +291,29 @@ def _failures_text(campaign: Campaign, reasons: dict[str, str]) -> str:
 def failure_reasons(campaign: Campaign, results: Sequence[EvalRunResult]) -> dict[str, str]:
     """Returns run id -> why an enabled row is not accepted.
 
-    A row that failed has the reason of its failure, a row that passed has `below_threshold` or `known_answer`.
+    A row that failed has the reason of its failure, a row that passed has `below_threshold` or `known_answer`. A row
+    that an early stop ended or kept from starting has `stopped`, and is accepted where every claim had passed.
     """
     enabled = {row.run_id: row for row in campaign.enabled}
-    reasons: dict[str, str] = {}
-    for result in results:
-        if result.run_id not in enabled:
-            continue
-        if result.status != "pass":
-            reasons[result.run_id] = result.reason or result.status
-        elif result.success_rate is None or result.success_rate < campaign.threshold(enabled[result.run_id]):
-            reasons[result.run_id] = "below_threshold"
-        elif known_answers.differences(campaign, enabled[result.run_id]):
-            reasons[result.run_id] = known_answers.REASON
-    return reasons
+    with fact_cache.scope():
+        reasons = {
+            result.run_id: _reason(campaign, enabled[result.run_id], result)
+            for result in results
+            if result.run_id in enabled
+        }
+    return {run_id: reason for run_id, reason in reasons.items() if reason}
+
+
+def _reason(campaign: Campaign, row: Row, result: EvalRunResult) -> str | None:
+    """Returns why the row is not accepted; None where it is."""
+    if result.status != "pass":
+        decision = early_stop.excused(campaign, row)
+        if decision is None:
+            return result.reason or result.status
+        return None if decision.outcome == "pass" else STOPPED
+    if result.success_rate is None or result.success_rate < campaign.threshold(row):
+        return "below_threshold"
+    return known_answers.REASON if known_answers.differences(campaign, row) else None
 
 
 def baseline_tables(campaign: Campaign) -> dict[str, str]:

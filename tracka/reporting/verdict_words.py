@@ -11,10 +11,26 @@ LATE = "The thresholds were not registered before the first row ran: they may ha
 
 def rate(record: RateRecord, confidence: float) -> str:
     """Returns a claim on a success rate in one sentence."""
+    return f"{_rate_head(record)}; {_rate_reason(record, percent(confidence))}."
+
+
+def by_evidence(record: RateRecord) -> str:
+    """Returns a claim that was decided by evidence after each episode, before all were played, in one sentence."""
+    relation = "above" if record["outcome"] == "pass" else "below"
+    what = f"the evidence after each episode shows a rate {relation} the threshold of {percent(record['threshold'])}"
+    return f"{_rate_head(record)}; {what}."
+
+
+def early_stop(words: str) -> str:
+    """Returns the note that a campaign was stopped early, by the words of its decision."""
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def _rate_head(record: RateRecord) -> str:
     subject = record["suite"] if record["task"] is None else f"{record['suite']} task {record['task']}"
     played = f"{record['successes']} of {record['episodes']} episodes succeeded"
     shown = f" ({percent(record['rate'])})" if record["rate"] is not None else ""
-    return f"{record['policy_path']} on {subject}: {played}{shown}; {_rate_reason(record, percent(confidence))}."
+    return f"{record['policy_path']} on {subject}: {played}{shown}"
 
 
 def _rate_reason(record: RateRecord, confidence: str) -> str:
