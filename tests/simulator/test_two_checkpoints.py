@@ -56,6 +56,7 @@ def commands() -> Sequence[str]:
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     root = tmp_path_factory.mktemp("reader") / "repository"
     campaigns.copy_repository(root)
+    (root / "outputs").mkdir()
     for name, choice in KNOWN.items():
         built = call(root, "fixtures/replay.py", f"outputs/{name}", choice)
         assert built.returncode == 0, built.stderr
