@@ -11,10 +11,12 @@ import pytest
 from campaigns import SETTINGS, Made
 from statsmodels.stats.proportion import proportion_confint
 
+from tracka.campaign.verdict_settings import VerdictSettings
 from tracka.core import files, schema
 from tracka.core.comparisons import Comparison
 from tracka.reporting import baseline_file, comparison_report, played_episodes
 from tracka.reporting.sides import Side
+from tracka.runs import repetition
 
 LONG, SHORT = "long", "short"  # 21 episodes of task 0 and 5 of task 1
 ROWS = [
@@ -80,6 +82,11 @@ def test_a_second_call_plays_nothing_and_says_the_same(twice: tuple[Made, Called
     made, first, second = twice
     assert second.stdout == first.stdout
     assert sorted(made.started()) == sorted([LONG, SHORT, LONG, SHORT])
+
+
+def test_a_repetition_has_nothing_to_show_so_that_it_is_never_stopped_early(twice: tuple[Made, Called, Called]) -> None:
+    spec = replace(twice[0].spec, verdict=VerdictSettings(threshold=0.9, early="both"))
+    assert repetition.of(spec, spec.compared_rows).verdict is None
 
 
 def noise(value: Comparison) -> tuple[int, int, int]:

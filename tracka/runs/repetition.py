@@ -22,9 +22,12 @@ POLICY = RerunPolicy(resume=True, allow_overwrite=True)  # a repetition with oth
 
 
 def of(campaign: Campaign, rows: Sequence[Row]) -> Campaign:
-    """Returns the campaign of the repeated rows: the same settings, with artifacts in a folder of its own."""
+    """Returns the campaign of the repeated rows: the same settings, with artifacts in a folder of its own.
+
+    It has nothing to show, so no row of it is stopped early.
+    """
     layout = replace(campaign.layout, artifacts_name=f"{campaign.layout.artifacts_name}/{FOLDER}")
-    return replace(campaign, layout=layout, rows=(*rows,))
+    return replace(campaign, layout=layout, rows=(*rows,), verdict=None)
 
 
 def play(campaign: Campaign, rows: Sequence[Row], host: Host, max_parallel: int) -> dict[str, int]:
