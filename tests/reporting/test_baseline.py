@@ -54,13 +54,14 @@ def test_a_baseline_is_small_has_a_line_an_episode_and_may_be_read_by_the_team(e
 def test_a_baseline_is_shown_with_its_checkpoint_its_rates_and_its_software(accepted: Made, exported: Path) -> None:
     ended = accepted.call("baseline", "show", str(exported))
     assert ended.returncode == 0, ended.stderr
-    head, checkpoint, played_by, task, total = ended.stdout.splitlines()
+    head, checkpoint, played_by, task, total, noise = ended.stdout.splitlines()
     assert head.startswith("campaign: promoted 20") and "by Track A" in head
     sha256 = schema.read("baseline", exported)["rows"][0]["checkpoint_sha256"]
     assert checkpoint == f"checkpoint: checkpoints/fake (sha256 {sha256[:12]})"
     assert played_by.startswith("played by: lerobot-eval with egl; ") and "mujoco " in played_by
     successes = sum(each["success"] for each in schema.read("baseline", exported)["episodes"])
     assert task.startswith(f"libero_object 0: {successes}/10 ") and total.startswith(f"all: {successes}/10 ")
+    assert noise == "No episode has been played again, so its noise is unknown."
 
 
 def test_an_edited_baseline_is_refused_wherever_it_is_read(accepted: Made, exported: Path, tmp_path: Path) -> None:
