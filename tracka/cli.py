@@ -113,6 +113,8 @@ def init_command(
     )
     spec = new_campaign.create(root, options)
     print("\n".join([f"{root}: {forecast.words(spec)}", *words]))
+    for finding in validate.contract_findings(spec, "phase1", "thresholds"):
+        print(f"warning: {finding}")  # phase 1 refuses it, before any row runs
     if not min_success_rate and threshold is None:
         print("No threshold is set, so the verdict cannot be `accepted`. Set --threshold or --min-success-rate")
     print(f"Edit {root}/configs, then run: pytest acceptance --campaign {root}")

@@ -241,6 +241,14 @@ def test_with_a_threshold_nothing_is_said_of_one(made: Made, tmp_path: Path) -> 
     assert "No threshold" not in made.call("init", str(tmp_path / "new"), *words).stdout
 
 
+def test_a_threshold_that_so_few_episodes_cannot_show_is_said_with_the_fewest(made: Made, tmp_path: Path) -> None:
+    words = ("--threshold", "0.9", "--task-ids", "0", "--n-episodes", "20", "--gpus", "0")
+    few = made.call("init", str(tmp_path / "few"), *words)
+    assert few.returncode == 0, few.stderr
+    assert "20 of 20 episodes would not show a success rate of 0.9. Play at least 29 episodes" in few.stdout
+    assert "warning" not in made.call("init", str(tmp_path / "enough"), *words[:-4], "--n-episodes", "29").stdout
+
+
 # several checkpoints, and how many episodes show a difference
 
 
