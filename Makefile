@@ -110,7 +110,7 @@ lock: ## resolve pyproject.toml anew into requirements.lock (UPGRADE=--upgrade t
 	  --python-version 3.12 --python-platform x86_64-manylinux_2_28 $(UPGRADE) --output-file requirements.lock
 
 clean-artifacts: ## remove what the campaigns with stand-in policies generated
-	rm -rf $(foreach task,$(SMOKE) $(ANSWERS),$(addprefix $(task)/,artifacts checkpoints todo plan.md runbook*.md results*.md))
+	rm -rf $(foreach task,$(SMOKE) $(ANSWERS),$(addprefix $(task)/,artifacts checkpoints todo plan.md runbook*.md results*.md report*.html))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

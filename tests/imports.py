@@ -19,6 +19,7 @@ ORDER = (  # a module imports from its own package and those of earlier lines; t
     ("preflight", "runs"),
     ("reporting",),
     ("gates",),
+    ("report_page",),
     ("",),
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

@@ -28,6 +28,7 @@ from .core import escaping, files, lock
 from .core.errors import Busy, Finding, TrackaError, UsageError, screen
 from .execution import environment, process_setup, supervisor, warm_process
 from .gates import handoff, validate
+from .report_page import page as report_page
 from .reporting import progress
 from .runs import parity, row_durations
 from .runs.row_scheduler import Job, RowScheduler
@@ -226,6 +227,7 @@ class Controller:
         scheduling: xdist's scheduler; None in a session without workers
         accepted: whether every gate passed, that validation found nothing, and the campaign's box could be ticked
         trouble: what kept a handoff or a page from being written, one sentence each
+        page_line: what the terminal says of report.html; empty until phase 5 has ended
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -239,6 +241,7 @@ class Controller:
         self.scheduling: PhasedScheduling | None = None
         self.accepted = False
         self.trouble: list[str] = []
+        self.page_line = ""
 
     @pytest.hookimpl(trylast=True)  # so that it is the header's first line
     def pytest_report_header(self) -> str:
@@ -343,6 +346,15 @@ class Controller:
             self.accepted = False
             page = self.campaign.layout.relative(self.campaign.layout.todo_list)
             self.trouble.append(f"{page} could not be ticked: {error}")
+        self._write_page()
+
+    def _write_page(self) -> None:
+        """Writes report.html, whose verdict is this session's. A page that cannot be written changes no verdict."""
+        try:
+            written = report_page.write(self.campaign, accepted=self.accepted)
+            self.page_line = f"page: {self.campaign.layout.display_name}/{written.name}"
+        except (TrackaError, OSError) as error:
+            self.page_line = f"warning: report.html could not be written: {error}"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.config.getoption("lf", False) and not terminalreporter.stats:
@@ -352,6 +364,8 @@ class Controller:
         terminalreporter.section(f"campaign {self.campaign.name}")
         for line in session_summary.lines(self.campaign, self.ended_phases, self.findings, self.trouble, self.accepted):
             terminalreporter.write_line(_clean_text(line))
+        if self.page_line:
+            terminalreporter.write_line(_clean_text(self.page_line))
 
     def _shorten_failures(self) -> None:
         """Takes off the terminal's failures what the summary shows.

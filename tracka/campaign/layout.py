@@ -177,6 +177,15 @@ class Layout:
         return self.root / (f"{name}-{self.tier}.md" if self.tier else f"{name}.md")
 
     @property
+    def report_page(self) -> Path:
+        return self.root / "report.html"
+
+    @property
+    def report_files(self) -> Path:
+        """Returns the folder of the posters and traces that report.html shows."""
+        return self.artifacts / "report"
+
+    @property
     def plan(self) -> Path:
         return self.root / "plan.md"
 

@@ -11,11 +11,11 @@ HEAD = ("task", "A", "B", "B - A, points", "gains/losses", "p, B is worse", "p b
 
 def text(comparison: Comparison) -> str:
     """Returns the comparison for a terminal: sides, pairs, a table, flipped episodes, notes, and the sentence last."""
-    cells = [HEAD, *_rows(comparison)]
+    cells = [HEAD, *rows(comparison)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(HEAD))]
     table = ["  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
     blocks = [
-        [f"A  {_side(comparison['baseline'])}", f"B  {_side(comparison['candidate'])}", _pairing(comparison)],
+        [f"A  {_side(comparison['baseline'])}", f"B  {_side(comparison['candidate'])}", pairing_in_words(comparison)],
         table,
         [*_across(comparison)],
         [line for flip in comparison["flips"] for line in _flip(flip)],
@@ -27,10 +27,10 @@ def text(comparison: Comparison) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """Returns the comparison as a page in Markdown, with the sentence first."""
-    rows = [HEAD, tuple("---" for _ in HEAD), *_rows(comparison)]
-    table = [f"| {' | '.join(map(escaping.cell, row))} |" for row in rows]
+    lines = [HEAD, tuple("---" for _ in HEAD), *rows(comparison)]
+    table = [f"| {' | '.join(map(escaping.cell, line))} |" for line in lines]
     sides = [f"{name}: {_side(side)}" for name, side in (("A", comparison["baseline"]), ("B", comparison["candidate"]))]
-    facts = [*sides, _pairing(comparison), *_across(comparison), *comparison["notes"]]
+    facts = [*sides, pairing_in_words(comparison), *_across(comparison), *comparison["notes"]]
     blocks = [
         ["# B against A"],
         [f"**{escaping.cell(comparison['sentence'])}**"],
@@ -47,6 +47,11 @@ def json(comparison: Comparison) -> str:
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {"text": text, "json": json, "markdown": markdown}
+
+
+def rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Returns the cells below HEAD: a row for each task, and one for all together."""
+    return [*_rows(comparison)]
 
 
 def _rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
@@ -79,7 +84,8 @@ def _side(side: SideRecord) -> str:
     return f"{side['name']} ({side['kind']}, {side['episodes']} episodes){left_out}"
 
 
-def _pairing(comparison: Comparison) -> str:
+def pairing_in_words(comparison: Comparison) -> str:
+    """Returns how the episodes are paired, or why they are not, in a sentence."""
     pairing = comparison["pairing"]
     if pairing["reason"]:
         return f"Nothing is paired: of all episodes {pairing['reason']}. The two are compared as other episodes."

@@ -1,0 +1,95 @@
+"""Reads the episodes that a campaign's rows have played, each with its video and its recorded actions."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..campaign.campaign import Campaign
+from ..campaign.layout import RunFolder
+from ..core import files
+from ..core.artifacts import Result
+from ..core.errors import UsageError
+from ..engines import lerobot_eval
+from ..runs import run
+
+KEYS = frozenset(("suite", "task", "episode", "success", "init_state", "seed", "reset_ordinal"))
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A file of an episode, with its sha256 as the result of its run has it."""
+
+    path: Path
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ShownEpisode:
+    """One episode of a row's last attempt. `video` and `actions` are None where there are none."""
+
+    run_id: str
+    suite: str
+    task: int
+    number: int  # counted from 0 in its task
+    success: bool
+    init_state: int
+    seed: int
+    reset_ordinal: int
+    steps: int | None
+    video: Recorded | None
+    actions: Recorded | None
+
+    @property
+    def name(self) -> str:
+        """The episode's name in the page, and in its address: `RUN_ID/TASK/EPISODE`."""
+        return f"{self.run_id}/{self.task}/{self.number}"
+
+
+def read(campaign: Campaign) -> list[ShownEpisode]:
+    """Returns the episodes of all enabled rows, in the order of the matrix.
+
+    A row without a result, or with an episodes.jsonl that cannot be read, has none.
+    """
+    return [episode for row in campaign.enabled for episode in _of_row(campaign, row.run_id)]
+
+
+def _of_row(campaign: Campaign, run_id: str) -> Iterator[ShownEpisode]:
+    folder, result = campaign.layout.run(run_id), run.read_result(campaign.layout, run_id)
+    if result is None or result["dry_run"]:
+        return
+    attempt = folder.attempt(result["attempt"])
+    for line in _lines(folder.episodes):
+        if line.keys() >= KEYS:
+            yield _episode(run_id, line, attempt, result)
+
+
+def _lines(path: Path) -> list[files.Json]:
+    try:
+        return files.read_lines(path)
+    except UsageError:
+        return []
+
+
+def _episode(run_id: str, line: Mapping[str, Any], attempt: RunFolder, result: Result) -> ShownEpisode:
+    suite, task, number = str(line["suite"]), line["task"], line["episode"]
+    actions = attempt.output / "actions" / f"{suite}_{task}_{number}.npy"
+    return ShownEpisode(
+        run_id,
+        suite,
+        task,
+        number,
+        bool(line["success"]),
+        line["init_state"],
+        line["seed"],
+        line["reset_ordinal"],
+        line.get("steps"),
+        _recorded(lerobot_eval.video(attempt.output, suite, task, number), attempt, result),
+        _recorded(actions, attempt, result),
+    )
+
+
+def _recorded(path: Path, attempt: RunFolder, result: Result) -> Recorded | None:
+    """Returns a file that the attempt left and that is still there; videos may have been pruned."""
+    sha256 = result["files"].get(str(path.relative_to(attempt.path))) if path.is_relative_to(attempt.path) else None
+    return Recorded(path, sha256) if sha256 and path.is_file() else None

@@ -1,0 +1,124 @@
+"""Says of each row how it was played and how it ended, and what to do about a row that is not accepted."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..campaign import commands
+from ..campaign.campaign import Campaign
+from ..core import escaping, files, log_cause
+from ..core.artifacts import Manifest
+from ..execution import gpu
+from ..reporting import collect, report, results_page
+from ..reporting.collect import EvalRunResult
+from ..runs import known_answers, run
+
+LOG_BYTES = 1 << 16
+LOG_LINES = 25
+LINE_LENGTH = 400
+
+LOOK = "Look at the failed episodes below, and at what the preflight warned of"
+CHANGE = "Mend what the message names, then run the row again"
+REMEDIES = {  # reason -> what helps; docs/contracts.md says what each reason means
+    "timeout": "Give the row more time ([timeouts] row_secs), fewer episodes, or a smaller batch",
+    "flood": "Find what prints so much in the log, or allow more ([limits] log_mib)",
+    "weights": "The policy that ran is not the one that was saved: see `tracka check` for its tensors",
+    "device": "Give the row a GPU that this host has, and see that torch finds it (`nvidia-smi`)",
+    "oom": "Lower the row's batch_size (`tracka propose` says by how much), or free the memory that others use",
+    "rendering": "Run preflight again: it tries each backend on each GPU",
+    "hub": "See the preflight's checks of the hub, then bring the model to this host",
+    "import": "Install the package that the message names, then run the row again",
+    "killed": "Find out who ended the process (`dmesg` names the out-of-memory killer), then run the row again",
+    "crash": CHANGE,
+    "bad_action": "The policy gave an action that is no number: check its statistics with `tracka check`",
+    "no_result": "See the log: lerobot-eval ended before it wrote its result",
+    "invalid_result": "See the message: the result has other episodes than the row asks for",
+    "interrupted": "Run the row again",
+    "not_started": CHANGE,
+    "checkpoint": "Run `tracka check` on the checkpoint: it names what is missing or refused",
+    "not_run": "Run the campaign",
+    "below_threshold": LOOK,
+    known_answers.REASON: known_answers.REMEDY,
+}
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """One enabled row. `reason` says why it is not accepted, None where it is.
+
+    `played` has its settings as results.md shows them, empty for a row that has not begun. `log` has the last lines of
+    its stderr.log where it failed.
+    """
+
+    result: EvalRunResult
+    tasks: Sequence[int]
+    threshold: float | None
+    folder: Path
+    reason: str | None
+    device: str
+    rate: str
+    interval: tuple[float, float] | None
+    played: Mapping[str, Any]
+    replay: str | None
+    message: str
+    log: Sequence[str]
+    remedy: str
+    rerun: str
+
+
+def read(campaign: Campaign, results: Sequence[EvalRunResult], manifests: Sequence[Manifest]) -> list[ShownRow]:
+    """Returns the enabled rows in the order of the matrix. `manifests` are those of the rows that have begun."""
+    reasons = collect.failure_reasons(campaign, results)
+    played = {each["run_id"]: each for each in results_page.rows(campaign, manifests)}
+    replays = {manifest["run_id"]: report.replay(manifest) for manifest in manifests}
+    return [
+        _row(campaign, result, reasons.get(result.run_id), played.get(result.run_id, {}), replays.get(result.run_id))
+        for result in results
+    ]
+
+
+def _row(
+    campaign: Campaign, result: EvalRunResult, reason: str | None, played: Mapping[str, Any], replay: str | None
+) -> ShownRow:
+    has_episodes = result.episodes and result.successes is not None
+    row = campaign.row(result.run_id)
+    return ShownRow(
+        result,
+        campaign.task_ids(row),
+        campaign.threshold(row) or None,
+        campaign.layout.run(result.run_id).path,
+        reason,
+        gpu.device_name(result.gpu_id),
+        collect.rate(result),
+        collect.wilson(result.successes or 0, result.episodes or 1) if has_episodes else None,
+        played,
+        _from_here(campaign, replay),
+        _message(campaign, result.run_id, reason),
+        _log(campaign, result.run_id) if reason and result.status == "fail" else (),
+        REMEDIES.get(reason or "", CHANGE) if reason else "",
+        commands.gates(campaign.layout, "--lf") if reason else "",
+    )
+
+
+def _from_here(campaign: Campaign, replay: str | None) -> str | None:
+    """Returns a row's command with the folder in which it has to be run."""
+    return replay and f"cd {shlex.quote(campaign.layout.display_name)} && {replay}"
+
+
+def _message(campaign: Campaign, run_id: str, reason: str | None) -> str:
+    result = run.read_result(campaign.layout, run_id)
+    if reason == known_answers.REASON:
+        return "; ".join(finding.what for finding in known_answers.differences(campaign, campaign.row(run_id)))
+    if reason == "below_threshold" and result:
+        rate, threshold = result["success_rate"] or 0.0, campaign.threshold(campaign.row(run_id))
+        return f"the success rate is {100 * rate:.1f}%, below the threshold of {100 * threshold:g}%"
+    return (result["error_message"] or "") if result and reason else ""
+
+
+def _log(campaign: Campaign, run_id: str) -> list[str]:
+    """Returns the last lines of a row's stderr.log; of a progress bar, which overwrites its line, the last state."""
+    text = log_cause.without_ignored(files.tail(campaign.layout.run(run_id).stderr, LOG_BYTES))
+    lines = [line for line in text.split("\n") if line.strip()]
+    return [escaping.plain(line)[:LINE_LENGTH] for line in lines[-LOG_LINES:]]

@@ -1,0 +1,46 @@
+"""Makes posters: small pictures of how an episode ended, which stand for its video until somebody plays it.
+
+A poster is named by its video's hash, so that it is made once, however often the page is written.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..core import files
+
+SIDE = 160  # pixels; a frame of LIBERO is 256 or 360 pixels wide
+QUALITY = 60
+NAME_LENGTH = 32  # digits of the hash
+
+
+def make(videos: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    """Returns sha256 of a video -> its poster in `folder`, which is made where it is missing.
+
+    `videos` maps the sha256 of each video to its path. A video that cannot be decoded has no poster.
+    """
+    places = {sha256: folder / f"{sha256[:NAME_LENGTH]}.webp" for sha256 in videos}
+    missing = [sha256 for sha256, place in places.items() if not place.is_file()]
+    if missing:
+        files.make_folder(folder)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda sha256: _write(videos[sha256], places[sha256]), missing))
+    return {sha256: place for sha256, place in places.items() if place.is_file()}
+
+
+def _write(video: Path, place: Path) -> None:
+    """Writes the last frame of a video as a picture; nothing where no frame can be decoded."""
+    import av
+
+    with contextlib.suppress(OSError, av.FFmpegError, IndexError), av.open(str(video)) as container:
+        frame = None
+        for frame in container.decode(video=0):  # noqa: B007  the last one is used
+            pass
+        if frame is not None:
+            picture = frame.to_image()
+            picture.thumbnail((SIDE, SIDE))
+            temporary = place.with_name(f".{place.name}.{os.getpid()}")
+            picture.save(temporary, "WEBP", quality=QUALITY)
+            os.replace(temporary, place)

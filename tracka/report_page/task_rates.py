@@ -1,0 +1,92 @@
+"""Sums the success rate of each task, with its interval, beside what it has to reach and what the baseline reached."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..campaign.campaign import Campaign
+from ..core.comparisons import ComparedTask
+from ..reporting import collect, results_page
+from ..reporting.figures import percent
+from ..runs import run
+
+Key = tuple[str, str, int]  # policy path, suite, LIBERO task
+
+
+@dataclass(frozen=True)
+class TaskRate:
+    """The episodes of one policy in one task, over all compared rows that passed.
+
+    `threshold` is the highest rate that one of these rows has to reach, None where none has to reach any. `baseline` is
+    the rate of the campaign that the page compares with, None without one. `is_worst` marks the lowest rate of all
+    tasks, where the tasks differ.
+    """
+
+    policy_path: str
+    suite: str
+    task: int
+    words: str
+    successes: int
+    episodes: int
+    threshold: float | None
+    baseline: float | None
+    is_worst: bool
+
+    @property
+    def rate(self) -> float:
+        return self.successes / self.episodes
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% Wilson interval."""
+        return collect.wilson(self.successes, self.episodes)
+
+    @property
+    def sentence(self) -> str:
+        """What a screen reader says of the drawing."""
+        low, high = self.interval
+        parts = [f"{percent(self.rate)}, between {100 * low:.1f} and {100 * high:.1f}%"]
+        parts += [] if self.threshold is None else [f"threshold {percent(self.threshold)}"]
+        parts += [] if self.baseline is None else [f"baseline {percent(self.baseline)}"]
+        return "; ".join(parts)
+
+
+def read(campaign: Campaign, compared: Sequence[ComparedTask] = ()) -> list[TaskRate]:
+    """Returns the rate of each task by policy, suite and number. `compared` has the baseline's rates."""
+    counts, thresholds = _counts(campaign), _thresholds(campaign)
+    baselines = {(task["suite"], task["task"]): task["baseline"]["rate"] for task in compared}
+    rates = {key: successes / episodes for key, (successes, episodes) in counts.items()}
+    worst = min(rates.values(), default=0.0)
+    differ = len(set(rates.values())) > 1
+    return [
+        TaskRate(
+            *key,
+            results_page.task_in_words(key[1], key[2]),
+            *counts[key],
+            thresholds.get(key),
+            baselines.get(key[1:]),
+            differ and rates[key] == worst,
+        )
+        for key in sorted(counts)
+    ]
+
+
+def _counts(campaign: Campaign) -> Mapping[Key, tuple[int, int]]:
+    """Returns successes and episodes of each task, over the compared rows that passed."""
+    counts: dict[Key, tuple[int, int]] = defaultdict(lambda: (0, 0))
+    for row in campaign.compared_rows:
+        result = run.read_result(campaign.layout, row.run_id)
+        for task in result["per_task"] if result and result["status"] == "pass" else ():
+            key = (row.policy_path, row.task_suite, task["task_id"])
+            successes, episodes = counts[key]
+            counts[key] = (successes + task["successes"], episodes + task["episodes"])
+    return counts
+
+
+def _thresholds(campaign: Campaign) -> Mapping[Key, float]:
+    thresholds: dict[Key, float] = {}
+    for row in campaign.compared_rows:
+        for task in campaign.task_ids(row) if campaign.threshold(row) > 0 else ():
+            key = (row.policy_path, row.task_suite, task)
+            thresholds[key] = max(thresholds.get(key, 0.0), campaign.threshold(row))
+    return thresholds

@@ -1,0 +1,56 @@
+"""Writes recorded actions as side files, which the page loads by a script element when an episode is opened.
+
+A page that lies on disk may not read the files beside it by itself (`fetch` is blocked for file://), but it may load
+scripts. A side file holds the episodes of one task of one attempt. It is named by the hash of their actions, so that it
+is written once.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core import files
+from . import embedding
+
+# OSC_POSE of robosuite, LIBERO's controller: a move, a turn and the gripper.
+LIBERO_NAMES = ("move x", "move y", "move z", "turn x", "turn y", "turn z", "gripper")
+
+Content = dict[str, Any]
+
+
+def key(digests: Sequence[str]) -> str:
+    """Returns the name of the side file for episodes whose actions have these hashes."""
+    return files.sha256("".join(digests).encode())[:32]
+
+
+def content(recorded: Mapping[int, Path]) -> Content:
+    """Returns what the page draws: episode -> its actions as base64 of float32, row by row.
+
+    `recorded` maps an episode to the file of its actions, of shape (steps, size). An episode whose file cannot be read
+    is left out.
+    """
+    return {str(episode): trace for episode, path in recorded.items() if (trace := _trace(path))}
+
+
+def _trace(path: Path) -> Content | None:
+    import numpy as np
+
+    try:
+        actions = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if actions.ndim != 2 or actions.dtype.kind not in "fiu" or not actions.size:
+        return None
+    size = actions.shape[1]
+    names = LIBERO_NAMES if size == len(LIBERO_NAMES) else [f"action {number}" for number in range(size)]
+    values = base64.b64encode(actions.astype("<f4").tobytes()).decode()
+    return {"names": [*names], "steps": len(actions), "values": values}
+
+
+def write(folder: Path, name: str, recorded: Mapping[int, Path]) -> Path:
+    """Returns the side file `name` in `folder`, which is written where it is missing."""
+    path = folder / f"{name}.js"
+    if not path.is_file():
+        files.write_text(path, f'tracka.trace("{name}",{embedding.json_text(content(recorded))});\n')
+    return path
