@@ -30,7 +30,7 @@ endef
 export FIND_PYTHON PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: accept test test-slow dose ci-full test-faults test-stats known-answers known-answers-full demonstrations sim-validity \
+.PHONY: accept test test-slow test-browser dose ci-full test-faults test-stats known-answers known-answers-full demonstrations sim-validity \
   sim-validity-full sim-table parity planted-engines parity-full bench bench-standby bench-schedule bench-matrix bench-overhead setup \
   lock clean-artifacts help
 
@@ -40,7 +40,7 @@ accept: setup ## run the acceptance gates on the embedded campaign (JUnit in rep
 test: setup ## run the linter, the type checker and the harness's own tests, minutes (JUnit in reports/test.xml)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(PYTEST) tests -m "not slow" --durations=10 --durations-min=1 --junitxml=reports/test.xml
+	$(PYTEST) tests -m "not slow and not browser" --durations=10 --durations-min=1 --junitxml=reports/test.xml
 
 # `make ci-full` leaves out what it runs in full size besides.
 SLOW := slow
@@ -51,10 +51,13 @@ test-slow: setup ## run the tests that are long by nature: many kills, many simu
 dose: setup ## run a few of the slow tests: a kill, a faulty policy and both engines on the real simulator
 	$(PYTEST) tests -m dose --junitxml=reports/dose.xml
 
-ci-full: test test-slow accept known-answers sim-validity parity planted-engines bench bench-standby bench-schedule bench-matrix bench-overhead ## run everything but what takes hours
+ci-full: test test-slow test-browser accept known-answers sim-validity parity planted-engines bench bench-standby bench-schedule bench-matrix bench-overhead ## run everything but what takes hours
 
 test-faults: setup ## the fault suite alone: kills, hangs, damaged files, full disks (docs/reliability.md)
 	$(PYTEST) tests/faults tests/execution/test_process.py tests/execution/test_lease.py tests/execution/test_gpu.py tests/campaign/test_matrix.py tests/core/test_redaction.py tests/simulator/test_warm_process.py --junitxml=reports/test-faults.xml
+
+test-browser: setup ## open report.html in Debian's chromium: filters, videos, keyboard, themes, a phone (skipped without chromium)
+	$(PYTEST) tests/browser -m browser --durations=5 --durations-min=1 --junitxml=reports/test-browser.xml
 
 test-stats: setup ## the statistics alone, with ten thousand simulated campaigns, statsmodels and scipy beside them (a minute)
 	$(PYTEST) tests/statistics --durations=10 --durations-min=1 --junitxml=reports/test-stats.xml
