@@ -10,23 +10,22 @@ from ..reporting.episode_pairing import pair
 from ..reporting.played_episodes import PlayedEpisode
 from .episodes import ShownEpisode
 
-# Suite, task, number and seed of an episode. Rows of one campaign that play the same episode share its partner.
-Key = tuple[str, int, int, int | None]
-
 
 @dataclass(frozen=True)
 class Against:
-    """A comparison of the page's campaign, B, with another one, A. `partners` has A's episode of each pair."""
+    """A comparison of the page's campaign, B, with another one, A.
+
+    `partners` maps the place of the video of B's episode in each pair to A's episode.
+    """
 
     comparison: Comparison
     table: Sequence[tuple[str, ...]]
     pairing: str
-    partners: Mapping[Key, PlayedEpisode]
+    partners: Mapping[Path, PlayedEpisode]
 
     def partners_of(self, episodes: Iterable[ShownEpisode]) -> dict[str, PlayedEpisode]:
         """Returns the name of each episode that is paired -> A's episode."""
-        keys = {each.name: (each.suite, each.task, each.number, each.seed) for each in episodes}
-        return {name: self.partners[key] for name, key in keys.items() if key in self.partners}
+        return {each.name: self.partners[each.film] for each in episodes if each.film in self.partners}
 
 
 def read(baseline: Path, campaign: Path) -> Against:
@@ -36,6 +35,6 @@ def read(baseline: Path, campaign: Path) -> Against:
     """
     comparison = comparison_report.compare(baseline, campaign)
     pairing = pair(played_episodes.read(baseline), played_episodes.read(campaign))
-    partners = {(*theirs.task, theirs.number, theirs.seed): ours for ours, theirs in pairing.pairs}
+    partners = {theirs.video: ours for ours, theirs in pairing.pairs}
     table, words = comparison_page.rows(comparison), comparison_page.pairing_in_words(comparison)
     return Against(comparison, table, words, partners)

@@ -26,7 +26,10 @@ class Recorded:
 
 @dataclass(frozen=True)
 class ShownEpisode:
-    """One episode of a row's last attempt. `video` and `actions` are None where there are none."""
+    """One episode of a row's last attempt. `video` and `actions` are None where there are none.
+
+    `film` is where the engine puts the episode's video, whether it filmed the episode or not.
+    """
 
     run_id: str
     suite: str
@@ -37,6 +40,7 @@ class ShownEpisode:
     seed: int
     reset_ordinal: int
     steps: int | None
+    film: Path
     video: Recorded | None
     actions: Recorded | None
 
@@ -74,6 +78,7 @@ def _lines(path: Path) -> list[files.Json]:
 def _episode(run_id: str, line: Mapping[str, Any], attempt: RunFolder, result: Result) -> ShownEpisode:
     suite, task, number = str(line["suite"]), line["task"], line["episode"]
     actions = attempt.output / "actions" / f"{suite}_{task}_{number}.npy"
+    film = lerobot_eval.video(attempt.output, suite, task, number)
     return ShownEpisode(
         run_id,
         suite,
@@ -84,7 +89,8 @@ def _episode(run_id: str, line: Mapping[str, Any], attempt: RunFolder, result: R
         line["seed"],
         line["reset_ordinal"],
         line.get("steps"),
-        _recorded(lerobot_eval.video(attempt.output, suite, task, number), attempt, result),
+        film,
+        _recorded(film, attempt, result),
         _recorded(actions, attempt, result),
     )
 

@@ -1,5 +1,6 @@
 """Says how a campaign ended: the verdict in a word and a sentence, its phases, and the caveats that limit it."""
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,8 +8,9 @@ from dataclasses import dataclass
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES
 from ..core.errors import Finding
+from ..core.verdicts import CampaignVerdict
 from ..gates import validate
-from ..reporting import caveats, collect, results_page, verdict
+from ..reporting import campaign_verdict, caveats, collect, progress, results_page, verdict
 from ..reporting.collect import EvalRunResult
 
 GOOD, BAD, OPEN = "good", "bad", "open"  # how a page colours a verdict
@@ -37,30 +39,39 @@ class PhaseState:
 
 @dataclass(frozen=True)
 class Headline:
-    """The verdict. `tone` is GOOD, BAD or OPEN; `sentences` say what was reached, and what keeps it from more."""
+    """The verdict. `tone` is GOOD, BAD or OPEN; `sentences` say what was reached, and what keeps it from more.
+
+    `claims` is the verdict on what `[verdict]` in campaign.toml asks for, None where it asks for nothing.
+    """
 
     words: str
     tone: str
     sentences: Sequence[str]
     phases: Sequence[PhaseState]
     caveats: Sequence[str]
+    claims: CampaignVerdict | None
 
 
 def read(campaign: Campaign, results: Sequence[EvalRunResult], accepted: bool | None = None) -> Headline:
     """Returns the headline of a campaign.
 
-    `accepted` is the judgement of the session that has just ended. None takes the handoffs on disk, which hold the
-    judgement of the last session; `tracka validate` looks at all evidence again.
+    `accepted` is the judgement of the session that has just ended. None takes that of the last session, as it stands on
+    disk: the handoffs, and the box in TODO.md. `tracka validate` looks at all evidence again.
     """
     phases = [_phase(campaign, phase) for phase in PHASES]
+    hold = not any(phase.findings for phase in phases)
     if accepted is None:
-        accepted = not any(phase.findings for phase in phases)
+        accepted = hold and progress.is_accepted(campaign.layout)
     words = verdict.words(campaign, accepted)
-    is_open = not accepted and all(phase.status in ("pass", "missing") for phase in phases)
-    if is_open:
+    if not hold and all(phase.status in ("pass", "missing") for phase in phases):
         words = NOT_FINISHED
     tone = GOOD if words.startswith("accepted") else OPEN if words in (verdict.NO_THRESHOLD, NOT_FINISHED) else BAD
-    return Headline(words, tone, [*_sentences(campaign, results, phases)], phases, _caveats(campaign, phases))
+    claims = campaign_verdict.read(campaign)
+    sentences = [*([claims["sentence"]] if claims else []), *_sentences(campaign, results, phases)]
+    if hold and not accepted:
+        command = f"tracka validate --phase all --root {shlex.quote(campaign.layout.display_name)} --strict"
+        sentences.append(f"All phases pass, but the session did not accept the campaign: `{command}` says why.")
+    return Headline(words, tone, sentences, phases, _caveats(campaign, phases), claims)
 
 
 def _phase(campaign: Campaign, phase: str) -> PhaseState:

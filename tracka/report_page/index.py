@@ -61,7 +61,7 @@ def _listed(folder: Path) -> Listed:
     try:
         return _campaign(campaigns.load(folder))
     except UsageError as error:
-        return Listed(folder.name, folder, error=str(error.findings[0]))
+        return Listed(folder.name, folder, error="; ".join(map(str, error.findings[:3])))
 
 
 def _campaign(campaign: Campaign) -> Listed:

@@ -14,12 +14,13 @@ Choice = Literal["all", "failures", "none"]
 
 @dataclass(frozen=True)
 class Media:
-    """Where a page finds what belongs to a video or an episode.
+    """Where a page finds what belongs to a video or an episode; `names` are the episodes that it shows with media.
 
     `posters` and `videos` map the sha256 of a video to an address, `traces` maps the name of an episode to its side
     file's name and address. The address is None where the traces are inside the page: `embedded` has them by that name.
     """
 
+    names: frozenset[str] = frozenset()
     posters: Mapping[str, str] = field(default_factory=dict)
     videos: Mapping[str, str] = field(default_factory=dict)
     traces: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
@@ -35,6 +36,7 @@ def beside(page_folder: Path, folder: Path, episodes: Sequence[ShownEpisode], ot
     videos = _videos(episodes, others)
     made = posters.make(videos, folder / "posters")
     return Media(
+        _names(episodes),
         {sha256: address(path) for sha256, path in made.items()},
         {sha256: address(path) for sha256, path in videos.items()},
         {
@@ -51,6 +53,7 @@ def inside(folder: Path, episodes: Sequence[ShownEpisode], others: Iterable[Reco
     made = posters.make(videos, folder / "posters")
     recordings = [*_recordings(episodes)]
     return Media(
+        _names(episodes),
         {sha256: embedding.data_uri(path) for sha256, path in made.items()},
         {sha256: embedding.data_uri(path) for sha256, path in videos.items()},
         {episode.name: (name, None) for name, _, group in recordings for episode in group},
@@ -65,6 +68,10 @@ def remove_unused(folder: Path, media: Media) -> None:
     for path in [*folder.glob("posters/*.webp"), *folder.glob("traces/*.js")]:
         if path.name not in names:
             path.unlink()
+
+
+def _names(episodes: Sequence[ShownEpisode]) -> frozenset[str]:
+    return frozenset(episode.name for episode in episodes)
 
 
 def _videos(episodes: Sequence[ShownEpisode], others: Iterable[Recorded]) -> dict[str, Path]:

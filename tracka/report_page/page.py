@@ -70,11 +70,14 @@ def _facts(campaign: Campaign, comparison: Against | None, accepted: bool | None
     """Returns what the template shows, apart from the episodes."""
     results, manifests = report.enabled_results(campaign), report.manifests(campaign)
     rows = matrix_rows.read(campaign, results, manifests)
+    head = headline.read(campaign, results, accepted)
+    claims = head.claims["rates"] if head.claims else ()
+    compared = comparison.comparison["tasks"] if comparison else ()
     return {
         "campaign": campaign,
         "mark": _mark(campaign),
-        "headline": headline.read(campaign, results, accepted),
-        "rates": task_rates.read(campaign, comparison.comparison["tasks"] if comparison else ()),
+        "headline": head,
+        "rates": task_rates.read(campaign, claims, compared),
         "rows": rows,
         "failed": [row for row in rows if row.reason and row.result.status in ("pass", "fail")],
         "open": [row.result for row in rows if row.result.status not in ("pass", "fail")],

@@ -57,7 +57,8 @@ def data(
 
 
 def _episode(episode: ShownEpisode, media: Media, partner: PlayedEpisode | None) -> Json:
-    trace = media.traces.get(episode.name)
+    trace, has_media = media.traces.get(episode.name), episode.name in media.names
+    others_video = _video(partner) if has_media else None
     return {
         "id": episode.name,
         "row": episode.run_id,
@@ -70,8 +71,8 @@ def _episode(episode: ShownEpisode, media: Media, partner: PlayedEpisode | None)
         "resetOrdinal": episode.reset_ordinal,
         "steps": episode.steps,
         "trace": {"name": trace[0], "file": trace[1]} if trace else None,
-        "partner": {"success": partner.success, **_places(_video(partner), media)} if partner else None,
-        **_places(episode.video, media),
+        "partner": {"success": partner.success, **_places(others_video, media)} if partner else None,
+        **_places(episode.video if has_media else None, media),
     }
 
 

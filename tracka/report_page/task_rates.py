@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ..campaign.campaign import Campaign
 from ..core.comparisons import ComparedTask
+from ..core.verdicts import RateRecord
 from ..reporting import collect, results_page
 from ..reporting.figures import percent
 from ..runs import run
@@ -17,9 +18,9 @@ Key = tuple[str, str, int]  # policy path, suite, LIBERO task
 class TaskRate:
     """The episodes of one policy in one task, over all compared rows that passed.
 
-    `threshold` is the highest rate that one of these rows has to reach, None where none has to reach any. `baseline` is
-    the rate of the campaign that the page compares with, None without one. `is_worst` marks the lowest rate of all
-    tasks, where the tasks differ.
+    `threshold` is the highest rate that one of these rows or the task itself has to reach, None without one.
+    `baseline` is the rate of the campaign that the page compares with, None without one. `is_worst` marks the lowest
+    rate of all tasks, where the tasks differ.
     """
 
     policy_path: str
@@ -51,9 +52,14 @@ class TaskRate:
         return "; ".join(parts)
 
 
-def read(campaign: Campaign, compared: Sequence[ComparedTask] = ()) -> list[TaskRate]:
-    """Returns the rate of each task by policy, suite and number. `compared` has the baseline's rates."""
-    counts, thresholds = _counts(campaign), _thresholds(campaign)
+def read(
+    campaign: Campaign, claims: Sequence[RateRecord] = (), compared: Sequence[ComparedTask] = ()
+) -> list[TaskRate]:
+    """Returns the rate of each task by policy, suite and number.
+
+    `claims` are those of `[verdict]`, and `compared` has the baseline's rates.
+    """
+    counts, thresholds = _counts(campaign), _thresholds(campaign, claims)
     baselines = {(task["suite"], task["task"]): task["baseline"]["rate"] for task in compared}
     rates = {key: successes / episodes for key, (successes, episodes) in counts.items()}
     worst = min(rates.values(), default=0.0)
@@ -83,8 +89,12 @@ def _counts(campaign: Campaign) -> Mapping[Key, tuple[int, int]]:
     return counts
 
 
-def _thresholds(campaign: Campaign) -> Mapping[Key, float]:
-    thresholds: dict[Key, float] = {}
+def _thresholds(campaign: Campaign, claims: Sequence[RateRecord]) -> Mapping[Key, float]:
+    thresholds: dict[Key, float] = {
+        (claim["policy_path"], claim["suite"], claim["task"]): claim["threshold"]
+        for claim in claims
+        if claim["task"] is not None
+    }
     for row in campaign.compared_rows:
         for task in campaign.task_ids(row) if campaign.threshold(row) > 0 else ():
             key = (row.policy_path, row.task_suite, task)

@@ -84,7 +84,7 @@ def _natural(lane: str) -> tuple[str, int]:
 
 
 def _with_predecessor(attempts: Sequence[_Attempt], lane: str) -> Iterator[tuple[_Attempt | None, _Attempt]]:
-    yield from pairwise([None, *(each for each in attempts if each.lane == lane)])  # type: ignore[misc]
+    yield from pairwise([None, *(each for each in attempts if each.lane == lane)])
 
 
 def _attempts(campaign: Campaign, row: Row) -> Iterator[_Attempt]:

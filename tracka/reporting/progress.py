@@ -118,6 +118,12 @@ def close(layout: Layout, accepted: bool) -> None:
     _update_list(layout, accepted)
 
 
+def is_accepted(layout: Layout) -> bool:
+    """Returns whether the campaign's box in TODO.md is ticked, as the last session that accepted it left the box."""
+    page = layout.todo_list
+    return page.is_file() and bool(checklist.is_ticked(checklist.read(page), _own_link(layout)))
+
+
 def _phase_label(phase: str) -> str:
     """Returns the regular expression of the words behind a phase's box."""
     return rf"Phase {phase[-1]}\b"
@@ -176,12 +182,9 @@ def findings(campaign: Campaign, phases: Iterable[str]) -> Iterator[Finding]:
         for phase in phases:
             if handoffs[phase]:
                 yield from _outdated_entries(layout, path, text, phase, str(handoffs[phase].get("status")))
-    page = layout.todo_list
-    ticked = page.exists() and checklist.is_ticked(checklist.read(page), _own_link(layout))
-    if ticked and any(handoff.get("status") != "pass" for handoff in handoffs.values()):
-        yield Finding(
-            str(page), "the campaign's box is ticked, but not every phase has passed", _remedy(layout), warning=True
-        )
+    if is_accepted(layout) and any(handoff.get("status") != "pass" for handoff in handoffs.values()):
+        what = "the campaign's box is ticked, but not every phase has passed"
+        yield Finding(str(layout.todo_list), what, _remedy(layout), warning=True)
 
 
 def _remedy(layout: Layout) -> str:
