@@ -353,8 +353,8 @@ class Controller:
         try:
             written = report_page.write(self.campaign, accepted=self.accepted)
             self.page_line = f"page: {self.campaign.layout.display_name}/{written.name}"
-        except (TrackaError, OSError) as error:
-            self.page_line = f"warning: report.html could not be written: {error}"
+        except Exception as error:  # a fault in a page must not take the session's verdict with it
+            self.page_line = f"warning: report.html could not be written: {type(error).__name__}: {error}"
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self.config.getoption("lf", False) and not terminalreporter.stats:

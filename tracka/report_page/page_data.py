@@ -83,6 +83,8 @@ def _places(video: Recorded | None, media: Media) -> Json:
 
 def _row(row: ShownRow) -> Json:
     return {
+        "suite": row.result.task_suite,
+        "tasks": row.tasks,
         "policy": row.result.policy_path,
         "status": row.result.status,
         "reason": row.reason,

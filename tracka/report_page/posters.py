@@ -39,7 +39,7 @@ def _write(video: Path, place: Path) -> None:
         for frame in container.decode(video=0):  # noqa: B007  the last one is used
             pass
         if frame is not None:
-            picture = frame.to_image()
+            picture = frame.to_image()  # type: ignore[no-untyped-call]
             picture.thumbnail((SIDE, SIDE))
             temporary = place.with_name(f".{place.name}.{os.getpid()}")
             picture.save(temporary, "WEBP", quality=QUALITY)

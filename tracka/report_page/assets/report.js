@@ -131,9 +131,8 @@ const tracka = (() => {
   const unique = (values) => [...new Set(values)].sort((one, other) => compareCells(String(one), String(other)));
   const rows = data.rows;
   const rowStatus = (row) => row.reason ? (row.status === "pass" ? "not accepted" : row.status) : "accepted";
-  const tasksOfRow = new Map([...document.querySelectorAll("#matrix tbody tr")].map((line) => [line.dataset.row, line.cells[3].textContent.split(", ").map(String)]));
-  fill("suite", unique([...data.episodes.map((each) => each.suite), ...Object.values(rows).map((row) => row.suite)]));
-  fill("task", unique([...tasksOfRow.values()].flat()));
+  fill("suite", unique(Object.values(rows).map((row) => row.suite)));
+  fill("task", unique(Object.values(rows).flatMap((row) => row.tasks)));
   fill("row", Object.keys(rows));
   fill("status", unique(Object.values(rows).map(rowStatus)));
   fill("reason", unique(Object.values(rows).map((row) => row.reason).filter(Boolean)));
@@ -141,7 +140,7 @@ const tracka = (() => {
   const chosen = (name) => form.elements[name]?.value ?? "";
   const rowFits = (id, row) => (!chosen("row") || chosen("row") === id) && (!chosen("suite") || chosen("suite") === row.suite)
     && (!chosen("status") || chosen("status") === rowStatus(row)) && (!chosen("reason") || chosen("reason") === row.reason)
-    && (!chosen("task") || (tasksOfRow.get(id) ?? []).includes(chosen("task")));
+    && (!chosen("task") || row.tasks.includes(Number(chosen("task"))));
   function episodeFits(episode) {
     const wanted = chosen("change"), flip = change(episode);
     return rowFits(episode.row, rows[episode.row]) && (!chosen("task") || chosen("task") === String(episode.task))
@@ -230,7 +229,13 @@ const tracka = (() => {
       const step = steps() && whole ? `, step ${Math.min(steps(), Math.round(now / stepSeconds()))} of ${steps()}` : "";
       place("clock").textContent = whole ? `${now.toFixed(1)} of ${whole.toFixed(1)} s${step}` : "";
       position.setAttribute("aria-valuetext", place("clock").textContent);
-      if (plot) place("plot").querySelector(".now").style.left = `${plot.over.offsetLeft + plot.valToPos(whole ? now : 0, "x")}px`;
+      if (plot) showNow(whole ? now : 0);
+    }
+    function showNow(seconds) {
+      const line = place("plot").querySelector(".now"), { offsetLeft, offsetTop, clientHeight } = plot.over;
+      line.style.left = `${offsetLeft + plot.valToPos(seconds, "x")}px`;
+      line.style.top = `${offsetTop}px`;
+      line.style.height = `${clientHeight}px`;
     }
     function tick() {
       if (!dialog.open) return;
