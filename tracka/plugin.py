@@ -28,7 +28,6 @@ from .core import escaping, files, lock
 from .core.errors import Busy, Finding, TrackaError, UsageError, screen
 from .execution import environment, process_setup, supervisor, warm_process
 from .gates import handoff, validate
-from .report_page import page as report_page
 from .reporting import progress
 from .runs import parity, row_durations
 from .runs.row_scheduler import Job, RowScheduler
@@ -350,8 +349,10 @@ class Controller:
 
     def _write_page(self) -> None:
         """Writes report.html, whose verdict is this session's. A page that cannot be written changes no verdict."""
+        from .report_page import page  # imported here, since comparisons load numpy and scipy
+
         try:
-            written = report_page.write(self.campaign, accepted=self.accepted)
+            written = page.write(self.campaign, accepted=self.accepted)
             self.page_line = f"page: {self.campaign.layout.display_name}/{written.name}"
         except Exception as error:  # a fault in a page must not take the session's verdict with it
             self.page_line = f"warning: report.html could not be written: {type(error).__name__}: {error}"

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core.comparisons import Comparison
-from ..reporting import comparison_page, comparison_report, played_episodes
+from ..reporting import comparison_page, played_episodes
 from ..reporting.episode_pairing import pair
-from ..reporting.played_episodes import PlayedEpisode
+from ..reporting.sides import PlayedEpisode
 from .episodes import ShownEpisode
 
 
@@ -28,13 +28,18 @@ class Against:
         return {each.name: self.partners[each.film] for each in episodes if each.film in self.partners}
 
 
-def read(baseline: Path, campaign: Path) -> Against:
+def read(baseline: Path, campaign: Path, policy: str = "") -> Against:
     """Returns the comparison of the campaign in a folder with `baseline`, as `tracka compare` makes it.
+
+    `policy` names the checkpoint of a campaign of several.
 
     Raises UsageError with everything that keeps the two from being compared.
     """
-    comparison = comparison_report.compare(baseline, campaign)
-    pairing = pair(played_episodes.read(baseline), played_episodes.read(campaign))
-    partners = {theirs.video: ours for ours, theirs in pairing.pairs}
+    from ..reporting import comparison_report  # imported here, since it loads numpy and scipy
+
+    candidate = Path(f"{campaign}{played_episodes.OF}{policy}") if policy else campaign
+    comparison = comparison_report.compare(baseline, candidate)
+    pairing = pair(played_episodes.read(baseline), played_episodes.read(candidate))
+    partners = {theirs.video: ours for ours, theirs in pairing.pairs if theirs.video}
     table, words = comparison_page.rows(comparison), comparison_page.pairing_in_words(comparison)
     return Against(comparison, table, words, partners)

@@ -10,7 +10,7 @@ from ..campaign.layout import PHASES
 from ..core.errors import Finding
 from ..core.verdicts import CampaignVerdict
 from ..gates import validate
-from ..reporting import campaign_verdict, caveats, collect, progress, results_page, verdict
+from ..reporting import caveats, collect, progress, results_page, verdict, verdict_file
 from ..reporting.collect import EvalRunResult
 
 GOOD, BAD, OPEN = "good", "bad", "open"  # how a page colours a verdict
@@ -66,7 +66,7 @@ def read(campaign: Campaign, results: Sequence[EvalRunResult], accepted: bool | 
     if not hold and all(phase.status in ("pass", "missing") for phase in phases):
         words = NOT_FINISHED
     tone = GOOD if words.startswith("accepted") else OPEN if words in (verdict.NO_THRESHOLD, NOT_FINISHED) else BAD
-    claims = campaign_verdict.read(campaign)
+    claims = verdict_file.read(campaign)
     sentences = [*([claims["sentence"]] if claims else []), *_sentences(campaign, results, phases)]
     if hold and not accepted:
         command = f"tracka validate --phase all --root {shlex.quote(campaign.layout.display_name)} --strict"

@@ -24,10 +24,12 @@ MARK = '<meta name="tracka-results" content="{}">'  # by which a page is known t
 class PageOptions:
     """How a page is made. `baseline` is the campaign or file to compare with; `output` is the page's own path.
 
+    `policy` names the checkpoint to compare, where the campaign has several.
     `videos` says which videos the page shows. `single_file` puts them inside the page, with their posters and traces.
     """
 
     baseline: Path | None = None
+    policy: str = ""
     single_file: bool = False
     videos: Choice = "all"
     output: Path | None = None
@@ -41,7 +43,7 @@ def write(campaign: Campaign, options: PageOptions | None = None, accepted: bool
     options = options or PageOptions()
     default = campaign.layout.root / SINGLE if options.single_file else campaign.layout.report_page
     target = (options.output or default).absolute()
-    comparison = against.read(options.baseline, campaign.layout.root) if options.baseline else None
+    comparison = _against(campaign, options)
     shown = episode_files.read(campaign)
     partners = comparison.partners_of(shown) if comparison else None
     page_media = _media(campaign, options, target, shown, partners or {})
@@ -52,6 +54,12 @@ def write(campaign: Campaign, options: PageOptions | None = None, accepted: bool
     if target == campaign.layout.report_page:
         media.remove_unused(campaign.layout.report_files, page_media)
     return target
+
+
+def _against(campaign: Campaign, options: PageOptions) -> Against | None:
+    if options.baseline is None:
+        return None
+    return against.read(options.baseline, campaign.layout.root, options.policy)
 
 
 def is_current(campaign: Campaign, page: Path) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..core import files
 from ..core.files import Json
-from ..reporting.played_episodes import PlayedEpisode
+from ..reporting.sides import PlayedEpisode
 from .episodes import Recorded, ShownEpisode
 from .matrix_rows import ShownRow
 from .media import Choice, Media
@@ -31,7 +31,7 @@ def partner_videos(episodes: Iterable[ShownEpisode], partners: Partners) -> list
 
 
 def _video(episode: PlayedEpisode | None) -> Recorded | None:
-    return _recorded(episode.video.absolute()) if episode else None
+    return _recorded(episode.video.absolute()) if episode and episode.video else None
 
 
 @cache

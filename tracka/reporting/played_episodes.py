@@ -34,7 +34,7 @@ def read(path: Path) -> Side:
     `tasks/NAME::POLICY` is one checkpoint of a campaign of several. Raises UsageError where `path` is none of these, or
     holds no outcome.
     """
-    place, policy = _place_and_policy(path)
+    place, policy = place_and_policy(path)
     if not place.exists():
         remedy = "Name a campaign's folder, an exported baseline or an eval_info.json"
         raise UsageError(Finding(str(place), "the path does not exist", remedy))
@@ -50,14 +50,14 @@ def read(path: Path) -> Side:
 
 def load(path: Path) -> Campaign:
     """Returns the campaign at `path`, a campaign's folder as `read` takes it. Raises UsageError where it is none."""
-    return campaign.load_named(_place_and_policy(path)[0])
+    return campaign.load_named(place_and_policy(path)[0])
 
 
 def of_campaign(spec: Campaign, path: Path) -> Side:
     """Returns what the rows of the campaign at `path` have played. Raises UsageError as `rows` does."""
     side = Side(str(path), "campaign", ())
     for row in rows(spec, path):
-        side = _with_row(side, spec, row, _place_and_policy(path)[0])
+        side = _with_row(side, spec, row, place_and_policy(path)[0])
     return side
 
 
@@ -71,7 +71,7 @@ def rows(spec: Campaign, path: Path) -> list[Row]:
     return [row for row in candidates if row.policy_path == policy_path]
 
 
-def _place_and_policy(path: Path) -> tuple[Path, str]:
+def place_and_policy(path: Path) -> tuple[Path, str]:
     """Returns the file or folder that `path` names, and the policy path behind it, empty where there is none."""
     place, _, policy = (str(path), "", "") if path.exists() else str(path).partition(OF)
     return Path(place), policy
@@ -79,7 +79,7 @@ def _place_and_policy(path: Path) -> tuple[Path, str]:
 
 def _policy_path(spec: Campaign, path: Path, known: Sequence[str]) -> str:
     """Returns the only policy path in `known`, or that which means the same as the one behind `path`."""
-    place, policy = _place_and_policy(path)
+    place, policy = place_and_policy(path)
     same = [each for each in known if each == policy or (spec.layout.root / each).resolve() == Path(policy).resolve()]
     if policy and same:
         return same[0]
