@@ -1,6 +1,7 @@
 """The campaigns whose pages the tests in browser/ open, and a page in the browser with what it complained of."""
 
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,14 @@ def serious(page: Page) -> list[str]:
         if each["impact"] in ("serious", "critical")
         for node in each["nodes"][:3]
     ]
+
+
+def until(page: Page, condition: str, most: float = 30) -> None:
+    """Waits until a JavaScript expression is true. Playwright's own waiting would need eval, which the pages forbid."""
+    deadline = time.monotonic() + most
+    while not page.evaluate(condition):
+        assert time.monotonic() < deadline, condition
+        time.sleep(0.05)
 
 
 def films(temporary: Path, name: str, word: str) -> Made:
