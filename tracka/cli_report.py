@@ -22,6 +22,7 @@ def report_command(
     single_file: Annotated[bool, typer.Option("--single-file", help="Put the videos inside the page.")] = False,
     videos: Annotated[str, typer.Option(help="Which videos the page shows: all, failures or none.")] = "all",
     output: Annotated[Path | None, typer.Option(help="The page; by default report.html in the folder.")] = None,
+    tier: Annotated[str | None, typer.Option(help="Show this tier of the campaign instead of all of it.")] = None,
 ) -> None:
     """Write report.html of a campaign, alone or against another one, or an index over several campaigns."""
     if videos not in VIDEOS:
@@ -31,10 +32,10 @@ def report_command(
 
     folder, policy = played_episodes.place_and_policy(root)
     if index.is_folder_of_campaigns(folder):
-        if against or single_file:
+        if against or single_file or tier:
             what = "the folder holds several campaigns, and an index over them shows no videos"
             raise UsageError(Finding(str(root), what, "Name one of its campaigns"))
         print(index.write(folder, output))
         return
     choice: Any = videos
-    print(page.write(campaign.load(folder), page.PageOptions(against, policy, single_file, choice, output)))
+    print(page.write(campaign.load(folder, tier), page.PageOptions(against, policy, single_file, choice, output)))

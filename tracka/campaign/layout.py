@@ -166,19 +166,20 @@ class Layout:
 
     @property
     def runbook(self) -> Path:
-        return self._page("runbook")
+        return self._page("runbook.md")
 
     @property
     def results(self) -> Path:
-        return self._page("results")
+        return self._page("results.md")
 
     def _page(self, name: str) -> Path:
         """Returns a page of the campaign, such as `results.md`, or that of the tier: `results-NAME.md`."""
-        return self.root / (f"{name}-{self.tier}.md" if self.tier else f"{name}.md")
+        page = self.root / name
+        return page.with_stem(f"{page.stem}-{self.tier}") if self.tier else page
 
     @property
     def report_page(self) -> Path:
-        return self.root / "report.html"
+        return self._page("report.html")
 
     @property
     def report_files(self) -> Path:

@@ -56,12 +56,12 @@ def read(campaign: Campaign, results: Sequence[EvalRunResult], accepted: bool | 
     """Returns the headline of a campaign.
 
     `accepted` is the judgement of the session that has just ended. None takes that of the last session, as it stands on
-    disk: the handoffs, and the box in TODO.md. `tracka validate` looks at all evidence again.
+    disk: the handoffs, and the box in TODO.md, which a tier has not. `tracka validate` looks at all evidence again.
     """
     phases = [_phase(campaign, phase) for phase in PHASES]
     hold = not any(phase.findings for phase in phases)
     if accepted is None:
-        accepted = hold and progress.is_accepted(campaign.layout)
+        accepted = hold and (campaign.layout.tier is not None or progress.is_accepted(campaign.layout))
     words = verdict.words(campaign, accepted)
     if not hold and all(phase.status in ("pass", "missing") for phase in phases):
         words = NOT_FINISHED

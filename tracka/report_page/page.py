@@ -16,7 +16,7 @@ from .episodes import ShownEpisode
 from .media import Choice, Media
 from .page_data import Partners
 
-SINGLE = "report-single.html"
+SINGLE = "single"  # behind the name of a page that holds its videos
 MARK = '<meta name="tracka-results" content="{}">'  # by which a page is known to be of today's results
 
 
@@ -41,8 +41,8 @@ def write(campaign: Campaign, options: PageOptions | None = None, accepted: bool
     Raises UsageError where the campaign cannot be compared with the baseline of the options.
     """
     options = options or PageOptions()
-    default = campaign.layout.root / SINGLE if options.single_file else campaign.layout.report_page
-    target = (options.output or default).absolute()
+    own = campaign.layout.report_page
+    target = (options.output or (own.with_stem(f"{own.stem}-{SINGLE}") if options.single_file else own)).absolute()
     comparison = _against(campaign, options)
     shown = episode_files.read(campaign)
     partners = comparison.partners_of(shown) if comparison else None
@@ -51,7 +51,7 @@ def write(campaign: Campaign, options: PageOptions | None = None, accepted: bool
     facts["data"] = page_data.data(shown, facts["rows"], facts["words"], page_media, partners)
     facts["address"] = None if options.single_file else embedding.relative_to(target.parent)
     files.write_text(target, rendering.render("report.html.j2", facts))
-    if target == campaign.layout.report_page:
+    if target == own:
         media.remove_unused(campaign.layout.report_files, page_media)
     return target
 
@@ -59,7 +59,7 @@ def write(campaign: Campaign, options: PageOptions | None = None, accepted: bool
 def _against(campaign: Campaign, options: PageOptions) -> Against | None:
     if options.baseline is None:
         return None
-    return against.read(options.baseline, campaign.layout.root, options.policy)
+    return against.read(options.baseline, campaign.layout.naming_folder, options.policy)
 
 
 def is_current(campaign: Campaign, page: Path) -> bool:
