@@ -70,7 +70,7 @@ def read(campaign: Campaign, results: Sequence[EvalRunResult], accepted: bool | 
     sentences = [*([claims["sentence"]] if claims else []), *_sentences(campaign, results, phases)]
     if hold and not accepted:
         command = f"tracka validate --phase all --root {shlex.quote(campaign.layout.display_name)} --strict"
-        sentences.append(f"All phases pass, but the session did not accept the campaign: `{command}` says why.")
+        sentences.append(f"All phases pass, but the last session did not accept the campaign: `{command}` says why.")
     return Headline(words, tone, sentences, phases, _caveats(campaign, phases), claims)
 
 

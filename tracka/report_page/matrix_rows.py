@@ -72,7 +72,7 @@ def read(campaign: Campaign, results: Sequence[EvalRunResult], manifests: Sequen
     """Returns the enabled rows in the order of the matrix. `manifests` are those of the rows that have begun."""
     reasons = collect.failure_reasons(campaign, results)
     played = {each["run_id"]: each for each in results_page.rows(campaign, manifests)}
-    replays = {manifest["run_id"]: report.replay(manifest) for manifest in manifests}
+    replays = {manifest["run_id"]: report.replay(manifest, campaign.layout.tier) for manifest in manifests}
     return [
         _row(campaign, result, reasons.get(result.run_id), played.get(result.run_id, {}), replays.get(result.run_id))
         for result in results
