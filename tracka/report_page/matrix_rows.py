@@ -39,6 +39,7 @@ REMEDIES = {  # reason -> what helps; docs/contracts.md says what each reason me
     "not_started": CHANGE,
     "checkpoint": "Run `tracka check` on the checkpoint: it names what is missing or refused",
     "not_run": "Run the campaign",
+    "stopped": "The campaign was decided before; to run the row all the same, set early = 'off' under [verdict]",
     "below_threshold": LOOK,
     known_answers.REASON: known_answers.REMEDY,
 }

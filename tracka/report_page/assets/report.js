@@ -130,7 +130,10 @@ const tracka = (() => {
   };
   const unique = (values) => [...new Set(values)].sort((one, other) => compareCells(String(one), String(other)));
   const rows = data.rows;
-  const rowStatus = (row) => row.reason ? (row.status === "pass" ? "not accepted" : row.status) : "accepted";
+  function rowStatus(row) {
+    if (row.reason) return row.status === "pass" ? "not accepted" : row.status;
+    return row.status === "pass" ? "accepted" : "stopped early";
+  }
   fill("suite", unique(Object.values(rows).map((row) => row.suite)));
   fill("task", unique(Object.values(rows).flatMap((row) => row.tasks)));
   fill("row", Object.keys(rows));
