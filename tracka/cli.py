@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from . import cli_report, cli_request, cli_statistics, new_campaign, why
+from . import cli_report, cli_request, cli_statistics, live_view, new_campaign, why
 from .campaign import campaign, matrix, path_safety
 from .campaign.layout import PHASES, Layout
 from .core import files
@@ -283,6 +283,7 @@ def sweep_command(
     rows: Annotated[str, typer.Option(help="A shard: comma-separated run ids; by default all enabled rows.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Run only the rows that have not passed.")] = False,
     tier: Tier = None,
+    no_live: Annotated[bool, typer.Option("--no-live", "-q", help="Show no live table, no line a minute.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Run the rows of a matrix, several at a time. Exits with 1 if one of them fails; writes no summary."""
@@ -302,7 +303,8 @@ def sweep_command(
     run_ids = [row.run_id for row in chosen_rows]
     cli_request.register(campaign.layout)
     try:
-        codes = sweep.sweep(campaign, chosen_rows, host, run.RerunPolicy(resume=resume), max_parallel)
+        with live_view.of_sweep(campaign, chosen_rows, max_parallel, resume, quiet=no_live) as session:
+            codes = sweep.sweep(campaign, chosen_rows, host, run.RerunPolicy(resume=resume), max_parallel, session)
     except KeyboardInterrupt:
         worker.print_redacted(
             f"interrupted; replay: {sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, run_ids)}"

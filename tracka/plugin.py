@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from . import last_failed, session_summary, xdist_scheduling
+from . import last_failed, live_session, session_summary, xdist_scheduling
 from .campaign import campaign as campaigns
 from .campaign import commands, path_safety
 from .campaign.campaign import Campaign
@@ -28,6 +28,7 @@ from .core import escaping, files, lock
 from .core.errors import Busy, Finding, TrackaError, UsageError, screen
 from .execution import environment, process_setup, supervisor, warm_process
 from .gates import handoff, validate
+from .live_session import LiveSession
 from .reporting import progress
 from .runs import parity, row_durations
 from .runs.row_scheduler import Job, RowScheduler
@@ -65,6 +66,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run on a simulator that preflight finds invalid; the results and the verdict say `invalid`",
     )
     group.addoption("--strict-preflight", action="store_true", help="treat the preflight linter's findings as errors")
+    group.addoption("--no-live", action="store_true", help="show neither the live table nor its line a minute")
     group.addoption("--owner", default=_user(), help="the owner in the plan's progress lines (default: %(default)s)")
     unset = f"the campaign if neither --campaign nor TRACKA_CAMPAIGN is set (default {commands.DEFAULT})"
     parser.addini("campaign", unset)
@@ -100,6 +102,8 @@ def pytest_configure(config: pytest.Config) -> None:
             last_failed.restore(config, config.stash[CAMPAIGN].layout)
             _keep_rows_processes(config)
         config.pluginmanager.register(Controller(config), "tracka-controller")
+        if live_session.is_on(config):
+            config.pluginmanager.register(LiveSession(config, config.stash[CAMPAIGN]), "tracka-live")
     else:
         supervisor.end_with_parent()  # the workers of a killed controller would go on for seconds, and start rows
         config.stash[TOKEN] = config.workerinput["testrunuid"]  # type: ignore[attr-defined]

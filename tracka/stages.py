@@ -12,6 +12,9 @@ CLOSING = {
     "phase5": "test_the_verdict",
 }
 HANDED_OVER = " handed over"
+# The test of phase 3 that runs the baseline, and the test of phase 4 that runs the row in brackets.
+BASELINE_TEST = "test_the_baseline_runs_and_leaves_valid_evidence"
+ROW_TEST = "test_row["
 
 
 def phase_of(nodeid: str) -> str:
@@ -31,3 +34,12 @@ def stage_of(nodeid: str) -> str:
 def is_closing(nodeid: str) -> bool:
     """Returns whether a test judges its phase's handoff, and so runs after the hand-over: a status or the verdict."""
     return nodeid.rpartition("::")[2] == CLOSING.get(phase_of(nodeid))
+
+
+def run_id_of(nodeid: str, baseline: str) -> str:
+    """Returns the run id of the row that a test runs or judges; empty for a test that runs no row."""
+    name = nodeid.rpartition("::")[2]
+    if phase_of(nodeid) == "phase3" and name == BASELINE_TEST:
+        return baseline
+    is_row = phase_of(nodeid) == "phase4" and name.startswith(ROW_TEST)
+    return name.removeprefix(ROW_TEST).removesuffix("]") if is_row else ""

@@ -122,9 +122,10 @@ def test_a_package_is_a_docstring_and_its_modules(name: str) -> None:
     assert isinstance(node, ast.Expr) and ast.get_docstring(MODULES[name])
 
 
-def test_the_plugin_and_the_scheduler_alone_import_pytest() -> None:
+def test_the_plugins_and_the_scheduler_alone_import_pytest() -> None:
     assert {module for module, tree in MODULES.items() if packages(tree) & {"pytest", "_pytest", "xdist"}} == {
         "last_failed",
+        "live_session",
         "plugin",
         "xdist_scheduling",
     }

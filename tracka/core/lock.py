@@ -48,6 +48,19 @@ def open_lock_file(path: Path, shared: bool = False) -> IO[str]:
     return os.fdopen(descriptor, "r+", errors="replace")
 
 
+def is_held(path: Path) -> bool:
+    """Returns whether a process holds the lock file `path`, by the kernel's list of locks; takes no lock itself.
+
+    Returns False where the file or that list cannot be read.
+    """
+    try:
+        inode = f":{path.stat().st_ino}"
+        held = Path("/proc/locks").read_text().splitlines()
+    except OSError:
+        return False
+    return any("FLOCK" in line and any(word.endswith(inode) for word in line.split()) for line in held)
+
+
 @contextlib.contextmanager
 def session(locks: Path, campaign: str) -> Iterator[None]:
     """Holds a campaign for one session over all its rows.

@@ -79,6 +79,21 @@ def _wait_for_others(device: Device, poll_secs: float) -> None:
         time.sleep(poll_secs)
 
 
+def holder(gpu_id: int) -> str:
+    """Returns who holds the lease of a visible GPU, such as `process 4242`, or an empty string if the GPU is free.
+
+    Takes no lease, and needs no rights but to read.
+    """
+    gpus = gpu.visible_gpus()
+    if not 0 <= gpu_id < len(gpus):
+        return ""
+    path = Path(os.environ.get(LOCKS) or HOST_FOLDER) / f"{gpus[gpu_id].uuid}.lock"
+    try:
+        return path.read_text(errors="replace")[:200].strip() if lock.is_held(path) else ""
+    except OSError:
+        return ""
+
+
 def worker_number() -> int:
     """Returns the number of this worker of xdist (gw3 is 3) or of a sweep, or 0 elsewhere.
 

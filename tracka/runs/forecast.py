@@ -50,6 +50,11 @@ def seconds(campaign: Campaign, engine: str) -> float:
     return GATES + pace.once + _row(campaign, campaign.row(campaign.baseline), pace) + max(busy)
 
 
+def row_seconds(campaign: Campaign, row: Row) -> float:
+    """Returns the expected seconds of a row with the campaign's engine."""
+    return _row(campaign, row, PACES[campaign.engine])
+
+
 def _row(campaign: Campaign, row: Row, pace: Pace) -> float:
     """Returns the expected seconds of a row.
 

@@ -1,6 +1,7 @@
 """Estimates how long rows take: as long as their last run took or, for rows that never ran, as the matrix says.
 
-The estimates decide the order alone, never an outcome, so a damaged or forged result costs a bad order at most.
+The estimates decide the order and what a live table says of the time left, never an outcome, so a damaged or forged
+result costs a bad order at most.
 """
 
 import math
@@ -23,21 +24,33 @@ def gpus(rows: Iterable[Row]) -> int:
 def jobs(campaign: Campaign, rows: Mapping[int, Row], resume: bool) -> list[Job]:
     """Returns the scheduler's job for each row in `rows`, which maps a place in the order to the row.
 
-    With `resume`, a passed row is only judged again, which takes no GPU and next to no time.
+    With `resume`, a passed row is only judged again, which takes no GPU and next to no time. Where no row has run yet,
+    the matrix's steps stand for seconds.
     """
-    results = {place: files.read_or_empty(campaign.layout.run(row.run_id).result) for place, row in rows.items()}
-    passed_places = {place for place, result in results.items() if resume and result.get("status") == "pass"}
-    known_seconds = {
-        place: seconds for place, row in rows.items() if (seconds := _seconds(campaign, row, results[place]))
-    }
-    # The median seconds per step make rows that have run comparable with rows that have not.
-    pace = median([seconds / campaign.cost(rows[place]) for place, seconds in known_seconds.items()] or [1.0])
+    seconds = expected_seconds(campaign, rows.values(), resume)
     return [
         Job(place)
-        if place in passed_places
-        else Job(place, known_seconds.get(place, pace * campaign.cost(row)), row.gpu_id)
+        if seconds.get(row.run_id) == 0
+        else Job(place, seconds.get(row.run_id, campaign.cost(row)), row.gpu_id)
         for place, row in rows.items()
     ]
+
+
+def expected_seconds(campaign: Campaign, rows: Iterable[Row], resume: bool) -> dict[str, float]:
+    """Returns how many seconds each row is expected to take, by its run id.
+
+    With `resume`, a passed row takes 0. Where none of `rows` has run yet, the rows that would run are left out.
+    """
+    rows = tuple(rows)
+    results = {row.run_id: files.read_or_empty(campaign.layout.run(row.run_id).result) for row in rows}
+    known = {row.run_id: seconds for row in rows if (seconds := _seconds(campaign, row, results[row.run_id]))}
+    expected = dict(known)
+    if known:
+        # The median seconds per step make rows that have run comparable with rows that have not.
+        pace = median(known[row.run_id] / campaign.cost(row) for row in rows if row.run_id in known)
+        expected = {row.run_id: pace * campaign.cost(row) for row in rows} | known
+    passed = {run_id for run_id, result in results.items() if resume and result.get("status") == "pass"}
+    return expected | dict.fromkeys(passed, 0.0)
 
 
 def _seconds(campaign: Campaign, row: Row, result: Json) -> float | None:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import TypedDict, Unpack
 
 from ..campaign.layout import Layout
@@ -148,6 +149,18 @@ def disordered_times(marker: RowMarker) -> list[str]:
 @contextlib.contextmanager
 def lock(layout: Layout, run_id: str) -> Iterator[None]:
     """Holds the row's lock against every other process. Raises Busy at once where another process holds it."""
-    with locks.hold(layout.locks / f"{run_id}.lock", f"row {run_id}") as file:
+    with locks.hold(_lock_file(layout, run_id), f"row {run_id}") as file:
         locks.sign(file, f"process {os.getpid()}")
         yield
+
+
+def holder(layout: Layout, run_id: str) -> str:
+    """Returns who holds the row's lock, or held it last, such as `process 4242`; empty where nobody ever has."""
+    try:
+        return _lock_file(layout, run_id).read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
+def _lock_file(layout: Layout, run_id: str) -> Path:
+    return layout.locks / f"{run_id}.lock"

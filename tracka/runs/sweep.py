@@ -22,6 +22,7 @@ from . import row_durations, row_state, run, time_budget, worker
 from .plan import Host
 from .row_scheduler import RowScheduler
 from .run import RerunPolicy
+from .session_rows import SessionRows
 from .worker import Child, Work
 
 POLL_SECS = 0.05
@@ -29,12 +30,18 @@ Slots = dict[int, tuple[Child, Row]]  # worker number -> the process that runs t
 
 
 def sweep(
-    campaign: Campaign, rows: Sequence[Row], host: Host, policy: RerunPolicy, max_parallel: int
+    campaign: Campaign,
+    rows: Sequence[Row],
+    host: Host,
+    policy: RerunPolicy,
+    max_parallel: int,
+    session: SessionRows | None = None,
 ) -> dict[str, int]:
     """Runs `rows` and returns the exit code of each by its run id: 0 for a run that passed.
 
-    Raises UsageError, before anything starts, with all policies that may not run and all run folders in the way. Raises
-    Busy where another session has the whole campaign; a shard of a campaign's rows may run beside other shards.
+    `session` gets to know which rows have begun and ended. Raises UsageError, before anything starts, with all policies
+    that may not run and all run folders in the way. Raises Busy where another session has the whole campaign; a shard
+    of a campaign's rows may run beside other shards.
     """
     with contextlib.ExitStack() as stack:
         if {row.run_id for row in rows} == {row.run_id for row in campaign.enabled}:
@@ -51,7 +58,8 @@ def sweep(
         policy = replace(policy, budget=time_budget.of_session(campaign, time.monotonic()))
         scheduler = RowScheduler(row_durations.gpus(rows))
         scheduler.add(row_durations.jobs(campaign, dict(enumerate(rows)), policy.resume))
-        return _run_all(campaign, [(campaign, row, host, policy) for row in rows], scheduler, max_parallel)
+        works = [(campaign, row, host, policy) for row in rows]
+        return _run_all(campaign, works, scheduler, max_parallel, session or SessionRows())
 
 
 def _existing_run_folders(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
@@ -62,7 +70,9 @@ def _existing_run_folders(campaign: Campaign, rows: Sequence[Row]) -> list[Findi
     return [Finding(str(layout.run(run_id).path), "the run folder exists", remedy) for run_id in run_ids]
 
 
-def _run_all(campaign: Campaign, works: Sequence[Work], scheduler: RowScheduler, max_parallel: int) -> dict[str, int]:
+def _run_all(
+    campaign: Campaign, works: Sequence[Work], scheduler: RowScheduler, max_parallel: int, session: SessionRows
+) -> dict[str, int]:
     codes: dict[str, int] = {}
     slots: Slots = {}
     try:
@@ -70,7 +80,11 @@ def _run_all(campaign: Campaign, works: Sequence[Work], scheduler: RowScheduler,
             for slot, job in scheduler.assign(range(max_parallel)).items():
                 with worker.undisturbed():
                     slots[slot] = (worker.start(works[job.index], slot), works[job.index][1])
-            codes |= _wait_for_rows(campaign, slots, scheduler)
+                session.begin(works[job.index][1].run_id)
+            ended = _wait_for_rows(campaign, slots, scheduler)
+            for run_id, code in ended.items():
+                session.end(run_id, passed=not code)
+            codes |= ended
     finally:
         for child, _ in slots.values():
             child.terminate()
