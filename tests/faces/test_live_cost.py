@@ -9,9 +9,9 @@ from pathlib import Path
 
 import campaigns
 import pytest
-import terminal
 from campaigns import REPOSITORY
 
+from fixtures import terminal
 from tracka import live_view
 from tracka.execution import gpu, lease
 

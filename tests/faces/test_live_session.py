@@ -4,16 +4,16 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import campaigns
 import pytest
-import terminal
 from campaigns import REPOSITORY, Made
-from terminal import CTRL_C, Terminal
 
+from fixtures import terminal, watching
+from fixtures.terminal import CTRL_C, Terminal
 from tracka.core import lock
 from tracka.execution import gpu, lease
 
@@ -29,7 +29,7 @@ GPU_ROWS = (
     "second_b1_e2,libero_object,1,2,0,7,egl,checkpoints/fake,1",
     "third_b1_e2,libero_object,1,2,1,7,egl,checkpoints/fake,1",
 )
-PACED = {name: ["paced:0.7"] for name in (row.partition(",")[0] for row in ROWS + GPU_ROWS)}
+PACED = {name: ["paced:0.8"] for name in (row.partition(",")[0] for row in ROWS + GPU_ROWS)}
 TABLE = re.compile(r"elapsed +left|rows ended|waiting: ")
 # Runs a program whose table is drawn, and whose line is written, every so many seconds, whatever that costs.
 BRIEF = """
@@ -70,6 +70,12 @@ def ready(folder: Path, rows: Sequence[str] = ROWS, **environ: str) -> Made:
     return made
 
 
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The campaign of the CPU after phases 1 and 2, to be copied."""
+    return ready(tmp_path_factory.mktemp("fresh"))
+
+
 @dataclass(frozen=True)
 class Watched:
     """A session that has ended on a terminal: its exit status, all moments of the screen, and the lines left on it."""
@@ -93,11 +99,11 @@ def ended(made: Made, session: Terminal) -> Watched:
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Watched:
+def watched(fresh: Made, tmp_path_factory: pytest.TempPathFactory) -> Watched:
     """Phases 3 and 4 on two workers of xdist."""
-    made = ready(tmp_path_factory.mktemp("watched"))
+    made = campaigns.copied(fresh, tmp_path_factory.mktemp("watched"))
     words = gates(made, "-n2", "-m", "phase3 or phase4", f"--junitxml={made.root / 'junit.xml'}")
-    with terminal.opened([sys.executable, "-m", *words], REPOSITORY, environment(made)) as session:
+    with terminal.opened(brief(0.1, *words), REPOSITORY, environment(made)) as session:
         return ended(made, session)
 
 
@@ -138,9 +144,9 @@ def test_neither_junit_nor_an_artifact_has_anything_of_it(watched: Watched) -> N
     assert not any(TABLE.search(text.decode(errors="replace")) for text in texts)
 
 
-def test_after_ctrl_c_the_terminal_is_clean(tmp_path: Path) -> None:
+def test_after_ctrl_c_the_terminal_is_clean(fresh: Made, tmp_path: Path) -> None:
     """Without xdist, uncaptured and with a line a test."""
-    made = ready(tmp_path)
+    made = campaigns.copied(fresh, tmp_path)
     words = gates(made, "-n0", "-s", "-v", "-m", "phase3 or phase4")
     with terminal.opened([sys.executable, "-m", *words], REPOSITORY, environment(made)) as session:
         shown = session.until(lambda text: bool(re.search(r"cpu +gw0 +\w+ +[1-5] of \d +", text)))
@@ -161,6 +167,7 @@ def resumable(watched: Watched) -> Made:
     return watched.made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("word", "shows"), [("--tb=short", True), ("-q", False), ("--no-live", False)])
 def test_an_option_turns_it_off(resumable: Made, word: str, shows: bool) -> None:
     command = brief(0.02, *gates(resumable, "-n0", "-m", "phase3", word))
@@ -189,6 +196,8 @@ def logged(
 LINE = re.compile(r"^\[\d\d:\d\d:\d\d\] campaign phase3, [01] of 1 rows ended, [012] of 2 episodes.*$\n", re.MULTILINE)
 
 
+@pytest.mark.slow
+@pytest.mark.dose
 def test_a_line_says_what_the_table_would(logged: tuple[Made, subprocess.CompletedProcess[str]]) -> None:
     _, done = logged
     lines = LINE.findall(done.stdout)
@@ -198,6 +207,8 @@ def test_a_line_says_what_the_table_would(logged: tuple[Made, subprocess.Complet
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.dose
 def test_pytests_own_lines_are_whole_beside_it(logged: tuple[Made, subprocess.CompletedProcess[str]]) -> None:
     _, done = logged
     assert done.returncode == 0, done.stdout + done.stderr
@@ -210,6 +221,8 @@ def test_pytests_own_lines_are_whole_beside_it(logged: tuple[Made, subprocess.Co
     assert re.sub(r"acceptance/\S+|\[ *\d+%\]|\s", "", progress) == "." * int(passed)
 
 
+@pytest.mark.slow
+@pytest.mark.dose
 def test_junit_has_none_of_the_lines(logged: tuple[Made, subprocess.CompletedProcess[str]]) -> None:
     made, _ = logged
     junit = (made.root / "junit.xml").read_text()
@@ -217,8 +230,6 @@ def test_junit_has_none_of_the_lines(logged: tuple[Made, subprocess.CompletedPro
 
 
 # a sweep
-
-Sweep = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
@@ -243,30 +254,38 @@ def swept(with_gpus: tuple[Made, dict[str, str]]) -> Watched:
         return ended(made, session)
 
 
+@pytest.mark.slow
+@pytest.mark.dose
 def test_a_gpu_has_a_line_with_its_row(swept: Watched) -> None:
     assert swept.showed(r"\nGPU 0 +gw\d +first_b1_e6 +[1-5] of 6 +\d+% ")
     assert swept.showed(r"\nGPU 1 +gw\d +third_b1_e2 +[12] of 2 +\d+% ")
 
 
+@pytest.mark.slow
+@pytest.mark.dose
 def test_a_row_says_which_process_has_its_gpu_and_which_row_runs_there(swept: Watched) -> None:
     assert swept.showed(rf"\nGPU 1 +third_b1_e2 +waits for process {os.getpid()} ")
     assert swept.showed(r"waiting: 1 row for GPU 0, where first_b1_e6 runs: second_b1_e2")
 
 
+@pytest.mark.slow
+@pytest.mark.dose
 def test_a_gpu_without_a_row_is_idle(swept: Watched) -> None:
     assert swept.showed(r"\nGPU 1 +idle")
 
 
+@pytest.mark.slow
+@pytest.mark.dose
 def test_a_sweep_leaves_its_own_lines_alone_on_the_terminal(swept: Watched) -> None:
     assert swept.code == 0
     assert not TABLE.search("\n".join(swept.lines))
     assert [line.partition(":")[0] for line in swept.lines[:5]][3:] == ["3 of 3 rows passed", "replay"]
 
 
-def test_without_a_terminal_a_sweep_writes_its_lines_to_stderr(with_gpus: tuple[Made, dict[str, str]]) -> None:
-    made, environ = with_gpus
+def test_without_a_terminal_a_sweep_writes_its_lines_to_stderr(fresh: Made, tmp_path: Path) -> None:
+    made = campaigns.copied(fresh, tmp_path)
     words = ("tracka", *made.sweep_words("--rows", "baseline_b1_e2"))
-    done = subprocess.run(brief(0.1, *words), cwd=REPOSITORY, env=environ, capture_output=True, text=True)
+    done = subprocess.run(brief(0.1, *words), cwd=REPOSITORY, env=environment(made), capture_output=True, text=True)
     assert done.returncode == 0
     assert re.search(
         r"^\[[\d:]+\] campaign, 0 of 1 rows ended, 1 of 2 episodes.*; cpu baseline_b1_e2 ", done.stderr, re.M
@@ -274,9 +293,20 @@ def test_without_a_terminal_a_sweep_writes_its_lines_to_stderr(with_gpus: tuple[
     assert "rows ended" not in done.stdout
 
 
-@pytest.mark.parametrize("word", ["-q", "--no-live"])
-def test_an_option_turns_it_off_in_a_sweep(with_gpus: tuple[Made, dict[str, str]], word: str) -> None:
-    made, environ = with_gpus
-    words = ("tracka", *made.sweep_words("--rows", "baseline_b1_e2", "--resume", word))
-    done = subprocess.run(brief(0.02, *words), cwd=REPOSITORY, env=environ, capture_output=True, text=True)
+@pytest.mark.parametrize("word", ["-q", pytest.param("--no-live", marks=pytest.mark.slow)])
+def test_an_option_turns_it_off_in_a_sweep(fresh: Made, tmp_path: Path, word: str) -> None:
+    made = campaigns.copied(fresh, tmp_path)
+    words = ("tracka", *made.sweep_words("--rows", "baseline_b1_e2", word))
+    done = subprocess.run(brief(0.02, *words), cwd=REPOSITORY, env=environment(made), capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# the record
+
+
+def test_a_record_has_the_last_table_before_each_change_of_phase_or_of_ended_rows() -> None:
+    heads = [f"c {phase}, {ended} of 3 rows ended, 1 of 6 episodes, elapsed 0:0{second}" for phase, ended, second in (
+        ("phase3", 0, 1), ("phase3", 0, 2), ("phase4", 1, 3), ("phase4", 1, 4), ("phase4", 2, 5),
+    )]  # fmt: skip
+    moments = ["nothing yet", *(f"dots...   \n\n{head}\ngw0  a_row \n" for head in heads), "the end"]
+    assert list(watching.tables(moments)) == [f"{heads[number]}\ngw0  a_row" for number in (1, 3, 4)]

@@ -6,8 +6,8 @@ import tty
 from collections.abc import Iterator
 
 import pytest
-from terminal import Screen, set_size
 
+from fixtures.terminal import Screen, set_size
 from tracka.status_area import StatusArea
 
 COLUMNS, LINES = 60, 20
