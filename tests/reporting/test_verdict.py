@@ -18,8 +18,8 @@ from tracka.core import files, schema
 from tracka.core.errors import UsageError
 from tracka.core.verdicts import CampaignVerdict
 from tracka.gates import validate
-from tracka.reporting import campaign_verdict
-from tracka.runs import preregistration
+from tracka.reporting import baseline_file, campaign_verdict, played_episodes
+from tracka.runs import early_stop, preregistration
 from tracka.runs.run import RerunPolicy
 
 BASELINE, LONG, SHORT = "baseline_b1_e2", "long", "short"  # 40 episodes of task 0 and 20 of task 1
@@ -200,6 +200,35 @@ def test_a_margin_between_the_bounds_is_underpowered_with_the_episodes_that_woul
     assert claim["more_episodes"] is not None
     assert claim["more_episodes"] > 60
     assert f"about {claim['more_episodes']} more would decide it" in verdict["sentence"]
+
+
+@pytest.fixture
+def half_played(play: Played, tmp_path: Path) -> Made:
+    """All 40 episodes of one row failed, the other row has not run, and the baseline won all 60."""
+    perfect, made = play("perfect", "ok:40", "ok:20"), campaigns.copied(play("hopeless", "ok:0", "ok:0"), tmp_path)
+    side = played_episodes.of_campaign(perfect.spec, perfect.root)
+    baseline_file.write(baseline_file.make(side, "perfect", tmp_path), tmp_path / "b.json")
+    shutil.rmtree(made.layout.run(SHORT).path)
+    made.layout.marker(SHORT).unlink()
+    demand = f"baseline = '{tmp_path}/b.json'\nmargin = 0.1\nearly = 'futility'"
+    made.layout.settings.write_text(settings(VERDICT.replace("threshold = 0.8", demand)))
+    return made
+
+
+def test_evidence_of_pairs_ends_a_campaign_and_decides_the_claim_against_the_baseline(
+    half_played: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in half_played.environ.items():
+        monkeypatch.setenv(variable, value)
+    spec = half_played.spec
+    watch = early_stop.watch(spec, spec.row(SHORT))
+    assert watch is not None
+    assert watch.has_come()
+    verdict = campaign_verdict.make(spec)
+    (claim,) = verdict["baselines"]
+    assert (verdict["outcome"], claim["outcome"]) == ("fail", "fail")
+    assert "40 losses and 0 gains in 40 pairs" in claim["sentence"]
+    assert "The campaign was stopped early (evidence): checkpoints/fake: 40 losses" in verdict["sentence"]
 
 
 def test_lost_episodes_make_the_claim_invalid_only_where_they_could_turn_it(good: Made, crashed: Made) -> None:

@@ -1,8 +1,13 @@
 """When a campaign may end early, by the outcomes of its first episodes alone."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
-from stopping import campaign_of, decided
+from stopping import campaign_of, decided, exported
+
+from tracka.campaign.campaign import Campaign
 
 
 def test_a_hard_task_played_first_proves_nothing_of_a_suite() -> None:
@@ -49,8 +54,8 @@ def test_episodes_after_one_without_outcome_are_no_evidence() -> None:
     starts = list(claims.starts(spec, spec.compared_rows[0]))
     later = {"t0": dict.fromkeys(starts[1:13], False)}
     first = {"t0": dict.fromkeys(starts[:12], False)}
-    assert stop_decision.decide(spec, Played(later, later)) is None
-    assert stop_decision.decide(spec, Played(first, first)) is not None
+    assert stop_decision.decide(spec, Played(later, later, later)) is None
+    assert stop_decision.decide(spec, Played(first, first, first)) is not None
 
 
 @pytest.mark.parametrize("early", ["futility", "both"])
@@ -96,3 +101,50 @@ def test_a_poor_policy_is_refused_soon() -> None:
         outcomes = (np.random.default_rng(seed).random(200) < 0.5).tolist()
         looks.append(next(count for count in range(1, 201) if decided(spec, outcomes[:count])))
     assert np.mean(looks) < 15
+
+
+# against a baseline
+
+
+def against(folder: Path, *outcomes: Sequence[bool], margin: float = 0.1) -> Campaign:
+    """A campaign held against the exported baseline with these outcomes of each task."""
+    path = exported(folder / "baseline.json", *outcomes)
+    return campaign_of(len(outcomes), len(outcomes[0]), baseline=str(path), margin=margin, early="futility")
+
+
+def test_losses_against_the_baseline_end_a_campaign_and_are_named(tmp_path: Path) -> None:
+    spec = against(tmp_path, [True] * 40)
+    assert decided(spec, [False] * 3) is None
+    decision = decided(spec, [True, *[False] * 14])
+    assert decision is not None
+    assert (decision.outcome, decision.rule, decision.policy_path) == ("fail", "evidence", "p")
+    assert (decision.successes, decision.episodes, decision.expected) == (1, 15, 40)
+    assert decision.sentence.startswith("p: 14 losses and 0 gains in 15 pairs with ")
+
+
+def test_equal_outcomes_end_nothing_however_low_the_rate(tmp_path: Path) -> None:
+    assert decided(against(tmp_path, [False] * 40), [False] * 39) is None
+
+
+def test_losses_in_a_task_played_first_prove_nothing_while_other_tasks_may_gain(tmp_path: Path) -> None:
+    spec = against(tmp_path, [True] * 20, *[[False] * 20] * 9)
+    assert decided(spec, [False] * 20) is None
+
+
+def test_a_baseline_that_lacks_an_episode_of_the_matrix_or_was_edited_ends_nothing(tmp_path: Path) -> None:
+    spec = against(tmp_path, [True] * 40)
+    path = tmp_path / "baseline.json"
+    assert decided(campaign_of(1, 41, baseline=str(path), margin=0.1, early="futility"), [False] * 30) is None
+    path.write_text(path.read_text().replace('"success":true', '"success":false', 1))
+    assert decided(spec, [False] * 30) is None
+
+
+def test_of_many_policies_exactly_the_margin_worse_few_are_refused(tmp_path: Path) -> None:
+    generator, wrong = np.random.default_rng(24), 0
+    baseline = [[True] * 30, [False] * 10 + [True] * 20]
+    spec = against(tmp_path, *baseline, margin=0.2)
+    assert decided(spec, [False] * 30, [False] * 30) is not None
+    for _ in range(60):
+        rates = np.where(np.array(baseline), 0.76, 0.0)  # 20 points below 50 of 60
+        wrong += decided(spec, *(generator.random((2, 30)) < rates).tolist()) is not None
+    assert wrong <= 3

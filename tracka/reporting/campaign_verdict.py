@@ -52,7 +52,7 @@ def make(campaign: Campaign) -> CampaignVerdict:
     ]
     if stop:
         rates = [_after_stop(stop, record, settings.confidence) for record in rates]
-        baselines = [_baseline_after_stop(record, settings.confidence) for record in baselines]
+        baselines = [_baseline_after_stop(stop, record, settings.confidence) for record in baselines]
     records: list[verdict_words.ClaimRecord] = [*rates, *baselines]
     outcome = claim_tests.campaign_outcome([record["outcome"] for record in records])
     registration = preregistration.record(campaign)
@@ -87,7 +87,7 @@ def _after_stop(stop: Decision, record: RateRecord, confidence: float) -> RateRe
     lost, so the claim is not invalid by them.
     """
     claim = Claim(record["policy_path"], record["suite"], record["task"], record["threshold"])
-    is_decided = stop.rule == "evidence" and stop.claim in (None, claim)
+    is_decided = stop.rule == "evidence" and stop.policy_path is None and stop.claim in (None, claim)
     if record["invalid"] or (record["outcome"] != "invalid" and not is_decided) or record["outcome"] == stop.outcome:
         return record
     changed: RateRecord = {**record, "outcome": stop.outcome if is_decided else "underpowered"}
@@ -95,8 +95,10 @@ def _after_stop(stop: Decision, record: RateRecord, confidence: float) -> RateRe
     return {**changed, "sentence": sentence}
 
 
-def _baseline_after_stop(record: BaselineRecord, confidence: float) -> BaselineRecord:
+def _baseline_after_stop(stop: Decision, record: BaselineRecord, confidence: float) -> BaselineRecord:
     """Returns the record of a claim against the baseline after an early stop: no missing episode makes it invalid."""
+    if record["policy_path"] == stop.policy_path and record["outcome"] != "fail":
+        return {**record, "outcome": "fail", "sentence": verdict_words.early_stop(stop.sentence)}
     if record["outcome"] != "invalid" or record["difference"] is None:
         return record
     changed: BaselineRecord = {**record, "outcome": "underpowered"}

@@ -95,7 +95,8 @@ class _Definition:
 def standing(campaign: Campaign) -> Decision | None:
     """Returns the decision that has ended the campaign early; None where it goes on.
 
-    A decision stands if it is on record for today's claims and row hashes, and the rows' files give it again.
+    A decision stands if it is on record for today's claims and row hashes, and the rows' files give it again. None
+    stands where every row has been played to its end: then nothing was left out.
     """
     return _standing(_Definition(campaign.layout, (*campaign.digests.items(),), campaign))
 
@@ -103,8 +104,16 @@ def standing(campaign: Campaign) -> Decision | None:
 @fact_cache.remembered
 def _standing(definition: _Definition) -> Decision | None:
     campaign = definition.campaign
+    if _is_played(campaign):
+        return None
     with fact_cache.scope():
         return stop_decision.decide(campaign, outcomes_so_far.read(campaign, {})) if _current_record(campaign) else None
+
+
+def _is_played(campaign: Campaign) -> bool:
+    """Returns whether every row that counts has been played to its end."""
+    markers = [row_state.read(campaign.layout, row.run_id) for row in campaign.compared_rows]
+    return all(marker is not None and marker["status"] == "pass" for marker in markers)
 
 
 def outcomes(campaign: Campaign) -> Mapping[str, Outcomes]:
@@ -133,7 +142,7 @@ def unsupported(campaign: Campaign) -> Iterator[Finding]:
         return
     if faults := schema.findings("early_stop", files.read_json(path), str(path)):
         yield from faults
-    elif _current_record(campaign) and standing(campaign) is None:
+    elif _current_record(campaign) and standing(campaign) is None and not _is_played(campaign):
         remedy = "Remove the file, and run the campaign again"
         yield Finding(str(path), "the episodes that were played do not decide what the file says", remedy)
 

@@ -30,6 +30,7 @@ def read(campaign: Campaign, rows: "dict[str, RowOutcomes]") -> Played:
     return Played(
         {run_id: each.successes_first for run_id, each in rows.items()},
         {run_id: each.failures_first for run_id, each in rows.items()},
+        {run_id: each.known for run_id, each in rows.items()},
     )
 
 
@@ -46,11 +47,12 @@ def is_current(campaign: Campaign, run_id: str, row_hash: str | None) -> bool:
 
 
 class RowOutcomes:
-    """The outcomes of one row; see `stop_decision.Played` for their two orders."""
+    """The outcomes of one row; see `stop_decision.Played` for their two orders, and for `known`."""
 
     def __init__(self, campaign: Campaign, row: Row) -> None:
         self.successes_first: Outcomes = {}
         self.failures_first: Outcomes = {}
+        self.known: Outcomes = {}
         self._campaign, self._row = campaign, row
         self._reader = Reader(campaign.layout, row.run_id)
         self._files: tuple[object, ...] = ()  # which manifest and which result were read
@@ -65,21 +67,29 @@ class RowOutcomes:
         if self._grows and (progress := self._reader.read()):
             self.successes_first = dict(self._outcomes(progress, successes_first=True))
             self.failures_first = dict(self._outcomes(progress, successes_first=False))
+            self.known = dict(self._known(progress))
 
     def _begin(self) -> None:
         manifest, result = run.read_files(self._campaign.layout, self._row.run_id)
-        self.successes_first, self.failures_first = {}, {}
+        self.successes_first, self.failures_first, self.known = {}, {}, {}
         is_fit = manifest.get("comparable") and not manifest.get("invalid") and not manifest.get("unproven")
         is_fit = bool(is_fit) and is_current(self._campaign, self._row.run_id, manifest.get("row_hash"))
         self._grows = is_fit and (result is None or result["reason"] == STOPPED)
         if is_fit and result is not None and result["status"] == "pass":
-            self.successes_first = self.failures_first = claims.outcomes(self._campaign, self._row)
+            self.successes_first = self.failures_first = self.known = claims.outcomes(self._campaign, self._row)
 
     def _outcomes(self, progress: Progress, successes_first: bool) -> Iterator[tuple[Start, bool]]:
+        for task, starts in self._tasks(progress):
+            yield from zip(starts, _in_order(task, successes_first), strict=False)
+
+    def _known(self, progress: Progress) -> Iterator[tuple[Start, bool]]:
+        for task, starts in self._tasks(progress):
+            yield from zip(starts, _of_known_places(task), strict=False)
+
+    def _tasks(self, progress: Progress) -> Iterator[tuple[TaskProgress, Iterator[Start]]]:
         for task in progress.tasks:
             if task.suite == self._row.task_suite and task.task_id in self._campaign.task_ids(self._row):
-                starts = claims.starts(self._campaign, self._row, (task.task_id,))
-                yield from zip(starts, _in_order(task, successes_first), strict=False)
+                yield task, claims.starts(self._campaign, self._row, (task.task_id,))
 
 
 def _in_order(task: TaskProgress, successes_first: bool) -> Iterator[bool]:
@@ -87,6 +97,14 @@ def _in_order(task: TaskProgress, successes_first: bool) -> Iterator[bool]:
     for (played, won), (played_now, won_now) in pairwise([(0, 0), *task.looks]):
         outcomes = [True] * (won_now - won) + [False] * (played_now - played - won_now + won)
         yield from outcomes if successes_first else reversed(outcomes)
+
+
+def _of_known_places(task: TaskProgress) -> Iterator[bool]:
+    """Yields the outcomes of a task's first episodes, up to a batch of which some succeeded and some did not."""
+    for (played, won), (played_now, won_now) in pairwise([(0, 0), *task.looks]):
+        if 0 < won_now - won < played_now - played:
+            return
+        yield from [won_now > won] * (played_now - played)
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:

@@ -21,7 +21,7 @@ from typing import Literal
 
 from ..campaign.campaign import Campaign
 from ..campaign.verdict_settings import VerdictSettings
-from . import claims
+from . import baseline_pairs, claims
 from .claims import Claim, Outcomes
 
 Rule = Literal["arithmetic", "evidence"]
@@ -39,6 +39,7 @@ class Played:
 
     successes_first: Mapping[str, Outcomes]
     failures_first: Mapping[str, Outcomes]
+    known: Mapping[str, Outcomes]  # only those whose places are known
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Decision:
     """Why a campaign may end: `sentence` says it with its counts.
 
     `outcome` is what the campaign's verdict is however the remaining episodes would go: underpowered, where it cannot
-    pass any more and has not failed. `claim` is None where every claim has passed.
+    pass any more and has not failed. `claim` is None where every claim has passed, and where `policy_path` was shown to
+    be worse than the baseline by more than the margin.
     """
 
     outcome: StopOutcome
@@ -56,6 +58,7 @@ class Decision:
     episodes: int
     expected: int
     sentence: str
+    policy_path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,11 @@ def decide(campaign: Campaign, played: Played) -> Decision | None:
     if settings is None or settings.early == "off":
         return None
     stated = claims.claims(campaign)
-    against_baseline = len({policy_path for policy_path, _ in claims.subjects(campaign)}) if settings.baseline else 0
+    policies = dict.fromkeys(path for path, _ in claims.subjects(campaign)) if settings.baseline else ()
+    n_claims = len(stated) + len(policies)
     counts = [_counts(campaign, claim, played.successes_first) for claim in stated]
-    decisions = [each for claim in counts for each in _against(settings, claim, len(stated) + against_baseline)]
+    decisions = [each for claim in counts for each in _against(settings, claim, n_claims)]
+    decisions += [each for path in policies for each in _below_baseline(campaign, settings, path, played, n_claims)]
     decisions.sort(key=lambda decision: decision.outcome != "fail")
     if decisions or settings.early != "both" or settings.baseline or not stated:
         return decisions[0] if decisions else None
@@ -128,6 +133,23 @@ def _against(settings: VerdictSettings, counts: _Counts, n_claims: int) -> Itera
     if could_pass and not passes_at_best:
         what = f"{_lost(counts)}, so it cannot pass any more: {counts.most} of {counts.expected} would be too few"
         yield _decision("underpowered", "arithmetic", counts, what)
+
+
+def _below_baseline(
+    campaign: Campaign, settings: VerdictSettings, policy_path: str, played: Played, n_claims: int
+) -> Iterator[Decision]:
+    """Yields that the policy is worse than the baseline by more than the margin, by its pairs so far."""
+    tasks = baseline_pairs.of_policy(campaign, policy_path, played.known)
+    if not tasks or settings.margin is None:
+        return
+    bound = baseline_pairs.upper_difference(tasks, settings.alpha_fail / n_claims)
+    if bound < -settings.margin:
+        gains, losses = sum(sum(task.gains) for task in tasks), sum(sum(task.losses) for task in tasks)
+        pairs, expected = sum(len(task.gains) for task in tasks), sum(task.expected for task in tasks)
+        what = f"{losses} losses and {gains} gains in {pairs} pairs with {settings.baseline}"
+        sentence = f"{policy_path}: {what}, and it is at least {100 * -bound:.1f} points worse"
+        successes = sum(task.successes for task in tasks)
+        yield Decision("fail", "evidence", None, successes, pairs, expected, sentence, policy_path)
 
 
 def _for(settings: VerdictSettings, counts: list[_Counts]) -> Decision | None:
