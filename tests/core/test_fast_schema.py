@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from campaigns import REPOSITORY, Made
 
+from tracka.campaign.verdict_settings import VerdictSettings
 from tracka.core import files, schema
 from tracka.core.baselines import PlayedRow
 from tracka.core.fast_schema import sieve
 from tracka.core.files import Json
 from tracka.engines import parity_certificate
-from tracka.reporting import baseline_file, comparison_report, played_episodes
-from tracka.runs import identity, parity, run
+from tracka.reporting import baseline_file, campaign_verdict, comparison_report, played_episodes
+from tracka.runs import identity, parity, preregistration, run
 
 NAMES = {path.name.partition(".")[0] for path in (REPOSITORY / "tracka" / "core" / "schemas").glob("*.json")}
 OTHERS = (
@@ -94,11 +95,31 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
     side = replace(played_episodes.read(info), rows=(PLAYED_ROW,))
     yield "baseline", dict(baseline_file.make(side, "made", made.root))
     spec = made.spec
+    demanding = replace(spec, verdict=VerdictSettings(threshold=0.5, baseline=str(info), margin=0.05))
+    preregistration.ensure(demanding)
+    yield "preregistration", files.read_json(layout.preregistration)
+    yield "verdict", dict(campaign_verdict.make(demanding))
+    yield "early_stop", EARLY_STOP
     plan = run.plan_row(spec, spec.row("baseline_b1_e2"), run.load_host(layout))
     numbers = parity_certificate.comparison_counts(parity.NOTHING)
     for again in (None, numbers):
         judged = {"compared": numbers, "repeated": again, "differing": ["episode 0: the action differs"]}
         yield "parity", parity.certificate(plan, judged, {"fallbacks": ["no"]}, {"resident": 1.5}, {"a.npy": "0" * 64})
+
+
+EARLY_STOP = {
+    "schema_version": 1,
+    "decided_at_utc": "2026-11-29T17:00:00Z",
+    "claims_sha256": "0" * 64,
+    "outcome": "fail",
+    "rule": "evidence",
+    "claim": {"policy_path": "p", "suite": "libero_object", "task": 3, "threshold": 0.5},
+    "successes": 0,
+    "episodes": 9,
+    "expected": 50,
+    "sentence": "0 of 9 episodes succeeded",
+    "rows": {"row": {"row_hash": "1" * 64, "episodes": 9, "successes": 0}},
+}
 
 
 def broken(value: Any) -> Iterator[Any]:

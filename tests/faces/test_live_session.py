@@ -144,6 +144,7 @@ def test_neither_junit_nor_an_artifact_has_anything_of_it(watched: Watched) -> N
     assert not any(TABLE.search(text.decode(errors="replace")) for text in texts)
 
 
+@pytest.mark.slow
 def test_after_ctrl_c_the_terminal_is_clean(fresh: Made, tmp_path: Path) -> None:
     """Without xdist, uncaptured and with a line a test."""
     made = campaigns.copied(fresh, tmp_path)

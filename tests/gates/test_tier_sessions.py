@@ -271,6 +271,7 @@ def test_tables_and_contracts_say_once_that_the_budget_kept_a_row_from_starting(
     assert line == "wide_b4_e4,libero_object,4,3,cpu,7,egl,checkpoints/fake,1,budget"
 
 
+@pytest.mark.slow
 def test_a_session_says_which_rows_its_budget_kept_from_starting_and_last_failed_is_of_the_tier(copy: Made) -> None:
     settings = copy.layout.settings
     spent = 'episodes = 3\nbudget_minutes = 0.0001\nrows = ["wide_b4_e4", "long_b1_e6"]'

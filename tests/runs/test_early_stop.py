@@ -281,12 +281,14 @@ def test_the_last_failed_tests_are_none_of_rows_that_were_stopped(refused: Gated
     assert failed and not any("test_row" in name for name in failed)
 
 
+@pytest.mark.slow
 def test_gates_accept_a_campaign_that_ended_when_it_had_passed(accepted: Gated) -> None:
     assert accepted.tests[f"test_row[{EASY}]"] == "SKIPPED"
     assert accepted.tests["test_the_verdict"] == "PASSED", accepted.ended.stdout[-4000:]
     assert accepted.ended.returncode == 0
 
 
+@pytest.mark.slow
 def test_phase_4_then_passes_with_a_note_and_no_failure(accepted: Gated) -> None:
     value = files.read_json(accepted.made.layout.handoff("phase4"))
     assert (value["status"], value["details"]["failures"]) == ("pass", {})
@@ -295,6 +297,7 @@ def test_phase_4_then_passes_with_a_note_and_no_failure(accepted: Gated) -> None
     assert files.read_json(accepted.made.layout.verdict)["outcome"] == "pass"
 
 
+@pytest.mark.slow
 def test_a_lost_record_is_found_where_rows_were_excused_by_it(accepted: Gated, copy_of: Callable[[Made], Made]) -> None:
     made = copy_of(accepted.made)
     made.layout.early_stop.unlink()
@@ -325,6 +328,7 @@ def test_a_sweep_ends_its_rows_and_starts_no_further_one(ready: Path, copy_of: C
     assert EASY not in made.started()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_ends_because_every_claim_has_passed_succeeds(
     ready: Path, copy_of: Callable[[Made], Made]
 ) -> None:
