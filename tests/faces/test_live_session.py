@@ -198,7 +198,6 @@ LINE = re.compile(r"^\[\d\d:\d\d:\d\d\] campaign phase3, [01] of 1 rows ended, [
 
 
 @pytest.mark.slow
-@pytest.mark.dose
 def test_a_line_says_what_the_table_would(logged: tuple[Made, subprocess.CompletedProcess[str]]) -> None:
     _, done = logged
     lines = LINE.findall(done.stdout)
@@ -209,7 +208,6 @@ def test_a_line_says_what_the_table_would(logged: tuple[Made, subprocess.Complet
 
 
 @pytest.mark.slow
-@pytest.mark.dose
 def test_pytests_own_lines_are_whole_beside_it(logged: tuple[Made, subprocess.CompletedProcess[str]]) -> None:
     _, done = logged
     assert done.returncode == 0, done.stdout + done.stderr
@@ -223,7 +221,6 @@ def test_pytests_own_lines_are_whole_beside_it(logged: tuple[Made, subprocess.Co
 
 
 @pytest.mark.slow
-@pytest.mark.dose
 def test_junit_has_none_of_the_lines(logged: tuple[Made, subprocess.CompletedProcess[str]]) -> None:
     made, _ = logged
     junit = (made.root / "junit.xml").read_text()
@@ -256,27 +253,23 @@ def swept(with_gpus: tuple[Made, dict[str, str]]) -> Watched:
 
 
 @pytest.mark.slow
-@pytest.mark.dose
 def test_a_gpu_has_a_line_with_its_row(swept: Watched) -> None:
     assert swept.showed(r"\nGPU 0 +gw\d +first_b1_e6 +[1-5] of 6 +\d+% ")
     assert swept.showed(r"\nGPU 1 +gw\d +third_b1_e2 +[12] of 2 +\d+% ")
 
 
 @pytest.mark.slow
-@pytest.mark.dose
 def test_a_row_says_which_process_has_its_gpu_and_which_row_runs_there(swept: Watched) -> None:
     assert swept.showed(rf"\nGPU 1 +third_b1_e2 +waits for process {os.getpid()} ")
     assert swept.showed(r"waiting: 1 row for GPU 0, where first_b1_e6 runs: second_b1_e2")
 
 
 @pytest.mark.slow
-@pytest.mark.dose
 def test_a_gpu_without_a_row_is_idle(swept: Watched) -> None:
     assert swept.showed(r"\nGPU 1 +idle")
 
 
 @pytest.mark.slow
-@pytest.mark.dose
 def test_a_sweep_leaves_its_own_lines_alone_on_the_terminal(swept: Watched) -> None:
     assert swept.code == 0
     assert not TABLE.search("\n".join(swept.lines))

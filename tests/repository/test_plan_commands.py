@@ -86,7 +86,7 @@ def test_on_the_plans_own_campaign_every_command_ends_as_announced_where_it_is_b
     shutil.copytree(repository / PLAN / "configs", repository / COPY / "configs")
     settings = repository / COPY / "configs" / "campaign.toml"
     settings.write_text(re.sub(r"^todo = .*\n", "", settings.read_text(), flags=re.MULTILINE))  # a todo of its own
-    use_standin(settings)
+    use_standin(settings, PAGE)
     assert run_page(tmp_path, repository, blocked=True).started() == []
 
 
