@@ -9,8 +9,7 @@ from typing import Any
 
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, Layout
-from ..campaign.matrix import Row
-from ..core import schema
+from ..core import fact_cache, schema
 from ..core.files import Json
 from ..reporting import collect, verdict_file
 from ..runs import early_stop, run
@@ -80,9 +79,11 @@ def _baseline(campaign: Campaign) -> Json:
 
 def _counts(campaign: Campaign) -> Json:
     results = collect.campaign_results(campaign)
-    reasons = collect.failure_reasons(campaign, results)
+    with fact_cache.scope():
+        reasons = collect.failure_reasons(campaign, results)
+        accepted = [row for row in campaign.enabled if row.run_id not in reasons]
+        accepted_unplayed = [row for row in accepted if early_stop.excused(campaign, row)]
     enabled = len(campaign.enabled)
-    accepted_unplayed = [row for row in campaign.enabled if row.run_id not in reasons and _is_unplayed(campaign, row)]
     return {
         "enabled_rows": enabled,
         "completed_rows": enabled - len(reasons) - len(accepted_unplayed),
@@ -96,11 +97,6 @@ def _verdict(campaign: Campaign) -> Json:
     """Returns the outcome of the campaign's verdict; nothing where the campaign has no `[verdict]`."""
     verdict = verdict_file.read(campaign)
     return {"verdict": verdict["outcome"]} if verdict else {}
-
-
-def _is_unplayed(campaign: Campaign, row: Row) -> bool:
-    """Returns whether an early stop ended the row or kept it from starting."""
-    return early_stop.excused(campaign, row) is not None
 
 
 _INPUTS: dict[str, Callable[[Campaign, Layout], list[Path]]] = {

@@ -98,16 +98,18 @@ def standing(campaign: Campaign) -> Decision | None:
     A decision stands if it is on record for today's claims and row hashes, and the rows' files give it again. None
     stands where every row has been played to its end: then nothing was left out.
     """
+    if not _is_on(campaign):
+        return None
     return _standing(_Definition(campaign.layout, (*campaign.digests.items(),), campaign))
 
 
 @fact_cache.remembered
 def _standing(definition: _Definition) -> Decision | None:
     campaign = definition.campaign
-    if _is_played(campaign):
-        return None
     with fact_cache.scope():
-        return stop_decision.decide(campaign, outcomes_so_far.read(campaign, {})) if _current_record(campaign) else None
+        if _current_record(campaign) is None or _is_played(campaign):
+            return None
+        return stop_decision.decide(campaign, outcomes_so_far.read(campaign, {}))
 
 
 def _is_played(campaign: Campaign) -> bool:
@@ -126,7 +128,8 @@ def excused(campaign: Campaign, row: Row) -> Decision | None:
 
     A row is excused that was stopped, or interrupted, or has not run. A row that crashed is not.
     """
-    if row not in campaign.compared_rows or (decision := standing(campaign)) is None:
+    decision = standing(campaign)
+    if decision is None or row not in campaign.compared_rows:  # in this order: most campaigns were not stopped
         return None
     state = row_state.read(campaign.layout, row.run_id)
     if state is None:

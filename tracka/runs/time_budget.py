@@ -55,7 +55,7 @@ def require(budget: TimeBudget | None, layout: Layout, run_id: str) -> None:
 
 def lost_start(layout: Layout, run_id: str) -> Finding | None:
     """Returns that the budget kept a row from starting, by its marker; None for every other row."""
-    marker = row_state.read(layout, run_id)
+    marker = row_state.read(layout, run_id) if layout.tier else None  # a whole campaign has no budget
     if marker is None or (marker["status"], marker["reason"]) != ("pending", REASON):
         return None
     return _finding(layout, run_id, marker["notes"])
