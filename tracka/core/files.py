@@ -187,6 +187,11 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def own_sha256(value: Mapping[str, object]) -> str:
+    """Returns the hash that a JSON object may hold of itself: that of everything in it but its key `sha256`."""
+    return sha256(canonical({key: item for key, item in value.items() if key != "sha256"}))
+
+
 def sha256_file(path: Path) -> str:
     """Returns the sha256 of a file's content as hexadecimal text."""
     with path.open("rb") as file:

@@ -136,7 +136,7 @@ def _verdict(campaign: Campaign) -> Iterator[Finding]:
         return
     path = campaign.layout.verdict
     verdict = schema.read("verdict", path)
-    if not verdict_file.is_up_to_date(campaign, files.read_json(path)):
+    if not verdict_file.is_up_to_date(campaign, verdict):
         yield Finding(str(path), "the verdict does not match the run folders", _rewrite(campaign.layout))
     elif verdict["outcome"] != "pass":
         yield Finding(str(path), verdict["sentence"], _REMEDIES[verdict["outcome"]])

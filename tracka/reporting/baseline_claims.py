@@ -3,7 +3,7 @@
 The episodes are paired where they begin alike. Lost episodes are counted as failures and as successes, as for rates.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from ..campaign.campaign import Campaign
 from ..campaign.verdict_settings import VerdictSettings
 from ..core.comparisons import Compared, Comparison, RateRecord
 from ..core.errors import Finding, UsageError
-from ..core.lerobot_facts import EPISODE_STEPS
 from ..runs import claims
 from ..statistics import paired, unpaired
 from ..statistics.paired import Pairs
@@ -69,10 +68,10 @@ def _claim(campaign: Campaign, baseline: str, margin: float, policy_path: str) -
         ours = played_episodes.read(campaign.layout.root / baseline)
         place = Path(f"{campaign.layout.naming_folder}{played_episodes.OF}{policy_path}")
         theirs = played_episodes.of_campaign(campaign, place)
-        lost = len(_lost(campaign, policy_path, theirs, success=False))
+        missing = _missing(campaign, policy_path, theirs)
+        lost = len(missing)
         worst, best = (
-            comparison_report.compare_sides(ours, _filled(campaign, policy_path, theirs, success))
-            for success in (False, True)
+            comparison_report.compare_sides(ours, _filled(theirs, missing, success)) for success in (False, True)
         )
         shown = comparison_report.compare_sides(ours, theirs) if theirs.episodes else worst
     except UsageError as error:
@@ -82,30 +81,29 @@ def _claim(campaign: Campaign, baseline: str, margin: float, policy_path: str) -
     return BaselineClaim(policy_path, baseline, margin, lost, shown["overall"], shown["pairing"]["pairs"], *tails)
 
 
-def _filled(campaign: Campaign, policy_path: str, side: Side, success: bool) -> Side:
-    """Returns `side` with the episodes that the matrix asks for and that have no outcome, all with this one."""
-    return replace(side, episodes=(*side.episodes, *_lost(campaign, policy_path, side, success)))
+def _filled(side: Side, missing: Sequence[PlayedEpisode], success: bool) -> Side:
+    """Returns `side` with the missing episodes, all with this outcome."""
+    return replace(side, episodes=(*side.episodes, *(replace(episode, success=success) for episode in missing)))
 
 
-def _lost(campaign: Campaign, policy_path: str, side: Side, success: bool) -> list[PlayedEpisode]:
-    known = {(each.task, each.number, each.init_state, each.seed, each.reset_ordinal) for each in side.episodes}
-    lost = {
-        key: episode
-        for episode in _expected(campaign, policy_path, success)
-        if (key := (episode.task, episode.number, episode.init_state, episode.seed, episode.reset_ordinal)) not in known
-    }
-    return [*lost.values()]
+def _missing(campaign: Campaign, policy_path: str, side: Side) -> list[PlayedEpisode]:
+    """Returns the episodes that the matrix asks for and that `side` has no outcome of, each once, as failures."""
+    played = {_beginning(episode) for episode in side.episodes}
+    expected = {_beginning(episode): episode for episode in _expected(campaign, policy_path)}
+    return [episode for beginning, episode in expected.items() if beginning not in played]
 
 
-def _expected(campaign: Campaign, policy_path: str, success: bool) -> Iterator[PlayedEpisode]:
+def _beginning(episode: PlayedEpisode) -> tuple[object, ...]:
+    return episode.task, episode.number, episode.init_state, episode.seed, episode.reset_ordinal
+
+
+def _expected(campaign: Campaign, policy_path: str) -> Iterator[PlayedEpisode]:
     for row in campaign.compared_rows:
-        if row.policy_path != policy_path:
-            continue
-        length = campaign.settings(row).episode_length or EPISODE_STEPS[row.task_suite]
-        for task, number, init_state, seed, ordinal in claims.starts(campaign, row):
-            yield PlayedEpisode(
-                (row.task_suite, task), number, init_state, success, None, seed, ordinal, length, fixed_start=True
-            )
+        for task, number, init_state, seed, ordinal in (
+            claims.starts(campaign, row) if row.policy_path == policy_path else ()
+        ):
+            place, length = (row.task_suite, task), campaign.steps(row)
+            yield PlayedEpisode(place, number, init_state, False, None, seed, ordinal, length, fixed_start=True)
 
 
 def _tails(comparison: Comparison, margin: float) -> Tails:

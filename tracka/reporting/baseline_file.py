@@ -5,7 +5,7 @@ give the same lines, one an episode, so that the difference of two versions of a
 """
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from .. import __version__
 from ..core import files, git, schema
@@ -34,7 +34,7 @@ def make(side: Side, name: str, folder: Path) -> Baseline:
         "episodes": [_record(episode) for episode in side.episodes],
     }
     content = files.redacted(content)
-    return cast(Baseline, content | {"sha256": _sha256(content)})
+    return cast(Baseline, content | {"sha256": files.own_sha256(content)})
 
 
 def text(baseline: Baseline) -> str:
@@ -66,7 +66,7 @@ def is_baseline(path: Path) -> bool:
 def read(path: Path) -> Baseline:
     """Returns the baseline in `path`. Raises UsageError where the file breaks its schema or was changed."""
     baseline = schema.read("baseline", path)
-    if _sha256(baseline) != baseline["sha256"]:
+    if files.own_sha256(baseline) != baseline["sha256"]:
         raise UsageError(Finding(f"{path}, key sha256", "the baseline was changed after it was made", REMEDY))
     return baseline
 
@@ -86,10 +86,6 @@ def side(path: Path) -> Side:
 def episodes(baseline: Baseline) -> tuple[PlayedEpisode, ...]:
     """Returns the episodes of a baseline."""
     return tuple(_episode(record) for record in baseline["episodes"])
-
-
-def _sha256(content: Any) -> str:
-    return files.sha256(files.canonical({key: value for key, value in content.items() if key != "sha256"}))
 
 
 def _record(episode: PlayedEpisode) -> EpisodeRecord:

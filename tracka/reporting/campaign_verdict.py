@@ -12,7 +12,7 @@ from ..campaign.verdict_settings import VerdictSettings
 from ..core import schema
 from ..core.verdicts import BaselineRecord, CampaignVerdict, RateRecord
 from ..runs import claims, early_stop, preregistration
-from ..runs.claims import Claim, Tally
+from ..runs.claims import Claim, Outcomes, Tally
 from ..runs.stop_decision import Decision
 from ..statistics import rate, tasks
 from ..statistics.rate import Count
@@ -34,15 +34,12 @@ class Side:
 def make(campaign: Campaign) -> CampaignVerdict:
     """Returns the campaign's verdict, by the results on disk. The campaign must have a `[verdict]`."""
     settings, stop = campaign.verdict or VerdictSettings(), early_stop.standing(campaign)
-    tallies = _tallies(campaign, stop)
+    passed = {row.run_id: claims.outcomes(campaign, row) for row in campaign.compared_rows}
+    played = early_stop.outcomes(campaign) if stop else passed  # after a stop also of rows that were ended part-way
+    tallies = {claim: claims.tally(campaign, claim, played) for claim in claims.claims(campaign)}
     sides = [_side(claim, tally) for claim, tally in tallies.items()]
     against = baseline_claims.make(campaign)
-    tested = claim_tests.judge(
-        [*(side.worst for side in sides), *(claim.worst for claim in against)],
-        [*(side.best for side in sides), *(claim.best for claim in against)],
-        settings.alpha_pass,
-        settings.alpha_fail,
-    )
+    tested = claim_tests.judge([*sides, *against], settings.alpha_pass, settings.alpha_fail)
     rates = [
         _rate_record(settings, claim, tally, each)
         for (claim, tally), each in zip(tallies.items(), tested[: len(tallies)], strict=True)
@@ -56,7 +53,7 @@ def make(campaign: Campaign) -> CampaignVerdict:
     records: list[verdict_words.ClaimRecord] = [*rates, *baselines]
     outcome = claim_tests.campaign_outcome([record["outcome"] for record in records])
     registration = preregistration.record(campaign)
-    notes = [*verdict_words.registration(registration), *_disagreements(campaign, settings)]
+    notes = [*verdict_words.registration(registration), *_disagreements(campaign, settings, passed)]
     notes += [verdict_words.early_stop(early_stop.in_words(stop))] if stop else []
     return {
         "schema_version": schema.VERSION,
@@ -69,15 +66,6 @@ def make(campaign: Campaign) -> CampaignVerdict:
         "baselines": baselines,
         "notes": notes,
     }
-
-
-def _tallies(campaign: Campaign, stop: Decision | None) -> dict[Claim, Tally]:
-    """Returns what each claim's rows have played; after an early stop also in rows that were ended part-way."""
-    stated = claims.claims(campaign)
-    if stop is None:
-        return {claim: claims.tally(campaign, claim) for claim in stated}
-    outcomes = early_stop.outcomes(campaign)
-    return {claim: claims.tally_of(outcomes, campaign, claim) for claim in stated}
 
 
 def _after_stop(stop: Decision, record: RateRecord, confidence: float) -> RateRecord:
@@ -182,10 +170,10 @@ def _baseline_record(settings: VerdictSettings, claim: BaselineClaim, tested: Te
     return record
 
 
-def _disagreements(campaign: Campaign, settings: VerdictSettings) -> Iterator[str]:
+def _disagreements(campaign: Campaign, settings: VerdictSettings, passed: Mapping[str, Outcomes]) -> Iterator[str]:
     """Yields each suite in which a policy's tasks have unequal rates, which one rate of the suite hides."""
     for policy_path, suite in claims.subjects(campaign) if settings.threshold is not None else ():
-        counts = _task_counts(campaign, policy_path, suite)
+        counts = _task_counts(campaign, policy_path, suite, passed)
         if len(counts) < FEWEST:
             continue
         p_value = tasks.equal_rates([*counts.values()])
@@ -194,9 +182,11 @@ def _disagreements(campaign: Campaign, settings: VerdictSettings) -> Iterator[st
             yield verdict_words.disagreement(f"{policy_path} on {suite}", rates, p_value.value, p_value.method)
 
 
-def _task_counts(campaign: Campaign, policy_path: str, suite: str) -> Mapping[int, Count]:
+def _task_counts(
+    campaign: Campaign, policy_path: str, suite: str, passed: Mapping[str, Outcomes]
+) -> Mapping[int, Count]:
     """Returns the episodes that a policy has played in each task of a suite; a task without any is left out."""
     rows = claims.rows(campaign, Claim(policy_path, suite, None, 0.5))
     suite_tasks = sorted({task for row in rows for task in campaign.task_ids(row)})
-    tallies = {task: claims.tally(campaign, Claim(policy_path, suite, task, 0.5)) for task in suite_tasks}
+    tallies = {task: claims.tally(campaign, Claim(policy_path, suite, task, 0.5), passed) for task in suite_tasks}
     return {task: Count(tally.successes, tally.episodes) for task, tally in tallies.items() if tally.episodes}

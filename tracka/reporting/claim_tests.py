@@ -6,6 +6,7 @@ lead to two outcomes, the claim is invalid: what was lost could turn it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..statistics import rate, tasks
 from ..statistics.rate import SLACK, Count, Outcome
@@ -62,16 +63,27 @@ def _inverted(is_shown: Callable[[float], bool]) -> float:
     return 1 - low
 
 
-def judge(worst: Sequence[Tails], best: Sequence[Tails], alpha_pass: float, alpha_fail: float) -> list[Tested]:
+class Counted(Protocol):
+    """A claim with its lost episodes counted as failures, and as successes."""
+
+    @property
+    def worst(self) -> Tails: ...
+
+    @property
+    def best(self) -> Tails: ...
+
+
+def judge(claims: Sequence[Counted], alpha_pass: float, alpha_fail: float) -> list[Tested]:
     """Returns each claim's outcomes.
 
     A claim passes at `alpha_pass` alone: a campaign passes only with all its claims, so none needs to be adjusted. It
     fails at `alpha_fail` adjusted by Holm for all claims, since one is enough for the campaign to fail.
     """
-    as_failures, as_successes = (_outcomes(each, alpha_pass, alpha_fail) for each in (worst, best))
+    as_failures = _outcomes([claim.worst for claim in claims], alpha_pass, alpha_fail)
+    as_successes = _outcomes([claim.best for claim in claims], alpha_pass, alpha_fail)
     return [
-        Tested(failures, successes, tails.passing, adjusted)
-        for (failures, _), (successes, adjusted), tails in zip(as_failures, as_successes, worst, strict=True)
+        Tested(failures, successes, claim.worst.passing, adjusted)
+        for (failures, _), (successes, adjusted), claim in zip(as_failures, as_successes, claims, strict=True)
     ]
 
 

@@ -16,9 +16,9 @@ def read(campaign: Campaign) -> CampaignVerdict | None:
     return schema.read_or_none("verdict", campaign.layout.verdict) if campaign.verdict is not None else None
 
 
-def is_up_to_date(campaign: Campaign, value: files.Json) -> bool:
+def is_up_to_date(campaign: Campaign, verdict: CampaignVerdict) -> bool:
     """Returns whether a verdict is what the results on disk give now."""
-    return files.canonical(value) == files.canonical(files.redacted(_make(campaign)))
+    return files.canonical(verdict) == files.canonical(files.redacted(_make(campaign)))
 
 
 def _make(campaign: Campaign) -> CampaignVerdict:

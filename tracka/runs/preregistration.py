@@ -27,7 +27,7 @@ def ensure(campaign: Campaign) -> None:
 def read(campaign: Campaign) -> Registration | None:
     """Returns the campaign's registration; None if there is none, or if it was damaged or edited."""
     registration = schema.read_or_none("preregistration", campaign.layout.preregistration)
-    return registration if registration and registration["sha256"] == _own_sha256(registration) else None
+    return registration if registration and registration["sha256"] == files.own_sha256(registration) else None
 
 
 def record(campaign: Campaign) -> RegistrationRecord:
@@ -55,12 +55,7 @@ def _registration(campaign: Campaign, late: bool) -> Registration:
         "baseline_sha256": parts["baseline"],
         "thresholds": parts["thresholds"],
     }
-    return {**registration, "sha256": _own_sha256(registration)}
-
-
-def _own_sha256(registration: Registration) -> str:
-    """Returns the hash of a registration's other values, its time among them."""
-    return _sha256({key: value for key, value in registration.items() if key != "sha256"})
+    return {**registration, "sha256": files.own_sha256(registration)}
 
 
 def _parts(campaign: Campaign) -> dict[str, Any]:
