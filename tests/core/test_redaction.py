@@ -1,23 +1,45 @@
 """Secrets: which values of an environment are some, and that no stream passes one on."""
 
+import base64
+import html
 import json
+import os
 import random
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from tracka.core import redaction
+from tracka.core import files, redaction
 from tracka.core.redaction import MASK, Redactor
 
 CANARY = "hf_canary0123456789"
+NO_LOGIN = {"HF_HOME": "/nowhere", "NETRC": "/nowhere"}
 
 
 def known(environ: Mapping[str, str]) -> set[str]:
-    """The secrets of an environment whose user has not logged in to the hub."""
-    return {value.decode() for value in redaction.secret_values({"HF_HOME": "/nowhere", **environ})}
+    """The secrets of an environment whose user has not logged in to the hub, but for those in base64."""
+    values = {value.decode() for value in redaction.secret_values({**NO_LOGIN, **environ})}
+    return values - {form for value in values for form in in_base64(value)}
+
+
+def in_base64(value: str) -> set[str]:
+    """A value in base64 after 0, 1 and 2 other bytes, without the characters that its neighbours decide too."""
+    encoded = [base64.b64encode(bytes(before) + value.encode()).decode().rstrip("=") for before in range(3)]
+    cores = {encoded[0][: len(value.encode()) * 8 // 6], *(_core(encoded[n], n, value) for n in (1, 2))}
+    return cores | {core.replace("+", "-").replace("/", "_") for core in cores}
+
+
+def _core(encoded: str, before: int, value: str) -> str:
+    return encoded[before + 1 : (before + len(value.encode())) * 8 // 6]
+
+
+def shown(environ: Mapping[str, str], text: str) -> str:
+    """What a file of a harness with these variables holds of `text`."""
+    return redaction.redact(text, redaction.secret_values({**NO_LOGIN, **environ}))
 
 
 def covered(text: bytes, secrets: list[bytes]) -> bytes:
@@ -80,10 +102,25 @@ def test_a_url_without_a_user_holds_no_secret() -> None:
 
 def test_the_token_of_a_login_is_a_secret(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(f"{CANARY}\n")
-    assert redaction.secret_values({"HF_HOME": str(tmp_path)}) == (CANARY.encode(),)
-    assert redaction.secret_values({"HF_HOME": "/nowhere", "HF_TOKEN_PATH": str(tmp_path / "token")}) == (
-        CANARY.encode(),
-    )
+    assert known({"HF_HOME": str(tmp_path)}) == {CANARY}
+    assert known({"HF_TOKEN_PATH": str(tmp_path / "token")}) == {CANARY}
+
+
+def test_the_password_of_a_netrc_file_is_a_secret(tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text(f"machine api.wandb.ai\n  login user\n  password {CANARY}\n")
+    assert known({"NETRC": str(tmp_path / "netrc")}) == {
+        CANARY,
+        f"user:{CANARY}",
+        f"user%3A{CANARY}",
+        f"user%3a{CANARY}",
+    }
+
+
+def test_a_token_file_that_is_no_file_stops_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "token")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for name in ("token", "binary", "."):
+        assert known({"HF_TOKEN_PATH": str(tmp_path / name)}) == set()
 
 
 @pytest.mark.parametrize(
@@ -91,12 +128,112 @@ def test_the_token_of_a_login_is_a_secret(tmp_path: Path) -> None:
 )
 def test_a_secret_is_known_in_a_url_and_in_json_too(value: str) -> None:
     found = known({"MY_SECRET": value})
-    assert {value, quote(value, safe=""), json.dumps(value)[1:-1]} == found
+    assert {value, quote(value, safe=""), json.dumps(value)[1:-1], html.escape(value)} <= found
 
 
 def test_the_longest_comes_first() -> None:
-    found = redaction.secret_values({"HF_HOME": "/nowhere", "A_KEY": "abcdefgh", "B_KEY": "abcdefghijkl"})
-    assert found == (b"abcdefghijkl", b"abcdefgh")
+    found = redaction.secret_values({**NO_LOGIN, "A_KEY": "abcdefgh", "B_KEY": "abcdefghijkl"})
+    assert [*found] == sorted(found, key=lambda value: (-len(value), value))
+    assert {b"abcdefghijkl", b"abcdefgh"} <= {*found}
+
+
+# secrets without `://`
+
+PLACES = {
+    "proxy": ("HTTPS_PROXY", f"user:{CANARY}@proxy.example:3128"),
+    "proxy among others": ("NO_PROXY", f"localhost,user:{CANARY}@proxy:3128"),
+    "proxy with an @ in its password": ("http_proxy", "user:canary@0123456789@proxy:3128"),
+    "index": ("PIP_INDEX_URL", f"https://user:{CANARY}@mirror/simple"),
+    "second index": ("PIP_EXTRA_INDEX_URL", f"https://a.example/simple https://{CANARY}@b.example/simple"),
+    "DSN": ("DB", f"host=h port=5432 user=u password={CANARY} dbname=d"),
+    "quoted DSN": ("DB", f"host=h password='{CANARY}' dbname=d"),
+    "connection string": ("STORE", f"AccountName=a;AccountKey={CANARY};EndpointSuffix=x"),
+    "flag": ("PIP_OPTIONS", f"--retries 5 --password {CANARY} --quiet"),
+    "flag with =": ("WGETRC_OPTIONS", f"--http-password={CANARY}"),
+    "npm": ("NPMRC", f"//registry.example/:_authToken={CANARY}"),
+    "npm, one word": ("NPM_CONFIG", f"_auth = {CANARY}"),
+    "JSON": ("SETTINGS", json.dumps({"user": "u", "api_key": CANARY, "n": 1})),
+    "YAML": ("SETTINGS", f"user: u\nclient-secret: {CANARY}\n"),
+    "netrc": ("NETRC_CONTENT", f"machine h login u password {CANARY}"),
+    "header": ("GIT_HEADER", f"Authorization: Bearer {CANARY}"),
+    "other header": ("CURL_HEADER", f"X-Api-Key: {CANARY}"),
+    "basic header": ("HEADER", f"Authorization: Basic {base64.b64encode(f'user:{CANARY}'.encode()).decode()}"),
+    "cookie": ("HEADER", f"Cookie: lang=en; sid={CANARY}"),
+    "cookie variable": ("MY_COOKIE", f"sid={CANARY}; lang=en"),
+    "AWS": ("AWS", f"[default]\naws_access_key_id = A\naws_secret_access_key = {CANARY}"),
+    "query": ("URL", f"https://host/blob?sv=1&sig={CANARY}&se=2"),
+    "name": ("PGPASSWORD", CANARY),
+    "short name": ("MYSQL_PWD", CANARY),
+    "passphrase": ("GPG_PASSPHRASE", CANARY),
+    "token of a known form": ("NOTES", f"use hf_{'a1' * 17} there"),
+}
+OTHER_SECRETS = {"proxy with an @ in its password": "canary@0123456789", "token of a known form": "hf_" + "a1" * 17}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_credential_is_found_wherever_it_stands_in_a_variable(place: str) -> None:
+    name, value = PLACES[place]
+    secret = OTHER_SECRETS.get(place, CANARY)
+    in_a_header = base64.b64encode(f"user:{secret}".encode()).decode()
+    for text in (value, secret, quote(secret, safe=""), in_a_header):
+        said = shown({name: value}, text)
+        assert MASK.decode() in said and not {secret, quote(secret, safe=""), in_a_header} & {said}
+        assert secret not in said
+
+
+@pytest.mark.parametrize("before", ["", "u:", "us:", "usr:"])
+def test_a_secret_is_hidden_in_base64_wherever_it_begins(before: str) -> None:
+    encoded = base64.b64encode(f"{before}{CANARY}".encode()).decode()
+    assert MASK.decode() in shown({"HF_TOKEN": CANARY}, f"Basic {encoded}\n")
+
+
+@pytest.mark.parametrize("change", [str.upper, str.lower])
+def test_a_secret_with_other_characters_is_hidden_in_each_way_to_encode_them(change: Callable[[str], str]) -> None:
+    password = "pass/word+of him"
+    encoded = re.sub("%..", lambda found: change(found.group()), quote(password, safe=""))
+    for environ in ({"MY_PASSWORD": password}, {"http_proxy": f"user:{quote(password, safe='')}@proxy:3128"}):
+        for form in (password, encoded, encoded.replace("%20", "+")):
+            assert shown(environ, f"<{form}>") == "<[redacted]>"
+
+
+def test_a_short_password_is_hidden_with_its_user_alone() -> None:
+    environ = {"http_proxy": "me:pw1@proxy:3128"}
+    assert shown(environ, "via me:pw1@proxy:3128, and pw1 of me") == "via [redacted]proxy:3128, and pw1 of me"
+
+
+ORDINARY = {
+    "PATH": "/usr/local/bin:/usr/bin:/opt/x@2/bin",
+    "MANPATH": "man:/opt/python@3/share",
+    "IMAGE": "registry.example/python:3.12@sha256:0123456789abcdef",
+    "REMOTE": "git@github.com:somebody/lerobot.git",
+    "CONTACT": "mailto:somebody@example.org",
+    "MAX_TOKENS": "16777216",
+    "TOKEN_LIMIT_TEXT": "optional",
+    "DB_PASSWORD": "password",
+    "OPTIONS": "--no-password --verbose --token-file tokens.txt max_tokens=16777216 keyboard=german",
+    "PS1": "\\u@\\h:\\w$ ",
+    "LS_COLORS": "rs=0:di=01;34:*.tar=01;31",
+    "GIT_AUTHOR_NAME": "Somebody Else",
+    "XDG_SESSION_TYPE": "wayland-session",
+}
+
+
+@pytest.mark.parametrize("name", ORDINARY)
+def test_ordinary_words_numbers_and_paths_are_left(name: str) -> None:
+    assert known({name: ORDINARY[name]}) == set()
+
+
+def test_what_a_manifest_keeps_of_a_variable_has_no_password() -> None:
+    for text in ("user:secret@proxy:3128", "http://user:secret@proxy:3128"):
+        assert files.without_password(f"{text} x").endswith("proxy:3128 x")
+        assert "secret" not in files.without_password(text)
+
+
+def test_a_long_variable_is_no_burden() -> None:
+    for text in ("pass" * 30_000, "a:b@" * 30_000, "://" * 40_000, "token token " * 10_000, "login x " * 15_000):
+        start = time.process_time()
+        known({"LONG": text})
+        assert time.process_time() - start < 5
 
 
 # text

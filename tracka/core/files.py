@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import redaction
+from . import credentials, redaction
 from .errors import Finding, UsageError
 
 Json = dict[str, Any]
@@ -215,7 +215,7 @@ def copy_atomic(source: Path, target: Path) -> None:
 
 def without_password(text: str) -> str:
     """Returns `text` with the `user:password@` of every URL removed."""
-    return redaction.USER.sub("", text)
+    return credentials.without_users(text)
 
 
 def tail(path: Path, limit: int = 65536) -> str:

@@ -6,58 +6,120 @@ Guarantee: once a `Redactor` knows a secret, it passes on no byte that belongs t
 end.
 """
 
+import base64
+import functools
+import html
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote, unquote
+from urllib.parse import quote, quote_plus, unquote
 
-NAME = re.compile(r"(?!TOKENIZERS_).*(?:TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|KEY|JWT).*", re.IGNORECASE)
-USER = re.compile(r"(?<=://)([^/\s]+)@")  # user and password of a URL
+from . import credentials
+
+NAME = re.compile(
+    r"(?!TOKENIZERS_).*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|KEY|JWT|COOKIE).*"
+    r"|.*_(?:PASS|PWD|AUTH)|SSHPASS",
+    re.IGNORECASE,
+)
 MIN_LENGTH = 8  # characters; a shorter value occurs in output by chance
+# Values that say nothing, or stand for a password that is not there. Output without these words is useless.
+COMMON = re.compile(
+    "passwords?|passphrase|changeme|disabled|required|optional|undefined|unlimited|anonymous|localhost|username"
+    r"|interactive|keychain|libsecret|x+|\*+|\[?redacted\]?",
+    re.IGNORECASE,
+)
 MASK = b"[redacted]"
+_FILE_BYTES = 1 << 16  # of a file with credentials; the rest is not read
 
 
 def secret_values(environ: Mapping[str, str]) -> tuple[bytes, ...]:
     """Returns the secret values of an environment in every form in which output may show them, the longest first."""
-    forms = {form for value in (*_values(environ), *_hub_token(environ)) for form in _forms(value.strip())}
+    found = (*_values(environ), *_hub_token(environ), *_netrc(environ))
+    return _all_forms(frozenset(value.strip() for value in found))
+
+
+@functools.lru_cache(maxsize=64)
+def _all_forms(values: frozenset[str]) -> tuple[bytes, ...]:
+    forms = {form for value in values for form in _forms(value)}
     return tuple(sorted((os.fsencode(form) for form in forms), key=lambda form: (-len(form), form)))
 
 
 def _values(environ: Mapping[str, str]) -> Iterator[str]:
     for name, value in environ.items():
+        found = _in_text(value)
         # GOOGLE_APPLICATION_CREDENTIALS and HF_TOKEN_PATH hold the path of a secret. Paths stay: a page without them is
         # useless.
-        if NAME.fullmatch(name) and not (value.startswith("/") and os.access(value, os.F_OK)):
-            yield value
-        if "://" in value:
-            yield from _of_urls(value)
+        if NAME.fullmatch(name) and not _is_path(value):
+            if not credentials.is_count(name, value):
+                yield value
+            found += (*credentials.of_cookies(value),) if "COOKIE" in name.upper() else ()
+        yield from (each for each in found if not _is_path(each))
 
 
-def _of_urls(text: str) -> Iterator[str]:
-    for user in USER.findall(text):
-        yield f"{user}@"  # user and password together are rare enough, even if the password is short
-        yield unquote(user.partition(":")[2])
+@functools.lru_cache(maxsize=4096)
+def _in_text(text: str) -> tuple[str, ...]:
+    """Returns the credentials in the value of a variable; the same few values are asked for at every file."""
+    return (*dict.fromkeys(credentials.in_text(text)),)
+
+
+def _is_path(value: str) -> bool:
+    return value.startswith("/") and os.access(value, os.F_OK)
 
 
 def _hub_token(environ: Mapping[str, str]) -> Iterator[str]:
     """Yields the token that `hf auth login` stored where the hub's client looks for it."""
     cache = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     home = environ.get("HF_HOME") or Path(cache) / "huggingface"
+    yield _content(Path(environ.get("HF_TOKEN_PATH") or Path(home) / "token"))
+
+
+def _netrc(environ: Mapping[str, str]) -> Iterator[str]:
+    """Yields the passwords of the user's netrc file, with which git, pip, wandb and curl log in."""
+    yield from _in_text(_content(Path(environ.get("NETRC") or Path.home() / ".netrc")))
+
+
+def _content(path: Path) -> str:
+    """Returns the beginning of a file, or an empty text where `path` is no regular file that can be read as text."""
     try:
-        yield Path(environ.get("HF_TOKEN_PATH") or Path(home) / "token").read_text()
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO without a writer would block
+    except OSError:
+        return ""
+    try:
+        return os.read(handle, _FILE_BYTES).decode() if stat.S_ISREG(os.fstat(handle).st_mode) else ""
     except (OSError, ValueError):
-        return
+        return ""
+    finally:
+        os.close(handle)
 
 
 def _forms(value: str) -> set[str]:
-    """Returns a secret as it is, as part of a URL, and as part of JSON.
+    """Returns a secret as it is, and as part of a URL, of JSON, of a page, and of base64.
 
-    Returns nothing for a value that is too short to replace.
+    Returns nothing for a value that is too short or too common to replace.
     """
-    forms = {value, quote(value, safe="", errors="surrogateescape"), json.dumps(value)[1:-1]}
-    return forms if len(value) >= MIN_LENGTH or (":" in value and value.endswith("@")) else set()
+    if COMMON.fullmatch(value) or (len(value) < MIN_LENGTH and not (":" in value and value.endswith("@"))):
+        return set()
+    quoted = {quote(value, safe="", errors="surrogateescape"), quote_plus(value, errors="surrogateescape")}
+    lower = {re.sub("%..", lambda found: found.group().lower(), form) for form in quoted}
+    as_json = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
+    plain = unquote(value)
+    decoded = {plain} if len(plain) >= MIN_LENGTH else set()
+    return {value, html.escape(value), *quoted, *lower, *as_json, *decoded, *_base64_forms(value)}
+
+
+def _base64_forms(secret: str) -> Iterator[str]:
+    """Yields what a secret of MIN_LENGTH is in base64, wherever it begins in the bytes that are encoded.
+
+    The characters at both ends are left out, since they depend on the neighbours too.
+    """
+    value = os.fsencode(secret)
+    for before in range(3) if len(value) >= MIN_LENGTH and not secret.endswith("@") else ():
+        bits = 8 * (before + len(value))
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            yield encode(bytes(before) + value).decode()[-(-8 * before // 6) : bits // 6]
 
 
 def redact(text: str, secrets: Sequence[bytes]) -> str:
