@@ -12,6 +12,8 @@ from axe_playwright_python.sync_playwright import Axe
 from campaigns import SETTINGS, Made
 from playwright.sync_api import ConsoleMessage, Page, Request
 
+from tracka.execution import gpu, lease
+
 ROWS = (
     "baseline_b1_e2,libero_object,1,2,cpu,7,egl,checkpoints/fake,1",
     "two_tasks_b1_e6,libero_object,1,6,cpu,7,egl,checkpoints/fake,1",
@@ -85,6 +87,31 @@ def films(temporary: Path, name: str, word: str) -> Made:
         two_tasks_b1_e6=[word],
         one_task_b2_e4=["filmed:3=0"],
         broken_b1_e1=[f"crash:{HOSTILE}"],
+    )
+
+
+def four_gpus(temporary: Path) -> Made:
+    """Returns a campaign of ten tasks with five episodes each after its gates, on a host with four pretended GPUs.
+
+    Task 5 stays below the threshold, and a row crashes. Two rows ask for GPU 2, so that one waits for the other.
+    """
+    wins = {task: "0,1,2,3,4" if task % 3 else "0,1,2,4" for task in range(10)} | {5: "0"}
+    rows = [
+        f"object_t{task}_b1_e5,libero_object,1,5,{2 if task in (5, 7) else 'auto'},7,egl,checkpoints/fake,1"
+        for task in wins
+    ]
+    tables = "\n".join(f"[rows.object_t{task}_b1_e5]\ntask_ids = [{task}]\n" for task in wins)
+    settings = SETTINGS.replace("expected_gpus = 0", "expected_gpus = 4")
+    return campaigns.finished(
+        temporary,
+        "four_gpus",
+        [ROWS[0].replace(",cpu,", ",0,"), *rows, "broken_b1_e4,libero_goal,1,4,3,7,egl,checkpoints/fake,1"],
+        f"{settings}\n[thresholds]\nmin_success_rate = 0.5\n\n{tables}",
+        ("-n4",),
+        environ={gpu.PRETEND: "4", lease.LOCKS: str(temporary / "locks")},
+        baseline_b1_e2=["filmed:0=0,1"],
+        broken_b1_e4=["crash:CUDA error: an illegal memory access was encountered"],
+        **{f"object_t{task}_b1_e5": [f"filmed:{task}={won}"] for task, won in wins.items()},
     )
 
 

@@ -44,7 +44,7 @@ def test_one_click_puts_failures_first_and_one_shows_those_of_a_task(report: Pag
     report.click("#failures-first")
     outcomes = report.locator(f"{CARDS} .outcome").all_inner_texts()
     assert outcomes == ["failure"] * 7 + ["success"] * 11
-    report.click("[aria-label='Show the failed episodes of libero_object task 3']")
+    report.click("[aria-label='3 failed: the failed episodes of libero_object task 3']")
     expect(report.locator(CARDS)).to_have_count(3)
     assert set(report.locator(f"{CARDS} .outcome").all_inner_texts()) == {"failure"}
 

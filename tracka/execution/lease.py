@@ -87,7 +87,7 @@ def holder(gpu_id: int) -> str:
     gpus = gpu.visible_gpus()
     if not 0 <= gpu_id < len(gpus):
         return ""
-    path = Path(os.environ.get(LOCKS) or HOST_FOLDER) / f"{gpus[gpu_id].uuid}.lock"
+    path = folder_path() / f"{gpus[gpu_id].uuid}.lock"
     try:
         return path.read_text(errors="replace")[:200].strip() if lock.is_held(path) else ""
     except OSError:
@@ -121,9 +121,14 @@ def _prepare_journal(path: Path) -> None:
             file.truncate(0)
 
 
+def folder_path() -> Path:
+    """Returns where the locks and journals of this host's GPUs lie; the folder need not exist."""
+    return Path(os.environ.get(LOCKS) or HOST_FOLDER)
+
+
 def _folder() -> Path:
     """Returns the folder of the locks. Raises TrackaError where another user could exchange files in the folder."""
-    folder = Path(os.environ.get(LOCKS) or HOST_FOLDER)
+    folder = folder_path()
     if not folder.is_absolute():
         what = "the path is not absolute, so each process would have its own locks"
         raise TrackaError(

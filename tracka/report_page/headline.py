@@ -10,7 +10,7 @@ from ..campaign.layout import PHASES
 from ..core.errors import Finding
 from ..core.verdicts import CampaignVerdict
 from ..gates import validate
-from ..reporting import caveats, collect, progress, results_page, verdict, verdict_file
+from ..reporting import caveats, progress, results_page, verdict, verdict_file
 from ..reporting.collect import EvalRunResult
 
 GOOD, BAD, OPEN = "good", "bad", "open"  # how a page colours a verdict
@@ -52,8 +52,10 @@ class Headline:
     claims: CampaignVerdict | None
 
 
-def read(campaign: Campaign, results: Sequence[EvalRunResult], accepted: bool | None = None) -> Headline:
-    """Returns the headline of a campaign.
+def read(
+    campaign: Campaign, results: Sequence[EvalRunResult], reasons: Mapping[str, str], accepted: bool | None = None
+) -> Headline:
+    """Returns the headline of a campaign. `reasons` are those of `collect.failure_reasons`.
 
     `accepted` is the judgement of the session that has just ended. None takes that of the last session, as it stands on
     disk: the handoffs, and the box in TODO.md, which a tier has not. `tracka validate` looks at all evidence again.
@@ -67,7 +69,7 @@ def read(campaign: Campaign, results: Sequence[EvalRunResult], accepted: bool | 
         words = NOT_FINISHED
     tone = GOOD if words.startswith("accepted") else OPEN if words in (verdict.NO_THRESHOLD, NOT_FINISHED) else BAD
     claims = verdict_file.read(campaign)
-    sentences = [*([claims["sentence"]] if claims else []), *_sentences(campaign, results, phases)]
+    sentences = [*([claims["sentence"]] if claims else []), *_sentences(campaign, results, reasons, phases)]
     if hold and not accepted:
         command = f"tracka validate --phase all --root {shlex.quote(campaign.layout.display_name)} --strict"
         sentences.append(f"All phases pass, but the last session did not accept the campaign: `{command}` says why.")
@@ -89,8 +91,12 @@ def _phase(campaign: Campaign, phase: str) -> PhaseState:
     )
 
 
-def _sentences(campaign: Campaign, results: Sequence[EvalRunResult], phases: Sequence[PhaseState]) -> Sequence[str]:
-    reasons = collect.failure_reasons(campaign, results)
+def _sentences(
+    campaign: Campaign,
+    results: Sequence[EvalRunResult],
+    reasons: Mapping[str, str],
+    phases: Sequence[PhaseState],
+) -> Sequence[str]:
     accepted_rows = len(results) - len(reasons)
     words = [
         "running" if result.status == "running" else reasons[result.run_id]

@@ -74,7 +74,7 @@ def _campaign(campaign: Campaign) -> Listed:
     return Listed(
         campaign.name,
         campaign.layout.root,
-        headline=headline.read(campaign, results),
+        headline=headline.read(campaign, results, reasons),
         totals=totals,
         interval=collect.wilson(successes, episodes) if episodes else None,
         rate=successes / episodes if episodes else None,

@@ -50,6 +50,8 @@ REMEDIES = {  # reason -> what helps; docs/contracts.md says what each reason me
 class ShownRow:
     """One enabled row. `reason` says why it is not accepted, None where it is.
 
+    `is_counted` says whether its episodes count in the rates of the tasks: it has passed and is not the baseline.
+
     `played` has its settings as results.md shows them, empty for a row that has not begun. `log` has the last lines of
     its stderr.log where it failed.
     """
@@ -57,6 +59,7 @@ class ShownRow:
     result: EvalRunResult
     tasks: Sequence[int]
     threshold: float | None
+    is_counted: bool
     folder: Path
     reason: str | None
     device: str
@@ -70,9 +73,16 @@ class ShownRow:
     rerun: str
 
 
-def read(campaign: Campaign, results: Sequence[EvalRunResult], manifests: Sequence[Manifest]) -> list[ShownRow]:
-    """Returns the enabled rows in the order of the matrix. `manifests` are those of the rows that have begun."""
-    reasons = collect.failure_reasons(campaign, results)
+def read(
+    campaign: Campaign,
+    results: Sequence[EvalRunResult],
+    reasons: Mapping[str, str],
+    manifests: Sequence[Manifest],
+) -> list[ShownRow]:
+    """Returns the enabled rows in the order of the matrix.
+
+    `reasons` are those of `collect.failure_reasons`, and `manifests` are those of the rows that have begun.
+    """
     played = {each["run_id"]: each for each in results_page.rows(campaign, manifests)}
     replays = {manifest["run_id"]: report.replay(manifest, campaign.layout.tier) for manifest in manifests}
     return [
@@ -90,6 +100,7 @@ def _row(
         result,
         campaign.task_ids(row),
         campaign.threshold(row) or None,
+        result.status == "pass" and row in campaign.compared_rows,
         campaign.layout.run(result.run_id).path,
         reason,
         gpu.device_name(result.gpu_id),

@@ -9,7 +9,19 @@ from ..core import files, schema
 from ..core.errors import TrackaError
 from ..core.files import Json
 from ..reporting import collect, comparison_page, report, results_page
-from . import against, embedding, headline, matrix_rows, media, page_data, provenance, rendering, task_rates, timeline
+from . import (
+    against,
+    embedding,
+    headline,
+    matrix_rows,
+    media,
+    page_data,
+    provenance,
+    rendering,
+    task_rates,
+    timeline,
+    waits,
+)
 from . import episodes as episode_files
 from .against import Against
 from .episodes import ShownEpisode
@@ -47,7 +59,7 @@ def write(campaign: Campaign, options: PageOptions | None = None, accepted: bool
     shown = episode_files.read(campaign)
     partners = comparison.partners_of(shown) if comparison else None
     page_media = _media(campaign, options, target, shown, partners or {})
-    facts = _facts(campaign, comparison, accepted)
+    facts = _facts(campaign, comparison, shown, accepted)
     facts["data"] = page_data.data(shown, facts["rows"], facts["words"], page_media, partners)
     facts["address"] = None if options.single_file else embedding.relative_to(target.parent)
     files.write_text(target, rendering.render("report.html.j2", facts))
@@ -74,25 +86,28 @@ def _mark(campaign: Campaign) -> str:
     return MARK.format(collect.results_sha256(campaign.layout, campaign.enabled))
 
 
-def _facts(campaign: Campaign, comparison: Against | None, accepted: bool | None) -> Json:
-    """Returns what the template shows, apart from the episodes."""
+def _facts(
+    campaign: Campaign, comparison: Against | None, shown: Sequence[ShownEpisode], accepted: bool | None
+) -> Json:
+    """Returns what the template shows, apart from the single episodes."""
     results, manifests = report.enabled_results(campaign), report.manifests(campaign)
-    rows = matrix_rows.read(campaign, results, manifests)
-    head = headline.read(campaign, results, accepted)
+    reasons = collect.failure_reasons(campaign, results)
+    rows = matrix_rows.read(campaign, results, reasons, manifests)
+    head = headline.read(campaign, results, reasons, accepted)
     claims = head.claims["rates"] if head.claims else ()
     compared = comparison.comparison["tasks"] if comparison else ()
     return {
         "campaign": campaign,
         "mark": _mark(campaign),
         "headline": head,
-        "rates": task_rates.read(campaign, claims, compared),
+        "rates": task_rates.read(campaign, rows, shown, claims, compared),
         "rows": rows,
         "failed": [row for row in rows if row.reason and row.result.status in ("pass", "fail")],
         "open": [row.result for row in rows if row.result.status not in ("pass", "fail")],
         "words": results_page.tasks(campaign),
         "against": comparison,
         "comparison_head": comparison_page.HEAD,
-        "timeline": timeline.read(campaign),
+        "timeline": waits.explained(campaign, timeline.read(campaign)),
         "preflight": schema.read_or_empty("preflight", campaign.layout.preflight_report),
         "provenance": provenance.read(campaign, manifests),
     }

@@ -87,6 +87,7 @@ def _row(row: ShownRow) -> Json:
         "tasks": row.tasks,
         "policy": row.result.policy_path,
         "status": row.result.status,
+        "counted": row.is_counted,
         "reason": row.reason,
         "replay": row.replay,
         "device": row.device,

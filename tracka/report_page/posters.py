@@ -5,9 +5,11 @@ A poster is named by its video's hash, so that it is made once, however often th
 
 import contextlib
 import os
+from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from ..core import files
 
@@ -35,12 +37,27 @@ def _write(video: Path, place: Path) -> None:
     import av
 
     with contextlib.suppress(OSError, av.FFmpegError, IndexError), av.open(str(video)) as container:
-        frame = None
-        for frame in container.decode(video=0):  # noqa: B007  the last one is used
-            pass
+        frame = last_frame(container)
         if frame is not None:
             picture = frame.to_image()  # type: ignore[no-untyped-call]
             picture.thumbnail((SIDE, SIDE))
             temporary = place.with_name(f".{place.name}.{os.getpid()}")
             picture.save(temporary, "WEBP", quality=QUALITY)
             os.replace(temporary, place)
+
+
+def last_frame(container: Any) -> Any:
+    """Returns the last frame of an open video, decoded from the last key frame on; None where there is no frame.
+
+    Where the video cannot be searched, or has nothing behind its last key frame, all of it is decoded.
+    """
+    import av
+
+    if container.duration:
+        with contextlib.suppress(av.FFmpegError):
+            container.seek(container.duration)
+            if frames := deque(container.decode(video=0), maxlen=1):
+                return frames[0]
+            container.seek(0)
+    frames = deque(container.decode(video=0), maxlen=1)
+    return frames[0] if frames else None

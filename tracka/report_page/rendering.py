@@ -7,8 +7,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-from ..core import escaping, files
-from ..reporting import figures
+from ..core import escaping, figures, files
 from . import embedding
 
 STYLES = ("uplot/uPlot.min.css", "report.css")

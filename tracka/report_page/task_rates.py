@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from ..campaign.campaign import Campaign
 from ..core.comparisons import ComparedTask
+from ..core.figures import percent
 from ..core.verdicts import RateRecord
 from ..reporting import collect, results_page
-from ..reporting.figures import percent
-from ..runs import run
+from .episodes import ShownEpisode
+from .matrix_rows import ShownRow
 
 Key = tuple[str, str, int]  # policy path, suite, LIBERO task
 
@@ -53,13 +54,17 @@ class TaskRate:
 
 
 def read(
-    campaign: Campaign, claims: Sequence[RateRecord] = (), compared: Sequence[ComparedTask] = ()
+    campaign: Campaign,
+    rows: Sequence[ShownRow],
+    episodes: Sequence[ShownEpisode],
+    claims: Sequence[RateRecord] = (),
+    compared: Sequence[ComparedTask] = (),
 ) -> list[TaskRate]:
-    """Returns the rate of each task by policy, suite and number.
+    """Returns the rate of each task by policy, suite and number, counted from the episodes that the page shows.
 
     `claims` are those of `[verdict]`, and `compared` has the baseline's rates.
     """
-    counts, thresholds = _counts(campaign), _thresholds(campaign, claims)
+    counts, thresholds = _counts(campaign, rows, episodes), _thresholds(campaign, claims)
     baselines = {(task["suite"], task["task"]): task["baseline"]["rate"] for task in compared}
     rates = {key: successes / episodes for key, (successes, episodes) in counts.items()}
     worst = min(rates.values(), default=0.0)
@@ -77,15 +82,18 @@ def read(
     ]
 
 
-def _counts(campaign: Campaign) -> Mapping[Key, tuple[int, int]]:
-    """Returns successes and episodes of each task, over the compared rows that passed."""
+def _counts(
+    campaign: Campaign, rows: Sequence[ShownRow], shown: Sequence[ShownEpisode]
+) -> Mapping[Key, tuple[int, int]]:
+    """Returns successes and episodes of each task, over the rows that count."""
     counts: dict[Key, tuple[int, int]] = defaultdict(lambda: (0, 0))
-    for row in campaign.compared_rows:
-        result = run.read_result(campaign.layout, row.run_id)
-        for task in result["per_task"] if result and result["status"] == "pass" else ():
-            key = (row.policy_path, row.task_suite, task["task_id"])
+    counted = {row.result.run_id: campaign.row(row.result.run_id) for row in rows if row.is_counted}
+    for episode in shown:
+        row = counted.get(episode.run_id)
+        if row and episode.task in campaign.task_ids(row):
+            key = (row.policy_path, row.task_suite, episode.task)
             successes, episodes = counts[key]
-            counts[key] = (successes + task["successes"], episodes + task["episodes"])
+            counts[key] = (successes + episode.success, episodes + 1)
     return counts
 
 

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from ..core.baselines import Baseline, EpisodeRecord
 from ..core.errors import joined_names
+from ..core.figures import percent
 from ..statistics import rate
 from ..statistics.rate import Count
 from . import baseline_file, noise_floor
-from .figures import percent
 
 
 def lines(baseline: Baseline) -> Iterator[str]:

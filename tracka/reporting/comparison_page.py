@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ..core import escaping, files
 from ..core.comparisons import Compared, Comparison, Flip, RateRecord, SideRecord
-from .figures import change, p_equals, p_value, percent
+from ..core.figures import change, p_equals, p_value, percent
 
 HEAD = ("task", "A", "B", "B - A, points", "gains/losses", "p, B is worse", "p by Holm", "shows a drop of")
 

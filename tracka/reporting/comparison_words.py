@@ -6,10 +6,10 @@ from functools import partial
 from ..core.baselines import PlayedRow
 from ..core.comparisons import Compared, ComparedTask, NoiseRecord, NonInferiorityRecord
 from ..core.errors import joined_names
+from ..core.figures import change, p_equals, percent, points
 from ..core.lerobot_facts import INIT_STATES
 from . import noise_floor
 from .episode_pairing import Pairing, task_names
-from .figures import change, p_equals, percent, points
 from .sides import Side, Task
 
 WORSE, NON_INFERIOR, NOT_SHOWN = "worse", "non-inferior", "not shown to be worse"

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..core.errors import Finding, UsageError
+from ..core.figures import percent, points
 from ..core.lerobot_facts import INIT_STATES
 from ..statistics import power, rate
 from ..statistics.rate import MOST_EPISODES, Count
 from ..statistics.result import DropAlternative
-from .figures import percent, points
 
 TASKS = 10  # of LIBERO's usual suites
 

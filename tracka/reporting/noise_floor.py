@@ -9,12 +9,12 @@ are counted from the same first outcome.
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..core.comparisons import NoiseRecord
+from ..core.figures import p_equals, percent
 from ..statistics import paired, rate
 from ..statistics.paired import Pairs
 from ..statistics.rate import Count
 from ..statistics.result import Interval
 from .episode_pairing import Pairing
-from .figures import p_equals, percent
 from .sides import PlayedEpisode, Side
 
 Outcomes = tuple[bool, bool, bool]  # of one episode: first, played again, and by the other side

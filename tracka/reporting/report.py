@@ -75,6 +75,7 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
     """Returns the facts on both pages, except the time at which they are made."""
     results, run_manifests = enabled_results(campaign), manifests(campaign)
     preflight = schema.read_or_empty("preflight", campaign.layout.preflight_report)
+    reasons = collect.failure_reasons(campaign, results)
     return {
         "campaign": campaign,
         "words": _words_sha256()[:12],
@@ -84,11 +85,11 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
         "tier_option": f" {commands.tier_option(campaign.layout)}" if campaign.tier else "",
         "manifests": run_manifests,
         "table": collect.markdown(results),
-        "failures": collect.failure_reasons(campaign, results),
+        "failures": reasons,
         "checkpoints": _checkpoints(run_manifests),
         "threshold": verdict.threshold(campaign),
         "verdict": verdict_file.read(campaign),
-        "below_threshold": results_page.below_threshold(campaign, results),
+        "below_threshold": results_page.below_threshold(reasons),
         "all_judged": all(map(campaign.is_judged, campaign.compared_rows)),
         "totals": results_page.totals(campaign, results),
         "rows": results_page.rows(campaign, run_manifests),

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ..core.errors import Finding, UsageError
+from ..core.figures import percent, points
 from ..core.lerobot_facts import INIT_STATES
 from ..statistics.rate import MOST_EPISODES
 from . import episode_planning
 from .episode_planning import Question
-from .figures import percent, points
 
 NOISE = 0.02  # pairs that flip beside the drop, where nobody says how many: A/A plays of pi0 differed in 1.4%
 

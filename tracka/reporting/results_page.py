@@ -51,9 +51,8 @@ def _total(tasks: Mapping[str, Sequence[int]], policy_path: str, suite: str, gro
     return Total(policy_path, suite, len(group), len(evaluated), episodes, successes, rate)
 
 
-def below_threshold(campaign: Campaign, results: Sequence[EvalRunResult]) -> list[str]:
-    """Returns the rows that passed and whose observed rate is below their own threshold."""
-    reasons = collect.failure_reasons(campaign, results)
+def below_threshold(reasons: Mapping[str, str]) -> list[str]:
+    """Returns the rows that passed and whose observed rate is below their own threshold, by their reasons."""
     return [run_id for run_id, reason in reasons.items() if reason == "below_threshold"]
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
+from ..core.figures import change, p_equals, percent, points
 from ..core.verdicts import BaselineRecord, RateRecord, RegistrationRecord
-from .figures import change, p_equals, percent, points
 
 ClaimRecord = RateRecord | BaselineRecord
 LATE = "The thresholds were not registered before the first row ran: they may have been chosen by its result."

@@ -21,6 +21,7 @@ from typing import Literal
 
 from ..campaign.campaign import Campaign
 from ..campaign.verdict_settings import VerdictSettings
+from ..core.figures import percent
 from . import baseline_pairs, claims
 from .claims import Claim, Outcomes
 
@@ -127,7 +128,7 @@ def _against(settings: VerdictSettings, counts: _Counts, n_claims: int) -> Itera
         yield _decision("fail", "arithmetic", counts, f"{_lost(counts)}, which is a fail whatever the rest does")
     bound = _upper_bound(counts, level)
     if bound < threshold:
-        yield _decision("fail", "evidence", counts, f"{_so_far(counts)}, and its rate is at most {_percent(bound)}")
+        yield _decision("fail", "evidence", counts, f"{_so_far(counts)}, and its rate is at most {percent(bound)}")
     passes_at_best = rate.passes(counts.most, counts.expected, threshold, 1 - settings.alpha_pass)
     could_pass = rate.passes(counts.expected, counts.expected, threshold, 1 - settings.alpha_pass)
     if could_pass and not passes_at_best:
@@ -186,7 +187,7 @@ def _lower_bound(counts: _Counts, level: float) -> float:
 
 
 def _decision(outcome: StopOutcome, rule: Rule, counts: _Counts, what: str) -> Decision:
-    sentence = f"{counts.claim.subject}, threshold {_percent(counts.claim.threshold)}: {what}"
+    sentence = f"{counts.claim.subject}, threshold {percent(counts.claim.threshold)}: {what}"
     return Decision(outcome, rule, counts.claim, counts.successes, counts.episodes, counts.expected, sentence)
 
 
@@ -196,7 +197,3 @@ def _lost(counts: _Counts) -> str:
 
 def _so_far(counts: _Counts) -> str:
     return f"{counts.successes} of {counts.episodes} episodes succeeded"
-
-
-def _percent(rate: float) -> str:
-    return f"{100 * rate:.3g}%"

@@ -136,12 +136,14 @@ const tracka = (() => {
   }
   fill("suite", unique(Object.values(rows).map((row) => row.suite)));
   fill("task", unique(Object.values(rows).flatMap((row) => row.tasks)));
+  const COUNTED = "+"; // the rows whose episodes the rates of the tasks count; no run id is called so
+  if (Object.values(rows).some((row) => row.counted)) fill("row", [COUNTED], () => "those counted by task");
   fill("row", Object.keys(rows));
   fill("status", unique(Object.values(rows).map(rowStatus)));
   fill("reason", unique(Object.values(rows).map((row) => row.reason).filter(Boolean)));
 
   const chosen = (name) => form.elements[name]?.value ?? "";
-  const rowFits = (id, row) => (!chosen("row") || chosen("row") === id) && (!chosen("suite") || chosen("suite") === row.suite)
+  const rowFits = (id, row) => (!chosen("row") || chosen("row") === id || (chosen("row") === COUNTED && row.counted)) && (!chosen("suite") || chosen("suite") === row.suite)
     && (!chosen("status") || chosen("status") === rowStatus(row)) && (!chosen("reason") || chosen("reason") === row.reason)
     && (!chosen("task") || row.tasks.includes(Number(chosen("task"))));
   function episodeFits(episode) {
