@@ -39,7 +39,7 @@ def _write(video: Path, place: Path) -> None:
     with contextlib.suppress(OSError, av.FFmpegError, IndexError), av.open(str(video)) as container:
         frame = last_frame(container)
         if frame is not None:
-            picture = frame.to_image()  # type: ignore[no-untyped-call]
+            picture = frame.to_image()
             picture.thumbnail((SIDE, SIDE))
             temporary = place.with_name(f".{place.name}.{os.getpid()}")
             picture.save(temporary, "WEBP", quality=QUALITY)
