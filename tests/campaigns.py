@@ -367,6 +367,7 @@ def environment(root: Path) -> dict[str, str]:
         "TRACKA_STANDIN": str(root / "standin.json"),
         "PYTHONPATH": f"{STANDIN}{os.pathsep}{REPOSITORY}",
         "XDG_CACHE_HOME": str(root / "cache"),
+        "GITHUB_STEP_SUMMARY": str(root / "cache" / "summary.md"),  # not that of the job that runs these tests
     }
 
 

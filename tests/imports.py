@@ -20,6 +20,7 @@ ORDER = (  # a module imports from its own package and those of earlier lines; t
     ("reporting",),
     ("gates",),
     ("report_page",),
+    ("exports",),
     ("",),
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

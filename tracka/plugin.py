@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from . import last_failed, live_session, session_summary, xdist_scheduling
+from . import last_failed, live_session, session_exports, session_summary, xdist_scheduling
 from .campaign import campaign as campaigns
 from .campaign import commands, path_safety
 from .campaign.campaign import Campaign
@@ -27,12 +27,13 @@ from .campaign.matrix import Row
 from .core import escaping, files, lock
 from .core.errors import Busy, Finding, TrackaError, UsageError, screen
 from .execution import environment, process_setup, supervisor, warm_process
+from .exports import attachments
 from .gates import handoff, validate
 from .live_session import LiveSession
 from .reporting import progress
 from .runs import parity, row_durations
 from .runs.row_scheduler import Job, RowScheduler
-from .stages import HANDED_OVER, is_closing, phase_of, stage_of
+from .stages import HANDED_OVER, is_closing, phase_of, run_id_of, stage_of
 from .xdist_scheduling import PhasedScheduling, RowLoop
 
 CAMPAIGN = pytest.StashKey[Campaign]()
@@ -190,12 +191,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """Reports a gate that a fixture refused as failed; pytest would report an error, as if the harness were broken."""
+    """Reports a gate that a fixture refused as failed; pytest would report an error, as if the harness were broken.
+
+    The JUnit report of a row's test that fails names the files to attach.
+    """
+    if call.when == "call" and call.excinfo is not None and not call.excinfo.errisinstance(pytest.skip.Exception):
+        _attach_files(item)
     report = yield
     _clean_report(report)
     if call.when == "setup" and call.excinfo is not None and call.excinfo.errisinstance(pytest.fail.Exception):
         report.when = "call"
     return report
+
+
+def _attach_files(item: pytest.Item) -> None:
+    campaign = item.config.stash[CAMPAIGN]
+    if run_id := run_id_of(item.nodeid, campaign.baseline):
+        item.add_report_section("call", "stdout", attachments.text(campaign, run_id, os.environ))
 
 
 def _clean_report(report: pytest.TestReport) -> None:
@@ -231,6 +243,7 @@ class Controller:
         accepted: whether every gate passed, that validation found nothing, and the campaign's box could be ticked
         trouble: what kept a handoff or a page from being written, one sentence each
         page_line: what the terminal says of report.html; empty until phase 5 has ended
+        exports: what the session shows elsewhere: a CI job's summary, and metrics
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -245,6 +258,7 @@ class Controller:
         self.accepted = False
         self.trouble: list[str] = []
         self.page_line = ""
+        self.exports = session_exports.SessionExports(self.campaign)
 
     @pytest.hookimpl(trylast=True)  # so that it is the header's first line
     def pytest_report_header(self) -> str:
@@ -313,6 +327,8 @@ class Controller:
         if report.when == "call" or not report.passed:
             self.judged.add(report.nodeid)
             self.valid = report.passed and stage_of(report.nodeid) == LAST_STAGE
+        if report.when == "call" and (run_id := run_id_of(report.nodeid, self.campaign.baseline)):
+            self.exports.row_ended(run_id)
 
     def _not_run(self, session: pytest.Session) -> set[str]:
         """Returns the selected tests that the session did not come to, after an interrupt or with -x."""
@@ -328,6 +344,7 @@ class Controller:
             self._close(session)
         if self.trouble and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        self.exports.end(self.ended_phases, self.accepted)
         if session.exitstatus == pytest.ExitCode.TESTS_FAILED:
             last_failed.add_refused_rows(self.config, self.campaign, self.nodeid)
         self._shorten_failures()
@@ -371,6 +388,8 @@ class Controller:
             terminalreporter.write_line(_clean_text(line))
         if self.page_line:
             terminalreporter.write_line(_clean_text(self.page_line))
+        for line in self.exports.warnings:
+            terminalreporter.write_line(_clean_text(f"warning: {line}"))
 
     def _shorten_failures(self) -> None:
         """Takes off the terminal's failures what the summary shows.
@@ -381,6 +400,7 @@ class Controller:
         if reporter and (failed := reporter.stats.get("failed")):
             texts = session_summary.FailureTexts(self.campaign, self.ended_phases, self.findings)
             for report in failed:
+                report.sections = [each for each in report.sections if not each[1].startswith(attachments.START)]
                 if (shorter := texts.shortened(whole := str(report.longrepr))) != whole:
                     report.longrepr = shorter
 

@@ -13,9 +13,10 @@ from typing import Any
 from ..core import files, schema
 from ..core.errors import Finding, UsageError, collect_findings, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, SUITE_TASKS
-from . import matrix, tiers, verdict_settings
+from . import matrix, metrics_settings, tiers, verdict_settings
 from .layout import Layout
 from .matrix import Row
+from .metrics_settings import MetricsSettings
 from .tiers import Tier
 from .verdict_settings import VerdictSettings, task_name
 
@@ -78,6 +79,7 @@ class Campaign:
     accept_invalid_sim: bool = False  # whether rows run despite a simulator mismatch
     strict: bool = False  # whether a finding of the linter blocks the campaign
     verdict: VerdictSettings | None = None  # what the policies have to show, if the campaign says so
+    metrics: MetricsSettings | None = None  # where metrics are sent, if the campaign says so
     tiers: Mapping[str, Tier] = field(default_factory=dict)  # by name; a tier has them too
     digests: Mapping[str, str] = field(default_factory=dict)  # hashes of the files read, by path in the campaign
 
@@ -250,6 +252,7 @@ def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> C
         accept_invalid_sim=table.get("preflight", {}).get("accept_invalid_sim", False),
         strict=table.get("preflight", {}).get("strict", False),
         verdict=verdict_settings.of_table(table.get("verdict")),
+        metrics=metrics_settings.of_table(table.get("metrics")),
         tiers=tiers.of_tables(table.get("tiers", {})),
         **optional,
     )

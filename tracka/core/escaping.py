@@ -28,6 +28,19 @@ def cell(text: str) -> str:
     return literal
 
 
+# What begins emphasis, a link or strikethrough; an underscore inside a word begins nothing.
+_INLINE = re.compile(r"[*\[\]~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_BLOCK = re.compile(r"^(\s*)(?:([#>+=-])|(\d+)([.)])(?=\s|$))")  # at the beginning: a heading, a quotation or a list
+
+
+def literal(text: str) -> str:
+    """Returns `text` for one line or one cell of a Markdown page, shown literally wherever it stands.
+
+    Unlike that of `cell`, it cannot become emphasis, a link, a picture, a heading or a list either.
+    """
+    return _BLOCK.sub(r"\1\3\\\2\4", _INLINE.sub(r"\\\g<0>", cell(text)))
+
+
 def code(text: str) -> str:
     """Returns `text` as inline Markdown code, with a fence of backticks longer than any in the text."""
     shown = plain(text).replace("\n", " ")

@@ -55,10 +55,11 @@ def read(campaign: Campaign) -> list[ShownEpisode]:
 
     A row without a result, or with an episodes.jsonl that cannot be read, has none.
     """
-    return [episode for row in campaign.enabled for episode in _of_row(campaign, row.run_id)]
+    return [episode for row in campaign.enabled for episode in of_row(campaign, row.run_id)]
 
 
-def _of_row(campaign: Campaign, run_id: str) -> Iterator[ShownEpisode]:
+def of_row(campaign: Campaign, run_id: str) -> Iterator[ShownEpisode]:
+    """Yields the episodes of one row, in the order of its episodes.jsonl."""
     folder, result = campaign.layout.run(run_id), run.read_result(campaign.layout, run_id)
     if result is None or result["dry_run"]:
         return

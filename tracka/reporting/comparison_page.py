@@ -106,7 +106,7 @@ def _across(comparison: Comparison) -> Iterator[str]:
 
 
 def _flip(flip: Flip) -> Iterator[str]:
-    yield f"{flip['change']}: {_place(flip)}"
+    yield f"{flip['change']}: {place(flip)}"
     for name, video in (("A", flip["baseline_video"]), ("B", flip["candidate_video"])):
         if video:
             yield f"      {name} {video}"
@@ -117,9 +117,10 @@ def _flip_table(flips: Sequence[Flip]) -> Iterator[str]:
         yield "| flipped | episode | video of A | video of B |\n| --- | --- | --- | --- |"
     for flip in flips:
         videos = (flip["baseline_video"] or "", flip["candidate_video"] or "")
-        yield f"| {' | '.join(map(escaping.cell, (flip['change'], _place(flip), *videos)))} |"
+        yield f"| {' | '.join(map(escaping.cell, (flip['change'], place(flip), *videos)))} |"
 
 
-def _place(flip: Flip) -> str:
+def place(flip: Flip) -> str:
+    """Returns which episode has flipped: its task, number, init state and seed."""
     seed = "" if flip["seed"] is None else f", seed {flip['seed']}"
     return f"{flip['suite']} {flip['task']}, episode {flip['episode']} (init state {flip['init_state']}{seed})"

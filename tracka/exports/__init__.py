@@ -1,0 +1,1 @@
+"""Shows and writes what a campaign has found in the forms and places that other tools look at."""
