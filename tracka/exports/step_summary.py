@@ -4,7 +4,7 @@ Guarantees: no text of a campaign can start markup or HTML; what does not fit is
 line says how many; what stands in the summary's file already stays.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..campaign.campaign import Campaign
@@ -12,11 +12,13 @@ from ..core import files
 from ..core.comparisons import Comparison
 from ..core.errors import UsageError
 from ..core.escaping import literal
+from ..core.figures import percent
 from ..execution import gpu
-from ..report_page import headline, task_rates
+from ..report_page import episodes, headline, matrix_rows, task_rates
+from ..report_page.matrix_rows import ShownRow
+from ..report_page.task_rates import TaskRate
 from ..reporting import collect, comparison_page, played_episodes, report
 from ..reporting.collect import EvalRunResult
-from ..reporting.figures import percent
 from ..runs import row_state
 
 VARIABLE = "GITHUB_STEP_SUMMARY"  # the file to which a step of a job appends its summary
@@ -97,14 +99,16 @@ def page(
     of the last session.
     """
     results = report.enabled_results(campaign)
-    head = headline.read(campaign, results, accepted)
+    reasons = collect.failure_reasons(campaign, results)
+    head = headline.read(campaign, results, reasons, accepted)
+    rows = matrix_rows.read(campaign, results, reasons, report.manifests(campaign))
     limits = [*notes, *head.caveats]
     blocks = [
         [f"## {literal(campaign.name)}: {literal(head.words)}"],
         [f"**{literal(head.sentences[0])}**"],
         [f"* {literal(sentence)}" for sentence in head.sentences[1:]],
-        [*_rows(campaign, results)],
-        [*_tasks(campaign, comparisons, head)],
+        [*_rows(results, reasons)],
+        [*_tasks(_rates(campaign, rows, comparisons, head))],
         ["### What limits the verdict\n", *(f"* {literal(each)}" for each in limits)] if limits else [],
         *([*_flips(comparison)] for comparison in comparisons),
     ]
@@ -118,8 +122,7 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> Iterator[str]
         yield f"| {' | '.join(map(literal, line))} |"
 
 
-def _rows(campaign: Campaign, results: Sequence[EvalRunResult]) -> Iterator[str]:
-    reasons = collect.failure_reasons(campaign, results)
+def _rows(results: Sequence[EvalRunResult], reasons: Mapping[str, str]) -> Iterator[str]:
     yield "### Rows\n"
     head = ("row", "status", "not accepted for", "succeeded", "rate (95% interval)", "device", "seconds")
     yield from _table(head, [_row(result, reasons.get(result.run_id, "")) for result in results])
@@ -138,10 +141,15 @@ def _row(result: EvalRunResult, reason: str) -> tuple[str, ...]:
     )
 
 
-def _tasks(campaign: Campaign, comparisons: Sequence[Comparison], head: headline.Headline) -> Iterator[str]:
+def _rates(
+    campaign: Campaign, rows: Sequence[ShownRow], comparisons: Sequence[Comparison], head: headline.Headline
+) -> list[TaskRate]:
     claims = head.claims["rates"] if head.claims else ()
     tasks = comparisons[0]["tasks"] if len(comparisons) == 1 else ()
-    rates = task_rates.read(campaign, claims, tasks)
+    return task_rates.read(campaign, rows, episodes.read(campaign), claims, tasks)
+
+
+def _tasks(rates: Sequence[TaskRate]) -> Iterator[str]:
     several = len({rate.policy_path for rate in rates}) > 1
     if rates:
         yield "### Success by task\n"
@@ -149,7 +157,7 @@ def _tasks(campaign: Campaign, comparisons: Sequence[Comparison], head: headline
         yield from _table([*(["policy"] if several else []), *columns], [_task(rate, several) for rate in rates])
 
 
-def _task(rate: task_rates.TaskRate, with_policy: bool) -> list[str]:
+def _task(rate: TaskRate, with_policy: bool) -> list[str]:
     return [
         *([rate.policy_path] if with_policy else []),
         f"{rate.suite} {rate.task}",
