@@ -17,7 +17,7 @@ from pathlib import Path
 from fixtures import parity as program
 from fixtures.parity import Case
 from tracka.engines import comparison
-from tracka.execution import warm_process
+from tracka.execution import harness_session, warm_process
 
 ROWS = (
     Case(program.RANDOM, "libero_object", (0,), 7, 2),
@@ -45,7 +45,7 @@ def main() -> int:
     program.checkpoint(program.RANDOM)
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder:
         alone = [play_row(case, Path(folder, f"alone-{number}"), {}) for number, case in enumerate(cases)]
-        with warm_process.session():
+        with harness_session.hold():
             worker_variables = warm_process.ensure_worker("cpu-0", "bench", Path(folder), program.environ())
             shared = [
                 play_row(case, Path(folder, f"shared-{number}"), worker_variables) for number, case in enumerate(cases)

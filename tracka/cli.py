@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -16,12 +15,12 @@ import typer
 from . import cli_export, cli_report, cli_request, cli_statistics, live_view, new_campaign, why
 from .campaign import campaign, matrix, path_safety
 from .campaign.layout import PHASES, Layout
-from .core import files
+from .core import files, held_folder
 from .core.check import Check
 from .core.errors import Finding, ToolMissing, TrackaError, UsageError, screen
 from .core.lerobot_facts import SUITE_TASKS
 from .engines import cli_capabilities
-from .execution import environment, process_setup
+from .execution import environment, harness_session, process_setup
 from .gates import validate
 from .install import setup
 from .preflight import batch_fit, model_tensors, policy_resources, preflight
@@ -216,9 +215,9 @@ def check_command(
 ) -> None:
     """Check one checkpoint in seconds: its files, statistics, features and tensors. Exits with 1 if a check fails."""
     spec = campaign.Campaign(Layout(Path.cwd()), (), "", 0, trusted=tuple(trust or ()))
-    with tempfile.TemporaryDirectory() as folder:
+    with held_folder.make() as folder:
         checks = policy_resources.policy_checks(spec, cli_request.policy(policy_path))
-        checks += model_tensors.checks(spec, policy_resources.harmless_checkpoints(checks), Path(folder))
+        checks += model_tensors.checks(spec, policy_resources.harmless_checkpoints(checks), folder)
     _print_checks(checks)
     for view in preflight.views(spec, policy_resources.readable_checkpoints(checks), None):
         print(f"      {view.camera} ({view.size}) feeds {view.input or 'nothing'}")
@@ -272,7 +271,11 @@ def run_command(
         print(" ".join(run.dry_run(campaign, row, host, policy, retry_index)["command"] or ()))
         return
     cli_request.register(layout)
-    raise typer.Exit(worker.execute(campaign, row, host, policy, retry_index))
+    with harness_session.hold() as survivors:
+        for warning in harness_session.warnings(survivors):
+            worker.print_redacted(warning, error=True)
+        code = worker.execute(campaign, row, host, policy, retry_index)
+    raise typer.Exit(code)
 
 
 @app.command("sweep")

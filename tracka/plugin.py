@@ -26,7 +26,8 @@ from .campaign.layout import PHASES
 from .campaign.matrix import Row
 from .core import escaping, files, lock
 from .core.errors import Busy, Finding, TrackaError, UsageError, screen
-from .execution import environment, process_setup, supervisor, warm_process
+from .execution import environment, harness_session, prctl, process_setup
+from .execution.orphans import Survivor
 from .exports import attachments
 from .gates import handoff, validate
 from .live_session import LiveSession
@@ -39,9 +40,11 @@ from .xdist_scheduling import PhasedScheduling, RowLoop
 CAMPAIGN = pytest.StashKey[Campaign]()
 TOKEN = pytest.StashKey[str]()
 START = pytest.StashKey[float]()  # of the session, by the host's monotonic clock
+SURVIVORS = pytest.StashKey[Sequence[Survivor]]()  # processes of dead sessions that could not be ended
 LAST_STAGE = f"{PHASES[-1]}{HANDED_OVER}"
 PARITY_ROW = "parity_row"
-SESSION_START = "tracka_session_start"  # the name under which the controller sends it to its workers
+# The names under which the controller tells its workers when the session began, and its own process id.
+SESSION_START, CONTROLLER = "tracka_session_start", "tracka_controller"
 # A test that takes one of these is collected only for a campaign that has something for it.
 CONDITIONAL: dict[str, Callable[[Campaign], object]] = {
     PARITY_ROW: parity.rows_to_prove,
@@ -101,12 +104,13 @@ def pytest_configure(config: pytest.Config) -> None:
                 raise pytest.UsageError(screen(findings, head=""))
             _lock_campaign(config)
             last_failed.restore(config, config.stash[CAMPAIGN].layout)
-            _keep_rows_processes(config)
+            _begin_session(config)
         config.pluginmanager.register(Controller(config), "tracka-controller")
         if live_session.is_on(config):
             config.pluginmanager.register(LiveSession(config, config.stash[CAMPAIGN]), "tracka-live")
     else:
-        supervisor.end_with_parent()  # the workers of a killed controller would go on for seconds, and start rows
+        # The workers of a killed controller would go on for seconds, and start rows.
+        prctl.end_with_parent(config.workerinput[CONTROLLER])  # type: ignore[attr-defined]
         config.stash[TOKEN] = config.workerinput["testrunuid"]  # type: ignore[attr-defined]
         config.stash[START] = config.workerinput[SESSION_START]  # type: ignore[attr-defined]
         config.pluginmanager.register(RowLoop(), "tracka-row-loop")
@@ -125,12 +129,11 @@ def _lock_campaign(config: pytest.Config) -> None:
     config.add_cleanup(session_lock.close)
 
 
-def _keep_rows_processes(config: pytest.Config) -> None:
-    """Keeps warm worker processes while this session lasts, so that the resident engine's rows share what is loaded."""
-    if config.stash[CAMPAIGN].is_resident:
-        session_processes = contextlib.ExitStack()
-        session_processes.enter_context(warm_process.session())
-        config.add_cleanup(session_processes.close)
+def _begin_session(config: pytest.Config) -> None:
+    """Ends what dead sessions left behind, and marks all that this session will start as its own."""
+    session_processes = contextlib.ExitStack()
+    config.stash[SURVIVORS] = session_processes.enter_context(harness_session.hold())
+    config.add_cleanup(session_processes.close)
 
 
 def is_controller(config: pytest.Config) -> bool:
@@ -261,13 +264,14 @@ class Controller:
         self.exports = session_exports.SessionExports(self.campaign)
 
     @pytest.hookimpl(trylast=True)  # so that it is the header's first line
-    def pytest_report_header(self) -> str:
+    def pytest_report_header(self) -> list[str]:
         campaign, (_, place) = self.campaign, _named(self.config)
         folder = os.path.relpath(campaign.layout.root, self.config.invocation_params.dir)
         other = "" if place == "--campaign" else f" ({place}; for another: pytest acceptance --campaign NAME)"
         rows = f"{len(campaign.enabled)} of {len(campaign.rows)} rows enabled"
         tier = f", tier {campaign.tier.in_words}" if campaign.tier else ""
-        return f"campaign: {folder}{other}{tier}, {rows}, {campaign.expected_gpus} GPUs, engine {campaign.engine}"
+        line = f"campaign: {folder}{other}{tier}, {rows}, {campaign.expected_gpus} GPUs, engine {campaign.engine}"
+        return [line, *map(_clean_text, harness_session.warnings(self.config.stash.get(SURVIVORS, ())))]
 
     def phase_end(self, phase: str) -> None:
         """Writes the phase's handoff, once: after its last test, or at the end of a session that was cut short.
@@ -297,8 +301,8 @@ class Controller:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tells a worker when the session began, from which a tier's time budget counts."""
-        node.workerinput[SESSION_START] = self.config.stash[START]
+        """Tells a worker when the session began, from which a tier's time budget counts, and with whom it ends."""
+        node.workerinput |= {SESSION_START: self.config.stash[START], CONTROLLER: os.getpid()}
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> PhasedScheduling:

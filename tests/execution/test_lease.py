@@ -227,16 +227,33 @@ def test_what_a_dead_row_left_on_a_gpu_is_ended_before_it_is_used_again(tmp_path
         other.kill()
 
 
+def test_what_cannot_be_ended_is_named_before_a_gpu_is_leased(monkeypatch: pytest.MonkeyPatch) -> None:
+    with lease.hold(0) as device:
+        marks = {orphans.LEASE: str(device.lock_file), orphans.ROW: "/campaign/runs/row_7"}
+    monkeypatch.setattr(orphans, "KILL_SECS", 0.3)
+    with subprocess.Popen(["sleep", "20"], env=marks) as left:
+        with monkeypatch.context() as kernel:
+            kernel.setattr(psutil.Process, "kill", lambda process: None)  # as where the kernel holds a process
+            with pytest.raises(errors.TrackaError) as refused, lease.hold(0):
+                pass
+        (finding,) = refused.value.findings
+        expected = f"GPU 0, process {left.pid} (sleep 20) of row row_7 (/campaign/runs/row_7)"
+        assert finding.where == expected and "restart this host" in finding.remedy
+        with lease.hold(0):
+            assert left.poll() is not None
+
+
 def test_what_this_session_keeps_on_a_gpu_is_no_leftover_and_nobody_else_on_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with lease.hold(0) as device:
         mark = {orphans.LEASE: str(device.lock_file)}
     monkeypatch.setenv(orphans.SESSION, "/ours")
+    kept, of_another = ({orphans.STANDS_BY: f"{folder}/{device.uuid}.sock"} for folder in ("/ours", "/another"))
     command = ["sleep", "20"]
     with (
-        subprocess.Popen(command, env=mark | {orphans.SESSION: "/ours"}) as ours,
-        subprocess.Popen(command, env=mark | {orphans.SESSION: "/another"}) as others,
+        subprocess.Popen(command, env=mark | kept) as ours,
+        subprocess.Popen(command, env=mark | of_another) as others,
     ):
         found = (gpu.GpuProcess(ours.pid, "ours", 1), gpu.GpuProcess(1, "somebody", 2))
         monkeypatch.setattr(gpu, "processes", lambda uuid: found)

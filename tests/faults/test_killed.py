@@ -120,10 +120,21 @@ def test_what_they_leave_is_ended_before_another_row_uses_the_gpu(gpus: Made) ->
     assert not is_alive(left)
 
 
-def kill_both(made: Made, harness: subprocess.Popen[str]) -> None:
-    """The harness is stopped first, so that it cannot sweep behind the supervisor."""
+def test_what_a_killed_supervisor_and_harness_leave_is_ended_by_the_guard(ready: Made) -> None:
+    harness = started(ready, "hang")
     harness.send_signal(signal.SIGSTOP)
-    psutil.Process(made.pids()[-1]).parent().kill()
+    psutil.Process(ready.pids()[-1]).parent().kill()
+    harness.kill()
+    harness.communicate()
+    wait_for_the_end_of(ready.root, 5)
+
+
+def kill_both(made: Made, harness: subprocess.Popen[str]) -> None:
+    """The harness is stopped first, so that it cannot sweep behind the supervisor, and the guard is killed first."""
+    harness.send_signal(signal.SIGSTOP)
+    supervisor = psutil.Process(made.pids()[-1]).parent()
+    supervisor.parent().kill()
+    supervisor.kill()
     harness.kill()
     harness.communicate()
     wait_until(lambda: not is_alive(made.pids()[-1]), 5)

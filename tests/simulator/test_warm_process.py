@@ -1,5 +1,6 @@
 """Processes of the resident engine that stand by: what rows share, what they do not, and how such a process ends."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from campaigns import REPOSITORY, Made
 from fixtures.parity import environ
 from tracka.core import files, lock
 from tracka.core.errors import Busy
-from tracka.execution import lease, orphans, warm_process
+from tracka.execution import harness_session, lease, orphans, warm_process
 
 pytestmark = pytest.mark.simulator
 
@@ -80,7 +81,7 @@ policy_type = "faulty"
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv(orphans.SESSION, raising=False)
-    with warm_process.session():
+    with harness_session.hold():
         yield
 
 
@@ -151,7 +152,7 @@ def test_another_key_ends_who_stands_by_and_starts_another(session: None) -> Non
     first = standing(told_of())
     second = standing(told_of("another key"))
     assert first and second and not first & second
-    assert standing(told_of("another key")) == second
+    assert standing(told_of("another key")) & second
 
 
 @pytest.mark.slow  # in the small size the last row above plays so
@@ -169,7 +170,8 @@ def test_who_stands_by_on_a_gpu_keeps_it_occupied_and_ends_with_whoever_leases_i
     monkeypatch.setenv(lease.LOCKS, str(tmp_path / "locks"))
     with lease.hold(0, keep=True) as device:
         assert device.lock_file is not None
-        told = warm_process.ensure_worker("gpu", "key", REPOSITORY, environ(), device.lock_file)
+        assert device.uuid is not None
+        told = warm_process.ensure_worker(device.uuid, "key", REPOSITORY, environ(), device.lock_file)
         occupied = warm_process.worker_lock_file(device.lock_file)
     with lease.hold(0, keep=True):
         assert standing(told)
@@ -228,7 +230,7 @@ def test_a_row_whose_process_is_killed_is_killed_too(tiny_act: Path, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.dose
 def test_who_stands_by_ends_with_its_session_even_in_the_middle_of_a_row(tiny_act: Path, tmp_path: Path) -> None:
-    code = "import os, sys, time\nfrom tracka.execution import warm_process\nwith warm_process.session():\n"
+    code = "import os, sys, time\nfrom tracka.execution import harness_session\nwith harness_session.hold():\n"
     code += "    print(os.environ['TRACKA_SESSION'], flush=True)\n    time.sleep(600)"
     clean = {name: value for name, value in os.environ.items() if name != orphans.SESSION}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=clean) as owner:
@@ -244,6 +246,29 @@ def test_who_stands_by_ends_with_its_session_even_in_the_middle_of_a_row(tiny_ac
         assert ends(told)
     row.communicate()
     assert row.returncode != 0
+
+
+def test_who_stands_by_stopped_ends_with_its_session_too() -> None:
+    code = "import os, time\nfrom tracka.execution import harness_session\nwith harness_session.hold():\n"
+    code += "    print(os.environ['TRACKA_SESSION'], flush=True)\n    time.sleep(600)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setenv(orphans.SESSION, owner.stdout.readline().strip())
+            told = told_of()
+        warm_process_below_guard(told).suspend()
+        owner.kill()
+        assert ends(told)
+
+
+def warm_process_below_guard(told: Mapping[str, str]) -> psutil.Process:
+    """The process that plays, once it has come up."""
+    while True:
+        for process in map(psutil.Process, standing(told)):
+            with contextlib.suppress(psutil.Error):
+                if (parent := process.parent()) is not None and parent.pid in standing(told) and parent.ppid() == 1:
+                    return process
+        time.sleep(0.1)
 
 
 @pytest.mark.slow

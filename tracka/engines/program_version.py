@@ -8,11 +8,10 @@ asked once, beside its help and in a process of its own; the answer is cached as
 
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core import log_cause
+from ..core import held_folder, log_cause
 from ..execution import environment, process
 from ..execution.process import Bounds
 
@@ -27,8 +26,7 @@ def ask(command: Sequence[str]) -> str | None:
 
     Returns None where the program did not end within its time.
     """
-    with tempfile.TemporaryDirectory(prefix="tracka-version-") as name:
-        folder = Path(name)
+    with held_folder.make() as folder:
         out, err = folder / "out", folder / "err"
         try:
             ended = process.run(

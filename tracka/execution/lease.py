@@ -21,6 +21,7 @@ from ..core import lock
 from ..core.errors import Busy, Finding, TrackaError
 from . import gpu, orphans, warm_process
 from .gpu import CPU_DEVICE, Device, Gpu
+from .orphans import Survivor
 
 LOCKS = "TRACKA_GPU_LOCKS"
 HOST_FOLDER = "/tmp/tracka-gpus"  # not under TMPDIR, which may differ from job to job
@@ -46,7 +47,7 @@ def hold(request: int, preferred: int = 0, poll_secs: float = 0.2, keep: bool = 
         while (device := _first_free(candidates, folder, stack)) is None:
             time.sleep(poll_secs)
         own_workers = _warm_workers(device) if keep else frozenset()
-        orphans.end(orphans.LEASE, str(device.lock_file), except_pids=own_workers)
+        _require_ended(device, orphans.end(orphans.LEASE, str(device.lock_file), except_pids=own_workers))
         if not own_workers:
             _wait_for_others(device, poll_secs)
         others = tuple(process for process in gpu.processes(device.uuid) if process.pid not in own_workers)
@@ -59,10 +60,18 @@ def _warm_workers(device: Device) -> frozenset[int]:
     Those of another session are orphan processes.
     """
     session = os.environ.get(orphans.SESSION)
-    if not session:
+    if not session or device.uuid is None:
         return frozenset()
-    pids_of_session = orphans.pids_with_mark(orphans.SESSION, session)
-    return pids_of_session & orphans.pids_with_mark(orphans.LEASE, str(device.lock_file))
+    return orphans.pids_with_mark(orphans.STANDS_BY, str(warm_process.socket_of(Path(session), device.uuid)))
+
+
+def _require_ended(device: Device, survivors: Sequence[Survivor]) -> None:
+    """Raises TrackaError with the processes of other rows on the GPU that could not be ended."""
+    what = "it still runs on the GPU for a row whose harness has died, and cannot be ended"
+    remedy = "End it, or restart this host, then run the row again"
+    if survivors:
+        where = f"GPU {device.gpu_id}"
+        raise TrackaError([Finding(f"{where}, {survivor}", what, remedy) for survivor in survivors])
 
 
 def _wait_for_others(device: Device, poll_secs: float) -> None:

@@ -1,25 +1,47 @@
-"""Finds and ends orphan processes, which a killed supervisor leaves behind, by the mark of their run.
+"""Finds and ends orphan processes, which killed or stopped processes leave behind, by the mark of their run or session.
 
 A mark is an environment variable. The holder of the lock of a row or of a GPU may end every process with the lock's
-mark, because nobody else has a right to run there. Only processes of this user can be seen and ended.
+mark, because nobody else has a right to run there. Anybody may end what a dead session has started. Only processes of
+this user can be seen and ended.
+
+A process that ends its own tree, such as a supervisor, is given time for that; where it is stopped (SIGSTOP), it is
+continued first.
 """
 
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+from ..core import escaping, held_folder
+from ..core.errors import shortened
 
 ROW = "TRACKA_ROW"  # the run folder that the process writes to
 LEASE = "TRACKA_LEASE"  # the lock file of the GPU that the process computes on
 CHILD = "TRACKA_CHILD"  # a word that is unique to one child and its descendants
 SUPERVISES = "TRACKA_SUPERVISES"  # for a supervisor: the run folder of its child
 STANDS_BY = "TRACKA_STANDS_BY"  # the socket of a warm worker process
-SESSION = "TRACKA_SESSION"  # the folder of the session that a warm worker process belongs to
+SESSION = "TRACKA_SESSION"  # the folder of the session that started the process: see harness_session
 MARKS = (ROW, LEASE, CHILD, SUPERVISES)
-PATIENCE_SECS = 15.0  # a supervisor whose caller has died ends its tree sooner
+PATIENCE_SECS = 4.0  # a supervisor whose caller has died ends its tree sooner
+KILL_SECS = 4.0  # the kernel ends a process at once, unless it holds the process or the process is another user's
+
+
+@dataclass(frozen=True)
+class Survivor:
+    """A process that could not be ended."""
+
+    pid: int
+    command: str
+    row: str  # the run folder that it writes to, or an empty text
+
+    def __str__(self) -> str:
+        of_row = f" of row {Path(self.row).name} ({self.row})" if self.row else ""
+        return f"process {self.pid} ({self.command}){of_row}"
 
 
 def marks(row: Path | None, lock: Path | None) -> dict[str, str]:
@@ -30,46 +52,99 @@ def marks(row: Path | None, lock: Path | None) -> dict[str, str]:
 
 def pids_with_mark(mark: str, value: str) -> frozenset[int]:
     """Returns the ids of the processes whose `mark` has this value."""
-    return frozenset(process.pid for process in _processes_with_mark(mark, value))
+    return frozenset(process.pid for process in _with_mark(mark, value))
 
 
-def end(mark: str, value: str, except_pids: frozenset[int] = frozenset()) -> list[int]:
-    """Ends every process whose `mark` has this value, except `except_pids`, and returns the ids of the ended processes.
+def end(mark: str, value: str, except_pids: frozenset[int] = frozenset()) -> list[Survivor]:
+    """Ends every process whose `mark` has this value, except `except_pids`, and returns those that are still alive.
 
     A supervisor that works for the row is given time to finish first.
     """
     if mark == ROW:
-        _wait_until_gone(SUPERVISES, value)
-    ended_pids: list[int] = []
+        _let_finish(lambda: _with_mark(SUPERVISES, value))
+    return _kill(lambda: [process for process in _with_mark(mark, value) if process.pid not in except_pids])
+
+
+def end_of_dead_sessions() -> list[Survivor]:
+    """Ends every process that a session started which has died since, and returns those that are still alive.
+
+    Supervisors and warm processes are given time to end their trees first.
+    """
+    if not _of_dead_sessions():
+        return []
+    _let_finish(lambda: [process for process in _of_dead_sessions() if not _mark(process.pid, CHILD)])
+    return _kill(_of_dead_sessions)
+
+
+def _let_finish(find: Callable[[], Sequence[psutil.Process]]) -> None:
+    """Waits until `find` finds no process any more. One that is still there after PATIENCE_SECS is killed."""
     deadline = time.monotonic() + PATIENCE_SECS
-    # Looks again after each round, since a process may start another before it ends.
-    while (processes := _processes_to_end(mark, value, except_pids)) and time.monotonic() < deadline:
+    while (processes := find()) and time.monotonic() < deadline:
         for process in processes:
             with contextlib.suppress(psutil.Error):
-                process.kill()
-        psutil.wait_procs(processes, timeout=1)
-        ended_pids += [process.pid for process in processes]
-    return ended_pids
-
-
-def _processes_to_end(mark: str, value: str, except_pids: frozenset[int]) -> list[psutil.Process]:
-    return [process for process in _processes_with_mark(mark, value) if process.pid not in except_pids]
-
-
-def _wait_until_gone(mark: str, value: str) -> None:
-    """Waits until no process has the mark. A process that still has it after PATIENCE_SECS is stuck and is killed."""
-    deadline = time.monotonic() + PATIENCE_SECS
-    while (processes := list(_processes_with_mark(mark, value))) and time.monotonic() < deadline:
+                if process.status() == psutil.STATUS_STOPPED:
+                    process.resume()
         time.sleep(0.05)
     for process in processes:
         with contextlib.suppress(psutil.Error):
             process.kill()
 
 
-def _processes_with_mark(mark: str, value: str) -> Iterator[psutil.Process]:
-    words = f"\0{mark}={value}\0".encode(errors="surrogateescape")
+def _kill(find: Callable[[], Sequence[psutil.Process]]) -> list[Survivor]:
+    """Kills what `find` finds until it finds nothing, since a process may start another before it ends."""
+    deadline = time.monotonic() + KILL_SECS
+    while (processes := find()) and time.monotonic() < deadline:
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(processes, timeout=1)
+    return [_survivor(process) for process in processes]
+
+
+def _survivor(process: psutil.Process) -> Survivor:
+    try:
+        command = " ".join(process.cmdline()) or process.name()
+    except psutil.Error:
+        command = "unknown"
+    return Survivor(process.pid, shortened(escaping.line(command)), _mark(process.pid, ROW))
+
+
+def _of_dead_sessions() -> list[psutil.Process]:
+    """Returns the processes whose session has died, by the session's folder as the process itself sees it.
+
+    A process in a container has another view of the folders than this one.
+    """
+    is_dead: dict[tuple[str, str], bool] = {}
+    found = []
+    for process in _others():
+        folder = _mark(process.pid, SESSION)
+        if Path(folder).name.startswith(held_folder.PREFIX):
+            with contextlib.suppress(OSError):
+                key = (str(Path(f"/proc/{process.pid}/ns/mnt").readlink()), folder)
+                if key not in is_dead:
+                    is_dead[key] = not held_folder.is_held(Path(f"/proc/{process.pid}/root{folder}"))
+                found += [process] if is_dead[key] else []
+    return found
+
+
+def _with_mark(mark: str, value: str) -> list[psutil.Process]:
+    return [process for process in _others() if _mark(process.pid, mark) == value]
+
+
+def _mark(pid: int, mark: str) -> str:
+    """Returns the value of a process's mark, or an empty text where it has none."""
+    head = f"{mark}=".encode()
+    with contextlib.suppress(OSError):  # another user's process, or one that has ended
+        for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            if word.startswith(head):
+                return os.fsdecode(word[len(head) :])
+    return ""
+
+
+def _others() -> Iterator[psutil.Process]:
+    """Yields all processes but this one and those above it."""
     own_pids = {os.getpid(), *(process.pid for process in psutil.Process().parents())}
     for pid in psutil.pids():
-        with contextlib.suppress(OSError, psutil.Error):  # another user's process, or one that has ended
-            if pid not in own_pids and words in b"\0" + Path(f"/proc/{pid}/environ").read_bytes():
+        with contextlib.suppress(psutil.Error):
+            if pid not in own_pids:
                 yield psutil.Process(pid)

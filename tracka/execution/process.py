@@ -104,7 +104,7 @@ def run(
     request = Request(
         tuple(command),
         str(cwd.absolute()),
-        {**env, orphans.CHILD: uuid.uuid4().hex},
+        {**env, **_session_mark(), orphans.CHILD: uuid.uuid4().hex},
         str(stdout.absolute()),
         str(stderr.absolute()),
         bounds.timeout,
@@ -123,6 +123,10 @@ def run(
         orphans.end(orphans.CHILD, request.env[orphans.CHILD])
         return Exit(-signal.SIGKILL, "lost", time.monotonic() - start)
     return _exit(**messages[-1])
+
+
+def _session_mark() -> dict[str, str]:
+    return {name: os.environ[name] for name in (orphans.SESSION,) if name in os.environ}
 
 
 @contextlib.contextmanager

@@ -5,14 +5,15 @@ descriptor STATUS how the child started and ended, with one JSON object per line
 
 Guarantees: the whole tree ends within seconds when CONTROL reaches its end, because the caller closed it or died, even
 by KILL; the tree ends at the deadline too, and when the child exceeds the output limit; a descendant that left its
-session or parent is still found, since the kernel hands orphans to the supervisor; if the supervisor is killed, the
-kernel kills the child, and the caller knows that nothing is known. A pipe that a grandchild holds open delays nothing.
+session or parent is still found, since the kernel hands orphans to the supervisor; if the supervisor is killed, its
+guard ends the tree, and the caller knows that nothing is known; if the supervisor is stopped (SIGSTOP) and the caller
+dies, the guard kills it. A pipe that a grandchild holds open delays nothing.
 """
 
 import contextlib
-import ctypes
 import json
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -21,18 +22,14 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from . import process_setup
+from . import guard, prctl, process_setup
 from .bounded_log import Log
 
 CONTROL_GRACE_SECS = 1.0  # between TERM and KILL where the caller has gone or cancelled
-KILL_SECS = 10.0  # for processes that the kernel does not end at once
-_LIBC = ctypes.CDLL(None)  # loaded here, because a child between fork and exec should load nothing
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 @dataclass(frozen=True)
@@ -66,27 +63,38 @@ class Request:
         return cls(**values)
 
 
-def end_with_parent() -> None:
-    """Asks the kernel, from a child, to kill the child when its parent dies, even by KILL."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main(control: int, status: int) -> None:
     """Reads a request from `control`, runs its child to the end, and reports on `status`."""
-    if os.fork():
-        os._exit(0)  # so that only the kernel and the control pipe connect us to anybody
-    os.setsid()
-    process_setup.prepare()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: None)  # a handler, because the child would inherit an ignored signal
-    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     try:
+        _leave_caller(control)
+        prctl.adopt_orphans()
         request = Request.from_json_line(_line(control))
         send_message(status, **_Supervision(request, control, status).run())
     except OSError as error:
         send_message(status, errno=error.errno, strerror=error.strerror, filename=error.filename)
     except Exception:
         send_message(status, trouble=traceback.format_exc())
+
+
+def _leave_caller(control: int) -> None:
+    """Leaves the caller's process tree, so that only the kernel and the control pipe connect this process to anybody.
+
+    Returns in a process below the guard.
+    """
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    process_setup.prepare()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)  # a handler, because the child would inherit an ignored signal
+    guard.fork(lambda: not _has_hung_up(control), kept=control)
+
+
+def _has_hung_up(control: int) -> bool:
+    """Returns whether the caller has closed its end of the control pipe, or has died."""
+    poller = select.poll()
+    poller.register(control, 0)  # a hang-up is always reported
+    return bool(poller.poll(0))
 
 
 def _line(control: int) -> bytes:
@@ -118,7 +126,7 @@ class _Supervision:
                 self._supervise()
                 seconds = time.monotonic() - self.start
             finally:
-                alive = kill_all(self.child)
+                alive = guard.kill_descendants(self.child)
                 with contextlib.suppress(OSError):  # the run is over, and its result matters more than this line
                     note(self.request, "end", self.child.pid)
             self._drain()
@@ -144,12 +152,7 @@ class _Supervision:
             yield logs
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        request, supervisor_pid = self.request, os.getpid()
-
-        def bind() -> None:
-            end_with_parent()
-            if os.getppid() != supervisor_pid:
-                os._exit(125)  # the supervisor died before prctl() took effect
+        request = self.request
 
         child = subprocess.Popen(
             request.command,
@@ -160,7 +163,7 @@ class _Supervision:
             stderr=subprocess.PIPE,
             bufsize=0,
             start_new_session=True,
-            preexec_fn=bind,
+            preexec_fn=partial(prctl.end_with_parent, os.getpid()),
         )
         for pipe, log in zip((child.stdout, child.stderr), self.logs, strict=True):
             assert pipe is not None
@@ -219,25 +222,6 @@ class _Supervision:
         for key in list(self.pipes.get_map().values()):
             while key.data is not None and self._read(key):
                 pass
-
-
-def kill_all(child: subprocess.Popen[bytes]) -> bool:
-    """Kills our descendants until none is left, since each may have started another one meanwhile.
-
-    Returns whether some of them are still alive.
-    """
-    deadline = time.monotonic() + KILL_SECS
-    while (tree := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:
-        for process in tree:
-            with contextlib.suppress(psutil.Error):  # the process has ended, or is another user's
-                process.kill()
-        child.poll()
-        for process in tree:  # orphans given to us wait to be reaped; subprocess reaps the child
-            with contextlib.suppress(ChildProcessError):
-                if process.pid != child.pid:
-                    os.waitpid(process.pid, os.WNOHANG)
-        time.sleep(0.01)
-    return bool(tree)
 
 
 def note(request: Request, event: str, pid: int) -> None:

@@ -3,22 +3,21 @@
 The rows then share imports, environments and the policy.
 
 Guarantees: a row gets the process of an earlier row only where their keys are the same; a row that does not end well
-leaves no process behind; no process outlives the session; where no process can be started, a row plays by itself.
+leaves no process behind; where no process can be started, a row plays by itself. `harness_session` ends those of a
+session with it.
 """
 
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..core import files, lock
+from ..core import files, held_folder, lock
 from ..core.errors import Busy
 from . import orphans, process
 
@@ -29,21 +28,6 @@ TAKEN = b"taken"
 PATH_BYTES = 100  # the kernel allows 107 bytes for a socket's path
 # Flags in which the rows that one process plays may differ.
 ROW_FLAGS = ("env.task", "env.task_ids", "eval.n_episodes", "seed", "output_dir", "resident.videos")
-
-
-@contextlib.contextmanager
-def session() -> Iterator[None]:
-    """Lets rows that this process or its children run inside this block leave warm worker processes, and ends these."""
-    folder = Path(tempfile.mkdtemp(prefix="tracka-"))
-    with lock.hold(folder / "alive", "a session"):
-        os.environ[orphans.SESSION] = str(folder)
-        try:
-            yield
-        finally:
-            del os.environ[orphans.SESSION]
-            for socket_path in folder.glob("*.sock"):
-                end_worker(socket_path)
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def key(command: Sequence[str], environ: Mapping[str, str], load: str, batch: int) -> str:
@@ -68,7 +52,7 @@ def ensure_worker(
     folder = os.environ.get(orphans.SESSION)
     if folder is None or len(os.fsencode(folder)) + len(name) > PATH_BYTES:
         return {}
-    socket_path = Path(folder) / f"{name}.sock"
+    socket_path = socket_of(Path(folder), name)
     key_file = socket_path.with_suffix(".key")
     try:
         if not (key_file.is_file() and key_file.read_text() == key and _is_listening(socket_path)):
@@ -78,6 +62,11 @@ def ensure_worker(
     except (OSError, Busy):
         return {}
     return {SOCKET: str(socket_path)}
+
+
+def socket_of(folder: Path, name: str) -> Path:
+    """Returns the socket of the warm worker process on the device `name` in the session with the folder `folder`."""
+    return folder / f"{name}.sock"
 
 
 def end_worker(socket_path: Path) -> None:
@@ -103,19 +92,20 @@ def _start(socket_path: Path, root: Path, environ: Mapping[str, str], lease: Pat
     """
     marks = {orphans.SESSION: str(socket_path.parent), orphans.STANDS_BY: str(socket_path)} | orphans.marks(None, lease)
     with contextlib.ExitStack() as stack:
-        listener, alive = stack.enter_context(_socket()), stack.enter_context((socket_path.parent / "alive").open())
+        listener = stack.enter_context(_socket())
+        alive = stack.enter_context(held_folder.open_folder(socket_path.parent))
         listener.bind(str(socket_path))
         listener.listen()
         locks = [stack.enter_context(lock.hold(worker_lock_file(lease), "the GPU", shared=True))] if lease else []
         stack.enter_context(
             subprocess.Popen(
-                process.python("tracka.engines.resident.service", str(listener.fileno()), str(alive.fileno())),
+                process.python("tracka.engines.resident.service", str(listener.fileno()), str(alive)),
                 cwd=root,
                 env={**environ, **marks},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                pass_fds=(listener.fileno(), alive.fileno(), *(file.fileno() for file in locks)),
+                pass_fds=(listener.fileno(), alive, *(file.fileno() for file in locks)),
             )
         )  # the process leaves our process tree at once
 

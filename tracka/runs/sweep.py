@@ -17,7 +17,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core import lock
 from ..core.errors import Finding, UsageError
-from ..execution import warm_process
+from ..execution import harness_session
 from . import row_durations, row_state, run, time_budget, worker
 from .plan import Host
 from .row_scheduler import RowScheduler
@@ -53,8 +53,8 @@ def sweep(
             raise UsageError(findings)
         row_state.ensure_pending(campaign.layout, rows)
         stack.enter_context(_interrupted_by_term())
-        if campaign.is_resident:
-            stack.enter_context(warm_process.session())
+        for warning in harness_session.warnings(stack.enter_context(harness_session.hold())):
+            worker.print_redacted(warning, error=True)
         policy = replace(policy, budget=time_budget.of_session(campaign, time.monotonic()))
         scheduler = RowScheduler(row_durations.gpus(rows))
         scheduler.add(row_durations.jobs(campaign, dict(enumerate(rows)), policy.resume))

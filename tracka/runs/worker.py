@@ -17,7 +17,7 @@ from ..campaign.matrix import Row
 from ..core import files
 from ..core.artifacts import Result
 from ..core.errors import TrackaError, screen
-from ..execution import lease, process, process_setup, supervisor
+from ..execution import lease, prctl, process, process_setup
 from . import early_stop, row_state, run
 from .plan import Host
 from .run import RerunPolicy
@@ -36,9 +36,7 @@ def start(work: Work, slot: int) -> Child:
     )
 
     def bind() -> None:
-        supervisor.end_with_parent()
-        if os.getppid() != parent:
-            os._exit(125)  # the parent died before the kernel knew to end us
+        prctl.end_with_parent(parent)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 

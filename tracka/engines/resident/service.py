@@ -3,9 +3,9 @@
 The warm process plays one evaluation after the other, each for a process `python -m tracka.engines.resident` that hands
 over its flags and its standard files. Imports, environments and the policy are kept from one evaluation to the next.
 
-Guarantees: the warm process ends, with all processes that it started, when the session has ended, by whatever death;
-when it has been idle for IDLE_SECS; when the process that asked for an evaluation is gone; and after an evaluation that
-failed, so that nothing broken is kept.
+Guarantees: the warm process ends, with all processes that it started, when the session has ended, by whatever death,
+even while the warm process is stopped (SIGSTOP), since its guard ends it; when it has been idle for IDLE_SECS; when the
+process that asked for an evaluation is gone; and after an evaluation that failed, so that nothing broken is kept.
 """
 
 import contextlib
@@ -21,7 +21,8 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
-from ...execution import orphans, process_setup
+from ...core import held_folder
+from ...execution import guard, orphans, process_setup
 from ...execution.warm_process import FILES, MESSAGE_BYTES, TAKEN
 from .evaluation import EvaluationCache, Stages, run
 
@@ -31,12 +32,13 @@ IDLE_SECS = 20.0  # longer than the harness takes from the end of one row to the
 def main(listening: int, alive: int) -> None:
     """Plays the evaluations that the socket `listening` brings, until one fails or none comes for IDLE_SECS.
 
-    `alive` is the file that the session keeps locked while it lives.
+    `alive` is the session's folder, which the session keeps locked while it lives.
     """
     if os.fork():
         os._exit(0)  # the row that started this process ends before it does
     os.setsid()
     process_setup.prepare()
+    guard.fork(lambda: held_folder.is_locked(alive), kept=alive)
     _in_background(_end_with_session, alive)
     forwarder = OutputForwarder()
     cache = EvaluationCache(persistent=True, output=forwarder.write)

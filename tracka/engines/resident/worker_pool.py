@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ...execution import supervisor
+from ...execution import prctl
 from . import slot
 from .episode import Episode, Task
 from .slot import BuildEnvironment, MakeSimulator, Pictures, ReportTimings, VideoConfig, WorkerFailed, WorkerTimings
@@ -54,7 +54,9 @@ class WorkerPool:
             ours, theirs = context.Pipe()
             own = {number: self.pictures[number] for number in range(worker, n_slots, count)}
             process = context.Process(
-                target=_serve, args=(output, theirs, [*self.pipes, ours], own, make, video_config), daemon=True
+                target=_serve,
+                args=(os.getpid(), output, theirs, [*self.pipes, ours], own, make, video_config),
+                daemon=True,
             )
             process.start()
             theirs.close()
@@ -117,8 +119,8 @@ class WorkerPool:
             process.join(ENDING_SECS)
 
 
-def _serve(output: int | None, pipe: Connection, other_pipes: list[Connection], *work: Any) -> None:
-    supervisor.end_with_parent()
+def _serve(parent: int, output: int | None, pipe: Connection, other_pipes: list[Connection], *work: Any) -> None:
+    prctl.end_with_parent(parent)
     for other_pipe in other_pipes:
         other_pipe.close()  # a pipe that stays open here would hide its end of file when the parent dies
     if output is not None:
