@@ -70,6 +70,17 @@ def test_a_bad_setting_is_named_with_its_key(make_campaign: Callable[..., Made],
     assert said in text
 
 
+@pytest.mark.parametrize(
+    "folder", ["/tmp/x", "../x", "checkpoints/../../x", "away/x", "artifacts/runs", "configs", "."]
+)
+def test_a_checkpoint_is_built_inside_of_the_campaign_alone(make_campaign: Callable[..., Made], folder: str) -> None:
+    made = make_campaign(settings=ONE_TASK + f"[build]\n{folder!r} = 'replay all'")
+    (made.root / "away").symlink_to(made.root.parent)
+    with pytest.raises(UsageError, match=r"Name a folder of the campaign, such as checkpoints/NAME") as refused:
+        campaign.load(made.root)
+    assert f"build.{folder}" in str(refused.value)
+
+
 def test_settings_that_are_not_utf8_are_refused(made: Made) -> None:
     made.layout.settings.write_bytes(b"title = '\xe9'")
     (text,) = refusal(made.root)

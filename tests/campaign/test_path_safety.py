@@ -4,12 +4,13 @@ import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import campaigns
 import pytest
 from campaigns import REPOSITORY, Made, run_words
 
-from tracka.campaign import matrix, path_safety
+from tracka.campaign import matrix, path_safety, write_access
 from tracka.campaign.layout import Layout
 from tracka.checkpoints import checkpoint
 from tracka.core import files
@@ -216,6 +217,86 @@ def test_artifacts_of_another_user_are_refused(made: Made) -> None:
     os.chown(made.layout.artifacts, 12345, 12345)
     with pytest.raises(UsageError, match=r"the folder belongs to another user \(uid 12345\). Run as that user"):
         path_safety.require(made.layout)
+
+
+@pytest.mark.parametrize("name", ["configs", "configs/campaign.toml", "configs/eval_matrix.csv", "."])
+def test_settings_that_everybody_may_change_are_refused_with_the_command_that_mends_it(made: Made, name: str) -> None:
+    path = made.root / name
+    path.chmod(path.stat().st_mode | 0o002)
+    with pytest.raises(
+        UsageError, match="every user may change the campaign's settings, which name programs"
+    ) as refused:
+        path_safety.require(made.layout)
+    assert refused.value.findings[0].remedy == f"Run `chmod go-w {path}`"
+    path.chmod(path.stat().st_mode & ~0o022)
+    path_safety.require(made.layout)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another group")
+@pytest.mark.parametrize("name", ["configs", "configs/campaign.toml", "."])
+def test_settings_that_a_group_may_change_are_refused_unless_it_is_the_owners_own(made: Made, name: str) -> None:
+    path = made.root / name
+    path.chmod(path.stat().st_mode | 0o020)
+    path_safety.require(made.layout)  # root's own group
+    os.chown(path, 0, 12345)
+    with pytest.raises(UsageError, match="the group 12345 may change the campaign's settings"):
+        path_safety.require(made.layout)
+    assert made.call(*made.sweep_words()).returncode == 2 and made.started() == []
+
+
+def test_a_session_on_settings_that_others_may_change_starts_nothing(made: Made) -> None:
+    made.layout.settings.chmod(0o666)
+    ended = made.pytest("-n0")
+    assert (ended.returncode, f"chmod go-w {made.layout.settings}" in ended.stderr) == (4, True)
+    assert not made.layout.artifacts.exists()
+
+
+def test_a_folder_above_that_is_open_to_all_is_safe_with_the_sticky_bit_alone(made: Made) -> None:
+    made.root.parent.chmod(0o1777)
+    path_safety.require(made.layout)
+    made.root.parent.chmod(0o777)
+    with pytest.raises(UsageError, match="every user may change"):
+        path_safety.require(made.layout)
+    made.root.parent.chmod(0o700)
+
+
+def test_settings_behind_a_link_are_judged_by_where_they_are(made: Made) -> None:
+    shared = made.root.parent / "shared"
+    shared.mkdir()
+    made.layout.settings.rename(shared / "campaign.toml")
+    made.layout.settings.symlink_to(shared / "campaign.toml")
+    path_safety.require(made.layout)
+    shared.chmod(0o777)
+    with pytest.raises(UsageError, match=f"write access to {shared}"):
+        path_safety.require(made.layout)
+
+
+@pytest.mark.parametrize(
+    ("user", "group", "own"),
+    [
+        (("ann", 7, 7), ("ann", []), True),
+        (("ann", 7, 7), ("ann", ["ann"]), True),
+        (("ann", 7, 7), ("ann", ["ann", "bob"]), False),
+        (("ann", 7, 100), ("users", []), False),
+        (("ann", 7, 100), ("ann", []), True),
+        (None, None, True),
+    ],
+)
+def test_a_group_is_the_owners_own_by_its_name_and_members(
+    monkeypatch: pytest.MonkeyPatch, user: tuple[str, int, int] | None, group: tuple[str, list[str]] | None, own: bool
+) -> None:
+    def user_of(uid: int) -> SimpleNamespace:
+        if user is None:
+            raise KeyError(uid)
+        return SimpleNamespace(pw_name=user[0], pw_gid=user[2])
+
+    def group_of(gid: int) -> SimpleNamespace:
+        assert group is not None
+        return SimpleNamespace(gr_name=group[0], gr_mem=group[1])
+
+    monkeypatch.setattr("pwd.getpwuid", user_of)
+    monkeypatch.setattr("grp.getgrgid", group_of)
+    assert write_access.is_own_group(7, user[2] if user else 7) is own
 
 
 @pytest.mark.parametrize("name", ["", "model.safetensors"])

@@ -23,7 +23,7 @@ HOLD = """
 import subprocess, sys
 from tracka.execution import lease
 with lease.hold(int(sys.argv[1]), int(sys.argv[2])) as device:
-    heir = subprocess.Popen(["sleep", "20"], pass_fds=[device.lock]) if "heir" in sys.argv else None
+    heir = subprocess.Popen(["sleep", "20"], pass_fds=device.descriptors) if "heir" in sys.argv else None
     print(device.gpu_id, heir.pid if heir else 0, flush=True)
     sys.stdin.read()
 """
@@ -36,6 +36,7 @@ def locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACKA_GPU_LOCKS", str(tmp_path / "locks"))
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setenv(gpu.PRETEND, "2")
+    monkeypatch.delenv(gpu.PRETEND_NODES, raising=False)
     monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
 
 
@@ -57,6 +58,38 @@ def hold() -> Iterator[Hold]:
             pass
 
 
+@pytest.fixture
+def nodes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Files in the place of the device nodes of two GPUs, which every user may open, as those of /dev."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # behind no folder of this user alone
+        Path(folder).chmod(0o755)
+        for number in range(2):
+            node = Path(folder) / f"nvidia{number}"
+            node.touch()
+            node.chmod(0o666)
+        monkeypatch.setenv(gpu.PRETEND_NODES, folder)
+        yield Path(folder)
+
+
+LOCK_NODE = """
+import fcntl, os, sys
+os.setgid(65534)
+os.setuid(65534)
+handle = os.open(sys.argv[1], os.O_RDONLY)
+fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+print("held", os.getuid(), flush=True)
+sys.stdin.read()
+"""
+
+
+def other_user_holds(node: Path) -> subprocess.Popen[str]:
+    """A process of the user `nobody` that holds the lease of the GPU with this node, as Track A does it."""
+    command = [sys.executable, "-S", "-c", LOCK_NODE, str(node)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held 65534\n"
+    return holder
+
+
 def got(holder: subprocess.Popen[str]) -> int:
     """The GPU that the process holds, once it does."""
     assert holder.stdout is not None
@@ -72,6 +105,53 @@ def free() -> int:
     """A GPU that nobody holds, asked for with GPU 0 preferred."""
     with lease.hold(AUTO) as device:
         return device.gpu_id
+
+
+def test_users_with_locks_in_different_folders_get_different_gpus(
+    hold: Hold, nodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = got(hold(AUTO, 0))
+    monkeypatch.setenv("TRACKA_GPU_LOCKS", str(tmp_path / "other locks"))
+    assert (first, got(hold(AUTO, 0))) == (0, 1)
+    assert lease.holder(0) == f"another user, who locks {nodes / 'nvidia0'}"
+
+
+def test_what_inherits_a_lease_keeps_the_node_too(
+    hold: Hold, nodes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = hold(0, 0, "heir")
+    assert holder.stdout is not None
+    heir = psutil.Process(int(holder.stdout.readline().split()[1]))
+    release(holder)
+    monkeypatch.setenv("TRACKA_GPU_LOCKS", str(tmp_path / "other locks"))
+    assert free() == 1
+    heir.kill()
+    wait_until(lambda: free() == 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a while")
+def test_two_users_cannot_lease_one_gpu_whoever_owns_the_locks(nodes: Path) -> None:
+    holder = other_user_holds(nodes / "nvidia0")
+    try:
+        assert free() == 1
+    finally:
+        holder.communicate()
+    assert free() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user for a while")
+def test_another_user_waits_for_our_lease(nodes: Path) -> None:
+    command = [sys.executable, "-S", "-c", LOCK_NODE, str(nodes / "nvidia0")]
+    with lease.hold(0):
+        refused = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert "BlockingIOError" in refused.stderr
+    assert subprocess.run(command, stdin=subprocess.DEVNULL).returncode == 0
+
+
+def test_a_gpu_whose_node_cannot_be_opened_is_leased_by_the_lock_file_alone(nodes: Path) -> None:
+    (nodes / "nvidia0").unlink()
+    with lease.hold(0) as device:
+        assert (device.node_lock, len(device.descriptors)) == (None, 1)
 
 
 def test_two_processes_get_different_gpus(hold: Hold) -> None:

@@ -170,7 +170,7 @@ def test_a_program_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -
 
 def test_a_lease_is_held_as_long_as_the_supervisor_lives_and_the_child_does_not_have_it(tmp_path: Path) -> None:
     ours, theirs = os.pipe()
-    ended = run(tmp_path, f"import os; os.fstat({theirs})", lease=theirs)
+    ended = run(tmp_path, f"import os; os.fstat({theirs})", lease=(theirs,))
     os.close(theirs)
     assert os.read(ours, 1) == b""  # nobody has the other end any more
     os.close(ours)

@@ -186,7 +186,12 @@ def load(root: Path, tier: str | None = None) -> Campaign:
     if schema_findings:
         raise UsageError(findings)
     campaign = replace(_campaign(layout, rows, table), digests=digests)
-    findings += [*_wrong_tasks(campaign), *_wrong_expected_outcomes(campaign), *_unsupported_settings(campaign)]
+    findings += [
+        *_wrong_builds(campaign),
+        *_wrong_tasks(campaign),
+        *_wrong_expected_outcomes(campaign),
+        *_unsupported_settings(campaign),
+    ]
     verdict_findings = [*_wrong_verdict(campaign)]
     findings += [*verdict_findings, *tiers.faults(campaign.tiers, rows, campaign.baseline, layout.settings)]
     if not verdict_findings:  # each tier would repeat them
@@ -288,6 +293,29 @@ def _wrong_tasks(campaign: Campaign) -> Iterator[Finding]:
             yield Finding(
                 f"{where}, row {row.run_id}, key task_ids", what, f"Use 0 to {SUITE_TASKS[row.task_suite] - 1}"
             )
+
+
+def _wrong_builds(campaign: Campaign) -> Iterator[Finding]:
+    """Yields folders in `[build]` that are not in the campaign, or where the campaign keeps other things."""
+    root = campaign.layout.root.resolve()
+    for name in campaign.build:
+        where, folder = f"{campaign.layout.settings}, build.{name}", campaign.layout.root / name
+        kept_for_others = (root, *(root / part for part in ("artifacts", "configs", "todo")))
+        is_plain = not Path(name).is_absolute() and ".." not in Path(name).parts and "\0" not in name
+        remedy = "Name a folder of the campaign, such as checkpoints/NAME"
+        if not is_plain or not _resolved(folder).is_relative_to(root):
+            leads = f", which is {_resolved(folder)}" if is_plain else ""
+            yield Finding(where, f"a checkpoint is built inside of the campaign, not in {name}{leads}", remedy)
+        elif folder.resolve() in kept_for_others or folder.resolve().is_relative_to(root / "artifacts"):
+            yield Finding(where, f"the campaign keeps other things in {name}", remedy)
+
+
+def _resolved(path: Path) -> Path:
+    """Returns `path` without links; as it stands where its links go round in circles."""
+    try:
+        return path.resolve(strict=False)
+    except (OSError, RuntimeError):
+        return path
 
 
 def _wrong_verdict(campaign: Campaign) -> Iterator[Finding]:

@@ -1,21 +1,24 @@
 """Checks where Track A may write and what it may run, before anything is written.
 
-No artifact may lie behind a link, and neither artifacts nor policies may lie where other users can change them. Only
+No artifact may lie behind a link, and neither artifacts, policies nor settings may lie where other users can change
+them: settings name programs, builders and flags, so they are code. Only
 the artifacts folder itself may be a link, to a larger disk. The folder of the TODO pages is the one place outside of
 the campaign that may be written to.
 """
 
 import os
+import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..core.errors import Finding, UsageError, shortened
+from . import write_access
 from .layout import Layout
 
 
 def require(layout: Layout, run_id: str | None = None) -> None:
-    """Raises UsageError where artifacts or TODO pages must not be written.
+    """Raises UsageError where artifacts or TODO pages must not be written, and where others can change the settings.
 
     Checks the artifacts of all rows, or of the row `run_id`.
     """
@@ -23,7 +26,8 @@ def require(layout: Layout, run_id: str | None = None) -> None:
     # Only a campaign has pages of progress, and a tier of it has none.
     pages = _todo_findings(layout) if layout.settings.is_file() and layout.progress_pages else ()
     folders = dict.fromkeys([layout.own_artifacts, *_tier_folders(layout)])
-    _raise_if_any([*(finding for folder in folders for finding in _root_findings(folder)), *links, *pages])
+    roots = (finding for folder in folders for finding in _root_findings(folder))
+    _raise_if_any([*_configs_findings(layout.settings.parent), *roots, *links, *pages])
 
 
 def _tier_folders(layout: Layout) -> tuple[Path, ...]:
@@ -39,6 +43,21 @@ def require_folder(folder: Path) -> None:
 def _raise_if_any(findings: list[Finding]) -> None:
     if findings:
         raise UsageError(findings)
+
+
+def _configs_findings(configs: Path) -> Iterator[Finding]:
+    """Yields why the campaign's settings must not be followed: others can change them, or a folder that leads there.
+
+    Links are resolved: a link in `configs/` is as safe as what it points to and the folders above that.
+    """
+    if not configs.is_dir():
+        return  # `tracka run` needs no campaign
+    paths = [configs.resolve(), *(path.resolve() for path in sorted(configs.rglob("*")))]
+    above = dict.fromkeys(parent for path in paths for parent in path.parents if parent not in paths)
+    if found := write_access.first_open(paths, above):
+        path, who = found
+        what = f"{who} may change the campaign's settings, which name programs to start, because of write access to"
+        yield Finding(str(configs), f"{what} {path}", f"Run `chmod go-w {shlex.quote(str(path))}`")
 
 
 def _root_findings(artifacts: Path) -> Iterator[Finding]:

@@ -33,6 +33,29 @@ def hold(path: Path, subject: str, wait: bool = False, shared: bool = False) -> 
         yield file
 
 
+@contextlib.contextmanager
+def hold_node(path: Path | None, subject: str) -> Iterator[int | None]:
+    """Holds the lock on a device node and yields its descriptor; None where there is no node that may be opened.
+
+    Nothing is written to the node. Raises Busy at once where another process of any user holds the lock.
+    """
+    try:
+        handle = None if path is None else os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        handle = None
+    if handle is None:
+        yield None
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Busy(Finding(str(path), f"{subject} is held by another user", "Wait for that user's row")) from None
+        yield handle
+    finally:
+        os.close(handle)
+
+
 def open_lock_file(path: Path, shared: bool = False) -> IO[str]:
     """Opens a file for reading and writing.
 

@@ -18,6 +18,7 @@ from ..core.errors import Finding
 from ..core.reports import GpuRecord
 
 PRETEND = "TRACKA_PRETEND_GPUS"  # for tests: the number of GPUs to pretend
+PRETEND_NODES = "TRACKA_PRETEND_NODES"  # for tests: the folder of files that stand for the GPUs' device nodes
 PRETENDED = "GPU-pretended-"  # the beginning of a pretended GPU's UUID
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -27,7 +28,7 @@ class Gpu:
     """One visible GPU.
 
     `visible` is the word for the GPU in CUDA_VISIBLE_DEVICES. `has_mig` says whether the GPU is divided into MIG
-    instances.
+    instances. `node` is its file in /dev, the same for all users of the host.
     """
 
     gpu_id: int
@@ -35,6 +36,7 @@ class Gpu:
     uuid: str
     name: str
     has_mig: bool = False
+    node: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class GpuProcess:
 class Device:
     """The device that a row runs on: a leased GPU with the lock's descriptor and file, or the CPU.
 
+    `node_lock` is the descriptor of the GPU's device node, which is locked too where this user may open it.
+
     The CPU has the gpu_id -1 and no visible GPU. The `journal` records when runs began and ended on the GPU. `others`
     are the processes that computed on the GPU when the lease began; none of them is ours.
     """
@@ -72,6 +76,12 @@ class Device:
     lock_file: Path | None = None
     journal: Path | None = None
     others: tuple[GpuProcess, ...] = ()
+    node_lock: int | None = None
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Returns the descriptors that hold the lease, for the supervisor that inherits it."""
+        return tuple(handle for handle in (self.lock, self.node_lock) if handle is not None)
 
     @property
     def torch_name(self) -> str:
@@ -98,7 +108,9 @@ def visible_gpus() -> tuple[Gpu, ...]:
     or repeated word hides itself and all words after it.
     """
     if pretended := int(os.environ.get(PRETEND, "0")):
-        return tuple(Gpu(i, str(i), f"{PRETENDED}{i}", "pretended GPU") for i in range(pretended))
+        return tuple(
+            Gpu(i, str(i), f"{PRETENDED}{i}", "pretended GPU", node=_pretended_node(i)) for i in range(pretended)
+        )
     installed = _installed()
     visible_words = os.environ.get(VISIBLE)
     if visible_words is None:
@@ -110,6 +122,11 @@ def visible_gpus() -> tuple[Gpu, ...]:
             break
         gpus.append(gpu)
     return tuple(replace(gpu, gpu_id=i) for i, gpu in enumerate(gpus))
+
+
+def _pretended_node(number: int) -> Path | None:
+    folder = os.environ.get(PRETEND_NODES)
+    return Path(folder) / f"nvidia{number}" if folder else None
 
 
 def _gpu_by_word(word: str, installed: tuple[Gpu, ...]) -> Gpu | None:
@@ -236,9 +253,24 @@ def _installed() -> tuple[Gpu, ...]:
             return ()
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
         return tuple(
-            Gpu(i, str(i), str(nvml.nvmlDeviceGetUUID(gpu)), str(nvml.nvmlDeviceGetName(gpu)), _has_mig(nvml, gpu))
+            Gpu(
+                i,
+                str(i),
+                str(nvml.nvmlDeviceGetUUID(gpu)),
+                str(nvml.nvmlDeviceGetName(gpu)),
+                _has_mig(nvml, gpu),
+                _node(nvml, gpu),
+            )
             for i, gpu in enumerate(handles)
         )
+
+
+def _node(nvml: Any, handle: Any) -> Path | None:
+    """Returns the GPU's file in /dev, which has the GPU's minor number; None where the driver does not say it."""
+    try:
+        return Path(f"/dev/nvidia{nvml.nvmlDeviceGetMinorNumber(handle)}")
+    except nvml.NVMLError:
+        return None
 
 
 def _has_mig(nvml: Any, handle: Any) -> bool:

@@ -5,7 +5,8 @@ supervisor, and so until the last process of the row has ended, even if the harn
 killed too, its orphan processes are ended before the GPU is used again. A journal beside the lock records when each run
 began and ended on the GPU.
 
-The host has one folder of locks, open to every user; TRACKA_GPU_LOCKS names another folder.
+The host has one folder of locks, open to every user; TRACKA_GPU_LOCKS names another folder. Users whose locks lie in
+different folders share the GPU's device node, which is locked too.
 """
 
 import contextlib
@@ -98,9 +99,12 @@ def holder(gpu_id: int) -> str:
         return ""
     path = folder_path() / f"{gpus[gpu_id].uuid}.lock"
     try:
-        return path.read_text(errors="replace")[:200].strip() if lock.is_held(path) else ""
+        if lock.is_held(path):
+            return path.read_text(errors="replace")[:200].strip()
     except OSError:
         return ""
+    node = gpus[gpu_id].node
+    return f"another user, who locks {node}" if node and lock.is_held(node) else ""
 
 
 def worker_number() -> int:
@@ -114,12 +118,16 @@ def worker_number() -> int:
 def _first_free(candidates: Sequence[Gpu], folder: Path, stack: contextlib.ExitStack) -> Device | None:
     for candidate in candidates:
         path = folder / f"{candidate.uuid}.lock"
-        with contextlib.suppress(Busy):
-            file = stack.enter_context(lock.hold(path, f"GPU {candidate.gpu_id}", shared=True))
+        with contextlib.suppress(Busy), contextlib.ExitStack() as held:
+            file = held.enter_context(lock.hold(path, f"GPU {candidate.gpu_id}", shared=True))
+            node = held.enter_context(lock.hold_node(candidate.node, f"GPU {candidate.gpu_id}"))
             lock.sign(file, f"process {os.getpid()}")
             journal = path.with_suffix(".journal")
             _prepare_journal(journal)
-            return Device(candidate.gpu_id, candidate.visible, candidate.uuid, file.fileno(), path, journal)
+            stack.enter_context(held.pop_all())
+            return Device(
+                candidate.gpu_id, candidate.visible, candidate.uuid, file.fileno(), path, journal, node_lock=node
+            )
     return None
 
 

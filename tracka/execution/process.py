@@ -89,14 +89,14 @@ def run(
     bounds: Bounds,
     secrets: Sequence[bytes] = (),
     watched: Sequence[str] = (),
-    lease: int | None = None,
+    lease: Sequence[int] = (),
     journal: Path | None = None,
     label: str = "",
     cancel: Callable[[], bool] | None = None,
 ) -> Exit:
     """Runs `command` to its end or to its bounds. There the child gets TERM and, after `grace`, KILL.
 
-    `lease` is a descriptor that the supervisor holds as long as any process of the child's tree is alive. `cancel` is
+    `lease` are descriptors that the supervisor holds as long as any process of the child's tree is alive. `cancel` is
     called every POLL_SECS; once it returns True, the child gets TERM and, a second later, KILL. Raises OSError where
     the command cannot be started or a log cannot be written, RuntimeError where the supervisor fails, and what `cancel`
     raises.
@@ -117,7 +117,7 @@ def run(
         label=label,
     )
     start = time.monotonic()
-    with _supervisor(request, () if lease is None else (lease,)) as (control, status):
+    with _supervisor(request, lease) as (control, status):
         messages = _read_messages(control, status, bounds.timeout + bounds.grace + SPARE_SECS, cancel)
     if not messages or "pid" in messages[-1]:
         orphans.end(orphans.CHILD, request.env[orphans.CHILD])

@@ -95,7 +95,7 @@ def _execute(
             bounds=plan.bounds,
             secrets=redaction.secret_values(os.environ | environ),
             watched=failure.WATCHED,
-            lease=device.lock,
+            lease=device.descriptors,
             journal=device.journal,
             label=manifest["run_id"],
             cancel=cancel,

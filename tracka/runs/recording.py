@@ -86,7 +86,7 @@ class Recordings:
             stderr=target.stderr,
             bounds=self.plan.bounds,
             secrets=redaction.secret_values(environ),
-            lease=self.device.lock,
+            lease=self.device.descriptors,
             journal=self.device.journal,
             label=f"parity-{self.plan.row.run_id}",
         )
