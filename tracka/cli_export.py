@@ -1,4 +1,4 @@
-"""The command `tracka summary`, which shows a campaign where people already look."""
+"""The commands `tracka summary` and `tracka export`, which show a campaign where people already look."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,7 @@ from .reporting import played_episodes
 def register(app: typer.Typer) -> None:
     """Adds the command to `app`."""
     app.command("summary")(summary_command)
+    app.command("export")(export_command)
 
 
 def summary_command(
@@ -38,3 +39,27 @@ def summary_command(
     else:
         step_summary.append(output, page)
         print(output)
+
+
+def export_command(
+    root: Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="A campaign's folder, or FOLDER::POLICY.")],
+    form: Annotated[str, typer.Option("--format", help="hub, eval-info, ctrf or rerun.")],
+    output: Annotated[Path | None, typer.Option(help="The file; by default one in artifacts/exports/.")] = None,
+    row: Annotated[list[str] | None, typer.Option(help="Export this row alone; repeatable.")] = None,
+    task: Annotated[int | None, typer.Option(min=0, help="rerun: the LIBERO task of the episode.")] = None,
+    episode: Annotated[int | None, typer.Option(min=0, help="rerun: the episode, counted from 0 in its task.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="hub: the benchmark's dataset, ORGANISATION/NAME.")] = None,
+    task_id: Annotated[str | None, typer.Option(help="hub: the dataset's task; by default the suite.")] = None,
+    dataset_revision: Annotated[str | None, typer.Option(help="hub: the dataset's commit.")] = None,
+    source_url: Annotated[str | None, typer.Option(help="hub: where the results can be looked at.")] = None,
+    source_name: Annotated[str | None, typer.Option(help="hub: what is there.")] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="hub: export a suite of which tasks are missing.")] = False,
+    tier: Annotated[str | None, typer.Option(help="Export this tier of the campaign instead of all of it.")] = None,
+) -> None:
+    """Write a campaign's results for other tools: Hugging Face's hub, lerobot, readers of CTRF, the Rerun viewer."""
+    from .exports import export
+    from .exports.hub_results import HubOptions
+
+    hub = HubOptions(dataset, task_id, dataset_revision, source_url, source_name, partial)
+    options = export.ExportOptions(output, tier, tuple(row or ()), task, episode, hub)
+    print(export.write(root, form, options))

@@ -4,7 +4,7 @@ Guarantees: only outcomes with sound evidence are read; a row that did not pass 
 named as left out; whatever makes a result unfit for a comparison is a finding; a side is one checkpoint's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -55,8 +55,13 @@ def load(path: Path) -> Campaign:
 
 def of_campaign(spec: Campaign, path: Path) -> Side:
     """Returns what the rows of the campaign at `path` have played. Raises UsageError as `rows` does."""
+    return of_rows(spec, path, rows(spec, path))
+
+
+def of_rows(spec: Campaign, path: Path, chosen: Iterable[Row]) -> Side:
+    """Returns what these rows of the campaign at `path` have played."""
     side = Side(str(path), "campaign", ())
-    for row in rows(spec, path):
+    for row in chosen:
         side = _with_row(side, spec, row, place_and_policy(path)[0])
     return side
 
