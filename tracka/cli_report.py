@@ -1,5 +1,6 @@
-"""The command `tracka report`, which writes the page of a campaign or an index over several campaigns."""
+"""The commands `tracka report` and `tracka plot`, which write a campaign's page and its figures."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,11 +10,14 @@ from .campaign import campaign
 from .core.errors import Finding, UsageError, shortened
 
 VIDEOS = ("all", "failures", "none")
+FORMATS = ("svg", "png")
+INTERVALS = ("wilson", "clopper-pearson")
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to `app`."""
+    """Adds the commands to `app`."""
     app.command("report")(report_command)
+    app.command("plot")(plot_command)
 
 
 def report_command(
@@ -39,3 +43,33 @@ def report_command(
         return
     choice: Any = videos
     print(page.write(campaign.load(folder, tier), page.PageOptions(against, policy, single_file, choice, output)))
+
+
+def plot_command(
+    root: Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="A campaign's folder.")],
+    against: Annotated[Path | None, typer.Option(help="Whose rates to draw too, as `tracka compare` takes it.")] = None,
+    output_format: Annotated[str, typer.Option("--format", help="svg, png, or both with a comma.")] = "svg,png",
+    interval: Annotated[str, typer.Option(help="Of the rates: wilson, or clopper-pearson, which is exact.")] = "wilson",
+    output: Annotated[Path | None, typer.Option(help="The folder; by default artifacts/report/plots.")] = None,
+    tier: Annotated[str | None, typer.Option(help="Draw this tier of the campaign instead of all of it.")] = None,
+) -> None:
+    """Draw a campaign for a paper: success by task, episodes over time, use of the devices."""
+    formats = [*dict.fromkeys(filter(None, (word.strip() for word in output_format.split(","))))]
+    if findings := [*_faults(formats, interval)]:
+        raise UsageError(findings)
+    from .report_page import plots
+    from .reporting import played_episodes
+
+    folder, policy = played_episodes.place_and_policy(root)
+    name: Any = interval
+    options = plots.PlotOptions(against, policy, formats, name, output)
+    for path in plots.write(campaign.load(folder, tier), options):
+        print(path)
+
+
+def _faults(formats: Sequence[str], interval: str) -> Iterator[Finding]:
+    if not formats or not set(formats) <= set(FORMATS):
+        what = f"{shortened(','.join(formats))!r} is unknown"
+        yield Finding("--format", what, f"Use {', '.join(FORMATS)}, or both with a comma")
+    if interval not in INTERVALS:
+        yield Finding("--interval", f"{shortened(interval)!r} is unknown", f"Use one of {', '.join(INTERVALS)}")

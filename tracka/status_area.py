@@ -2,15 +2,20 @@
 
 The terminal itself does the scrolling (DECSTBM, the scroll region of VT100), so that other writers need not know of the
 status: pytest, a test's own prints and other processes write as ever.
+
+Guarantees: the terminal has all its lines again when the area is closed, and when its process is killed.
 """
 
 import os
 import threading
 from collections.abc import Sequence
 
+from .terminal_guard import TerminalGuard
+
 SAVE, RESTORE = "\x1b7", "\x1b8"  # the cursor's place and colour
 WHOLE_REGION = "\x1b[r"
 CLEAR_BELOW, CLEAR_LINE = "\x1b[J", "\x1b[2K"
+GIVE_BACK = SAVE + WHOLE_REGION + RESTORE + CLEAR_BELOW
 DOWN = "\x1bD"  # one line, scrolling at the end of the region; the column stays
 LEAST_LINES, LEAST_COLUMNS = 12, 40  # a smaller terminal shows no status
 
@@ -32,6 +37,7 @@ class StatusArea:
     def __init__(self, stream: int) -> None:
         self.stream, self.lines, self.size = stream, 0, (0, 0)
         self._closed, self._lock = False, threading.Lock()
+        self._guard: TerminalGuard | None = None
 
     def room(self) -> tuple[int, int]:
         """Returns the columns and lines that a status may have now; none in the background or a small terminal."""
@@ -50,21 +56,24 @@ class StatusArea:
         """Draws the status, whose lines have no more columns than there is room for."""
         with self._lock:
             if not self._closed and status:
+                self._guard = self._guard or TerminalGuard(self.stream, GIVE_BACK)
                 self._write(self._keep(len(status)) + self._drawn(status))
 
     def close(self) -> None:
         """Gives the lines back to the terminal, empty. Nothing is drawn afterwards."""
         with self._lock:
             if self.lines and not self._closed:
-                self._write(SAVE + WHOLE_REGION + RESTORE + CLEAR_BELOW)
+                self._write(GIVE_BACK)
             self._closed = True
+            if self._guard:
+                self._guard.dismiss()
 
     def _keep(self, lines: int) -> str:
         """Returns what makes the terminal keep at least so many lines."""
         size = os.get_terminal_size(self.stream)
         start = ""
         if self.lines and size != self.size:  # the old status may be anywhere below the cursor
-            start, self.lines = SAVE + WHOLE_REGION + RESTORE + CLEAR_BELOW, 0
+            start, self.lines = GIVE_BACK, 0
         more = lines - self.lines
         if more <= 0:
             return start

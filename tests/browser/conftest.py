@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from browser_pages import NEW, OLD, Opened, films, two_thousand
+from browser_pages import NEW, OLD, Opened, films, four_gpus, two_thousand
 from campaigns import Made
 from playwright.sync_api import Browser, Page, sync_playwright
 
@@ -69,6 +69,12 @@ def compared(tmp_path_factory: pytest.TempPathFactory, new: Made) -> Path:
 def big(tmp_path_factory: pytest.TempPathFactory, prepared: Path) -> Made:
     """A campaign of 2,002 episodes, whose page is not written yet."""
     return two_thousand(tmp_path_factory.getbasetemp(), prepared)
+
+
+@pytest.fixture(scope="session")
+def gpus(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A campaign of ten tasks on four pretended GPUs, of which one row crashed and one stayed below its threshold."""
+    return four_gpus(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

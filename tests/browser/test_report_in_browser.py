@@ -185,6 +185,9 @@ def test_two_thousand_episodes_are_written_in_10_s_small_and_quick(opened: Open,
     assert min(seconds_to_load(page) for _ in range(3)) < 2
     page.select_option("[name=outcome]", "failure")
     expect(page.locator("#count")).to_contain_text("1001 of 2002")
+    page.locator(CARDS).nth(9).click()
+    expect(page.locator("#plot canvas")).to_be_visible()
+    assert len([*(big.layout.report_files / "traces").iterdir()]) == 41  # one of each task of each row
 
 
 def seconds_to_load(page: Page) -> float:

@@ -2,13 +2,20 @@
 
 import os
 import pty
+import re
+import shlex
+import signal
+import sys
 import tty
 from collections.abc import Iterator
 
+import psutil
 import pytest
+from campaigns import REPOSITORY
 
+from fixtures import terminal
 from fixtures.terminal import Screen, set_size
-from tracka.status_area import StatusArea
+from tracka.status_area import WHOLE_REGION, StatusArea
 
 COLUMNS, LINES = 60, 20
 STATUS = ["campaign, 1 of 3 rows", "gw0 a_row", "waiting: 1 row"]
@@ -96,6 +103,39 @@ def test_in_the_end_the_terminal_is_as_without_a_status(scene: Scene, lines: int
     fill(scene, LINES)
     assert scene.screen.text() == scene.plain.text()
     assert (scene.screen.top, scene.screen.bottom) == (0, LINES - 1)
+
+
+KEEPS_LINES = """
+import os, sys, time
+from tracka.status_area import StatusArea
+area = StatusArea(1)
+area.show(["the status of process", str(os.getpid())])
+time.sleep(float(sys.argv[1]))
+area.close()
+print("the area is closed", flush=True)
+"""
+
+
+def beside_a_shell(seconds: float) -> list[str]:
+    """A program that keeps lines, started by a shell that goes on after it, as a user's does."""
+    script = f"{shlex.join([sys.executable, '-c', KEEPS_LINES, str(seconds)])}; echo the shell goes on; read -r _"
+    return ["/bin/sh", "-c", script]
+
+
+def test_a_program_that_is_killed_leaves_the_terminal_whole() -> None:
+    with terminal.opened(beside_a_shell(300), REPOSITORY, os.environ, COLUMNS, LINES) as session:
+        shown = session.until(lambda text: bool(re.search(r"^the status of process\n[0-9]+ *$", text, re.M)))
+        assert session.screen.bottom == LINES - 3
+        os.kill(int(shown.split()[-1]), signal.SIGKILL)
+        session.until(lambda text: session.screen.bottom == LINES - 1 and "shell goes on" in text)
+        assert "the status of process" not in "\n".join(session.screen.text())
+
+
+def test_a_program_that_ends_leaves_no_guard_behind() -> None:
+    with terminal.opened(beside_a_shell(0), REPOSITORY, os.environ, COLUMNS, LINES) as session:
+        session.until(lambda text: "the shell goes on" in text)
+        assert psutil.Process(session.process.pid).children(recursive=True) == []
+        assert session.written.count(WHOLE_REGION.encode()) == 1
 
 
 def test_after_the_end_nothing_is_drawn(scene: Scene) -> None:

@@ -17,7 +17,7 @@ from tracka.gates.row_contracts import RUN_CONTRACTS
 
 SIMULATION = {"torch", "lerobot", "libero", "robosuite", "mujoco"}
 RESIDENT = "engines.resident."  # its modules run in an engine's own processes, so they import what they need at the top
-LATE = {"pandas", "statsmodels", "jinja2", "av", "huggingface_hub"}
+LATE = {"pandas", "statsmodels", "jinja2", "av", "huggingface_hub", "matplotlib"}
 PAGE = (REPOSITORY / "docs" / "architecture.md").read_text()
 TABLES = dict(re.findall(r"^### `tracka/(\w*)/?`\n(.*?)(?=^##|\Z)", PAGE, re.M | re.S))
 COLLECT = ("-m", "pytest", "acceptance", "--collect-only", "-q", "-s")
