@@ -229,11 +229,11 @@ class Gated:
         return dict(lines)
 
 
-def gate(ready: Path, folder: Path, early: str, **words: Sequence[str]) -> Gated:
+def gate(ready: Path, folder: Path, early: str, workers: int = 0, **words: Sequence[str]) -> Gated:
     made = campaigns.copied(Made(ready, campaigns.environment(ready)), folder)
     change(made, '"futility"', f'"{early}"')
     made.behave(**words)
-    return Gated(made, made.pytest("-n0", "-v"))
+    return Gated(made, made.pytest(f"-n{workers}", "-v"))
 
 
 @pytest.fixture(scope="module")
@@ -313,6 +313,33 @@ def test_turned_off_the_same_campaign_plays_the_rest(refused: Gated, copy_of: Ca
     assert ended.returncode == 0, ended.stderr
     assert made.results(HARD) == [STOPPED, ("pass", None)]
     assert made.results(EASY) == [("pass", None)]
+
+
+@pytest.fixture(scope="module")
+def side_by_side(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Gated:
+    """The gates of two rows that play at the same time, of which one makes a pass impossible and one is long."""
+    words = {HARD: [FAILS_AND_HANGS], EASY: [f"batches:0.5 99 1={ALL}"]}
+    return gate(ready, tmp_path_factory.mktemp("side_by_side"), "futility", workers=2, **words)
+
+
+@pytest.mark.slow
+def test_the_rows_that_play_beside_it_on_other_workers_are_ended_too(side_by_side: Gated) -> None:
+    assert side_by_side.made.statuses() == {BASELINE: ("pass", None), HARD: STOPPED, EASY: STOPPED}
+    rows = re.findall(r"(PASSED|FAILED|SKIPPED) \S*(test_row\[\w+\])", side_by_side.ended.stdout)
+    assert sorted(rows) == [
+        ("PASSED", f"test_row[{BASELINE}]"),
+        ("SKIPPED", f"test_row[{EASY}]"),
+        ("SKIPPED", f"test_row[{HARD}]"),
+    ]
+    assert side_by_side.ended.returncode == 1
+
+
+@pytest.mark.slow
+def test_the_record_counts_the_episodes_of_the_row_beside_it(side_by_side: Gated) -> None:
+    rows = record(side_by_side.made)["rows"]
+    assert (rows[HARD]["successes"], rows[HARD]["episodes"]) == (6, 12)
+    assert rows.get(EASY, {"successes": 0}).get("episodes", 0) < 20
+    assert side_by_side.made.evidence(HARD, EASY) == []
 
 
 # the sweep

@@ -1,4 +1,6 @@
-"""A policy that knows 3 of 20 episodes and has to reach 80% is stopped early, in the real lerobot-eval and LIBERO."""
+"""A policy that knows 3 of 20 episodes and has to reach 80% is stopped early, in LIBERO, by both engines."""
+
+from pathlib import Path
 
 import campaigns
 import pytest
@@ -37,12 +39,15 @@ early = "futility"
 row_secs = 3000
 grace_secs = 2
 """
+RESIDENT = "\n[resident]\nworkers = 1\nslots = 1\n"
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+@pytest.fixture(scope="module", params=["lerobot-eval", "resident"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Returns the campaign after its gates, which must not accept it."""
-    made = Made(campaigns.make(tmp_path_factory.mktemp("stopped") / "campaign", ROWS, SETTINGS).root, {})
+    settings = SETTINGS.replace("[build]", f'engine = "{request.param}"\n\n[build]')
+    folder: Path = tmp_path_factory.mktemp("stopped") / "campaign"
+    made = Made(campaigns.make(folder, ROWS, settings + RESIDENT * (request.param == "resident")).root, {})
     campaigns.pass_preflight_of_real_rows(made)
     ended = made.pytest("-n0", "-m", "phase3 or phase4")
     assert ended.returncode == 1, ended.stdout

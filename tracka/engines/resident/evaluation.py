@@ -196,6 +196,7 @@ def _timings(
         "workers": _rounded(workers),
         "manner": runner.mode.name,
         "policy_calls": rollout.calls,
+        "cuda_graphs": runner.graphs.proven if runner.graphs else 0,  # so many answer calls
         "calls_of_several_tasks": rollout.mixed_calls,
         "looks": rollout.asked,
         "slots": len(rollout.pool),

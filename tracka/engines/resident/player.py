@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import torch
 from lerobot.envs.factory import make_env_pre_post_processors
-from lerobot.envs.utils import preprocess_observation
 from lerobot.policies.factory import make_policy, make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import TokenizerProcessorStep
@@ -30,7 +29,9 @@ from lerobot.utils.constants import ACTION
 from .. import load_warnings
 from ..load_warnings import IncompleteWeights
 from . import noise, weights
-from .episode import Array, Observation, ObservationRequest
+from .episode import Array, ObservationRequest
+from .graphs import GraphedCalls, Inputs, Recorder
+from .observations import ObservationBatches
 from .settings import ResidentConfig
 
 # Policies whose predict_action_chunk is a function of one observation and, for those in NOISY, of given noise. Each has
@@ -42,6 +43,7 @@ MIXING: Mapping[str, Callable[[Any], bool]] = {
     "smolvla": lambda config: config.n_obs_steps == 1 and config.rtc_config is None,
 }
 NOISY = ("pi0", "pi05", "smolvla")  # policies that take given noise
+NOISE = "noise"  # the name of given noise among the arguments of predict_action_chunk
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]  # input of a policy -> its shape
 # The class attribute by which a policy of a plug-in may declare that its select_action reads an observation only when
 # its queue of actions is empty, and draws nothing at random.
@@ -93,9 +95,9 @@ class PolicyRunner:
         self.batch_size: int = cfg.eval.batch_size
         self.policy, reasons = load(cfg)
         self.mode = batching_mode(self.policy, cfg.resident.noise, batches)
-        self.fallbacks = (*reasons, *self.mode.reasons)
+        self._fallbacks = (*reasons, *self.mode.reasons)
         self.device = str(self.policy.config.device)
-        self.before, self.after = make_pre_post_processors(
+        before, self.after = make_pre_post_processors(
             policy_cfg=cfg.policy,
             pretrained_path=cfg.policy.pretrained_path,
             preprocessor_overrides={
@@ -103,12 +105,24 @@ class PolicyRunner:
                 "rename_observations_processor": {"rename_map": cfg.rename_map},
             },
         )
-        self.env_before, self.env_after = make_env_pre_post_processors(env_cfg=cfg.env, policy_cfg=cfg.policy)
+        env_before, self.env_after = make_env_pre_post_processors(env_cfg=cfg.env, policy_cfg=cfg.policy)
+        self.batches = ObservationBatches((env_before, before), self.device, bytes_travel=self._is_on_gpu)
+        self.graphs = self._graphed_calls()
         self.spare: list[PreTrainedPolicy] = []
         self.draws = noise.ReferenceNoise()
-        tokenizers = [step for step in self.before.steps if isinstance(step, TokenizerProcessorStep)]
+        tokenizers = [step for step in before.steps if isinstance(step, TokenizerProcessorStep)]
         self.pads_to_longest = any(step.padding != "max_length" for step in tokenizers)
         self.seconds = time.perf_counter() - start
+
+    @property
+    def _is_on_gpu(self) -> bool:
+        return self.device.partition(":")[0] == "cuda"
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """Returns why the policy is loaded, asked or answered in a slower way, as far as is known by now."""
+        graph_reasons = self.graphs.reasons if self.graphs else ()
+        return (*self._fallbacks, *self.batches.reasons, *graph_reasons)
 
     @property
     def draws_nothing(self) -> bool:
@@ -133,7 +147,7 @@ class PolicyRunner:
         """
         if not self.pads_to_longest:
             return ()
-        tensors = {name: value for name, value in self._batch([request]).items() if isinstance(value, torch.Tensor)}
+        tensors = {name: value for name, value in self.batches([request]).items() if isinstance(value, torch.Tensor)}
         return tuple(sorted((name, tuple(value.shape)) for name, value in tensors.items()))
 
     def copy(self) -> PreTrainedPolicy:
@@ -164,8 +178,7 @@ class PolicyRunner:
         request_at = {request.episode.position: request for request in requests}
         batch_requests = [request_at.get(position, requests[0]) for position in range(self.batch_size)]
         with self._asking():
-            batch = self._batch(batch_requests)
-            actions = self.policy.predict_action_chunk(batch, **self._noise(batch_requests))[:, : self.chunk]
+            actions = self._chunks(self.batches(batch_requests), self._noise(batch_requests))
             flat = self._finish(actions.reshape(-1, actions.shape[-1]))
         chunks = flat.reshape(len(batch_requests), -1, flat.shape[-1])
         return [chunks[request.episode.position] for request in requests]
@@ -178,7 +191,7 @@ class PolicyRunner:
         batch_requests = [*requests, *[requests[0]] * (self.batch_size - len(requests))]
         steps = []
         with self._asking():
-            batch = self._batch(batch_requests)
+            batch = self.batches(batch_requests)
             for _ in range(self.chunk):
                 steps.append(self._finish(policy.select_action(batch)))
         return list(np.stack(steps, axis=1)[: len(requests)])
@@ -190,10 +203,31 @@ class PolicyRunner:
         with torch.inference_mode(), torch.autocast(device_type=kind) if amp else contextlib.nullcontext():
             yield
 
-    def _batch(self, requests: Sequence[ObservationRequest]) -> dict[str, Any]:
-        batch = preprocess_observation(_stacked([request.observation for request in requests]))
-        batch["task"] = [request.description for request in requests]
-        return dict(self.before(self.env_before(batch)))
+    def _graphed_calls(self) -> GraphedCalls | None:
+        """Returns what answers calls by CUDA graphs; None where the policy does not mix or is not on a GPU."""
+        settings = self.cfg.resident
+        is_plain = not (settings.compile or self.cfg.policy.use_amp)  # both keep tensors that a graph would not see
+        if not (settings.cuda_graphs and self._is_on_gpu and self.mode.mixing and is_plain):
+            return None
+        return GraphedCalls(self._chunks_of_tensors, Recorder(self.policy, self.device))
+
+    def _chunks(self, batch: Mapping[str, Any], given_noise: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Returns the policy's actions of shape (observations, chunk, size), by a graph where there is one."""
+
+        def own_call() -> torch.Tensor:
+            actions: torch.Tensor = self.policy.predict_action_chunk(dict(batch), **given_noise)
+            return actions[:, : self.chunk]
+
+        if self.graphs is None:
+            return own_call()
+        tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
+        return self.graphs(tensors | dict(given_noise), own_call)
+
+    def _chunks_of_tensors(self, inputs: Inputs) -> torch.Tensor:
+        batch = dict(inputs)
+        given_noise = {NOISE: batch.pop(NOISE)} if NOISE in batch else {}
+        actions: torch.Tensor = self.policy.predict_action_chunk(batch, **given_noise)
+        return actions[:, : self.chunk]
 
     def _finish(self, actions: torch.Tensor) -> Array:
         """Returns the policy's output as actions for the environment, of shape (n, 7)."""
@@ -205,8 +239,8 @@ class PolicyRunner:
             return {}
         shape = (self.policy.config.chunk_size, self.policy.config.max_action_dim)
         if self.cfg.resident.noise == "episode":
-            return {"noise": noise.noise_for_requests(requests, shape).to(self.device)}
-        return {"noise": self.draws.noise_for_requests(requests, (self.batch_size, *shape), self.device)}
+            return {NOISE: noise.noise_for_requests(requests, shape).to(self.device)}
+        return {NOISE: self.draws.noise_for_requests(requests, (self.batch_size, *shape), self.device)}
 
 
 def load(cfg: ResidentConfig) -> tuple[PreTrainedPolicy, tuple[str, ...]]:
@@ -238,14 +272,3 @@ def _load_straight(cfg: ResidentConfig) -> PreTrainedPolicy:
     if missing := weights.unloaded_names(policy):
         raise ValueError(f"the file lacks {len(missing)} of the policy's weights; the first is {missing[0]}")
     return policy
-
-
-def _stacked(observations: Sequence[Observation]) -> Observation:
-    """Returns a batch of observations: arrays of equal shape stacked along a new first dimension."""
-    first = observations[0]
-    return {
-        key: _stacked([each[key] for each in observations])
-        if isinstance(first[key], dict)
-        else np.stack([each[key] for each in observations])
-        for key in first
-    }

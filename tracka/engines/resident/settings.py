@@ -31,6 +31,7 @@ class ResidentSettings:
     fast_reset: bool = True
     fast_load: bool = True  # weights go straight to the device, without a random initialisation
     standby: bool = True  # read by the harness: whether a warm worker process may play this row
+    cuda_graphs: bool = True  # calls of a policy that mixes are answered by CUDA graphs, where these give the same bits
     compile: bool = False  # torch.compile, which may change outcomes
     hash_looks: bool = False  # episodes.jsonl gets a hash of each requested observation, for the parity gate
     cudnn_benchmark: bool = True  # cuDNN takes the fastest convolutions, as in lerobot-eval; off in the parity gate
