@@ -90,7 +90,7 @@ def times(player: PolicyRunner, batch_size: int, pixels: int) -> Times:
     """Returns the times of the runner's calls as they are made now."""
     asked = [requests(batch_size, number, pixels) for number in range(TIMED)]
     with torch.inference_mode():
-        inputs = [(player.batches(each), player._noise(each)) for each in asked]
+        inputs = [(player.batches(each), player.given_noise(each)) for each in asked]
     return Times(
         _median([lambda each=each: _actions(player, *each) for each in inputs]),  # type: ignore[misc]
         _median([lambda each=each: player.mixed_actions(each) for each in asked]),  # type: ignore[misc]
@@ -99,7 +99,7 @@ def times(player: PolicyRunner, batch_size: int, pixels: int) -> Times:
 
 def _actions(player: PolicyRunner, batch: dict[str, Any], noise: dict[str, Any]) -> None:
     with torch.inference_mode():
-        player._chunks(batch, noise)
+        player.policy_actions(batch, noise)
 
 
 def _median(calls: Sequence[Callable[[], object]]) -> float:

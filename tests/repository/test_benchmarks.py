@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from campaigns import REPOSITORY
 
 from fixtures import parity
@@ -107,3 +108,9 @@ def test_growth_is_drawn_from_the_tables_of_the_page(tmp_path: Path) -> None:
     ended = bench("growth", "plot", *tables, "--sampling", str(REPOSITORY / "docs" / "sampling.csv"))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_calls_of_a_policy_are_timed_on_a_gpu_alone(tmp_path: Path) -> None:
+    ended = bench("policy_calls", str(tmp_path))
+    assert ended.returncode == (1 if torch.cuda.is_available() else 2)
+    assert torch.cuda.is_available() or ended.stderr == "error: this benchmark needs a GPU\n"

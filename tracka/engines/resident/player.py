@@ -178,7 +178,7 @@ class PolicyRunner:
         request_at = {request.episode.position: request for request in requests}
         batch_requests = [request_at.get(position, requests[0]) for position in range(self.batch_size)]
         with self._asking():
-            actions = self._chunks(self.batches(batch_requests), self._noise(batch_requests))
+            actions = self.policy_actions(self.batches(batch_requests), self.given_noise(batch_requests))
             flat = self._finish(actions.reshape(-1, actions.shape[-1]))
         chunks = flat.reshape(len(batch_requests), -1, flat.shape[-1])
         return [chunks[request.episode.position] for request in requests]
@@ -209,24 +209,24 @@ class PolicyRunner:
         is_plain = not (settings.compile or self.cfg.policy.use_amp)  # both keep tensors that a graph would not see
         if not (settings.cuda_graphs and self._is_on_gpu and self.mode.mixing and is_plain):
             return None
-        return GraphedCalls(self._chunks_of_tensors, Recorder(self.policy, self.device))
+        return GraphedCalls(self._actions_of_tensors, Recorder(self.policy, self.device))
 
-    def _chunks(self, batch: Mapping[str, Any], given_noise: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def policy_actions(self, batch: Mapping[str, Any], noise_input: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Returns the policy's actions of shape (observations, chunk, size), by a graph where there is one."""
 
         def own_call() -> torch.Tensor:
-            actions: torch.Tensor = self.policy.predict_action_chunk(dict(batch), **given_noise)
+            actions: torch.Tensor = self.policy.predict_action_chunk(dict(batch), **noise_input)
             return actions[:, : self.chunk]
 
         if self.graphs is None:
             return own_call()
         tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
-        return self.graphs(tensors | dict(given_noise), own_call)
+        return self.graphs({**tensors, **noise_input}, own_call)
 
-    def _chunks_of_tensors(self, inputs: Inputs) -> torch.Tensor:
+    def _actions_of_tensors(self, inputs: Inputs) -> torch.Tensor:
         batch = dict(inputs)
-        given_noise = {NOISE: batch.pop(NOISE)} if NOISE in batch else {}
-        actions: torch.Tensor = self.policy.predict_action_chunk(batch, **given_noise)
+        noise_input = {NOISE: batch.pop(NOISE)} if NOISE in batch else {}
+        actions: torch.Tensor = self.policy.predict_action_chunk(batch, **noise_input)
         return actions[:, : self.chunk]
 
     def _finish(self, actions: torch.Tensor) -> Array:
@@ -234,7 +234,8 @@ class PolicyRunner:
         transition = self.env_after({ACTION: self.after(actions)})
         return np.asarray(transition[ACTION].to("cpu").numpy())
 
-    def _noise(self, requests: Sequence[ObservationRequest]) -> dict[str, Any]:
+    def given_noise(self, requests: Sequence[ObservationRequest]) -> dict[str, Any]:
+        """Returns the noise for a call of the policy by its argument's name; empty for a policy that takes none."""
         if self.policy.name not in NOISY:
             return {}
         shape = (self.policy.config.chunk_size, self.policy.config.max_action_dim)
