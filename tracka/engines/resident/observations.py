@@ -51,7 +51,7 @@ class ObservationBatches:
             content = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).contiguous()
             pictures[f"{OBS_IMAGES}.{camera}"] = self._floats[content.int()]
         rest = {name: value for name, value in observation.items() if name != "pixels"}
-        return pictures | preprocess_observation(rest)
+        return {**pictures, **preprocess_observation(rest)}
 
     def _find_out(self, batch: Batch, observation: Observation, tasks: Sequence[str]) -> None:
         try:
