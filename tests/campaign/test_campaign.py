@@ -42,7 +42,7 @@ def refusal(root: Path) -> list[str]:
         (ONE_TASK + "[timeouts]\nrow_secs = 0", "key $.timeouts.row_secs: 0 is less than"),
         (ONE_TASK + "[progress]\ntodo = ''", "key $.progress.todo: '' should be non-empty"),
         (ONE_TASK + f"[progress]\ntodo = '{'x' * 300}'", "key $.progress.todo: 'xxx"),
-        (ONE_TASK + '[progress]\ntodo = "a\\u0000"', "key $.progress.todo: 'a"),
+        (ONE_TASK + '[progress]\ntodo = "a\\u0000"', "a text holds a NUL character, key progress.todo"),
         (ONE_TASK + '[progress]\ntodo = "a\\n"', "key $.progress.todo: 'a"),
         (ONE_TASK + "[progress]\nfolder = 'todo'", "key $.progress: Additional properties are not allowed"),
         (ONE_TASK + "[build]\n'checkpoints/x' = '../evil'", "key $.build['checkpoints/x']"),

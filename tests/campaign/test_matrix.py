@@ -142,7 +142,7 @@ def test_a_line_with_another_number_of_cells_hides_no_other_fault(tmp_path: Path
 )
 def test_what_is_no_csv_in_utf8_is_refused(tmp_path: Path, text: str) -> None:
     (said,) = refusal(tmp_path, text)
-    assert said.startswith("eval_matrix.csv: this is not CSV in UTF-8")
+    assert said.startswith("eval_matrix.csv, line 2: this is not CSV in UTF-8")
 
 
 def test_a_matrix_without_rows_is_refused(tmp_path: Path) -> None:

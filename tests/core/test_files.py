@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from campaigns import REPOSITORY
 
-from tracka.core import files, lock
+from tracka.core import files, lock, reading
 from tracka.core.errors import Busy, UsageError
 
 
@@ -196,8 +196,8 @@ def test_the_tail_of_a_big_file_is_its_last_bytes(tmp_path: Path) -> None:
         file.seek(0, os.SEEK_END)
         file.write(b"the end")
     start = time.process_time()
-    assert files.tail(path, 7) == "the end"
-    assert len(files.tail(path)) == 65536
+    assert reading.tail(path, 7) == "the end"
+    assert len(reading.tail(path)) == 65536
     assert time.process_time() - start < 1
 
 
@@ -206,22 +206,22 @@ def test_the_tail_of_a_big_file_is_its_last_bytes(tmp_path: Path) -> None:
 )
 def test_a_tail_takes_short_files_and_cut_characters(tmp_path: Path, content: bytes, limit: int, tail: str) -> None:
     (tmp_path / "log").write_bytes(content)
-    assert files.tail(tmp_path / "log", limit) == tail
+    assert reading.tail(tmp_path / "log", limit) == tail
 
 
 def test_the_tail_of_a_missing_file_is_empty(tmp_path: Path) -> None:
-    assert files.tail(tmp_path / "log") == ""
+    assert reading.tail(tmp_path / "log") == ""
 
 
 @pytest.mark.parametrize("before", [0, 5, (1 << 20) - 3, (1 << 20) - 11, 1 << 20, 3 << 20])
 def test_words_are_found_wherever_they_stand_in_a_long_file(tmp_path: Path, before: int) -> None:
     (tmp_path / "log").write_bytes(b"x" * before + b"these words" + b"y" * 9)
-    assert files.mentions(tmp_path / "log", b"these words")
-    assert not files.mentions(tmp_path / "log", b"other words")
+    assert reading.mentions(tmp_path / "log", b"these words")
+    assert not reading.mentions(tmp_path / "log", b"other words")
 
 
 def test_a_missing_file_mentions_nothing(tmp_path: Path) -> None:
-    assert not files.mentions(tmp_path / "log", b"words")
+    assert not reading.mentions(tmp_path / "log", b"words")
 
 
 def test_times_are_utc_to_the_second() -> None:

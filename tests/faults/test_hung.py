@@ -5,7 +5,7 @@ import time
 from campaigns import Made
 from processes import of_campaign
 
-from tracka.core import files
+from tracka.core import files, reading
 
 ROW = "long_b1_e6"
 
@@ -27,7 +27,7 @@ def test_a_hang_that_ignores_term_is_killed_after_the_grace(ready: Made) -> None
 
 def test_a_hang_after_the_metrics_is_no_pass_whatever_the_log_says(ready: Made) -> None:
     result = limited(ready, "hang_after_metrics", 5, retry_index=1)
-    assert "pc_success" in files.tail(ready.layout.run(ROW).stderr)
+    assert "pc_success" in reading.tail(ready.layout.run(ROW).stderr)
     assert (result["status"], result["reason"]) == ("fail", "timeout")
 
 

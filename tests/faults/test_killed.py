@@ -12,7 +12,7 @@ import pytest
 from campaigns import REPOSITORY, Made
 from processes import is_alive, of_campaign, wait_for_the_end_of, wait_until
 
-from tracka.core import files
+from tracka.core import reading
 from tracka.execution import orphans
 from tracka.runs import row_state
 
@@ -46,7 +46,7 @@ def started(made: Made, word: str, run_id: str = ROW) -> subprocess.Popen[str]:
 
 def left_by(made: Made, run_id: str = ROW) -> list[int]:
     """The process id that the stand-in printed of its own child."""
-    words = files.tail(made.layout.run(run_id).stdout).split()
+    words = reading.tail(made.layout.run(run_id).stdout).split()
     return [int(word) for word in words if word.isdigit()]
 
 

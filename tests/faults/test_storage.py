@@ -13,7 +13,7 @@ import pytest
 from campaigns import REPOSITORY, RUN_ROW, Made
 from processes import of_campaign
 
-from tracka.core import files
+from tracka.core import reading
 from tracka.runs import row_state
 
 ROW = "long_b1_e6"
@@ -78,7 +78,7 @@ def test_a_disk_that_fills_while_the_row_runs_ends_it_and_leaves_every_file_whol
     )
     run_then_keep = f'{mount}; cd {REPOSITORY}; "{sys.executable}" -c \'{RUN_ROW}\' "$ROOT" {ROW} || true'
     ended = mounted(ready, f'{run_then_keep}; cp -a "$ROOT/artifacts" {kept}; exit 0')
-    assert "No space left on device" in ended.stderr + "".join(map(files.tail, kept.rglob("result.json")))
+    assert "No space left on device" in ended.stderr + "".join(map(reading.tail, kept.rglob("result.json")))
     for path in kept.rglob("*.json"):
         json.loads(path.read_text())  # whole
     results = [json.loads(path.read_text()) for path in kept.rglob("result.json")]

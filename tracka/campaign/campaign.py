@@ -4,13 +4,12 @@ Guarantees: loading a campaign is a pure function of its `configs/` folder, impo
 everything wrong with the campaign's files is reported at once.
 """
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..core import files, schema
+from ..core import files, parsing, reading, schema
 from ..core.errors import Finding, UsageError, collect_findings, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, SUITE_TASKS
 from . import matrix, metrics_settings, tiers, verdict_settings
@@ -226,11 +225,13 @@ def _digests(layout: Layout) -> dict[str, str]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parsing.toml_table(reading.content(path, reading.SETTINGS))
     except FileNotFoundError:
         remedy = "Write the file, or make a campaign with `tracka init NAME`"
         raise UsageError(Finding(str(path), "the settings do not exist", remedy)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except OSError as error:
+        raise UsageError(Finding(str(path), f"the settings cannot be read ({error})", "Write them anew")) from None
+    except parsing.Malformed as error:
         raise UsageError(Finding(str(path), f"this is not TOML ({error})", "Correct that line")) from None
 
 

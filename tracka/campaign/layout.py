@@ -9,7 +9,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from ..core import reading, tree
+
 PHASES = ("phase1", "phase2", "phase3", "phase4", "phase5")
+OUTPUT_BYTES = 8 * reading.GIB  # all files of one attempt, whose hashing must end in seconds
 TIERS = "tiers"  # below a campaign's artifacts: one folder of artifacts a tier
 
 
@@ -271,8 +274,21 @@ class RunFolder:
         return self.path / "eval"
 
     def videos(self) -> list[Path]:
-        """Returns all videos that the engine wrote, sorted by path."""
-        return sorted(self.output.rglob("*.mp4"))
+        """Returns all videos that the engine wrote, sorted by path; none where its output is unsound (`faults`)."""
+        return [path for path in self.output_files() if path.suffix == ".mp4"]
+
+    def faults(self) -> list[tree.Fault]:
+        """Returns what keeps an attempt's files from being hashed: pipes, links, giants, too many, too deep."""
+        return tree.faults(self.path, reading.OUTPUT, OUTPUT_BYTES)
+
+    def files(self) -> list[Path]:
+        """Returns all files of an attempt, sorted by path; the logs alone where `faults` finds any fault."""
+        sound = tree.sound_files(self.path, reading.OUTPUT, OUTPUT_BYTES)
+        return sound or [path for path in (self.stderr, self.stdout) if path.is_file() and not path.is_symlink()]
+
+    def output_files(self) -> list[Path]:
+        """Returns the files that the engine wrote, sorted by path; none where its output is unsound."""
+        return tree.sound_files(self.output, reading.OUTPUT, OUTPUT_BYTES)
 
     @property
     def attempts(self) -> Path:

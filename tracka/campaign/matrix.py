@@ -5,11 +5,13 @@ is the order of the file; a run id is a plain file name, so it can never point o
 """
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..core import reading
 from ..core.errors import Finding, UsageError, shortened
 from ..core.lerobot_facts import SUITE_TASKS
 
@@ -71,17 +73,23 @@ def parse(cells: Sequence[str], where: str) -> Row:
 def _lines(path: Path, replay: bool) -> tuple[tuple[str, ...], list[tuple[int, list[str]]]]:
     """Returns the columns of the table at `path`, and the number and the cells of each line."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel puts a byte order mark before UTF-8
-            reader = csv.reader(file, strict=True)
-            columns = tuple(next(reader, []))
-            if not (replay and columns == (*COLUMNS, REASON)):
-                _check_header(path, columns)
-            return columns, [(reader.line_num, cells) for cells in reader if cells]
+        text = reading.text(path, reading.MATRIX, newline="").removeprefix("\ufeff")  # Excel's byte order mark
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        columns = tuple(next(reader, []))
+        if not (replay and columns == (*COLUMNS, REASON)):
+            _check_header(path, columns)
+        return columns, [(reader.line_num, cells) for cells in reader if cells]
     except FileNotFoundError:
         remedy = "Write the file, or make a campaign with `tracka init NAME`"
         raise UsageError(Finding(str(path), "the matrix does not exist", remedy)) from None
-    except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise UsageError(Finding(str(path), f"this is not CSV in UTF-8 ({error})", "Save it as UTF-8 CSV")) from None
+    except OSError as error:
+        raise UsageError(Finding(str(path), f"the matrix cannot be read ({error})", "Write it anew")) from None
+    except UnicodeDecodeError as error:
+        where = f"{path}, line {error.object.count(10, 0, error.start) + 1}"
+        raise UsageError(Finding(where, f"this is not CSV in UTF-8 ({error})", "Save it as UTF-8 CSV")) from None
+    except csv.Error as error:
+        where = f"{path}, line {reader.line_num}"
+        raise UsageError(Finding(where, f"this is not CSV in UTF-8 ({error})", "Save it as UTF-8 CSV")) from None
 
 
 def _check_header(path: Path, header: tuple[str, ...]) -> None:

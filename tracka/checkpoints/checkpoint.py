@@ -13,7 +13,7 @@ from pathlib import Path
 from ..campaign import path_safety
 from ..core import fact_cache, files, hashing
 from ..core.errors import Finding, TrackaError
-from . import checkpoint_format, hub
+from . import checkpoint_format, contained_files, hub
 from .hub import DownloadSpec
 
 REPO = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
@@ -43,6 +43,7 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
     """
     folder = local_folder(policy_path, root)
     if folder.is_dir():
+        _require_whole(folder)  # the search below ends only in a folder without links
         if faults := list(path_safety.policy_faults(folder, trusted)):
             raise TrackaError(faults)
         return _inspect(policy_path, None, folder)
@@ -92,12 +93,18 @@ def local_folder(policy_path: str, root: Path) -> Path:
 
 
 def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
+    _require_whole(folder)
+    return Checkpoint(source, revision, folder, policy_type(folder / "config.json"), hashing.of_tree(folder))
+
+
+def _require_whole(folder: Path) -> None:
+    """Raises TrackaError where the folder is no policy's, lacks files, or holds or names what is outside of it."""
     if finding := training_folder_finding(folder):
         raise TrackaError(finding)
     missing = [name for name in _required(folder) if not (folder / name).is_file()]
     if missing:
         raise TrackaError(list(dict.fromkeys(checkpoint_format.missing_file_finding(folder, name) for name in missing)))
-    return Checkpoint(source, revision, folder, policy_type(folder / "config.json"), hashing.of_tree(folder))
+    contained_files.require(folder)
 
 
 def _required(folder: Path) -> tuple[str, ...]:

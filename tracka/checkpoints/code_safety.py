@@ -16,7 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from ..core import fact_cache, files
+from ..core import fact_cache, files, parsing, reading
 from ..core.errors import Finding, UsageError
 
 OWN_PLUGINS = ("lerobot_policy_replay",)  # Track A's own plug-in, for expected outcomes
@@ -51,6 +51,8 @@ ADAPTER = (
     "peft_type",
     "tokenizer_name_or_path",
 )
+MOST_TEXT = 64 * reading.MIB  # a vocabulary has some MiB
+MOST_OPCODES = 100_000
 LORA = "LORA"  # the only peft_type whose loading code has been read: others load prompts, adapters, models by name
 REMEDY = (
     "Inspect it, then trust it by name: set trusted = [{name}] below [security] in campaign.toml; "
@@ -106,13 +108,20 @@ def _faults(name: str, path: Path) -> Iterator[tuple[str, str]]:
             yield name, OTHER
     elif kind not in TEXTS and path.name not in NAMES:
         yield name, UNKNOWN
-    elif not _is_text(path.read_bytes()):
+    elif not _is_text_file(path):
         yield name, OTHER
 
 
 def _has_mark(path: Path, offset: int, mark: bytes) -> bool:
-    with path.open("rb") as file:
+    with reading.opened(path, reading.WEIGHTS) as file:
         return file.read(offset + len(mark))[offset:] == mark
+
+
+def _is_text_file(path: Path) -> bool:
+    try:
+        return _is_text(reading.content(path, MOST_TEXT))
+    except reading.Refused:
+        return False
 
 
 def _is_text(data: bytes) -> bool:
@@ -127,8 +136,14 @@ def _is_text(data: bytes) -> bool:
 def _is_pickle(data: bytes) -> bool:
     """Returns whether `data` is a whole pickle, of any protocol, that imports something."""
     try:
-        pickletools.dis(data, io.StringIO())  # `dis` also checks the pickle's stack
-        return any(opcode.name in IMPORTS for opcode, _, _ in pickletools.genops(data))
+        imports = False
+        for count, (opcode, _, _) in enumerate(pickletools.genops(data)):
+            imports = imports or opcode.name in IMPORTS
+            if count > MOST_OPCODES:  # no text goes on for so long
+                return True
+        if imports:
+            pickletools.dis(data, io.StringIO())  # `dis` also checks the pickle's stack
+        return imports
     except Exception:  # on other data, the readers of arguments raise errors of any kind
         return False
 
@@ -136,8 +151,8 @@ def _is_pickle(data: bytes) -> bool:
 def _json_faults(name: str, path: Path) -> Iterator[tuple[str, str]]:
     """Yields each thing that a JSON file asks lerobot to import or load, as the name to trust and the reason."""
     try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
+        value = parsing.json_value(reading.content(path), not_finite=True, any_text=True)
+    except (OSError, parsing.Malformed):
         yield name, OTHER
         return
     yield from ((f"{name}:{key}", what) for key, what in _key_faults(path.name, value))
@@ -149,6 +164,7 @@ def _json_faults(name: str, path: Path) -> Iterator[tuple[str, str]]:
 def _key_faults(file: str, value: Any) -> Iterator[tuple[str, str]]:
     """Yields the keys that ask for more than lerobot itself, each with what the key does."""
     top = value if isinstance(value, dict) else {}
+    file = file.casefold()  # a disk may not tell Config.json from config.json
     if file == "config.json" and top.get("type") in REMOTE_TYPES:
         yield "type", f"policies of type {top['type']} load whatever their config.json names, including code"
     if file == "adapter_config.json":
@@ -180,8 +196,14 @@ def _unlisted_keys(step: dict[str, Any]) -> Iterator[str]:
     """Yields the keys by which a processor step loads something that hub_dependencies.py does not know of."""
     config = step.get("config")
     for key, item in config.items() if isinstance(config, dict) else ():
-        if item and isinstance(item, str) and key.endswith(("_name", "_path")) and key not in STEP_NAMES:
+        names = key.endswith(("_name", "_path")) or is_path_like(item)
+        if item and isinstance(item, str) and names and key not in STEP_NAMES:
             yield key
+
+
+def is_path_like(value: object) -> bool:
+    """Returns whether a value of a checkpoint's JSON can name a folder, an address or a repository of the hub."""
+    return isinstance(value, str) and re.search(r"[/\\\0]|^~|^\.+$", value) is not None
 
 
 def _steps(value: Any) -> list[dict[str, Any]]:

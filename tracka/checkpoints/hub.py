@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from ..core import files, hashing
+from ..core import files, hashing, reading
 from ..core.errors import Finding, TrackaError, joined_names
 
 AS_FOLDER = "copy the repository here and give its folder as policy_path"
@@ -285,7 +285,7 @@ def _corrupt_files(spec: DownloadSpec, folder: Path) -> list[str]:
 
 def _git_hash(path: Path) -> str:
     """Returns git's hash of a file, by which the hub names each file outside its large file storage."""
-    data = path.read_bytes()
+    data = reading.content(path)  # larger files are in the hub's large file storage
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
 
 

@@ -4,6 +4,7 @@ The list is read from the checkpoint's JSON files; nothing is imported and no we
 judged by the rules of the checkpoint itself.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
@@ -13,8 +14,8 @@ from typing import Any
 from ..campaign import path_safety
 from ..campaign.campaign import Campaign, EvalSettings
 from ..core import files, hashing
-from ..core.errors import Finding, TrackaError, joined_names
-from . import checkpoint, checkpoint_format, code_safety, hub, policy_metadata, torchvision_weights
+from ..core.errors import Finding, TrackaError, joined_names, shortened
+from . import checkpoint, checkpoint_format, code_safety, contained_files, hub, policy_metadata, torchvision_weights
 from .checkpoint import Checkpoint
 from .hub import DownloadSpec
 
@@ -43,6 +44,8 @@ WEIGHTS: dict[str, str | None] = {
     "smolvla": "load_vlm_weights",
     "vla_jepa": None,
 }
+# Keys of every config.json that say where a policy came from or went to, and that nothing loads from.
+NEVER_LOADED = ("repo_id", "pretrained_path", "license")
 # Tokenizers named in the processors' code, so that no config can say otherwise.
 FIXED = dict.fromkeys(("pi0", "pi05", "pi0_fast"), PALIGEMMA)
 # The types for which this module knows all that they load by name.
@@ -101,6 +104,9 @@ class NamedDependency:
         if self.kind == "backbone":
             return
         folder, prefix = self.folder(campaign.layout.root), f"{self.name}:"
+        if unsound := list(contained_files.findings(folder.resolve())):
+            yield from unsound
+            return
         if folder == campaign.layout.root / self.name:
             yield from path_safety.policy_faults(folder.resolve(), campaign.policy_roots)
             yield from code_safety.policy_faults(folder, campaign.trusted, prefix)
@@ -112,9 +118,34 @@ class NamedDependency:
 
 def faults(point: Checkpoint, campaign: Campaign, settings: Sequence[EvalSettings]) -> Iterator[Finding]:
     """Yields what of the checkpoint, and of what it loads by name under these settings, could run untrusted code."""
-    yield from code_safety.policy_faults(point.folder, campaign.trusted)
+    yield from own_faults(point.folder, campaign.trusted)
     for dependency in named_dependencies(point, settings):
         yield from dependency.faults(campaign)
+
+
+def own_faults(folder: Path, trusted: tuple[str, ...]) -> Iterator[Finding]:
+    """Yields what of the checkpoint's own files could run untrusted code, or may load what no hash covers."""
+    yield from code_safety.policy_faults(folder, trusted)
+    for file, key, value in _unhashed_names(folder):
+        word = f"{file}:{key}"
+        if word not in trusted:
+            what = f"{key} names {shortened(ascii(value))}, which Track A neither checks nor hashes"
+            yield Finding(f"{folder / file}, key {key}", what, code_safety.REMEDY.format(name=json.dumps(word)))
+
+
+def _unhashed_names(folder: Path) -> Iterator[tuple[str, str, object]]:
+    """Yields file, key and value of each name of something elsewhere that `named_dependencies` does not know."""
+    config = files.read_or_empty(folder / "config.json")
+    kind = str(config.get("type"))
+    known = {*NEVER_LOADED, *TOKENIZERS.get(kind, ()), *BASE_MODELS.get(kind, ())}
+    adapter = files.read_or_empty(folder / checkpoint_format.ADAPTER_CONFIG)
+    for file, table, names in (
+        ("config.json", config, known),
+        (checkpoint_format.ADAPTER_CONFIG, adapter, {"base_model_name_or_path", *code_safety.ADAPTER}),
+    ):
+        yield from (
+            (file, key, value) for key, value in table.items() if key not in names and code_safety.is_path_like(value)
+        )
 
 
 def content_hashes(point: Checkpoint, campaign: Campaign, settings: EvalSettings) -> dict[str, str]:

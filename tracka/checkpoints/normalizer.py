@@ -15,7 +15,7 @@ from ..campaign.campaign import Campaign, EvalSettings
 from ..core.check import Check, run_check
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.lerobot_facts import ACTION
-from . import checkpoint, checkpoint_format, tensors
+from . import checkpoint, checkpoint_format, contained_files, tensors
 from .policy_metadata import (
     POSTPROCESSOR,
     PREPROCESSOR,
@@ -118,7 +118,7 @@ def _normalizers(path: Path) -> Iterator[Normalizer]:
 
 def _normalizer(path: Path, config: Mapping[str, Any], state: object) -> Normalizer:
     modes, observations = config.get("norm_map"), config.get("normalize_observation_keys")
-    statistics = tensors.read(path.parent / str(state)) if state else None
+    statistics = _statistics(path, state) if state else None
     try:
         mode_by_kind = {str(kind): str(mode) for kind, mode in (modes or {}).items()}
         observation_keys = frozenset(map(str, observations)) if isinstance(observations, list) else None
@@ -133,6 +133,13 @@ def _normalizer(path: Path, config: Mapping[str, Any], state: object) -> Normali
     except (AttributeError, KeyError, TypeError, ValueError):
         what = "the normalising step's features or norm_map do not have the form that lerobot 0.6 writes"
         raise TrackaError(Finding(str(path), what, SAVE)) from None
+
+
+def _statistics(path: Path, state: object) -> tensors.TensorFile:
+    """Returns the state file of a step of the processor `path`. Raises TrackaError for one that is not beside it."""
+    if not contained_files.is_plain(state):
+        raise TrackaError(Finding(str(path), f"a step reads {state!a}, which is no file beside it", SAVE))
+    return tensors.read(path.parent / str(state))
 
 
 def _missing_state_files(folder: Path) -> Iterator[Finding]:

@@ -5,18 +5,20 @@ JSON, then the tensors' bytes without gaps. The safetensors library checks all o
 ("MetadataIncompleteBuffer") do not lead to the remedy, so this module words its own findings.
 """
 
-import json
+import contextlib
+import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from ..core import fact_cache
+from ..core import fact_cache, parsing, reading
 from ..core.errors import Finding, TrackaError
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 LENGTH = 8  # bytes that hold the header's length
+MOST_VALUES = 1 << 24  # bytes of one tensor whose values are read
 HEADER = 100_000_000  # the largest header that the format allows, in bytes
 AGAIN = "Copy the file again from where it was trained; from the hub, run `hf download REPOSITORY --force-download`"
 # Type of plain numbers -> its letter in the module `struct`; BF16 is read as the upper half of a float32.
@@ -51,7 +53,10 @@ class TensorFile:
         if tensor.dtype not in TYPES:
             what = f"{name} has the type {tensor.dtype}, which does not hold plain numbers"
             raise TrackaError(Finding(str(self.path), what, "Save this tensor as float32"))
-        with self.path.open("rb") as file:
+        if tensor.end - tensor.start > MOST_VALUES:
+            what = f"{name} has {tensor.end - tensor.start} bytes, too many for statistics"
+            raise TrackaError(Finding(str(self.path), what, "Save the processors again"))
+        with reading.opened(self.path, reading.WEIGHTS) as file:
             file.seek(self.data + tensor.start)
             data = file.read(tensor.end - tensor.start)
         letter = TYPES[tensor.dtype]
@@ -73,12 +78,12 @@ def read(path: Path) -> TensorFile:
 
     Raises TrackaError naming what is wrong where the file is no sound safetensors file.
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         start = file.read(max(len(POINTER), LENGTH))
         if start.startswith(POINTER):
             raise TrackaError(_pointer_finding(path, start + file.read(1024)))
         length = int.from_bytes(start[:LENGTH], "little")
-        size = path.stat().st_size
+        size = os.fstat(file.fileno()).st_size
         if len(start) < LENGTH or (start[LENGTH : LENGTH + 1] == b"{" and length + LENGTH > size):
             raise TrackaError(_cut_off_finding(path, size, length + LENGTH if len(start) >= LENGTH else LENGTH))
         file.seek(LENGTH)
@@ -92,6 +97,16 @@ def read(path: Path) -> TensorFile:
     return TensorFile(path, tensors, metadata if isinstance(metadata, dict) else {}, LENGTH + length)
 
 
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """Opens a file of weights. Raises TrackaError for what is no regular file, or one that is larger than any."""
+    try:
+        with reading.opened(path, reading.WEIGHTS) as file:
+            yield file
+    except reading.Refused as error:
+        raise TrackaError(Finding(str(path), str(error), AGAIN)) from None
+
+
 def faults(path: Path) -> Sequence[Finding]:
     """Returns the findings about an unsound safetensors file; empty where the file is sound."""
     try:
@@ -103,8 +118,8 @@ def faults(path: Path) -> Sequence[Finding]:
 
 def _header(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(data)
-    except (ValueError, RecursionError):
+        header = parsing.json_value(data)
+    except parsing.Malformed:
         header = None
     if not isinstance(header, dict):
         raise TrackaError(Finding(str(path), "this is not a safetensors file: its header is not JSON", AGAIN))

@@ -48,7 +48,7 @@ def require(folder: Path, root: Path) -> None:
 def findings(folder: Path, root: Path) -> Iterator[Finding]:
     """Yields what is wrong with the checkpoint's safetensors files, and with an adapter and its base."""
     for path in files.walk_files(folder):
-        if path.suffix == ".safetensors":
+        if path.suffix.casefold() == ".safetensors":
             yield from tensors.faults(path)
     adapter_files = [name for name in checkpoint.ADAPTER if (folder / name).is_file()]
     if adapter.is_adapter(folder):

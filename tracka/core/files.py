@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import credentials, redaction
+from . import credentials, parsing, reading, redaction
 from .errors import Finding, UsageError
 
 Json = dict[str, Any]
@@ -108,16 +108,16 @@ def pretty(value: Mapping[str, object]) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def read_json(path: Path) -> Json:
-    """Returns the JSON object in `path`.
+def read_json(path: Path, most: int = reading.JSON, not_finite: bool = False) -> Json:
+    """Returns the JSON object in `path`, a file of at most `most` bytes; `not_finite` lets it hold NaN and Infinity.
 
     Raises UsageError where the file is missing, incomplete, or not a JSON object.
     """
     try:
-        value = json.loads(path.read_bytes(), object_pairs_hook=_object_of_unique_keys)
+        value = parsing.json_value(reading.content(path, most), not_finite)
     except FileNotFoundError:
         raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes this file")) from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         remedy = "Move the file away; the step that writes it makes a new one"
         raise UsageError(Finding(str(path), f"the file is not readable JSON ({error})", remedy)) from None
     if not isinstance(value, dict):
@@ -126,39 +126,33 @@ def read_json(path: Path) -> Json:
     return value
 
 
-def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> Json:
-    """Returns an object from its key-value pairs.
-
-    Raises ValueError for a repeated key: readers differ in which value they take.
-    """
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError(f"a key occurs twice, one of {sorted(value)[:20]}")
-    return value
-
-
-def read_lines(path: Path) -> list[Json]:
-    """Returns the JSON objects in `path`, one per line.
+def read_lines(path: Path, most: int = reading.RESULTS) -> list[Json]:
+    """Returns the JSON objects in `path`, a file of at most `most` bytes with one object per line.
 
     Raises UsageError where the file or one of its lines cannot be read.
     """
+    lines = read_text(path, most=most).splitlines()
+    return [_line_object(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _line_object(path: Path, number: int, line: str) -> Json:
+    where = f"{path}, line {number}"
     try:
-        values = [json.loads(line) for line in read_text(path).splitlines()]
+        value = parsing.json_value(line)
     except ValueError as error:
-        raise UsageError(Finding(str(path), f"a line is not JSON ({error})", "Move the file away")) from None
-    if not all(isinstance(value, dict) for value in values):
-        raise UsageError(Finding(str(path), "each line must be a JSON object", "Move the file away"))
-    return values
+        raise UsageError(Finding(where, f"the line is not JSON ({error})", "Move the file away")) from None
+    if not isinstance(value, dict):
+        raise UsageError(Finding(where, "each line must be a JSON object", "Move the file away"))
+    return value
 
 
-def read_text(path: Path, newline: str | None = None) -> str:
+def read_text(path: Path, newline: str | None = None, most: int = reading.TEXT) -> str:
     """Returns the text in `path`, with `newline` as open() takes it: "" keeps every line end as it is.
 
-    Raises UsageError where the file is missing or is not UTF-8.
+    Raises UsageError where the file is missing, has more than `most` bytes, or is not UTF-8.
     """
     try:
-        with path.open(encoding="utf-8", newline=newline) as file:
-            return file.read()
+        return reading.text(path, most, newline)
     except FileNotFoundError:
         raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes this file")) from None
     except (OSError, UnicodeDecodeError) as error:
@@ -193,9 +187,8 @@ def own_sha256(value: Mapping[str, object]) -> str:
 
 
 def sha256_file(path: Path) -> str:
-    """Returns the sha256 of a file's content as hexadecimal text."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Returns the sha256 of a regular file's content as hexadecimal text."""
+    return reading.sha256(path)
 
 
 def copy_atomic(source: Path, target: Path) -> None:
@@ -205,7 +198,7 @@ def copy_atomic(source: Path, target: Path) -> None:
     try:
         os.link(source, temporary)
     except OSError:
-        write_atomic(target, source.read_bytes())
+        write_atomic(target, reading.content(source, reading.OUTPUT))
         return
     try:
         os.replace(temporary, target)
@@ -218,31 +211,10 @@ def without_password(text: str) -> str:
     return credentials.without_users(text)
 
 
-def tail(path: Path, limit: int = 65536) -> str:
-    """Returns the last `limit` bytes of a log as text, or an empty text where there is no file.
-
-    Invalid UTF-8 is replaced.
-    """
-    try:
-        with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - limit))
-            return file.read().decode(errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def mentions(path: Path, words: bytes) -> bool:
-    """Returns whether a file of any length contains the bytes `words`; False for a file that cannot be read."""
-    previous = b""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        while block := file.read(1 << 20):
-            if words in previous + block:
-                return True
-            previous = block[-len(words) :]
-    return False
-
-
 def walk_files(folder: Path) -> Iterator[Path]:
-    """Yields the regular files below `folder`, sorted by path. Links to files and folders are followed."""
-    paths = (Path(parent) / name for parent, _, names in os.walk(folder, followlinks=True) for name in names)
-    yield from sorted(path for path in paths if path.is_file())
+    """Yields the regular files below `folder`, sorted by path. Links to files are followed, links to folders are not.
+
+    A folder that somebody else has filled is looked over by `tree.faults` first, which bounds this walk.
+    """
+    paths = (Path(parent) / name for parent, _, names in os.walk(folder) for name in names)
+    yield from sorted(path for path in paths if os.path.isfile(path))  # noqa: PTH113  never raises

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from . import escaping, files
+from . import escaping, files, reading
 
 MOST = 300  # characters of one error
 WHOLE = 1 << 24  # bytes; a supervised child's log is smaller
@@ -75,7 +75,7 @@ def how_it_ended(code: int, text: str) -> str:
 
 def read(*logs: Path) -> str:
     """Returns the text of a child's logs, one after the other; a missing log is empty."""
-    return "\n".join(files.tail(log, WHOLE) for log in logs)
+    return "\n".join(reading.tail(log, WHOLE) for log in logs)
 
 
 def _errors(lines: list[str]) -> Iterator[str]:

@@ -12,12 +12,11 @@ import html
 import json
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, quote_plus, unquote
 
-from . import credentials
+from . import credentials, reading
 
 NAME = re.compile(
     r"(?!TOKENIZERS_).*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|KEY|JWT|COOKIE).*"
@@ -84,15 +83,10 @@ def _netrc(environ: Mapping[str, str]) -> Iterator[str]:
 def _content(path: Path) -> str:
     """Returns the beginning of a file, or an empty text where `path` is no regular file that can be read as text."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO without a writer would block
-    except OSError:
-        return ""
-    try:
-        return os.read(handle, _FILE_BYTES).decode() if stat.S_ISREG(os.fstat(handle).st_mode) else ""
+        with reading.opened(path, 1 << 63) as file:
+            return file.read(_FILE_BYTES).decode()
     except (OSError, ValueError):
         return ""
-    finally:
-        os.close(handle)
 
 
 def _forms(value: str) -> set[str]:

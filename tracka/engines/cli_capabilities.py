@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlparse
 
 from ..campaign.campaign import Campaign
 from ..checkpoints import checkpoint, code_safety
-from ..core import fact_cache, files, hashing, log_cause, schema
+from ..core import fact_cache, files, hashing, log_cause, reading, schema
 from ..core.errors import Finding, ToolMissing, UsageError
 from ..core.reports import Capabilities
 from ..execution import environment
@@ -103,7 +103,7 @@ def discover(
 def _known(state: Path, text: str, today: Capabilities) -> Capabilities | None:
     """Returns the capabilities in `state` if they and the raw help beside them are those of `today`, else None."""
     raw = state / today["lerobot_eval_help_text_path"]
-    if not raw.is_file() or raw.read_bytes() != files.redacted(text).encode():
+    if reading.text_or_none(raw) != files.redacted(text):
         return None
     known = schema.read_or_empty("cli_capabilities", state / "cli_capabilities.json")
     same = known and {**known, "generated_at_utc": today["generated_at_utc"]} == files.redacted(today)
@@ -129,8 +129,8 @@ def help_text(command: Sequence[str], policy_type: str = "", software: Software 
     """Returns what `command --help` prints for LIBERO and the policy type, from the cache where nothing has changed."""
     scope = ["--env.type=libero", *([f"--policy.type={policy_type}"] if policy_type else [])]
     cached_help = hashing.cache_folder() / "help" / f"{_key(command, scope, software or installed_software())}.txt"
-    if cached_help.is_file():
-        return cached_help.read_text()
+    if (cached := reading.text_or_none(cached_help)) is not None:
+        return cached
     return _cache(cached_help, _run_help([*command, *scope, "--help"]))
 
 
@@ -142,8 +142,9 @@ def version_text(command: Sequence[str], python: Path = OWN) -> str:
     """
     software = installed_software(python)
     cached_answer = hashing.cache_folder() / "version" / f"{_key(command, ['--version'], software)}.txt"
-    answer = cached_answer.read_text() if cached_answer.is_file() else program_version.ask(command)
-    if answer is not None and not cached_answer.is_file():
+    cached = reading.text_or_none(cached_answer)
+    answer = cached if cached is not None else program_version.ask(command)
+    if answer is not None and cached is None:
         _cache(cached_answer, answer)
     return answer or _program_software(command[0], software).version_text
 

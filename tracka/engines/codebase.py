@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-from ..core import fact_cache, files, hashing
+from ..core import fact_cache, files, hashing, reading
 from ..core.hashing import Kind
 from ..execution import environment
 from . import cli_capabilities, software
@@ -49,8 +49,8 @@ def _libero_tasks(root: Path) -> Iterator[tuple[str, str]]:
 
     path = root / environment.libero_config_path() / "config.yaml"
     libero_config: object = {}
-    with contextlib.suppress(OSError, ValueError, yaml.YAMLError):
-        libero_config = yaml.safe_load(path.read_text())
+    with contextlib.suppress(OSError, ValueError, RecursionError, yaml.YAMLError):
+        libero_config = yaml.safe_load(reading.text(path, reading.SETTINGS))
     for key in LIBERO_KEYS:
         folder = libero_config.get(key) if isinstance(libero_config, dict) else None
         yield f"hf-libero {key}", hashing.of_kind(root / str(folder), FOLDER) if folder else "not named"
@@ -79,7 +79,7 @@ def _is_site(state: Sequence[cli_capabilities.Stamps]) -> bool:
 def _pth_folders(site: Path) -> Iterator[str]:
     for path in sorted(site.glob("*.pth")):
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            lines = [line.strip() for line in path.read_text().splitlines()]
+            lines = [line.strip() for line in reading.text(path, reading.SETTINGS).splitlines()]
             yield from (str(site / line) for line in lines if line and not re.match(r"import\s|#", line))
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core import files
+from ..core import files, reading
 from ..core.errors import Finding, UsageError, joined_names
 from ..core.files import Json
 
@@ -44,7 +44,7 @@ class RecordedEpisode:
         import numpy as np
 
         try:
-            actions: NDArray[Any] = np.load(self.actions_file, allow_pickle=False).astype(np.float32)
+            actions: NDArray[Any] = reading.array(self.actions_file).astype(np.float32)
         except (OSError, ValueError) as error:
             raise UsageError(
                 Finding(str(self.actions_file), f"the actions cannot be read ({error})", "Run again")

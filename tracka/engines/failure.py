@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import escaping, files, log_cause
+from ..core import escaping, log_cause, reading
 from ..execution.process import CANCELLED, Exit
 from . import load_warnings
 from .lerobot_eval import Metrics
@@ -87,10 +87,10 @@ def diagnose(
         return _crash(process_exit, logs)
     if line := next(filter(None, map(_weights_warning, logs)), None):
         return Failure("weights", f"exit code 0, but the policy ran without its weights: {line}")
-    if device != "cpu" and any(files.mentions(log, ON_CPU.encode()) for log in logs):
+    if device != "cpu" and any(reading.mentions(log, ON_CPU.encode()) for log in logs):
         what = "torch found no GPU, so lerobot used the CPU: see stderr.log, and run nvidia-smi"
         return Failure("device", what)
-    if any(files.mentions(log, BAD_ACTION.encode()) for log in logs):
+    if any(reading.mentions(log, BAD_ACTION.encode()) for log in logs):
         return Failure(
             "bad_action", "the policy returned an action that is not a number, and MuJoCo left it out: see stdout.log"
         )
@@ -108,15 +108,12 @@ def diagnose(
 
 def _weights_warning(log: Path) -> str | None:
     """Returns the first line of a log that tells of weights which were not loaded; None without such a line."""
-    try:
-        with log.open(errors="replace") as lines:
-            return next((sign[:500] for line in lines if (sign := load_warnings.first_sign_line(line))), None)
-    except OSError:
-        return None
+    signs = (sign[:500] for line in reading.lines(log) if (sign := load_warnings.first_sign_line(line)))
+    return next(signs, None)
 
 
 def _crash(process_exit: Exit, logs: Sequence[Path]) -> Failure:
-    text = log_cause.without_ignored("\n".join(map(files.tail, logs)))
+    text = log_cause.without_ignored("\n".join(map(reading.tail, logs)))
     for reason, pattern in _SIGNS:
         if match := re.search(pattern, text, re.MULTILINE):
             return Failure(reason, _line(text, match.start()))

@@ -5,6 +5,7 @@ lerobot-eval only ever gets a local folder as `--policy.path`, and only flags th
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from typing import Any
 
 from ..campaign.campaign import EvalSettings
 from ..campaign.matrix import Row
-from ..core import files
+from ..core import files, reading
 from ..core.artifacts import Reported
 from ..core.errors import Finding, ToolMissing, UsageError
 from ..core.lerobot_facts import INIT_STATES
@@ -105,7 +106,7 @@ def check_flags(argv: Sequence[str], capabilities: Mapping[str, Any]) -> None:
 def read_metrics(output: Path, logs: Sequence[Path]) -> Metrics:
     """Returns the metrics of an ended evaluation: from eval_info.json, else from the logs as the plan asks."""
     try:
-        metrics = _from_eval_info(files.read_json(output / "eval_info.json"))
+        metrics = _from_eval_info(_read_info(output / "eval_info.json"))
         lines = _lines(output)
         return replace(metrics, lines=lines, warnings=(*metrics.warnings, *_line_warnings(metrics, lines)))
     except UsageError as error:
@@ -126,10 +127,15 @@ def read_eval_info(path: Path) -> Metrics:
     Raises UsageError where the file cannot be read, or is not such a file.
     """
     try:
-        return _from_eval_info(files.read_json(path))
+        return _from_eval_info(_read_info(path))
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         what = f"this is not lerobot's eval_info.json ({type(error).__name__}: {error})"
         raise UsageError(Finding(str(path), what, "Name the eval_info.json that lerobot-eval 0.6.1 wrote")) from None
+
+
+def _read_info(path: Path) -> files.Json:
+    """Returns the object in an eval_info.json, where a mean over no episodes is NaN."""
+    return files.read_json(path, reading.RESULTS, not_finite=True)
 
 
 def video(output: Path, suite: str, task_id: int, episode: int) -> Path:
@@ -155,7 +161,7 @@ def _lines(output: Path) -> Lines:
     Raises UsageError or KeyError where the file is damaged.
     """
     path = output / "episodes.jsonl"
-    lines = files.read_lines(path) if path.is_file() else []
+    lines = files.read_lines(path) if os.path.lexists(path) else []
     return {(line["task"], line["episode"]): line for line in lines}
 
 
@@ -197,7 +203,7 @@ def parse_log(log: Path) -> tuple[int | None, int | None, float | None] | None:
     lerobot up to 0.6.0 prints the metrics on stdout, 0.6.1 logs them on stderr; all versions print the repr of a dict
     on one line.
     """
-    lines = [line for line in re.split(r"[\r\n]", files.tail(log, 1 << 22)) if "'pc_success'" in line]
+    lines = [line for line in re.split(r"[\r\n]", reading.tail(log, 1 << 22)) if "'pc_success'" in line]
     overall = [line for line in lines if "'eval_s'" in line] or lines
     if not overall:
         return None

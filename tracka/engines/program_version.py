@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core import held_folder, log_cause
+from ..core import held_folder, log_cause, reading
 from ..execution import environment, process
 from ..execution.process import Bounds
 
@@ -51,7 +51,7 @@ def python_of(program: str) -> Path | None:
     if re.fullmatch(r"python[\d.]*", path.name):
         return path
     try:
-        with path.open("rb") as file:
+        with reading.opened(path, reading.OUTPUT) as file:
             named = _INTERPRETER.search(file.read(1024))
     except OSError:
         return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import CPU
-from ..core import files, hashing, redaction
+from ..core import files, hashing, reading, redaction
 from ..core.hashing import Kind
 from ..install import setup
 from . import orphans, warm_process
@@ -121,9 +121,7 @@ def hf_home() -> str:
     """
     cache_file = setup.hub_cache_file(Path(sys.prefix))
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return os.environ.get("HF_HOME") or (
-        cache_file.read_text().strip() if cache_file.is_file() else str(cache / "huggingface")
-    )
+    return os.environ.get("HF_HOME") or reading.text_or_empty(cache_file).strip() or str(cache / "huggingface")
 
 
 def libero_config_path() -> str:

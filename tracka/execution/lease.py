@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..campaign.matrix import AUTO, CPU
-from ..core import lock
+from ..core import lock, reading
 from ..core.errors import Busy, Finding, TrackaError
 from . import gpu, orphans, warm_process
 from .gpu import CPU_DEVICE, Device, Gpu
@@ -98,11 +98,8 @@ def holder(gpu_id: int) -> str:
     if not 0 <= gpu_id < len(gpus):
         return ""
     path = folder_path() / f"{gpus[gpu_id].uuid}.lock"
-    try:
-        if lock.is_held(path):
-            return path.read_text(errors="replace")[:200].strip()
-    except OSError:
-        return ""
+    if lock.is_held(path):
+        return reading.text_or_empty(path)[:200].strip()
     node = gpus[gpu_id].node
     return f"another user, who locks {node}" if node and lock.is_held(node) else ""
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..core import files, held_folder, lock
+from ..core import files, held_folder, lock, reading
 from ..core.errors import Busy
 from . import orphans, process
 
@@ -55,7 +55,7 @@ def ensure_worker(
     socket_path = socket_of(Path(folder), name)
     key_file = socket_path.with_suffix(".key")
     try:
-        if not (key_file.is_file() and key_file.read_text() == key and _is_listening(socket_path)):
+        if not (reading.text_or_none(key_file) == key and _is_listening(socket_path)):
             end_worker(socket_path)
             _start(socket_path, root, environ, lease)
             key_file.write_text(key)

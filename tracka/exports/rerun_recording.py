@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..campaign.campaign import Campaign
-from ..core import files
+from ..core import files, reading
 from ..core.errors import Finding, ToolMissing
 from ..report_page import episodes
 from ..report_page.episodes import ShownEpisode
@@ -113,10 +113,8 @@ def _log_actions(rerun: Any, stream: Any, path: Path) -> None:
 
 def _actions(path: Path) -> Any:
     """Returns the recorded actions, an array of shape (steps, size); None where they cannot be read."""
-    import numpy as np
-
     try:
-        actions = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        actions = reading.array(path)
+    except (OSError, ValueError):
         return None
     return actions if actions.ndim == 2 and actions.dtype.kind in "fiu" and actions.size else None

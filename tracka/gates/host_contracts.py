@@ -8,7 +8,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
 from ..campaign.matrix import AUTO
 from ..campaign.tiers import Tier
-from ..core import files, schema
+from ..core import files, reading, schema
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.reports import PreflightReport
 from ..engines import cli_capabilities, lerobot_eval
@@ -26,7 +26,7 @@ def _capabilities(campaign: Campaign) -> Iterator[Finding]:
     if not path.exists() and raw.exists():
         yield Finding(
             str(path),
-            f"phase 1 could not read lerobot-eval's flags: {files.tail(raw).strip()}",
+            f"phase 1 could not read lerobot-eval's flags: {reading.tail(raw).strip()}",
             f"Mend the cause. {commands.run_phase(campaign.layout, 'phase1')}",
         )
         return

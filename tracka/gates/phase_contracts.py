@@ -5,6 +5,7 @@ looks at which tests ran: the disk is held against the campaign's definition.
 """
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -88,8 +89,8 @@ def _failed_run_ids(layout: Layout) -> list[str]:
     path = layout.summary / "failures.csv"
     if not path.is_file():
         raise UsageError(Finding(str(path), "the file does not exist", _rewrite(layout)))
-    with path.open(newline="", encoding="utf-8") as file:
-        return [str(record.get("run_id")) for record in csv.DictReader(file)]
+    table = csv.DictReader(io.StringIO(files.read_text(path, newline=""), newline=""))
+    return [str(record.get("run_id")) for record in table]
 
 
 # ---- phase 5: closure

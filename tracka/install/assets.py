@@ -14,7 +14,7 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
-from ..core import log_cause
+from ..core import log_cause, reading
 from ..core.errors import Finding, InstallFailed, ToolMissing
 from ..core.files import sha256_file, write_text
 
@@ -49,7 +49,7 @@ def write_libero_config(prefix: Path) -> Path:
     }
     # Every JSON string is a YAML string, whatever characters a folder's name contains.
     text = "".join(f"{key}: {json.dumps(str(folder))}\n" for key, folder in folders.items())
-    if not path.is_file() or path.read_text() != text:
+    if reading.text_or_none(path) != text:
         write_text(path, text)
     return path
 

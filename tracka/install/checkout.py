@@ -5,9 +5,9 @@ the set-up runs this module before anything is installed.
 """
 
 import os
-import tomllib
 from pathlib import Path
 
+from ..core import parsing, reading
 from ..core.files import Json
 from . import folders
 
@@ -42,5 +42,5 @@ def default_fault(folder: Path, version: str) -> str:
 
 def _project(path: Path) -> Json:
     """Returns the table `project` of a pyproject.toml; empty where there is none."""
-    table = tomllib.loads(path.read_text(encoding="utf-8")).get("project")
+    table = parsing.toml_table(reading.content(path, reading.SETTINGS)).get("project")
     return table if isinstance(table, dict) else {}

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import log_cause
+from ..core import log_cause, reading
 from ..core.errors import Finding, InstallFailed, ToolMissing, TrackaError, UsageError, screen
 from ..core.files import copy_atomic, make_folder, redacted, utc_now, write_text
 from . import checkout, folders
@@ -157,7 +157,7 @@ def _logged(path: Path, earlier: Path) -> Iterator[None]:
 
     The file begins with `earlier`, the log of earlier set-ups of this environment.
     """
-    write_text(path, earlier.read_text(errors="replace") if earlier.is_file() else "")
+    write_text(path, reading.text_or_empty(earlier))
     terminal, file = logging.StreamHandler(sys.stdout), logging.FileHandler(path, encoding="utf-8")
     terminal.setLevel(logging.INFO)
     file.addFilter(_redact)
@@ -191,7 +191,7 @@ def _remember_hub_cache(options: EnvironmentOptions) -> Path | None:
     if cache:
         make_folder(cache)
         write_text(stored, f"{cache}\n")
-    elif stored.is_file() and stored.read_text().strip() == str(default_cache()):
+    elif reading.text_or_empty(stored).strip() == str(default_cache()):
         stored.unlink()
     return cache
 
@@ -203,7 +203,7 @@ def log_file(venv: Path) -> Path:
 
 def commands(log: Path) -> dict[str, str]:
     """Returns the set-ups that succeeded by a log: each command line once, with the environment that it made."""
-    text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+    text = reading.text_or_empty(log)
     matches = re.findall(rf"^\S+Z made (\S+): (python{PYTHON} -m tracka setup .*)$", text, re.MULTILINE)
     return {command: venv for venv, command in matches}
 

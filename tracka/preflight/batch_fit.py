@@ -15,6 +15,7 @@ from ..campaign import campaign as campaigns
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..checkpoints import hub_dependencies
+from ..core import reading
 from ..core.check import Check, advisory_check
 from ..core.errors import Finding, UsageError, joined_names
 from . import host
@@ -127,7 +128,7 @@ def apply(campaign: Campaign, smaller: dict[str, int]) -> None:
     Raises UsageError, and writes nothing, where a row's cell cannot be changed alone.
     """
     path = campaign.layout.matrix
-    lines = path.read_bytes().decode("utf-8").splitlines(keepends=True)
+    lines = reading.text(path, reading.MATRIX, newline="").splitlines(keepends=True)
     for run_id, size in smaller.items():
         number = campaign.row(run_id).line - 1
         lines[number] = _with_batch_size(str(path), lines[number], run_id, size)

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from .. import __version__
-from ..core import files, git, schema
+from ..core import files, git, reading, schema
 from ..core.reports import EnvSnapshot, HostFacts, SoftwareFacts
 from ..engines import cli_capabilities, software
 from ..execution import environment, gpu
@@ -33,7 +33,7 @@ def write(folder: Path) -> None:
 def setup_log() -> str:
     """Returns what `tracka setup` printed when it made this environment, or that set-up did not make it."""
     log = setup.log_file(Path(sys.prefix))
-    return log.read_text(errors="replace") if log.is_file() else f"{sys.prefix} was not made by tracka setup\n"
+    return reading.text_or_empty(log) or f"{sys.prefix} was not made by tracka setup\n"
 
 
 def nvidia_smi() -> str:

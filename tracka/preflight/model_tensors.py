@@ -12,7 +12,7 @@ from ..campaign.campaign import Campaign, EvalSettings
 from ..checkpoints import adapter, checkpoint, code_safety, hub_dependencies, policy_metadata
 from ..checkpoints.checkpoint import Checkpoint
 from ..checkpoints.tensors import as_text
-from ..core import files
+from ..core import files, parsing
 from ..core.check import Check
 from ..core.errors import TrackaError, joined_names
 from ..engines import cli_capabilities, lerobot_eval
@@ -96,7 +96,7 @@ def _run_probe(
         stderr=err,
         bounds=Bounds(campaign.probe_secs),
     )
-    answers = [json.loads(line) for line in files.read_text(out).splitlines() if line.startswith('{"wanted"')]
+    answers = [parsing.json_value(line) for line in files.read_text(out).splitlines() if line.startswith('{"wanted"')]
     return answers, process.cause_of_end(process_exit, out, err), round(process_exit.seconds, 3)
 
 

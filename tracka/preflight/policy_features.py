@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ..campaign.campaign import Campaign, EvalSettings
 from ..checkpoints import checkpoint
 from ..checkpoints.policy_metadata import PREPROCESSOR, STRICT, TOLERANT, PolicyMetadata, read
+from ..core import parsing
 from ..core.check import Check
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.lerobot_facts import ACTION, CAMERAS, DIMS, STATE, WRIST_CAMERA
@@ -97,7 +98,7 @@ def environment_features(settings: EvalSettings) -> EnvironmentFeatures:
     names = CAMERAS
     if mapping := settings.flags.get("env.camera_name_mapping"):
         try:
-            names = {camera: str(dict(json.loads(str(mapping)))[camera]) for camera in CAMERAS}
+            names = {camera: str(dict(parsing.json_value(str(mapping)))[camera]) for camera in CAMERAS}
         except (ValueError, TypeError, KeyError):
             what = "the value is not a JSON object with both cameras"
             remedy = f"Write it like '{json.dumps(CAMERAS)}'"

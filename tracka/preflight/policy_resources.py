@@ -14,7 +14,6 @@ from ..campaign.campaign import Campaign
 from ..checkpoints import (
     build,
     checkpoint,
-    code_safety,
     hub,
     hub_dependencies,
     normalizer,
@@ -24,7 +23,7 @@ from ..checkpoints import (
 )
 from ..checkpoints.hub import DownloadSpec
 from ..checkpoints.hub_dependencies import NamedDependency
-from ..core import files, hashing
+from ..core import files, hashing, reading
 from ..core.check import Check, required_check, run_check
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.reports import ResourceRecord
@@ -157,7 +156,7 @@ def _safety_evidence(campaign: Campaign, policy_path: str) -> str:
     """
     folder = checkpoint.resolve(policy_path, campaign.layout.root, campaign.policy_roots).folder
     base = hub_dependencies.adapter_base(folder)
-    if faults := [*code_safety.policy_faults(folder, campaign.trusted), *(base.faults(campaign) if base else ())]:
+    if faults := [*hub_dependencies.own_faults(folder, campaign.trusted), *(base.faults(campaign) if base else ())]:
         raise TrackaError(faults)
     trusted_names = f", trusted by name: {', '.join(campaign.trusted)}" if campaign.trusted else ""
     return f"no pickle, foreign class or remote code{trusted_names}"
@@ -282,7 +281,7 @@ def _offline_check(campaign: Campaign, collector: ResourceCollector, folder: Pat
         bounds=Bounds(campaign.probe_secs),
     )
     offline_folders = [
-        json.loads(line)["folder"] for line in files.tail(folder / "offline.log").splitlines() if line[:1] == "{"
+        json.loads(line)["folder"] for line in reading.tail(folder / "offline.log").splitlines() if line[:1] == "{"
     ]
     offline_folders += [None] * (len(snapshots) - len(offline_folders))
     lost = {

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import CPU
-from ..core import files
+from ..core import reading
 from ..core.check import Check
 from ..execution import environment, gpu, process
 from ..execution.gpu import Device
@@ -170,7 +170,7 @@ def _display(backend: str) -> tuple[str, ...]:
 
 
 def _stages(log: Path) -> dict[str, dict[str, Any]]:
-    lines = [line for line in files.tail(log).splitlines() if line.startswith('{"stage"')]
+    lines = [line for line in reading.tail(log).splitlines() if line.startswith('{"stage"')]
     return {stage["stage"]: stage for stage in map(json.loads, lines)}
 
 

@@ -6,7 +6,6 @@ a policy, and compares every object's position with a committed table. The tasks
 when the policy begins; the probe does not check whether objects are at rest then.
 """
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from ..campaign.campaign import Campaign
-from ..core import files
+from ..core import files, parsing
 from ..core.check import Check
 from ..core.files import Json
 from ..engines import software
@@ -174,7 +173,7 @@ def _run_share(
         stderr=err,
         bounds=Bounds(campaign.probe_secs),
     )
-    records = [json.loads(line) for line in out.read_text().splitlines() if line.startswith('{"task"')]
+    records = [parsing.json_value(line) for line in files.read_text(out).splitlines() if line.startswith('{"task"')]
     return ProbeShare(suite, tasks, records, process.cause_of_end(process_exit, out, err), process_exit.seconds)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib import parse
 
+from ..core import reading
+
 MEDIA_TYPES = {".mp4": "video/mp4", ".webp": "image/webp", ".png": "image/png", ".html": "text/html"}
 # What could end a script element or begin one; JSON has the same characters as escapes.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
@@ -30,7 +32,7 @@ def relative_to(folder: Path) -> Address:
 
 def data_uri(path: Path) -> str:
     """Returns a file as a data URI. Raises OSError where the file cannot be read."""
-    return f"data:{MEDIA_TYPES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+    return f"data:{MEDIA_TYPES[path.suffix]};base64,{base64.b64encode(reading.content(path, reading.OUTPUT)).decode()}"
 
 
 def json_text(value: Any) -> str:

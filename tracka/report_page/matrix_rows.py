@@ -8,7 +8,7 @@ from typing import Any
 
 from ..campaign import commands
 from ..campaign.campaign import Campaign
-from ..core import escaping, files, log_cause
+from ..core import escaping, log_cause, reading
 from ..core.artifacts import Manifest
 from ..execution import gpu
 from ..reporting import collect, report, results_page
@@ -132,6 +132,6 @@ def _message(campaign: Campaign, run_id: str, reason: str | None) -> str:
 
 def _log(campaign: Campaign, run_id: str) -> list[str]:
     """Returns the last lines of a row's stderr.log; of a progress bar, which overwrites its line, the last state."""
-    text = log_cause.without_ignored(files.tail(campaign.layout.run(run_id).stderr, LOG_BYTES))
+    text = log_cause.without_ignored(reading.tail(campaign.layout.run(run_id).stderr, LOG_BYTES))
     lines = [line for line in text.split("\n") if line.strip()]
     return [escaping.plain(line)[:LINE_LENGTH] for line in lines[-LOG_LINES:]]

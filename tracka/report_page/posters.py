@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import files
+from ..reporting import video
 
 SIDE = 160  # pixels; a frame of LIBERO is 256 or 360 pixels wide
 QUALITY = 60
@@ -32,11 +33,11 @@ def make(videos: Mapping[str, Path], folder: Path) -> dict[str, Path]:
     return {sha256: place for sha256, place in places.items() if place.is_file()}
 
 
-def _write(video: Path, place: Path) -> None:
+def _write(film: Path, place: Path) -> None:
     """Writes the last frame of a video as a picture; nothing where no frame can be decoded."""
     import av
 
-    with contextlib.suppress(OSError, av.FFmpegError, IndexError), av.open(str(video)) as container:
+    with contextlib.suppress(OSError, av.FFmpegError, IndexError), video.opened(film) as container:
         frame = last_frame(container)
         if frame is not None:
             picture = frame.to_image()

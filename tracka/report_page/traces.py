@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core import files
+from ..core import files, reading
 from . import embedding
 
 # OSC_POSE of robosuite, LIBERO's controller: a move, a turn and the gripper.
@@ -34,11 +34,9 @@ def content(recorded: Mapping[int, Path]) -> Content:
 
 
 def _trace(path: Path) -> Content | None:
-    import numpy as np
-
     try:
-        actions = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        actions = reading.array(path)
+    except (OSError, ValueError):
         return None
     if actions.ndim != 2 or actions.dtype.kind not in "fiu" or not actions.size:
         return None

@@ -278,8 +278,9 @@ def write_failures(campaign: Campaign, reasons: dict[str, str], out_path: Path) 
 
 
 def _failures_text(campaign: Campaign, reasons: dict[str, str]) -> str:
-    with campaign.layout.matrix.open(newline="", encoding="utf-8-sig") as file:
-        failed = [record for record in csv.DictReader(file) if record["run_id"] in reasons]
+    text = files.read_text(campaign.layout.matrix, newline="").removeprefix("\ufeff")
+    records_of_matrix = csv.DictReader(io.StringIO(text, newline=""))
+    failed = [record for record in records_of_matrix if record["run_id"] in reasons]
     episodes = {row.run_id: row.n_episodes for row in campaign.enabled}  # a tier may have fewer than the matrix
     records = (
         record | {"n_episodes": episodes[record["run_id"]], matrix.REASON: reasons[record["run_id"]]}

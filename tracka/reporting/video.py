@@ -1,12 +1,17 @@
 """Checks whether a video plays, and whether it shows a picture."""
 
 import contextlib
+import time
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+from ..core import reading
 
 # A frame shows one colour if the standard deviation of its brightness, 0 to 255, is below this: LIBERO's have 40 to 60.
 PLAIN = 2.0
+MOST_SECS = 60  # for one video; LIBERO's take less than one
 
 
 @dataclass(frozen=True)
@@ -15,6 +20,17 @@ class Video:
 
     frames: int = 0
     plain: bool = False
+
+
+def opened(path: Path) -> Any:  # av's container, which is dear to import
+    """Opens a regular file as MP4, whatever it is: a playlist, which may name other files and hosts, is no video.
+
+    Raises OSError, or the decoder's FFmpegError, where the file is none.
+    """
+    import av
+
+    reading.require_regular(path, path.stat(), reading.OUTPUT)
+    return av.open(str(path), format="mp4")
 
 
 def frame_count(path: Path) -> int:
@@ -32,6 +48,7 @@ def decode(path: Path) -> Video:
     """
     try:
         status = path.stat()
+        reading.require_regular(path, status, reading.OUTPUT)
     except OSError:
         return Video()
     return _decode_state(path, status.st_size, status.st_mtime_ns)
@@ -43,10 +60,12 @@ def _decode_state(path: Path, size: int, mtime_ns: int) -> Video:
     import av
     import numpy as np
 
-    count, plain = 0, True
-    with contextlib.suppress(OSError, av.FFmpegError, IndexError), av.open(str(path)) as container:
+    count, plain, deadline = 0, True, time.monotonic() + MOST_SECS
+    with contextlib.suppress(OSError, av.FFmpegError, IndexError), opened(path) as container:
         for frame in container.decode(video=0):
             count += 1
+            if time.monotonic() > deadline:
+                return Video()
             if plain:  # one frame with a picture is enough, so most frames are only counted
                 plain = float(np.std(frame.to_ndarray(format="gray"))) < PLAIN
     return Video(count, plain and count > 0)

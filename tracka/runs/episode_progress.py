@@ -9,7 +9,6 @@ call before, at most MOST_BYTES of each. Numbers that contradict each other or t
 follows: what is returned has been played.
 """
 
-import json
 import os
 import re
 import stat
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from ..campaign.campaign import RESIDENT
 from ..campaign.layout import Layout, RunFolder
-from ..core import files
+from ..core import files, parsing
 from ..core.files import Json
 
 MOST_BYTES = 64 << 20  # of a file, in one call
@@ -172,7 +171,7 @@ class _EpisodeLines:
     def add(self, line: str) -> None:
         """Takes a line; one that is no episode of the row is left out."""
         try:
-            content = json.loads(line)
+            content = parsing.json_value(line)
         except ValueError:
             return
         if isinstance(content, dict) and self._is_of_row(content):

@@ -5,7 +5,6 @@ lerobot-eval left, its marker against its result. So an edited number is found, 
 run whose evidence is refused here runs again; the same findings are the contract `evidence` of a row.
 """
 
-import filecmp
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout, RunFolder
 from ..campaign.matrix import Row
-from ..core import files, redaction, schema
+from ..core import files, reading, redaction, schema
 from ..core.artifacts import Manifest, Recorded, Result
 from ..core.errors import Finding, TrackaError, without_warnings
 from ..core.files import Json
@@ -110,7 +109,7 @@ def _copy_differences(layout: Layout, top: RunFolder, attempt: RunFolder, result
     for copy, original in pairs:
         if missing := [path for path in (copy, original) if not path.is_file()]:
             yield from (Finding(str(path), "the file does not exist", run_again(layout)) for path in missing)
-        elif not copy.samefile(original) and not filecmp.cmp(copy, original, shallow=False):
+        elif not copy.samefile(original) and not reading.is_same(copy, original):
             yield Finding(str(copy), f"the file differs from {original}", run_again(layout))
 
 
@@ -170,7 +169,7 @@ def _wrong_row_hash(layout: Layout, attempt: RunFolder, manifest: Manifest) -> I
         return
     yield from schema.findings("identity", files.read_json(path), str(path))
     # A secret in a setting is part of the hash, but is masked in the file.
-    if parts and redaction.MASK not in path.read_bytes() and identity.row_hash(parts) != manifest["row_hash"]:
+    if parts and redaction.MASK not in reading.content(path) and identity.row_hash(parts) != manifest["row_hash"]:
         yield Finding(str(path), "the identity does not give the row hash in the manifest", run_again(layout))
 
 

@@ -15,6 +15,7 @@ from ..core import files
 from ..core.artifacts import Manifest, Result, RowMarker
 from ..core.errors import Finding
 from ..engines import failure
+from ..engines.failure import Failure
 from ..engines.lerobot_eval import Metrics
 from ..execution import gpu
 from ..execution.process import Exit
@@ -33,8 +34,18 @@ def run_again(layout: Layout) -> str:
 
 def file_hashes(folder: RunFolder) -> dict[str, str]:
     """Returns the sha256 of each file that an attempt left, except RECORDS, by its path in the attempt's folder."""
-    paths = {str(path.relative_to(folder.path)): path for path in files.walk_files(folder.path)}
+    paths = {path.relative_to(folder.path).as_posix(): path for path in folder.files()}
     return {name: files.sha256_file(path) for name, path in paths.items() if name not in RECORDS}
+
+
+def unsound_output(folder: RunFolder) -> Failure | None:
+    """Returns the failure of an evaluation that left what must not be read, such as a named pipe; None without one."""
+    faults = folder.faults()
+    if not faults:
+        return None
+    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+    where = faults[0].path.relative_to(folder.path)
+    return Failure("invalid_result", f"exit code 0, but of what the evaluation left, {where}: {faults[0].what}{more}")
 
 
 def changed_files(layout: Layout, folder: RunFolder, result: Result) -> Iterator[Finding]:

@@ -4,7 +4,6 @@
 that is made for the purpose tests the whole chain from simulator to report.
 """
 
-import json
 from pathlib import Path
 
 from ..campaign.campaign import Campaign
@@ -43,9 +42,9 @@ def differences(campaign: Campaign, row: Row) -> list[Finding]:
 def _successful_episodes(path: Path, tasks: list[int]) -> dict[int, tuple[int, ...]]:
     """Returns the successful episodes of each task by episodes.jsonl; an empty dict if that file cannot be read."""
     try:
-        records = [json.loads(line) for line in files.read_text(path).splitlines()]
+        records = files.read_lines(path)
         wins = [(record["task"], record["episode"]) for record in records if record["success"]]
-    except (TrackaError, ValueError, KeyError, TypeError):
+    except (TrackaError, KeyError, TypeError):
         return {}
     return {task: tuple(episode for of_task, episode in wins if of_task == task) for task in tasks}
 

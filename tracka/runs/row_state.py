@@ -14,7 +14,7 @@ from typing import TypedDict, Unpack
 
 from ..campaign.layout import Layout
 from ..campaign.matrix import Row
-from ..core import files, schema
+from ..core import files, reading, schema
 from ..core import lock as locks
 from ..core.artifacts import History, RowMarker
 from ..core.errors import Busy
@@ -156,10 +156,7 @@ def lock(layout: Layout, run_id: str) -> Iterator[None]:
 
 def holder(layout: Layout, run_id: str) -> str:
     """Returns who holds the row's lock, or held it last, such as `process 4242`; empty where nobody ever has."""
-    try:
-        return _lock_file(layout, run_id).read_text(errors="replace").strip()
-    except OSError:
-        return ""
+    return reading.text_or_empty(_lock_file(layout, run_id)).strip()
 
 
 def _lock_file(layout: Layout, run_id: str) -> Path:

@@ -19,6 +19,7 @@ from typing import Any
 from unittest.mock import patch
 
 from ...checkpoints import checkpoint_format, tensors
+from ...core import files
 from ...engines import load_warnings
 
 # Settings that keep a policy from loading other weights by name: these come from elsewhere, take minutes, and are then
@@ -112,7 +113,7 @@ def _processors(folder: Path, config: Any) -> str | None:
     from lerobot.policies.factory import make_pre_post_processors
 
     device = {"device_processor": {"device": "cpu"}}
-    stored = json.loads((folder / "policy_postprocessor.json").read_text()).get("steps", ())
+    stored = files.read_json(folder / "policy_postprocessor.json").get("steps", ())
     has_device_step = any(isinstance(step, dict) and step.get("registry_name") in device for step in stored)
     try:
         make_pre_post_processors(
