@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tracka.campaign import campaign
-from tracka.engines import comparison, lerobot_eval, reference
+from tracka.engines import comparison, lerobot_eval, listener, reference
 from tracka.engines.resident import evaluation, noise, weights
 from tracka.engines.resident.episode import (
     Episode,
@@ -228,7 +228,11 @@ class TwoSlots:
         return {"pixels": {"image": np.full((2, 4, 4, 3), self.steps, np.uint8)}, "state": np.array([[0.0], [1.0]])}
 
     def call(self, name: str) -> tuple[Any, ...]:
-        return {"task_id": (3, 3), "first_state": ("a", "b"), "state_sha": ("c", "d")}[name]
+        return {
+            "task_id": (3, 3),
+            "beginning": ({"first_state_sha": "a"}, {"first_state_sha": "b"}),
+            "state_sha": ("c", "d"),
+        }[name]
 
 
 def rollout_of(env: TwoSlots, policy: Any, seeds: list[int]) -> dict[str, torch.Tensor]:
@@ -250,9 +254,8 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> comparison.Play
     monkeypatch.setitem(sys.modules, "lerobot.scripts", SimpleNamespace(lerobot_eval=stock))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "lerobot.envs", SimpleNamespace(libero=SimpleNamespace()))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "tracka.engines.resident.recorded", SimpleNamespace(RecordedEnv=None))  # type: ignore[arg-type]
-    words = {"env.task": "libero_object", "output_dir": tmp_path / "eval", "eval.n_episodes": 3}
-    monkeypatch.setitem(sys.modules, "lerobot.configs.parser", SimpleNamespace(parse_arg=words.get))  # type: ignore[arg-type]
-    monkeypatch.setattr("sys.argv", ["reference"])
+    words = ("--env.task=libero_object", f"--output_dir={tmp_path / 'eval'}", "--eval.n_episodes=3")
+    monkeypatch.setattr("sys.argv", ["reference", *words])
     reference.main()
     return comparison.read(tmp_path / "eval")
 
@@ -309,7 +312,7 @@ class OneStep:
     step = reset
 
     def call(self, name: str) -> Any:
-        return (0,)
+        return ({} if name == "beginning" else 0,)
 
     def rollout(self, env: Any, policy: Any, seeds: Any) -> Any:
         self.benchmark.append(torch.backends.cudnn.benchmark)
@@ -323,7 +326,8 @@ def test_the_gates_plays_do_without_cudnns_choice_by_timing(tmp_path: Path, monk
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     flags = {"env.task": "libero_object", "output_dir": tmp_path, "eval.n_episodes": 1}
     monkeypatch.setattr(sys, "argv", ["reference", *(f"--{name}={value}" for name, value in flags.items())])
-    reference.recording_rollout(env.rollout, by_episode=False)(env, None, seeds=[7])
+    as_compared = lambda policy, keys: reference.as_compared(policy, ())  # noqa: E731
+    listener.listening_rollout(env.rollout, as_compared, hash_observations=True)(env, None, seeds=[7])
     assert env.benchmark == [False]
     for chosen in (True, False):
         cfg: Any = SimpleNamespace(seed=7, resident=SimpleNamespace(cudnn_benchmark=chosen))

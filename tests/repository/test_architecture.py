@@ -133,7 +133,8 @@ def test_the_plugins_and_the_scheduler_alone_import_pytest() -> None:
 
 def test_the_probes_and_the_resident_engine_alone_import_the_simulation() -> None:
     users = {module for module, tree in MODULES.items() if packages(tree) & SIMULATION}
-    assert users and all(module.startswith(("preflight.probes.", "engines.reference", RESIDENT)) for module in users)
+    programs = ("preflight.probes.", "engines.reference", "engines.listener", RESIDENT)
+    assert users and all(module.startswith(programs) for module in users)
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if not module.startswith(RESIDENT)])

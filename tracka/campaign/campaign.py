@@ -35,6 +35,7 @@ class EvalSettings:
     observation_width: int | None = None  # pixels
     use_async_envs: bool | None = None
     timeout_secs: int | None = None
+    record_actions: bool | None = None  # of lerobot-eval's episodes; the resident engine always records
     flags: Mapping[str, str | float | bool] = field(default_factory=dict)  # further flags of lerobot-eval
 
     @property
@@ -357,8 +358,9 @@ SUPPORTED_VALUES = {"eval.recording": False, "env.hard_reset": True, "env.init_s
 
 
 def _unsupported_settings(campaign: Campaign) -> Iterator[Finding]:
-    """Yields settings that the resident engine refuses, so that they are reported before a row runs."""
+    """Yields settings that the campaign's engine cannot follow, so that they are reported before a row runs."""
     if not campaign.is_resident:
+        yield from _unrecordable_rows(campaign)
         return
     for row in campaign.enabled:
         settings, where = campaign.settings(row), f"{campaign.layout.settings}, row {row.run_id}"
@@ -371,9 +373,21 @@ def _unsupported_settings(campaign: Campaign) -> Iterator[Finding]:
                 yield Finding(f"{where}, key flags", what, "Leave the flag out, or set engine = 'lerobot-eval'")
 
 
+def _unrecordable_rows(campaign: Campaign) -> Iterator[Finding]:
+    """Yields the rows that ask for a record of a program of the campaign's own, to which Track A cannot listen."""
+    recorded = [row.run_id for row in campaign.enabled if campaign.settings(row).record_actions]
+    if campaign.executable and recorded:
+        where = f"{campaign.layout.settings}, key record_actions, rows {joined_names(recorded)}"
+        what = "only lerobot's own lerobot-eval can be recorded, and the campaign names another program (executable)"
+        yield Finding(where, what, "Take record_actions out, or the executable")
+
+
 def effective(settings: EvalSettings) -> dict[str, Any]:
-    """Returns the settings that are set, as plain data for manifests and hashes."""
-    values = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    """Returns the settings that are set, as plain data for manifests and hashes.
+
+    `record_actions` is left out: it changes no episode, so a run with a record stands for one without.
+    """
+    values = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name != "record_actions"}
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
     return {key: dict(value) if isinstance(value, Mapping) else value for key, value in plain.items() if _is_set(value)}
 

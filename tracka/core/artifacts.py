@@ -49,7 +49,10 @@ class Recorded(TypedDict):
 
 
 class Requested(TypedDict):
-    """The part of a manifest that needs no checkpoint and no device: what the campaign asks of the row."""
+    """The part of a manifest that needs no checkpoint and no device: what the campaign asks of the row.
+
+    `listener` is there where a module of Track A starts the command's program, and records its episodes.
+    """
 
     schema_version: int
     tracka_version: str
@@ -73,6 +76,7 @@ class Requested(TypedDict):
     mujoco_gl_requested: str
     timeout_secs: int
     threshold: float
+    listener: NotRequired[str]
 
 
 class Manifest(Requested, Recorded):

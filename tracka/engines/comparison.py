@@ -10,9 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..core import files, reading
+from ..core import files
 from ..core.errors import Finding, UsageError, joined_names
 from ..core.files import Json
+from . import recorded_arrays
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,19 +42,7 @@ class RecordedEpisode:
 
         Raises UsageError where the actions cannot be read, or are not those of the line.
         """
-        import numpy as np
-
-        try:
-            actions: NDArray[Any] = reading.array(self.actions_file).astype(np.float32)
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                Finding(str(self.actions_file), f"the actions cannot be read ({error})", "Run again")
-            ) from error
-        if files.sha256(actions.tobytes()) != self.line["actions_sha"]:
-            raise UsageError(
-                Finding(str(self.actions_file), "these are not the actions of episodes.jsonl", "Run again")
-            )
-        return actions
+        return recorded_arrays.read(self.actions_file, self.line["actions_sha"])
 
 
 PlayedEpisodes = Mapping[tuple[int, int], RecordedEpisode]  # (LIBERO task, episode) -> the episode as it was played
@@ -78,8 +67,9 @@ def read(folder: Path) -> PlayedEpisodes:
         if missing := [key for key in NEEDED if key not in line]:
             what = f"this is not a record of episodes: {joined_names(missing)} is missing"
             raise UsageError(Finding(str(path), what, "See the logs beside it"))
-        name = f"{line['suite']}_{line['task']}_{line['episode']}.npy"
-        played[line["task"], line["episode"]] = RecordedEpisode(line, folder / "actions" / name)
+        name = (line["suite"], line["task"], line["episode"])
+        actions = recorded_arrays.path(folder, recorded_arrays.ACTIONS, *name)
+        played[line["task"], line["episode"]] = RecordedEpisode(line, actions)
     if not played:
         raise UsageError(Finding(str(path), "the record of episodes is empty", "See the logs beside it"))
     return played

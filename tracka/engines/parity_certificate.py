@@ -20,7 +20,12 @@ NAME = "parity.json"
 # A change of this code requires a new parity certificate.
 ENGINE = ("engines/resident/*.py", "engines/load_warnings.py", "execution/warm_process.py")
 # A change of this code requires a new recording of the reference.
-RECORDER = ("engines/reference.py", "engines/resident/recorded.py", "engines/resident/episode.py")
+RECORDER = (
+    "engines/reference.py",
+    "engines/listener.py",
+    "engines/resident/recorded.py",
+    "engines/resident/episode.py",
+)
 SPREAD = 3.0  # a first chunk may differ by this many times lerobot-eval's own spread
 VISIBLE = 0.1  # an action's numbers go from -1 to 1: a larger spread would hide what the gate must see
 SIGNIFICANT = 0.05

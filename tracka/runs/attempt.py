@@ -87,7 +87,7 @@ def _execute(
     start = time.monotonic()
     try:
         process_exit = process.run(
-            manifest["command"] or [],
+            plan.started_words(manifest["command"] or []),
             cwd=plan.campaign.layout.root,
             env=environ,
             stdout=folder.stdout,

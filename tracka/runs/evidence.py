@@ -144,6 +144,7 @@ def _outcome_differences(layout: Layout, top: RunFolder, manifest: Manifest, res
     records = lerobot_eval.episode_records(metrics, manifest["batch_size"], manifest["n_episodes"], manifest["seed"])
     for warning in metrics.warnings:
         yield Finding(str(attempt.output), warning, "Look at eval_info.json and the logs", warning=True)
+    yield from judgement.unsound_records(layout, attempt, manifest, metrics)
     if files.read_lines(top.episodes) != records:
         yield Finding(str(top.episodes), "the lines do not match the episodes in eval_info.json", run_again(layout))
 

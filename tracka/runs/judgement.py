@@ -13,8 +13,8 @@ from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout, RunFolder
 from ..core import files
 from ..core.artifacts import Manifest, Result, RowMarker
-from ..core.errors import Finding
-from ..engines import failure
+from ..core.errors import Finding, UsageError
+from ..engines import failure, recorded_arrays
 from ..engines.failure import Failure
 from ..engines.lerobot_eval import Metrics
 from ..execution import gpu
@@ -74,6 +74,31 @@ def failure_signs(
     if run_failure := failure.diagnose(process_exit, metrics, manifest["task_suite"], expected, logs, device):
         what = f"the result says pass, but the attempt's files show {run_failure.reason}: {run_failure.message}"
         yield Finding(str(attempt.path), what, run_again(layout))
+
+
+def unsound_records(layout: Layout, attempt: RunFolder, manifest: Manifest, metrics: Metrics) -> Iterator[Finding]:
+    """Yields a finding for each episode whose recorded actions or states are not those of its line.
+
+    Of lerobot-eval with a listener an episode without a record is one, too.
+    """
+    played = {(task.task_id, episode) for task in metrics.tasks for episode in range(len(task.successes))}
+    unrecorded = sorted(played - {name for name, line in metrics.lines.items() if "actions_sha" in line})
+    if "listener" in manifest and unrecorded:
+        task, episode = unrecorded[0]
+        what = f"{len(unrecorded)} of {len(played)} episodes have no record, first episode {episode} of task {task}"
+        yield Finding(str(attempt.output / "episodes.jsonl"), what, run_again(layout))
+    for (task, episode), line in metrics.lines.items():
+        for kind in recorded_arrays.KINDS:
+            if sha256 := line.get(f"{kind}_sha"):
+                path = recorded_arrays.path(attempt.output, kind, manifest["task_suite"], task, episode)
+                yield from _unsound_array(layout, path, sha256)
+
+
+def _unsound_array(layout: Layout, path: Path, sha256: str) -> Iterator[Finding]:
+    try:
+        recorded_arrays.read(path, sha256)
+    except UsageError as error:
+        yield from (Finding(str(path), finding.what, run_again(layout)) for finding in error.findings)
 
 
 def impossible_times(

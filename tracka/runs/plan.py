@@ -38,6 +38,7 @@ from . import identity
 
 # The resident engine's settings that decide outcomes. Its speed-ups change no outcome, and each is checked for that.
 DECIDING = ("noise", "compile")
+LISTENER = "tracka.engines.listener"
 
 
 @dataclass(frozen=True)
@@ -250,6 +251,21 @@ class Plan:
         ]
         return [*self.host.render_prefix, *argv, *(resident_flags if resident else ())]
 
+    @property
+    def is_recorded(self) -> bool:
+        """Returns whether Track A listens to lerobot-eval; the resident engine records by itself."""
+        return bool(self.settings.record_actions) and not self.campaign.is_resident
+
+    def started_words(self, command: Sequence[str]) -> list[str]:
+        """Returns the words that start the process of `command`: of the listener, where the row is recorded.
+
+        The listener runs the same program with the same flags, so the command stays what the row ran.
+        """
+        if not self.is_recorded:
+            return list(command)
+        program = len(self.host.render_prefix) + len(self.host.executable)
+        return [*self.host.render_prefix, *process.python(LISTENER), *command[program:]]
+
     def manifest(
         self, folder: RunFolder, device: Device, environ: dict[str, str], attempt: int, dry_run: bool = False
     ) -> Manifest:
@@ -258,7 +274,7 @@ class Plan:
         It has the keys that the project's plan asks for, and what a rerun or a comparison needs besides.
         """
         asked = requested(self.campaign, self.row, self.host, attempt, self.retry_index)
-        return {
+        manifest: Manifest = {
             **asked,
             "dry_run": dry_run,
             "batch_size": self.batch_size,
@@ -275,6 +291,9 @@ class Plan:
             "unproven": self.unproven_reason,
             **self.record(folder, device.gpu_id),
         }
+        if self.is_recorded:
+            manifest["listener"] = LISTENER
+        return manifest
 
     def record(self, folder: RunFolder, gpu_id: int) -> Recorded:
         """Returns the part of a manifest that its row hash stands for, written out."""

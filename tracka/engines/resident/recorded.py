@@ -1,4 +1,4 @@
-"""lerobot's LIBERO environment with hashes of its simulation, for the parity gate's recording of lerobot-eval.
+"""lerobot's LIBERO environment with hashes of its simulation, for records of what lerobot-eval plays.
 
 The class has a module of its own, since environments in other processes import their class by its name.
 """
@@ -12,14 +12,22 @@ from .episode import digest
 
 
 class RecordedEnv(LiberoEnv):  # type: ignore[misc]
-    """A LiberoEnv that also hashes its simulation's state, and changes nothing in the episodes that it plays."""
+    """A LiberoEnv that also hashes its simulation's state, and changes nothing in the episodes that it plays.
 
-    first_state = ""
+    `beginning` says how the current episode began, with the keys of episodes.jsonl.
+    """
+
+    resets = 0
+    beginning: dict[str, Any]
 
     def reset(self, *args: Any, **kwargs: Any) -> Any:
-        """Resets as LiberoEnv does, keeps the hash of the state in `first_state`, and returns what LiberoEnv does."""
+        """Resets as LiberoEnv does, keeps in `beginning` how the episode begins, and returns what LiberoEnv does."""
+        if self._env is None:
+            self.resets = 0  # a closed environment is built anew
+        begins = {"init_state": self.init_state_id, "reset_ordinal": self.resets}
         result = super().reset(*args, **kwargs)
-        self.first_state = self.state_sha()
+        self.resets += 1
+        self.beginning = begins | {"first_state_sha": self.state_sha()}
         return result
 
     def state_sha(self) -> str:
