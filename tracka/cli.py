@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import cli_export, cli_report, cli_request, cli_statistics, live_view, new_campaign, why
+from . import cli_export, cli_replay, cli_report, cli_request, cli_statistics, live_view, new_campaign, why
 from .campaign import campaign, matrix, path_safety
 from .campaign.layout import PHASES, Layout
 from .core import files, held_folder
@@ -31,6 +31,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 cli_statistics.register(app)
 cli_report.register(app)
 cli_export.register(app)
+cli_replay.register(app)
 
 SHARED = ("baseline", "init", "schema", "setup")  # these make what is shared, which keeps to the user's umask
 Tier = Annotated[

@@ -374,11 +374,12 @@ class Controller:
 
     def _write_page(self) -> None:
         """Writes report.html, whose verdict is this session's. A page that cannot be written changes no verdict."""
-        from .report_page import page  # imported here, since comparisons load numpy and scipy
+        from .report_page import films, page  # imported here, since comparisons load numpy and scipy
 
         try:
+            filmed = films.film(self.campaign, self.campaign.film)
             written = page.write(self.campaign, accepted=self.accepted)
-            self.page_line = f"page: {self.campaign.layout.display_name}/{written.name}"
+            self.page_line = f"page: {self.campaign.layout.display_name}/{written.name}" + (filmed and f"; {filmed}")
         except Exception as error:  # a fault in a page must not take the session's verdict with it
             self.page_line = f"warning: report.html could not be written: {type(error).__name__}: {error}"
 

@@ -6,7 +6,7 @@ from typing import Any, get_args, get_type_hints, is_typeddict
 
 import pytest
 
-from tracka.core import artifacts, baselines, comparisons, reports, schema, verdicts
+from tracka.core import artifacts, baselines, comparisons, replayed, reports, schema, verdicts
 
 TYPES: dict[str, Any] = {
     "run_manifest": artifacts.Manifest,
@@ -23,6 +23,7 @@ TYPES: dict[str, Any] = {
     "baseline": baselines.Baseline,
     "verdict": verdicts.CampaignVerdict,
     "preregistration": verdicts.Registration,
+    "replay": replayed.Replay,
 }
 Asked = dict[str, Any]
 

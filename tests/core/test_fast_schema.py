@@ -56,6 +56,7 @@ CAMPAIGN = {
     "limits": {"log_mib": 1},
     "tiers": {"smoke": {"rows": ["row"], "episodes": 5, "budget_minutes": 0.5, "verdict": {"threshold": 0.5}}},
     "egl": {"cuda_to_egl": {"0": 1}},
+    "report": {"videos": "failures"},
 }
 
 PLAYED_ROW: PlayedRow = {
@@ -100,6 +101,7 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
     yield "preregistration", files.read_json(layout.preregistration)
     yield "verdict", dict(campaign_verdict.make(demanding))
     yield "early_stop", EARLY_STOP
+    yield "replay", REPLAY
     plan = run.plan_row(spec, spec.row("baseline_b1_e2"), run.load_host(layout))
     numbers = parity_certificate.comparison_counts(parity.NOTHING)
     for again in (None, numbers):
@@ -107,6 +109,24 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
         yield "parity", parity.certificate(plan, judged, {"fallbacks": ["no"]}, {"resident": 1.5}, {"a.npy": "0" * 64})
 
 
+OUTCOME = {"success": True, "steps": 74, "first_state_sha": "2" * 64, "final_state_sha": "3" * 64}
+REPLAY = {
+    "schema_version": 1,
+    "run_id": "row",
+    "attempt": 1,
+    "suite": "libero_object",
+    "task": 3,
+    "episode": 0,
+    "actions_sha": "0" * 64,
+    "recorded": OUTCOME,
+    "played": OUTCOME,
+    "same_outcome": True,
+    "same_bits": True,
+    "film": "replays/_episodes/row/libero_object_3/replay_of_episode_0.mp4",
+    "film_sha256": "1" * 64,
+    "played_at_utc": "2026-11-29T17:00:00Z",
+    "versions": {"mujoco": "3.3.7"},
+}
 EARLY_STOP = {
     "schema_version": 1,
     "decided_at_utc": "2026-11-29T17:00:00Z",

@@ -133,7 +133,7 @@ def test_the_plugins_and_the_scheduler_alone_import_pytest() -> None:
 
 def test_the_probes_and_the_resident_engine_alone_import_the_simulation() -> None:
     users = {module for module, tree in MODULES.items() if packages(tree) & SIMULATION}
-    programs = ("preflight.probes.", "engines.reference", "engines.listener", RESIDENT)
+    programs = ("preflight.probes.", "engines.reference", "engines.listener", "engines.replay", RESIDENT)
     assert users and all(module.startswith(programs) for module in users)
 
 

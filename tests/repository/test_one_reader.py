@@ -29,7 +29,8 @@ LEFT = {
     "execution/supervisor.py": {"json.loads", "os.open"},  # its own request, and the journal that it appends to
     "execution/lease_journal.py": {"json.loads", "os.open"},  # the rules of reading.py, and of a folder of all users
     "engines/cli_capabilities.py": {"json.loads", "read_text"},  # metadata of installed packages
-    "engines/reference.py": {"open"},  # written in an engine's own process
+    "engines/listener.py": {"open"},  # written in an engine's own process
+    "engines/replay.py": {"open"},  # the same
     "engines/resident/record.py": {"open"},  # the same
     "engines/resident/service.py": {"json.loads"},  # messages between our own processes
     "engines/software.py": {"read_text"},  # metadata of installed packages

@@ -15,8 +15,8 @@ from campaigns import REPOSITORY
 from tracka.campaign.campaign import Campaign
 from tracka.core import files
 from tracka.engines import cli_capabilities, recorded_arrays
-from tracka.gates import validate
-from tracka.runs import run
+from tracka.reporting import video
+from tracka.runs import evidence, replays, run
 from tracka.runs.plan import Host
 
 pytestmark = [pytest.mark.simulator, pytest.mark.slow]
@@ -101,5 +101,15 @@ def test_the_manifests_command_is_the_plain_rows_and_the_evidence_is_sound(playe
     assert {manifest["row_hash"] for manifest in manifests} == {manifests[0]["row_hash"]}
     plain, recorded = ([word for word in each["command"] if "output_dir" not in word] for each in manifests)
     assert plain == recorded and "listener" in manifests[1] and "listener" not in manifests[0]
-    row = played.spec.row(RECORDED)
-    assert [str(each) for each in validate.row_contract_findings(played.spec, row, "evidence")] == []
+    assert evidence.refusals(played.spec, played.spec.row(RECORDED)) == []
+
+
+def test_a_success_and_a_failure_are_played_again_to_the_bit_whatever_came_before_them(played: Played) -> None:
+    episodes = replays.recorded(played.spec.layout, RECORDED)
+    again = {replay["episode"]: replay for replay in replays.play(played.spec, episodes[::-1], seconds=900)}
+    outcomes = {number: (replay["played"]["success"], replay["same_bits"]) for number, replay in again.items()}
+    assert outcomes == {0: (False, True), 1: (True, True)}
+    for episode in episodes:
+        film = played.spec.layout.run(RECORDED).attempt(1).output / "videos" / "libero_goal_9"
+        frames = video.frame_count(film / f"eval_episode_{episode.line['episode']}.mp4")
+        assert video.frame_count(episode.film) >= frames > 0

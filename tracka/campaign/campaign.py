@@ -78,6 +78,7 @@ class Campaign:
     executable: tuple[str, ...] = ()
     accept_invalid_sim: bool = False  # whether rows run despite a simulator mismatch
     strict: bool = False  # whether a finding of the linter blocks the campaign
+    film: str = "none"  # which episodes without a video the page's making films by replay: none, failures or all
     verdict: VerdictSettings | None = None  # what the policies have to show, if the campaign says so
     metrics: MetricsSettings | None = None  # where metrics are sent, if the campaign says so
     tiers: Mapping[str, Tier] = field(default_factory=dict)  # by name; a tier has them too
@@ -258,6 +259,7 @@ def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> C
         executable=tuple(table.get("executable", ())),
         accept_invalid_sim=table.get("preflight", {}).get("accept_invalid_sim", False),
         strict=table.get("preflight", {}).get("strict", False),
+        film=table.get("report", {}).get("videos", "none"),
         verdict=verdict_settings.of_table(table.get("verdict")),
         metrics=metrics_settings.of_table(table.get("metrics")),
         tiers=tiers.of_tables(table.get("tiers", {})),

@@ -16,6 +16,12 @@ def gates(layout: Layout, options: str = "") -> str:
     return " ".join(["pytest", "acceptance", *named, *filter(None, [tier_option(layout), options])])
 
 
+def replay(layout: Layout, run_id: str, task: int, episode: int) -> str:
+    """Returns the command that plays one recorded episode of a run again."""
+    named = ["--root", shlex.quote(layout.display_name), *filter(None, [tier_option(layout)])]
+    return " ".join(["tracka replay", run_id, f"--task {task}", f"--episode {episode}", *named])
+
+
 def tier_option(layout: Layout) -> str:
     """Returns the option that names the tier in a command, such as `--tier smoke`; empty for a whole campaign."""
     return f"--tier {layout.tier}" if layout.tier else ""

@@ -190,6 +190,17 @@ class Layout:
         return self.artifacts / "report"
 
     @property
+    def replays(self) -> Path:
+        """Returns the folder of what was played again, which is no evidence."""
+        own = self.root / "replays"
+        return own / TIERS / self.tier if self.tier else own
+
+    @property
+    def replayed_episodes(self) -> Path:
+        """Returns the folder of the episodes that were played again one by one; no run can have its name."""
+        return self.replays / "_episodes"
+
+    @property
     def plan(self) -> Path:
         return self.root / "plan.md"
 

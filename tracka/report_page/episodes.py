@@ -1,17 +1,19 @@
 """Reads the episodes that a campaign's rows have played, each with its video and its recorded actions."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.layout import RunFolder
 from ..core import files
 from ..core.artifacts import Result
 from ..core.errors import UsageError
-from ..engines import lerobot_eval
-from ..runs import run
+from ..engines import lerobot_eval, recorded_arrays
+from ..runs import replays, run
+from ..runs.replays import RecordedEpisode
 
 KEYS = frozenset(("suite", "task", "episode", "success", "init_state", "seed", "reset_ordinal"))
 
@@ -26,7 +28,7 @@ class Recorded:
 
 @dataclass(frozen=True)
 class ShownEpisode:
-    """One episode of a row's last attempt. `video` and `actions` are None where there are none.
+    """One episode of a row's last attempt. `video`, `actions` and `states` are None where there are none.
 
     `film` is where the engine puts the episode's video, whether it filmed the episode or not.
     """
@@ -43,6 +45,9 @@ class ShownEpisode:
     film: Path
     video: Recorded | None
     actions: Recorded | None
+    states: Recorded | None
+    replay: str | None = None  # the command that plays the episode again; None without a record
+    is_filmed_by_replay: bool = False
 
     @property
     def name(self) -> str:
@@ -64,9 +69,20 @@ def of_row(campaign: Campaign, run_id: str) -> Iterator[ShownEpisode]:
     if result is None or result["dry_run"]:
         return
     attempt = folder.attempt(result["attempt"])
+    records = {record.key: record for record in replays.recorded(campaign.layout, run_id)}
     for line in _lines(folder.episodes):
         if line.keys() >= KEYS:
-            yield _episode(run_id, line, attempt, result)
+            episode = _episode(run_id, line, attempt, result)
+            record = records.get((episode.task, episode.number))
+            yield _with_replay(campaign, episode, record) if record else episode
+
+
+def _with_replay(campaign: Campaign, episode: ShownEpisode, record: RecordedEpisode) -> ShownEpisode:
+    """Returns a recorded episode with the command that plays it again, and with the replay's film if it has no own."""
+    command = commands.replay(campaign.layout, episode.run_id, episode.task, episode.number)
+    replay = None if episode.video else replays.filmed(record)
+    video = Recorded(record.film, replay["film_sha256"]) if replay else episode.video
+    return replace(episode, replay=command, video=video, is_filmed_by_replay=replay is not None)
 
 
 def _lines(path: Path) -> list[files.Json]:
@@ -78,7 +94,9 @@ def _lines(path: Path) -> list[files.Json]:
 
 def _episode(run_id: str, line: Mapping[str, Any], attempt: RunFolder, result: Result) -> ShownEpisode:
     suite, task, number = str(line["suite"]), line["task"], line["episode"]
-    actions = attempt.output / "actions" / f"{suite}_{task}_{number}.npy"
+    actions, states = (
+        recorded_arrays.path(attempt.output, kind, suite, task, number) for kind in recorded_arrays.KINDS
+    )
     film = lerobot_eval.video(attempt.output, suite, task, number)
     return ShownEpisode(
         run_id,
@@ -93,6 +111,7 @@ def _episode(run_id: str, line: Mapping[str, Any], attempt: RunFolder, result: R
         film,
         _recorded(film, attempt, result),
         _recorded(actions, attempt, result),
+        _recorded(states, attempt, result),
     )
 
 

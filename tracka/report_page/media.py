@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from . import embedding, posters, traces
 from .episodes import Recorded, ShownEpisode
+from .traces import TraceFiles
 
 Choice = Literal["all", "failures", "none"]
 
@@ -79,7 +80,7 @@ def _videos(episodes: Sequence[ShownEpisode], others: Iterable[Recorded]) -> dic
     return {video.sha256: video.path for video in (*own, *others)}
 
 
-def _recordings(episodes: Sequence[ShownEpisode]) -> list[tuple[str, dict[int, Path], list[ShownEpisode]]]:
+def _recordings(episodes: Sequence[ShownEpisode]) -> list[tuple[str, dict[int, TraceFiles], list[ShownEpisode]]]:
     """Returns the episodes with recorded actions by row and task, each group with its name and its files."""
     groups: dict[tuple[str, int], list[ShownEpisode]] = defaultdict(list)
     for episode in episodes:
@@ -87,8 +88,12 @@ def _recordings(episodes: Sequence[ShownEpisode]) -> list[tuple[str, dict[int, P
             groups[episode.run_id, episode.task].append(episode)
     return [
         (
-            traces.key([episode.actions.sha256 for episode in group if episode.actions]),
-            {episode.number: episode.actions.path for episode in group if episode.actions},
+            traces.key([file.sha256 for episode in group for file in (episode.actions, episode.states) if file]),
+            {
+                episode.number: TraceFiles(episode.actions.path, episode.states.path if episode.states else None)
+                for episode in group
+                if episode.actions
+            },
             group,
         )
         for group in groups.values()

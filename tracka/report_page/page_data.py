@@ -70,6 +70,8 @@ def _episode(episode: ShownEpisode, media: Media, partner: PlayedEpisode | None)
         "seed": episode.seed,
         "resetOrdinal": episode.reset_ordinal,
         "steps": episode.steps,
+        "replayed": episode.is_filmed_by_replay,
+        "replay": episode.replay,
         "trace": {"name": trace[0], "file": trace[1]} if trace else None,
         "partner": {"success": partner.success, **_places(others_video, media)} if partner else None,
         **_places(episode.video if has_media else None, media),

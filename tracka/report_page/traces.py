@@ -7,6 +7,7 @@ is written once.
 
 import base64
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,18 @@ from . import embedding
 # OSC_POSE of robosuite, LIBERO's controller: a move, a turn and the gripper.
 LIBERO_NAMES = ("move x", "move y", "move z", "turn x", "turn y", "turn z", "gripper")
 
+# What the listener records of the robot: the hand's place and orientation, and the fingers' places.
+STATE_NAMES = ("hand x", "hand y", "hand z", "quat x", "quat y", "quat z", "quat w", "finger 1", "finger 2")
+
 Content = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TraceFiles:
+    """The files of an episode's actions and, where they were recorded, of the robot's states; one row a step."""
+
+    actions: Path
+    states: Path | None = None
 
 
 def key(digests: Sequence[str]) -> str:
@@ -24,16 +36,21 @@ def key(digests: Sequence[str]) -> str:
     return files.sha256("".join(digests).encode())[:32]
 
 
-def content(recorded: Mapping[int, Path]) -> Content:
-    """Returns what the page draws: episode -> its actions as base64 of float32, row by row.
+def content(recorded: Mapping[int, TraceFiles]) -> Content:
+    """Returns what the page draws: episode -> its actions and states as base64 of float32, row by row.
 
-    `recorded` maps an episode to the file of its actions, of shape (steps, size). An episode whose file cannot be read
-    is left out.
+    An episode whose actions cannot be read is left out.
     """
-    return {str(episode): trace for episode, path in recorded.items() if (trace := _trace(path))}
+    return {str(episode): trace for episode, paths in recorded.items() if (trace := _trace_of(paths))}
 
 
-def _trace(path: Path) -> Content | None:
+def _trace_of(paths: TraceFiles) -> Content | None:
+    trace = _trace(paths.actions, LIBERO_NAMES, "action")
+    state = _trace(paths.states, STATE_NAMES, "state") if paths.states and trace else None
+    return trace | {"state": state} if trace and state and state["steps"] == trace["steps"] else trace
+
+
+def _trace(path: Path, known_names: Sequence[str], kind: str) -> Content | None:
     try:
         actions = reading.array(path)
     except (OSError, ValueError):
@@ -41,12 +58,12 @@ def _trace(path: Path) -> Content | None:
     if actions.ndim != 2 or actions.dtype.kind not in "fiu" or not actions.size:
         return None
     size = actions.shape[1]
-    names = LIBERO_NAMES if size == len(LIBERO_NAMES) else [f"action {number}" for number in range(size)]
+    names = known_names if size == len(known_names) else [f"{kind} {number}" for number in range(size)]
     values = base64.b64encode(actions.astype("<f4").tobytes()).decode()
     return {"names": [*names], "steps": len(actions), "values": values}
 
 
-def write(folder: Path, name: str, recorded: Mapping[int, Path]) -> Path:
+def write(folder: Path, name: str, recorded: Mapping[int, TraceFiles]) -> Path:
     """Returns the side file `name` in `folder`, which is written where it is missing."""
     path = folder / f"{name}.js"
     if not path.is_file():

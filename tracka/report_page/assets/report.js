@@ -91,6 +91,7 @@ const tracka = (() => {
     const partner = both ? episode.partner : null;
     const facts = [`init state ${episode.initState}`, `seed ${episode.seed}`];
     if (episode.steps !== null) facts.unshift(`${episode.steps} steps`);
+    if (episode.replayed) facts.push("filmed by replay");
     const pictures = [picture(episode.poster, "no video")];
     if (partner) pictures.unshift(picture(partner.poster, "no video"));
     const said = partner ? `A: ${outcome(partner.success)}, B: ${outcome(episode.success)} (${change(episode)})` : outcome(episode.success);
@@ -195,7 +196,7 @@ const tracka = (() => {
 
   player = (() => {
     const dialog = place("player"), position = place("position"), playButton = place("play");
-    let list = [], current = null, videos = [], plot = null, trace = null, hidden = new Set(), opener = null;
+    let list = [], current = null, videos = [], plot = null, trace = null, hidden = new Set(), known = new Set(), opener = null;
 
     const duration = () => Math.max(0, ...videos.map((video) => Number.isFinite(video.duration) ? video.duration : 0));
     const time = () => Math.max(0, ...videos.map((video) => video.currentTime));
@@ -249,8 +250,8 @@ const tracka = (() => {
       requestAnimationFrame(tick);
     }
 
-    function screen(name, success, video, poster) {
-      const title = [name, outcome(success)].filter(Boolean).join(": ");
+    function screen(name, { success, video, poster, replayed }) {
+      const title = [name, outcome(success)].filter(Boolean).join(": ") + (replayed ? " (filmed by replay)" : "");
       const caption = element("figcaption", { className: outcome(success), textContent: title });
       if (!video) return element("figure", {}, caption, element("div", { className: "empty", textContent: "This episode has no video here." }));
       const made = element("video", { src: video, muted: true, playsInline: true, preload: "auto", ariaLabel: `Video, ${title}` });
@@ -271,8 +272,8 @@ const tracka = (() => {
       [list, current, videos, trace] = [episodes, episode, [], null];
       place("player-title").textContent = described(episode);
       place("player-words").textContent = words(episode);
-      const own = screen(episode.partner ? "B" : "", episode.success, episode.video, episode.poster);
-      const other = episode.partner && screen("A", episode.partner.success, episode.partner.video, episode.partner.poster);
+      const own = screen(episode.partner ? "B" : "", episode);
+      const other = episode.partner && screen("A", episode.partner);
       place("screens").replaceChildren(...[other, own].filter(Boolean));
       place("controls").hidden = !videos.length;
       const row = rows[episode.row];
@@ -280,9 +281,12 @@ const tracka = (() => {
         fact("row", episode.row), fact("policy", row.policy), fact("suite", episode.suite), fact("task", episode.task), fact("episode", episode.number),
         fact("init state", episode.initState), fact("seed", episode.seed), fact("reset ordinal", episode.resetOrdinal), fact("steps", episode.steps),
         fact("device", row.device), fact("engine", row.engine)].filter(Boolean));
-      place("replay").textContent = row.replay ?? "";
-      place("replay").parentElement.hidden = !row.replay;
-      place("replay-hint").textContent = row.replay
+      const replay = episode.replay ?? row.replay;
+      place("replay").textContent = replay ?? "";
+      place("replay").parentElement.hidden = !replay;
+      place("replay-hint").textContent = episode.replay
+        ? "This command plays exactly this episode again, from its recorded actions, and films it."
+        : row.replay
         ? `This command runs the row again into replays/; there this is episode ${episode.number} of task ${episode.task}, at init state ${episode.initState} and seed ${episode.seed}.`
         : "The row has no command that could run again.";
       const at = list.indexOf(episode);
@@ -314,8 +318,18 @@ const tracka = (() => {
     }
     function useTrace(content) {
       if (!content) { place("no-traces").textContent = "This episode's actions could not be read."; return; }
-      const values = numbers(content.values), size = content.names.length;
-      trace = { names: content.names, steps: content.steps, series: content.names.map((_, at) => Array.from({ length: content.steps }, (_, step) => values[step * size + at])) };
+      trace = { names: [], steps: content.steps, series: [], scales: [] };
+      for (const [part, scale] of [[content, "y"], [content.state, "state"]]) {
+        if (!part) continue;
+        const values = numbers(part.values), size = part.names.length;
+        part.names.forEach((name, at) => {
+          if (scale === "state" && !known.has(name)) hidden.add(name);  // shown where somebody asks for it
+          known.add(name);
+          trace.names.push(name);
+          trace.scales.push(scale);
+          trace.series.push(Array.from({ length: content.steps }, (_, step) => values[step * size + at]));
+        });
+      }
       drawChoices();
       drawPlot();
       show();
@@ -350,8 +364,9 @@ const tracka = (() => {
       plot = new uPlot({
         width: place("plot").clientWidth || 600, height: 230, legend: { show: false }, cursor: { y: false, drag: { setScale: false } },
         scales: { x: { time: false } },
-        axes: [{ ...axis, label: duration() ? "seconds of the video" : "steps" }, { ...axis, label: "action" }],
-        series: [{}, ...trace.names.map((name, at) => ({ label: name, show: !hidden.has(name), stroke: COLOURS[at % COLOURS.length], width: 1.8, dash: DASHES[at % DASHES.length], points: { show: false } }))],
+        axes: [{ ...axis, label: duration() ? "seconds of the video" : "steps" }, { ...axis, label: "action" },
+          ...(trace.scales.includes("state") ? [{ ...axis, scale: "state", side: 1, label: "robot's state", grid: { show: false } }] : [])],
+        series: [{}, ...trace.names.map((name, at) => ({ label: name, scale: trace.scales[at], show: !hidden.has(name), stroke: COLOURS[at % COLOURS.length], width: 1.8, dash: DASHES[at % DASHES.length], points: { show: false } }))],
       }, [Array.from({ length: trace.steps }, (_, step) => step * perStep), ...trace.series], place("plot"));
       place("plot").append(element("div", { className: "now" }));
       plot.over.addEventListener("click", (event) => seek(plot.posToVal(event.offsetX, "x")));
