@@ -53,6 +53,13 @@ def test_each_row_and_each_episode_is_on_the_page(closed: Made, shown: Page) -> 
     assert [tuple(episode[key] for key in keys) for episode in shown.data["episodes"]] == played
 
 
+def test_a_task_counts_the_episodes_on_the_page_of_all_rows_but_the_baseline(closed: Made, shown: Page) -> None:
+    rows = shown.data["rows"]
+    assert [run_id for run_id, row in rows.items() if not row["counted"]] == [closed.spec.baseline]
+    counted = [episode for episode in shown.data["episodes"] if rows[episode["row"]]["counted"]]
+    assert f"{sum(episode['success'] for episode in counted)} of {len(counted)} " in shown.text
+
+
 def test_every_file_that_the_page_names_is_there_and_nothing_is_of_the_network(closed: Made, shown: Page) -> None:
     named = shown.files()
     assert [path for path in named if not path.exists()] == []

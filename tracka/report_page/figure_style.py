@@ -12,7 +12,7 @@ from typing import Any
 
 from ..core import escaping, files
 
-GOOD, BAD, OPEN, TEXT, LINE = "#0a5a9c", "#c25a1e", "#5b5f69", "#1b1f27", "#c3c8d1"
+GOOD, BAD, OPEN, TEXT, LINE = "#0a5a9c", "#a63f00", "#5b5f69", "#1b1f27", "#c3c8d1"
 WIDTH = 6.9  # inches: both columns of a paper
 DPI = 200
 STYLE = {
