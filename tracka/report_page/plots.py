@@ -10,6 +10,7 @@ from typing import Any
 
 from ..campaign import commands
 from ..campaign.campaign import Campaign
+from ..core import reading
 from ..core.comparisons import ComparedTask
 from ..core.errors import Finding, UsageError
 from ..reporting import collect, report, verdict_file
@@ -118,7 +119,7 @@ def existing(campaign: Campaign) -> list[Plotted]:
 
 def _has(path: Path, mark: bytes) -> bool:
     try:
-        with path.open("rb") as file:
+        with reading.opened(path, reading.OUTPUT) as file:
             return mark in file.read(HEAD_BYTES)
     except OSError:
         return False
