@@ -57,7 +57,8 @@ def test_the_command_prints_the_page_of_the_last_session(closed: Made, shown: st
 
 
 def test_the_command_appends_to_a_file_that_it_is_given(closed: Made, shown: str, tmp_path: Path) -> None:
-    target = tmp_path / "summary.md"
+    target = tmp_path / "reports" / "summary.md"
+    target.parent.mkdir()
     target.write_text("of another step\n")
     assert closed.call("summary", str(closed.root), "--output", str(target)).stdout == f"{target}\n"
     assert target.read_text() == f"of another step\n{shown}"
@@ -80,6 +81,34 @@ def test_against_another_campaign_it_has_the_sentence_of_compare_and_the_flipped
     assert [(line.split()[1], int(line.split()[6])) for line in shown_flips] == [
         (flip["change"], flip["episode"]) for flip in flips
     ]
+
+
+def test_the_baseline_of_the_verdict_is_compared_without_being_asked_for(
+    closed: Made, copy_of: Callable[[Made], Made]
+) -> None:
+    made = copy_of(closed)
+    made.configure(f'[verdict]\nbaseline = "{closed.root}"\nmargin = 0.5')
+    shown = made.call("summary", str(made.root)).stdout
+    assert f"### Against {closed.root}" in shown and "B is not shown to be worse than A" in shown
+    assert "| 2 of 10 | 20.0% (5.7 to 51.0) | 75% |" in shown
+
+
+def test_a_baseline_that_cannot_be_compared_is_named_by_a_session_and_refused_by_the_command(
+    closed: Made, copy_of: Callable[[Made], Made]
+) -> None:
+    made = copy_of(closed)
+    made.configure('[verdict]\nbaseline = "nowhere"\nmargin = 0.5')
+    page = step_summary.of_session(made.spec, accepted=False)
+    assert "nowhere: the path does not exist" in page and "### Rows" in page
+    ended = made.call("summary", str(made.root))
+    assert (ended.returncode, "nowhere: the path does not exist" in ended.stderr) == (2, True)
+
+
+def test_a_campaign_that_has_not_run_says_so_and_a_missing_folder_is_made(made: Made, tmp_path: Path) -> None:
+    target = tmp_path / "a" / "b" / "summary.md"
+    assert made.call("summary", str(made.root), "--output", str(target)).returncode == 0
+    shown = target.read_text()
+    assert shown.startswith(f"## {made.root.name}: not finished\n") and shown.count("| not_run |") == 3
 
 
 def test_what_cannot_be_compared_is_refused_with_2(closed: Made) -> None:

@@ -31,6 +31,7 @@ _WANDB_SETTINGS = {
     "x_disable_machine_info": True,
     "x_disable_meta": True,
     "x_disable_stats": True,
+    "host": "-",
     "x_save_requirements": False,
 }
 

@@ -28,6 +28,7 @@ _CUT = "\nCut here: {} more lines do not fit into a summary of {} KiB.\n"
 
 def append(path: Path, text: str, most: int = MOST_BYTES) -> None:
     """Appends a page to the file of a step's summary, cut to the room that the file has left."""
+    files.make_folder(path.absolute().parent)
     there = path.stat().st_size if path.exists() else 0
     with path.open("ab") as file:
         file.write(cut(text, max(0, most - there), most).encode())
