@@ -15,12 +15,12 @@ import typer
 from . import cli_export, cli_replay, cli_report, cli_request, cli_statistics, live_view, new_campaign, why
 from .campaign import campaign, matrix, path_safety
 from .campaign.layout import PHASES, Layout
-from .core import files, held_folder
+from .core import files, held_folder, system_errors
 from .core.check import Check
 from .core.errors import Finding, ToolMissing, TrackaError, UsageError, screen
 from .core.lerobot_facts import SUITE_TASKS
 from .engines import cli_capabilities
-from .execution import environment, harness_session, process_setup
+from .execution import ending_signals, environment, harness_session, process_setup
 from .gates import validate
 from .install import setup
 from .preflight import batch_fit, model_tensors, policy_resources, preflight
@@ -46,14 +46,17 @@ def main() -> None:
     os.environ["HF_HOME"] = environment.hf_home()  # set before anything imports the hub's client
     try:
         process_setup.refuse_nested_run()
+        ending_signals.interrupt_once()
         app()
     except TrackaError as error:
         print(files.redacted(screen(error.findings)), file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
-        where = error.filename or "the system"
-        print(f"error: {where}: {error.strerror}. Name a path that you can write to", file=sys.stderr)
+        print(files.redacted(screen([system_errors.finding(error)])), file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:
+        worker.print_redacted("interrupted", error=True)
+        sys.exit(ending_signals.EXIT_CODE)
 
 
 @app.callback(help=__doc__)
@@ -314,7 +317,7 @@ def sweep_command(
         worker.print_redacted(
             f"interrupted; replay: {sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, run_ids)}"
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(ending_signals.EXIT_CODE) from None
     failed_ids = [run_id for run_id in run_ids if codes[run_id]]
     worker.print_redacted(f"{len(run_ids) - len(failed_ids)} of {len(run_ids)} rows passed")
     replay = sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, failed_ids or run_ids)

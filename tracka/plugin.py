@@ -9,7 +9,6 @@ import contextlib
 import getpass
 import inspect
 import os
-import signal
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -24,9 +23,9 @@ from .campaign import commands, path_safety
 from .campaign.campaign import Campaign
 from .campaign.layout import PHASES
 from .campaign.matrix import Row
-from .core import escaping, files, lock
+from .core import escaping, files, lock, system_errors
 from .core.errors import Busy, Finding, TrackaError, UsageError, screen
-from .execution import environment, harness_session, prctl, process_setup
+from .execution import ending_signals, environment, harness_session, prctl, process_setup
 from .execution.orphans import Survivor
 from .exports import attachments
 from .gates import handoff, validate
@@ -96,7 +95,7 @@ def pytest_configure(config: pytest.Config) -> None:
     process_setup.prepare()
     files.keep_private()
     os.environ["HF_HOME"] = environment.hf_home()  # set before anything imports the hub's client
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that TERM, like INT, ends rows and writes JUnit
+    ending_signals.interrupt_once()  # TERM and a closed terminal, like Ctrl-C, end rows and write JUnit
     if is_controller(config):
         config.stash[TOKEN], config.stash[START] = uuid.uuid4().hex, time.monotonic()
         if not config.option.collectonly:
@@ -125,7 +124,7 @@ def _lock_campaign(config: pytest.Config) -> None:
     except (Busy, UsageError) as error:
         raise pytest.UsageError(screen(error.findings, head="")) from None
     except OSError as error:
-        raise pytest.UsageError(f"{error.filename}: {error.strerror}. Make the campaign's folder writable") from None
+        raise pytest.UsageError(str(system_errors.finding(error, where=str(layout.locks)))) from None
     config.add_cleanup(session_lock.close)
 
 

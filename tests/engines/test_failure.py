@@ -60,6 +60,12 @@ def diagnose(folder: Path, text: str = "", code: int = 1, metrics: Metrics = GOO
         (GATED, "hub", "huggingface_hub.errors.GatedRepoError: 403"),
         (NOT_CACHED, "hub", "huggingface_hub.errors.LocalEntryNotFoundError"),
         (KEY_ERROR, "crash", "exit code 1: KeyError: 'observation.images.image'"),
+        ("OSError: [Errno 28] No space left on device: 'a.mp4'\n", "disk_full", "exit code 1: OSError: [Errno 28]"),
+        ("OSError: [Errno 122] Disk quota exceeded\n", "disk_full", "exit code 1: OSError: [Errno 122]"),
+        ("OSError: [Errno 30] Read-only file system: 'x'\n", "read_only", "exit code 1: OSError: [Errno 30]"),
+        ("OSError: [Errno 24] Too many open files\n", "file_limit", "exit code 1: OSError: [Errno 24]"),
+        ("RuntimeError: can't start new thread\n", "process_limit", "exit code 1: RuntimeError: can't start"),
+        (f"WARNING: No space left on device\n{KEY_ERROR}", "crash", "exit code 1: KeyError"),
         ("", "crash", "exit code 1: nothing was printed"),
         ("\n \n", "crash", "exit code 1: nothing was printed"),
         (" 50%|#####     | 1/2\r100%|##########| 2/2\r", "crash", "exit code 1: 100%|##########| 2/2"),
@@ -208,6 +214,9 @@ def test_exit_0_without_exactly_the_expected_episodes_is_a_failure(
         ("oom", 1, None),
         ("timeout", 10, 5),
         ("timeout", 1, 1),
+        ("disk_full", 4, None),
+        ("read_only", 4, None),
+        ("process_limit", 4, 4),
         *(
             (reason, 4, 4)
             for reason in ("flood", "bad_action", "crash", "rendering", "hub", "import", "killed", "no_result")

@@ -59,6 +59,20 @@ def test_a_full_disk_is_a_loud_error_and_nothing_starts(ready: Made) -> None:
     assert ready.started() == []
 
 
+def test_a_sweep_on_a_full_disk_names_the_file_and_the_remedy(ready: Made) -> None:
+    script = f'set -e; {FULL.format(size="2M")}; shift 2; exec "$@"'
+    words = [sys.executable, "-m", "tracka", *ready.sweep_words("--rows", ROW, "--resume")]
+    ended = subprocess.run(
+        [*NAMESPACE, "bash", "-c", f"ROOT=$1; {script}", "bash", str(ready.root), "-", *words],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 1
+    assert f"{ready.root}/artifacts/" in ended.stderr and "No space left on device. Free space" in ended.stderr
+    assert "Traceback" not in ended.stderr and "None" not in ended.stderr
+
+
 def test_a_read_only_disk_is_a_loud_error_and_nothing_starts(ready: Made) -> None:
     row_state.ensure_pending(ready.layout, ready.spec.rows)
     before = ready.layout.marker(ROW).read_bytes()
@@ -83,6 +97,7 @@ def test_a_disk_that_fills_while_the_row_runs_ends_it_and_leaves_every_file_whol
         json.loads(path.read_text())  # whole
     results = [json.loads(path.read_text()) for path in kept.rglob("result.json")]
     assert not any(result["status"] == "pass" for result in results)
+    assert {result["reason"] for result in results} <= {"disk_full", "flood"}
     assert of_campaign(ready.root) == []
 
 

@@ -1,15 +1,18 @@
 """A row that cannot start leaves what every failed row leaves: a manifest, a result with its reason, and a marker."""
 
 import csv
+import errno
+import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import campaigns
 import pytest
 from campaigns import RESUME, ROWS, Made, contents, fake_checkpoint, run_words
 
-from tracka.checkpoints import hub, python_dependencies
+from tracka.checkpoints import checkpoint, hub, python_dependencies
 from tracka.checkpoints.hub import MissingFolder, Unresolved
 from tracka.checkpoints.python_dependencies import NotInstalled
 from tracka.core import files, schema
@@ -36,6 +39,18 @@ def not_installed(*_: object) -> None:
     raise NotInstalled(FINDING)
 
 
+def out_of(number: int, *_: object) -> None:
+    raise OSError(number, os.strerror(number))
+
+
+OF_THE_SYSTEM = {
+    "disk_full": errno.ENOSPC,
+    "read_only": errno.EROFS,
+    "file_limit": errno.EMFILE,
+    "process_limit": errno.EAGAIN,
+}
+
+
 def refuse(made: Made, patch: pytest.MonkeyPatch, reason: str) -> None:
     """Lets the row be refused for this reason; its checkpoint is missing."""
     lines = {
@@ -50,6 +65,8 @@ def refuse(made: Made, patch: pytest.MonkeyPatch, reason: str) -> None:
     patch.setattr(hub, "fetch", gated)
     if reason == "import":
         patch.setattr(python_dependencies, "require", not_installed)
+    if reason in OF_THE_SYSTEM:
+        patch.setattr(checkpoint, "resolve", partial(out_of, OF_THE_SYSTEM[reason]))
 
 
 @pytest.fixture

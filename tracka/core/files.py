@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import credentials, parsing, reading, redaction
+from . import credentials, parsing, reading, redaction, system_errors
 from .errors import Finding, UsageError
 
 Json = dict[str, Any]
@@ -29,6 +29,11 @@ def utc_now() -> str:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Writes `data` to `path` whole or not at all, with mode 0600, and makes missing folders with mode 0700."""
+    with system_errors.about(path):
+        _write_atomic(path, data)
+
+
+def _write_atomic(path: Path, data: bytes) -> None:
     make_folder(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import escaping, log_cause, reading
+from ..core import escaping, log_cause, reading, system_errors
 from ..execution.process import CANCELLED, Exit
 from . import load_warnings
 from .lerobot_eval import Metrics
@@ -39,8 +39,8 @@ SHRINKS_THE_BATCH = ("oom", "timeout")
 class Failure:
     """Describes a failure: `message` is the line that says it, and `reason` is one word.
 
-    The reason is one of timeout, flood, weights, device, oom, rendering, hub, import, killed, crash, bad_action,
-    no_result, invalid_result, interrupted, not_started, checkpoint, stopped.
+    The reason is one of timeout, flood, weights, device, oom, rendering, hub, import, disk_full, read_only, file_limit,
+    process_limit, killed, crash, bad_action, no_result, invalid_result, interrupted, not_started, checkpoint, stopped.
     """
 
     reason: str
@@ -118,7 +118,8 @@ def _crash(process_exit: Exit, logs: Sequence[Path]) -> Failure:
         if match := re.search(pattern, text, re.MULTILINE):
             return Failure(reason, _line(text, match.start()))
     cause = log_cause.how_it_ended(process_exit.code, log_cause.read(*logs))
-    return Failure("killed", cause) if process_exit.code < 0 else Failure("crash", cause)
+    reason = system_errors.reason_of_text(cause) or ("killed" if process_exit.code < 0 else "crash")
+    return Failure(reason, cause)
 
 
 def _line(text: str, position: int) -> str:
@@ -130,10 +131,10 @@ def _line(text: str, position: int) -> str:
 def next_batch(reason: str | None, batch_size: int) -> int | None:
     """Returns the batch size of the one retry; None where no retry helps.
 
-    No retry helps where memory ran out at batch 1, where weights are lacking, where there is no GPU, or where the
-    campaign was stopped early.
+    No retry helps where memory ran out at batch 1, where weights are lacking, where there is no GPU, where a disk is
+    full or read-only, or where the campaign was stopped early.
     """
-    if reason in ("weights", "device", STOPPED):
+    if reason in ("weights", "device", STOPPED, system_errors.DISK_FULL, system_errors.READ_ONLY):
         return None
     if reason not in SHRINKS_THE_BATCH:
         return batch_size

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import log_cause, reading
+from ..core import log_cause, reading, system_errors
 from ..core.errors import Finding, InstallFailed, ToolMissing, TrackaError, UsageError, screen
 from ..core.files import copy_atomic, make_folder, redacted, utc_now, write_text
 from . import checkout, folders
@@ -270,8 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(screen(error.findings), file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        remedy = "Check the permissions and the free disk space"
-        print(f"error: {error.filename or 'the system'}: {error.strerror}. {remedy}", file=sys.stderr)
+        print(screen([system_errors.finding(error)]), file=sys.stderr)
         return 1
     return 0
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..campaign import commands
 from ..campaign.campaign import Campaign
-from ..core import escaping, log_cause, reading
+from ..core import escaping, log_cause, reading, system_errors
 from ..core.artifacts import Manifest
 from ..execution import gpu
 from ..reporting import collect, report, results_page
@@ -30,6 +30,7 @@ REMEDIES = {  # reason -> what helps; docs/contracts.md says what each reason me
     "rendering": "Run preflight again: it tries each backend on each GPU",
     "hub": "See the preflight's checks of the hub, then bring the model to this host",
     "import": "Install the package that the message names, then run the row again",
+    **system_errors.REMEDIES,
     "killed": "Find out who ended the process (`dmesg` names the out-of-memory killer), then run the row again",
     "crash": CHANGE,
     "bad_action": "The policy gave an action that is no number: check its statistics with `tracka check`",

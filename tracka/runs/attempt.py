@@ -6,13 +6,14 @@ An attempt's folder is made exclusively and never moves, so no attempt's evidenc
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
 from ..campaign.layout import Layout, RunFolder
-from ..core import files, redaction, schema
+from ..core import files, redaction, schema, system_errors
 from ..core.artifacts import Manifest, Result
 from ..core.errors import Finding, TrackaError
 from ..engines import failure, lerobot_eval
@@ -101,7 +102,9 @@ def _execute(
             cancel=cancel,
         )
     except OSError as error:
-        return _result(plan.campaign.layout, folder, manifest, Failure("not_started", str(error)))
+        found = system_errors.finding(error, where=shlex.join(manifest["command"] or ()))
+        not_started = Failure(system_errors.reason(error) or "not_started", f"{found.where}: {found.what}")
+        return _result(plan.campaign.layout, folder, manifest, not_started)
     except BaseException as error:
         interruption = Failure("interrupted", f"the harness was interrupted ({type(error).__name__})")
         seconds = time.monotonic() - start

@@ -10,13 +10,15 @@ from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..checkpoints.hub import MissingFolder, Unresolved
 from ..checkpoints.python_dependencies import NotInstalled
+from ..core import system_errors
 from ..core.artifacts import Manifest, Result
-from ..core.errors import Finding, TrackaError
+from ..core.errors import TrackaError
 from ..engines import software
 from ..engines.failure import CHECKPOINT, DEVICE, HUB, IMPORT, Failure
 from .plan import Host, outcome_settings, requested
 
-REASONS = (CHECKPOINT, HUB, IMPORT, DEVICE)  # of a row that could not start; the schemas list them too
+# Of a row that could not start; the schemas list them too.
+REASONS = (CHECKPOINT, HUB, IMPORT, DEVICE, *system_errors.REMEDIES)
 OF_THE_CACHE = ("corrupt", "refused")  # outcomes of the hub's client that are faults of files which are here
 
 
@@ -31,6 +33,14 @@ class RowRefused(TrackaError):
         self.exit_code, self.result = error.exit_code, result
 
 
+class SystemRefuses(TrackaError):
+    """Raised where the operating system refuses a file, a process or a descriptor. `reason` is one word, or None."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(system_errors.finding(error))
+        self.reason = system_errors.reason(error)
+
+
 def of_error(error: TrackaError, reason: str | None = None) -> Failure:
     """Returns the failure of a row that an error keeps from starting; `reason` is given where the caller knows it."""
     more = f" (and {len(error.findings) - 1} more, in stderr.log)" if len(error.findings) > 1 else ""
@@ -40,14 +50,15 @@ def of_error(error: TrackaError, reason: str | None = None) -> Failure:
 def _reason(error: TrackaError) -> str:
     if isinstance(error, NotInstalled):
         return IMPORT
+    if isinstance(error, SystemRefuses) and error.reason:
+        return error.reason
     of_the_hub = isinstance(error, Unresolved) and not isinstance(error, MissingFolder)
     return HUB if of_the_hub and getattr(error, "outcome", "") not in OF_THE_CACHE else CHECKPOINT
 
 
 def as_error(error: OSError) -> TrackaError:
     """Returns an error of the system as an error of Track A."""
-    what = f"the file cannot be used ({error.strerror or error})"
-    return TrackaError(Finding(str(error.filename or "the system"), what, "Mend the cause, then run the row again"))
+    return SystemRefuses(error)
 
 
 def manifest(campaign: Campaign, row: Row, host: Host, attempt: int, retry_index: int) -> Manifest:

@@ -7,9 +7,8 @@ of one other process.
 
 import contextlib
 import shlex
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core import lock
 from ..core.errors import Finding, UsageError
-from ..execution import harness_session
+from ..execution import ending_signals, harness_session
 from . import row_durations, row_state, run, time_budget, worker
 from .plan import Host
 from .row_scheduler import RowScheduler
@@ -52,7 +51,7 @@ def sweep(
         ]:
             raise UsageError(findings)
         row_state.ensure_pending(campaign.layout, rows)
-        stack.enter_context(_interrupted_by_term())
+        ending_signals.interrupt_once()
         for warning in harness_session.warnings(stack.enter_context(harness_session.hold())):
             worker.print_redacted(warning, error=True)
         policy = replace(policy, budget=time_budget.of_session(campaign, time.monotonic()))
@@ -109,16 +108,6 @@ def _exit_code(child: Child, row: Row) -> int:
         text = f"error: row {row.run_id}: its process was killed by signal {-child.returncode}"
         worker.print_redacted(text, error=True)
     return child.returncode
-
-
-@contextlib.contextmanager
-def _interrupted_by_term() -> Iterator[None]:
-    """Makes TERM interrupt this process like Ctrl-C while the context lasts."""
-    previous_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous_handler)
 
 
 def replay(matrix: Path, artifacts_root: Path, status_dir: Path, max_parallel: int, run_ids: Sequence[str]) -> str:

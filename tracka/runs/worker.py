@@ -1,10 +1,12 @@
 """Runs one row in its own process: python -m tracka.runs.worker, which reads from stdin what to do.
 
-Guarantees: the kernel ends this process together with its parent, from the first instruction on. Ctrl-C, which reaches
-the whole process group, is left to the parent, which ends the row by TERM. The row closes its attempt before it ends.
+Guarantees: the kernel ends this process together with its parent, from the first instruction on. Ctrl-C and the end of
+the terminal, which reach the whole process group, are left to the parent, which ends the row by TERM. The row closes
+its attempt before it ends.
 """
 
 import contextlib
+import errno
 import os
 import pickle
 import signal
@@ -14,15 +16,15 @@ from collections.abc import Iterator
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
-from ..core import files
+from ..core import files, system_errors
 from ..core.artifacts import Result
 from ..core.errors import TrackaError, screen
-from ..execution import lease, prctl, process, process_setup
+from ..execution import ending_signals, lease, prctl, process, process_setup
 from . import early_stop, row_state, run
 from .plan import Host
 from .run import RerunPolicy
 
-ENDING = (signal.SIGINT, signal.SIGTERM)
+OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)  # signals that reach the whole process group
 Work = tuple[Campaign, Row, Host, RerunPolicy]
 Child = subprocess.Popen[bytes]
 
@@ -37,8 +39,9 @@ def start(work: Work, slot: int) -> Child:
 
     def bind() -> None:
         prctl.end_with_parent(parent)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+        for number in OF_THE_TERMINAL:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ending_signals.ALL)
 
     child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environ, preexec_fn=bind)
     assert child.stdin is not None
@@ -50,7 +53,7 @@ def start(work: Work, slot: int) -> Child:
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
     """Holds back the signals that end a session, since an interrupt here would leave a child that nobody knows."""
-    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    previous_mask = signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals.ALL)
     try:
         yield
     finally:
@@ -80,14 +83,16 @@ def execute(
 
 
 def print_redacted(text: str, error: bool = False) -> None:
-    """Prints `text` without secrets to stdout, or to stderr for an error. A closed pipe changes no outcome.
+    """Prints `text` without secrets to stdout, or to stderr for an error. A closed pipe or terminal changes no outcome.
 
     The text and its newline are one write, since rows that run at the same time print into one pipe.
     """
     stream = sys.stderr if error else sys.stdout
     try:
         print(f"{files.redacted(text)}\n", end="", file=stream, flush=True)  # does nothing where the stream is closed
-    except BrokenPipeError:
+    except OSError as problem:
+        if problem.errno not in (errno.EPIPE, errno.EIO):  # EIO is of a terminal that has been closed
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2 if error else 1)
 
 
@@ -101,17 +106,17 @@ def _outcome_line(result: Result) -> str:
 def main(work: Work) -> int:
     """Runs the row of `work`, prints any error, and returns the process's exit code."""
     row = work[1]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ending_signals.interrupt_once()
     try:
         return execute(*work, watch=early_stop.watch(*work[:2]))
     except TrackaError as error:
         print_redacted(screen(error.findings, f"error: row {row.run_id}: "), error=True)
         return error.exit_code
     except OSError as error:
-        print_redacted(f"error: row {row.run_id}: {error.filename}: {error.strerror}", error=True)
+        print_redacted(f"error: row {row.run_id}: {system_errors.finding(error)}", error=True)
         return 1
     except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+        return ending_signals.EXIT_CODE
 
 
 if __name__ == "__main__":
