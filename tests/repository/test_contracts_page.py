@@ -10,7 +10,7 @@ from contracts_page import PAGE, Line, is_test, resolve, table, tables, words
 
 from tracka.campaign import matrix
 from tracka.cli import app
-from tracka.core import schema
+from tracka.core import schema, system_errors
 from tracka.engines import failure
 from tracka.install import setup
 from tracka.preflight import preflight
@@ -106,6 +106,7 @@ def test_the_reasons_are_those_that_the_code_gives() -> None:
     reasons = (
         {"".join(found) for found in given}
         | {reason for reason, _ in failure._SIGNS}
+        | set(system_errors.REMEDIES)
         | {known_answers.REASON, failure.CHECKPOINT, failure.STOPPED, time_budget.REASON}
     )
     assert {words(line["reason"])[0] for line in table("Reasons")} == reasons

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from . import files
+from . import files, system_errors
 from .errors import Busy, Finding
 
 
@@ -97,7 +97,7 @@ def session(locks: Path, campaign: str) -> Iterator[None]:
 
 def sign(file: IO[str], text: str) -> None:
     """Replaces the content of a lock file, which the caller holds, by `text`, which names the holder."""
-    file.seek(0)
-    file.truncate()
-    file.write(text)
-    file.flush()
+    descriptor = file.fileno()
+    with system_errors.about(Path(f"/proc/self/fd/{descriptor}").readlink()):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)  # a buffer would fail once more as the file closes

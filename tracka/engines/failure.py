@@ -118,8 +118,9 @@ def _crash(process_exit: Exit, logs: Sequence[Path]) -> Failure:
         if match := re.search(pattern, text, re.MULTILINE):
             return Failure(reason, _line(text, match.start()))
     cause = log_cause.how_it_ended(process_exit.code, log_cause.read(*logs))
-    reason = system_errors.reason_of_text(cause) or ("killed" if process_exit.code < 0 else "crash")
-    return Failure(reason, cause)
+    if limit := system_errors.reason_of_text(cause):
+        return Failure(limit, cause)
+    return Failure("killed", cause) if process_exit.code < 0 else Failure("crash", cause)
 
 
 def _line(text: str, position: int) -> str:

@@ -103,8 +103,9 @@ def _execute(
         )
     except OSError as error:
         found = system_errors.finding(error, where=shlex.join(manifest["command"] or ()))
-        not_started = Failure(system_errors.reason(error) or "not_started", f"{found.where}: {found.what}")
-        return _result(plan.campaign.layout, folder, manifest, not_started)
+        limit, message = system_errors.reason(error), f"{found.where}: {found.what}"
+        refused = Failure(limit, message) if limit else Failure("not_started", message)
+        return _result(plan.campaign.layout, folder, manifest, refused)
     except BaseException as error:
         interruption = Failure("interrupted", f"the harness was interrupted ({type(error).__name__})")
         seconds = time.monotonic() - start
