@@ -312,13 +312,19 @@ def test_a_recording_has_the_video_the_actions_and_the_instruction(played: Made,
     np.save(tmp_path / "actions.npy", actions)
     episode = rerun_recording.find(played.spec, LONG, 0, 0)
     assert episode is not None
-    recorded = replace(episode, actions=Recorded(tmp_path / "actions.npy", ""))
+    np.save(tmp_path / "states.npy", actions[:, :2])
+    recorded = replace(
+        episode,
+        actions=Recorded(tmp_path / "actions.npy", ""),
+        states=Recorded(tmp_path / "states.npy", ""),
+    )
     for name in ("first.rrd", "second.rrd"):
         rerun_recording.write(played.spec, recorded, tmp_path / name)
     first, second = (contents(tmp_path / name) for name in ("first.rrd", "second.rrd"))
     assert first == second
     assert first["/instruction TextDocument:text"] == [["pick up the alphabet soup and place it in the basket"]]
     assert first["/actions/gripper Scalars:scalars"] == [[pytest.approx(value)] for value in actions[:, 6]]
+    assert first["/states/number_1 Scalars:scalars"] == [[pytest.approx(value)] for value in actions[:, 1]]
     assert first["/video step"] == [0, 1, 2]
     assert bytes(first["/video AssetVideo:blob"][0][0]) == episode.film.read_bytes()  # type: ignore[index]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["actions.npy", "first.rrd", "second.rrd"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["actions.npy", "first.rrd", "second.rrd", "states.npy"]

@@ -28,7 +28,7 @@ def text(campaign: Campaign, run_id: str, environ: Mapping[str, str]) -> str:
 def _paths(campaign: Campaign, run_id: str) -> Iterator[Path]:
     """Yields videos of episodes that failed, then the logs, then the records."""
     played = episodes.of_row(campaign, run_id)
-    yield from [each.film for each in played if each.video and not each.success][:MOST_VIDEOS]
+    yield from [each.video.path for each in played if each.video and not each.success][:MOST_VIDEOS]
     folder = campaign.layout.run(run_id)
     yield from (path for path in (folder.stderr, folder.stdout, folder.result, folder.manifest) if path.is_file())
 

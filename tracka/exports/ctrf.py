@@ -118,7 +118,7 @@ def _files(campaign: Campaign, run_id: str) -> Iterator[Path]:
     """Yields the row's logs and records, and the videos of its episodes."""
     folder = campaign.layout.run(run_id)
     yield from (path for path in (folder.stderr, folder.stdout, folder.result, folder.manifest) if path.is_file())
-    yield from (each.film for each in episodes.of_row(campaign, run_id) if each.video)
+    yield from (each.video.path for each in episodes.of_row(campaign, run_id) if each.video)
 
 
 def _attachment(campaign: Campaign, path: Path) -> Json:

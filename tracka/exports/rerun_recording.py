@@ -1,11 +1,11 @@
-"""Writes one episode as a recording for the Rerun viewer: its video, its actions over the steps, its instruction.
+"""Writes one episode as a recording for the Rerun viewer: video, instruction, actions and states over the steps.
 
 rerun-sdk is no part of the locked environment, since it takes 400 MB; the extra `rerun` has the versions that lerobot
 allows.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from ..campaign.campaign import Campaign
 from ..core import files, reading
 from ..core.errors import Finding, ToolMissing
 from ..report_page import episodes
-from ..report_page.episodes import ShownEpisode
-from ..report_page.traces import LIBERO_NAMES
+from ..report_page.episodes import Recorded, ShownEpisode
+from ..report_page.traces import LIBERO_NAMES, STATE_NAMES
 from ..reporting import results_page, video
 
 VERSIONS = "rerun-sdk>=0.24,<0.34"  # those of lerobot 0.6.1 (its extra `viz`)
@@ -38,7 +38,8 @@ def faults(campaign: Campaign, run_id: str, task: int, number: int) -> Iterator[
         yield Finding(where, "the row has played no such episode", "Name one that it has played, counted from 0")
     elif not episode.video and not episode.actions:
         what = "the episode has neither a video nor recorded actions"
-        yield Finding(where, what, "Name one of the first episodes of its task, which are filmed")
+        remedy = "Name one of the first episodes of its task, which are filmed, or see `tracka replay`"
+        yield Finding(where, what, remedy)
     else:
         yield from _damaged(episode)
 
@@ -47,8 +48,9 @@ def _damaged(episode: ShownEpisode) -> Iterator[Finding]:
     remedy = "Run the row again"
     if episode.video and not video.frame_count(episode.video.path):
         yield Finding(str(episode.video.path), "the video does not play", remedy)
-    if episode.actions and _actions(episode.actions.path) is None:
-        yield Finding(str(episode.actions.path), "the recorded actions cannot be read", remedy)
+    for kind, (recorded, _) in _series(episode).items():
+        if recorded is not None and _array(recorded.path) is None:
+            yield Finding(str(recorded.path), f"the recorded {kind} cannot be read", remedy)
 
 
 def find(campaign: Campaign, run_id: str, task: int, number: int) -> ShownEpisode | None:
@@ -85,36 +87,40 @@ def _log(rerun: Any, stream: Any, episode: ShownEpisode) -> None:
         stream.log(name, rerun.TextDocument(files.redacted(text)), static=True)
     if episode.video:
         _log_video(rerun, stream, episode.video.path)
-    if episode.actions:
-        _log_actions(rerun, stream, episode.actions.path)
+    for kind, (recorded, names) in _series(episode).items():
+        if recorded is not None:
+            _log_series(rerun, stream, kind, _array(recorded.path), names)
 
 
 def _log_video(rerun: Any, stream: Any, path: Path) -> None:
     """Logs the video, one frame a step."""
-    film = rerun.AssetVideo(path=path)
+    film = rerun.AssetVideo(contents=reading.content(path, reading.OUTPUT), media_type="video/mp4")
     times = film.read_frame_timestamps_nanos()
     stream.log("video", film, static=True)
     index = rerun.TimeColumn(_STEP, sequence=range(len(times)))
     stream.send_columns("video", indexes=[index], columns=rerun.VideoFrameReference.columns_nanos(times))
 
 
-def _log_actions(rerun: Any, stream: Any, path: Path) -> None:
-    """Logs each number of the actions as a series over the steps."""
-    if (actions := _actions(path)) is None:
-        return
-    size = actions.shape[1]
-    names = LIBERO_NAMES if size == len(LIBERO_NAMES) else [f"action {number}" for number in range(size)]
-    index = rerun.TimeColumn(_STEP, sequence=range(len(actions)))
+def _series(episode: ShownEpisode) -> dict[str, tuple[Recorded | None, Sequence[str]]]:
+    """Returns what is recorded at each step: its kind -> its file, and the names that its numbers have in LIBERO."""
+    return {"actions": (episode.actions, LIBERO_NAMES), "states": (episode.states, STATE_NAMES)}
+
+
+def _log_series(rerun: Any, stream: Any, kind: str, values: Any, known_names: Sequence[str]) -> None:
+    """Logs each number as a series over the steps."""
+    size = values.shape[1]
+    names = known_names if size == len(known_names) else [f"number {number}" for number in range(size)]
+    index = rerun.TimeColumn(_STEP, sequence=range(len(values)))
     for number, name in enumerate(names):
-        place = f"actions/{name.replace(' ', '_')}"
+        place = f"{kind}/{name.replace(' ', '_')}"
         stream.log(place, rerun.SeriesLines(names=name), static=True)
-        stream.send_columns(place, indexes=[index], columns=rerun.Scalars.columns(scalars=actions[:, number]))
+        stream.send_columns(place, indexes=[index], columns=rerun.Scalars.columns(scalars=values[:, number]))
 
 
-def _actions(path: Path) -> Any:
-    """Returns the recorded actions, an array of shape (steps, size); None where they cannot be read."""
+def _array(path: Path) -> Any:
+    """Returns recorded numbers, an array of shape (steps, size); None where they cannot be read."""
     try:
-        actions = reading.array(path)
+        values = reading.array(path)
     except (OSError, ValueError):
         return None
-    return actions if actions.ndim == 2 and actions.dtype.kind in "fiu" and actions.size else None
+    return values if values.ndim == 2 and values.dtype.kind in "fiu" and values.size else None
