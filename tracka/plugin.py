@@ -30,7 +30,7 @@ from .execution.orphans import Survivor
 from .exports import attachments
 from .gates import handoff, validate
 from .live_session import LiveSession
-from .reporting import progress
+from .reporting import healed, progress
 from .runs import parity, row_durations
 from .runs.row_scheduler import Job, RowScheduler
 from .stages import HANDED_OVER, is_closing, phase_of, run_id_of, stage_of
@@ -389,6 +389,9 @@ class Controller:
             return
         terminalreporter.section(f"campaign {self.campaign.name}")
         for line in session_summary.lines(self.campaign, self.ended_phases, self.findings, self.trouble, self.accepted):
+            terminalreporter.write_line(_clean_text(line))
+        began = time.time() - (time.monotonic() - self.config.stash[START])
+        for line in healed.lines(self.campaign, began):
             terminalreporter.write_line(_clean_text(line))
         if self.page_line:
             terminalreporter.write_line(_clean_text(self.page_line))

@@ -1,4 +1,8 @@
-"""State files that a crash, a full disk or a hand has damaged are set aside, and their row runs again."""
+"""Files that a crash, a full disk or a hand has damaged are set aside or made again, and their row runs again.
+
+The table at the end damages every file that a session leaves, one a row or a folder, in every way, and gives each such
+campaign one further `pytest acceptance`: it must be accepted again, with nothing deleted by hand.
+"""
 
 import json
 import shutil
@@ -6,10 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import campaigns
+import damages
 import pytest
 from campaigns import Made
 
-from tracka.core import files
+from tracka.core import damaged, files, lock
 from tracka.runs import row_state, run
 
 ROW = "long_b1_e6"
@@ -108,3 +113,145 @@ def test_lines_of_json_that_name_a_pass_do_not_outvote_the_disk(ready: Made) -> 
     path.write_text(json.dumps(result))
     ended = ready.pytest("-n0", "-m", "phase3 or phase4")
     assert ended.returncode == 1 and ROW in ended.stdout
+
+
+def test_a_result_that_is_damaged_before_the_marker_ended_stops_nothing(ready: Made) -> None:
+    """The process died between the result and the marker, and the result was damaged later."""
+    ready.behave(**{ROW: ["ok"]})
+    ready.run_row(ROW)
+    marker = files.read_json(ready.layout.marker(ROW))
+    ended = marker | {"history": marker["history"][:-1], "status": "running", "ended_at_utc": None}
+    for content in (b"", b"{}", ready.layout.run(ROW).attempt(1).result.read_bytes().replace(b"long", b"wide")):
+        files.write_json(ready.layout.marker(ROW), ended | {"result_path": None, "result_sha256": None})
+        last = ready.layout.run(ROW).numbers()[-1]
+        damages.damage(ready.layout.run(ROW).attempt(last).result, "other", content)
+        assert ready.run_row(ROW)["status"] == "pass"
+        assert ready.evidence(ROW) == []
+
+
+def test_what_is_set_aside_keeps_its_content_and_its_predecessors(tmp_path: Path) -> None:
+    for content in ("a", "b", "c"):
+        (tmp_path / "x.json").write_text(content)
+        damaged.set_aside(tmp_path / "x.json")
+    damaged.set_aside(tmp_path / "x.json")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "x.json.damaged": "a",
+        "x.json.damaged.2": "b",
+        "x.json.damaged.3": "c",
+    }
+
+
+def test_a_folder_in_the_place_of_a_file_makes_way_and_is_kept(tmp_path: Path) -> None:
+    for name in ("whole", "copy", "lock"):
+        (tmp_path / name / "inside").mkdir(parents=True)
+    files.write_text(tmp_path / "whole", "new")
+    files.copy_atomic(tmp_path / "whole", tmp_path / "copy")
+    lock.open_lock_file(tmp_path / "lock").close()
+    assert [(tmp_path / name).is_file() for name in ("whole", "copy", "lock")] == [True] * 3
+    assert [(tmp_path / f"{name}.damaged" / "inside").is_dir() for name in ("whole", "copy", "lock")] == [True] * 3
+
+
+# whole sessions
+
+FIRST = "baseline_b1_e2"
+ACCEPTED = "verdict: accepted"
+VERDICT = "\n[verdict]\nthreshold = 0.1\n"
+
+
+def finished(folder: Path, rows: int) -> Made:
+    """A campaign that was accepted: a baseline and so many rows, each of which crashed once and then passed."""
+    names = [f"row{number:02}_b1_e2" for number in range(rows)]
+    lines = [f"{name},libero_object,1,2,cpu,{number},egl,checkpoints/fake,1" for number, name in enumerate(names)]
+    made = campaigns.make(folder, [campaigns.ROWS[0], *lines], campaigns.SETTINGS + VERDICT)
+    made.behave(**{FIRST: ["ok:2"]}, **{name: ["crash", "ok:2"] for name in names})
+    assert ACCEPTED in made.pytest("-n0").stdout
+    return made
+
+
+def rows_of(made: Made) -> list[str]:
+    return [row.run_id for row in made.spec.enabled if row.run_id != FIRST]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """An accepted campaign of a baseline and one row, to be copied."""
+    return finished(tmp_path_factory.mktemp("small") / "campaign", 1)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """An accepted campaign with as many rows as a row has files, and one more, to be copied."""
+    files_of_a_row = 24
+    return finished(tmp_path_factory.mktemp("large") / "campaign", files_of_a_row)
+
+
+@pytest.mark.slow
+def test_one_session_heals_folders_in_the_place_of_files_and_says_so(
+    small: Made, copy_of: Callable[[Made], Made]
+) -> None:
+    made = copy_of(small)
+    row = rows_of(made)[0]
+    for path in (made.layout.run(row).result, made.layout.handoff("phase2"), made.layout.plan):
+        damages.damage(path, "folder", b"")
+    ended = made.pytest("-n0")
+    assert (ended.returncode, ACCEPTED in ended.stdout) == (0, True), ended.stdout
+    assert "healed: phase2_handoff.json was damaged; it was made again" in ended.stdout
+    assert "healed: plan.md was damaged" in ended.stdout
+    assert f"healed: {row} ran again, because the files of attempt 2 no longer showed its pass" in ended.stdout
+    again = made.pytest("-n0")
+    assert (again.returncode, "healed:" in again.stdout) == (0, False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", damages.KINDS)
+def test_one_session_heals_any_file_of_a_row(large: Made, copy_of: Callable[[Made], Made], kind: str) -> None:
+    made = copy_of(large)
+    rows = rows_of(made)
+    names = damages.row_files(made, rows[0])
+    assert 15 < len(names) <= len(rows), "give `large` as many rows as a row has files"
+    damages.damage_each_row(made, kind, rows, names)
+    ended = made.pytest("-n0", "-q")
+    assert (ended.returncode, ACCEPTED in ended.stdout) == (0, True), ended.stdout
+
+
+STATE = "artifacts/state/"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kind", damages.KINDS)
+@pytest.mark.parametrize("of_state", [True, False], ids=["state", "others"])
+def test_one_session_heals_the_files_of_a_campaign(
+    small: Made, copy_of: Callable[[Made], Made], kind: str, of_state: bool
+) -> None:
+    """The files of the state, each of which makes phases run again, and all others: tables, pages, preflight, locks."""
+    made = copy_of(small)
+    names = damages.campaign_files(made, [FIRST, *rows_of(made)])
+    chosen = [name for name in names if (name.startswith(STATE) and "locks" not in name) is of_state]
+    assert len(chosen) > 5
+    damages.damage_all(made, kind, chosen)
+    ended = made.pytest("-n0", "-q")
+    assert (ended.returncode, ACCEPTED in ended.stdout) == (0, True), ended.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(1, 6))
+def test_one_session_heals_a_handoff_alone(small: Made, copy_of: Callable[[Made], Made], number: int) -> None:
+    """Each in another way, since what else is whole decides which phases run again."""
+    made = copy_of(small)
+    other = made.layout.handoff(f"phase{number % 5 + 1}").read_bytes()
+    damages.damage(made.layout.handoff(f"phase{number}"), damages.KINDS[-number], other)
+    ended = made.pytest("-n0", "-q")
+    assert (ended.returncode, ACCEPTED in ended.stdout) == (0, True), ended.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", damages.KINDS)
+def test_one_session_heals_the_users_cache(small: Made, copy_of: Callable[[Made], Made], kind: str) -> None:
+    made = copy_of(small)
+    names = [str(path.relative_to(made.root)) for path in files.walk_files(made.root / "cache")]
+    damages.damage_all(made, kind, names)
+    made.layout.handoff("phase1").unlink()
+    ended = made.pytest("-n0", "-q")
+    assert (ended.returncode, ACCEPTED in ended.stdout) == (0, True), ended.stdout

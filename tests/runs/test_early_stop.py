@@ -193,6 +193,32 @@ def test_a_stop_that_the_episodes_do_not_support_stops_nothing_and_is_found(prep
     assert play(made, EASY)["status"] == "pass"
 
 
+def test_a_record_that_nothing_supports_any_more_is_set_aside_and_the_campaign_goes_on(prepared_early: Made) -> None:
+    """A row was stopped and counted, and crashed when it was played again, which took its episodes away."""
+    made = prepared_early
+    made.behave(**{HARD: [FAILS_AND_HANGS, "crash", "crash", f"episodes:0={ALL}"], EASY: [f"episodes:1={ALL}"]})
+    play(made, HARD)
+    early_stop.set_aside_unsupported(made.spec)
+    assert made.layout.early_stop.exists(), "the files support it"
+    assert made.run_row(HARD)["reason"] == "crash"
+    early_stop.set_aside_unsupported(made.spec)
+    assert not made.layout.early_stop.exists()
+    assert [play(made, run_id)["status"] for run_id in (BASELINE, HARD, EASY)] == ["pass"] * 3
+    assert validate.contract_findings(made.spec, "phase4", "early_stop") == []
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"schema_version": 1}', None])
+def test_a_damaged_record_is_set_aside(prepared_early: Made, content: bytes | None) -> None:
+    path = prepared_early.layout.early_stop
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    early_stop.set_aside_unsupported(prepared_early.spec)
+    assert not path.exists() and path.with_name(f"{path.name}.damaged").exists()
+    assert validate.contract_findings(prepared_early.spec, "phase4", "early_stop") == []
+
+
 def test_a_record_that_is_damaged_is_found(prepared_early: Made) -> None:
     made = prepared_early
     files.write_json(made.layout.early_stop, {"schema_version": 1})

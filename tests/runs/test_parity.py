@@ -266,6 +266,20 @@ def test_a_record_that_is_missing_or_edited_is_named(certified: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("content", [b"", b"[]\n", b"{", b"\xff"])
+def test_a_certificate_with_a_damaged_record_proves_nothing_and_is_made_again(certified: Path, content: bytes) -> None:
+    assert parity._is_proven(certified, "0" * 64)
+    record = certified.parent / "reference" / "episodes.jsonl"
+    record.unlink()
+    record.write_bytes(content)
+    assert list(parity.contradictions(certified)) == ["reference/episodes.jsonl has changed since it was recorded"]
+    assert not parity._is_proven(certified, "0" * 64)
+    certificate = files.read_json(certified)
+    certificate["files"]["reference/episodes.jsonl"] = files.sha256_file(record)  # edited to fit
+    files.write_json(certified, certificate)
+    assert not parity._is_proven(certified, "0" * 64)
+
+
 def test_records_edited_together_with_their_hashes_contradict_the_numbers(certified: Path) -> None:
     path = certified.parent / "resident" / "episodes.jsonl"
     path.write_text(path.read_text().replace('"steps": 9', '"steps": 8', 1))

@@ -16,25 +16,35 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import credentials, parsing, reading, redaction, system_errors
+from . import credentials, damaged, parsing, reading, redaction, system_errors
 from .errors import Finding, UsageError
 
 Json = dict[str, Any]
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def utc_now() -> str:
     """Returns the current time in the plan's format, YYYY-MM-DDTHH:MM:SSZ."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.now(UTC).strftime(_TIME)
+
+
+def utc_text(moment: float) -> str:
+    """Returns a moment, in seconds since 1970, as `utc_now` writes the current time."""
+    return datetime.fromtimestamp(moment, UTC).strftime(_TIME)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Writes `data` to `path` whole or not at all, with mode 0600, and makes missing folders with mode 0700."""
+    """Writes `data` to `path` whole or not at all, with mode 0600, and makes missing folders with mode 0700.
+
+    A folder that stands in the place of the file is set aside.
+    """
     with system_errors.about(path):
         _write_atomic(path, data)
 
 
 def _write_atomic(path: Path, data: bytes) -> None:
     make_folder(path.parent)
+    damaged.make_way(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -200,6 +210,7 @@ def copy_atomic(source: Path, target: Path) -> None:
     """Makes `target` a copy of `source` in one step: a hard link where possible, otherwise a copy of the bytes."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
+    damaged.make_way(target)
     try:
         os.link(source, temporary)
     except OSError:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from . import files, system_errors
+from . import damaged, files, system_errors
 from .errors import Busy, Finding
 
 
@@ -62,6 +62,7 @@ def open_lock_file(path: Path, shared: bool = False) -> IO[str]:
     Makes a missing file for this user alone, or for all users of the host if `shared`.
     """
     flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC
+    damaged.make_way(path)
     try:
         descriptor = os.open(path, flags)  # with O_CREAT Linux refuses another user's file in a folder such as /tmp
     except FileNotFoundError:

@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlparse
 
 from ..campaign.campaign import Campaign
 from ..checkpoints import checkpoint, code_safety
-from ..core import fact_cache, files, hashing, log_cause, reading, schema
+from ..core import damaged, fact_cache, files, hashing, log_cause, reading, schema
 from ..core.errors import Finding, ToolMissing, UsageError
 from ..core.reports import Capabilities
 from ..execution import environment
@@ -81,7 +81,7 @@ def discover(
             texts = [help_text(command, kind, software) for kind in policy_types or ("",)]
     except (ToolMissing, UsageError) as error:
         files.write_text(help_file, f"{error}\n")
-        (state / "cli_capabilities.json").unlink(missing_ok=True)
+        damaged.remove(state / "cli_capabilities.json")
         raise
     capabilities: Capabilities = {
         "schema_version": schema.VERSION,

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from ..core import log_cause
+from ..core import damaged, log_cause
 from ..core.files import Json
 from . import orphans
 from .supervisor import Request
@@ -116,6 +116,8 @@ def run(
         journal=None if journal is None else str(journal),
         label=label,
     )
+    for log in (stdout, stderr):
+        damaged.make_way(log)
     start = time.monotonic()
     with _supervisor(request, lease) as (control, status):
         messages = _read_messages(control, status, bounds.timeout + bounds.grace + SPARE_SECS, cancel)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, Layout, phase_before
-from ..core import files, git, schema
+from ..core import damaged, files, git, schema
 from ..core.errors import UsageError, without_warnings
 from ..core.reports import Handoff
 from ..reporting import caveats, collect, progress, report, verdict_file
-from ..runs import run
+from ..runs import early_stop, run
 from . import handoff_contents, validate
 
 MAY_BE_PARTIAL = ("phase4", "phase5")
@@ -54,7 +54,7 @@ def _void_later_handoffs(layout: Layout, phase: str) -> list[str]:
     """Deletes the later handoffs, since what they were based on no longer holds, and returns their phases."""
     later = [name for name in PHASES[PHASES.index(phase) + 1 :] if layout.handoff(name).exists()]
     for name in later:
-        layout.handoff(name).unlink()
+        damaged.remove(layout.handoff(name))
     return later
 
 
@@ -89,6 +89,8 @@ def _write_tables_and_pages(campaign: Campaign, phase: str, previous: PreviousPh
     if phase in _SUMMARIES:
         for row in campaign.enabled:
             run.close_left_behind(campaign.layout, row.run_id)
+    if phase == "phase4":
+        early_stop.set_aside_unsupported(campaign)
     try:
         collect.require_unchanged(campaign.layout, [row.run_id for row in campaign.enabled])
     except UsageError:

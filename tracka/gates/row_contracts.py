@@ -106,7 +106,7 @@ def proven_row(campaign: Campaign, row: Row) -> Iterator[Finding]:
         return
     for contradiction in parity.contradictions(path):
         phase3 = commands.gates(campaign.layout, "-m phase3")
-        remedy = f"Remove the certificate's folder, then prove the engine again: {phase3}"
+        remedy = f"Prove the engine again: {phase3}"
         yield Finding(str(path), contradiction, remedy)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import CPU
-from ..core import reading
+from ..core import damaged, reading
 from ..core.check import Check
 from ..execution import environment, gpu, process
 from ..execution.gpu import Device
@@ -143,6 +143,8 @@ def _try(campaign: Campaign, suite: str, backend: str, device: Device, folder: P
         *prefix,
         *process.python("tracka.preflight.probes.render", suite, "0", str(folder / f"frame_{stem}.png")),
     ]
+    for ending in PICTURE_ENDINGS.values():  # what stands in a picture's place must not count as a failed renderer
+        damaged.make_way(folder / f"frame_{stem}{ending}.png")
     process_exit = process.run(
         command, cwd=folder, env=environ, stdout=out, stderr=err, bounds=Bounds(campaign.probe_secs)
     )

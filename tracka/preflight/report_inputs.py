@@ -14,7 +14,7 @@ from typing import Any
 from .. import __version__
 from ..campaign.campaign import Campaign
 from ..checkpoints import build, checkpoint, hub_dependencies
-from ..core import files, hashing, schema
+from ..core import damaged, files, hashing, schema
 from ..core.errors import TrackaError
 from ..core.files import Json
 from ..core.reports import PreflightReport
@@ -32,7 +32,7 @@ def write(folder: Path, campaign: Campaign, request: Json, report: PreflightRepo
 
     `request` is what this preflight was asked to check.
     """
-    (folder / NAME).unlink(missing_ok=True)
+    damaged.remove(folder / NAME)
     if not _has_failed(report):
         with contextlib.suppress(TrackaError):
             record = {"report": _hash(files.redacted(report)), "inputs": inputs(campaign, request)}

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from ..core import damaged
 from . import embedding, posters, traces
 from .episodes import Recorded, ShownEpisode
 from .traces import TraceFiles
@@ -68,7 +69,7 @@ def remove_unused(folder: Path, media: Media) -> None:
     names = {address.rpartition("/")[2] for address in addresses}
     for path in [*folder.glob("posters/*.webp"), *folder.glob("traces/*.js")]:
         if path.name not in names:
-            path.unlink()
+            damaged.remove(path)
 
 
 def _names(episodes: Sequence[ShownEpisode]) -> frozenset[str]:

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ..core import files
+from ..core import damaged, files
 from ..reporting import video
 
 SIDE = 160  # pixels; a frame of LIBERO is 256 or 360 pixels wide
@@ -44,6 +44,7 @@ def _write(film: Path, place: Path) -> None:
             picture.thumbnail((SIDE, SIDE))
             temporary = place.with_name(f".{place.name}.{os.getpid()}")
             picture.save(temporary, "WEBP", quality=QUALITY)
+            damaged.make_way(place)
             os.replace(temporary, place)
 
 

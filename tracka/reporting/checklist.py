@@ -8,6 +8,7 @@ import contextlib
 import os
 import re
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..core import files
@@ -48,6 +49,32 @@ def with_box(text: str, label: str, ticked: bool) -> str:
     if box is None or (box["mark"] != " ") is ticked:
         return text
     return f"{text[: box.start('mark')]}{'x' if ticked else ' '}{text[box.end('mark') :]}"
+
+
+def with_missing_boxes(text: str, model: str, labels: Sequence[str]) -> str:
+    """Returns `text` with the boxes of these labels, regular expressions, that `model` has and `text` has not.
+
+    They come behind the last such box of `text`, else into the section for boxes, which is added where it is missing.
+    """
+    boxes, end = {label: _box(text, label) for label in labels}, _line_end(text)
+    models = (_box(model, label) for label, box in boxes.items() if box is None)
+    lines = end.join(model[box.start() : model.find("\n", box.start())] for box in models if box)
+    if not lines:
+        return text
+    if present := [box for box in boxes.values() if box]:
+        at = _line_stop(text, max(box.end() for box in present))
+        return f"{text[:at]}{end}{lines}{text[at:] or end}"
+    if section := _section(text, BOXES):
+        return f"{text[: section[0]]}{end}{end}{lines}{text[section[0] :] or end}"
+    if progress := re.search(rf"^## {LINES}[ \t\r]*$", text, re.MULTILINE):
+        return f"{text[: progress.start()]}## {BOXES}{end}{end}{lines}{end}{end}{text[progress.start() :]}"
+    return with_last_line(with_last_line(with_last_line(text, ""), f"## {BOXES}"), f"{end}{lines}")
+
+
+def _line_stop(text: str, position: int) -> int:
+    """Returns where the line at `position` ends, before its line end."""
+    found = re.compile(r"[\r\n]").search(text, position)
+    return found.start() if found else len(text)
 
 
 def _box(text: str, label: str) -> re.Match[str] | None:

@@ -1,9 +1,9 @@
 """Keeps the pages on which people follow a campaign: `plan.md`, `todo/NAME.md` and `todo/TODO.md`.
 
 Guarantees: the box of a phase says what its last handoff said; each handoff adds one progress line, and no line is ever
-rewritten; nothing else on a page changes, save the next action in `todo/NAME.md`; the box in TODO.md is ticked last of
-all, and is cleared when a phase does not pass; campaigns that share a TODO.md lose no line to each other. A tier is not
-the acceptance of its campaign, so a session on a tier leaves these pages as they are.
+rewritten; nothing else on a page changes, save the next action in `todo/NAME.md` and boxes that were missing; the box
+in TODO.md is ticked last of all, and is cleared when a phase does not pass; campaigns that share a TODO.md lose no line
+to each other. A tier is not the acceptance of its campaign, so a session on a tier leaves these pages as they are.
 """
 
 import os
@@ -16,8 +16,8 @@ from typing import Any
 from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, Layout
-from ..core import escaping, files, lock
-from ..core.errors import Finding
+from ..core import damaged, escaping, files, lock
+from ..core.errors import Finding, UsageError
 from ..core.reports import Handoff
 from . import checklist, templating
 
@@ -27,16 +27,31 @@ LINE = re.compile(r"^- \S+Z \| phase=(?P<phase>phase\d) \| owner=[^|]* \| status
 
 
 def ensure(layout: Layout) -> None:
-    """Writes those of the three pages that are missing, and adds the campaign's line to TODO.md if it is not there.
+    """Writes pages that are missing, and adds missing boxes and the campaign's line in TODO.md.
 
-    Does nothing for a tier.
+    A page that cannot be read as text is set aside and written anew. Does nothing for a tier.
     """
     if not layout.progress_pages:
         return
     for path, template in {layout.plan: "plan.md.j2", layout.todo: "todo.md.j2"}.items():
-        if not path.exists():
-            checklist.write(path, files.redacted(templating.render(template, _facts(layout))))
+        new_page = files.redacted(templating.render(template, _facts(layout)))
+        before = _readable_text(path)
+        labels = [*map(_phase_label, PHASES)]
+        text = checklist.with_missing_boxes(before, new_page, labels) if before.strip() else new_page
+        if text != before:
+            checklist.write(path, text)
     _update_list(layout)
+
+
+def _readable_text(path: Path) -> str:
+    """Returns a page's text, empty where there is no page; what cannot be read as text is set aside."""
+    if not os.path.lexists(path):
+        return ""
+    try:
+        return checklist.read(path)
+    except UsageError:
+        damaged.set_aside(path)
+        return ""
 
 
 def _facts(layout: Layout) -> dict[str, str]:
@@ -56,7 +71,8 @@ def _update_list(layout: Layout, accepted: bool | None = None) -> None:
     """
     path = layout.todo_list
     with lock.hold(layout.todo_lock, str(path), wait=True):
-        before = text = checklist.read(path) if path.exists() else "# TODO\n\n"
+        before = _readable_text(path)
+        text = before or "# TODO\n\n"
         if checklist.is_ticked(text, _own_link(layout)) is None:
             text = checklist.with_last_line(text, files.redacted(_entry(layout)))
         if accepted is not None:
@@ -188,7 +204,7 @@ def findings(campaign: Campaign, phases: Iterable[str]) -> Iterator[Finding]:
 
 
 def _remedy(layout: Layout) -> str:
-    return f"Run {commands.gates(layout)}, which updates the page and makes a removed page anew, with all boxes"
+    return f"Run {commands.gates(layout)}, which updates the page and its boxes"
 
 
 def _outdated_entries(layout: Layout, path: Path, text: str, phase: str, status: str) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from ..campaign.layout import Layout, RunFolder
-from ..core import files, redaction, schema, system_errors
+from ..core import damaged, files, redaction, schema, system_errors
 from ..core.artifacts import Manifest, Result
 from ..core.errors import Finding, TrackaError
 from ..engines import failure, lerobot_eval
@@ -188,11 +188,9 @@ def close_interrupted(layout: Layout, run_id: str) -> None:
     folder = layout.run(run_id).attempt(numbers[-1])
     state = row_state.read(layout, run_id)
     orphans.end(orphans.ROW, str(layout.run(run_id).path))  # the supervisor may be at work or dead
-    if folder.result.exists():
-        if state is not None and state["status"] in ("running", "pending"):
-            result = cast(Result, files.read_json(folder.result))
-            if state["status"] == ("running" if refusal.has_started(result) else "pending"):
-                close(layout, folder, result)  # the process died before the marker was written
+    if result := _own_result(folder, run_id, numbers[-1]):
+        if state is not None and state["status"] == ("running" if refusal.has_started(result) else "pending"):
+            close(layout, folder, result)  # the process died before the marker was written
         return
     has_ended = state is not None and state["status"] in ("pass", "fail")
     if state is not None and has_ended and state["history"][-1]["attempt"] == numbers[-1] and folder.manifest.exists():
@@ -209,6 +207,12 @@ def close_interrupted(layout: Layout, run_id: str) -> None:
         # Nothing was launched: there is no manifest, or that of a row that could not start. The folder is kept as it
         # is, under a name that no attempt has.
         os.replace(folder.path, folder.path.with_name(f"{folder.path.name}.unstarted.{time.time_ns()}"))
+
+
+def _own_result(folder: RunFolder, run_id: str, number: int) -> Result | None:
+    """Returns the result of an attempt; None where there is none, or where it is damaged or another attempt's."""
+    result = schema.read_or_none("result", folder.result)
+    return result if result and (result["run_id"], result["attempt"]) == (run_id, number) else None
 
 
 def refuse(layout: Layout, manifest: Manifest, failed: Failure, findings: Sequence[Finding]) -> Result:
@@ -261,7 +265,7 @@ def _publish(top: RunFolder, folder: RunFolder, starting: bool = False) -> None:
     """
     if starting:
         for old in (top.result, top.stdout, top.stderr, top.episodes):
-            old.unlink(missing_ok=True)
+            damaged.remove(old)
     for source, target in (
         (folder.manifest, top.manifest),
         (folder.stdout, top.stdout),

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import cast
 
+from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
 from ..campaign.matrix import Row
-from ..core import fact_cache, files, lock, schema
+from ..core import damaged, fact_cache, files, lock, schema
 from ..core.artifacts import EarlyStopRecord, StoppedClaim
 from ..core.errors import Finding, TrackaError
 from ..engines.failure import STOPPED
@@ -146,8 +147,19 @@ def unsupported(campaign: Campaign) -> Iterator[Finding]:
     if faults := schema.findings("early_stop", files.read_json(path), str(path)):
         yield from faults
     elif _current_record(campaign) and standing(campaign) is None and not _is_played(campaign):
-        remedy = "Remove the file, and run the campaign again"
+        remedy = f"Run {commands.gates(campaign.layout)}, which sets the file aside and plays the rows"
         yield Finding(str(path), "the episodes that were played do not decide what the file says", remedy)
+
+
+def set_aside_unsupported(campaign: Campaign) -> None:
+    """Sets aside a record that is damaged, or that the rows' files do not support: it excuses no row anyway.
+
+    Called where phase 4 ends, after its rows were played without the record.
+    """
+    with contextlib.suppress(TrackaError):
+        if not list(unsupported(campaign)):
+            return
+    damaged.set_aside(campaign.layout.early_stop)
 
 
 def _current_record(campaign: Campaign) -> EarlyStopRecord | None:

@@ -121,8 +121,13 @@ def _wide(plan: Plan) -> Plan | None:
 
 
 def _is_proven(path: Path, key: str) -> bool:
-    """Returns whether the certificate in `path` proves the engine for `key` and agrees with its records."""
-    return bool(parity_certificate.read(path, key).get("proven")) and not list(contradictions(path))
+    """Returns whether the certificate in `path` proves the engine for `key` and agrees with its records.
+
+    One whose records cannot be read proves nothing, so the engine is proven again.
+    """
+    with contextlib.suppress(UsageError, OSError):
+        return bool(parity_certificate.read(path, key).get("proven")) and not list(contradictions(path))
+    return False
 
 
 def _copy(source: Path, target: Path) -> Certificate:
@@ -140,10 +145,9 @@ def contradictions(path: Path) -> Iterator[str]:
     certificate, folder = schema.read("parity", path), path.parent
     missing = [name for name in certificate["files"] if not (folder / name).is_file()]
     yield from (f"{name} is missing" for name in missing)
-    for name, sha256 in certificate["files"].items():
-        if name not in missing and files.sha256_file(folder / name) != sha256:
-            yield f"{name} has changed since it was recorded"
-    if certificate["files"] and not missing:
+    changed = [name for name in certificate["files"] if name not in missing and _is_changed(certificate, folder, name)]
+    yield from (f"{name} has changed since it was recorded" for name in changed)
+    if certificate["files"] and not missing and not changed:
         names = {Path(name).parts[0] for name in certificate["files"]}  # an earlier refusal may have left other plays
         played = {name: comparison.read(folder / name) for name in names}
         recomputed: Mapping[str, Any] = _judgement(played, certificate["chunk"])
@@ -152,6 +156,10 @@ def contradictions(path: Path) -> Iterator[str]:
             for key in recomputed
             if recomputed[key] != certificate.get(key)
         )
+
+
+def _is_changed(certificate: Certificate, folder: Path, name: str) -> bool:
+    return files.sha256_file(folder / name) != certificate["files"][name]
 
 
 def _judgement(played: Mapping[str, PlayedEpisodes], chunk: int) -> Compared:

@@ -14,7 +14,7 @@ from typing import TypedDict, Unpack
 
 from ..campaign.layout import Layout
 from ..campaign.matrix import Row
-from ..core import files, reading, schema
+from ..core import damaged, files, reading, schema
 from ..core import lock as locks
 from ..core.artifacts import History, RowMarker
 from ..core.errors import Busy
@@ -56,8 +56,7 @@ def ensure_pending_held(layout: Layout, run_id: str) -> None:
     marker = read(layout, run_id)
     if marker is None or broken_steps(marker) or disordered_times(marker):
         path = layout.marker(run_id)
-        if path.exists():
-            os.replace(path, path.with_name(f"{path.name}.damaged"))
+        damaged.set_aside(path)
         _write(layout, run_id, {"history": []}, "pending", 0)
 
 
