@@ -152,7 +152,7 @@ def test_engines_that_played_other_episodes_are_not_compared(tmp_path: Path) -> 
 @pytest.mark.parametrize("content", ["", "{}", '{"task": 1', '{"seed": 3}'])
 def test_a_damaged_record_is_said(tmp_path: Path, content: str) -> None:
     (tmp_path / "episodes.jsonl").write_text(content and content + "\n")
-    with pytest.raises(UsageError, match=r"record of episodes|a line is not JSON"):
+    with pytest.raises(UsageError, match=r"record of episodes|the line is not JSON"):
         comparison.read(tmp_path)
 
 
