@@ -66,11 +66,13 @@ def test_a_click_plays_the_video_beside_its_trace_and_names_the_command(report: 
     expect(report.locator("#clock")).to_contain_text("of 50")
     expect(report.locator("#plot canvas")).to_be_visible()
     assert float(report.locator("#plot .now").evaluate("line => parseFloat(line.style.left)")) > 0
-    expect(report.locator("#series input")).to_have_count(7)
+    expect(report.locator("#series input")).to_have_count(7 + 9)
+    expect(report.locator("#series input:checked")).to_have_count(7)  # the robot's states are shown on request
+    report.check("#series label:has-text('finger 1') input")
     report.uncheck("#series label:has-text('gripper') input")
     expect(report.locator("#facts")).to_contain_text("init state")
-    expect(report.locator("#replay")).to_contain_text("lerobot_eval.py")
-    expect(report.locator("#replay-hint")).to_contain_text("episode 4 of task 1, at init state 4 and seed 11")
+    expect(report.locator("#replay")).to_contain_text("--task 1 --episode 4 --root")
+    expect(report.locator("#replay-hint")).to_contain_text("plays exactly this episode again")
 
 
 def test_the_keyboard_alone_opens_plays_and_closes_an_episode(report: Page) -> None:

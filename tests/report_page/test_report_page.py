@@ -156,7 +156,7 @@ def test_our_own_scripts_and_styles_stay_as_they_are_in_a_page() -> None:
         assert "</" not in rendering.asset(name)
 
 
-def test_recorded_actions_lie_in_a_side_file_beside_the_page(ready: Made) -> None:
+def test_recorded_actions_and_states_lie_in_a_side_file_beside_the_page(ready: Made) -> None:
     ready.behave(long_b1_e6=["filmed:0=0,2"])
     ready.run_row("long_b1_e6")
     written = Page(page.write(ready.spec))
@@ -169,6 +169,11 @@ def test_recorded_actions_lie_in_a_side_file_beside_the_page(ready: Made) -> Non
     values = np.frombuffer(base64.b64decode(trace["values"]), "<f4").reshape(trace["steps"], 7)
     output = ready.layout.run("long_b1_e6").attempt(1).output
     assert np.array_equal(values, np.load(output / "actions" / "libero_object_0_1.npy"))
+    state = trace["state"]
+    values = np.frombuffer(base64.b64decode(state["values"]), "<f4").reshape(state["steps"], len(state["names"]))
+    assert np.array_equal(values, np.load(output / "states" / "libero_object_0_1.npy"))
+    command = f"tracka replay long_b1_e6 --task 0 --episode 1 --root {ready.root}"
+    assert episodes[1]["replay"] == command and not episodes[1]["replayed"]
 
 
 def test_an_index_lists_each_campaign_with_its_verdict_and_its_page(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from ..campaign import commands
+from ..campaign import commands, path_safety
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout, RunFolder
 from ..core import files, schema
@@ -133,6 +133,7 @@ def play(campaign: Campaign, episodes: Sequence[RecordedEpisode], seconds: float
     """
     for episode in episodes:
         recorded_arrays.read(episode.actions, episode.line["actions_sha"])
+    path_safety.require_folder(campaign.layout.replayed_episodes)
     files.make_folder(campaign.layout.replayed_episodes)
     with tempfile.TemporaryDirectory(dir=campaign.layout.replayed_episodes, prefix=".play") as name:
         failure = _run_child(campaign, episodes, Path(name), seconds)
