@@ -33,6 +33,15 @@ def utc_text(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime(_TIME)
 
 
+def timestamp(utc: str) -> float:
+    """Returns a time in the plan's format as seconds since 1970. Raises UsageError for a date that no calendar has."""
+    try:
+        return datetime.fromisoformat(utc).timestamp()
+    except (ValueError, OverflowError):
+        what = "a file says that something began or ended then, but no calendar has this time"
+        raise UsageError(Finding(f"key with the time {utc}", what, "Run the row again")) from None
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Writes `data` to `path` whole or not at all, with mode 0600, and makes missing folders with mode 0700.
 

@@ -7,6 +7,7 @@ Readers differ in what they take of a key that is there twice, of a byte order m
 """
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Iterator
@@ -59,7 +60,8 @@ def toml_table(data: bytes) -> dict[str, Any]:
     except RecursionError:
         raise Malformed(f"it is nested deeper than {DEEPEST} levels, {_deepest_line(text)}") from None
     except tomllib.TOMLDecodeError as error:
-        raise Malformed(str(error)) from None
+        last = f"at line {text.count(chr(10)) + 1}, the last"
+        raise Malformed(str(error).replace("at end of document", last)) from None
     except ValueError as error:  # a number, a date or a time that Python cannot hold
         raise Malformed(f"{shortened(error)}{_line_of(text, error)}") from None
     _require_plain(table, TOML_WHOLE)
@@ -82,11 +84,20 @@ def _whole(digits: str) -> int:
     return int(digits)
 
 
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"the number {shortened(digits, 20)} is too large")
+    return number
+
+
 def _constant(word: str) -> float:
     raise ValueError(f"{word} is no JSON")
 
 
-_STRICT = json.JSONDecoder(object_pairs_hook=_object_of_unique_keys, parse_int=_whole, parse_constant=_constant)
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_object_of_unique_keys, parse_int=_whole, parse_float=_finite, parse_constant=_constant
+)
 _LENIENT = json.JSONDecoder(object_pairs_hook=_object_of_unique_keys, parse_int=_whole)
 
 
@@ -144,5 +155,7 @@ def _places(text: str, message: str) -> Iterator[int]:
         yield number.start()
     if "is no JSON" in message:
         yield text.find(message.split()[0])
+    if "is too large" in message:
+        yield text.find(message.split()[2].removesuffix("..."))
     if quoted := re.search(r"twice, (['\"].*['\"])", message):
         yield max(text.rfind(f'"{quoted[1][1:-1]}"'), 0)

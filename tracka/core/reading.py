@@ -64,6 +64,13 @@ def opened(path: Path, most: int) -> Iterator[IO[bytes]]:
     Raises Refused where the path names something else or the file has more than `most` bytes, and OSError as open()
     does, also for a name that no file can have.
     """
+    descriptor, _ = _open(path, most)
+    with os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def _open(path: Path, most: int) -> tuple[int, int]:
+    """Returns the descriptor and the size of a regular file. Raises OSError as `opened` does."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     except ValueError as error:  # a NUL byte, or half of a surrogate pair
@@ -73,12 +80,12 @@ def opened(path: Path, most: int) -> Iterator[IO[bytes]]:
             raise Refused(path, f"it is {_kind_at(path)}, not a file") from None
         raise
     try:
-        require_regular(path, os.fstat(descriptor), most)
+        status = os.fstat(descriptor)
+        require_regular(path, status, most)
     except OSError:
         os.close(descriptor)
         raise
-    with os.fdopen(descriptor, "rb") as file:
-        yield file
+    return descriptor, status.st_size
 
 
 def _kind_at(path: Path) -> str:
@@ -98,8 +105,14 @@ def content(path: Path, most: int = JSON) -> bytes:
 
     Raises OSError as `opened` does, and Refused for a file that grows beyond `most` bytes meanwhile.
     """
-    with opened(path, most) as file:
-        data = file.read(most + 1)
+    descriptor, size = _open(path, most)
+    try:
+        data = os.read(descriptor, size + 1)
+        while len(data) > size and len(data) <= most:  # the file has grown since
+            size = len(data)
+            data += os.read(descriptor, BLOCK)
+    finally:
+        os.close(descriptor)
     if len(data) > most:
         raise Refused(path, f"it has more than the {most} bytes that it may have")
     return data
@@ -132,8 +145,9 @@ def text_or_empty(path: Path, most: int = TEXT) -> str:
 
 def sha256(path: Path, most: int = WEIGHTS) -> str:
     """Returns the sha256 of a regular file's content as hexadecimal text. Raises OSError as `opened` does."""
-    with opened(path, most) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # an IO[bytes] is enough
+    descriptor, _ = _open(path, most)
+    with os.fdopen(descriptor, "rb", buffering=0) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tail(path: Path, limit: int = 64 * KIB) -> str:

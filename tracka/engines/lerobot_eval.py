@@ -111,7 +111,7 @@ def read_metrics(output: Path, logs: Sequence[Path]) -> Metrics:
         return replace(metrics, lines=lines, warnings=(*metrics.warnings, *_line_warnings(metrics, lines)))
     except UsageError as error:
         warning = f"{Path(error.findings[0].where).name}: {error.findings[0].what}"
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         warning = f"eval_info.json: unexpected content ({type(error).__name__}: {error})"
     log_metrics = [parsed for log in logs if (parsed := parse_log(log))]
     if not log_metrics:
@@ -128,7 +128,7 @@ def read_eval_info(path: Path) -> Metrics:
     """
     try:
         return _from_eval_info(_read_info(path))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         what = f"this is not lerobot's eval_info.json ({type(error).__name__}: {error})"
         raise UsageError(Finding(str(path), what, "Name the eval_info.json that lerobot-eval 0.6.1 wrote")) from None
 

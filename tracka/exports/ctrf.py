@@ -4,7 +4,6 @@ import mimetypes
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 
 from .. import __version__
@@ -99,7 +98,7 @@ def _message(result: Result | None, reason: str) -> str:
 
 def _ended(campaign: Campaign, shown: EvalRunResult, result: Result) -> Json:
     """Returns what is known of a row that has a result: times, counts, attempts and files."""
-    stop = round(1000 * datetime.fromisoformat(result["end_time_utc"]).timestamp())
+    stop = round(1000 * files.timestamp(result["end_time_utc"]))
     duration = round(1000 * result["duration_sec"])
     counts = {key: result[key] for key in ("episodes", "successes", "success_rate")}
     return {

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
-from ..core import schema
+from ..core import files, schema
 from ..core.artifacts import Manifest, RowMarker
 from ..execution import gpu, lease_journal
 from ..execution.lease_journal import Hold
@@ -210,4 +210,4 @@ def _span(attempt: _Attempt, first: float) -> Span:
 
 
 def _seconds(utc: str) -> float:
-    return datetime.fromisoformat(utc).timestamp()
+    return files.timestamp(utc)

@@ -7,12 +7,12 @@ result of each row once.
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import AUTO, CPU, Row
 from ..core import files
 from ..core.artifacts import RowMarker
+from ..core.errors import UsageError
 from ..execution import gpu, lease
 from ..runs import episode_progress, row_durations, row_state, time_left
 from ..runs.session_rows import SessionRows
@@ -204,7 +204,10 @@ def _gpu_id(busy: Busy, row: Row) -> int:
 
 def _seconds(time_utc: str | None) -> float:
     """Returns a time of a marker in seconds since the epoch, 0 for no time."""
-    return datetime.fromisoformat(time_utc).timestamp() if time_utc else 0.0
+    try:
+        return files.timestamp(time_utc) if time_utc else 0.0
+    except UsageError:
+        return 0.0
 
 
 def _steps(steps: Mapping[str, float], now: float) -> Iterator[Busy]:

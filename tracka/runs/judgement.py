@@ -109,7 +109,7 @@ def impossible_times(
     These are an end before the start or in the future, a duration that is longer than the time between start and end,
     and marker steps out of order.
     """
-    start, end = _seconds(manifest["start_time_utc"]), _seconds(result["end_time_utc"])
+    start, end = files.timestamp(manifest["start_time_utc"]), files.timestamp(result["end_time_utc"])
     if end < start:
         yield Finding(str(path), f"the run ended at {result['end_time_utc']}, before it began", run_again(layout))
     elif result["duration_sec"] > end - start + SLACK_SECS:
@@ -120,10 +120,6 @@ def impossible_times(
         yield Finding(str(path), what, run_again(layout))
     if marker and (disordered := row_state.disordered_times(marker)):
         yield Finding(str(path), f"the row's marker has steps out of order, at {disordered[0]}", run_again(layout))
-
-
-def _seconds(utc: str) -> float:
-    return datetime.fromisoformat(utc).timestamp()
 
 
 def pretended_gpus(campaign: Campaign, path: Path, manifest: Manifest) -> Iterator[Finding]:
