@@ -46,6 +46,8 @@ WEIGHTS: dict[str, str | None] = {
 }
 # Keys of every config.json that say where a policy came from or went to, and that nothing loads from.
 NEVER_LOADED = ("repo_id", "pretrained_path", "license")
+# Keys of an adapter with patterns of modules' names, in which a backslash is no path's.
+PATTERNS = ("exclude_modules", "layers_pattern", "modules_to_save", "target_modules", "target_parameters")
 # Tokenizers named in the processors' code, so that no config can say otherwise.
 FIXED = dict.fromkeys(("pi0", "pi05", "pi0_fast"), PALIGEMMA)
 # The types for which this module knows all that they load by name.
@@ -141,7 +143,7 @@ def _unhashed_names(folder: Path) -> Iterator[tuple[str, str, object]]:
     adapter = files.read_or_empty(folder / checkpoint_format.ADAPTER_CONFIG)
     for file, table, names in (
         ("config.json", config, known),
-        (checkpoint_format.ADAPTER_CONFIG, adapter, {"base_model_name_or_path", *code_safety.ADAPTER}),
+        (checkpoint_format.ADAPTER_CONFIG, adapter, {"base_model_name_or_path", *code_safety.ADAPTER, *PATTERNS}),
     ):
         yield from (
             (file, key, value) for key, value in table.items() if key not in names and code_safety.is_path_like(value)
