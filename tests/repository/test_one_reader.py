@@ -47,7 +47,6 @@ LEFT = {
     "preflight/policy_resources.py": {"json.loads"},  # lines of our own probe
     "preflight/probes/model.py": {"json.loads"},  # its own request
     "preflight/probes/offline.py": {"json.loads"},  # the same
-    "report_page/plots.py": {"open"},  # its own plots
     "report_page/rendering.py": {"read_text"},  # the package's own files
     "reporting/report.py": {"read_bytes"},  # the same
     "reporting/templating.py": {"read_text"},  # the same
