@@ -63,7 +63,10 @@ def test_how_to_replay_an_episode_is_told_where_it_is_opened(page: Page) -> None
     page.select_option("[name=task]", "5")
     page.locator(CARDS, has_text="episode 3").click()
     expect(page.locator("#player-title")).to_have_text("libero_object task 5, episode 3")
-    assert page.locator("#replay").text_content()
+    page.get_by_role("button", name="Replay command").click()
+    expect(page.locator("#replay")).to_be_in_viewport()
+    command = "tracka replay object_t5_b1_e5 --task 5 --episode 3 --root"
+    expect(page.locator("#replay")).to_contain_text(command)
 
 
 def test_axe_finds_nothing_serious_on_it(page: Page) -> None:

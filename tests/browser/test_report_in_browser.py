@@ -71,7 +71,7 @@ def test_a_click_plays_the_video_beside_its_trace_and_names_the_command(report: 
     report.check("#series label:has-text('finger 1') input")
     report.uncheck("#series label:has-text('gripper') input")
     expect(report.locator("#facts")).to_contain_text("init state")
-    expect(report.locator("#replay")).to_contain_text("--task 1 --episode 4 --root")
+    expect(report.locator("#replay")).to_contain_text("tracka replay two_tasks_b1_e6 --task 1 --episode 4 --root")
     expect(report.locator("#replay-hint")).to_contain_text("plays exactly this episode again")
 
 

@@ -380,6 +380,7 @@ const tracka = (() => {
     place("previous").addEventListener("click", () => move(-1));
     place("next").addEventListener("click", () => move(1));
     place("close").addEventListener("click", () => dialog.close());
+    place("to-replay").addEventListener("click", () => place("replay-title").focus());
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
     dialog.addEventListener("close", () => {
       pause();
