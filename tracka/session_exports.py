@@ -1,7 +1,8 @@
 """Shows a session where people already look: in the summary of a CI job, and in metrics. Neither changes a verdict."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .campaign.campaign import Campaign
@@ -28,6 +29,10 @@ class SessionExports:
 
     def row_ended(self, run_id: str) -> None:
         """Sends the counts of a row that the session is done with, once: phase 4 judges the baseline again."""
+        with self._harmless("metrics are not complete"):
+            self._send_row(run_id)
+
+    def _send_row(self, run_id: str) -> None:
         result = run.read_result(self.campaign.layout, run_id) if self.metrics else None
         if self.metrics is None or result is None or result["dry_run"] or run_id in self._ended:
             return
@@ -42,22 +47,29 @@ class SessionExports:
     def end(self, ended_phases: Sequence[str], accepted: bool) -> None:
         """Appends the summary of a CI job where there is one, and sends the verdict, once a phase has ended."""
         if ended_phases:
-            self._append_summary(accepted)
+            with self._harmless("the summary of the job could not be written"):
+                self._append_summary(accepted)
         if self.metrics is not None:
-            if PHASES[-1] in ended_phases:
-                self.metrics.summarize(_verdict(self.campaign, accepted))
-            self.metrics.end()
+            with self._harmless("metrics are not complete"):
+                if PHASES[-1] in ended_phases:
+                    self.metrics.summarize(_verdict(self.campaign, accepted))
+                self.metrics.end()
             self.warnings += [self.metrics.warning] if self.metrics.warning else []
+
+    @contextlib.contextmanager
+    def _harmless(self, what: str) -> Iterator[None]:
+        """Makes a warning of whatever fails inside, since a fault here must not take the session's verdict with it."""
+        try:
+            yield
+        except Exception as error:
+            warning = f"{what}: {type(error).__name__}: {error}"
+            self.warnings += [] if warning in self.warnings else [warning]
 
     def _append_summary(self, accepted: bool) -> None:
         from .exports import step_summary  # imported here, since most sessions write none
 
-        if not (target := os.environ.get(step_summary.VARIABLE)):
-            return
-        try:
+        if target := os.environ.get(step_summary.VARIABLE):
             step_summary.append(Path(target), step_summary.of_session(self.campaign, accepted))
-        except Exception as error:  # a fault in a page must not take the session's verdict with it
-            self.warnings.append(f"the summary of the job could not be written: {type(error).__name__}: {error}")
 
 
 def _metrics(campaign: Campaign) -> MetricsProcess | None:

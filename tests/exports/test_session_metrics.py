@@ -13,6 +13,7 @@ import campaigns
 import pytest
 from campaigns import SETTINGS, Made, judged
 
+from tracka import session_exports
 from tracka.campaign.metrics_settings import MetricsSettings
 from tracka.exports import metrics
 from tracka.exports.metrics import MetricsProcess
@@ -86,6 +87,28 @@ def test_nothing_is_started_for_a_campaign_that_does_not_ask(client: Callable[..
     session.row_ended("wide_b4_e4")
     session.end((), accepted=False)
     assert (session.metrics, seen.exists(), session.warnings) == (None, False, [])
+
+
+def test_a_fault_of_our_own_is_one_warning_too(
+    client: Callable[..., Path],
+    copy_of: Callable[[Made], Made],
+    closed: Made,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    made = copy_of(closed)
+    made.configure('[metrics]\nto = "wandb"\nproject = "robots"')
+    client()
+    session = SessionExports(made.spec)
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "file" / "summary.md"))
+    monkeypatch.setattr(session_exports.run, "read_result", lambda *_: 1 / 0)
+    for run_id in ("baseline_b1_e2", "wide_b4_e4"):
+        session.row_ended(run_id)
+    session.end(("phase3",), accepted=False)
+    first, second = session.warnings
+    assert first == "metrics are not complete: ZeroDivisionError: division by zero"
+    assert second.startswith("the summary of the job could not be written: ")
 
 
 @pytest.mark.parametrize(
