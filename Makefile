@@ -7,6 +7,9 @@ VENV := .venv
 WORKERS ?= 2
 # One more than the cores of a small machine: many tests wait for a process that sleeps.
 TEST_WORKERS ?= 3
+# Of `make soak`: 30 rounds for each engine, and by how much this machine may be slower than one that does nothing else.
+ROUNDS ?= 30
+SOAK_PATIENCE ?= 1
 SMOKE := tasks/smoke-libero-object
 ANSWERS := tasks/known-answers
 # K of N for three K, batch sizes 1 and 4: eleven minutes on two cores, where the whole campaign takes hours.
@@ -30,7 +33,7 @@ endef
 export FIND_PYTHON PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: accept test test-slow test-browser dose ci-full test-faults test-stats known-answers known-answers-full demonstrations sim-validity \
+.PHONY: accept test test-slow test-browser dose soak ci-full test-faults test-stats known-answers known-answers-full demonstrations sim-validity \
   sim-validity-full sim-table parity planted-engines parity-full bench bench-standby bench-schedule bench-matrix bench-overhead setup \
   lock clean-artifacts help
 
@@ -55,6 +58,10 @@ ci-full: test test-slow test-browser accept known-answers sim-validity parity pl
 
 test-faults: setup ## the fault suite alone: kills, hangs, damaged files, full disks (docs/reliability.md)
 	$(PYTEST) tests/faults tests/execution/test_process.py tests/execution/test_lease.py tests/execution/test_gpu.py tests/campaign/test_matrix.py tests/core/test_redaction.py tests/simulator/test_warm_process.py --junitxml=reports/test-faults.xml
+
+# Of one worker, since two rounds at a time would disturb each other's clocks.
+soak: setup ## (hours) ROUNDS rounds of KILL, STOP and CONT over all kinds of processes, both engines, the real simulator; prints SOAK_SEED
+	SOAK_ROUNDS=$(ROUNDS) SOAK_PATIENCE=$(SOAK_PATIENCE) $(VENV)/bin/python -m pytest tests/faults/test_soak.py -s --junitxml=reports/soak.xml
 
 test-browser: setup ## open report.html in Debian's chromium: filters, videos, keyboard, themes, a phone (skipped without chromium)
 	$(PYTEST) tests/browser -m browser --durations=5 --durations-min=1 --junitxml=reports/test-browser.xml

@@ -3,9 +3,7 @@
 After each kill every process is gone within five seconds, and no GPU ever had two rows, by the leases' own journals.
 """
 
-import csv
 import random
-import re
 import subprocess
 import sys
 import time
@@ -17,10 +15,9 @@ import pytest
 from campaigns import REPOSITORY, SETTINGS, Made
 from journals import overlaps
 from processes import of_campaign, wait_for_the_end_of
+from soak import differences, sessions, table
 
 from tracka.runs import row_state, run
-
-Line = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -75,15 +72,6 @@ def campaign(
     return make
 
 
-def start(made: Made, chance: random.Random, at_once: str) -> subprocess.Popen[bytes]:
-    """A harness in the background: the command line mostly, now and then the gates under xdist."""
-    words = ["-m", "tracka", *made.sweep_words("--resume", "--max-parallel", at_once)]
-    if chance.random() < 0.15:
-        words = ["-m", "pytest", "acceptance", "--campaign", str(made.root), "-n", at_once, "-m", "phase3 or phase4"]
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen([sys.executable, *words], cwd=REPOSITORY, stdout=quiet, stderr=quiet)
-
-
 def ended(made: Made) -> bool:
     """Whether every row has passed, or failed in the way that it is told to."""
     states = [row_state.read(made.layout, row.run_id) for row in made.spec.enabled]
@@ -93,32 +81,11 @@ def ended(made: Made) -> bool:
     )
 
 
-def table(made: Made) -> dict[str, Line]:
-    """all_runs.csv by run id, without durations and the numbers of attempts: a killed one is kept, so they grow."""
-    collected = ["--runs-root", str(made.layout.runs), "--summary-csv", str(made.layout.summary / "all_runs.csv")]
-    told = made.tracka("collect", *collected, "--summary-md", str(made.layout.summary / "all_runs.md"))
-    assert told.returncode == 0, told.stderr
-    with (made.layout.summary / "all_runs.csv").open(newline="") as file:
-        return {line["run_id"]: _timeless(line) for line in csv.DictReader(file)}
-
-
-def _timeless(line: Line) -> Line:
-    return line | {"duration_sec": "", "video_path": re.sub(r"/attempts/\d+/", "/attempts/K/", line["video_path"])}
-
-
-def differences(found: dict[str, Line], expected: dict[str, Line]) -> list[tuple[str, str, str, str]]:
-    """The cells that differ: run id, column, found and expected."""
-    assert found.keys() == expected.keys()
-    cells = ((run_id, name) for run_id, line in expected.items() for name in line)
-    pairs = ((run_id, name, found[run_id][name], expected[run_id][name]) for run_id, name in cells)
-    return [pair for pair in pairs if pair[2] != pair[3]]
-
-
 def kill_at_random(made: Made, chance: random.Random, kills: int, at_once: str) -> int:
     """Starts harnesses and kills each at a random moment, until all rows have ended or `kills` are done; how many."""
     killed = 0
     while killed < kills and not ended(made):
-        harness = start(made, chance, at_once)
+        harness = sessions(made, chance, int(at_once))()
         time.sleep(chance.uniform(0.2, 4))
         killed += harness.poll() is None
         harness.kill()
