@@ -34,6 +34,8 @@ MORE = {
     "nested eval_info.json": ("no_result", "nested deeper than 64 levels"),
     "locked plain": ("invalid_result", "you may not read it"),
 }
+# What an evaluation may do to the folder of its own attempt, so that no result can be written there.
+OWN_ATTEMPT = ("gone ..", "pipe ..", "pipe ../run_manifest.json", "folder ../run_manifest.json", "outside ..")
 SECS = 60  # a sweep that waits for a pipe would wait for ever
 
 
@@ -101,3 +103,14 @@ def test_every_kind_of_leftover_fails_its_attempt_alone(more: Swept, word: str) 
     first, second = more.attempt(word, 1), more.attempt(word, 2)
     assert first["reason"] == MORE[word][0] and MORE[word][1] in first["error_message"], first["error_message"]
     assert second["status"] == "pass"
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_damages_its_own_attempt_fails_its_row_alone_and_the_next_sweep_runs_it(
+    tmp_path: Path,
+) -> None:
+    damaged = swept(tmp_path, [*OWN_ATTEMPT, "pipe eval_info.json"])
+    assert damaged.code == 1 and damaged.attempt("pipe eval_info.json", 2)["status"] == "pass"
+    damaged.made.behave()
+    resumed = damaged.made.tracka(*damaged.made.sweep_words("--resume"))
+    assert resumed.returncode == 0, resumed.stderr

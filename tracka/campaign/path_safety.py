@@ -95,16 +95,22 @@ def _links(layout: Layout, run_id: str | None) -> Iterator[Path]:
         yield from _links_below(top)
 
 
+SET_ASIDE = ".unstarted."  # in the name of an attempt that has no sound manifest
+
+
 def _links_below(top: Path) -> Iterator[Path]:
     """Yields `top` if it is a link, otherwise the links below it.
 
-    The subfolders of an attempt are not searched: lerobot-eval writes them.
+    The subfolders of an attempt are not searched, since lerobot-eval writes them, nor is an attempt that was set aside,
+    since nothing is written there any more.
     """
     if top.is_symlink():
         yield top
         return
     for parent, folders, names in os.walk(top):
-        yield from (path for name in sorted((*folders, *names)) if (path := Path(parent) / name).is_symlink())
+        folders[:] = [name for name in folders if SET_ASIDE not in name]
+        written = sorted(name for name in (*folders, *names) if SET_ASIDE not in name)
+        yield from (path for name in written if (path := Path(parent) / name).is_symlink())
         if Path(parent).parent.name == "attempts":
             folders.clear()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
+from ..campaign import path_safety
 from ..campaign.layout import Layout, RunFolder
 from ..core import damaged, files, redaction, schema, system_errors
 from ..core.artifacts import Manifest, Result
@@ -206,7 +207,7 @@ def close_interrupted(layout: Layout, run_id: str) -> None:
     except (TrackaError, KeyError):
         # Nothing was launched: there is no manifest, or that of a row that could not start. The folder is kept as it
         # is, under a name that no attempt has.
-        os.replace(folder.path, folder.path.with_name(f"{folder.path.name}.unstarted.{time.time_ns()}"))
+        os.replace(folder.path, folder.path.with_name(f"{folder.path.name}{path_safety.SET_ASIDE}{time.time_ns()}"))
 
 
 def _own_result(folder: RunFolder, run_id: str, number: int) -> Result | None:

@@ -44,7 +44,7 @@ def unsound_output(folder: RunFolder) -> Failure | None:
     if not faults:
         return None
     more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-    where = faults[0].path.relative_to(folder.path)
+    where = shortened(faults[0].path.relative_to(folder.path))
     return Failure("invalid_result", f"exit code 0, but of what the evaluation left, {where}: {faults[0].what}{more}")
 
 
