@@ -13,7 +13,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout, RunFolder
 from ..core import files
 from ..core.artifacts import Manifest, Result, RowMarker
-from ..core.errors import Finding, UsageError
+from ..core.errors import Finding, UsageError, shortened
 from ..engines import failure, recorded_arrays
 from ..engines.failure import Failure
 from ..engines.lerobot_eval import Metrics
