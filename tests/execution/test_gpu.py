@@ -28,6 +28,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         nvmlDeviceGetHandleByIndex=lambda index: index,
         nvmlDeviceGetUUID=lambda handle: f"GPU-{handle}-a",
         nvmlDeviceGetName=lambda handle: "stand-in GPU",
+        nvmlDeviceGetMinorNumber=lambda handle: handle,
         nvmlDeviceGetHandleByUUID=lambda uuid: int(uuid.split("-")[1]),
         nvmlDeviceGetMigMode=lambda handle: [0, 0],
         nvmlDeviceGetComputeRunningProcesses=lambda handle: [],

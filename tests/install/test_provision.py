@@ -304,9 +304,17 @@ def test_every_package_of_the_lock_has_a_hash() -> None:
         assert "--hash=sha256:" in provision.lock_block(LOCK, name)
 
 
+LOCKED_EXTRAS = ("dev", "bootstrap")  # those that `make lock` names
+
+
+def test_the_lock_is_made_with_the_extras_that_are_held_against_it() -> None:
+    words = (ROOT / "Makefile").read_text()
+    assert tuple(re.findall(r"--extra (\w+)", words)) == LOCKED_EXTRAS
+
+
 def test_the_lock_satisfies_the_project() -> None:
     project = PROJECT["project"]
-    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    groups = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in LOCKED_EXTRAS)]
     for requirement in (Requirement(line) for group in groups for line in group):
         assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)]), str(requirement)
     assert PINS["mujoco"] == "3.3.7"
