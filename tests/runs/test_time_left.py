@@ -18,7 +18,15 @@ def row(name: str, gpu_id: int = CPU) -> Row:
 def test_before_its_first_episode_a_row_takes_what_is_left_of_its_expected_time() -> None:
     pace = RowPace()
     assert pace.seconds_left(30, 0, 10, expected_secs=100) == 70
-    assert pace.seconds_left(130, 0, 10, expected_secs=100) == 0
+
+
+def test_nothing_is_said_of_a_row_that_takes_longer_than_expected_until_its_episodes_are_played() -> None:
+    pace = RowPace()
+    assert pace.seconds_left(130, 0, 10, expected_secs=100) is None
+    assert pace.seconds_left(140, 10, 10, expected_secs=100) == 0
+    slower = RowPace()
+    assert [slower.seconds_left(at, played, 10, None) for at, played in ((10, 1), (20, 2))] == [90, 80]
+    assert slower.seconds_left(101, 2, 10, None) is None
 
 
 def test_a_row_of_which_nothing_is_known_has_no_time_until_its_first_episode() -> None:

@@ -32,17 +32,22 @@ class RowPace:
     def seconds_left(self, seconds: float, played: int, episodes: int, expected_secs: float | None) -> float | None:
         """Returns how much longer a row takes that began `seconds` ago and has played so many of its episodes.
 
-        Returns None where nothing is known.
+        Returns None where nothing is known, and where the row takes longer than was expected.
         """
         if played > self.last[1]:
             self.last = (seconds, played)
             self.first = self.first if self.first[1] else self.last
         if played > self.first[1] > 0:
             pace = (self.last[0] - self.first[0]) / (self.last[1] - self.first[1])
-            return max(0.0, (episodes - played) * pace - (seconds - self.last[0]))
+            return _unless_exceeded((episodes - played) * pace - (seconds - self.last[0]), played == episodes)
         if expected_secs is not None:
-            return max(0.0, expected_secs - seconds)
+            return _unless_exceeded(expected_secs - seconds, played == episodes)
         return (episodes - played) * self.last[0] / played if played else None
+
+
+def _unless_exceeded(seconds_left: float, is_played: bool) -> float | None:
+    """Returns the estimate; None where its time is up although the row still plays."""
+    return seconds_left if seconds_left > 0 else 0.0 if is_played else None
 
 
 def of_session(running: Iterable[tuple[int, float]], waiting: Mapping[Row, float], workers: int, gpus: int) -> float:
