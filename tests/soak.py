@@ -75,15 +75,20 @@ class Soak:
     made: Made
     chance: random.Random
     start: Start
-    delay: tuple[float, float]  # seconds from the start of a session to the disturbance
+    wanted: Sequence[str]  # the kinds to disturb
+    delay: tuple[float, float]  # seconds from the start of a process of the kind to the disturbance
     told: list[str] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     left: list[int] = field(default_factory=list)  # what a stopped process may have kept alive
 
     def round(self) -> None:
         session, began = self.start(), time.monotonic()
+        kind = self.chance.choice(self.wanted)
+        while session.poll() is None and kind not in self._found():
+            self._require_gone(began)
+            time.sleep(0.1)
         time.sleep(self.chance.uniform(*self.delay))
-        kind, action = self._disturb()
+        action = self._disturb(kind)
         time.sleep(self.chance.uniform(0, 0.5))
         session.kill()
         session.wait()
@@ -115,21 +120,23 @@ class Soak:
             kinds = {kind: [process.pid for process in found] for kind, found in by_kind(self.left).items()}
             raise AssertionError(f"alive {time.monotonic() - began:.0f} s after the next start: {kinds}; {self.told}")
 
-    def _disturb(self) -> tuple[str, str]:
-        """Sends a signal to a process of a random kind, and returns the kind and what was done."""
-        fresh = [pid for pid in of_campaign(self.made.root) if pid not in self.left]
-        found = by_kind(fresh)
-        if not found:
-            return "nothing", "kill"
-        kind = self.chance.choice(sorted(found))
-        process, action = self.chance.choice(found[kind]), self.chance.choice(ACTIONS)
+    def _found(self) -> dict[str, list[psutil.Process]]:
+        """Returns the processes of this round's session by their kind."""
+        return by_kind([pid for pid in of_campaign(self.made.root) if pid not in self.left])
+
+    def _disturb(self, kind: str) -> str:
+        """Sends signals to a process of this kind, and returns what was done."""
+        processes, action = self._found().get(kind), self.chance.choice(ACTIONS)
+        if not processes:
+            return "too late for"
+        process = self.chance.choice(processes)
         for number in _signals(action):
             try:
                 process.send_signal(number)
             except psutil.Error:
-                return f"{kind} that has ended", "kill"
+                return "too late for"
             time.sleep(self.chance.uniform(0.1, 0.6))
-        return kind, action
+        return action
 
 
 def _signals(action: str) -> Iterator[signal.Signals]:

@@ -23,6 +23,12 @@ STANDIN_ROWS = (
     "slow_b1_e2,libero_object,1,2,cpu,7,egl,checkpoints/fake,1",
     "crash_b1_e2,libero_object,1,2,cpu,7,egl,checkpoints/fake,1",
 )
+BEHAVIOUR = {"baseline_b1_e2": ["ok:1"], "slow_b1_e2": ["slow:0.7"], "crash_b1_e2": ["crash"]}
+STANDIN_KINDS = ("controller", "worker", "supervisor", "guard", "evaluation")
+REAL_KINDS = {
+    "lerobot-eval": STANDIN_KINDS,
+    "resident": (*STANDIN_KINDS, "warm process", "guard of the warm process", "engine worker"),
+}
 
 
 def chance() -> random.Random:
@@ -35,6 +41,7 @@ def chance() -> random.Random:
 def disturbed_table(soaking: Soak, rounds: int) -> dict[str, soak.Line]:
     for _ in range(rounds):
         soaking.round()
+    soaking.made.behave(**BEHAVIOUR)
     soaking.finish()
     print(f"{rounds} rounds: {dict(soaking.kinds)}")
     assert of_campaign(soaking.made.root) == []
@@ -49,11 +56,9 @@ def rounds(default: int) -> int:
 def test_disturbed_sessions_of_stand_ins_end_in_the_table_of_an_undisturbed_one(
     make_campaign: Callable[..., Made], tmp_path: Path
 ) -> None:
-    behaviour = {"baseline_b1_e2": ["ok:1"], "slow_b1_e2": ["slow:0.7"], "crash_b1_e2": ["crash"]}
-
     def made() -> Made:
         campaign = make_campaign(STANDIN_ROWS)
-        campaign.behave(**behaviour)
+        campaign.behave(**BEHAVIOUR)
         campaign.pass_preflight()
         return campaign
 
@@ -62,7 +67,8 @@ def test_disturbed_sessions_of_stand_ins_end_in_the_table_of_an_undisturbed_one(
     expected = soak.table(undisturbed)
     undisturbed.root.rename(tmp_path / "undisturbed")
     disturbed = made()
-    soaking = Soak(disturbed, dice, soak.sessions(disturbed, dice), delay=(0.3, 3))
+    disturbed.behave(**{run_id: ["slow:60"] for run_id in BEHAVIOUR})  # no round has nothing left to disturb
+    soaking = Soak(disturbed, dice, soak.sessions(disturbed, dice), STANDIN_KINDS, delay=(0, 1))
     assert soak.differences(disturbed_table(soaking, rounds(2)), expected) == []
     assert {run_id: line["status"] for run_id, line in expected.items()} == {
         "baseline_b1_e2": "pass",
@@ -95,7 +101,7 @@ def test_disturbed_sessions_of_the_real_simulator_end_in_the_table_of_an_undistu
     assert soak.sessions(undisturbed, dice, gates=0)().wait() == 0
     expected = soak.table(undisturbed)
     disturbed = made("disturbed")
-    soaking = Soak(disturbed, dice, soak.sessions(disturbed, dice, gates=0.3), delay=(2, 40))
+    soaking = Soak(disturbed, dice, soak.sessions(disturbed, dice, gates=0.3), REAL_KINDS[engine], delay=(0, 15))
     found = disturbed_table(soaking, rounds(2))
     assert soak.differences(found, expected) == []
     assert {line["status"] for line in found.values()} == {"pass"}
