@@ -21,8 +21,8 @@ def test_was_it_accepted_and_why_stands_in_the_first_view(page: Page) -> None:
     expect(verdict.locator("h2")).to_have_text("not accepted")
     expect(verdict.locator("li")).to_have_text(
         [
-            "object_t5_b1_e5: the success rate is 20.0%, below the threshold of 50%",
-            re.compile("^broken_b1_e4: exit code 1: RuntimeError: CUDA error"),
+            "object_t5_b1_e5 (libero_object, task 5): the success rate is 20.0%, below the threshold of 50%",
+            re.compile(r"^broken_b1_e4 \(libero_goal, task 0\): exit code 1: RuntimeError: CUDA error"),
         ]
     )
     box = verdict.bounding_box()
@@ -38,6 +38,20 @@ def test_the_worst_task_is_named_before_the_table_and_one_click_shows_its_failur
     lead.get_by_role("button").click()
     expect(page.locator(CARDS)).to_have_count(4)
     expect(page.locator(f"{CARDS}.failure", has_text="task 5, episode")).to_have_count(4)
+
+
+def test_a_task_without_a_result_is_named_beside_the_rates_with_the_reason(page: Page) -> None:
+    rates = page.locator("section[aria-labelledby=tasks]")
+    expect(rates).to_contain_text("Without a result: task 0 of libero_goal (broken_b1_e4: crash).")
+
+
+def test_a_row_that_ran_and_is_not_accepted_is_no_pass_where_it_ran(page: Page) -> None:
+    lane = page.get_by_role("region", name="GPU 2", exact=True)
+    runs = lane.get_by_role("listitem")
+    expect(runs.filter(has=page.get_by_role("link", name="object_t5_b1_e5"))).to_contain_text(
+        "not accepted (below_threshold)"
+    )
+    expect(runs.filter(has=page.get_by_role("link", name="object_t7_b1_e5"))).to_contain_text(": pass")
 
 
 def test_a_button_shows_as_many_episodes_as_the_task_counts(page: Page) -> None:

@@ -61,7 +61,6 @@ def test_tables_sort_by_their_heads(report: Page) -> None:
 def test_a_click_plays_the_video_beside_its_trace_and_names_the_command(report: Page) -> None:
     report.locator(CARDS, has_text="task 1, episode 4").click()
     expect(report.locator("#player-title")).to_have_text("libero_object task 1, episode 4")
-    report.click("#play")
     until(report, "document.querySelector('#player video').currentTime > 0.3")
     expect(report.locator("#clock")).to_contain_text("of 50")
     expect(report.locator("#plot canvas")).to_be_visible()
@@ -75,11 +74,19 @@ def test_a_click_plays_the_video_beside_its_trace_and_names_the_command(report: 
     expect(report.locator("#replay-hint")).to_contain_text("plays exactly this episode again")
 
 
+def test_a_video_waits_for_play_where_somebody_wants_less_motion(opened: Open, new: Made) -> None:
+    page = opened(reduced_motion="reduce").go(new.layout.report_page)
+    page.locator(CARDS, has_text="task 1, episode 4").click()
+    expect(page.locator("#clock")).to_contain_text("0.0 of")
+    expect(page.locator("#play")).to_have_text("Play")
+    page.click("#play")
+    until(page, "document.querySelector('#player video').currentTime > 0.1")
+
+
 def test_the_keyboard_alone_opens_plays_and_closes_an_episode(report: Page) -> None:
     report.locator(CARDS).nth(2).focus()
     report.keyboard.press("Enter")
     expect(report.locator("#player")).to_be_visible()
-    report.keyboard.press("Space")
     until(report, "document.querySelector('#player video').currentTime > 0.1")
     report.keyboard.press("Space")
     report.keyboard.press("ArrowRight")
@@ -103,7 +110,6 @@ def test_a_flipped_episode_plays_both_videos_in_step_after_one_click(opened: Ope
     page.locator("#flips .card").first.click()
     expect(page.locator("#player video")).to_have_count(2)
     expect(page.locator("#player figcaption")).to_have_text(["A: success", "B: failure"])
-    page.click("#play")
     until(page, "[...document.querySelectorAll('#player video')].every(video => video.currentTime > 0.5)")
     page.click("#play")
     times = page.locator("#player video").evaluate_all("videos => videos.map(video => video.currentTime)")
@@ -162,7 +168,6 @@ def test_a_single_file_plays_its_videos_away_from_the_campaign(opened: Open, new
     seen = opened()
     page = seen.go(target)
     page.locator(CARDS).nth(3).click()
-    page.click("#play")
     until(page, "document.querySelector('#player video').currentTime > 0.2")
     expect(page.locator("#plot canvas")).to_be_visible()
     assert [url for url in seen.requests if not url.startswith((target.as_uri(), "data:"))] == []

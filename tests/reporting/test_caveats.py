@@ -91,7 +91,7 @@ def test_the_settings_that_are_not_the_benchmarks_own_are_named(made: Made) -> N
         "rows long_b1_e6: episodes end after 100 steps, those of libero_object after 280",
         "rows long_b1_e6: frames of 256 x 256, lerobot's own are 360 x 360",
         "rows long_b1_e6: the flag env.fps = 10",
-        "checkpoints/fake: 1 of the 10 tasks of libero_object are evaluated: 0",
+        "checkpoints/fake: of the 10 tasks of libero_object only 1 is evaluated: task 0",
     }
     text = SETTINGS.replace("task_ids = [0]", "").replace(
         "[timeouts]", "[rows.baseline_b1_e2]\ntask_ids = [0]\n[timeouts]"

@@ -102,6 +102,8 @@ def _facts(
         "mark": _mark(campaign),
         "headline": head,
         "rates": task_rates.read(campaign, rows, shown, claims, compared),
+        "unplayed": task_rates.without_result(campaign, rows),
+        "reason_of": {row.result.run_id: row.reason for row in rows if row.reason},
         "rows": rows,
         "failed": [row for row in rows if row.reason and row.result.status in ("pass", "fail")],
         "open": [row.result for row in rows if row.result.status not in ("pass", "fail")],

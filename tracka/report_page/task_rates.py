@@ -82,6 +82,22 @@ def read(
     ]
 
 
+def without_result(campaign: Campaign, rows: Sequence[ShownRow]) -> list[str]:
+    """Returns a sentence for each task that no row has a result of, although one should: with the row and why."""
+    counted = {key for row in rows if row.is_counted for key in _keys(campaign, row)}
+    missing: dict[Key, list[str]] = defaultdict(list)
+    for row in rows:
+        for key in _keys(campaign, row) if campaign.row(row.result.run_id) in campaign.compared_rows else ():
+            if key not in counted:
+                missing[key].append(f"{row.result.run_id}: {row.reason or row.result.status}")
+    return [f"task {task} of {suite} ({', '.join(why)})" for (_, suite, task), why in sorted(missing.items())]
+
+
+def _keys(campaign: Campaign, shown: ShownRow) -> list[Key]:
+    row = campaign.row(shown.result.run_id)
+    return [(row.policy_path, row.task_suite, task) for task in campaign.task_ids(row)]
+
+
 def _counts(
     campaign: Campaign, rows: Sequence[ShownRow], shown: Sequence[ShownEpisode]
 ) -> Mapping[Key, tuple[int, int]]:

@@ -215,5 +215,6 @@ def _partial_suites(campaign: Campaign) -> Iterator[Finding]:
     for (policy_path, suite), evaluated in tasks.items():
         if len(evaluated) < SUITE_TASKS[suite]:
             numbers = joined_names([str(task) for task in sorted(evaluated)], most=20)
-            what = f"{len(evaluated)} of the {SUITE_TASKS[suite]} tasks of {suite} are evaluated: {numbers}"
+            counted = f"{len(evaluated)} are evaluated: tasks" if len(evaluated) > 1 else "1 is evaluated: task"
+            what = f"of the {SUITE_TASKS[suite]} tasks of {suite} only {counted} {numbers}"
             yield Finding(policy_path, what, BENCHMARK, warning=True)

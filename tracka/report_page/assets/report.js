@@ -297,6 +297,7 @@ const tracka = (() => {
       if (!dialog.open) { dialog.showModal(); requestAnimationFrame(tick); }
       place("player-title").focus();
       show();
+      if (videos.length && !matchMedia("(prefers-reduced-motion: reduce)").matches) toggle();
     }
 
     function move(by) {
