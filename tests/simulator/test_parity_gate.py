@@ -104,6 +104,11 @@ def test_its_certificate_is_judged_again_by_the_records_beside_it(gated: Gated, 
     path.write_text(path.read_text().replace('"steps": 15', '"steps": 14', 1))
     told = [each.what for each in validate.contract_findings(moved.spec, "phase3", "parity")]
     assert "resident/episodes.jsonl has changed since it was recorded" in told
+    certificate = path.parent.parent / parity_certificate.NAME
+    forged = files.read_json(certificate)
+    forged["files"]["resident/episodes.jsonl"] = files.sha256_file(path)
+    files.write_json(certificate, forged)
+    told = [each.what for each in validate.contract_findings(moved.spec, "phase3", "parity")]
     assert any("does not match its records" in each for each in told)
 
 
