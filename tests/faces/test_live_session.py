@@ -237,6 +237,7 @@ def with_gpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, dict[str,
     folder = tmp_path_factory.mktemp("gpus")
     environ = {gpu.PRETEND: "2", lease.LOCKS: str(folder / "locks")}
     made = ready(folder, GPU_ROWS, **environ)
+    made.behave(**PACED | {"first_b1_e6": ["paced:2"], "third_b1_e2": ["paced:5"]})  # longer than the table ever rests
     return made, environment(made, **environ)
 
 
