@@ -1,6 +1,7 @@
 """What others wrote is read from regular files of bounded size, without waiting; JSON and TOML without surprises."""
 
 import io
+import math
 import os
 import socket
 import time
@@ -190,3 +191,31 @@ def test_a_playlist_is_no_video(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "c.mp4")
     assert video.frame_count(real) > 0
     assert [video.frame_count(tmp_path / name) for name in ("a.mp4", "b.mp4", "c.mp4")] == [0, 0, 0]
+
+
+def test_a_file_is_read_to_its_end_where_each_read_gives_less_than_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "long.json"
+    path.write_bytes(bytes(range(256)) * 4)
+    read = os.read
+    monkeypatch.setattr(os, "read", lambda handle, most: read(handle, min(most, 100)))
+    assert reading.content(path) == bytes(range(256)) * 4
+    with pytest.raises(reading.Refused):
+        reading.content(path, 1000)
+
+
+def test_a_link_is_refused_where_links_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    (tmp_path / "link").symlink_to("file")
+    with reading.opened(tmp_path / "link", 10) as file:
+        assert file.read() == b"text"
+    with pytest.raises(OSError), reading.opened(tmp_path / "link", 10, follow=False):
+        pass
+
+
+def test_what_a_child_printed_is_read_line_by_line_and_a_line_that_was_cut_off_says_nothing() -> None:
+    printed = 'words {"task": 0}\n{"task": 1}\n{"other": 2}\n{"task": NaN}\n{"task": 3, "na'
+    assert list(parsing.printed_values(printed, '{"task"')) == [{"task": 1}]
+    found = list(parsing.printed_values(printed, '{"task"', not_finite=True))
+    assert len(found) == 2 and math.isnan(found[1]["task"])

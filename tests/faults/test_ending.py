@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import campaigns
 import pytest
 from campaigns import REPOSITORY, Made
 from processes import wait_for_the_end_of, wait_until
@@ -41,21 +42,10 @@ def send(number: signal.Signals) -> End:
 
 
 def command(made: Made, kind: str) -> list[str]:
-    layout = made.layout
     if kind == "sweep":
         return ["tracka", *made.sweep_words("--rows", ROW, "--resume")]
     if kind == "run":
-        words = {
-            "run-id": ROW,
-            "policy-path": "checkpoints/fake",
-            "task-suite": "libero_object",
-            "batch-size": "1",
-            "n-episodes": "6",
-            "gpu-id": "cpu",
-            "mujoco-gl": "egl",
-            "artifacts-root": str(layout.runs),
-        }
-        return ["tracka", "run", *(word for name, value in words.items() for word in (f"--{name}", value))]
+        return ["tracka", *campaigns.run_words(made)]
     phases = ["-m", "phase3 or phase4"]
     return ["pytest", "acceptance", "--campaign", str(made.root), *phases, f"-n{kind[-1]}", "-p", "no:cacheprovider"]
 

@@ -28,7 +28,6 @@ LEFT = {
     "execution/process.py": {"json.loads"},  # messages of our own supervisor
     "execution/process_setup.py": {"os.open"},  # /dev/null
     "execution/supervisor.py": {"json.loads", "os.open"},  # its own request, and the journal that it appends to
-    "execution/lease_journal.py": {"json.loads", "os.open"},  # the rules of reading.py, and of a folder of all users
     "engines/cli_capabilities.py": {"json.loads", "read_text"},  # metadata of installed packages
     "engines/listener.py": {"open"},  # written in an engine's own process
     "engines/replay.py": {"open"},  # the same
@@ -44,7 +43,6 @@ LEFT = {
     "preflight/batch_fit.py": {"read_text"},  # /proc
     "preflight/host.py": {"read_text"},  # installed lerobot, and the lock of the repository
     "preflight/inventory.py": {"read_text"},  # /proc
-    "preflight/policy_resources.py": {"json.loads"},  # lines of our own probe
     "preflight/probes/model.py": {"json.loads"},  # its own request
     "preflight/probes/offline.py": {"json.loads"},  # the same
     "report_page/rendering.py": {"read_text"},  # the package's own files

@@ -58,6 +58,7 @@ def resolve(policy_path: str, root: Path, trusted: tuple[Path, ...] = ()) -> Che
         (finding,) = error.findings
         what = f"{finding.what}; and there is no folder {folder}"
         raise hub.Unresolved(error.outcome, replace(finding, what=what)) from error
+    _require_whole(snapshot)
     return _inspect(policy_path, snapshot.name, snapshot)
 
 
@@ -72,8 +73,10 @@ def resolve_without_download(policy_path: str, root: Path) -> Checkpoint:
 
     Dry runs use this function.
     """
+    folder = local_folder(policy_path, root)
     try:
-        return _inspect(policy_path, None, local_folder(policy_path, root))
+        _require_whole(folder)
+        return _inspect(policy_path, None, folder)
     except TrackaError:
         return Checkpoint(policy_path, None, Path(policy_path), "unknown", "0" * 64)
 
@@ -93,7 +96,7 @@ def local_folder(policy_path: str, root: Path) -> Path:
 
 
 def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
-    _require_whole(folder)
+    """Returns the checkpoint in a folder that `_require_whole` has passed."""
     return Checkpoint(source, revision, folder, policy_type(folder / "config.json"), hashing.of_tree(folder))
 
 

@@ -159,6 +159,14 @@ def read_lines(path: Path, most: int = reading.RESULTS) -> list[Json]:
     return [_line_object(path, number, line) for number, line in enumerate(lines, 1)]
 
 
+def read_lines_or_empty(path: Path) -> list[Json]:
+    """Returns the JSON objects in `path`, one per line; an empty list where the file or a line cannot be read."""
+    try:
+        return read_lines(path)
+    except UsageError:
+        return []
+
+
 def _line_object(path: Path, number: int, line: str) -> Json:
     where = f"{path}, line {number}"
     try:

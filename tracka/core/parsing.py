@@ -6,6 +6,7 @@ digits, so that they can be shown and turned into floats; its texts can be writt
 Readers differ in what they take of a key that is there twice, of a byte order mark and of UTF-16, so all are refused.
 """
 
+import contextlib
 import json
 import math
 import re
@@ -46,6 +47,17 @@ def json_value(data: bytes | str, not_finite: bool = False, any_text: bool = Fal
     if "\\u" in text or text.count("{") + text.count("[") > DEEPEST:
         _require_plain(value, any_text=any_text)
     return value
+
+
+def printed_values(text: str, start: str = "{", not_finite: bool = False) -> Iterator[Any]:
+    """Yields the JSON values that a child printed, one a line: of the lines that begin with `start`.
+
+    A line that was cut off, as by the child's end, has none. `not_finite` is as `json_value` takes it.
+    """
+    for line in text.splitlines():
+        if line.startswith(start):
+            with contextlib.suppress(Malformed):
+                yield json_value(line, not_finite)
 
 
 def toml_table(data: bytes) -> dict[str, Any]:

@@ -58,21 +58,22 @@ def kind(mode: int) -> str | None:
 
 
 @contextlib.contextmanager
-def opened(path: Path, most: int) -> Iterator[IO[bytes]]:
-    """Opens the regular file `path` for reading bytes.
+def opened(path: Path, most: int, follow: bool = True) -> Iterator[IO[bytes]]:
+    """Opens the regular file `path` for reading bytes; without `follow`, a link is refused.
 
     Raises Refused where the path names something else or the file has more than `most` bytes, and OSError as open()
     does, also for a name that no file can have.
     """
-    descriptor, _ = _open(path, most)
+    descriptor, _ = _open(path, most, follow)
     with os.fdopen(descriptor, "rb") as file:
         yield file
 
 
-def _open(path: Path, most: int) -> tuple[int, int]:
+def _open(path: Path, most: int, follow: bool = True) -> tuple[int, int]:
     """Returns the descriptor and the size of a regular file. Raises OSError as `opened` does."""
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        descriptor = os.open(path, flags if follow else flags | os.O_NOFOLLOW)
     except ValueError as error:  # a NUL byte, or half of a surrogate pair
         raise Refused(path, f"no file can have this name ({error})") from None
     except OSError as error:
@@ -106,11 +107,11 @@ def content(path: Path, most: int = JSON) -> bytes:
     Raises OSError as `opened` does, and Refused for a file that grows beyond `most` bytes meanwhile.
     """
     descriptor, size = _open(path, most)
+    data = b""
     try:
-        data = os.read(descriptor, size + 1)
-        while len(data) > size and len(data) <= most:  # the file has grown since
-            size = len(data)
-            data += os.read(descriptor, BLOCK)
+        # To its end: a file system over a network may give less than is asked for, and the file may have grown since.
+        while len(data) <= most and (block := os.read(descriptor, max(size + 1 - len(data), 0) or BLOCK)):
+            data += block
     finally:
         os.close(descriptor)
     if len(data) > most:

@@ -18,6 +18,15 @@ def path(output: Path, kind: str, suite: str, task_id: int, episode: int) -> Pat
     return output / kind / f"{suite}_{task_id}_{episode}.npy"
 
 
+def shown(file: Path) -> "NDArray[Any] | None":
+    """Returns recorded numbers to be drawn, of shape (steps, size); None where the file holds no such array."""
+    try:
+        values = reading.array(file)
+    except (OSError, ValueError):
+        return None
+    return values if values.ndim == 2 and values.dtype.kind in "fiu" and values.size else None
+
+
 def read(file: Path, sha256: str) -> "NDArray[Any]":
     """Returns the recorded array as float32.
 

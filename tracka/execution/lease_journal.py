@@ -7,17 +7,15 @@ Guarantees: reading takes no lock and never waits, and follows no link.
 """
 
 import contextlib
-import json
 import math
 import os
 import re
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..core import escaping
+from ..core import escaping, parsing, reading
 from . import lease
 
 UUID = re.compile(r"[A-Za-z0-9_-]{1,80}")
@@ -49,12 +47,8 @@ def read(uuid: str | None) -> list[Hold] | None:
 def _text(path: Path) -> str | None:
     """Returns the end of a file that other users may write; None where it is no plain file or cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return None
-            file.seek(max(0, status.st_size - MOST_BYTES))
+        with reading.opened(path, 1 << 63, follow=False) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - MOST_BYTES))
             return file.read(MOST_BYTES).decode(errors="replace")
     except OSError:
         return None
@@ -62,8 +56,8 @@ def _text(path: Path) -> str | None:
 
 def _notes(text: str) -> Iterator[Mapping[str, Any]]:
     for line in text.splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            note = json.loads(line)
+        with contextlib.suppress(parsing.Malformed):
+            note = parsing.json_value(line)
             if isinstance(note, dict) and note.get("event") in ("start", "end") and _is_time(note.get("at")):
                 yield note
 

@@ -44,8 +44,7 @@ def read(path: Path, tier: str | None = None, run_ids: Sequence[str] = ()) -> Pl
     """
     folder, policy = played_episodes.place_and_policy(path)
     campaign = campaigns.load(folder, tier)
-    place = campaign.layout.naming_folder
-    place = Path(f"{place}{played_episodes.OF}{policy}") if policy else place
+    place = played_episodes.named(campaign.layout.naming_folder, policy)
     known = played_episodes.rows(campaign, place)
     chosen = tuple(row for row in known if not run_ids or row.run_id in run_ids)
     side = played_episodes.of_rows(campaign, place, chosen)

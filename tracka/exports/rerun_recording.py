@@ -13,6 +13,7 @@ from typing import Any
 from ..campaign.campaign import Campaign
 from ..core import files, reading
 from ..core.errors import Finding, ToolMissing
+from ..engines import recorded_arrays
 from ..report_page import episodes
 from ..report_page.episodes import Recorded, ShownEpisode
 from ..report_page.traces import LIBERO_NAMES, STATE_NAMES
@@ -49,7 +50,7 @@ def _damaged(episode: ShownEpisode) -> Iterator[Finding]:
     if episode.video and not video.frame_count(episode.video.path):
         yield Finding(str(episode.video.path), "the video does not play", remedy)
     for kind, (recorded, _) in _series(episode).items():
-        if recorded is not None and _array(recorded.path) is None:
+        if recorded is not None and recorded_arrays.shown(recorded.path) is None:
             yield Finding(str(recorded.path), f"the recorded {kind} cannot be read", remedy)
 
 
@@ -89,7 +90,7 @@ def _log(rerun: Any, stream: Any, episode: ShownEpisode) -> None:
         _log_video(rerun, stream, episode.video.path)
     for kind, (recorded, names) in _series(episode).items():
         if recorded is not None:
-            _log_series(rerun, stream, kind, _array(recorded.path), names)
+            _log_series(rerun, stream, kind, recorded_arrays.shown(recorded.path), names)
 
 
 def _log_video(rerun: Any, stream: Any, path: Path) -> None:
@@ -115,12 +116,3 @@ def _log_series(rerun: Any, stream: Any, kind: str, values: Any, known_names: Se
         place = f"{kind}/{name.replace(' ', '_')}"
         stream.log(place, rerun.SeriesLines(names=name), static=True)
         stream.send_columns(place, indexes=[index], columns=rerun.Scalars.columns(scalars=values[:, number]))
-
-
-def _array(path: Path) -> Any:
-    """Returns recorded numbers, an array of shape (steps, size); None where they cannot be read."""
-    try:
-        values = reading.array(path)
-    except (OSError, ValueError):
-        return None
-    return values if values.ndim == 2 and values.dtype.kind in "fiu" and values.size else None

@@ -84,8 +84,7 @@ def compared(campaign: Campaign, baseline: Path, policy: str = "") -> Comparison
     """
     from ..reporting import comparison_report  # imported here, since it loads numpy and scipy
 
-    folder = campaign.layout.naming_folder
-    return comparison_report.compare(baseline, Path(f"{folder}{played_episodes.OF}{policy}") if policy else folder)
+    return comparison_report.compare(baseline, played_episodes.named(campaign.layout.naming_folder, policy))
 
 
 def page(

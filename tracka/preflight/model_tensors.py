@@ -96,7 +96,7 @@ def _run_probe(
         stderr=err,
         bounds=Bounds(campaign.probe_secs),
     )
-    answers = [parsing.json_value(line) for line in files.read_text(out).splitlines() if line.startswith('{"wanted"')]
+    answers = [*parsing.printed_values(files.read_text(out), '{"wanted"')]
     return answers, process.cause_of_end(process_exit, out, err), round(process_exit.seconds, 3)
 
 

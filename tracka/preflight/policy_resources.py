@@ -23,7 +23,7 @@ from ..checkpoints import (
 )
 from ..checkpoints.hub import DownloadSpec
 from ..checkpoints.hub_dependencies import NamedDependency
-from ..core import files, hashing, reading
+from ..core import files, hashing, parsing, reading
 from ..core.check import Check, required_check, run_check
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.reports import ResourceRecord
@@ -280,9 +280,7 @@ def _offline_check(campaign: Campaign, collector: ResourceCollector, folder: Pat
         stderr=folder / "offline.err",
         bounds=Bounds(campaign.probe_secs),
     )
-    offline_folders = [
-        json.loads(line)["folder"] for line in reading.tail(folder / "offline.log").splitlines() if line[:1] == "{"
-    ]
+    offline_folders = [answer["folder"] for answer in parsing.printed_values(reading.tail(folder / "offline.log"))]
     offline_folders += [None] * (len(snapshots) - len(offline_folders))
     lost = {
         spec: f"{spec.repo} ({Path(offline).name if offline else 'nothing'} instead of {online.name})"

@@ -4,7 +4,6 @@ EGL is tried first, then GLX once, on every GPU that the campaign may lease. A f
 looks like the suite's first task. The GPU that draws an EGL frame must be the one that torch computes on.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import CPU
-from ..core import damaged, reading
+from ..core import damaged, parsing, reading
 from ..core.check import Check
 from ..execution import environment, gpu, process
 from ..execution.gpu import Device
@@ -172,8 +171,7 @@ def _display(backend: str) -> tuple[str, ...]:
 
 
 def _stages(log: Path) -> dict[str, dict[str, Any]]:
-    lines = [line for line in reading.tail(log).splitlines() if line.startswith('{"stage"')]
-    return {stage["stage"]: stage for stage in map(json.loads, lines)}
+    return {stage["stage"]: stage for stage in parsing.printed_values(reading.tail(log), '{"stage"', not_finite=True)}
 
 
 def _is_picture(

@@ -6,10 +6,9 @@ a policy, and compares every object's position with a committed table. The tasks
 when the policy begins; the probe does not check whether objects are at rest then.
 """
 
-import contextlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -174,17 +173,8 @@ def _run_share(
         stderr=err,
         bounds=Bounds(campaign.probe_secs),
     )
-    return ProbeShare(
-        suite, tasks, [*_records(out)], process.cause_of_end(process_exit, out, err), process_exit.seconds
-    )
-
-
-def _records(out: Path) -> Iterator[Json]:
-    """Yields what the probe printed of each task. A line that was cut off says nothing of its task."""
-    for line in files.read_text(out).splitlines():
-        with contextlib.suppress(parsing.Malformed):
-            if line.startswith('{"task"'):
-                yield parsing.json_value(line, not_finite=True)
+    records = [*parsing.printed_values(files.read_text(out), '{"task"', not_finite=True)]
+    return ProbeShare(suite, tasks, records, process.cause_of_end(process_exit, out, err), process_exit.seconds)
 
 
 def _fault(record: Json | None, expected: Json, exit_text: str) -> str:

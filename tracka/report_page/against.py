@@ -37,7 +37,7 @@ def read(baseline: Path, campaign: Path, policy: str = "") -> Against:
     """
     from ..reporting import comparison_report  # imported here, since it loads numpy and scipy
 
-    candidate = Path(f"{campaign}{played_episodes.OF}{policy}") if policy else campaign
+    candidate = played_episodes.named(campaign, policy)
     comparison = comparison_report.compare(baseline, candidate)
     pairing = pair(played_episodes.read(baseline), played_episodes.read(candidate))
     partners = {theirs.video: ours for ours, theirs in pairing.pairs if theirs.video}

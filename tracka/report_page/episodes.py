@@ -10,7 +10,6 @@ from ..campaign.campaign import Campaign
 from ..campaign.layout import RunFolder
 from ..core import files
 from ..core.artifacts import Result
-from ..core.errors import UsageError
 from ..engines import lerobot_eval, recorded_arrays
 from ..runs import replays, run
 from ..runs.replays import RecordedEpisode
@@ -70,7 +69,7 @@ def of_row(campaign: Campaign, run_id: str) -> Iterator[ShownEpisode]:
         return
     attempt = folder.attempt(result["attempt"])
     records = {record.key: record for record in replays.recorded(campaign.layout, run_id)}
-    for line in _lines(folder.episodes):
+    for line in files.read_lines_or_empty(folder.episodes):
         if line.keys() >= KEYS:
             episode = _episode(run_id, line, attempt, result)
             record = records.get((episode.task, episode.number))
@@ -83,13 +82,6 @@ def _with_replay(campaign: Campaign, episode: ShownEpisode, record: RecordedEpis
     replay = None if episode.video else replays.filmed(record)
     video = Recorded(record.film, replay["film_sha256"]) if replay else episode.video
     return replace(episode, replay=command, video=video, is_filmed_by_replay=replay is not None)
-
-
-def _lines(path: Path) -> list[files.Json]:
-    try:
-        return files.read_lines(path)
-    except UsageError:
-        return []
 
 
 def _episode(run_id: str, line: Mapping[str, Any], attempt: RunFolder, result: Result) -> ShownEpisode:

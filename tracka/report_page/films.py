@@ -18,7 +18,10 @@ def film(campaign: Campaign, choice: str, seconds: float = MOST_SECONDS) -> str:
 
     `choice` is `all`, `failures` or `none`. The sentence is empty where nothing had to be filmed.
     """
-    wanted = {run_id: records for run_id in _run_ids(campaign) if (records := _unfilmed(campaign, run_id, choice))}
+    if choice == "none":
+        return ""
+    run_ids = [row.run_id for row in campaign.enabled]
+    wanted = {run_id: records for run_id in run_ids if (records := _unfilmed(campaign, run_id, choice))}
     end, made, troubles = time.monotonic() + seconds, 0, []
     for records in wanted.values():
         try:
@@ -30,10 +33,6 @@ def film(campaign: Campaign, choice: str, seconds: float = MOST_SECONDS) -> str:
             break
     asked = sum(map(len, wanted.values()))
     return _sentence(asked, made, troubles, time.monotonic() >= end) if asked else ""
-
-
-def _run_ids(campaign: Campaign) -> list[str]:
-    return [row.run_id for row in campaign.enabled]
 
 
 def _unfilmed(campaign: Campaign, run_id: str, choice: str) -> list[RecordedEpisode]:

@@ -7,7 +7,6 @@ from typing import Any
 
 from ..campaign.campaign import Campaign
 from ..core import files
-from ..core.errors import UsageError
 from . import figure_style as style
 from .episodes import ShownEpisode
 from .timeline import Span, Timeline
@@ -47,13 +46,9 @@ def _at(span: Span, seconds: float | None) -> float:
 def _seconds(campaign: Campaign, span: Span) -> Mapping[Key, float]:
     """Returns after how many seconds of its attempt each episode ended; nothing where the engine does not note it."""
     path = campaign.layout.run(span.run_id).attempt(span.attempt).output / "episodes.jsonl"
-    try:
-        lines = files.read_lines(path)
-    except UsageError:
-        return {}
     return {
         (line["task"], line["episode"]): float(line["at_secs"])
-        for line in lines
+        for line in files.read_lines_or_empty(path)
         if isinstance(line.get("at_secs"), int | float) and {"task", "episode"} <= line.keys()
     }
 

@@ -7,7 +7,6 @@ exact times, and what others ran on the GPUs meanwhile; it is no part of the cam
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from itertools import pairwise
 
 from ..campaign.campaign import Campaign
@@ -138,9 +137,8 @@ def read(campaign: Campaign) -> Timeline:
     first = min(min(each.begin, each.pending_since or each.begin) for each in attempts)
     last = max(each.end or each.begin for each in attempts)
     names = sorted({each.lane for each in attempts}, key=_natural)
-    began = datetime.fromtimestamp(first, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     lanes = [_lane(name, [each for each in attempts if each.lane == name], holds, first, last) for name in names]
-    return Timeline(began, max(last - first, 1.0), lanes)
+    return Timeline(files.utc_text(first), max(last - first, 1.0), lanes)
 
 
 def _natural(lane: str) -> tuple[str, int]:
@@ -156,9 +154,9 @@ def _attempts(campaign: Campaign, row: Row) -> Iterator[_Attempt]:
         manifest = schema.read_or_none("run_manifest", folder.attempt(number).manifest)
         result = schema.read_or_none("result", folder.attempt(number).result)
         if manifest and not manifest["dry_run"]:
-            end = _seconds(result["end_time_utc"]) if result else None
+            end = files.timestamp(result["end_time_utc"]) if result else None
             status = result["status"] if result else "running"
-            begin = _seconds(manifest["start_time_utc"])
+            begin = files.timestamp(manifest["start_time_utc"])
             yield _Attempt(row, manifest, begin, end, status, _pending_since(marker, number))
 
 
@@ -166,7 +164,7 @@ def _pending_since(marker: RowMarker | None, attempt: int) -> float | None:
     """Returns when a row began to wait for its attempt: the step before that attempt's first, if that is pending."""
     for before, step in pairwise(marker["history"] if marker else ()):
         if step["attempt"] == attempt and step["status"] == "running":
-            return _seconds(before["at_utc"]) if before["status"] == "pending" else None
+            return files.timestamp(before["at_utc"]) if before["status"] == "pending" else None
     return None
 
 
@@ -207,7 +205,3 @@ def _span(attempt: _Attempt, first: float) -> Span:
         None if attempt.pending_since is None else max(0.0, attempt.begin - attempt.pending_since),
         is_by_journal=attempt.is_by_journal,
     )
-
-
-def _seconds(utc: str) -> float:
-    return files.timestamp(utc)

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core import files, reading
+from ..core import files
+from ..engines import recorded_arrays
 from . import embedding
 
 # OSC_POSE of robosuite, LIBERO's controller: a move, a turn and the gripper.
@@ -51,16 +52,13 @@ def _trace_of(paths: TraceFiles) -> Content | None:
 
 
 def _trace(path: Path, known_names: Sequence[str], kind: str) -> Content | None:
-    try:
-        actions = reading.array(path)
-    except (OSError, ValueError):
+    numbers = recorded_arrays.shown(path)
+    if numbers is None:
         return None
-    if actions.ndim != 2 or actions.dtype.kind not in "fiu" or not actions.size:
-        return None
-    size = actions.shape[1]
+    size = numbers.shape[1]
     names = known_names if size == len(known_names) else [f"{kind} {number}" for number in range(size)]
-    values = base64.b64encode(actions.astype("<f4").tobytes()).decode()
-    return {"names": [*names], "steps": len(actions), "values": values}
+    values = base64.b64encode(numbers.astype("<f4").tobytes()).decode()
+    return {"names": [*names], "steps": len(numbers), "values": values}
 
 
 def write(folder: Path, name: str, recorded: Mapping[int, TraceFiles]) -> Path:

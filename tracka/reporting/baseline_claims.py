@@ -5,7 +5,6 @@ The episodes are paired where they begin alike. Lost episodes are counted as fai
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from ..campaign.campaign import Campaign
 from ..campaign.verdict_settings import VerdictSettings
@@ -66,7 +65,7 @@ def _claim(campaign: Campaign, baseline: str, margin: float, policy_path: str) -
     lost = 0
     try:
         ours = played_episodes.read(campaign.layout.root / baseline)
-        place = Path(f"{campaign.layout.naming_folder}{played_episodes.OF}{policy_path}")
+        place = played_episodes.named(campaign.layout.naming_folder, policy_path)
         theirs = played_episodes.of_campaign(campaign, place)
         missing = _missing(campaign, policy_path, theirs)
         lost = len(missing)

@@ -48,6 +48,11 @@ def read(path: Path) -> Side:
     return side
 
 
+def named(folder: Path, policy: str) -> Path:
+    """Returns the name of one checkpoint of the campaign in `folder`, `FOLDER::POLICY`; the folder without a policy."""
+    return Path(f"{folder}{OF}{policy}") if policy else folder
+
+
 def load(path: Path) -> Campaign:
     """Returns the campaign at `path`, a campaign's folder as `read` takes it. Raises UsageError where it is none."""
     return campaign.load_named(place_and_policy(path)[0])

@@ -15,12 +15,13 @@ from ..core import files, hashing, redaction
 from ..core.errors import Finding, UsageError
 from ..engines import comparison
 from ..engines.comparison import Comparison, PlayedEpisodes
+from ..engines.recorded_arrays import ACTIONS
 from ..execution import orphans, process
 from ..execution.gpu import Device
 from .plan import Plan
 
 REFERENCE, AGAIN, RESIDENT = "reference", "again", "resident"  # lerobot-eval twice, the resident engine
-SECONDS, ACTIONS = "seconds.json", "actions"
+SECONDS = "seconds.json"
 IN_THE_GATE = {"hash_looks": True, "cudnn_benchmark": False}  # resident settings, put over the campaign's own
 RECORDS = (Path("episodes.jsonl"), Path("timings.json"), Path(SECONDS))
 

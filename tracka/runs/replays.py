@@ -68,7 +68,7 @@ def recorded(layout: Layout, run_id: str) -> list[RecordedEpisode]:
         return []
     return [
         _episode(layout, run_id, result["attempt"], attempt, line)
-        for line in _lines(attempt)
+        for line in files.read_lines_or_empty(attempt.output / "episodes.jsonl")
         if _is_record(line, manifest["task_suite"]) and _actions(attempt, line).is_file()
     ]
 
@@ -77,13 +77,6 @@ def _is_record(line: Mapping[str, Any], suite: str) -> bool:
     """Returns whether a line says enough to play its episode again; its names become part of paths."""
     numbers = [line.get(name) for name in ("task", "episode", "init_state", "seed", "reset_ordinal", "steps")]
     return line.keys() >= NEEDED and line["suite"] == suite and all(isinstance(number, int) for number in numbers)
-
-
-def _lines(attempt: RunFolder) -> list[files.Json]:
-    try:
-        return files.read_lines(attempt.output / "episodes.jsonl")
-    except UsageError:
-        return []
 
 
 def _actions(attempt: RunFolder, line: Mapping[str, Any]) -> Path:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ...core import files
+from .. import recorded_arrays
 from .episode import Episode, EpisodeOutcome
 
 PlayedEpisode = tuple[Episode, EpisodeOutcome]
@@ -58,12 +59,13 @@ class Record:
         self.played: list[PlayedEpisode] = []
         self.start = time.monotonic()
         self.first: float | None = None
-        (folder / "actions").mkdir(parents=True, exist_ok=True)
+        (folder / recorded_arrays.ACTIONS).mkdir(parents=True, exist_ok=True)
         self.log = (folder / "episodes.jsonl").open("x", encoding="utf-8")
 
     def __call__(self, episode: Episode, outcome: EpisodeOutcome, observation_hashes: ObservationHashes) -> None:
         """Writes the actions and the line of an episode that has ended, and prints the progress."""
-        np.save(self.folder / "actions" / f"{episode.suite}_{episode.task_id}_{episode.number}.npy", outcome.actions)
+        name = (episode.suite, episode.task_id, episode.number)
+        np.save(recorded_arrays.path(self.folder, recorded_arrays.ACTIONS, *name), outcome.actions)
         now = time.monotonic() - self.start
         self.log.write(json.dumps(line(episode, outcome, now, observation_hashes)) + "\n")
         self.log.flush()
