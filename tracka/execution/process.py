@@ -28,6 +28,7 @@ from .supervisor import Request
 
 _PARENT = str(Path(__file__).resolve().parents[2])
 SPARE_SECS = 60.0  # time that a supervisor may take beyond its child's timeout and grace
+GUARD_SECS = 15.0  # longer than a guard takes to end a tree that the kernel does not end at once
 POLL_SECS = 2.0  # between two questions whether a child is still wanted
 CANCELLED = "cancelled"
 _START = """
@@ -121,6 +122,7 @@ def run(
     start = time.monotonic()
     with _supervisor(request, lease) as (control, status):
         messages = _read_messages(control, status, bounds.timeout + bounds.grace + SPARE_SECS, cancel)
+        _wait_for_guard(control)
     if not messages or "pid" in messages[-1]:
         orphans.end(orphans.CHILD, request.env[orphans.CHILD])
         return Exit(-signal.SIGKILL, "lost", time.monotonic() - start)
@@ -179,6 +181,18 @@ def _read_messages(
         with contextlib.suppress(ProcessLookupError):
             os.kill(messages[0]["supervisor"], signal.SIGKILL)
     return messages
+
+
+def _wait_for_guard(control: IO[bytes]) -> None:
+    """Waits until the supervisor's guard has ended, which is the last process that reads from `control`.
+
+    It ends a moment after the supervisor, once nothing of the tree is left. One that is stopped (SIGSTOP) is waited for
+    no longer than GUARD_SECS. Nothing is waited for where `control` was closed, since it shows no end then.
+    """
+    if not control.closed:
+        poller = select.poll()
+        poller.register(control, 0)  # that nobody reads is always reported
+        poller.poll(GUARD_SECS * 1000)
 
 
 def _read(status: IO[bytes], seconds: float) -> bytes | None:
