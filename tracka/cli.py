@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from . import cli_export, cli_replay, cli_report, cli_request, cli_statistics, live_view, new_campaign, why
-from .campaign import campaign, matrix, path_safety
+from .campaign import campaign, matrix, path_safety, shards
 from .campaign.layout import PHASES, Layout
 from .core import files, held_folder, system_errors
 from .core.check import Check
@@ -288,7 +288,8 @@ def sweep_command(
     artifacts_root: Annotated[Path, typer.Option(help="The runs folder: artifacts/runs.")],
     status_dir: Annotated[Path, typer.Option(help="The folder of the row markers: artifacts/state/rows.")],
     max_parallel: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 8,
-    rows: Annotated[str, typer.Option(help="A shard: comma-separated run ids; by default all enabled rows.")] = "",
+    rows: Annotated[str, typer.Option(help="Comma-separated run ids; by default all enabled rows.")] = "",
+    shard: Annotated[str, typer.Option(help="I/N: run the I-th of N shards, by matrix and settings alone.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Run only the rows that have not passed.")] = False,
     tier: Tier = None,
     no_live: Annotated[bool, typer.Option("--no-live", "-q", help="Show no live table, no line a minute.")] = False,
@@ -302,7 +303,11 @@ def sweep_command(
         print(f"{matrix} names no row: there is nothing to run again")
         return
     own_matrix = cli_request.replay_matrix(campaign, matrix)
-    chosen_rows, host = cli_request.shard(campaign, rows), run.load_host(campaign.layout)
+    part = shards.parse("--shard", shard) if shard else None
+    chosen_rows, host = cli_request.chosen_rows(campaign, rows, part), run.load_host(campaign.layout)
+    if not chosen_rows:
+        print(f"shard {part} has no row: there are fewer rows than shards")
+        return
     if dry_run:
         for row in chosen_rows:
             if early_stop.excused(campaign, row) is None and (not resume or run.would_run(campaign, row, host)):
@@ -314,13 +319,13 @@ def sweep_command(
         with live_view.of_sweep(campaign, chosen_rows, max_parallel, resume, quiet=no_live) as session:
             codes = sweep.sweep(campaign, chosen_rows, host, run.RerunPolicy(resume=resume), max_parallel, session)
     except KeyboardInterrupt:
-        worker.print_redacted(
-            f"interrupted; replay: {sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, run_ids)}"
-        )
+        replay = sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, run_ids, part)
+        worker.print_redacted(f"interrupted; replay: {replay}")
         raise typer.Exit(ending_signals.EXIT_CODE) from None
     failed_ids = [run_id for run_id in run_ids if codes[run_id]]
     worker.print_redacted(f"{len(run_ids) - len(failed_ids)} of {len(run_ids)} rows passed")
-    replay = sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, failed_ids or run_ids)
+    again = (failed_ids, None) if failed_ids else (run_ids, part)
+    replay = sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, *again)
     worker.print_redacted(f"replay: {replay}")
     raise typer.Exit(1 if failed_ids else 0)
 

@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .campaign import campaign, matrix, path_safety
+from .campaign import campaign, matrix, path_safety, shards
 from .campaign.campaign import Campaign
 from .campaign.layout import TIERS, Layout
 from .campaign.matrix import Row
+from .campaign.shards import Shard
 from .core import lerobot_facts, schema
 from .core.errors import Finding, UsageError, collect_findings, joined_names, shortened
 from .engines import cli_capabilities
@@ -227,11 +228,19 @@ def replay_matrix(campaign: Campaign, matrix_path: Path) -> Path:
     return own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own
 
 
-def shard(campaign: Campaign, names: str) -> tuple[Row, ...]:
-    """Returns the enabled rows, or those that `names` lists, separated by commas.
+def chosen_rows(campaign: Campaign, names: str, shard: Shard | None = None) -> tuple[Row, ...]:
+    """Returns the enabled rows, those of a shard of them, or those that `names` lists, separated by commas.
 
-    Raises UsageError for every wrong name.
+    Raises UsageError for every wrong name, and where both names and a shard are given.
     """
+    if names and shard:
+        what = "--rows names the rows, and --shard chooses some"
+        raise UsageError(Finding(f"--rows, --shard {shard}", what, "Leave one of the two out"))
+    rows = _named_rows(campaign, names)
+    return shards.rows_of(campaign, rows, shard) if shard else rows
+
+
+def _named_rows(campaign: Campaign, names: str) -> tuple[Row, ...]:
     run_ids = [word.strip() for word in names.split(",") if word.strip()]
     rows_by_id = {row.run_id: row for row in campaign.rows}
     if not run_ids and (names or not campaign.enabled):

@@ -152,6 +152,35 @@ def test_the_named_rows_alone_run(ready: Made) -> None:
     assert ready.statuses().keys() == {BASELINE, WIDE}
 
 
+def test_shards_run_each_enabled_row_once(ready: Made) -> None:
+    ended = [sweep(ready, "--shard", f"{number}/2", "--resume") for number in (1, 2)]
+    assert [process.returncode for process in ended] == [0, 0], ended
+    assert ["1 of 1 rows passed" in ended[0].stdout, "2 of 2 rows passed" in ended[1].stdout] == [True, True]
+    assert ready.started()[0] == LONG and sorted(ready.started()) == ENABLED
+    assert ready.evidence(*ENABLED) == []
+
+
+def test_a_shard_without_a_row_is_a_sweep_that_is_done(ready: Made) -> None:
+    before = contents(ready.root)
+    ended = told(ready, "--shard", "4/4", "--resume")
+    assert (ended.returncode, ended.stdout) == (0, "shard 4/4 has no row: there are fewer rows than shards\n")
+    assert contents(ready.root) == before
+
+
+def test_a_shard_and_names_of_rows_exclude_each_other(ready: Made) -> None:
+    ended = told(ready, "--shard", "1/2", "--rows", LONG)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        "error: --rows, --shard 1/2: --rows names the rows, and --shard chooses some. Leave one of the two out\n"
+    )
+    assert told(ready, "--shard", "3/2").returncode == 2
+
+
+def test_the_replay_line_of_a_shard_that_passed_names_the_shard(ready: Made) -> None:
+    ended = sweep(ready, "--shard", "2/2")
+    assert "--shard 2/2 --max-parallel 8 --resume" in replay_line(ended) and "--rows" not in replay_line(ended)
+
+
 def test_unknown_and_disabled_rows_are_refused_together_and_nothing_starts(ready: Made) -> None:
     before = contents(ready.root)
     ended = told(ready, "--rows", f"nobody,{OFF},{LONG},../x")

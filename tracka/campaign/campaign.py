@@ -6,6 +6,7 @@ everything wrong with the campaign's files is reported at once.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -107,15 +108,18 @@ class Campaign:
         """Returns whether the resident engine plays the campaign's episodes."""
         return self.engine == RESIDENT
 
-    @property
+    @cached_property
     def enabled(self) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.enabled)
 
+    @cached_property
+    def _rows_by_id(self) -> dict[str, Row]:
+        return {row.run_id: row for row in self.rows}
+
     def row(self, run_id: str) -> Row:
         """Returns the row called `run_id`. Raises UsageError where the matrix has no such row."""
-        for row in self.rows:
-            if row.run_id == run_id:
-                return row
+        if run_id in self._rows_by_id:
+            return self._rows_by_id[run_id]
         remedy = f"Name one of {joined_names([row.run_id for row in self.rows])}"
         raise UsageError(Finding(str(self.layout.matrix), f"the matrix has no row {run_id!r}", remedy))
 
@@ -144,10 +148,14 @@ class Campaign:
         """Returns whether a success rate above 0 or an expected outcome defines what the row has to reach."""
         return self.threshold(row) > 0 or row.run_id in self.known_answers
 
-    @property
+    def is_compared(self, row: Row) -> bool:
+        """Returns whether the row is one of `compared_rows`."""
+        return row.enabled and row.run_id != self.baseline
+
+    @cached_property
     def compared_rows(self) -> tuple[Row, ...]:
         """Returns the enabled rows whose results count: all but the baseline, which only shows that rows run."""
-        return tuple(row for row in self.enabled if row.run_id != self.baseline)
+        return tuple(filter(self.is_compared, self.rows))
 
     @property
     def compared_tasks(self) -> frozenset[str]:

@@ -101,7 +101,7 @@ def _row(
         result,
         campaign.task_ids(row),
         campaign.threshold(row) or None,
-        result.status == "pass" and row in campaign.compared_rows,
+        result.status == "pass" and campaign.is_compared(row),
         campaign.layout.run(result.run_id).path,
         reason,
         gpu.device_name(result.gpu_id),

@@ -87,7 +87,7 @@ def without_result(campaign: Campaign, rows: Sequence[ShownRow]) -> list[str]:
     counted = {key for row in rows if row.is_counted for key in _keys(campaign, row)}
     missing: dict[Key, list[str]] = defaultdict(list)
     for row in rows:
-        for key in _keys(campaign, row) if campaign.row(row.result.run_id) in campaign.compared_rows else ():
+        for key in _keys(campaign, row) if campaign.is_compared(campaign.row(row.result.run_id)) else ():
             if key not in counted:
                 missing[key].append(f"{row.result.run_id}: {row.reason or row.result.status}")
     return [f"task {task} of {suite} ({', '.join(why)})" for (_, suite, task), why in sorted(missing.items())]

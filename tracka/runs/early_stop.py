@@ -81,7 +81,7 @@ class Watch:
 
 def watch(campaign: Campaign, row: Row) -> Watch | None:
     """Returns what may end the campaign while `row` plays; None where early stopping is off, and for the baseline."""
-    return Watch(campaign, row) if _is_on(campaign) and row in campaign.compared_rows else None
+    return Watch(campaign, row) if _is_on(campaign) and campaign.is_compared(row) else None
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def excused(campaign: Campaign, row: Row) -> Decision | None:
     A row is excused that was stopped, or interrupted, or has not run. A row that crashed is not.
     """
     decision = standing(campaign)
-    if decision is None or row not in campaign.compared_rows:  # in this order: most campaigns were not stopped
+    if decision is None or not campaign.is_compared(row):  # in this order: most campaigns were not stopped
         return None
     state = row_state.read(campaign.layout, row.run_id)
     if state is None:

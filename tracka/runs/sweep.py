@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
+from ..campaign.shards import Shard
 from ..core import lock
 from ..core.errors import Finding, UsageError
 from ..execution import ending_signals, harness_session
@@ -110,8 +111,18 @@ def _exit_code(child: Child, row: Row) -> int:
     return child.returncode
 
 
-def replay(matrix: Path, artifacts_root: Path, status_dir: Path, max_parallel: int, run_ids: Sequence[str]) -> str:
-    """Returns the command that runs those of `run_ids` again that have not passed. What happened does not change it."""
+def replay(
+    matrix: Path,
+    artifacts_root: Path,
+    status_dir: Path,
+    max_parallel: int,
+    run_ids: Sequence[str],
+    shard: Shard | None = None,
+) -> str:
+    """Returns the command that runs those of `run_ids` again that have not passed. What happened does not change it.
+
+    Where `run_ids` are all rows of `shard`, the command names the shard instead.
+    """
     paths = ["--matrix", matrix, "--artifacts-root", artifacts_root, "--status-dir", status_dir]
-    words = [*paths, "--rows", ",".join(run_ids), "--max-parallel", max_parallel, "--resume"]
-    return shlex.join(["tracka", "sweep", *map(str, words)])
+    rows = ["--shard", shard] if shard else ["--rows", ",".join(run_ids)]
+    return shlex.join(["tracka", "sweep", *map(str, [*paths, *rows, "--max-parallel", max_parallel, "--resume"])])
