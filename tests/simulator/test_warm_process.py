@@ -261,6 +261,14 @@ def test_who_stands_by_stopped_ends_with_its_session_too() -> None:
         assert ends(told)
 
 
+def test_who_stands_by_ends_when_its_guard_is_killed(session: None) -> None:
+    told = told_of()
+    guard = warm_process_below_guard(told).parent()
+    assert guard is not None
+    guard.kill()
+    assert ends(told)
+
+
 def warm_process_below_guard(told: Mapping[str, str]) -> psutil.Process:
     """The process that plays, once it has come up."""
     while True:

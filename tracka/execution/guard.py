@@ -4,8 +4,9 @@ A process that is stopped (SIGSTOP) does not see that its caller has died; its g
 reads and writes nothing, and ends with the process that it guards.
 
 Guarantees: what a guarded process leaves behind, however it ends, is ended within moments; a guarded process that is
-stopped while nobody needs it is killed after STOPPED_SECS, and any other that is not needed after ENDING_SECS. Where
-the guard itself is killed or stopped, the guarded process works on as it would alone.
+stopped while nobody needs it is killed after STOPPED_SECS, and any other that is not needed after `ending_secs`. Where
+the guard itself is stopped, the guarded process works on as it would alone. Where the guard is killed, that depends on
+`ends_with_guard`.
 """
 
 import contextlib
@@ -25,18 +26,24 @@ ENDING_SECS = 20.0  # longer than a supervisor takes to end a tree that the kern
 KILL_SECS = 10.0  # for processes that the kernel does not end at once
 
 
-def fork(is_needed: Callable[[], bool], kept: int) -> None:
+def fork(
+    is_needed: Callable[[], bool], kept: int, ending_secs: float = ENDING_SECS, ends_with_guard: bool = False
+) -> None:
     """Splits this process in two: the new one returns, and this one becomes its guard and never returns.
 
     `is_needed` returns whether anybody still needs the new process. The guard closes every descriptor except `kept`.
+    With `ends_with_guard` the kernel kills the new process when its guard dies; otherwise the new process works on.
     """
     prctl.adopt_orphans()
+    guard_pid = os.getpid()
     pid = os.fork()
     if pid == 0:
+        if ends_with_guard:
+            prctl.end_with_parent(guard_pid)
         return
     try:
         _close_all_except(kept)
-        _wait_until_ended_or_unneeded(pid, is_needed)
+        _wait_until_ended_or_unneeded(pid, is_needed, ending_secs)
         kill_descendants()
     finally:
         os._exit(0)
@@ -51,7 +58,7 @@ def _close_all_except(kept: int) -> None:
     os.closerange(max(kept + 1, 3), os.sysconf("SC_OPEN_MAX"))
 
 
-def _wait_until_ended_or_unneeded(pid: int, is_needed: Callable[[], bool]) -> None:
+def _wait_until_ended_or_unneeded(pid: int, is_needed: Callable[[], bool], ending_secs: float) -> None:
     ended = select.poll()
     ended.register(os.pidfd_open(pid), select.POLLIN)
     unneeded_since: float | None = None
@@ -59,7 +66,7 @@ def _wait_until_ended_or_unneeded(pid: int, is_needed: Callable[[], bool]) -> No
         if unneeded_since is None and is_needed():
             continue
         unneeded_since = unneeded_since or time.monotonic()
-        patience = STOPPED_SECS if is_stopped(pid) else ENDING_SECS
+        patience = STOPPED_SECS if is_stopped(pid) else ending_secs
         if time.monotonic() - unneeded_since > patience:
             return
 

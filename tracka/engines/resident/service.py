@@ -4,8 +4,9 @@ The warm process plays one evaluation after the other, each for a process `pytho
 over its flags and its standard files. Imports, environments and the policy are kept from one evaluation to the next.
 
 Guarantees: the warm process ends, with all processes that it started, when the session has ended, by whatever death,
-even while the warm process is stopped (SIGSTOP), since its guard ends it; when it has been idle for IDLE_SECS; when the
-process that asked for an evaluation is gone; and after an evaluation that failed, so that nothing broken is kept.
+even while the warm process is stopped (SIGSTOP) or busy, since its guard ends it; when its guard is killed; when it has
+been idle for IDLE_SECS; when the process that asked for an evaluation is gone; and after an evaluation that failed, so
+that nothing broken is kept.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ from ...execution.warm_process import FILES, MESSAGE_BYTES, TAKEN
 from .evaluation import EvaluationCache, Stages, run
 
 IDLE_SECS = 20.0  # longer than the harness takes from the end of one row to the start of the next
+ENDING_SECS = 1.0  # a warm process has nothing to finish when its session has ended
 
 
 def main(listening: int, alive: int) -> None:
@@ -38,7 +40,8 @@ def main(listening: int, alive: int) -> None:
         os._exit(0)  # the row that started this process ends before it does
     os.setsid()
     process_setup.prepare()
-    guard.fork(lambda: held_folder.is_locked(alive), kept=alive)
+    # The thread below cannot end this process while an import holds the interpreter, sometimes for many seconds.
+    guard.fork(lambda: held_folder.is_locked(alive), kept=alive, ending_secs=ENDING_SECS, ends_with_guard=True)
     _in_background(_end_with_session, alive)
     forwarder = OutputForwarder()
     cache = EvaluationCache(persistent=True, output=forwarder.write)
