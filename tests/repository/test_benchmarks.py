@@ -1,6 +1,7 @@
 """The benchmarks, small: they run to their end, and fail beyond a limit."""
 
 import csv
+import json
 import re
 import subprocess
 import sys
@@ -114,3 +115,18 @@ def test_the_calls_of_a_policy_are_timed_on_a_gpu_alone(tmp_path: Path) -> None:
     ended = bench("policy_calls", str(tmp_path))
     assert ended.returncode == (1 if torch.cuda.is_available() else 2)
     assert torch.cuda.is_available() or ended.stderr == "error: this benchmark needs a GPU\n"
+
+
+@pytest.mark.simulator
+@pytest.mark.repeated
+@pytest.mark.timeout(1800)
+def test_rows_of_whole_suites_have_a_line_each_and_share_a_process(tmp_path: Path) -> None:
+    policy, figures = str(parity.checkpoint(parity.RANDOM)), tmp_path / "figures.json"
+    rows = ("--suites", "libero_object", "--tasks", "2", "--tasks-a-row", "1", "--episodes", "1", "--pixels", "64")
+    small = ("--device", "cpu", "--batch-size", "1", "--slots", "1", "--flags", "resident.videos=0")
+    ended = bench("suites", policy, *rows, *small, "--output", str(figures))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1].startswith("1 GPU: 2 episodes in ")
+    first, second = json.loads(figures.read_text())["rows"]
+    assert (first["tasks"], second["tasks"]) == ([0], [1])
+    assert first["stages"]["policy_load"] > 0 and second["stages"]["policy_load"] == 0
