@@ -17,7 +17,7 @@ from pathlib import Path
 
 from fixtures import parity as program
 from fixtures.parity import Case
-from tracka.core import hashing
+from tracka.core import user_cache
 from tracka.engines import comparison
 
 
@@ -78,5 +78,5 @@ def run_engine(case: Case, engine: str, folder: Path) -> EngineRun:
 
 
 if __name__ == "__main__":
-    hashing.cache_folder().mkdir(parents=True, exist_ok=True)
+    user_cache.folder().mkdir(parents=True, exist_ok=True)
     sys.exit(main())

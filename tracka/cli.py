@@ -47,7 +47,9 @@ def main() -> None:
     try:
         process_setup.refuse_nested_run()
         ending_signals.interrupt_once()
-        app()
+        held_folder.remove_of_dead()
+        with system_errors.limits_as_such():
+            app()
     except TrackaError as error:
         print(files.redacted(screen(error.findings)), file=sys.stderr)
         sys.exit(error.exit_code)

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from .campaign.campaign import Campaign
 from .campaign.matrix import Row
+from .core import system_errors
 from .reporting import live_state, live_words
 from .reporting.live_table import LiveTable
 from .runs.session_rows import SessionRows
@@ -79,20 +80,23 @@ def _lines(stream: int, write_line: Callable[[str], None] | None) -> Show:
 def _repeated(step: Callable[[], None], period: float) -> Iterator[None]:
     """Calls `step` every `period` seconds in a thread of its own while this block lasts.
 
-    The thread takes no signal: those that end a session are the main thread's, which may hold them back.
+    The thread takes no signal: those that end a session are the main thread's, which may hold them back. Where the
+    system starts no thread, nothing is shown.
     """
     ended = threading.Event()
     thread = threading.Thread(target=_repeat, args=(step, period, ended), name="live view", daemon=True)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        thread.start()
+        with contextlib.suppress(OSError), system_errors.limits_as_such():
+            thread.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         yield
     finally:
         ended.set()
-        thread.join(END_SECS)
+        if thread.ident is not None:  # it was started
+            thread.join(END_SECS)
 
 
 def _repeat(step: Callable[[], None], period: float, ended: threading.Event) -> None:

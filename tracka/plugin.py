@@ -229,6 +229,16 @@ def _clean_text(words: str) -> str:
     return escaping.plain(files.redacted(words))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_internalerror(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    """Ends the session with one line where a limit of the system is met, such as by a worker that cannot be started.
+
+    pytest would print a traceback, as if the harness were broken.
+    """
+    if error := system_errors.limit(excinfo.value):
+        pytest.exit(f"error: {system_errors.finding(error)}", returncode=int(pytest.ExitCode.TESTS_FAILED))
+
+
 class Controller:
     """The hooks of the process that owns the session; with -n0 this process runs the tests too.
 

@@ -13,7 +13,7 @@ import pytest
 from campaigns import REPOSITORY, fake_checkpoint
 
 from tracka.checkpoints import checkpoint, hub_dependencies
-from tracka.core import files, hashing
+from tracka.core import files, user_cache
 from tracka.core.errors import TrackaError
 
 FILES = {
@@ -142,14 +142,14 @@ def test_the_second_time_no_content_is_read(point: Path, monkeypatch: pytest.Mon
     before = tree(point)
     monkeypatch.setattr("tracka.core.files.sha256_file", lambda path: "0" * 64)
     assert tree(point) == before
-    shutil.rmtree(hashing.cache_folder())
+    shutil.rmtree(user_cache.folder())
     assert tree(point) != before
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b'{"model.safetensors": {}}'])
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"model.safetensors": {}}', b'{"of": 1, "sha256": 2}'])
 def test_a_damaged_cache_is_made_anew(point: Path, content: bytes) -> None:
     before = tree(point)
-    (kept,) = (hashing.cache_folder() / "trees").iterdir()
+    (kept,) = (user_cache.folder() / "trees").iterdir()
     kept.write_bytes(content)
     assert tree(point) == before
 

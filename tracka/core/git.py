@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from . import files
+from . import files, system_errors
 from .files import Json
 
 
@@ -34,7 +34,10 @@ def revision(folder: Path) -> str:
 
 
 def _git(folder: Path, *words: str) -> str | None:
-    """Returns what a git command prints, or None where the command fails, takes longer than 30 s, or git is missing."""
+    """Returns what a git command prints, or None where the command fails, takes longer than 30 s, or git is missing.
+
+    Raises OSError where the system starts no process: the commit is part of what a row's outcome depends on.
+    """
     # Inside a git hook these variables point to another repository than the folder's.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", *words]
@@ -42,6 +45,10 @@ def _git(folder: Path, *words: str) -> str | None:
         completed = subprocess.run(
             command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except subprocess.TimeoutExpired:
+        return None
+    except OSError as error:
+        if system_errors.limit(error):
+            raise
         return None
     return completed.stdout.strip() if completed.returncode == 0 else None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import files
+from . import files, user_cache
 
 Stamp = list[int]  # size, modification time, change time, inode
 
@@ -79,7 +79,7 @@ _files: dict[Path, tuple[Stamp, str]] = {}
 
 def _store(name: str) -> Path:
     """Returns the file that keeps the hashes of a folder's files from one process to the next."""
-    return cache_folder() / "trees" / f"{files.sha256(name.encode(errors='surrogateescape'))}.json"
+    return user_cache.entry("trees", files.sha256(name.encode(errors="surrogateescape")))
 
 
 _kinds: dict[tuple[Path, Kind], tuple[dict[str, Stamp], str]] = {}  # stamps and hashes of this process
@@ -134,7 +134,7 @@ def _digests(folder: Path, stamps: dict[str, Stamp], store: Path) -> dict[str, s
 
     A file is read only where its stamp differs from the one in the file `store`.
     """
-    stored = files.read_or_empty(store)
+    stored = user_cache.read(store)
     current: dict[str, Any] = {}
     for name, current_stamp in stamps.items():
         entry = stored.get(name)
@@ -142,12 +142,5 @@ def _digests(folder: Path, stamps: dict[str, Stamp], store: Path) -> dict[str, s
         digest = stored_digest or files.sha256_file(folder / name)
         current[name] = {"stamp": current_stamp, "sha256": digest}
     if current != stored:
-        with contextlib.suppress(OSError):  # without a writable cache the next process only takes longer
-            files.write_json(store, current)
+        user_cache.keep(store, current)
     return {name: entry["sha256"] for name, entry in current.items()}
-
-
-def cache_folder() -> Path:
-    """Returns the user's cache folder for results that take long to compute again; the folder is safe to delete."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "tracka"

@@ -5,6 +5,7 @@ Guarantee: a message names the file where the system names one, and never says N
 
 import contextlib
 import errno
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ REMEDIES = {
     DISK_FULL: "Free space on the disk of that file (`df -h`), or raise the quota (`quota -s`), then run it again",
     READ_ONLY: "Mount the disk of that file writable, or name a folder on another disk, then run it again",
     FILE_LIMIT: "Raise the limit of open files (`ulimit -n`), or run fewer rows at a time",
-    PROCESS_LIMIT: "Raise the limit of processes (`ulimit -u`, a container's pids.max), or run fewer rows at a time",
+    PROCESS_LIMIT: "Raise the limit of processes (`ulimit -u`, a container's pids.max) or of memory, or run fewer rows",
 }
 OTHER_REMEDY = "Name a path that you can use, or mend the cause, then run it again"
 _REASONS = {
@@ -26,7 +27,9 @@ _REASONS = {
     errno.EMFILE: FILE_LIMIT,
     errno.ENFILE: FILE_LIMIT,
     errno.EAGAIN: PROCESS_LIMIT,  # what fork() says where a limit of processes is reached
+    errno.ENOMEM: PROCESS_LIMIT,  # the same, where there is no memory for one
 }
+_NO_THREAD = "can't start new thread"
 _WORDS = (
     (DISK_FULL, r"\[Errno (?:28|122)\]|No space left on device|Disk quota exceeded"),
     (READ_ONLY, r"\[Errno 30\]|Read-only file system"),
@@ -54,6 +57,30 @@ def finding(error: OSError, where: str = "the system") -> Finding:
 def remedy(error: OSError) -> str:
     """Returns what helps against `error`."""
     return REMEDIES.get(reason(error) or "", OTHER_REMEDY)
+
+
+def limit(error: BaseException) -> OSError | None:
+    """Returns the error of the system where `error` means that a limit of processes, threads, files or memory is met.
+
+    Python raises a RuntimeError for a thread that is refused, and a MemoryError for memory. Returns None for any other
+    error.
+    """
+    if isinstance(error, MemoryError):
+        return OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    if isinstance(error, RuntimeError) and _NO_THREAD in str(error):
+        return OSError(errno.EAGAIN, _NO_THREAD)
+    return error if isinstance(error, OSError) and reason(error) in (FILE_LIMIT, PROCESS_LIMIT) else None
+
+
+@contextlib.contextmanager
+def limits_as_such() -> Iterator[None]:
+    """Raises every limit of the system that this block meets as OSError: see `limit`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if (refused := limit(error)) is None:
+            raise
+        raise refused from error
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlparse
 
 from ..campaign.campaign import Campaign
 from ..checkpoints import checkpoint, code_safety
-from ..core import damaged, fact_cache, files, hashing, log_cause, reading, schema
+from ..core import damaged, fact_cache, files, hashing, log_cause, reading, schema, system_errors, user_cache
 from ..core.errors import Finding, ToolMissing, UsageError
 from ..core.reports import Capabilities
 from ..execution import environment
@@ -128,10 +128,8 @@ def find(executable: Sequence[str] = (), python: Path = OWN) -> tuple[str, ...]:
 def help_text(command: Sequence[str], policy_type: str = "", software: Software | None = None) -> str:
     """Returns what `command --help` prints for LIBERO and the policy type, from the cache where nothing has changed."""
     scope = ["--env.type=libero", *([f"--policy.type={policy_type}"] if policy_type else [])]
-    cached_help = hashing.cache_folder() / "help" / f"{_key(command, scope, software or installed_software())}.txt"
-    if (cached := reading.text_or_none(cached_help)) is not None:
-        return cached
-    return _cache(cached_help, _run_help([*command, *scope, "--help"]))
+    entry = user_cache.entry("help", _key(command, scope, software or installed_software()))
+    return _kept_text(entry) or _keep_text(entry, _run_help([*command, *scope, "--help"]))
 
 
 def version_text(command: Sequence[str], python: Path = OWN) -> str:
@@ -141,11 +139,11 @@ def version_text(command: Sequence[str], python: Path = OWN) -> str:
     `python` if the program's Python is unknown.
     """
     software = installed_software(python)
-    cached_answer = hashing.cache_folder() / "version" / f"{_key(command, ['--version'], software)}.txt"
-    cached = reading.text_or_none(cached_answer)
-    answer = cached if cached is not None else program_version.ask(command)
-    if answer is not None and cached is None:
-        _cache(cached_answer, answer)
+    entry = user_cache.entry("version", _key(command, ["--version"], software))
+    kept = _kept_text(entry)
+    answer = kept if kept is not None else program_version.ask(command)
+    if answer is not None and kept is None:
+        _keep_text(entry, answer)
     return answer or _program_software(command[0], software).version_text
 
 
@@ -157,10 +155,14 @@ def _program_software(program: str, default: Software) -> Software:
     return default
 
 
-def _cache(path: Path, text: str) -> str:
-    """Writes a text into the cache and returns the text."""
-    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-        files.write_text(path, text)
+def _kept_text(entry: Path) -> str | None:
+    text = user_cache.read(entry).get("text")
+    return text if isinstance(text, str) else None
+
+
+def _keep_text(entry: Path, text: str) -> str:
+    """Keeps a text in the user's cache and returns the text."""
+    user_cache.keep(entry, {"text": text})
     return text
 
 
@@ -183,11 +185,18 @@ def _run_help(command: Sequence[str]) -> str:
             timeout=HELP_SECS,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
+        _raise_limit(error)
         raise ToolMissing(Finding(command[0], f"lerobot-eval cannot be invoked ({error})", remedy)) from None
     if completed.returncode != 0 or not flags(completed.stdout):
         cause = log_cause.how_it_ended(completed.returncode, completed.stderr)
         raise ToolMissing(Finding(command[0], f"lerobot-eval --help printed no help, {cause}", remedy))
     return completed.stdout
+
+
+def _raise_limit(error: Exception) -> None:
+    """Raises an error that says nothing of the program, since the system started no process."""
+    if system_errors.limit(error):
+        raise error
 
 
 def flags(text: str) -> list[str]:
@@ -315,6 +324,7 @@ def _ask_for_distributions(python: Path) -> list[Distribution]:
     try:
         completed = subprocess.run([python, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
+        _raise_limit(error)
         raise ToolMissing(
             Finding(str(python), f"this Python does not run ({error})", "Name a Python that runs")
         ) from None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..campaign.layout import Layout
-from ..core import fact_cache, files, hashing, schema
+from ..core import fact_cache, files, schema, user_cache
 from ..core.artifacts import CountsRecord, Verdict
 from ..core.files import Json
 from .comparison import Comparison
@@ -39,7 +39,7 @@ def certificate_path(layout: Layout, key: str) -> Path:
 
 def user_certificate_path(key: str) -> Path:
     """Returns the file of the same parity certificate in the user's own folder, for other campaigns on this host."""
-    return hashing.cache_folder() / "proofs" / key[:32] / NAME
+    return user_cache.folder() / "proofs" / key[:32] / NAME
 
 
 @fact_cache.remembered

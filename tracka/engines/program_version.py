@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..core import held_folder, log_cause, reading
+from ..core import held_folder, log_cause, reading, system_errors
 from ..execution import environment, process
 from ..execution.process import Bounds
 
@@ -24,7 +24,7 @@ _INTERPRETER = re.compile(rb"(?:#!|')\s*(/\S*?/python[\d.]*)(?=['\s])")
 def ask(command: Sequence[str]) -> str | None:
     """Returns the version that `command --version` prints, and an empty text where that is no version.
 
-    Returns None where the program did not end within its time.
+    Returns None where the program did not end within its time, or the system started no process.
     """
     with held_folder.make() as folder:
         out, err = folder / "out", folder / "err"
@@ -37,8 +37,8 @@ def ask(command: Sequence[str]) -> str | None:
                 stderr=err,
                 bounds=Bounds(VERSION_SECS, grace=2),
             )
-        except OSError:
-            return ""
+        except OSError as error:
+            return None if system_errors.limit(error) else ""
         if ended.stopped:
             return None
         lines = map(str.strip, log_cause.read(out, err).splitlines())

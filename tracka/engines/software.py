@@ -4,7 +4,6 @@ The list has what lerobot, the simulator and lerobot's plug-ins require, what th
 development tools. A package that was not taken from an index is identified by its commit or by its files.
 """
 
-import contextlib
 import functools
 import json
 import platform
@@ -14,7 +13,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from ..core import fact_cache, files, git, hashing
+from ..core import fact_cache, files, git, user_cache
 from ..core.files import Json
 from . import cli_capabilities
 
@@ -93,13 +92,11 @@ def packages(root: Path) -> Packages:
 @functools.lru_cache(maxsize=2)
 def _packages(python: str, first: tuple[str, ...], state: cli_capabilities.PathState) -> Packages:
     key = files.sha256(files.canonical([files.sha256_file(Path(__file__)), python, state]))
-    store = hashing.cache_folder() / "packages" / f"{key}.json"
-    with contextlib.suppress(TypeError):  # the cached file has another form
-        if cached := files.read_or_empty(store):
-            return Packages(**cached)
+    store = user_cache.entry("packages", key)
+    if kept := user_cache.read(store):
+        return Packages(**kept)
     closure = _closure(cli_capabilities.distributions(first))
-    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-        files.write_json(store, vars(closure))
+    user_cache.keep(store, vars(closure))
     return closure
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..campaign.layout import RunFolder
-from ..core import files, hashing, redaction
+from ..core import files, redaction, user_cache
 from ..core.errors import Finding, UsageError
 from ..engines import comparison
 from ..engines.comparison import Comparison, PlayedEpisodes
@@ -22,6 +22,7 @@ from .plan import Plan
 
 REFERENCE, AGAIN, RESIDENT = "reference", "again", "resident"  # lerobot-eval twice, the resident engine
 SECONDS = "seconds.json"
+SUMS = "sums.json"  # of a recording in the user's cache: the hashes of its files
 IN_THE_GATE = {"hash_looks": True, "cudnn_benchmark": False}  # resident settings, put over the campaign's own
 RECORDS = (Path("episodes.jsonl"), Path("timings.json"), Path(SECONDS))
 
@@ -43,13 +44,14 @@ class Recordings:
 
         `name` tells lerobot-eval's two runs apart. Raises UsageError where lerobot-eval fails.
         """
-        cached = hashing.cache_folder() / "references" / f"{self.plan.reference_key[:32]}-{name}"
-        if (cached / SECONDS).is_file():
+        cached = user_cache.folder() / "references" / f"{self.plan.reference_key[:32]}-{name}"
+        if _is_whole(cached):
             keep(cached, self.folder / name)
         else:
             self._play("lerobot-eval", name)
             with contextlib.suppress(OSError):  # an unwritable cache only costs time
                 keep(self.folder / name, cached)
+                user_cache.keep(cached / SUMS, _sums(cached))
         return self._take(name)
 
     def resident(self) -> PlayedEpisodes:
@@ -130,4 +132,20 @@ def keep(source: Path, target: Path) -> None:
             files.copy_atomic(source / path, unfinished / path)
     if target.is_dir():
         shutil.rmtree(target)
+    else:
+        target.unlink(missing_ok=True)
     unfinished.rename(target)
+
+
+def _sums(folder: Path) -> dict[str, str]:
+    """Returns the sha256 of each file of a recording, by its path below `folder`."""
+    paths = [path for path in files.walk_files(folder) if path.name != SUMS]
+    return {str(path.relative_to(folder)): files.sha256_file(path) for path in paths}
+
+
+def _is_whole(folder: Path) -> bool:
+    """Returns whether a recording in the user's cache is as it was kept; a damaged one is played again."""
+    sums = user_cache.read(folder / SUMS)
+    with contextlib.suppress(OSError):
+        return bool(sums) and sums == _sums(folder)
+    return False

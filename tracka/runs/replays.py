@@ -3,9 +3,6 @@
 Guarantees: a run folder is only read. An episode's file below `replays/` is whole or absent, and says what its film is.
 """
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import Any, cast
 from ..campaign import commands, path_safety
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout, RunFolder
-from ..core import files, schema
+from ..core import damaged, files, held_folder, schema
 from ..core.artifacts import Manifest
 from ..core.errors import Finding, TrackaError, UsageError
 from ..core.replayed import PlayedOutcome, Replay
@@ -128,12 +125,12 @@ def play(campaign: Campaign, episodes: Sequence[RecordedEpisode], seconds: float
         recorded_arrays.read(episode.actions, episode.line["actions_sha"])
     path_safety.require_folder(campaign.layout.replayed_episodes)
     files.make_folder(campaign.layout.replayed_episodes)
-    with tempfile.TemporaryDirectory(dir=campaign.layout.replayed_episodes, prefix=".play") as name:
-        failure = _run_child(campaign, episodes, Path(name), seconds)
-        answers = _answers(Path(name))
+    with held_folder.make() as folder:
+        failure = _run_child(campaign, episodes, folder, seconds)
+        answers = _answers(folder)
         for episode in episodes:
             if episode.key in answers:
-                yield _judge(campaign.layout, episode, answers[episode.key], Path(name))
+                yield _judge(campaign.layout, episode, answers[episode.key], folder)
         if failure and len(answers) < len(episodes):
             raise TrackaError(Finding(f"row {episodes[0].run_id}", failure, AGAIN))
 
@@ -199,9 +196,8 @@ def _judge(layout: Layout, episode: RecordedEpisode, answer: Mapping[str, Any], 
         "versions": software.versions(),
     }
     files.make_folder(episode.film.parent)
-    with contextlib.suppress(FileNotFoundError):
-        episode.judgement.unlink()  # so that no film stands beside the file of another
-    os.replace(film, episode.film)
+    damaged.remove(episode.judgement)  # so that no film stands beside the file of another
+    files.copy_atomic(film, episode.film)
     files.write_json(episode.judgement, replay)
     return replay
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from ..campaign import commands, path_safety
 from ..campaign.campaign import Campaign, EvalSettings
@@ -253,6 +253,15 @@ def require_startable(campaign: Campaign, row: Row, host: Host) -> None:
             lease.hold(row.gpu_id, lease.worker_number(), keep=True),
         ):
             pass
+
+
+def refuse(campaign: Campaign, row: Row, host: Host, error: OSError) -> NoReturn:
+    """Raises `error`, of the system that starts no process for the row, as RowRefused: see `_refusing`."""
+    with row_state.lock(campaign.layout, row.run_id):
+        attempt.close_interrupted(campaign.layout, row.run_id)
+        with _refusing(campaign, row, host, 0):
+            raise error
+    raise error
 
 
 @contextlib.contextmanager

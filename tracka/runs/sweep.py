@@ -8,7 +8,7 @@ of one other process.
 import contextlib
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,13 +75,23 @@ def _run_all(
 ) -> dict[str, int]:
     codes: dict[str, int] = {}
     slots: Slots = {}
+    numbers: Collection[int] = range(max_parallel)
     try:
         while scheduler.queues or slots:
-            for slot, job in scheduler.assign(range(max_parallel)).items():
-                with worker.undisturbed():
-                    slots[slot] = (worker.start(works[job.index], slot), works[job.index][1])
-                session.begin(works[job.index][1].run_id)
-            ended = _wait_for_rows(campaign, slots, scheduler)
+            for slot, job in scheduler.assign(numbers).items():
+                work = works[job.index]
+                try:
+                    with worker.undisturbed():
+                        slots[slot] = (worker.start(work, slot), work[1])
+                    session.begin(work[1].run_id)
+                except OSError as error:
+                    scheduler.done(slot)
+                    if slots:  # the row waits, and from now on no more rows run at a time than run now
+                        scheduler.add([job])
+                        numbers = set(slots)
+                    else:
+                        codes[work[1].run_id] = worker.refuse(work, error)
+            ended = _wait_for_rows(campaign, slots, scheduler) if slots else {}
             for run_id, code in ended.items():
                 session.end(run_id, passed=not code)
             codes |= ended

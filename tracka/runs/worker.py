@@ -43,11 +43,22 @@ def start(work: Work, slot: int) -> Child:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ending_signals.ALL)
 
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environ, preexec_fn=bind)
+    with system_errors.limits_as_such():
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environ, preexec_fn=bind)
     assert child.stdin is not None
     with contextlib.suppress(BrokenPipeError), child.stdin as pipe:
         pipe.write(pickle.dumps(work))
     return child
+
+
+def refuse(work: Work, error: OSError) -> int:
+    """Records that the system has started no process for the row, prints so, and returns the row's exit code."""
+    campaign, row, host, _ = work
+    try:
+        run.refuse(campaign, row, host, error)
+    except TrackaError as refused:
+        print_redacted(screen(refused.findings, f"error: row {row.run_id}: "), error=True)
+    return 1
 
 
 @contextlib.contextmanager
@@ -108,7 +119,8 @@ def main(work: Work) -> int:
     row = work[1]
     ending_signals.interrupt_once()
     try:
-        return execute(*work, watch=early_stop.watch(*work[:2]))
+        with system_errors.limits_as_such():
+            return execute(*work, watch=early_stop.watch(*work[:2]))
     except TrackaError as error:
         print_redacted(screen(error.findings, f"error: row {row.run_id}: "), error=True)
         return error.exit_code
