@@ -47,6 +47,12 @@ def campaign_files(made: Made, run_ids: Sequence[str]) -> list[str]:
     return [path for path in found if not any(run_id in path for run_id in run_ids)]
 
 
+def cached_files(made: Made) -> list[str]:
+    """Returns the files that Track A keeps in the user's cache, relative to the campaign, in whose folder that is."""
+    kept = made.root / "cache" / "tracka"
+    return [str(path.relative_to(made.root)) for path in sorted(kept.rglob("*")) if path.is_file()]
+
+
 def damage_each_row(made: Made, kind: str, run_ids: Sequence[str], names: Sequence[str]) -> None:
     """Damages one file of each row, the next of `names` each time; `other` is that of the next row."""
     content = {path: path.read_bytes() for path in artifacts(made.root)}

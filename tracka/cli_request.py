@@ -94,7 +94,7 @@ def resolved(
 
 def campaign_beside(layout: Layout) -> Campaign | None:
     """Returns the campaign in the folder of `layout`, with the artifacts of `layout`; None where there is none."""
-    return campaign.load_at(layout) if layout.settings.is_file() else None
+    return campaign.load_at(layout) if layout.has_settings else None
 
 
 def places_in_tier(flag: str, folder: Path, tier: str | None) -> Callable[[Path], Path]:
@@ -109,7 +109,7 @@ def places_in_tier(flag: str, folder: Path, tier: str | None) -> Callable[[Path]
     if layout.tier not in (None, tier):
         what = f"the folder is of the tier {layout.tier}, but --tier names {shortened(tier)!r}"
         raise UsageError(Finding(f"{flag} {folder}", what, "Leave --tier out, or name the campaign's own folder"))
-    if not layout.settings.is_file():
+    if not layout.has_settings:
         what = f"{layout.root} is no campaign, so it has no tier {shortened(tier)!r}"
         raise UsageError(Finding("--tier", what, f"Name a folder of a campaign's artifacts as {flag}"))
     return partial(_place_in_tier, replace(layout, tier=campaign.load(layout.root, tier).layout.tier))
@@ -194,7 +194,7 @@ def many_rows(matrix_path: Path, artifacts_root: Path, status_dir: Path) -> Camp
     matrix_layout = Layout(matrix_path.resolve().parent.parent)
     if (
         matrix_layout.matrix == matrix_path.resolve()
-        and matrix_layout.settings.is_file()
+        and matrix_layout.has_settings
         and matrix_layout.root != layout.root
     ):
         what = f"{matrix_path} belongs to the campaign {matrix_layout.root}"

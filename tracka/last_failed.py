@@ -9,6 +9,7 @@ failed.
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
 
@@ -36,15 +37,25 @@ def restore(config: pytest.Config, layout: Layout) -> None:
     own = manager.get_plugin(PLUGINS[0])
     if cache is None or own is None:
         return
-    listed = cache.get(OF_PYTEST, {})
-    failed = cache.get(OF_CAMPAIGNS, {}).get(_key(layout), [])
+    listed, failed = _kept(cache, OF_PYTEST), _failed(cache, layout)
     names = [*(name for name in listed if not phase_of(name)), *failed, *closing_tests(failed, config.rootpath)]
-    if set(names) == set(listed):
+    if listed == cache.get(OF_PYTEST, {}) and set(names) == set(listed):
         return
     cache.set(OF_PYTEST, dict.fromkeys(names, True))
     for name in filter(manager.has_plugin, PLUGINS):
         manager.unregister(name=name)
     manager.register(type(own)(config), PLUGINS[0])
+
+
+def _kept(cache: pytest.Cache, name: str) -> dict[str, Any]:
+    """Returns what pytest's cache keeps under `name`; an empty object where the cache is damaged."""
+    value = cache.get(name, {})
+    return value if isinstance(value, dict) else {}
+
+
+def _failed(cache: pytest.Cache, layout: Layout) -> list[str]:
+    names = _kept(cache, OF_CAMPAIGNS).get(_key(layout), [])
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _key(layout: Layout) -> str:
@@ -73,8 +84,8 @@ def save(config: pytest.Config, layout: Layout, not_run: Iterable[str]) -> None:
     cache = getattr(config, "cache", None)
     if cache is None:
         return
-    failed = {name for name in cache.get(OF_PYTEST, {}) if phase_of(name)}
-    kept = {folder: names for folder, names in cache.get(OF_CAMPAIGNS, {}).items() if Path(folder).is_dir()}
+    failed = {name for name in _kept(cache, OF_PYTEST) if phase_of(name)}
+    kept = {folder: names for folder, names in _kept(cache, OF_CAMPAIGNS).items() if Path(folder).is_dir()}
     cache.set(OF_CAMPAIGNS, kept | {_key(layout): sorted(failed | set(not_run if failed else ()))})
 
 
@@ -85,7 +96,7 @@ def add_refused_rows(config: pytest.Config, campaign: Campaign, nodeid: str) -> 
     """
     folder, rows = PurePosixPath(nodeid.partition("::")[0]).parent, _refused_rows(campaign)
     if rows and getattr(config, "cache", None) is not None:
-        failed = config.cache.get(OF_PYTEST, {})
+        failed = _kept(config.cache, OF_PYTEST)
         names = [name for row in rows for name in _tests(campaign, row)]
         config.cache.set(OF_PYTEST, failed | {f"{folder}/{name}": True for name in names})
 

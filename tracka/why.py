@@ -65,7 +65,7 @@ def table(first: IdentityParts, second: IdentityParts, names: tuple[str, str], s
 
 def _locate(root: Path | None, name: str, tier: str | None) -> ResultLocation:
     layout = Layout((root or Path()).resolve(), tier=tier)
-    run_ids = [row.run_id for row in campaign.load(layout.root, tier).rows] if layout.settings.is_file() else []
+    run_ids = [row.run_id for row in campaign.load(layout.root, tier).rows] if layout.has_settings else []
     if name in run_ids:
         return ResultLocation(_last_attempt(layout.run(name)), name, layout)
     folder = Path(name).resolve()

@@ -232,6 +232,13 @@ def test_settings_that_everybody_may_change_are_refused_with_the_command_that_me
     path_safety.require(made.layout)
 
 
+def test_a_device_in_the_place_of_settings_is_called_so_and_nobody_is_told_to_change_its_mode(made: Made) -> None:
+    made.layout.settings.unlink()
+    made.layout.settings.symlink_to("/dev/zero")
+    ended = made.call(*made.sweep_words())
+    assert (ended.returncode, "a device" in ended.stderr, "chmod" in ended.stderr) == (2, True, False)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another group")
 @pytest.mark.parametrize("name", ["configs", "configs/campaign.toml", "."])
 def test_settings_that_a_group_may_change_are_refused_unless_it_is_the_owners_own(made: Made, name: str) -> None:

@@ -22,10 +22,12 @@ from types import FrameType
 import hypothesis
 import numpy
 import pytest
+import typer.main
 from campaigns import Made, copied, fake_checkpoint, finished
 from hypothesis import strategies
 from safetensors.numpy import save_file
 
+from tracka import cli
 from tracka.core import files
 from tracka.engines import cli_capabilities, codebase
 from tracka.preflight import model_tensors
@@ -123,7 +125,8 @@ def accepted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
 
 
 def without_what_no_case_changes(patch: pytest.MonkeyPatch) -> None:
-    """Leaves out the probe of a checkpoint, which imports lerobot, and finds the installed software once alone."""
+    """Leaves out the probe of a checkpoint, which imports lerobot; finds software and the tree of commands once."""
+    patch.setattr(cli, "app", typer.main.get_command(cli.app))
     patch.setattr(model_tensors, "checks", lambda *_: [])
     patch.setattr(codebase, "hashes", functools.cache(codebase.hashes))
     patch.setattr(cli_capabilities, "path_state", functools.cache(cli_capabilities.path_state))

@@ -5,6 +5,7 @@ campaign one further `pytest acceptance`: it must be accepted again, with nothin
 """
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import damages
 import pytest
 from campaigns import Made
 
+from tracka.campaign.layout import PHASES
 from tracka.core import damaged, files, lock
 from tracka.runs import row_state, run
 
@@ -159,11 +161,14 @@ VERDICT = "\n[verdict]\nthreshold = 0.1\n"
 
 
 def finished(folder: Path, rows: int) -> Made:
-    """A campaign that was accepted: a baseline and so many rows, each of which crashed once and then passed."""
+    """A campaign that was accepted: a baseline and so many rows, each of which crashed once and then passed.
+
+    The rows have records of their episodes, as those of the resident engine and of `record_actions` have.
+    """
     names = [f"row{number:02}_b1_e2" for number in range(rows)]
     lines = [f"{name},libero_object,1,2,cpu,{number},egl,checkpoints/fake,1" for number, name in enumerate(names)]
     made = campaigns.make(folder, [campaigns.ROWS[0], *lines], campaigns.SETTINGS + VERDICT)
-    made.behave(**{FIRST: ["ok:2"]}, **{name: ["crash", "ok:2"] for name in names})
+    made.behave(**{FIRST: ["ok:2"]}, **{name: ["crash", "filmed:0=0,1"] for name in names})
     assert ACCEPTED in made.pytest("-n0").stdout
     return made
 
@@ -181,7 +186,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """An accepted campaign with as many rows as a row has files, and one more, to be copied."""
-    files_of_a_row = 24
+    files_of_a_row = 29
     return finished(tmp_path_factory.mktemp("large") / "campaign", files_of_a_row)
 
 
@@ -222,15 +227,59 @@ STATE = "artifacts/state/"
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", damages.KINDS)
-@pytest.mark.parametrize("of_state", [True, False], ids=["state", "others"])
+@pytest.mark.parametrize("part", ["state", "others", "cache"])
 def test_one_session_heals_the_files_of_a_campaign(
-    small: Made, copy_of: Callable[[Made], Made], kind: str, of_state: bool
+    small: Made, copy_of: Callable[[Made], Made], kind: str, part: str
 ) -> None:
-    """The files of the state, each of which makes phases run again, and all others: tables, pages, preflight, locks."""
+    """The files of the state, each of which makes phases run again; all others, such as tables, pages, preflight,
+    locks; and what is kept in the user's cache.
+    """
     made = copy_of(small)
     names = damages.campaign_files(made, [FIRST, *rows_of(made)])
-    chosen = [name for name in names if (name.startswith(STATE) and "locks" not in name) is of_state]
+    of_state = [name for name in names if name.startswith(STATE) and "locks" not in name]
+    parts = {"state": of_state, "others": [name for name in names if name not in of_state]}
+    chosen = parts.get(part) or damages.cached_files(made)
     assert len(chosen) > 5
     damages.damage_all(made, kind, chosen)
     ended = made.pytest("-n0", "-q")
+    assert (ended.returncode, ACCEPTED in ended.stdout) == (0, True), ended.stdout
+    assert made.pytest("-n0", "-q").returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("phase", PHASES)
+def test_one_session_heals_each_handoff_alone(small: Made, copy_of: Callable[[Made], Made], phase: str) -> None:
+    """Of another campaign, too: its name, its inputs and their hashes are not this one's."""
+    made = copy_of(small)
+    handoff = made.layout.handoff(phase)
+    foreign = handoff.read_bytes().replace(b"row00", b"row99")
+    foreign = re.sub(rb"[0-9a-f]{64}", lambda found: bytes(reversed(found[0])), foreign)
+    for kind in damages.KINDS:
+        damages.damage(handoff, kind, foreign)
+        ended = made.pytest("-n0", "-q")
+        assert (ended.returncode, ACCEPTED in ended.stdout) == (0, True), f"{kind}: {ended.stdout}"
+
+
+LOST = {
+    "a row's result": "artifacts/runs/{row}/result.json",
+    "a row's record": "artifacts/runs/{row}/attempts/2/eval/episodes.jsonl",
+    "a handoff": "artifacts/state/phase2_handoff.json",
+    "preflight": "artifacts/preflight/preflight.json",
+    "pytest's list": ".cache/v/cache/lastfailed",
+    "our own list": ".cache/v/tracka/lastfailed",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("lost", LOST)
+def test_the_last_failed_tests_after_a_damage_lead_to_accepted(
+    small: Made, copy_of: Callable[[Made], Made], lost: str
+) -> None:
+    made = copy_of(small)
+    path = made.root / LOST[lost].format(row=rows_of(made)[0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("[1]\n")
+    ended = made.pytest("-n0", "-q", "--lf")
     assert (ended.returncode, ACCEPTED in ended.stdout) == (0, True), ended.stdout

@@ -1,12 +1,15 @@
 """Recorded episodes played again: what the command says and leaves, what it refuses, and the films of the page."""
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from campaigns import Made, contents
+from campaigns import REPOSITORY, Made, contents
 from pages import Page
+from processes import wait_until
 
 from tracka.core import files, schema
 from tracka.report_page import page
@@ -61,6 +64,32 @@ def test_other_bits_with_the_recorded_outcome_exit_with_0_and_another_outcome_wi
     ended = replay(played, episode=0)
     assert ended.returncode == 1
     assert "succeeded after 30 steps, but the record says that it failed after 30 steps" in ended.stdout
+
+
+KILLED = """
+from tracka import cli
+from tracka.runs import replays
+replays.PROGRAM = "fixtures.standin.replay"
+cli.main()
+"""
+
+
+def test_the_next_command_removes_what_a_killed_replay_has_left(
+    played: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played.behave(replay=["hang"])
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    words = ("replay", ROW, "--task", "0", "--episode", "1", "--root", str(played.root))
+    environ = {**os.environ, "TMPDIR": str(temporary)}
+    with subprocess.Popen([sys.executable, "-c", KILLED, *words], cwd=REPOSITORY, env=environ) as owner:
+        wait_until(lambda: list(temporary.glob("*/answers.jsonl")))
+        monkeypatch.setattr("tempfile.tempdir", str(temporary))
+        played.call("why", ROW, "--root", str(played.root))
+        assert list(temporary.glob("*/answers.jsonl"))  # its owner lives
+        owner.kill()
+    played.call("why", ROW, "--root", str(played.root))
+    assert list(temporary.iterdir()) == []
 
 
 def test_a_replay_that_crashes_exits_with_1_and_its_cause(played: Made) -> None:

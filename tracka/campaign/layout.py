@@ -97,6 +97,11 @@ class Layout:
         return self.root / "configs" / "campaign.toml"
 
     @property
+    def has_settings(self) -> bool:
+        """Returns whether anything stands in the place of the settings; what is no file is refused where it is read."""
+        return os.path.lexists(self.settings)
+
+    @property
     def run_schema(self) -> Path:
         return self.root / "configs" / "run_schema.json"
 

@@ -26,10 +26,15 @@ def first_open(paths: Iterable[Path], folders_above: Iterable[Path]) -> tuple[Pa
 
 
 def _others(path: Path, is_folder_above: bool) -> str | None:
-    """Returns who else may change `path`, in words; None where nobody else may, and where `path` does not exist."""
+    """Returns who else may change `path`, in words; None where nobody else may.
+
+    Returns None for what is no file and no folder too: it is never read, and nobody should change a device's mode.
+    """
     try:
         status = path.stat()
     except OSError:
+        return None
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         return None
     if is_folder_above and status.st_mode & stat.S_ISVTX:
         return None

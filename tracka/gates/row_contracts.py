@@ -3,6 +3,7 @@
 The contract `evidence` is that of `runs/evidence.py`, by which a passed run also stands or runs again.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from ..engines import parity_certificate
 from ..reporting import collect, video
 from ..runs import early_stop, evidence, identity, known_answers, parity, refusal, run, time_budget
 
+VIDEOS_SECS = 600.0  # for all videos of a run; the hundred that lerobot-eval films take some ten
 RowContract = Callable[[Campaign, Row], Iterator[Finding]]
 
 
@@ -55,12 +57,20 @@ def result_stands(campaign: Campaign, row: Row) -> Iterator[Finding]:
 
 
 def videos(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """Yields a finding where a passed row has no videos, and for each video of which no frame can be decoded."""
+    """Yields a finding where a passed row has no videos, and for each video of which no frame can be decoded.
+
+    Videos that take longer than VIDEOS_SECS together are one.
+    """
+    deadline = time.monotonic() + VIDEOS_SECS
     path = campaign.layout.run(row.run_id).result
     result = collect.load_result(path)
     if result["status"] == "pass" and not result["video_paths"]:
         yield Finding(str(path), "the run has no videos", "Look for video errors in its stderr.log")
     for name in result["video_paths"] if result["status"] == "pass" else ():
+        if time.monotonic() > deadline:
+            what = f"the run's videos take longer than {VIDEOS_SECS:.0f} s to decode"
+            yield Finding(str(campaign.layout.root / name), what, "Look at the videos, and at what else this host does")
+            return
         if not video.frame_count(campaign.layout.root / name):
             remedy = f"Move its run folder away, then run the row again: {commands.gates(campaign.layout)}"
             yield Finding(str(campaign.layout.root / name), "the video does not play", remedy)

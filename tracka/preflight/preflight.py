@@ -144,7 +144,7 @@ def views(campaign: Campaign, policy_paths: Sequence[str], frame: Frame | None) 
 def _campaign(cfg: PreflightConfig, accept_invalid_sim: bool, trusted: Sequence[str], strict: bool) -> Campaign:
     """Returns the campaign around the artifacts, or a bare one, with what this preflight adds to its settings."""
     layout = Layout.beside(cfg.artifacts_dir)
-    has_settings = layout.settings.is_file()
+    has_settings = layout.has_settings
     spec = campaign.load(layout.root, layout.tier) if has_settings else Campaign(layout, (), "", len(cfg.gpu_ids))
     return replace(
         spec,

@@ -5,7 +5,7 @@ A poster is named by its video's hash, so that it is made once, however often th
 
 import contextlib
 import os
-from collections import deque
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,8 +58,17 @@ def last_frame(container: Any) -> Any:
     if container.duration:
         with contextlib.suppress(av.FFmpegError):
             container.seek(container.duration)
-            if frames := deque(container.decode(video=0), maxlen=1):
-                return frames[0]
+            if (frame := _last(container)) is not None:
+                return frame
             container.seek(0)
-    frames = deque(container.decode(video=0), maxlen=1)
-    return frames[0] if frames else None
+    return _last(container)
+
+
+def _last(container: Any) -> Any:
+    """Returns the last frame from where the video stands, or the last that is decoded within `video.MOST_SECS`."""
+    last, deadline = None, time.monotonic() + video.MOST_SECS
+    for frame in container.decode(video=0):
+        last = frame
+        if time.monotonic() > deadline:
+            break
+    return last

@@ -93,7 +93,7 @@ def collect_results(runs_root: Path) -> list[EvalRunResult]:
     Where a campaign lies beside `runs_root`, its enabled rows without a run are included with their marker's status.
     """
     layout = Layout.of_runs(runs_root)
-    return _results(layout, campaign.load(layout.root, layout.tier).enabled if layout.settings.is_file() else ())
+    return _results(layout, campaign.load(layout.root, layout.tier).enabled if layout.has_settings else ())
 
 
 def campaign_results(campaign: Campaign) -> list[EvalRunResult]:

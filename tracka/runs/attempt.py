@@ -140,6 +140,10 @@ def _result(
     seconds: float = 0.0,
 ) -> Result:
     reported = metrics or Metrics()
+    try:
+        hashes = judgement.file_hashes(folder)
+    except judgement.TakesTooLong as slow:
+        hashes, run_failure = {}, run_failure or Failure("invalid_result", slow.findings[0].what)
     videos = folder.videos()
     top = layout.run(manifest["run_id"])
     return {
@@ -161,7 +165,7 @@ def _result(
         "video_paths": [layout.relative(video) for video in videos],
         "stdout_log": layout.relative(top.stdout),
         "stderr_log": layout.relative(top.stderr),
-        "files": judgement.file_hashes(folder),
+        "files": hashes,
     }
 
 

@@ -3,6 +3,7 @@
 An edited number is found in whichever file it stands, unless all files that state the number are edited alike.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout, RunFolder
 from ..core import files
 from ..core.artifacts import Manifest, Result, RowMarker
-from ..core.errors import Finding, UsageError, shortened
+from ..core.errors import Finding, TrackaError, UsageError, shortened
 from ..engines import failure, recorded_arrays
 from ..engines.failure import Failure
 from ..engines.lerobot_eval import Metrics
@@ -23,6 +24,11 @@ from . import row_state
 from .row_state import SLACK_SECS
 
 RECORDS = ("run_manifest.json", "result.json")  # these two record what is true of the other files
+HASHING_SECS = 600.0  # for all files of an attempt, which the largest that are allowed take a minute for
+
+
+class TakesTooLong(TrackaError):
+    """Raised where the files of an attempt take longer to read than judging may take."""
 
 
 def run_again(layout: Layout) -> str:
@@ -33,9 +39,19 @@ def run_again(layout: Layout) -> str:
 
 
 def file_hashes(folder: RunFolder) -> dict[str, str]:
-    """Returns the sha256 of each file that an attempt left, except RECORDS, by its path in the attempt's folder."""
-    paths = {path.relative_to(folder.path).as_posix(): path for path in folder.files()}
-    return {name: files.sha256_file(path) for name, path in paths.items() if name not in RECORDS}
+    """Returns the sha256 of each file that an attempt left, except RECORDS, by its path in the attempt's folder.
+
+    Raises TakesTooLong after HASHING_SECS.
+    """
+    deadline = time.monotonic() + HASHING_SECS
+    hashes: dict[str, str] = {}
+    for path in folder.files():
+        if time.monotonic() > deadline:
+            what = f"the files of the attempt took longer than {HASHING_SECS:.0f} s to read"
+            raise TakesTooLong(Finding(str(folder.path), what, "Look at the disk, and at what the evaluation leaves"))
+        name = path.relative_to(folder.path).as_posix()
+        hashes |= {} if name in RECORDS else {name: files.sha256_file(path)}
+    return hashes
 
 
 def unsound_output(folder: RunFolder) -> Failure | None:
