@@ -47,8 +47,9 @@ def main() -> None:
     try:
         process_setup.refuse_nested_run()
         ending_signals.interrupt_once()
+        cli_request.require_text(sys.argv[1:])
         held_folder.remove_of_dead()
-        with system_errors.limits_as_such():
+        with system_errors.as_own_errors():
             app()
     except TrackaError as error:
         print(files.redacted(screen(error.findings)), file=sys.stderr)

@@ -5,7 +5,7 @@ The campaign is the one around the named folders, and explicit flags take preced
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from .campaign.campaign import Campaign
 from .campaign.layout import TIERS, Layout
 from .campaign.matrix import Row
 from .campaign.shards import Shard
-from .core import lerobot_facts, schema
+from .core import lerobot_facts, parsing, schema
 from .core.errors import Finding, UsageError, collect_findings, joined_names, shortened
 from .engines import cli_capabilities
 from .preflight.preflight import PreflightConfig
@@ -90,6 +90,16 @@ def resolved(
     asked = resolution.Resolution(resolve, threshold, rate, discordance)
     per_task = resolution.episodes_per_task(asked, tasks)
     return per_task, [*resolution.words(asked, tasks, per_task)]
+
+
+def require_text(words: Sequence[str]) -> None:
+    """Raises UsageError for words of a command line that are no text, such as a path in another encoding."""
+    if findings := [
+        Finding(f"argument {shortened(word)!a}", fault, "Give it another name, in UTF-8")
+        for word in words
+        if (fault := parsing.text_fault(word))
+    ]:
+        raise UsageError(findings)
 
 
 def campaign_beside(layout: Layout) -> Campaign | None:

@@ -87,7 +87,7 @@ def _repeated(step: Callable[[], None], period: float) -> Iterator[None]:
     thread = threading.Thread(target=_repeat, args=(step, period, ended), name="live view", daemon=True)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
-        with contextlib.suppress(OSError), system_errors.limits_as_such():
+        with contextlib.suppress(OSError), system_errors.as_own_errors():
             thread.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

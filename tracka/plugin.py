@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from . import last_failed, live_session, session_exports, session_summary, xdist_scheduling
+from . import cli_request, last_failed, live_session, session_exports, session_summary, xdist_scheduling
 from .campaign import campaign as campaigns
 from .campaign import commands, path_safety
 from .campaign.campaign import Campaign
@@ -89,7 +89,9 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     try:
         process_setup.refuse_nested_run()
-        config.stash[CAMPAIGN] = campaigns.load(_folder(config), config.getoption("tier"))
+        cli_request.require_text([_named(config)[0]])
+        with system_errors.as_own_errors():
+            config.stash[CAMPAIGN] = campaigns.load(_folder(config), config.getoption("tier"))
     except UsageError as error:
         raise pytest.UsageError(files.redacted(screen(error.findings, head=""))) from None
     process_setup.prepare()
@@ -119,7 +121,8 @@ def _lock_campaign(config: pytest.Config) -> None:
     """Holds the campaign for this session, since two sessions would judge each other's half-done phases."""
     layout, session_lock = config.stash[CAMPAIGN].layout, contextlib.ExitStack()
     try:
-        path_safety.require(layout)
+        with system_errors.as_own_errors():
+            path_safety.require(layout)
         session_lock.enter_context(lock.session(layout.locks, config.stash[CAMPAIGN].name))
     except (Busy, UsageError) as error:
         raise pytest.UsageError(screen(error.findings, head="")) from None

@@ -16,7 +16,7 @@ import pytest
 from tracka.core import files, redaction
 from tracka.core.redaction import MASK, Redactor
 
-CANARY = "hf_canary0123456789"
+CANARY = "canary0123456789x"  # not in the form of a known token, by which it would be found anywhere
 NO_LOGIN = {"HF_HOME": "/nowhere", "NETRC": "/nowhere"}
 
 
@@ -162,6 +162,13 @@ PLACES = {
     "cookie variable": ("MY_COOKIE", f"sid={CANARY}; lang=en"),
     "AWS": ("AWS", f"[default]\naws_access_key_id = A\naws_secret_access_key = {CANARY}"),
     "query": ("URL", f"https://host/blob?sv=1&sig={CANARY}&se=2"),
+    "query of one word": ("URL", f"https://host/map?q=1&key={CANARY}#top"),
+    "token as the user of an address": ("MIRROR", f"git+https://{CANARY}@git.example/a.git"),
+    "flag of curl": ("CURL_OPTIONS", f"--silent -u user:{CANARY} --fail"),
+    "long flag of curl": ("CURL_OPTIONS", f"--proxy-user=user:{CANARY}"),
+    "sshpass": ("GIT_SSH_COMMAND", f"sshpass -p {CANARY} ssh"),
+    "dict": ("SETTINGS", str({"secret_key": CANARY, "n": 1})),
+    "private key": ("PEM", f"-----BEGIN OPENSSH PRIVATE KEY-----\n{CANARY}\n-----END OPENSSH PRIVATE KEY-----"),
     "name": ("PGPASSWORD", CANARY),
     "short name": ("MYSQL_PWD", CANARY),
     "passphrase": ("GPG_PASSPHRASE", CANARY),

@@ -1,5 +1,6 @@
 """Bad input: one screen that names file, line or key and the remedy, with nothing written and nothing started."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -399,3 +400,47 @@ def test_the_gates_stand_on_a_sweep_and_restore_the_cut_marker_of_its_row(ready:
     assert ready.started() == started
     assert set_aside(ready, LONG).read_bytes() == half
     assert ready.evidence(LONG) == []
+
+
+# names that are no names
+
+
+def named(made: Made, place: str) -> dict[str, list[str]]:
+    """Commands that take a campaign's folder, or a place in it, with `place` as that."""
+    tables = ["--summary-csv", "a.csv", "--summary-md", "a.md"]
+    return {
+        "summary": ["summary", place],
+        "report": ["report", place],
+        "plot": ["plot", place],
+        "export": ["export", place, "--format", "ctrf"],
+        "promote": ["baseline", "promote", place, str(made.root / "out.json")],
+        "show": ["baseline", "show", place],
+        "compare": ["compare", place, place],
+        "noise": ["noise", place],
+        "validate": ["validate", "--phase", "all", "--root", place],
+        "why": ["why", "row", "--root", place],
+        "replay": ["replay", "row", "--task", "0", "--episode", "0", "--root", place],
+        "propose": ["propose", "--root", place],
+        "schema": ["schema", "--root", place],
+        "init": ["init", place],
+        "collect": ["collect", "--runs-root", place, *tables],
+        "sweep": made.sweep_words(matrix=place),
+    }
+
+
+@pytest.mark.parametrize("place", ["circle", "pipe", "not UTF-8 \udcff"], ids=["circle", "pipe", "encoding"])
+def test_a_place_that_is_no_place_is_refused_by_each_command(made: Made, place: str) -> None:
+    (made.root / "circle").symlink_to("circle")
+    os.mkfifo(made.root / "pipe")
+    for name, words in named(made, str(made.root / place)).items():
+        ended = made.call(*words)
+        assert ended.returncode in (1, 2) and ended.stderr.strip(), name
+        assert place == "pipe" or "circle" in ended.stderr or "UTF-8" in ended.stderr or name == "show", ended.stderr
+
+
+def test_a_circle_of_links_among_a_campaigns_settings_is_named(made: Made) -> None:
+    (made.layout.settings.parent / "again").symlink_to("again")
+    ended = made.call(*made.sweep_words())
+    assert (ended.returncode, "links lead round in a circle" in ended.stderr) == (2, True), ended.stderr
+    session = made.pytest("-n0")
+    assert (session.returncode, "links lead round in a circle" in session.stderr) == (4, True), session.stderr

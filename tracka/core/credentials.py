@@ -22,12 +22,16 @@ BARE_USER = re.compile(
 # Such a name at the end of a key, as in `PGPASSWORD=`, `_authToken = ` or `"AccountKey":`. A short one is a whole word.
 _NAMES = (
     r"(?:(?<![A-Za-z])(?:pass|pwd|sig|jwt|auth)|password|passwd|passphrase|passcode|secret|token|credentials?|cookie"
-    r"|signature|(?:api|access|account|private|session|encryption|signing)[-_. ]?key)"
+    r"|signature|(?:api|access|account|private|session|encryption|signing|secret|master)[-_. ]?key)"
 )
 _QUOTED = r"""(?:"((?:[^"\\]|\\.)+)"|'([^']+)')"""
 _KEY = re.compile(rf"""({_NAMES})["']?\s*[=:]\s*(?:{_QUOTED}|([^\s"']+))""", re.IGNORECASE)
 _FLAG = re.compile(rf"--?(?:[A-Za-z0-9_-]*[_-])?({_NAMES})\s+(?!-)(?:{_QUOTED}|([^\s\"']+))", re.IGNORECASE)
 _END = re.compile(r"[,;&{}\[\]]")  # ends a value that is not quoted, unless it belongs to it
+_QUERY = re.compile(r"[?&](?:key|code|auth)=([^&\s#\"']+)")
+_USER_FLAG = re.compile(r"(?<!\S)(?:-[uU]|--(?:proxy-)?user)[ =]?([^\s:/]+:[^\s/]\S*)")  # as curl takes them
+_SSHPASS = re.compile(r"\bsshpass\s+-p\s*(\S+)")
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----\s*(.+?)\s*-----END", re.DOTALL)
 _NETRC = re.compile(r"\blogin\s+(\S+)\s+(?:account\s+\S+\s+)?password\s+(\S+)")
 _HEADER = re.compile(r"authorization[\"']?\s*[:=]\s*[\"']?([A-Za-z]+)\s+([^\s\"',]+)", re.IGNORECASE)
 _BEARER = re.compile(r"\bbearer\s+([^\s\"',]{16,})", re.IGNORECASE)
@@ -40,6 +44,7 @@ _TOKEN = re.compile(
 )
 _PASSWORD_NAME = re.compile("pass|pwd|secret|sig", re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?\d{1,15}(?:\.\d+)?(?:e[+-]?\d+)?", re.IGNORECASE)  # a longer one may well be a key
+_LEAST_TOKEN = 16  # characters of an address's user without password that may well be a token
 _LEAST_BASIC = 4  # characters of `user:password` below which text is hardly one
 
 
@@ -51,6 +56,12 @@ def in_text(text: str) -> Iterator[str]:
         yield from _of_value(*found)
     for user, password in _NETRC.findall(text):
         yield from (password, f"{user}:{password}")
+    yield from _QUERY.findall(text)
+    for user in _USER_FLAG.findall(text):
+        yield from of_user(user)
+    yield from _SSHPASS.findall(text)
+    for lines in _PRIVATE_KEY.findall(text):
+        yield from lines.split()
     for scheme, value in _HEADER.findall(text):
         yield value
         yield from _basic(value) if scheme.lower() == "basic" else ()
@@ -66,7 +77,9 @@ def of_user(user: str) -> Iterator[str]:
     User and password together are rare enough to be found in output, even if the password is short.
     """
     yield f"{user}@"
-    password = user.partition(":")[2]
+    name, _, password = user.partition(":")
+    if not password and len(name) >= _LEAST_TOKEN and re.search(r"\d", name):
+        yield from (name, unquote(name))
     yield from (password, unquote(password))
     if password:
         yield unquote(user)  # as a header's Basic encodes it

@@ -26,6 +26,17 @@ class Malformed(ValueError):
     """Raised for a text that is not the JSON or TOML that Track A takes."""
 
 
+def text_fault(word: str) -> str | None:
+    """Returns why a word of a command line is no text that files can hold; None where it is."""
+    if "\0" in word:
+        return "it has a NUL byte"
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return "it is no text in UTF-8"
+    return None
+
+
 def json_value(data: bytes | str, not_finite: bool = False, any_text: bool = False) -> Any:
     """Returns the value of a JSON text.
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import Finding
+from .errors import Finding, UsageError
 
 DISK_FULL, READ_ONLY, FILE_LIMIT, PROCESS_LIMIT = "disk_full", "read_only", "file_limit", "process_limit"
 REMEDIES = {
@@ -29,6 +29,7 @@ _REASONS = {
     errno.EAGAIN: PROCESS_LIMIT,  # what fork() says where a limit of processes is reached
     errno.ENOMEM: PROCESS_LIMIT,  # the same, where there is no memory for one
 }
+_CIRCLE = re.compile(r"Symlink loop from '(.*)'")  # what Path.resolve() raises as a RuntimeError
 _NO_THREAD = "can't start new thread"
 _WORDS = (
     (DISK_FULL, r"\[Errno (?:28|122)\]|No space left on device|Disk quota exceeded"),
@@ -73,11 +74,14 @@ def limit(error: BaseException) -> OSError | None:
 
 
 @contextlib.contextmanager
-def limits_as_such() -> Iterator[None]:
-    """Raises every limit of the system that this block meets as OSError: see `limit`."""
+def as_own_errors() -> Iterator[None]:
+    """Raises a `limit` of the system as OSError, and links that lead round in a circle as UsageError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
+        if circle := _CIRCLE.match(str(error)):
+            what = "its links lead round in a circle"
+            raise UsageError(Finding(circle[1], what, "Name another place, or mend the links")) from error
         if (refused := limit(error)) is None:
             raise
         raise refused from error

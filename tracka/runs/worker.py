@@ -43,7 +43,7 @@ def start(work: Work, slot: int) -> Child:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ending_signals.ALL)
 
-    with system_errors.limits_as_such():
+    with system_errors.as_own_errors():
         child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environ, preexec_fn=bind)
     assert child.stdin is not None
     with contextlib.suppress(BrokenPipeError), child.stdin as pipe:
@@ -119,7 +119,7 @@ def main(work: Work) -> int:
     row = work[1]
     ending_signals.interrupt_once()
     try:
-        with system_errors.limits_as_such():
+        with system_errors.as_own_errors():
             return execute(*work, watch=early_stop.watch(*work[:2]))
     except TrackaError as error:
         print_redacted(screen(error.findings, f"error: row {row.run_id}: "), error=True)
