@@ -13,6 +13,7 @@ TYPES: dict[str, Any] = {
     "result": artifacts.Result,
     "row_marker": artifacts.RowMarker,
     "identity": artifacts.Identity,
+    "resumed": artifacts.Resumed,
     "parity": artifacts.Certificate,
     "early_stop": artifacts.EarlyStopRecord,
     "cli_capabilities": reports.Capabilities,

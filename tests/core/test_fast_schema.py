@@ -101,6 +101,7 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
     yield "preregistration", files.read_json(layout.preregistration)
     yield "verdict", dict(campaign_verdict.make(demanding))
     yield "early_stop", EARLY_STOP
+    yield "resumed", RESUMED
     yield "replay", REPLAY
     plan = run.plan_row(spec, spec.row("baseline_b1_e2"), run.load_host(layout))
     numbers = parity_certificate.comparison_counts(parity.NOTHING)
@@ -109,6 +110,14 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
         yield "parity", parity.certificate(plan, judged, {"fallbacks": ["no"]}, {"resident": 1.5}, {"a.npy": "0" * 64})
 
 
+RESUMED = {
+    "schema_version": 1,
+    "run_id": "row",
+    "attempt": 2,
+    "row_hash": "0" * 64,
+    "attempts": [{"attempt": 1, "files": {"eval/episodes.jsonl": "1" * 64}}],
+    "episodes": [{"task": 3, "episode": 0, "attempt": 1}],
+}
 OUTCOME = {"success": True, "steps": 74, "first_state_sha": "2" * 64, "final_state_sha": "3" * 64}
 REPLAY = {
     "schema_version": 1,

@@ -285,6 +285,11 @@ class RunFolder:
         return self.path / "episodes.jsonl"
 
     @property
+    def resumed(self) -> Path:
+        """Returns the file of an attempt that says which episodes it keeps of earlier attempts."""
+        return self.path / "resumed.json"
+
+    @property
     def output(self) -> Path:
         """Returns the folder that the engine itself writes, with eval_info.json and videos."""
         return self.path / "eval"

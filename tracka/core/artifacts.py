@@ -51,7 +51,8 @@ class Recorded(TypedDict):
 class Requested(TypedDict):
     """The part of a manifest that needs no checkpoint and no device: what the campaign asks of the row.
 
-    `listener` is there where a module of Track A starts the command's program, and records its episodes.
+    `listener` is there where a module of Track A starts the command's program, and records its episodes. `certificate`
+    is there for the resident engine: the key of the parity certificate that holds for the row.
     """
 
     schema_version: int
@@ -77,6 +78,7 @@ class Requested(TypedDict):
     timeout_secs: int
     threshold: float
     listener: NotRequired[str]
+    certificate: NotRequired[str]
 
 
 class Manifest(Requested, Recorded):
@@ -226,6 +228,32 @@ class Certificate(Unjudged):
 
     proven: bool
     exact: bool
+
+
+class NamedEpisode(TypedDict):
+    """An episode that an earlier attempt has played, and the number of that attempt."""
+
+    task: int
+    episode: int
+    attempt: int
+
+
+class NamedAttempt(TypedDict):
+    """An attempt of which a later one keeps episodes; `files` maps its files that were used to their sha256."""
+
+    attempt: int
+    files: dict[str, str]
+
+
+class Resumed(TypedDict):
+    """Content of `resumed.json` (schema resumed): which episodes an attempt keeps, of which earlier attempts."""
+
+    schema_version: int
+    run_id: str
+    attempt: int
+    row_hash: str
+    attempts: list[NamedAttempt]
+    episodes: list[NamedEpisode]
 
 
 class RowParts(TypedDict):

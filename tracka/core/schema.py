@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import files
-from .artifacts import Certificate, EarlyStopRecord, Manifest, Result, RowMarker
+from .artifacts import Certificate, EarlyStopRecord, Manifest, Result, Resumed, RowMarker
 from .baselines import Baseline
 from .errors import Finding, UsageError, shortened
 from .fast_schema import TYPES, Predicate, sieve
@@ -66,6 +66,8 @@ def read(name: Literal["run_manifest"], path: Path) -> Manifest: ...
 def read(name: Literal["result"], path: Path) -> Result: ...
 @overload
 def read(name: Literal["row_marker"], path: Path) -> RowMarker: ...
+@overload
+def read(name: Literal["resumed"], path: Path) -> Resumed: ...
 @overload
 def read(name: Literal["parity"], path: Path) -> Certificate: ...
 @overload

@@ -85,15 +85,8 @@ def diagnose(
         )
     if process_exit.code != 0:
         return _crash(process_exit, logs)
-    if line := next(filter(None, map(_weights_warning, logs)), None):
-        return Failure("weights", f"exit code 0, but the policy ran without its weights: {line}")
-    if device != "cpu" and any(reading.mentions(log, ON_CPU.encode()) for log in logs):
-        what = "torch found no GPU, so lerobot used the CPU: see stderr.log, and run nvidia-smi"
-        return Failure("device", what)
-    if any(reading.mentions(log, BAD_ACTION.encode()) for log in logs):
-        return Failure(
-            "bad_action", "the policy returned an action that is not a number, and MuJoCo left it out: see stdout.log"
-        )
+    if fault := fault_in_logs(logs, device):
+        return fault
     if metrics.source != "eval_info.json":
         return Failure("no_result", f"exit code 0, but {'; '.join(metrics.warnings)}")
     counted = {task.task_id: len(task.successes) for task in metrics.tasks}
@@ -103,6 +96,23 @@ def diagnose(
         return Failure("invalid_result", f"the episodes are of {', '.join(sorted(other_suites))}, expected {suite}")
     if metrics.warnings:
         return Failure("invalid_result", "; ".join(metrics.warnings))
+    return None
+
+
+def fault_in_logs(logs: Sequence[Path], device: str) -> Failure | None:
+    """Returns the fault for which no outcome of an evaluation counts, however it ended; None if its logs show none.
+
+    The policy ran without its weights, on another device than `device`, or returned what is not a number.
+    """
+    if line := next(filter(None, map(_weights_warning, logs)), None):
+        return Failure("weights", f"the policy ran without its weights: {line}")
+    if device != "cpu" and any(reading.mentions(log, ON_CPU.encode()) for log in logs):
+        what = "torch found no GPU, so lerobot used the CPU: see stderr.log, and run nvidia-smi"
+        return Failure("device", what)
+    if any(reading.mentions(log, BAD_ACTION.encode()) for log in logs):
+        return Failure(
+            "bad_action", "the policy returned an action that is not a number, and MuJoCo left it out: see stdout.log"
+        )
     return None
 
 

@@ -107,8 +107,10 @@ def read_metrics(output: Path, logs: Sequence[Path]) -> Metrics:
     """Returns the metrics of an ended evaluation: from eval_info.json, else from the logs as the plan asks."""
     try:
         metrics = _from_eval_info(_read_info(output / "eval_info.json"))
-        lines = _lines(output)
-        return replace(metrics, lines=lines, warnings=(*metrics.warnings, *_line_warnings(metrics, lines)))
+        written = _lines(output)
+        lines = {(line["task"], line["episode"]): line for line in written}
+        warnings = (*metrics.warnings, *_line_warnings(metrics, lines, len(written)))
+        return replace(metrics, lines=lines, warnings=warnings)
     except UsageError as error:
         warning = f"{Path(error.findings[0].where).name}: {error.findings[0].what}"
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
@@ -155,18 +157,22 @@ def _from_eval_info(info: Mapping[str, Any]) -> Metrics:
     return Metrics("eval_info.json", len(outcomes), sum(outcomes), rate, tasks, (*_disagreements(info, outcomes),))
 
 
-def _lines(output: Path) -> Lines:
+def _lines(output: Path) -> list[files.Json]:
     """Returns what the resident engine wrote of each episode as it ended; empty for lerobot-eval, which writes nothing.
 
-    Raises UsageError or KeyError where the file is damaged.
+    Raises UsageError where the file is damaged.
     """
     path = output / "episodes.jsonl"
-    lines = files.read_lines(path) if os.path.lexists(path) else []
-    return {(line["task"], line["episode"]): line for line in lines}
+    return files.read_lines(path) if os.path.lexists(path) else []
 
 
-def _line_warnings(metrics: Metrics, lines: Lines) -> Iterator[str]:
-    """Yields a warning where the lines written as episodes ended disagree with eval_info.json."""
+def _line_warnings(metrics: Metrics, lines: Lines, written: int) -> Iterator[str]:
+    """Yields a warning where the lines written as episodes ended disagree with eval_info.json, or with each other.
+
+    `written` is the number of lines in the file.
+    """
+    if written > len(lines):
+        yield f"episodes.jsonl has {written} lines for {len(lines)} episodes"
     line_outcomes = {name: line["success"] for name, line in lines.items()}
     counted = {
         (task.task_id, episode): success for task in metrics.tasks for episode, success in enumerate(task.successes)

@@ -27,7 +27,7 @@ MESSAGE_BYTES = 1 << 17
 TAKEN = b"taken"
 PATH_BYTES = 100  # the kernel allows 107 bytes for a socket's path
 # Flags in which the rows that one process plays may differ.
-ROW_FLAGS = ("env.task", "env.task_ids", "eval.n_episodes", "seed", "output_dir", "resident.videos")
+ROW_FLAGS = ("env.task", "env.task_ids", "eval.n_episodes", "seed", "output_dir", "resident.videos", "resident.resume")
 
 
 def key(command: Sequence[str], environ: Mapping[str, str], load: str, batch: int) -> str:

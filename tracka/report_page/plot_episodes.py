@@ -7,6 +7,7 @@ from typing import Any
 
 from ..campaign.campaign import Campaign
 from ..core import files
+from ..engines import episode_lines
 from . import figure_style as style
 from .episodes import ShownEpisode
 from .timeline import Span, Timeline
@@ -28,28 +29,34 @@ def ended(campaign: Campaign, timeline: Timeline, episodes: Sequence[ShownEpisod
 
     The resident engine notes when each ends. The episodes of another engine count when their row ends.
     """
-    spans = {span.run_id: span for span in timeline.spans if span.is_own}  # the last attempt of each row
-    times = {run_id: _seconds(campaign, span) for run_id, span in spans.items()}
+    own = [span for span in timeline.spans if span.is_own]
+    begins = {(span.run_id, span.attempt): span.begin for span in own}
+    spans = {span.run_id: span for span in own}  # the last attempt of each row
+    moments = {run_id: _moments(campaign, span, begins) for run_id, span in spans.items()}
     found = [
-        Ended(_at(spans[each.run_id], times[each.run_id].get((each.task, each.number))), each.success)
+        Ended(_at(spans[each.run_id], moments[each.run_id].get((each.task, each.number))), each.success)
         for each in episodes
         if each.run_id in spans
     ]
     return sorted(found, key=lambda each: each.at)
 
 
-def _at(span: Span, seconds: float | None) -> float:
+def _at(span: Span, moment: float | None) -> float:
     end = span.begin if span.end is None else span.end
-    return end if seconds is None else min(span.begin + seconds, end)
+    return end if moment is None else min(moment, end)
 
 
-def _seconds(campaign: Campaign, span: Span) -> Mapping[Key, float]:
-    """Returns after how many seconds of its attempt each episode ended; nothing where the engine does not note it."""
-    path = campaign.layout.run(span.run_id).attempt(span.attempt).output / "episodes.jsonl"
+def _moments(campaign: Campaign, span: Span, begins: Mapping[tuple[str, int], float]) -> Mapping[Key, float]:
+    """Returns when each episode ended; nothing where the engine does not note it.
+
+    An episode that an earlier attempt has played ended in that attempt.
+    """
+    path = campaign.layout.run(span.run_id).attempt(span.attempt).output / episode_lines.NAME
     return {
-        (line["task"], line["episode"]): float(line["at_secs"])
+        (line["task"], line["episode"]): begin + float(line["at_secs"])
         for line in files.read_lines_or_empty(path)
         if isinstance(line.get("at_secs"), int | float) and {"task", "episode"} <= line.keys()
+        if (begin := begins.get((span.run_id, line.get(episode_lines.ATTEMPT, span.attempt)))) is not None
     }
 
 

@@ -9,6 +9,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -23,13 +24,14 @@ from ..engines.lerobot_eval import Metrics
 from ..execution import gpu, lease, orphans, process, warm_process
 from ..execution.gpu import Device
 from ..execution.process import Exit
-from . import identity, judgement, refusal, row_state
+from . import identity, judgement, refusal, resume, row_state
 from .plan import Plan
 
 
-def run(plan: Plan, device: Device, cancel: Callable[[], bool] | None = None) -> Result:
+def run(plan: Plan, device: Device, cancel: Callable[[], bool] | None = None, since: int = 1) -> Result:
     """Runs the plan once on `device` and returns the attempt's result, passed or failed.
 
+    The attempt keeps the episodes that cut-off attempts of the row have played, from the attempt `since` on.
     The attempt is closed as stopped once `cancel` returns True, which is asked every few seconds. An exception that
     interrupts the attempt is raised again after the attempt is closed as interrupted.
     """
@@ -37,15 +39,21 @@ def run(plan: Plan, device: Device, cancel: Callable[[], bool] | None = None) ->
     number, folder = _next_folder(layout, run_id)
     environ = plan.environ(device)
     manifest = plan.manifest(folder, device, environ, number)
+    if kept := resume.kept(layout, manifest, since):
+        plan = replace(plan, resumes=True)
+        manifest = plan.manifest(folder, device, environ, number)
     worker_variables = _warm_worker_variables(plan, device, manifest["command"] or [], environ)
     _begin(layout, folder, manifest)
     identity.write(folder, plan.identity_parts)
+    if kept:
+        resume.write(layout, manifest, kept)
     _publish(layout.run(run_id), folder, starting=True)
     row_state.advance(layout, run_id, "running", number, retry_index=plan.retry_index, gpu_id=device.gpu_id)
     marks = orphans.marks(layout.run(run_id).path, device.lock_file)
-    result = _execute(plan, folder, manifest, environ | marks | worker_variables, device, cancel)
-    if result["status"] != "pass" and worker_variables:
-        warm_process.end_worker(Path(worker_variables[warm_process.SOCKET]))
+    environ |= marks | worker_variables
+    result = _execute(plan, folder, manifest, environ, device, cancel)
+    if result["status"] != "pass":
+        _end_warm_worker(environ)
     return close(layout, folder, result)
 
 
@@ -78,6 +86,15 @@ def _warm_worker_variables(plan: Plan, device: Device, command: list[str], envir
     return warm_process.ensure_worker(name, worker_key, plan.campaign.layout.root, environ, device.lock_file)
 
 
+def _end_warm_worker(environ: dict[str, str]) -> None:
+    """Ends the warm worker process that plays the row of the process with these variables, if there is one.
+
+    What that process writes later would change the files of an attempt that is closed.
+    """
+    if warm_process.SOCKET in environ:
+        warm_process.end_worker(Path(environ[warm_process.SOCKET]))
+
+
 def _execute(
     plan: Plan,
     folder: RunFolder,
@@ -108,12 +125,15 @@ def _execute(
         refused = Failure(limit, message) if limit else Failure("not_started", message)
         return _result(plan.campaign.layout, folder, manifest, refused)
     except BaseException as error:
+        _end_warm_worker(environ)
         interruption = Failure("interrupted", f"the harness was interrupted ({type(error).__name__})")
         seconds = time.monotonic() - start
         close(
             plan.campaign.layout, folder, _result(plan.campaign.layout, folder, manifest, interruption, seconds=seconds)
         )
         raise
+    if process_exit.code != 0:
+        _end_warm_worker(environ)
     return _judge(plan, folder, manifest, process_exit)
 
 

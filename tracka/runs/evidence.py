@@ -17,7 +17,7 @@ from ..core.artifacts import Manifest, Recorded, Result
 from ..core.errors import Finding, TrackaError, without_warnings
 from ..core.files import Json
 from ..engines import lerobot_eval
-from . import identity, judgement, row_state
+from . import identity, judgement, resume, row_state
 from .judgement import run_again
 from .plan import Plan
 
@@ -92,6 +92,7 @@ def _of_files(campaign: Campaign, row: Row, manifest: Manifest, result: Result) 
         yield from _unstarted_differences(campaign.layout, row, top, manifest, result)
     yield from _wrong_row_hash(campaign.layout, attempt, manifest)
     yield from judgement.changed_files(campaign.layout, attempt, result)
+    yield from resume.findings(campaign.layout, manifest)
     yield from judgement.impossible_times(campaign.layout, top.path, manifest, result, state)
     yield from judgement.pretended_gpus(campaign, top.manifest, manifest)
 
@@ -201,8 +202,14 @@ def against_plan(plan: Plan, manifest: Manifest) -> Iterator[Finding]:
     folder = plan.campaign.layout.run(plan.row.run_id)
     if manifest["row_hash"] != plan.row_hash:
         return
-    attempt = replace(plan, batch_size=manifest["batch_size"], retry_index=manifest["retry_index"])
-    expected = attempt.record(folder.attempt(manifest["attempt"]), manifest["gpu_id"])
+    attempt_folder = folder.attempt(manifest["attempt"])
+    attempt = replace(
+        plan,
+        batch_size=manifest["batch_size"],
+        retry_index=manifest["retry_index"],
+        resumes=attempt_folder.resumed.is_file(),
+    )
+    expected = attempt.record(attempt_folder, manifest["gpu_id"])
     where = str(folder.manifest)
     yield from _differences(plan.campaign.layout, where, _without_paths(manifest), _without_paths(expected))
     yield from _differences(plan.campaign.layout, where, manifest, {"invalid": attempt.simulator_mismatch})

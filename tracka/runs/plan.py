@@ -69,7 +69,10 @@ class Host:
 
 @dataclass(frozen=True)
 class Plan:
-    """One attempt of one row. Only in a retry, `batch_size` may differ from the row's own."""
+    """One attempt of one row. Only in a retry, `batch_size` may differ from the row's own.
+
+    `resumes` says whether the attempt keeps episodes that earlier attempts have played.
+    """
 
     campaign: Campaign
     row: Row
@@ -77,6 +80,7 @@ class Plan:
     checkpoint: Checkpoint
     batch_size: int
     retry_index: int = 0
+    resumes: bool = False
     timeout_secs: int = 10800
     # what the policy loads by name -> hash of its content
     dependency_hashes: Mapping[str, str] = field(default_factory=dict)
@@ -247,7 +251,7 @@ class Plan:
         lerobot_eval.check_flags(argv, self.host.capabilities)
         resident_flags = [
             f"--resident.{key}={lerobot_eval.flag_value(value)}"
-            for key, value in sorted(self.campaign.resident.items())
+            for key, value in sorted({**self.campaign.resident, **({"resume": True} if self.resumes else {})}.items())
         ]
         return [*self.host.render_prefix, *argv, *(resident_flags if resident else ())]
 
@@ -293,6 +297,8 @@ class Plan:
         }
         if self.is_recorded:
             manifest["listener"] = LISTENER
+        if self.campaign.is_resident:
+            manifest["certificate"] = self.proof_key
         return manifest
 
     def record(self, folder: RunFolder, gpu_id: int) -> Recorded:

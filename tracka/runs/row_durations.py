@@ -56,10 +56,14 @@ def expected_seconds(campaign: Campaign, rows: Iterable[Row], resume: bool) -> d
 def _seconds(campaign: Campaign, row: Row, result: Json) -> float | None:
     """Returns the seconds that the row's last run took, if it ran to its end or to its timeout.
 
-    Returns None for any other end, and where that run had another number of episodes.
+    Returns None for any other end, where that run had another number of episodes, and where it kept some of an earlier
+    attempt, so that its seconds are those of the others alone.
     """
     seconds, episodes = result.get("duration_sec"), result.get("episodes")
     if not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+        return None
+    attempt = result.get("attempt")
+    if isinstance(attempt, int) and campaign.layout.run(row.run_id).attempt(attempt).resumed.is_file():
         return None
     is_complete = result.get("status") == "pass" and episodes == row.n_episodes * len(campaign.task_ids(row))
     return float(seconds) if is_complete or result.get("reason") == "timeout" else None

@@ -29,7 +29,7 @@ from ..core.reports import Capabilities
 from ..engines import cli_capabilities, failure
 from ..execution import gpu, lease
 from ..execution.gpu import Device
-from . import attempt, evidence, identity, refusal, row_state, time_budget
+from . import attempt, evidence, identity, refusal, resume, row_state, time_budget
 from .plan import Host, Plan, Refusal
 from .refusal import RowRefused
 from .time_budget import TimeBudget
@@ -169,7 +169,9 @@ def _first_attempt(
 class RerunPolicy:
     """What to do with a run folder that exists."""
 
-    resume: bool = False  # judge a passed run again, and give a failed one a further attempt
+    resume: bool = (
+        False  # judge a passed run again, and give a failed one a further attempt, which goes on where it can
+    )
     allow_overwrite: bool = False  # run again what is there; with resume, only what passed with other inputs
     retry: bool = True  # follow a failed attempt by one retry, where that can help
     budget: TimeBudget | None = None  # of a tier's session, after which no attempt starts
@@ -236,7 +238,8 @@ def run_row(
                 plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
             if early_stop:
                 early_stop.require_open()
-            return _attempts(plan, device, policy, early_stop)
+            since = 1 if policy.resume else max(layout.run(row.run_id).numbers(), default=0) + 1
+            return _attempts(plan, device, policy, early_stop, since)
 
 
 def require_startable(campaign: Campaign, row: Row, host: Host) -> None:
@@ -292,15 +295,31 @@ def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
     return plan_row(campaign, row, host)
 
 
-def _attempts(plan: Plan, device: Device, policy: RerunPolicy, early_stop: EarlyStop | None) -> Result:
-    """Runs the plan and, where policy and failure allow it, once more. Returns the last attempt's result."""
+def _attempts(plan: Plan, device: Device, policy: RerunPolicy, early_stop: EarlyStop | None, since: int) -> Result:
+    """Runs the plan and, where policy and failure allow it, once more. Returns the last attempt's result.
+
+    An attempt keeps the episodes of cut-off attempts from the attempt `since` on.
+    """
     cancel = early_stop.has_come if early_stop else None
-    result = attempt.run(plan, device, cancel)
+    result = attempt.run(plan, device, cancel, since)
     is_spent = policy.budget is not None and policy.budget.is_spent
     if result["status"] == "pass" or plan.retry_index or not policy.retry or is_spent:
         return result
-    batch_size = failure.next_batch(result["reason"], plan.played_batch)
-    return result if batch_size is None else attempt.run(plan.retry(batch_size), device, cancel)
+    batch_size = _next_batch(plan, result)
+    return result if batch_size is None else attempt.run(plan.retry(batch_size), device, cancel, since)
+
+
+def _next_batch(plan: Plan, result: Result) -> int | None:
+    """Returns the batch size of the retry after an attempt that failed with `result`; None where no retry helps.
+
+    After a timeout the batch stays as it was where the retry goes on with episodes of that batch size.
+    """
+    folder = plan.campaign.layout.run(plan.row.run_id).attempt(result["attempt"])
+    if result["reason"] == "timeout" and resume.goes_on(
+        plan.campaign.layout, schema.read("run_manifest", folder.manifest)
+    ):
+        return plan.batch_size
+    return failure.next_batch(result["reason"], plan.played_batch)
 
 
 def _require_free_folder(layout: Layout, run_id: str, policy: RerunPolicy) -> None:

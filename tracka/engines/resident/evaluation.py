@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...core import files
+from .. import episode_lines
 
 if TYPE_CHECKING:
     from .episode import Episode
@@ -80,20 +81,25 @@ def evaluate(cfg: "ResidentConfig", cache: EvaluationCache, stages: Stages) -> N
     does not end in the state of the recorded one.
     """
     from . import episode
-    from .record import Record
+    from .record import Record, played_before
     from .rollout import Rollout
     from .simulation import Simulation  # LIBERO is imported before the fork, so that no worker process needs to
 
     simulation = Simulation(cfg)
     counts = (cfg.eval.n_episodes, cfg.eval.batch_size, cfg.seed)
     all_episodes = episode.episodes(cfg.env.task, simulation.task_ids, *counts)
-    stages.end("import")
-    pool = _worker_pool(cfg, simulation, cache, all_episodes)
     output = Path(str(cfg.output_dir))
-    record = Record(output, len(all_episodes))
+    before, units = played_before(output, all_episodes) if cfg.resident.resume else (None, set())
+    left = _left(all_episodes, before or ())
+    stages.end("import")
+    pool = _worker_pool(cfg, simulation, cache, all_episodes, left)
+    record = Record(output, len(all_episodes), before)
     runner = _policy_runner(cfg, cache, len({each.batch for each in all_episodes}))
+    record.unit = _unit(runner)
+    if units - {record.unit}:
+        raise RuntimeError(f"the episodes in {output} were played by {', '.join(units)}, not by {record.unit}")
     stages.end("load")
-    rollout = Rollout(pool, runner, all_episodes, record, cfg.resident.hash_looks)
+    rollout = Rollout(pool, runner, left, record, cfg.resident.hash_looks)
     rollout.run()
     stages.end("rollout")
     videos = _video_tasks(record.ordered(), cfg.resident.videos, output / "videos")
@@ -105,17 +111,40 @@ def evaluate(cfg: "ResidentConfig", cache: EvaluationCache, stages: Stages) -> N
     stages.end("film")
     cache.evaluations += 1
     cache.runner = runner if cache.persistent and runner.draws_nothing else None
-    files.write_json(output / "timings.json", _timings(rollout, runner, timings, stages, cache))
+    files.write_json(output / "timings.json", _timings(rollout, runner, timings, stages, cache, record.kept))
     info = record.close(_paths(videos))
     logging.info("Overall Aggregated Metrics:")
     logging.info(info["overall"])
     logging.info("End of eval")
 
 
+def _left(all_episodes: Sequence["Episode"], before: Sequence["PlayedEpisode"]) -> list["Episode"]:
+    """Returns the episodes that have not been played before, in their order."""
+    played = {episode for episode, _ in before}
+    return [episode for episode in all_episodes if episode not in played]
+
+
+def _unit(runner: "PolicyRunner") -> str:
+    """Returns what must be played as a whole: an episode, or all episodes whose numbers may depend on each other.
+
+    These are lerobot-eval's batch where the policy remembers its episodes, and the row where one batch follows another
+    or noise comes from this process's generator.
+    """
+    if runner.mode.concurrent and runner.draws_nothing:
+        return episode_lines.EPISODE if runner.mode.mixing else episode_lines.BATCH
+    return episode_lines.ROW
+
+
 def _worker_pool(
-    cfg: "ResidentConfig", simulation: "Simulation", cache: EvaluationCache, all_episodes: Sequence["Episode"]
+    cfg: "ResidentConfig",
+    simulation: "Simulation",
+    cache: EvaluationCache,
+    all_episodes: Sequence["Episode"],
+    left: Sequence["Episode"],
 ) -> "WorkerPool":
     """Returns the worker processes. New ones begin to build the environments that they need first.
+
+    These are those of the episodes in `left`, which are to be played.
 
     New processes get no more slots than there are episodes, unless the processes are kept, since the next evaluation
     may have more episodes.
@@ -126,7 +155,7 @@ def _worker_pool(
         slots = cfg.n_slots if cache.persistent else min(cfg.n_slots, len(all_episodes))
         environment_arguments = simulation.cameras, simulation.make, simulation.video_config
         cache.pool = WorkerPool(cfg.n_workers, slots, *environment_arguments, output=cache.output)
-        cache.pool.build(expected_order(cfg, all_episodes)[:slots])
+        cache.pool.build(expected_order(cfg, left)[:slots])
     return cache.pool
 
 
@@ -182,10 +211,12 @@ def _timings(
     timings: Sequence["WorkerTimings"],
     stages: Stages,
     cache: EvaluationCache,
+    kept: int,
 ) -> dict[str, Any]:
     """Returns the content of timings.json: where the time went, and why parts ran in a slower way.
 
-    Seconds are given by stage, for the main process's rollout, and summed over all worker processes.
+    Seconds are given by stage, for the main process's rollout, and summed over all worker processes. `kept` is the
+    number of episodes that an earlier attempt has played.
     """
     workers = {key: sum(each.seconds.get(key, 0.0) for each in timings) for each in timings for key in each.seconds}
     fallbacks = [*runner.fallbacks, *(reason for worker in timings for reason in worker.fallbacks)]
@@ -199,6 +230,7 @@ def _timings(
         "cuda_graphs": runner.graphs.proven if runner.graphs else 0,  # so many answer calls
         "calls_of_several_tasks": rollout.mixed_calls,
         "looks": rollout.asked,
+        "kept_episodes": kept,
         "slots": len(rollout.pool),
         "processes": len(rollout.pool.processes),
         "evaluation": cache.evaluations,  # its number in this process, from 1

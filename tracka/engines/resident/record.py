@@ -1,6 +1,7 @@
 """The result files of an evaluation: episodes.jsonl as it goes, eval_info.json in lerobot-eval's form at its end.
 
 Guarantees: an episode is on disk, whole, before the next one is recorded; eval_info.json appears whole or not at all.
+An evaluation that resumes adds its episodes to those that are there, and changes none of them.
 """
 
 import json
@@ -12,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ...core import files
-from .. import recorded_arrays
+from ...core import files, reading
+from ...core.errors import Finding, UsageError
+from .. import episode_lines, recorded_arrays
 from .episode import Episode, EpisodeOutcome
 
 PlayedEpisode = tuple[Episode, EpisodeOutcome]
@@ -22,11 +24,12 @@ ObservationHashes = Mapping[int, str]
 
 
 def line(
-    episode: Episode, outcome: EpisodeOutcome, seconds: float, observation_hashes: ObservationHashes
+    episode: Episode, outcome: EpisodeOutcome, seconds: float, observation_hashes: ObservationHashes, unit: str
 ) -> dict[str, Any]:
     """Returns the content of an episode's line in episodes.jsonl. `seconds` is the time since the evaluation's start.
 
-    The key `observations`, which is for the parity gate, is left out where no observation was hashed.
+    `unit` says what would have to be played again as a whole: the episode, its batch or the row. The key
+    `observations`, which is for the parity gate, is left out where no observation was hashed.
     """
     content = {
         "suite": episode.suite,
@@ -38,9 +41,11 @@ def line(
         "success": outcome.success,
         "steps": outcome.steps,
         "sum_reward": outcome.sum_reward,
+        "max_reward": outcome.max_reward,
         "actions_sha": outcome.actions_sha,
         "first_state_sha": outcome.first_state,
         "final_state_sha": outcome.final_state,
+        episode_lines.UNIT: unit,
         "at_secs": round(seconds, 3),
     }
     return content | (
@@ -48,26 +53,72 @@ def line(
     )
 
 
+def played_before(folder: Path, episodes: Sequence[Episode]) -> tuple[list[PlayedEpisode], set[str]]:
+    """Returns those of `episodes` that `folder` has already, with their outcomes, and the units of their lines.
+
+    Raises UsageError where a line is damaged, or of another episode.
+    """
+    path = folder / episode_lines.NAME
+    if not path.exists():
+        return [], set()
+    by_key = {(episode.task_id, episode.number): episode for episode in episodes}
+    lines = files.read_lines(path)
+    if len({episode_lines.key(each) for each in lines}) < len(lines):
+        raise UsageError(Finding(str(path), "an episode has several lines", "Run without --resident.resume"))
+    played = [(by_key.get(episode_lines.key(each) or (-1, -1)), each) for each in lines]
+    for number, (episode, each) in enumerate(played, 1):
+        if episode is None or not episode_lines.is_sound(folder, _row_of(episodes), each):
+            what = "this is no whole episode of these flags, with its actions"
+            raise UsageError(Finding(f"{path}, line {number}", what, "Run without --resident.resume"))
+    kept = [(episode, _outcome(folder, each)) for episode, each in played if episode is not None]
+    return kept, {each[episode_lines.UNIT] for each in lines}
+
+
+def _row_of(episodes: Sequence[Episode]) -> episode_lines.RowEpisodes:
+    first, tasks = episodes[0], list(dict.fromkeys(episode.task_id for episode in episodes))
+    return episode_lines.RowEpisodes(
+        first.suite, tasks, len(episodes) // len(tasks), first.batch_size, first.seed - first.number
+    )
+
+
+def _outcome(folder: Path, content: Mapping[str, Any]) -> EpisodeOutcome:
+    """Returns an outcome as it was recorded; the actions have the type that they were played with."""
+    return EpisodeOutcome(
+        content["success"],
+        content["sum_reward"],
+        content["max_reward"],
+        reading.array(episode_lines.actions(folder, content)),
+        content["first_state_sha"],
+        content["final_state_sha"],
+    )
+
+
 class Record:
     """Writes the files of one evaluation in `folder`, and prints its progress on stdout.
 
-    Raises FileExistsError where `folder` has an episodes.jsonl already.
+    `before` has the episodes that `folder` holds already, where the evaluation resumes; it is None for a new one.
+    `unit` is that of the lines, once it is known how the policy is asked. Raises FileExistsError where `folder` has an
+    episodes.jsonl already and the evaluation is new.
     """
 
-    def __init__(self, folder: Path, expected: int) -> None:
+    unit = episode_lines.ROW
+
+    def __init__(self, folder: Path, expected: int, before: Sequence[PlayedEpisode] | None = None) -> None:
         self.folder, self.expected = folder, expected
-        self.played: list[PlayedEpisode] = []
+        self.played: list[PlayedEpisode] = list(before or ())
+        self.kept = len(self.played)
         self.start = time.monotonic()
         self.first: float | None = None
         (folder / recorded_arrays.ACTIONS).mkdir(parents=True, exist_ok=True)
-        self.log = (folder / "episodes.jsonl").open("x", encoding="utf-8")
+        mode = "x" if before is None else "a"
+        self.log = (folder / episode_lines.NAME).open(mode, encoding="utf-8")
 
     def __call__(self, episode: Episode, outcome: EpisodeOutcome, observation_hashes: ObservationHashes) -> None:
         """Writes the actions and the line of an episode that has ended, and prints the progress."""
         name = (episode.suite, episode.task_id, episode.number)
         np.save(recorded_arrays.path(self.folder, recorded_arrays.ACTIONS, *name), outcome.actions)
         now = time.monotonic() - self.start
-        self.log.write(json.dumps(line(episode, outcome, now, observation_hashes)) + "\n")
+        self.log.write(json.dumps(line(episode, outcome, now, observation_hashes, self.unit)) + "\n")
         self.log.flush()
         os.fsync(self.log.fileno())
         self.played.append((episode, outcome))
@@ -77,7 +128,7 @@ class Record:
         done, won = len(self.played), sum(outcome.success for _, outcome in self.played)
         if self.first is None:
             self.first = now
-        rate = 60 * (done - 1) / (now - self.first) if now > self.first else 0.0
+        rate = 60 * (done - self.kept - 1) / (now - self.first) if now > self.first else 0.0
         left = f", about {60 * (self.expected - done) / rate:.0f} s left" if rate else ""
         return f"{done} of {self.expected} episodes, {won} successes, {rate:.1f} episodes/min{left}"
 
