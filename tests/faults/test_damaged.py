@@ -280,6 +280,7 @@ def test_the_last_failed_tests_after_a_damage_lead_to_accepted(
     made = copy_of(small)
     path = made.root / LOST[lost].format(row=rows_of(made)[0])
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("[1]\n")
+    # A cut file; in our own list a list, too, which pytest itself does not take in its own.
+    path.write_text("[1]\n" if lost == "our own list" else '{"acceptance": tr')
     ended = made.pytest("-n0", "-q", "--lf")
     assert (ended.returncode, ACCEPTED in ended.stdout) == (0, True), ended.stdout
