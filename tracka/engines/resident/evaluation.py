@@ -227,7 +227,10 @@ def _timings(
         "workers": _rounded(workers),
         "manner": runner.mode.name,
         "policy_calls": rollout.calls,
-        "cuda_graphs": runner.graphs.proven if runner.graphs else 0,  # so many answer calls
+        "cuda_graphs": runner.graphs_proven,  # so many answer calls
+        "precision": runner.precision,  # that answered calls
+        "gpu_gib": runner.gpu_gib,  # most that torch has held
+        "fast": runner.fast.figures() if runner.fast else None,
         "calls_of_several_tasks": rollout.mixed_calls,
         "looks": rollout.asked,
         "kept_episodes": kept,

@@ -40,17 +40,23 @@ class GraphedCalls:
     """Answers calls of a policy by graphs, which `record` makes where that is possible.
 
     `call` makes a policy's call from tensors alone, and `record` returns a call that replays it; `record` raises where
-    the call cannot be recorded. `reasons` says for which inputs the policy's own call answers, and why.
+    the call cannot be recorded. `agrees` holds a graph's actions against the call's. `reasons` says for which inputs
+    the policy's own call answers, and why.
     """
 
-    def __init__(self, call: Call, record: Callable[[Call, Inputs], Call]) -> None:
+    def __init__(
+        self,
+        call: Call,
+        record: Callable[[Call, Inputs], Call],
+        agrees: Callable[[Tensor, Tensor], bool] = torch.equal,
+    ) -> None:
         self.reasons: list[str] = []
-        self._call, self._record = call, record
+        self._call, self._record, self._agrees = call, record, agrees
         self._graphs: dict[Signature, _Graph | None] = {}  # None where the policy's own call answers
 
     def __call__(self, inputs: Inputs, own_call: Callable[[], Tensor]) -> Tensor:
         """Returns what the policy answers to `inputs`; `own_call` is the policy's own way to do so."""
-        signature = _signature(inputs)
+        signature = signature_of(inputs)
         graph = self._graphs.get(signature)
         if graph is not None and graph.proven:
             return graph.replay(inputs)
@@ -76,7 +82,7 @@ class GraphedCalls:
             self._refuse(signature, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
     def _prove(self, graph: _Graph, signature: Signature, inputs: Inputs, actions: Tensor) -> None:
-        graph.proven = torch.equal(graph.replay(inputs), actions)
+        graph.proven = self._agrees(graph.replay(inputs), actions)
         if not graph.proven:
             self._refuse(signature, "its actions differ from those of the policy's own call")
 
@@ -87,15 +93,19 @@ class GraphedCalls:
         logging.warning("fallback: %s", self.reasons[-1])
 
 
-def _signature(inputs: Inputs) -> Signature:
+def signature_of(inputs: Inputs) -> Signature:
+    """Returns the names, shapes and types of inputs."""
     return tuple((name, tuple(value.shape), value.dtype) for name, value in sorted(inputs.items()))
 
 
 class Recorder:
-    """Records calls of one policy as CUDA graphs, which share their memory and live as long as this object."""
+    """Records calls of one policy as CUDA graphs, which share their memory and live as long as this object.
 
-    def __init__(self, policy: torch.nn.Module, device: str) -> None:
-        self.policy, self.device = policy, torch.device(device)
+    A call that is plain makes no tensor from Python numbers and embeds no camera that is lacking.
+    """
+
+    def __init__(self, policy: torch.nn.Module, device: str, is_plain: bool = False) -> None:
+        self.policy, self.device, self.is_plain = policy, torch.device(device), is_plain
         self._constants = ConstantTensors()
         self._embeddings: list[ConstantEmbeddings] = []
         self._pool = torch.cuda.graph_pool_handle()
@@ -125,9 +135,7 @@ class Recorder:
 
     def _recorded(self, graph: torch.cuda.CUDAGraph, call: Call, places: Inputs) -> Tensor:
         """Records `call`, after it was made once in the same way: then all that is made once is there."""
-        embeddings = ConstantEmbeddings(self.policy, places)
-        self._embeddings.append(embeddings)  # the graph reads their memory
-        with self._constants, embeddings.in_use():
+        with self._made_once(places):
             stream = torch.cuda.Stream(self.device)
             stream.wait_stream(torch.cuda.current_stream(self.device))
             with torch.cuda.stream(stream):
@@ -135,6 +143,17 @@ class Recorder:
             torch.cuda.synchronize(self.device)
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 return call(places)
+
+    @contextlib.contextmanager
+    def _made_once(self, places: Inputs) -> Iterator[None]:
+        """Lets calls within the block make once what cannot be recorded, or is the same in each call."""
+        if self.is_plain:
+            yield
+            return
+        embeddings = ConstantEmbeddings(self.policy, places)
+        self._embeddings.append(embeddings)  # the graph reads their memory
+        with self._constants, embeddings.in_use():
+            yield
 
 
 class ConstantTensors(TorchFunctionMode):  # type: ignore[misc]

@@ -24,15 +24,16 @@ from lerobot.envs.factory import make_env_pre_post_processors
 from lerobot.policies.factory import make_policy, make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import TokenizerProcessorStep
-from lerobot.utils.constants import ACTION
+from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK
 
 from .. import load_warnings
 from ..load_warnings import IncompleteWeights
-from . import noise, weights
+from . import fast_calls, noise, weights
 from .episode import Array, ObservationRequest
+from .fast_calls import FastCalls
 from .graphs import GraphedCalls, Inputs, Recorder
 from .observations import ObservationBatches
-from .settings import ResidentConfig
+from .settings import EXACT, FAST, ResidentConfig
 
 # Policies whose predict_action_chunk is a function of one observation and, for those in NOISY, of given noise. Each has
 # the condition that its configuration must meet.
@@ -108,6 +109,8 @@ class PolicyRunner:
         env_before, self.env_after = make_env_pre_post_processors(env_cfg=cfg.env, policy_cfg=cfg.policy)
         self.batches = ObservationBatches((env_before, before), self.device, bytes_travel=self._is_on_gpu)
         self.graphs = self._graphed_calls()
+        self.fast = self._fast_calls()
+        self.cut_shapes: dict[str, Shapes] = {}  # instruction -> what observation requests with it have in common
         self.spare: list[PreTrainedPolicy] = []
         self.draws = noise.ReferenceNoise()
         tokenizers = [step for step in before.steps if isinstance(step, TokenizerProcessorStep)]
@@ -121,8 +124,24 @@ class PolicyRunner:
     @property
     def fallbacks(self) -> tuple[str, ...]:
         """Returns why the policy is loaded, asked or answered in a slower way, as far as is known by now."""
-        graph_reasons = self.graphs.reasons if self.graphs else ()
-        return (*self._fallbacks, *self.batches.reasons, *graph_reasons)
+        answering = [calls for calls in (self.graphs, self.fast) if calls]
+        return (*self._fallbacks, *self.batches.reasons, *(reason for calls in answering for reason in calls.reasons))
+
+    @property
+    def graphs_proven(self) -> int:
+        """Returns how many CUDA graphs answer calls, in exact and in fast mode."""
+        graphs = (self.graphs, self.fast.graphs if self.fast else None)
+        return sum(each.proven for each in graphs if each)
+
+    @property
+    def precision(self) -> str:
+        """Returns the mode that answers calls, as far as is known by now."""
+        return FAST if self.fast and self.fast.is_used else EXACT
+
+    @property
+    def gpu_gib(self) -> float | None:
+        """Returns how much memory of a GPU torch has held at most; None on the CPU."""
+        return round(torch.cuda.max_memory_reserved() / 2**30, 2) if self._is_on_gpu else None
 
     @property
     def draws_nothing(self) -> bool:
@@ -143,12 +162,20 @@ class PolicyRunner:
         """Returns what all observation requests of a call must have in common.
 
         Where the policy's tokenizer pads to the longest instruction of a call, these are the shapes of the policy's
-        inputs for this request alone, since padding changes how a policy rounds; else the tuple is empty.
+        inputs for this request alone, since padding changes how a policy rounds; else the tuple is empty. Fast mode
+        cuts instructions of pi0, by a length that the task alone decides.
         """
         if not self.pads_to_longest:
-            return ()
+            return self._cut_shapes(request) if self.fast is not None and self.fast.cuts_by_task else ()
         tensors = {name: value for name, value in self.batches([request]).items() if isinstance(value, torch.Tensor)}
         return tuple(sorted((name, tuple(value.shape)) for name, value in tensors.items()))
+
+    def _cut_shapes(self, request: ObservationRequest) -> Shapes:
+        """Returns the shape of the attention mask of a request's instruction, as fast mode cuts it."""
+        if request.description not in self.cut_shapes:
+            length = fast_calls.words(self.batches([request])[OBS_LANGUAGE_ATTENTION_MASK])
+            self.cut_shapes[request.description] = ((OBS_LANGUAGE_ATTENTION_MASK, (length,)),)
+        return self.cut_shapes[request.description]
 
     def copy(self) -> PreTrainedPolicy:
         """Returns the policy for one batch in lockstep, reset: a copy with a memory of its own and shared weights.
@@ -211,17 +238,27 @@ class PolicyRunner:
             return None
         return GraphedCalls(self._actions_of_tensors, Recorder(self.policy, self.device))
 
+    def _fast_calls(self) -> FastCalls | None:
+        """Returns what answers calls in fast mode; None where it was not asked for, or cannot be had."""
+        settings = self.cfg.resident
+        if settings.precision != FAST:
+            return None
+        if why := fast_calls.unavailable(self.policy, self.mode.mixing, settings.compile or self.cfg.policy.use_amp):
+            self._fallbacks = (*self._fallbacks, f"precision = fast, the exact mode answers: {why}")
+            return None
+        return fast_calls.fast_calls(self.policy, self.device, self.chunk, settings.cuda_graphs)
+
     def policy_actions(self, batch: Mapping[str, Any], noise_input: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Returns the policy's actions of shape (observations, chunk, size), by a graph where there is one."""
+        """Returns the policy's actions of shape (observations, chunk, size), in fast mode or by a graph where it is."""
 
         def own_call() -> torch.Tensor:
             actions: torch.Tensor = self.policy.predict_action_chunk(dict(batch), **noise_input)
             return actions[:, : self.chunk]
 
-        if self.graphs is None:
-            return own_call()
-        tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)}
-        return self.graphs({**tensors, **noise_input}, own_call)
+        tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)} | dict(noise_input)
+        if self.fast is not None and (actions := self.fast(tensors, own_call)) is not None:
+            return actions
+        return own_call() if self.graphs is None else self.graphs(tensors, own_call)
 
     def _actions_of_tensors(self, inputs: Inputs) -> torch.Tensor:
         batch = dict(inputs)

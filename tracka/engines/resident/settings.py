@@ -10,6 +10,7 @@ from ...campaign.campaign import SUPPORTED_VALUES, slots
 from ...execution.environment import ROWS_AT_ONCE
 
 NOISE = ("episode", "reference")
+PRECISIONS = EXACT, FAST = ("exact", "fast")
 
 
 @dataclass
@@ -31,6 +32,8 @@ class ResidentSettings:
     fast_reset: bool = True
     fast_load: bool = True  # weights go straight to the device, without a random initialisation
     standby: bool = True  # read by the harness: whether a warm worker process may play this row
+    precision: str = EXACT  # "fast" computes the policy by other kernels, whose actions differ by rounding
+    fast_episodes: int = 0  # read by the harness: how many episodes the gate of fast mode plays, 0 for its default
     cuda_graphs: bool = True  # calls of a policy that mixes are answered by CUDA graphs, where these give the same bits
     compile: bool = False  # torch.compile, which may change outcomes
     hash_looks: bool = False  # episodes.jsonl gets a hash of each requested observation, for the parity gate
@@ -40,6 +43,8 @@ class ResidentSettings:
     def __post_init__(self) -> None:
         if self.noise not in NOISE:
             raise ValueError(f"resident.noise is {self.noise!r}: give one of {', '.join(NOISE)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"resident.precision is {self.precision!r}: give one of {', '.join(PRECISIONS)}")
         if min(self.workers, self.slots, self.videos) < 0:
             raise ValueError("resident.workers, resident.slots and resident.videos must not be negative")
 
