@@ -22,6 +22,7 @@ ENGINE = (
     "engines/resident/*.py",
     "engines/episode_lines.py",
     "engines/load_warnings.py",
+    "engines/tolerance.py",
     "execution/warm_process.py",
 )
 # A change of this code requires a new recording of the reference.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...core import hashing
+from ...core import user_cache
 
 RECOMPILATIONS = 64  # one for each set of shapes: a few batch sizes and lengths of instructions, in a few functions
 
@@ -33,7 +33,7 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def _folder() -> Path:
     """Returns the cache's folder for this torch and this kind of GPU; torch keys what is in it by code and shapes."""
     capability = "".join(str(number) for number in torch.cuda.get_device_capability())
-    folder = hashing.cache_folder() / "compiled" / f"torch-{torch.__version__}-sm{capability}"
+    folder = user_cache.folder() / "compiled" / f"torch-{torch.__version__}-sm{capability}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.stat()
     if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):

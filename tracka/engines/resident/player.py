@@ -12,7 +12,6 @@ The batching mode follows from what is known of the policy:
 
 import contextlib
 import copy
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,17 +20,16 @@ from typing import Any
 import numpy as np
 import torch
 from lerobot.envs.factory import make_env_pre_post_processors
-from lerobot.policies.factory import make_policy, make_pre_post_processors
+from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import TokenizerProcessorStep
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK
 
-from .. import load_warnings
-from ..load_warnings import IncompleteWeights
-from . import fast_calls, noise, weights
+from . import fast_calls, noise
 from .episode import Array, ObservationRequest
 from .fast_calls import FastCalls
 from .graphs import GraphedCalls, Inputs, Recorder
+from .loading import load
 from .observations import ObservationBatches
 from .settings import EXACT, FAST, ResidentConfig
 
@@ -279,34 +277,3 @@ class PolicyRunner:
         if self.cfg.resident.noise == "episode":
             return {NOISE: noise.noise_for_requests(requests, shape).to(self.device)}
         return {NOISE: self.draws.noise_for_requests(requests, (self.batch_size, *shape), self.device)}
-
-
-def load(cfg: ResidentConfig) -> tuple[PreTrainedPolicy, tuple[str, ...]]:
-    """Returns the policy as lerobot-eval makes it, and the reasons why the faster way failed, if it did.
-
-    Raises IncompleteWeights where lerobot's loader says that weights are missing, or left unused in the file.
-    """
-    if cfg.resident.compile and hasattr(cfg.policy, "compile_model"):
-        cfg.policy.compile_model = True
-    reasons: tuple[str, ...] = ()
-    # With noise = "reference" on the CPU, the generator must have drawn lerobot's random weights before the noise.
-    fast = cfg.resident.fast_load and cfg.policy.type in weights.LARGE
-    if fast and not (cfg.resident.noise == "reference" and cfg.policy.device == "cpu") and not cfg.policy.use_peft:
-        try:
-            return _load_straight(cfg).eval(), ()
-        except IncompleteWeights:  # lerobot's own way of loading would go on with random weights
-            raise
-        except Exception as error:  # lerobot's own way of loading is slower, and its errors are clearer
-            reasons = (f"fast_load: {type(error).__name__}: {error}",)
-            logging.warning("loading as lerobot-eval does: %s", reasons[0])
-    with load_warnings.require_complete_weights():
-        policy = make_policy(cfg=cfg.policy, env_cfg=cfg.env, rename_map=cfg.rename_map)
-    return policy.eval(), reasons
-
-
-def _load_straight(cfg: ResidentConfig) -> PreTrainedPolicy:
-    with load_warnings.require_complete_weights(), weights.straight_to(str(cfg.policy.device)):
-        policy = make_policy(cfg=cfg.policy, env_cfg=cfg.env, rename_map=cfg.rename_map)
-    if missing := weights.unloaded_names(policy):
-        raise ValueError(f"the file lacks {len(missing)} of the policy's weights; the first is {missing[0]}")
-    return policy
