@@ -10,6 +10,8 @@ TEST_WORKERS ?= 3
 # Of `make soak`: 30 rounds for each engine, and by how much this machine may be slower than one that does nothing else.
 ROUNDS ?= 30
 SOAK_PATIENCE ?= 1
+# Of `make bench-scale`.
+SCALE_FOLDER ?= /tmp
 SMOKE := tasks/smoke-libero-object
 ANSWERS := tasks/known-answers
 # K of N for three K, batch sizes 1 and 4: eleven minutes on two cores, where the whole campaign takes hours.
@@ -34,7 +36,7 @@ export FIND_PYTHON PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: accept test test-slow test-browser dose soak ci-full test-faults test-stats known-answers known-answers-full demonstrations sim-validity \
-  sim-validity-full sim-table parity planted-engines parity-full bench bench-standby bench-schedule bench-matrix bench-overhead setup \
+  sim-validity-full sim-table parity planted-engines parity-full bench bench-standby bench-schedule bench-matrix bench-scale bench-overhead setup \
   lock clean-artifacts help
 
 accept: setup ## run the acceptance gates on the embedded campaign (JUnit in reports/accept.xml)
@@ -92,6 +94,9 @@ bench-schedule: setup ## how near the lower bound a sweep ends, beside xdist's o
 
 bench-matrix: setup ## time and memory of parsing and collecting 10,000 rows; fails above 5 s or 300 MB
 	$(VENV)/bin/python -m benchmarks.matrix
+
+bench-scale: setup ## (hours) time and memory of judging 100,000 rows on 1,000 nodes; 9 GB of disk in SCALE_FOLDER meanwhile
+	$(VENV)/bin/python -m benchmarks.scale --folder $(SCALE_FOLDER)
 
 bench-overhead: setup ## what the harness adds to one row, median of five; fails above 3%
 	$(VENV)/bin/python -m benchmarks.overhead

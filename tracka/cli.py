@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import cli_export, cli_replay, cli_report, cli_request, cli_statistics, live_view, new_campaign, why
+from . import cli_cluster, cli_export, cli_replay, cli_report, cli_request, cli_statistics, live_view, new_campaign, why
 from .campaign import campaign, matrix, path_safety, shards
 from .campaign.layout import PHASES, Layout
 from .core import files, held_folder, system_errors
@@ -32,6 +32,7 @@ cli_statistics.register(app)
 cli_report.register(app)
 cli_export.register(app)
 cli_replay.register(app)
+cli_cluster.register(app)
 
 SHARED = ("baseline", "init", "schema", "setup")  # these make what is shared, which keeps to the user's umask
 Tier = Annotated[
@@ -396,12 +397,21 @@ def validate_command(
     root: Annotated[Path, typer.Option(help="The campaign's folder.")],
     tier: Annotated[str | None, typer.Option(help="Check this tier of the campaign instead of all of it.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings too.")] = False,
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Open only the runs' records: no videos, no hashes of all files; no verdict."),
+    ] = False,
 ) -> None:
     """Check the artifacts and handoffs of a phase, and the handoffs before it, against the contracts."""
+    if quick and strict:
+        what = "a quick validation is never the strict verdict"
+        raise UsageError(Finding("--quick, --strict", what, "Leave one of the two out"))
     if phase not in (*PHASES, "all"):
         raise UsageError(Finding("--phase", f"{phase!r} is unknown", f"Use one of {', '.join(PHASES)}, all"))
-    findings = validate.validate(campaign.load(root, tier), PHASES if phase == "all" else (phase,), strict)
+    findings = validate.validate(campaign.load(root, tier), PHASES if phase == "all" else (phase,), strict, quick)
     for finding in findings:
         print(files.redacted(str(finding)), file=sys.stderr)
     print(f"{phase}: {'valid' if not findings else f'{len(findings)} findings'}")
+    if quick:
+        print(f"a quick look, no verdict; left out: {validate.LEFT_OUT}")
     raise typer.Exit(1 if findings else 0)

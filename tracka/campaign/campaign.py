@@ -157,6 +157,14 @@ class Campaign:
         """Returns the enabled rows whose results count: all but the baseline, which only shows that rows run."""
         return tuple(filter(self.is_compared, self.rows))
 
+    @cached_property
+    def compared_by_subject(self) -> Mapping[tuple[str, str], Sequence[Row]]:
+        """Returns the compared rows of each policy and suite, in the order of the matrix."""
+        rows: dict[tuple[str, str], list[Row]] = {}
+        for row in self.compared_rows:
+            rows.setdefault((row.policy_path, row.task_suite), []).append(row)
+        return rows
+
     @property
     def compared_tasks(self) -> frozenset[str]:
         """Returns the tasks that the compared rows play, by their names in `[verdict.tasks]`."""

@@ -19,7 +19,7 @@ from ..core.errors import Finding, TrackaError, UsageError, shortened
 from ..reporting import collect, report, verdict_file
 from ..runs import early_stop, parity
 from .host_contracts import HOST_CONTRACTS, Contract
-from .row_contracts import ROW_CONTRACTS, RUN_CONTRACTS
+from .row_contracts import QUICK_EVIDENCE, ROW_CONTRACTS, RUN_CONTRACTS, RowContract
 
 
 def _rewrite(layout: Layout) -> str:
@@ -32,26 +32,23 @@ def _rewrite(layout: Layout) -> str:
 
 def _parity(campaign: Campaign) -> Iterator[Finding]:
     """Yields a finding for each checkpoint with which the engine is not proven to play lerobot-eval's episodes here."""
-    yield from _row_findings(parity.rows_to_prove(campaign), "parity", campaign)
+    yield from _row_findings(parity.rows_to_prove(campaign), ROW_CONTRACTS["parity"], campaign)
 
 
-def _baseline(name: str) -> Contract:
-    return lambda campaign: ROW_CONTRACTS[name](campaign, campaign.row(campaign.baseline))
+def _baseline(contract: RowContract) -> Contract:
+    return lambda campaign: contract(campaign, campaign.row(campaign.baseline))
 
 
-def _all_rows(name: str) -> Contract:
-    def contract(campaign: Campaign) -> Iterator[Finding]:
-        """Yields the findings of the row contract for each enabled row."""
-        yield from _row_findings(campaign.enabled, name, campaign)
-
-    return contract
+def _all_rows(contract: RowContract) -> Contract:
+    """Returns a contract that yields the findings of the row contract for each enabled row."""
+    return lambda campaign: _row_findings(campaign.enabled, contract, campaign)
 
 
-def _row_findings(rows: Iterable[Row], name: str, campaign: Campaign) -> Iterator[Finding]:
-    """Yields the findings of the row contract `name` for each row; a row that cannot be checked hides no other row."""
+def _row_findings(rows: Iterable[Row], contract: RowContract, campaign: Campaign) -> Iterator[Finding]:
+    """Yields the findings of a row contract for each row; a row that cannot be checked hides no other row."""
     for row in rows:
         try:
-            yield from ROW_CONTRACTS[name](campaign, row)
+            yield from contract(campaign, row)
         except TrackaError as error:
             yield from error.findings
 
@@ -167,13 +164,23 @@ CONTRACTS: dict[str, dict[str, Contract]] = {
     **HOST_CONTRACTS,
     "phase3": {
         "parity": _parity,
-        **{f"baseline_{name}": _baseline(name) for name in RUN_CONTRACTS},
+        **{f"baseline_{name}": _baseline(ROW_CONTRACTS[name]) for name in RUN_CONTRACTS},
         "baseline_summary": _baseline_summary,
     },
     "phase4": {
-        **{f"rows_{name}": _all_rows(name) for name in RUN_CONTRACTS},
+        **{f"rows_{name}": _all_rows(ROW_CONTRACTS[name]) for name in RUN_CONTRACTS},
         "early_stop": _early_stop,
         "summaries": _summaries,
     },
     "phase5": {"no_failures": _no_failures, "runbook": _runbook, "results": _results, "verdict": _verdict},
+}
+
+# Contracts that a quick validation leaves out: they decode videos, as results.md tells of videos without a picture.
+NOT_QUICK = ("baseline_videos", "rows_videos", "results")
+_QUICK_OF_RUNS: dict[str, Contract] = {
+    f"{rows}_evidence": of_rows(QUICK_EVIDENCE) for rows, of_rows in {"baseline": _baseline, "rows": _all_rows}.items()
+}
+QUICK_CONTRACTS: dict[str, dict[str, Contract]] = {
+    phase: {name: _QUICK_OF_RUNS.get(name, contract) for name, contract in contracts.items() if name not in NOT_QUICK}
+    for phase, contracts in CONTRACTS.items()
 }

@@ -25,9 +25,18 @@ def sound_evidence(campaign: Campaign, row: Row) -> Iterator[Finding]:
 
     Raises UsageError where manifest or result is missing or malformed.
     """
+    yield from _evidence(campaign, row, records_only=False)
+
+
+def sound_records(campaign: Campaign, row: Row) -> Iterator[Finding]:
+    """Yields what `sound_evidence` yields of manifest, result, identity and marker: no other file is opened."""
+    yield from _evidence(campaign, row, records_only=True)
+
+
+def _evidence(campaign: Campaign, row: Row, records_only: bool) -> Iterator[Finding]:
     manifest, result = evidence.read(campaign.layout, row.run_id)
     yield from evidence.of_marker(campaign, row, manifest, result)
-    yield from evidence.of_files(campaign, row, manifest, result)
+    yield from evidence.of_files(campaign, row, manifest, result, records_only)
     yield from evidence.against_matrix(campaign, row, manifest)
     if refusal.has_started(manifest):
         yield from evidence.against_plan(run.plan_row(campaign, row, run.load_host(campaign.layout)), manifest)
@@ -190,3 +199,5 @@ ROW_CONTRACTS: dict[str, RowContract] = {
     **{name: _of_played_row(name, contract) for name, contract in _OF_RUNS.items()},
     "parity": proven_row,
 }
+# What a quick validation holds the evidence of a row against: of a run only its records are opened.
+QUICK_EVIDENCE = _of_played_row("evidence", sound_records)

@@ -15,21 +15,33 @@ from ..core.errors import Finding, TrackaError, UsageError, collect_findings, jo
 from ..core.reports import Handoff
 from ..reporting import progress
 from . import handoff_contents
-from .phase_contracts import CONTRACTS
+from .host_contracts import Contract
+from .phase_contracts import CONTRACTS, QUICK_CONTRACTS
 from .row_contracts import ROW_CONTRACTS
 
+# What a quick validation leaves out, in words.
+LEFT_OUT = (
+    "videos, hashes and copies of the runs' files, eval_info.json and logs against the results, results.md against the"
+    " run folders"
+)
 
-def phase_findings(campaign: Campaign, phase: str) -> list[Finding]:
+
+def phase_findings(campaign: Campaign, phase: str, quick: bool = False) -> list[Finding]:
     """Returns all findings in the artifacts of one phase, except those about its handoff."""
+    contracts = (QUICK_CONTRACTS if quick else CONTRACTS)[phase].values()
     with fact_cache.scope():
-        findings = [finding for name in CONTRACTS[phase] for finding in contract_findings(campaign, phase, name)]
+        findings = [finding for contract in contracts for finding in _findings(campaign, contract)]
     return list(dict.fromkeys(findings))
 
 
 def contract_findings(campaign: Campaign, phase: str, name: str) -> list[Finding]:
     """Returns the findings of one contract of a phase, warnings included."""
+    return _findings(campaign, CONTRACTS[phase][name])
+
+
+def _findings(campaign: Campaign, contract: Contract) -> list[Finding]:
     try:
-        return list(CONTRACTS[phase][name](campaign))
+        return list(contract(campaign))
     except TrackaError as error:
         return list(error.findings)
 
@@ -42,14 +54,16 @@ def row_contract_findings(campaign: Campaign, row: Row, name: str) -> list[Findi
         return list(error.findings)
 
 
-def validate(campaign: Campaign, phases: Sequence[str] = PHASES, strict: bool = False) -> list[Finding]:
+def validate(
+    campaign: Campaign, phases: Sequence[str] = PHASES, strict: bool = False, quick: bool = False
+) -> list[Finding]:
     """Returns what breaks the contracts of `phases`, and what is wrong with the handoffs up to the last of `phases`.
 
-    Warnings are left out unless `strict`.
+    Warnings are left out unless `strict`. With `quick`, LEFT_OUT is left out, so that nothing found is no verdict.
     """
     last = max(PHASES.index(phase) for phase in phases)
     findings = [finding for phase in PHASES[: last + 1] for finding in handoff_findings(campaign, phase)]
-    findings += [finding for phase in phases for finding in phase_findings(campaign, phase)]
+    findings += [finding for phase in phases for finding in phase_findings(campaign, phase, quick)]
     findings += collect_findings(findings, lambda: list(progress.findings(campaign, phases))) or []
     findings = list(dict.fromkeys(findings))
     return findings if strict else without_warnings(findings)

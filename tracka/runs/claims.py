@@ -62,10 +62,10 @@ def claims(campaign: Campaign) -> list[Claim]:
 
 
 def _claims(campaign: Campaign, settings: VerdictSettings) -> Iterator[Claim]:
-    for policy_path, suite in subjects(campaign):
+    for (policy_path, suite), subject_rows in campaign.compared_by_subject.items():
         if settings.threshold is not None:
             yield Claim(policy_path, suite, None, settings.threshold)
-        for task in sorted({task for row in _rows(campaign, policy_path, suite) for task in campaign.task_ids(row)}):
+        for task in sorted({task for row in subject_rows for task in campaign.task_ids(row)}):
             threshold = settings.task_threshold_of(suite, task)
             if threshold is not None:
                 yield Claim(policy_path, suite, task, threshold)
@@ -73,20 +73,16 @@ def _claims(campaign: Campaign, settings: VerdictSettings) -> Iterator[Claim]:
 
 def subjects(campaign: Campaign) -> list[tuple[str, str]]:
     """Returns each policy with each suite that its compared rows play, in the order of the matrix."""
-    return list(dict.fromkeys((row.policy_path, row.task_suite) for row in campaign.compared_rows))
+    return list(campaign.compared_by_subject)
 
 
 def rows(campaign: Campaign, claim: Claim) -> list[Row]:
     """Returns the compared rows that play episodes of the claim."""
     return [
         row
-        for row in _rows(campaign, claim.policy_path, claim.suite)
+        for row in campaign.compared_by_subject.get((claim.policy_path, claim.suite), ())
         if claim.task is None or claim.task in campaign.task_ids(row)
     ]
-
-
-def _rows(campaign: Campaign, policy_path: str, suite: str) -> list[Row]:
-    return [row for row in campaign.compared_rows if (row.policy_path, row.task_suite) == (policy_path, suite)]
 
 
 def starts(campaign: Campaign, row: Row, tasks: Iterable[int] | None = None) -> Iterator[Start]:

@@ -69,30 +69,39 @@ def of_marker(campaign: Campaign, row: Row, manifest: Manifest, result: Result) 
     yield from _differences(campaign.layout, f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
 
 
-def of_files(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
-    """Yields a finding where the run's files are missing, malformed, or disagree with each other."""
+def of_files(
+    campaign: Campaign, row: Row, manifest: Manifest, result: Result, records_only: bool = False
+) -> Iterator[Finding]:
+    """Yields a finding where the run's files are missing, malformed, or disagree with each other.
+
+    With `records_only`, manifest, result, identity and marker are held against each other, and no other file is opened.
+    """
     try:
-        yield from _of_files(campaign, row, manifest, result)
+        yield from _of_files(campaign, row, manifest, result, records_only)
     except OSError as error:
         path = error.filename or campaign.layout.run(row.run_id).path
         yield Finding(str(path), f"the file cannot be read ({error.strerror})", run_again(campaign.layout))
 
 
-def _of_files(campaign: Campaign, row: Row, manifest: Manifest, result: Result) -> Iterator[Finding]:
+def _of_files(
+    campaign: Campaign, row: Row, manifest: Manifest, result: Result, records_only: bool
+) -> Iterator[Finding]:
     top, state = campaign.layout.run(row.run_id), row_state.read(campaign.layout, row.run_id)
     attempt = top.attempt(manifest["attempt"])
     outcome = {key: result[key] for key in ("status", "reason")}
     yield from _differences(campaign.layout, str(top.manifest), manifest, {"run_id": row.run_id, "outcome": outcome})
-    yield from _copy_differences(campaign.layout, top, attempt, result)
+    if not records_only:
+        yield from _copy_differences(campaign.layout, top, attempt, result)
     if manifest["attempt"] != max(top.numbers(), default=0):
         yield Finding(str(top.manifest), "the manifest is not of the last attempt", run_again(campaign.layout))
-    if result["status"] == "pass":
+    if result["status"] == "pass" and not records_only:
         yield from _outcome_differences(campaign.layout, top, manifest, result)
     if manifest["row_hash"] is None or result["row_hash"] is None:
         yield from _unstarted_differences(campaign.layout, row, top, manifest, result)
     yield from _wrong_row_hash(campaign.layout, attempt, manifest)
-    yield from judgement.changed_files(campaign.layout, attempt, result)
-    yield from resume.findings(campaign.layout, manifest)
+    if not records_only:
+        yield from judgement.changed_files(campaign.layout, attempt, result)
+        yield from resume.findings(campaign.layout, manifest)
     yield from judgement.impossible_times(campaign.layout, top.path, manifest, result, state)
     yield from judgement.pretended_gpus(campaign, top.manifest, manifest)
 
