@@ -13,7 +13,7 @@ from ..core import damaged, files, git, schema
 from ..core.errors import UsageError, without_warnings
 from ..core.reports import Handoff
 from ..reporting import caveats, collect, progress, report, verdict_file
-from ..runs import early_stop, run
+from ..runs import early_stop, row_state, run
 from . import handoff_contents, validate
 
 MAY_BE_PARTIAL = ("phase4", "phase5")
@@ -88,7 +88,8 @@ def _write_tables_and_pages(campaign: Campaign, phase: str, previous: PreviousPh
     """
     if phase in _SUMMARIES:
         for row in campaign.enabled:
-            run.close_left_behind(campaign.layout, row.run_id)
+            if not row_state.has_ended(campaign.layout, row.run_id):  # who asks about each looks at all processes
+                run.close_left_behind(campaign.layout, row.run_id)
     if phase == "phase4":
         early_stop.set_aside_unsupported(campaign)
     try:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 from .. import __version__
 from ..campaign import campaign as campaigns
@@ -17,7 +18,7 @@ from ..campaign.layout import RunFolder
 from ..campaign.matrix import CPU, Row
 from ..checkpoints import hub_dependencies
 from ..checkpoints.checkpoint import Checkpoint
-from ..core import files, hashing, schema
+from ..core import fact_cache, files, hashing, schema
 from ..core.artifacts import (
     CheckpointRecord,
     IdentityParts,
@@ -152,14 +153,8 @@ class Plan:
 
     def _software_parts(self) -> SoftwareParts:
         """Returns the software that plays episodes on this host, and what the policy loads beside its checkpoint."""
-        return {
-            "loaded": dict(self.dependency_hashes),
-            "program": self._program_parts(),
-            "python": platform.python_version(),
-            "packages": software.packages(self.campaign.layout.root).versions,
-            "code": codebase.hashes(self.campaign.layout.root),
-            "environment": environment.outcome_variables(),
-        }
+        loaded = dict(self.dependency_hashes)
+        return {**_installed_parts(self.campaign.layout.root, self.campaign.executable), "loaded": loaded}
 
     @property
     def proof_key(self) -> str:
@@ -206,16 +201,6 @@ class Plan:
 
     def _settings(self) -> Json:
         return outcome_settings(self.settings)
-
-    def _program_parts(self) -> ProgramParts:
-        """Returns what program lerobot-eval is: its plug-ins and, for a campaign's own program, the files' hashes."""
-        program, *arguments = [*self.campaign.executable, ""]
-        words = [shutil.which(program, path=environment.base()["PATH"]) or program, *filter(None, arguments)]
-        paths = [(word, self.campaign.layout.root / word) for word in words if word]
-        return {
-            "plugins": list(cli_capabilities.installed_software().plugins),
-            "own": [hashing.of_file(path) if path.is_file() else word for word, path in paths],
-        }
 
     def retry(self, batch_size: int) -> "Plan":
         """Returns the plan of the row's one retry, with this batch size."""
@@ -332,6 +317,32 @@ class Plan:
             "tree_sha256": point.tree_sha256,
             "policy_type": point.policy_type,
         }
+
+
+@fact_cache.remembered
+def _installed_parts(root: Path, executable: tuple[str, ...]) -> SoftwareParts:
+    """Returns the software parts of a plan that loads nothing by name, which are the same for all rows of a campaign.
+
+    `root` is the campaign's folder, and `executable` is its own program, if it has one.
+    """
+    return {
+        "loaded": {},
+        "program": _program_parts(root, executable),
+        "python": platform.python_version(),
+        "packages": software.packages(root).versions,
+        "code": codebase.hashes(root),
+        "environment": environment.outcome_variables(),
+    }
+
+
+def _program_parts(root: Path, executable: tuple[str, ...]) -> ProgramParts:
+    """Returns what program lerobot-eval is: its plug-ins and, for a campaign's own program, the files' hashes."""
+    program, *arguments = [*executable, ""]
+    words = [shutil.which(program, path=environment.base()["PATH"]) or program, *filter(None, arguments)]
+    return {
+        "plugins": list(cli_capabilities.installed_software().plugins),
+        "own": [hashing.of_file(path) if (path := root / word).is_file() else word for word in words if word],
+    }
 
 
 def outcome_settings(settings: EvalSettings) -> Json:

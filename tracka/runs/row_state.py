@@ -66,6 +66,17 @@ def read(layout: Layout, run_id: str) -> RowMarker | None:
     return marker if marker and marker["run_id"] == run_id else None
 
 
+def has_ended(layout: Layout, run_id: str) -> bool:
+    """Returns whether the row's last attempt has ended, by its marker, and left its manifest and its result."""
+    marker, folder = read(layout, run_id), layout.run(run_id)
+    numbers = folder.numbers()
+    if marker is None or marker["status"] not in ("pass", "fail") or not numbers:
+        return False
+    attempt = folder.attempt(numbers[-1])
+    is_last = marker["history"][-1]["attempt"] == numbers[-1]
+    return is_last and attempt.manifest.is_file() and attempt.result.is_file()
+
+
 def make_pending_held(layout: Layout, run_id: str) -> None:
     """Makes a row pending, whatever its marker says of earlier attempts. The caller holds the row's lock."""
     ensure_pending_held(layout, run_id)
