@@ -26,8 +26,6 @@ from tracka.engines.resident.episode import (
 from tracka.engines.resident.player import batching_mode
 from tracka.engines.resident.record import Record
 from tracka.engines.resident.settings import ResidentConfig, ResidentSettings
-from tracka.engines.resident.slot import BeginEpisode, ObservationReady, VideoConfig
-from tracka.engines.resident.worker_pool import WorkerPool
 from tracka.runs import recording
 
 SHAPE = (5, 3)
@@ -402,41 +400,6 @@ def test_a_row_has_a_slot_a_worker_or_two_batches_and_never_more_than_two_a_work
 
 
 # environment processes
-
-
-class Still:
-    """A simulator in which nothing moves."""
-
-    description, fallbacks, max_steps = "pick it up", (), 1
-
-    def state(self) -> Any:
-        return np.zeros(3)
-
-    def reset(self, *_: Any) -> dict[str, Any]:
-        return {"pixels": {"image": np.full((2, 2, 3), 9, np.uint8)}}
-
-    def close(self) -> None:
-        pass
-
-
-def test_an_environment_that_was_built_ahead_is_the_one_that_the_episode_gets(tmp_path: Path) -> None:
-    def make(episode: Episode) -> Any:
-        with (tmp_path / "built").open("a") as file:
-            file.write(f"{episode.task_id}\n")
-        return Still()
-
-    ahead, other = look(task_id=3).episode, look(task_id=4).episode
-    crew = WorkerPool(1, 2, {"image": (2, 2, 3)}, make, VideoConfig(1, 20))
-    crew.build([ahead])
-    assert crew.tasks == {0: ("libero_object", 3)}
-    for episode in (ahead, other):
-        crew.send(0, BeginEpisode(0, episode))
-        (seen,) = crew.replies()
-        assert isinstance(seen, ObservationReady) and crew.pictures[0]["image"].max() == 9
-    assert (tmp_path / "built").read_text() == "3\n4\n"
-    (first,) = crew.collect_timings()
-    assert first.seconds["build"] > 0 and crew.collect_timings()[0].seconds == {}
-    crew.stop()
 
 
 def test_slots_begin_with_a_task_each_where_tasks_mix_and_with_a_batch_where_they_do_not() -> None:

@@ -47,6 +47,8 @@ class Slots:
         return len(self.pictures)
 
     def send(self, number: int, command: Any) -> None:
+        if isinstance(command, BeginEpisode | RecordVideo):
+            self.tasks[number] = command.episode.task
         if isinstance(command, BeginEpisode):
             assert number not in self.playing
             self.begun.append((number, command.episode))

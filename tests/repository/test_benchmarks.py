@@ -130,3 +130,17 @@ def test_rows_of_whole_suites_have_a_line_each_and_share_a_process(tmp_path: Pat
     first, second = json.loads(figures.read_text())["rows"]
     assert (first["tasks"], second["tasks"]) == ([0], [1])
     assert first["stages"]["policy_load"] > 0 and second["stages"]["policy_load"] == 0
+
+
+@pytest.mark.simulator
+@pytest.mark.repeated
+@pytest.mark.timeout(1800)
+def test_slots_are_built_for_two_rows_and_show_the_same_pictures_with_renderers_and_without() -> None:
+    small = ("--slots", "2", "--tasks", "1", "--workers", "2", "--pixels", "64")
+    hashes = []
+    for renderers in ("0", "1"):
+        ended = bench("environments", *small, "--renderers", renderers)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        assert re.search(r"^  next row: the first picture after ", ended.stdout, re.MULTILINE)
+        hashes += re.findall(r"^pictures: all the same \((\w+)\)$", ended.stdout, re.MULTILINE)
+    assert len(hashes) == 2 and hashes[0] == hashes[1]

@@ -46,12 +46,17 @@ def test_it_plays_lerobot_evals_episodes_to_the_bit_and_leaves_its_evidence(
     pixels: int, steps: int, looks: int, tiny_act: Path, tmp_path: Path
 ) -> None:
     sizes = {"env.observation_height": pixels, "env.observation_width": pixels, "env.episode_length": steps}
-    for module, name in (("tracka.engines.reference", "reference"), ("tracka.engines.resident", "resident")):
-        own: dict[str, object] = {} if name == "reference" else {"resident.slots": 3, "resident.hash_looks": "true"}
-        ended = play(module, tiny_act, tmp_path / name, **sizes, **own)
+    own: dict[str, object] = {"resident.slots": 3, "resident.hash_looks": "true"}
+    flags = {"reference": {}, "resident": own, "rendered": own | {"resident.renderers": 1}}
+    for name, more in flags.items():
+        module = f"tracka.engines.{'reference' if name == 'reference' else 'resident'}"
+        ended = play(module, tiny_act, tmp_path / name, **sizes, **more)
         assert ended.returncode == 0, ended.stderr[-3000:]
-    found = comparison.compare(*(comparison.read(tmp_path / name) for name in ("reference", "resident")))
-    assert found.exact and found.episodes == 4
+    reference, *played = (comparison.read(tmp_path / name) for name in flags)
+    for found in (comparison.compare(reference, one) for one in played):
+        assert found.exact and found.episodes == 4
+    films, rendered = (sorted((tmp_path / name / "videos").rglob("*.mp4")) for name in ("resident", "rendered"))
+    assert [film.read_bytes() for film in films] == [film.read_bytes() for film in rendered] != []
     theirs, ours = (lerobot_eval.read_metrics(tmp_path / name, ()) for name in ("reference", "resident"))
     assert ours.warnings == () and ours.tasks == theirs.tasks
     assert all(video.frame_count(path) == steps // 4 + 1 for path in (tmp_path / "resident" / "videos").rglob("*.mp4"))

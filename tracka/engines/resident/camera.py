@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from robosuite import macros
 from robosuite.environments.robot_env import RobotEnv
+from robosuite.utils.binding_utils import MjRenderContextOffscreen
 from robosuite.utils.mjcf_utils import IMAGE_CONVENTION_MAPPING
 
 Image = NDArray[np.uint8]
@@ -51,8 +52,9 @@ def make_current(inner: Any) -> None:
     robosuite does that only when it makes a context. With two simulators in a process, the older would then draw what
     the younger has loaded, and free the younger's textures.
     """
-    if inner.sim is not None and inner.sim._render_context_offscreen is not None:
-        inner.sim._render_context_offscreen.gl_ctx.make_current()
+    graphics = inner.sim and inner.sim._render_context_offscreen
+    if isinstance(graphics, MjRenderContextOffscreen):
+        graphics.gl_ctx.make_current()
 
 
 class Cameras:

@@ -153,9 +153,17 @@ def _worker_pool(
 
     if cache.pool is None:
         slots = cfg.n_slots if cache.persistent else min(cfg.n_slots, len(all_episodes))
-        environment_arguments = simulation.cameras, simulation.make, simulation.video_config
-        cache.pool = WorkerPool(cfg.n_workers, slots, *environment_arguments, output=cache.output)
+        cache.pool = WorkerPool(
+            cfg.n_workers,
+            slots,
+            *(simulation.cameras, simulation.make, simulation.video_config),
+            output=cache.output,
+            n_tasks=None if cache.persistent else len(simulation.task_ids),
+            n_renderers=cfg.n_renderers,
+        )
         cache.pool.build(expected_order(cfg, left)[:slots])
+        if cache.persistent and cfg.n_renderers:
+            cache.pool.build_ahead(simulation.one_episode_a_task())
     return cache.pool
 
 
@@ -235,7 +243,8 @@ def _timings(
         "looks": rollout.asked,
         "kept_episodes": kept,
         "slots": len(rollout.pool),
-        "processes": len(rollout.pool.processes),
+        "processes": rollout.pool.n_processes,
+        "renderers": len(rollout.pool.renderers),
         "evaluation": cache.evaluations,  # its number in this process, from 1
         "fallbacks": list(dict.fromkeys(fallbacks)),
     }

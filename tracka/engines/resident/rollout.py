@@ -112,7 +112,6 @@ class Rollout:
                 episode, outcome, path = queue.pop(0)
                 slot = next((slot for slot in free if self.pool.tasks.get(slot) == episode.task), free[0])
                 free.remove(slot)
-                self.pool.tasks[slot] = episode.task
                 self.pool.send(slot, RecordVideo(slot, episode, outcome.actions, outcome.final_state, path))
             for reply in self.pool.replies():
                 free.append(reply.slot)
@@ -136,7 +135,6 @@ class Rollout:
     def _begin(self, slot: int, group: EpisodeGroup, index: int, episode: Episode) -> None:
         group.slots[slot] = index
         self.playing[slot] = group
-        self.pool.tasks[slot] = episode.task
         self.pool.send(slot, BeginEpisode(slot, episode))
 
     def _next_group(self, free: Sequence[int]) -> EpisodeGroup:

@@ -123,7 +123,7 @@ def _serve(connection: socket.socket, cache: EvaluationCache, forwarder: OutputF
 
 def _workers_live(cache: EvaluationCache) -> bool:
     """Returns whether all worker processes live: one may have been killed between two evaluations."""
-    return cache.pool is None or all(process.is_alive() for process in cache.pool.processes)
+    return cache.pool is None or cache.pool.lives
 
 
 def _end_with(connection: socket.socket, answered: threading.Event) -> None:

@@ -11,6 +11,7 @@ from ...execution.environment import ROWS_AT_ONCE
 
 NOISE = ("episode", "reference")
 PRECISIONS = EXACT, FAST = ("exact", "fast")
+MOST_RENDERERS = 4  # unless the flag says otherwise: more make contexts and load tasks no sooner
 
 
 @dataclass
@@ -22,8 +23,9 @@ class ResidentSettings:
     draw as it does in lerobot-eval.
     """
 
-    workers: int = 0  # worker processes; 0 means one for each core of the row's share
+    workers: int = 0  # worker processes that work at a time; 0 means one for each core of the row's share
     slots: int = 0  # environments alive at once; 0 means one for each worker, or two batches if that is more
+    renderers: int | None = None  # processes that draw for all slots; None means some on a GPU, and none on the CPU
     noise: str = "episode"
     videos: int = 1  # how many of the first episodes of each task become videos
     video_stride: int = 4  # control steps for each frame; the video plays as fast as lerobot-eval's
@@ -45,8 +47,8 @@ class ResidentSettings:
             raise ValueError(f"resident.noise is {self.noise!r}: give one of {', '.join(NOISE)}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"resident.precision is {self.precision!r}: give one of {', '.join(PRECISIONS)}")
-        if min(self.workers, self.slots, self.videos) < 0:
-            raise ValueError("resident.workers, resident.slots and resident.videos must not be negative")
+        if min(self.workers, self.slots, self.videos, self.renderers or 0) < 0:
+            raise ValueError("resident.workers, slots, renderers and videos must not be negative")
 
 
 def _flag_value(cfg: Any, flag: str) -> object:
@@ -84,7 +86,7 @@ class ResidentConfig(EvalPipelineConfig):  # type: ignore[misc]
 
     @property
     def n_workers(self) -> int:
-        """Returns the number of worker processes: the flag, or this row's share of the cores, at least one."""
+        """Returns how many worker processes work at a time: the flag, or the row's share of the cores, at least one."""
         return self.resident.workers or max(1, len(os.sched_getaffinity(0)) // int(os.environ.get(ROWS_AT_ONCE, "1")))
 
     @property
@@ -92,3 +94,16 @@ class ResidentConfig(EvalPipelineConfig):  # type: ignore[misc]
         """Returns the number of environment slots, at least as many as one of lerobot-eval's batches has episodes."""
         batch_size = int(self.eval.batch_size)
         return max(self.resident.slots or slots(self.n_workers, batch_size), batch_size)
+
+    @property
+    def n_renderers(self) -> int:
+        """Returns the number of renderers: the flag, or on a GPU one for every four cores, at least one, at most four.
+
+        On the CPU drawing takes as much time as physics, so worker processes draw for themselves unless the flag is
+        given. So they do with hard resets, each of which makes graphics anew.
+        """
+        if not self.resident.fast_reset:
+            return 0
+        on_gpu = str(self.policy.device).startswith("cuda")
+        default = min(MOST_RENDERERS, max(1, self.n_workers // 4)) if on_gpu else 0
+        return default if self.resident.renderers is None else self.resident.renderers

@@ -26,8 +26,13 @@ class Simulation:
         self.speedups = Speedups(resident.lazy_rendering, resident.fast_step, resident.fast_reset)
 
     def make(self, episode: Episode) -> Simulator:
-        """Returns a new simulator of the episode's task, built."""
-        return Simulator(self.plain(*episode.task), self.speedups)
+        """Returns a new simulator of the episode's task, built without graphics."""
+        return Simulator(self.plain(*episode.task), self.speedups, opens_graphics=False)
+
+    def one_episode_a_task(self) -> list[Episode]:
+        """Returns an episode of each task of the suite: the next rows are likely to have its other tasks."""
+        tasks = range(len(self._suite(self.env.task).tasks))
+        return [Episode(self.env.task, task_id, 0, 0, 1) for task_id in tasks]
 
     def _suite(self, name: str) -> Any:
         if name not in self.suites:

@@ -5,6 +5,8 @@ state and how many resets that environment has had, and the episode is then the 
 simulators may live in one process and be stepped in turn.
 """
 
+import contextlib
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +14,10 @@ import numpy as np
 from lerobot.envs.libero import LiberoEnv, get_libero_dummy_action
 from numpy.typing import NDArray
 
-from . import camera, step
+from . import camera, graphics, remote_graphics, step
 from .camera import Image, RenderGate
+from .channel import Channel
+from .episode import Task
 from .goal import Goal
 from .reset import Arrays, Resetter, own_random_numbers, record_model
 from .step import FastStep, LiberoObservation
@@ -44,18 +48,21 @@ class Simulator:
     `fallbacks` has one sentence for each speedup that was asked for and cannot be used here.
     """
 
-    def __init__(self, env: LiberoEnv, speedups: Speedups | None = None) -> None:
-        """Builds `env`, which must not have been used before. With lazy rendering no picture is drawn meanwhile.
+    def __init__(self, env: LiberoEnv, speedups: Speedups | None = None, opens_graphics: bool = True) -> None:
+        """Builds `env`, which must not have been used before. No picture is drawn meanwhile.
 
-        Raises ValueError where `env` has hard_reset=False.
+        Without `opens_graphics`, `open_graphics` must be called before the first reset. Raises ValueError where `env`
+        has hard_reset=False.
         """
         speedups = speedups or Speedups()
         if not env.hard_reset:
             raise ValueError("with hard_reset=False an episode depends on the episodes before it")
         self._env = env
         self._lazy = speedups.lazy_rendering
-        self._render_gate = RenderGate(open=not self._lazy)
-        self._build()
+        self._render_gate = RenderGate(open=False)
+        with contextlib.nullcontext() if opens_graphics else graphics.pending_graphics():
+            self._build()
+        self._render_gate.open = not self._lazy
         self._fast_reset = speedups.fast_reset
         self._last_observation: LiberoObservation = {}
         reason = step.refusal(env) if speedups.fast_step else None
@@ -69,6 +76,18 @@ class Simulator:
             self._env._ensure_env()
         self._inner = self._env._env.env
         self._rewind = Resetter(self._inner, compiled)
+
+    def open_graphics(self) -> None:
+        """Opens a graphics context in this process, for an environment that was built without."""
+        graphics.open_graphics(self._inner)
+
+    def load_into(self, renderer: socket.socket, task: Task) -> None:
+        """Sends a renderer the compiled model, so that it can draw simulators of this task."""
+        remote_graphics.load_task(renderer, task, self._inner)
+
+    def draw_with(self, renderer: socket.socket, channel: Channel, slot: int, task: Task) -> None:
+        """Has a renderer draw this simulator, which was built without graphics and is in the slot `slot`."""
+        remote_graphics.draw_with(self._inner, renderer, channel, slot, task)
 
     def reset(self, seed: int, init_state: int, ordinal: int) -> LiberoObservation:
         """Resets the environment, takes the settle steps, and returns the observation that begins the episode.

@@ -1,15 +1,16 @@
-"""A worker process and its environment slots: it builds, resets and steps environments and records videos.
+"""A worker process, which has an environment slot: it resets and steps the slot's environment and records videos.
 
-The policy is in the parent process. A slot plays one episode at a time: it gets a chunk of actions, plays them to the
-end of the chunk or of the episode, and draws the cameras at the last step alone. Pictures are returned in memory shared
-with the parent, all else in messages.
+The policy is in the main process. A slot plays one episode at a time: it gets a chunk of actions, plays them to the end
+of the chunk or of the episode, and draws the cameras at the last step alone. Pictures are returned in memory shared
+with the main process, all else in messages.
 """
 
 import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +23,7 @@ if TYPE_CHECKING:
     from .simulator import Simulator
 
 MakeSimulator = Callable[[Episode], "Simulator"]
-Pictures = Mapping[str, Array]  # camera -> (height, width, 3) bytes, shared with the parent
-
-
-@dataclass(frozen=True)
-class BuildEnvironment:
-    """Asks to build the environment of the episode's task, which the slot is likely to need next; there is no reply."""
-
-    slot: int
-    episode: Episode
+Pictures = Mapping[str, Array]  # camera -> (height, width, 3) bytes, shared with the main process
 
 
 @dataclass(frozen=True)
@@ -106,19 +99,6 @@ class WorkerTimings:
     fallbacks: tuple[str, ...]
 
 
-@dataclass
-class Slot:
-    """Holds an environment slot: its simulator, and the episode that it plays with the actions and rewards so far."""
-
-    pictures: Pictures
-    simulator: "Simulator | None" = None
-    task: Task | None = None
-    episode: Episode | None = None
-    first_state: str = ""
-    actions: list[Array] = field(default_factory=list)
-    rewards: list[float] = field(default_factory=list)
-
-
 @dataclass(frozen=True)
 class VideoConfig:
     """Says how videos are recorded: one frame every `stride` control steps."""
@@ -127,50 +107,55 @@ class VideoConfig:
     frames_per_second: int
 
 
-def serve(pipe: Connection, pictures: Mapping[int, Pictures], make: MakeSimulator, video_config: VideoConfig) -> None:
-    """Obeys the commands from `pipe` until None or the end of file. Sends any error as WorkerFailed and raises it."""
-    worker = Worker(pictures, make, video_config)
+def serve(pipe: Connection, begin: "Callable[[], Worker]", turn: AbstractContextManager[object]) -> None:
+    """Obeys the commands from `pipe` until None, which WorkerTimings answer, or the end of file.
+
+    Works only while it holds `turn`. Sends any error as WorkerFailed and raises it.
+    """
     try:
+        with turn:
+            worker = begin()
         while (command := pipe.recv()) is not None:
-            if (reply := worker.handle(command)) is not None:
-                pipe.send(reply)
-        worker.close()
+            with turn:
+                reply = worker.handle(command)
+            pipe.send(reply)
+        pipe.send(worker.handle(ReportTimings()))
     except EOFError:
-        worker.close()
+        return
     except BaseException:
         pipe.send(WorkerFailed(traceback.format_exc()))
         raise
 
 
 class Worker:
-    """Plays the environment slots of one worker process."""
+    """Plays the episodes of slot `number` with a built simulator of `task`. `seconds` has what the building took."""
 
-    def __init__(self, pictures: Mapping[int, Pictures], make: MakeSimulator, video_config: VideoConfig) -> None:
-        self.slots = {number: Slot(shared) for number, shared in pictures.items()}
-        self.make = make
-        self.video_config = video_config
-        self.seconds: dict[str, float] = defaultdict(float)
+    def __init__(
+        self,
+        number: int,
+        task: Task,
+        pictures: Pictures,
+        simulator: "Simulator",
+        video_config: VideoConfig,
+        seconds: Mapping[str, float],
+    ) -> None:
+        self.number, self.task = number, task
+        self.pictures, self.simulator, self.video_config = pictures, simulator, video_config
+        self.seconds: dict[str, float] = defaultdict(float, seconds)
         self.fallbacks: dict[str, None] = {}
+        self.first_state = ""
+        self.actions: list[Array] = []
+        self.rewards: list[float] = []
 
-    def handle(self, command: BuildEnvironment | BeginEpisode | PlayActions | RecordVideo | ReportTimings) -> Any:
-        """Does what one command asks for and returns the reply, None for BuildEnvironment."""
-        if isinstance(command, ReportTimings):
-            return self._timings()
-        slot = self.slots[command.slot]
-        if isinstance(command, BuildEnvironment):
-            self._simulator_of(slot, command.episode)
-            return None
+    def handle(self, command: BeginEpisode | PlayActions | RecordVideo | ReportTimings) -> Any:
+        """Does what one command asks for and returns the reply."""
         if isinstance(command, BeginEpisode):
-            return self._begin(command.slot, slot, command.episode)
+            return self._observation_ready(self._reset(command.episode))
         if isinstance(command, PlayActions):
-            return self._act(command.slot, slot, command.actions)
-        return self._record_video(slot, command)
-
-    def close(self) -> None:
-        """Closes all simulators."""
-        for slot in self.slots.values():
-            if slot.simulator is not None:
-                slot.simulator.close()
+            return self._act(command.actions)
+        if isinstance(command, RecordVideo):
+            return self._record_video(command)
+        return self._timings()
 
     def _timings(self) -> WorkerTimings:
         timings = WorkerTimings(dict(self.seconds), tuple(self.fallbacks))
@@ -178,77 +163,57 @@ class Worker:
         self.fallbacks.clear()
         return timings
 
-    def _begin(self, number: int, slot: Slot, episode: Episode) -> ObservationReady:
-        observation = self._reset(slot, episode)
-        return self._observation_ready(number, slot, observation)
-
-    def _reset(self, slot: Slot, episode: Episode) -> Observation:
-        simulator = self._simulator_of(slot, episode)
-        self.fallbacks.update(dict.fromkeys(simulator.fallbacks))
-        slot.episode, slot.actions, slot.rewards = episode, [], []
+    def _reset(self, episode: Episode) -> Observation:
+        if episode.task != self.task:
+            raise ValueError(f"slot {self.number} has an environment of {self.task}, not of {episode.task}")
+        self.fallbacks.update(dict.fromkeys(self.simulator.fallbacks))
+        self.actions, self.rewards = [], []
         start = time.perf_counter()
-        observation = simulator.reset(episode.seed, episode.init_state, episode.ordinal)
+        observation = self.simulator.reset(episode.seed, episode.init_state, episode.ordinal)
         self.seconds["reset"] += time.perf_counter() - start
-        slot.first_state = digest(simulator.state())
+        self.first_state = digest(self.simulator.state())
         return observation
 
-    def _simulator_of(self, slot: Slot, episode: Episode) -> "Simulator":
-        """Returns the slot's simulator of the episode's task, built if need be.
-
-        A simulator of another task is closed first, since it holds memory.
-        """
-        if slot.simulator is None or slot.task != episode.task:
-            start = time.perf_counter()
-            if slot.simulator is not None:
-                slot.simulator.close()
-            slot.simulator, slot.task = self.make(episode), episode.task
-            self.seconds["build"] += time.perf_counter() - start
-        return slot.simulator
-
-    def _act(self, number: int, slot: Slot, actions: Array) -> ObservationReady | EpisodeEnded:
-        assert slot.simulator is not None and slot.episode is not None
-        limit = slot.simulator.max_steps - len(slot.actions)
+    def _act(self, actions: Array) -> ObservationReady | EpisodeEnded:
+        limit = self.simulator.max_steps - len(self.actions)
         start = time.perf_counter()
         for index, action in enumerate(actions[:limit]):
-            step = slot.simulator.step(action, observe=index == len(actions) - 1 and index < limit - 1)
-            slot.actions.append(action)
-            slot.rewards.append(step.reward)
+            step = self.simulator.step(action, observe=index == len(actions) - 1 and index < limit - 1)
+            self.actions.append(action)
+            self.rewards.append(step.reward)
             if step.done or index == limit - 1:
                 self.seconds["step"] += time.perf_counter() - start
-                return EpisodeEnded(number, _outcome(slot, step.success))
+                return EpisodeEnded(self.number, self._outcome(step.success))
         self.seconds["step"] += time.perf_counter() - start
         assert step.observation is not None
-        return self._observation_ready(number, slot, step.observation)
+        return self._observation_ready(step.observation)
 
-    def _observation_ready(self, number: int, slot: Slot, observation: Observation) -> ObservationReady:
-        assert slot.simulator is not None
+    def _observation_ready(self, observation: Observation) -> ObservationReady:
         for camera, picture in observation["pixels"].items():
-            slot.pictures[camera][:] = picture
-        return ObservationReady(number, observation.get("robot_state", {}), slot.simulator.description)
+            self.pictures[camera][:] = picture
+        return ObservationReady(self.number, observation.get("robot_state", {}), self.simulator.description)
 
-    def _record_video(self, slot: Slot, command: RecordVideo) -> VideoRecorded:
+    def _outcome(self, success: bool) -> EpisodeOutcome:
+        rewards = sum(self.rewards), max(self.rewards)
+        return EpisodeOutcome(
+            success, *rewards, np.stack(self.actions), self.first_state, digest(self.simulator.state())
+        )
+
+    def _record_video(self, command: RecordVideo) -> VideoRecorded:
         from lerobot.utils.io_utils import write_video
 
-        self._reset(slot, command.episode)
-        assert slot.simulator is not None
+        self._reset(command.episode)
         start = time.perf_counter()
-        frames = [slot.simulator.frame()]
+        frames = [self.simulator.frame()]
         for number, action in enumerate(command.actions, start=1):
-            slot.simulator.step(action, observe=number % self.video_config.stride == 0)
+            self.simulator.step(action, observe=number % self.video_config.stride == 0)
             if number % self.video_config.stride == 0:
-                frames.append(slot.simulator.frame())
+                frames.append(self.simulator.frame())
         command.path.parent.mkdir(parents=True, exist_ok=True)
         write_video(str(command.path), frames, self.video_config.frames_per_second)
         self.seconds["film"] += time.perf_counter() - start
-        final_state = digest(slot.simulator.state())
+        final_state = digest(self.simulator.state())
         same = final_state == command.final_state
         return VideoRecorded(
             command.slot, command.path, None if same else f"the final state is {final_state[:12]}, not the recorded one"
         )
-
-
-def _outcome(slot: Slot, success: bool) -> EpisodeOutcome:
-    assert slot.simulator is not None
-    actions = np.stack(slot.actions)
-    rewards = sum(slot.rewards), max(slot.rewards)
-    return EpisodeOutcome(success, *rewards, actions, slot.first_state, digest(slot.simulator.state()))
