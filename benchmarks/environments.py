@@ -2,8 +2,8 @@
 
 Builds `--slots` slots over `--tasks` tasks of a suite with `--workers` worker processes at a time and `--renderers`
 renderers, without a policy, and prints the seconds until the first and until the last slot has its first picture. Then
-every slot gets another task, as in the next row of a warm process. Last come the processes that have loaded a GL
-driver, the memory of the processes by kind, and a hash of all pictures. `--ahead 20` lets 20 s pass before the next
+every slot gets another task, as in the next row of a warm process. Last come the processes that have a GL context,
+the memory of the processes by kind, and a hash of all pictures. `--ahead 20` lets 20 s pass before the next
 row, in which its tasks are built ahead, as while a row is played.
 
 `--pools N` measures N such pools at once, as N GPUs of a host would have them. `--tree` names another clone of the
@@ -26,8 +26,8 @@ from typing import Any
 import psutil
 
 OWN_TREE = Path(__file__).resolve().parents[1]
-# Parts of the names of the libraries that drivers load when a process makes its first GL context.
-DRIVERS = ("libnvidia-eglcore", "libnvidia-glcore", "libgallium", "swrast_dri", "libOSMesa")
+# Parts of the names of the libraries that Mesa loads when a process makes its first GL context.
+MESA = ("libgallium", "swrast_dri", "libOSMesa")
 Result = dict[str, Any]
 
 
@@ -70,7 +70,8 @@ def measure_tree(tree: Path, args: argparse.Namespace) -> list[Result]:
     """Measures pools of the project in the folder `tree`, all at once, and returns what each has measured."""
     numbers = ("slots", "tasks", "workers", "renderers", "pixels", "ahead")
     words = [f"--{name}={getattr(args, name)}" for name in (*numbers, "suite")]
-    environ = os.environ | {"PYTHONPATH": str(tree), "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")}
+    paths = os.pathsep.join(filter(None, (str(tree), os.environ.get("PYTHONPATH"))))
+    environ = os.environ | {"PYTHONPATH": paths, "MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")}
     environ.setdefault("LIBERO_CONFIG_PATH", str(Path(sys.prefix) / "etc" / "libero"))
     command = [sys.executable, "-P", __file__, "--measure", *words]
     started = [
@@ -148,22 +149,29 @@ def begin(pool: Any, row: Sequence[Any], start: float) -> Result:
 
 
 def processes(pool: Any) -> Result:
-    """Returns, of the processes below this one, how many have a GL driver, and by kind their number and memory."""
+    """Returns, of the processes below this one, how many have a GL context, and by kind their number and memory."""
     kinds = {each.process.pid: "builder" for each in getattr(pool, "builders", ())}
     kinds |= {each.process.pid: "renderer" for each in getattr(pool, "renderers", ())}
     below = psutil.Process().children(recursive=True)
-    drawing = [each for each in below if any(part in Path(f"/proc/{each.pid}/maps").read_text() for part in DRIVERS)]
     memory: dict[str, list[Any]] = {}
     for each in below:
         memory.setdefault(kinds.get(each.pid, "worker"), []).append(each.memory_full_info())
     return {
-        "contexts": len(drawing),
+        "contexts": sum(map(has_context, below)),
         "kinds": {
             kind: f"{len(each)} of {sum(one.uss for one in each) / len(each) / 1e6:.0f} MB"
             for kind, each in sorted(memory.items())
         },
         "pss_mb": round(sum(one.pss for each in memory.values() for one in each) / 1e6),
     }
+
+
+def has_context(process: psutil.Process) -> bool:
+    """Returns whether a process has a GL context: on NVIDIA's driver, an open GPU; on Mesa, the driver loaded."""
+    folder = Path("/proc", str(process.pid))
+    if Path("/dev/nvidiactl").exists():
+        return any(str(link.readlink()).startswith("/dev/nvidia") for link in (folder / "fd").iterdir())
+    return any(part in (folder / "maps").read_text() for part in MESA)
 
 
 def slowest(pools: Sequence[Result], name: str) -> float:
@@ -181,7 +189,7 @@ def print_tree(tree: Path, pools: Sequence[Result]) -> None:
         seconds = ", ".join(f"{name} {value}" for name, value in pool["seconds"].items())
         kinds = ", ".join(f"{kind} {text}" for kind, text in pool["kinds"].items())
         print(f"  processes of so much memory of their own: {kinds}; {pool['pss_mb']} MB in all")
-        print(f"  {pool['contexts']} processes with a GL driver; worker seconds: {seconds}")
+        print(f"  {pool['contexts']} processes with a GL context; worker seconds: {seconds}")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from tracka.engines.resident.episode import Episode, EpisodeOutcome, ObservationRequest, Task, episodes
+from tracka.engines.resident.episode import Episode, EpisodeOutcome, ObservationRequest, Task, digest, episodes
 from tracka.engines.resident.player import BatchingMode, PolicyRunner, Shapes
 from tracka.engines.resident.record import ObservationHashes
 from tracka.engines.resident.rollout import Rollout
@@ -20,6 +20,7 @@ from tracka.engines.resident.slot import (
     ObservationReady,
     PlayActions,
     RecordVideo,
+    VideoConfig,
     VideoRecorded,
 )
 from tracka.engines.resident.worker_pool import WorkerPool
@@ -181,3 +182,38 @@ def test_films_are_made_on_all_slots() -> None:
     run = played(MIXING, 3, 1)
     films = [(episode, outcome, f"{episode.number}.mp4") for episode, outcome in run.outcomes.items()]
     assert len(run.rollout.record_videos(films)) == len(films)
+
+
+class Place:
+    """A simulator of a task, whose state is the number of the task."""
+
+    fallbacks, max_steps = (), 3
+
+    def __init__(self, episode: Episode) -> None:
+        self.task_id, self.description = episode.task_id, f"task {episode.task_id}"
+
+    def open_graphics(self) -> None:
+        pass
+
+    def state(self) -> Any:
+        return np.array([self.task_id])
+
+    def reset(self, *_: Any) -> Any:
+        return {"pixels": {"image": np.zeros((2, 2, 3), np.uint8)}}
+
+    def step(self, action: Any, observe: bool) -> Any:
+        return SimpleNamespace(observation=self.reset() if observe else None, reward=0.0, success=False, done=False)
+
+
+@pytest.mark.parametrize("slots", [1, 2, 5])
+def test_each_episode_is_played_in_an_environment_of_its_task_whatever_the_slot_had_before(slots: int) -> None:
+    todo, outcomes = episodes("libero_object", range(5), 3, 1, 7), {}
+    crew = WorkerPool(2, slots, {"image": (2, 2, 3)}, cast(Any, Place), VideoConfig(1, 20))
+
+    def record(episode: Episode, outcome: EpisodeOutcome, looks: ObservationHashes) -> None:
+        outcomes[episode] = outcome.first_state, outcome.final_state
+
+    crew.build(todo[:slots])
+    Rollout(crew, cast(PolicyRunner, Words(MIXING, 1, False)), todo, record).run()
+    crew.stop()
+    assert outcomes == {each: (digest(np.array([each.task_id])),) * 2 for each in todo}
