@@ -68,7 +68,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder, harness_session.hold():
         start = time.monotonic()
         with ThreadPoolExecutor(options.gpus) as pool:
-            futures = [pool.submit(play_all, gpu, waiting, options, Path(folder), start) for gpu in range(options.gpus)]
+            gpus = range(options.first_gpu, options.first_gpu + options.gpus)
+            futures = [pool.submit(play_all, gpu, waiting, options, Path(folder), start) for gpu in gpus]
             played = sorted((row for future in futures for row in future.result()), key=lambda row: row.began)
         seconds = time.monotonic() - start
     for row_played in played:
@@ -93,6 +94,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--slots", type=int, default=40)
     parser.add_argument("--pixels", type=int, default=256)
     parser.add_argument("--gpus", type=int, default=1)
+    parser.add_argument("--first-gpu", type=int, default=0, help="the number of the first of these GPUs")
     parser.add_argument("--device", default="cuda", help="cpu plays one row at a time without a GPU")
     parser.add_argument("--flags", nargs="*", default=(), help="further flags, such as resident.cuda_graphs=false")
     parser.add_argument("--output", type=Path, help="a JSON file of all figures")
