@@ -66,6 +66,13 @@ def test_the_longest_row_has_a_shard_of_its_own_where_the_others_are_short(make_
 SHORT_AND_LONG = [("one", 10), ("two", 10), ("long", 50), ("three", 10)]
 
 
+def test_steps_count_and_not_only_episodes(make_campaign: MakeCampaign) -> None:
+    rows = [("far", "libero_10", 10), ("near_1", "libero_object", 9), ("near_2", "libero_object", 9)]  # 520, 280 steps
+    lines = [f"{name},{suite},1,{n},cpu,7,egl,checkpoints/fake,1" for name, suite, n in rows]
+    names = [[row.run_id for row in shard] for shard in divided(make_campaign(rows=[BASELINE, *lines]).spec, 2)]
+    assert names == [["far"], ["baseline_b1_e2", "near_1", "near_2"]]
+
+
 def test_equal_rows_are_dealt_in_turn_the_earlier_row_to_the_earlier_shard(make_campaign: MakeCampaign) -> None:
     rows = [BASELINE, *(f"row_{number},libero_object,1,2,cpu,7,egl,checkpoints/fake,1" for number in range(4))]
     names = [[row.run_id for row in shard] for shard in divided(make_campaign(rows=rows).spec, 2)]
