@@ -282,7 +282,7 @@ class Controller:
         other = "" if place == "--campaign" else f" ({place}; for another: pytest acceptance --campaign NAME)"
         rows = f"{len(campaign.enabled)} of {len(campaign.rows)} rows enabled"
         tier = f", tier {campaign.tier.in_words}" if campaign.tier else ""
-        line = f"campaign: {folder}{other}{tier}, {rows}, {campaign.expected_gpus} GPUs, engine {campaign.engine}"
+        line = f"campaign: {folder}{other}{tier}, {rows}, {campaign.expected_gpus} GPUs, engine {campaign.engine_name}"
         return [line, *map(_clean_text, harness_session.warnings(self.config.stash.get(SURVIVORS, ())))]
 
     def phase_end(self, phase: str) -> None:

@@ -21,6 +21,8 @@ from .tiers import Tier
 from .verdict_settings import VerdictSettings, task_name
 
 RESIDENT = "resident"
+RESIDENT_FAST = "resident (fast)"  # its fast mode, in manifests and what is made of them
+RESIDENT_NAMES = (RESIDENT, RESIDENT_FAST)
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,16 @@ class Campaign:
     def is_resident(self) -> bool:
         """Returns whether the resident engine plays the campaign's episodes."""
         return self.engine == RESIDENT
+
+    @property
+    def is_fast(self) -> bool:
+        """Returns whether the resident engine is asked for its fast mode."""
+        return self.is_resident and self.resident.get("precision") == "fast"
+
+    @property
+    def engine_name(self) -> str:
+        """Returns the engine as artifacts name it, so that episodes of fast mode are never taken for exact ones."""
+        return RESIDENT_FAST if self.is_fast else self.engine
 
     @cached_property
     def enabled(self) -> tuple[Row, ...]:

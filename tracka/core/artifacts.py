@@ -203,6 +203,33 @@ class Verdict(TypedDict):
     evidence: str
 
 
+class FastStart(TypedDict):
+    """The part of a certificate of fast mode that its plays' records do not decide: exact mode's certificate."""
+
+    exact_key: str
+    exact_proven: bool
+    exact_evidence: str
+    answered: str
+    type: str
+
+
+class FastRecord(FastStart):
+    """What a certificate of fast mode has besides the counts: outcomes, and the difference of the first chunks.
+
+    `noise_flips` counts outcomes in which exact mode differs from itself, and `noise_alone` and `flips_alone` those in
+    which one of exact mode's repetition and fast mode alone differs from exact mode.
+    """
+
+    gains: int
+    losses: int
+    noise_flips: int
+    noise_alone: int
+    flips_alone: int
+    mean: float
+    largest: float
+    size: float
+
+
 class Unjudged(Compared):
     """A parity certificate before its verdict. `files` maps each record beside the certificate to its sha256."""
 
@@ -221,6 +248,7 @@ class Unjudged(Compared):
     resident_secs: float
     files: dict[str, str]
     evidence: str
+    fast: NotRequired[FastRecord]  # where fast mode is held against exact mode
 
 
 class Certificate(Unjudged):

@@ -14,6 +14,7 @@ from ..campaign.layout import Layout
 from ..core import fact_cache, files, schema, user_cache
 from ..core.artifacts import CountsRecord, Verdict
 from ..core.files import Json
+from . import fast_certificate
 from .comparison import Comparison
 
 NAME = "parity.json"
@@ -114,6 +115,8 @@ def judgement(certificate: Mapping[str, Any]) -> Verdict:
 
     A certificate without episodes is not proven and keeps its own evidence.
     """
+    if certificate.get("fast") and certificate["compared"]["episodes"]:
+        return fast_certificate.judgement(certificate["fast"], certificate["compared"])
     counts = Counts(**certificate["compared"])
     repeat = Counts(**certificate["repeated"]) if certificate["repeated"] else None
     first_difference = f"; {certificate['differing'][0]}" if certificate["differing"] else ""

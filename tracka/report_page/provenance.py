@@ -71,7 +71,7 @@ def _engine(campaign: Campaign, manifests: Sequence[Manifest]) -> Facts:
     backends = dict.fromkeys(manifest["mujoco_gl"] for manifest in manifests)
     times = sorted(manifest["start_time_utc"] for manifest in manifests)
     return [
-        ("engine", campaign.engine),
+        ("engine", campaign.engine_name),
         ("backend that renders", joined_names(list(backends)) or "none"),
         *([("first row began", times[0]), ("last row began", times[-1])] if times else []),
     ]

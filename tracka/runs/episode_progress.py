@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from pathlib import Path
 
-from ..campaign.campaign import RESIDENT
+from ..campaign.campaign import RESIDENT_NAMES
 from ..campaign.layout import Layout, RunFolder
 from ..core import files, parsing
 from ..core.files import Json
@@ -101,7 +101,7 @@ def _begin(folder: RunFolder, number: int) -> "_Attempt | None":
         )
     except (KeyError, TypeError, ValueError):
         return None
-    if manifest.get("engine") == RESIDENT:
+    if manifest.get("engine") in RESIDENT_NAMES:
         return _Attempt(number, row, [_NewLines(folder.output / "episodes.jsonl")], _EpisodeLines(row))
     several = [word for word in manifest["command"] if word.startswith(PARALLEL_TASKS) and word != f"{PARALLEL_TASKS}1"]
     # xvfb-run, which makes a display for a row, sends what its program prints on stderr to stdout.

@@ -16,13 +16,13 @@ from ..campaign import path_safety
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core import files, schema
-from ..core.artifacts import Certificate, Compared, Unjudged
+from ..core.artifacts import Certificate, Compared, FastRecord, Unjudged
 from ..core.errors import UsageError
 from ..core.files import Json
 from ..engines import comparison, parity_certificate
 from ..engines.comparison import Comparison, PlayedEpisodes
 from ..execution import lease, orphans
-from . import run
+from . import fast_parity, run
 from .plan import Host, Plan, policy_request
 from .recording import AGAIN, REFERENCE, RESIDENT, Recordings
 
@@ -73,6 +73,7 @@ def prove(campaign: Campaign, row: Row, host: Host) -> Certificate:
     Raises TrackaError where an engine fails.
     """
     path_safety.require(campaign.layout)
+    exact = prove(fast_parity.exact_campaign(campaign), row, host) if campaign.is_fast else None
     plan = _plan(campaign, row, host)
     path, cached_path = (
         parity_certificate.certificate_path(campaign.layout, plan.proof_key),
@@ -84,7 +85,8 @@ def prove(campaign: Campaign, row: Row, host: Host) -> Certificate:
         return _copy(cached_path, path)
     orphans.end(orphans.ROW, str(path.parent))  # orphan processes of a killed session's parity run
     with lease.hold(row.gpu_id, lease.worker_number()) as device:
-        content = _certificate(Recordings(plan, device, path.parent))
+        recordings = Recordings(plan, device, path.parent)
+        content = _certificate(recordings) if exact is None else _fast_certificate(recordings, exact)
     files.write_json(path, content)
     if content["proven"]:
         with contextlib.suppress(OSError):  # an unwritable cache only costs time
@@ -111,6 +113,22 @@ def _certificate(recordings: Recordings) -> Certificate:
         {name: recordings.seconds(name) for name in recordings.played},
         recordings.files(),
     )
+
+
+def _fast_certificate(recordings: Recordings, exact: Certificate) -> Certificate:
+    """Plays the episodes in both modes of the engine, and returns the certificate of fast mode."""
+    plan = recordings.plan
+    if not exact["proven"]:
+        counts = parity_certificate.comparison_counts(NOTHING)
+        compared: Compared = {"compared": counts, "repeated": None, "differing": []}
+        evidence = f"fast mode: the exact mode is not proven: {exact['evidence']}"
+        return certificate(plan, compared, {}, {}, {}) | {"evidence": evidence}
+    recordings.plan = fast_parity.wide(plan)
+    fast_parity.play(recordings)
+    compared, fast = fast_parity.judged(recordings.played, plan.chunk, fast_parity.start(recordings, exact))
+    names = {REFERENCE: fast_parity.EXACT, RESIDENT: fast_parity.FAST}
+    seconds = {name: recordings.seconds(played) for name, played in names.items()}
+    return certificate(plan, compared, fast_parity.timings(recordings), seconds, recordings.files(), fast)
 
 
 def _wide(plan: Plan) -> Plan | None:
@@ -150,7 +168,12 @@ def contradictions(path: Path) -> Iterator[str]:
     if certificate["files"] and not missing and not changed:
         names = {Path(name).parts[0] for name in certificate["files"]}  # an earlier refusal may have left other plays
         played = {name: comparison.read(folder / name) for name in names}
-        recomputed: Mapping[str, Any] = _judgement(played, certificate["chunk"])
+        recomputed: dict[str, Any] = {}
+        if "fast" in certificate:
+            compared, recomputed["fast"] = fast_parity.judged(played, certificate["chunk"], certificate["fast"])
+            recomputed |= compared
+        else:
+            recomputed |= _judgement(played, certificate["chunk"])
         yield from (
             f"the certificate's {key} does not match its records"
             for key in recomputed
@@ -200,7 +223,12 @@ def _plan(campaign: Campaign, row: Row, host: Host) -> Plan:
 
 
 def certificate(
-    plan: Plan, compared: Compared, timings: Json, seconds: Mapping[str, float], record_hashes: Mapping[str, str]
+    plan: Plan,
+    compared: Compared,
+    timings: Json,
+    seconds: Mapping[str, float],
+    record_hashes: Mapping[str, str],
+    fast: FastRecord | None = None,
 ) -> Certificate:
     """Returns the content of parity.json.
 
@@ -219,9 +247,14 @@ def certificate(
         "fallbacks": timings.get("fallbacks", []),
         "calls_of_several_tasks": timings.get("calls_of_several_tasks", 0),
         "chunk": plan.chunk,
-        **compared,
+        "compared": compared["compared"],
+        "repeated": compared["repeated"],
+        "differing": compared["differing"],
         "reference_secs": round(seconds.get(REFERENCE, 0.0), 3),
         "resident_secs": round(seconds.get(RESIDENT, 0.0), 3),
         "files": dict(record_hashes),
     }
-    return {**content, **parity_certificate.judgement(content)}
+    if fast is not None:
+        content["fast"] = fast
+    judged: Mapping[str, Any] = {**content, **parity_certificate.judgement(content)}
+    return cast(Certificate, judged)

@@ -38,7 +38,7 @@ from ..execution.process import Bounds
 from . import identity
 
 # The resident engine's settings that decide outcomes. Its speed-ups change no outcome, and each is checked for that.
-DECIDING = ("noise", "compile")
+DECIDING = ("noise", "compile", "precision")
 LISTENER = "tracka.engines.listener"
 
 
@@ -148,8 +148,7 @@ class Plan:
         """Returns what else decides the resident engine's outcomes; an empty dict for lerobot-eval."""
         if not self.campaign.is_resident:
             return {}
-        settings = {key: value for key, value in self.campaign.resident.items() if key in DECIDING}
-        return {"code": parity_certificate.code_hash(), "settings": settings}
+        return {"code": parity_certificate.code_hash(), "settings": deciding(self.campaign)}
 
     def _software_parts(self) -> SoftwareParts:
         """Returns the software that plays episodes on this host, and what the policy loads beside its checkpoint."""
@@ -186,7 +185,7 @@ class Plan:
             "backend": self.host.backend,
             **policy_request(self.campaign, self.row),
             "batch_size": self.played_batch,
-            "resident": {key: value for key, value in self.campaign.resident.items() if key in DECIDING},
+            "resident": deciding(self.campaign),
             **self._software_parts(),
         }
 
@@ -289,7 +288,7 @@ class Plan:
     def record(self, folder: RunFolder, gpu_id: int) -> Recorded:
         """Returns the part of a manifest that its row hash stands for, written out."""
         return {
-            "engine": self.campaign.engine,
+            "engine": self.campaign.engine_name,
             "command": self.command(folder, gpu.torch_name(gpu_id)),
             "checkpoint": self._checkpoint_record(),
             "settings": self._settings(),
@@ -343,6 +342,12 @@ def _program_parts(root: Path, executable: tuple[str, ...]) -> ProgramParts:
         "plugins": list(cli_capabilities.installed_software().plugins),
         "own": [hashing.of_file(path) if (path := root / word).is_file() else word for word in words if word],
     }
+
+
+def deciding(campaign: Campaign) -> Json:
+    """Returns the resident engine's settings that decide outcomes; exact mode is what holds without the setting."""
+    settings = {key: value for key, value in campaign.resident.items() if key in DECIDING}
+    return {key: value for key, value in settings.items() if (key, value) != ("precision", "exact")}
 
 
 def outcome_settings(settings: EvalSettings) -> Json:

@@ -7,8 +7,10 @@ episodes of the same policy in the same software on this host, whatever the resi
 import contextlib
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 
 from ..campaign.layout import RunFolder
 from ..core import files, redaction, user_cache
@@ -59,6 +61,11 @@ class Recordings:
         self._play("resident", RESIDENT)
         return self._take(RESIDENT)
 
+    def mode(self, name: str, settings: Mapping[str, object]) -> PlayedEpisodes:
+        """Plays and returns the resident engine's episodes under `name`, with these settings put over the gate's."""
+        self._play("resident", name, settings)
+        return self._take(name)
+
     def _take(self, name: str) -> PlayedEpisodes:
         self.played[name] = comparison.read(self.folder / name)
         return self.played[name]
@@ -76,13 +83,13 @@ class Recordings:
         paths = [path for name in self.played for path in files.walk_files(self.folder / name)]
         return {str(path.relative_to(self.folder)): files.sha256_file(path) for path in paths}
 
-    def _play(self, engine: str, name: str) -> None:
+    def _play(self, engine: str, name: str, over: Mapping[str, object] = MappingProxyType({})) -> None:
         target = RunFolder(self.folder / f"{name}-{time.time_ns()}")
         files.make_folder(target.path)
         marks = orphans.marks(self.folder, self.device.lock_file)
         environ = self.plan.environ(self.device) | marks
         process_exit = process.run(
-            self._command(engine, target),
+            self._command(engine, target, over),
             cwd=self.plan.campaign.layout.root,
             env=environ,
             stdout=target.stdout,
@@ -104,9 +111,9 @@ class Recordings:
         files.write_json(target.output / SECONDS, {"seconds": process_exit.seconds})
         keep(target.output, self.folder / name)
 
-    def _command(self, engine: str, target: RunFolder) -> list[str]:
+    def _command(self, engine: str, target: RunFolder, over: Mapping[str, object]) -> list[str]:
         settings = dict(self.plan.campaign.resident)
-        campaign = replace(self.plan.campaign, engine=engine, resident=settings | IN_THE_GATE)
+        campaign = replace(self.plan.campaign, engine=engine, resident=settings | IN_THE_GATE | dict(over))
         command = replace(self.plan, campaign=campaign).command(target, self.device.torch_name)
         if engine == "resident":
             return command

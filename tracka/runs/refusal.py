@@ -65,7 +65,7 @@ def manifest(campaign: Campaign, row: Row, host: Host, attempt: int, retry_index
     """Returns the manifest of an attempt that never began; `gpu_id` is what the matrix asks for."""
     return {
         **requested(campaign, row, host, attempt, retry_index),
-        "engine": campaign.engine,
+        "engine": campaign.engine_name,
         "command": None,
         "checkpoint": {
             "source": row.policy_path,

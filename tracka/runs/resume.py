@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..campaign.campaign import RESIDENT
+from ..campaign.campaign import RESIDENT_NAMES
 from ..campaign.layout import Layout, RunFolder
 from ..core import files, schema, system_errors
 from ..core.artifacts import Manifest, NamedAttempt, NamedEpisode, Result, Resumed
@@ -57,7 +57,7 @@ def kept(layout: Layout, manifest: Manifest, since: int = 1) -> list[KeptEpisode
 
     They were played by earlier attempts of the row, from the attempt `since` on.
     """
-    if manifest["engine"] != RESIDENT:
+    if manifest["engine"] not in RESIDENT_NAMES:
         return []
     found: dict[Key, KeptEpisode] = {}
     for number in reversed(layout.run(manifest["run_id"]).numbers()):
@@ -73,7 +73,7 @@ def goes_on(layout: Layout, manifest: Manifest) -> bool:
     """Returns whether a further attempt like that of `manifest`, which has ended, would keep some of its episodes."""
     number = manifest["attempt"]
     return (
-        manifest["engine"] == RESIDENT
+        manifest["engine"] in RESIDENT_NAMES
         and not unfit(layout, manifest, number)
         and bool(_keepable(layout, manifest, number))
     )

@@ -125,6 +125,7 @@ class FastCalls:
         pairs = list(zip(self.differences, scales, strict=True))
         return {
             "steps": list(self.steps),
+            "type": kind_of(self._forward) if self._forward else "float32",  # that decides the tolerance
             "seconds": round(self.seconds, 3),
             "mean_difference": max((each.mean / scale for each, scale in pairs), default=None),
             "largest_difference": max((each.largest / scale for each, scale in pairs), default=None),
