@@ -7,8 +7,6 @@ succeeds at all, and the evidence says where they do not.
 from collections.abc import Iterator
 
 from ..core.artifacts import CountsRecord, FastRecord, FastStart, Verdict
-from ..statistics import paired
-from ..statistics.paired import Pairs
 from . import comparison, tolerance
 from .comparison import PlayedEpisodes
 from .tolerance import ActionDifference
@@ -71,6 +69,9 @@ def judgement(fast: FastRecord, counts: CountsRecord) -> Verdict:
 
 
 def _refusals(fast: FastRecord, counts: CountsRecord) -> Iterator[str]:
+    from ..statistics import paired  # with scipy, which collecting the gates must not wait for
+    from ..statistics.paired import Pairs
+
     if not fast["exact_proven"]:
         yield f"the exact mode is not proven: {fast['exact_evidence']}"
     if counts["same_begin"] != counts["episodes"]:
@@ -106,6 +107,9 @@ def _chunks(fast: FastRecord) -> str:
 
 
 def _outcomes(fast: FastRecord, counts: CountsRecord) -> Iterator[str]:
+    from ..statistics import paired
+    from ..statistics.paired import Pairs
+
     if not _succeeds(counts):
         yield "neither mode succeeds in any episode, so outcomes certify nothing and the first chunks alone do"
         return
