@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...core import files
 from .. import episode_lines
+from . import late_imports
 
 if TYPE_CHECKING:
     from .episode import Episode
@@ -56,6 +57,7 @@ class EvaluationCache:
 
 def run(cache: EvaluationCache, stages: Stages) -> None:
     """Plays the evaluation that sys.argv asks for. Raises SystemExit(2) for flags that this engine does not obey."""
+    late_imports.install(late_imports.policy_type(sys.argv[1:]))
     from lerobot.configs import parser
     from lerobot.utils.import_utils import register_third_party_plugins
     from lerobot.utils.utils import init_logging
@@ -191,6 +193,7 @@ def _policy_runner(cfg: "ResidentConfig", cache: EvaluationCache, batches: int) 
     if cache.runner is not None:
         cache.runner.reconfigure(cfg)
         return cache.runner
+    late_imports.register_steps(Path(str(cfg.policy.pretrained_path)))
     runner = PolicyRunner(cfg, batches)
     for reason in runner.fallbacks:
         logging.warning("fallback: %s", reason)

@@ -15,7 +15,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,13 +25,15 @@ from lerobot.policies.pretrained import PreTrainedPolicy
 from lerobot.processor import TokenizerProcessorStep
 from lerobot.utils.constants import ACTION, OBS_LANGUAGE_ATTENTION_MASK
 
-from . import fast_calls, noise
+from . import noise
 from .episode import Array, ObservationRequest
-from .fast_calls import FastCalls
 from .graphs import GraphedCalls, Inputs, Recorder
 from .loading import load
 from .observations import ObservationBatches
 from .settings import EXACT, FAST, ResidentConfig
+
+if TYPE_CHECKING:
+    from .fast_calls import FastCalls
 
 # Policies whose predict_action_chunk is a function of one observation and, for those in NOISY, of given noise. Each has
 # the condition that its configuration must meet.
@@ -171,6 +173,8 @@ class PolicyRunner:
     def _cut_shapes(self, request: ObservationRequest) -> Shapes:
         """Returns the shape of the attention mask of a request's instruction, as fast mode cuts it."""
         if request.description not in self.cut_shapes:
+            from . import fast_calls
+
             length = fast_calls.words(self.batches([request])[OBS_LANGUAGE_ATTENTION_MASK])
             self.cut_shapes[request.description] = ((OBS_LANGUAGE_ATTENTION_MASK, (length,)),)
         return self.cut_shapes[request.description]
@@ -236,11 +240,13 @@ class PolicyRunner:
             return None
         return GraphedCalls(self._actions_of_tensors, Recorder(self.policy, self.device))
 
-    def _fast_calls(self) -> FastCalls | None:
+    def _fast_calls(self) -> "FastCalls | None":
         """Returns what answers calls in fast mode; None where it was not asked for, or cannot be had."""
         settings = self.cfg.resident
         if settings.precision != FAST:
             return None
+        from . import fast_calls  # it imports transformers and two policies
+
         if why := fast_calls.unavailable(self.policy, self.mode.mixing, settings.compile or self.cfg.policy.use_amp):
             self._fallbacks = (*self._fallbacks, f"precision = fast, the exact mode answers: {why}")
             return None
