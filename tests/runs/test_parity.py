@@ -12,10 +12,11 @@ import pytest
 
 from tracka.campaign.layout import Layout
 from tracka.core import files
+from tracka.core.artifacts import FastStart
 from tracka.core.errors import UsageError
 from tracka.engines import comparison, parity_certificate
 from tracka.engines.comparison import Comparison, PlayedEpisodes
-from tracka.runs import parity
+from tracka.runs import fast_parity, parity, plan
 
 CHUNK = 4
 Change = Callable[[dict[str, Any], Any], None]
@@ -308,3 +309,51 @@ def test_another_code_of_the_engine_is_another_key(tmp_path: Path, monkeypatch: 
     before = parity_certificate.key({})
     monkeypatch.setattr(parity_certificate, "code_hash", lambda *_: "other")
     assert parity_certificate.key({}) != before
+
+
+# fast mode beside exact mode
+
+
+def modes(folder: Path, *changes: Change) -> dict[str, PlayedEpisodes]:
+    exact, again = (play(folder / name, 60) for name in (fast_parity.EXACT, fast_parity.AGAIN))
+    return {
+        fast_parity.EXACT: exact,
+        fast_parity.AGAIN: again,
+        fast_parity.FAST: play(folder / fast_parity.FAST, 60, *changes),
+    }
+
+
+START: FastStart = {
+    "exact_key": "0" * 64,
+    "exact_proven": True,
+    "exact_evidence": "the same to the bit",
+    "answered": "fast",
+    "type": "bfloat16",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ((nudged(0.01),), "first chunks differ by 0.07% of the actions' size in the mean"),
+        ((nudged(0.5),), "first chunks: actions differ by"),
+        ((nudged(float("nan")),), "first chunks: actions differ by"),
+        ((seen(0, "x"),), "60 of 60 episodes do not begin alike"),
+        ((put("success", False),), "30 losses and 0 gains, exact McNemar"),
+    ],
+)
+def test_a_certificate_of_fast_mode_says_what_its_episodes_say(
+    tmp_path: Path, changes: tuple[Change, ...], told: str
+) -> None:
+    compared, fast = fast_parity.judged(modes(tmp_path, *changes), CHUNK, START)
+    found = parity_certificate.judgement({**compared, "fast": fast, "evidence": ""})
+    assert told in found["evidence"] and not found["exact"]
+
+
+def test_exact_mode_is_named_as_ever_and_fast_mode_by_a_name_of_its_own() -> None:
+    def campaign(settings: dict[str, Any], engine: str = "resident") -> Any:
+        return SimpleNamespace(engine=engine, resident=settings, is_resident=engine == "resident")
+
+    fast = {"precision": "fast", "fast_episodes": 7, "noise": "episode"}
+    assert plan.deciding(campaign(fast)) == {"precision": "fast", "noise": "episode"}
+    assert plan.deciding(campaign({"precision": "exact"})) == plan.deciding(campaign({})) == {}
