@@ -36,7 +36,7 @@ export FIND_PYTHON PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: accept test test-slow test-browser dose soak ci-full test-faults test-stats known-answers known-answers-full demonstrations sim-validity \
-  sim-validity-full sim-table parity planted-engines parity-full bench bench-standby bench-schedule bench-matrix bench-scale bench-overhead setup \
+  sim-validity-full sim-table parity planted-engines parity-full bench bench-standby bench-schedule bench-matrix bench-scale bench-overhead bench-slurm test-slurm setup \
   lock clean-artifacts help
 
 accept: setup ## run the acceptance gates on the embedded campaign (JUnit in reports/accept.xml)
@@ -45,18 +45,18 @@ accept: setup ## run the acceptance gates on the embedded campaign (JUnit in rep
 test: setup ## run the linter, the type checker and the harness's own tests, minutes (JUnit in reports/test.xml)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
-	$(PYTEST) tests -m "not slow and not browser" --durations=10 --durations-min=1 --junitxml=reports/test.xml
+	$(PYTEST) tests -m "not slow and not browser and not slurm" --durations=10 --durations-min=1 --junitxml=reports/test.xml
 
 # `make ci-full` leaves out what it runs in full size besides.
-SLOW := slow
-ci-full: SLOW := slow and not repeated
+SLOW := slow and not slurm
+ci-full: SLOW := slow and not slurm and not repeated
 test-slow: setup ## run the tests that are long by nature: many kills, many simulators, all tables, small benchmarks
 	$(PYTEST) tests -m "$(SLOW)" --durations=10 --durations-min=1 --junitxml=reports/test-slow.xml
 
 dose: setup ## run a few of the slow tests: a kill, a faulty policy and both engines on the real simulator
 	$(PYTEST) tests -m dose --junitxml=reports/dose.xml
 
-ci-full: test test-slow test-browser accept known-answers sim-validity parity planted-engines bench bench-standby bench-schedule bench-matrix bench-overhead ## run everything but what takes hours
+ci-full: test test-slow test-slurm test-browser accept known-answers sim-validity parity planted-engines bench bench-standby bench-schedule bench-matrix bench-overhead bench-slurm ## run everything but what takes hours
 
 test-faults: setup ## the fault suite alone: kills, hangs, damaged files, full disks (docs/reliability.md)
 	$(PYTEST) tests/faults tests/execution/test_process.py tests/execution/test_lease.py tests/execution/test_gpu.py tests/campaign/test_matrix.py tests/core/test_redaction.py tests/simulator/test_warm_process.py --junitxml=reports/test-faults.xml
@@ -67,6 +67,10 @@ soak: setup ## (hours) ROUNDS rounds of KILL, STOP and CONT over all kinds of pr
 
 test-browser: setup ## open report.html in Debian's chromium: filters, videos, keyboard, themes, a phone (skipped without chromium)
 	$(PYTEST) tests/browser -m browser --durations=5 --durations-min=1 --junitxml=reports/test-browser.xml
+
+# Of one worker, since each would start a Slurm of its own.
+test-slurm: setup ## rows on a real Slurm that the tests start, as root (apt-get install slurmctld slurmd slurm-client munge); else it says that it did not run
+	$(VENV)/bin/python -m pytest tests/slurm -m slurm --durations=10 --durations-min=1 --junitxml=reports/test-slurm.xml
 
 test-stats: setup ## the statistics alone, with ten thousand simulated campaigns, statsmodels and scipy beside them (a minute)
 	$(PYTEST) tests/statistics --durations=10 --durations-min=1 --junitxml=reports/test-stats.xml
@@ -100,6 +104,9 @@ bench-scale: setup ## (hours) time and memory of judging 100,000 rows on 1,000 n
 
 bench-overhead: setup ## what the harness adds to one row, median of five; fails above 3%
 	$(VENV)/bin/python -m benchmarks.overhead
+
+bench-slurm: setup ## what a cluster adds to a row beside this host, paired, as root; fails above 1 s in an allocation
+	$(VENV)/bin/python -m benchmarks.slurm_overhead
 
 parity: setup ## hold the resident engine against lerobot-eval, episode by episode: some cases, minutes
 	$(VENV)/bin/python -m fixtures.parity some --processes 2

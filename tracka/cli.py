@@ -12,8 +12,19 @@ from typing import Annotated
 
 import typer
 
-from . import cli_cluster, cli_export, cli_replay, cli_report, cli_request, cli_statistics, live_view, new_campaign, why
-from .campaign import campaign, matrix, path_safety, shards
+from . import (
+    cli_cluster,
+    cli_export,
+    cli_replay,
+    cli_report,
+    cli_request,
+    cli_statistics,
+    live_view,
+    new_campaign,
+    slurm_script,
+    why,
+)
+from .campaign import campaign, matrix, path_safety, shards, slurm_settings
 from .campaign.layout import PHASES, Layout
 from .core import files, held_folder, system_errors
 from .core.check import Check
@@ -37,6 +48,9 @@ cli_cluster.register(app)
 SHARED = ("baseline", "init", "schema", "setup")  # these make what is shared, which keeps to the user's umask
 Tier = Annotated[
     str | None, typer.Option(help="A tier of the campaign: the campaign's own artifacts then stand for the tier's.")
+]
+Where = Annotated[
+    slurm_settings.Launcher | None, typer.Option("--launcher", help="Where rows run; by default as campaign.toml says.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")]
 
@@ -192,6 +206,7 @@ def preflight_command(
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Treat the linter's findings as errors.")] = False,
     tier: Tier = None,
+    launcher: Where = None,
     dry_run: DryRun = False,
 ) -> None:
     """Check this host: GPUs, rendering, software, checkpoints. Exits with 1 if a required check fails."""
@@ -202,7 +217,7 @@ def preflight_command(
         print(f"would check {len(cfg.gpu_ids)} GPUs, render {task_suite} with {mujoco_gl}, resolve {policy_path}")
         print(f"would write preflight.json and snapshots of host and software into {artifacts_dir}")
         return
-    report = preflight.run_preflight(cfg, accept_invalid_sim, trust or (), strict)
+    report = preflight.run_preflight(cfg, accept_invalid_sim, trust or (), strict, launcher)
     preflight.write_preflight_report(report, artifacts_dir / "preflight.json")
     _print_checks([Check(**check) for check in report["checks"]])
     raise typer.Exit(0 if report["status"] == "pass" else 1)
@@ -262,6 +277,7 @@ def run_command(
     retry_index: Annotated[int, typer.Option(min=0, max=1, help="1 records that this is a retry.")] = 0,
     allow_overwrite: Annotated[bool, typer.Option("--allow-overwrite")] = False,
     tier: Tier = None,
+    launcher: Where = None,
     dry_run: DryRun = False,
 ) -> None:
     """Run one evaluation once, without a retry, and leave its evidence in the runs folder."""
@@ -270,7 +286,7 @@ def run_command(
     policy_path = cli_request.policy(policy_path, layout)
     words = [run_id, task_suite, str(batch_size), str(n_episodes), gpu_id, str(seed), mujoco_gl, policy_path, "1"]
     row = matrix.parse(words, "command line")  # checks what typer cannot check
-    campaign = cli_request.one_row(artifacts_root, row, timeout_secs)
+    campaign = cli_request.one_row(artifacts_root, row, timeout_secs).launched_by(launcher)
     host = cli_request.host(campaign, row)
     policy = run.RerunPolicy(allow_overwrite=allow_overwrite, retry=False)
     if doubt := cli_request.preflight_doubt(layout, mujoco_gl):
@@ -296,13 +312,14 @@ def sweep_command(
     shard: Annotated[str, typer.Option(help="I/N: run the I-th of N shards, by matrix and settings alone.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Run only the rows that have not passed.")] = False,
     tier: Tier = None,
+    launcher: Where = None,
     no_live: Annotated[bool, typer.Option("--no-live", "-q", help="Show no live table, no line a minute.")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Run the rows of a matrix, several at a time. Exits with 1 if one of them fails; writes no summary."""
     place = cli_request.places_in_tier("--artifacts-root", artifacts_root, tier)
     artifacts_root, status_dir = place(artifacts_root), place(status_dir)
-    campaign = cli_request.many_rows(matrix, artifacts_root, status_dir)
+    campaign = cli_request.many_rows(matrix, artifacts_root, status_dir).launched_by(launcher)
     if not campaign.rows and not rows:
         print(f"{matrix} names no row: there is nothing to run again")
         return
@@ -332,6 +349,18 @@ def sweep_command(
     replay = sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, *again)
     worker.print_redacted(f"replay: {replay}")
     raise typer.Exit(1 if failed_ids else 0)
+
+
+@app.command("slurm-script")
+def slurm_script_command(
+    root: Annotated[Path, typer.Option(help="The campaign's folder.")],
+    at_once: Annotated[int, typer.Option(min=1, help="Rows at a time, over all nodes.")] = 8,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the allocation.")] = 1,
+    time_minutes: Annotated[int, typer.Option(min=1, help="Time limit of the allocation.")] = 720,
+    tier: Annotated[str | None, typer.Option(help="Run this tier of the campaign instead of all of it.")] = None,
+) -> None:
+    """Print the batch script that runs a campaign inside one allocation of a Slurm cluster, for sbatch."""
+    print(slurm_script.text(campaign.load(root, tier), at_once, nodes, time_minutes), end="")
 
 
 @app.command("collect")

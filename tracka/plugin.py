@@ -19,7 +19,7 @@ import pytest
 
 from . import cli_request, last_failed, live_session, session_exports, session_summary, xdist_scheduling
 from .campaign import campaign as campaigns
-from .campaign import commands, path_safety
+from .campaign import commands, path_safety, slurm_settings
 from .campaign.campaign import Campaign
 from .campaign.layout import PHASES
 from .campaign.matrix import Row
@@ -68,6 +68,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run on a simulator that preflight finds invalid; the results and the verdict say `invalid`",
     )
+    group.addoption(
+        "--launcher",
+        choices=slurm_settings.LAUNCHERS,
+        help="where rows run: on this host or on a Slurm cluster; by default as campaign.toml says",
+    )
     group.addoption("--strict-preflight", action="store_true", help="treat the preflight linter's findings as errors")
     group.addoption("--no-live", action="store_true", help="show neither the live table nor its line a minute")
     group.addoption("--owner", default=_user(), help="the owner in the plan's progress lines (default: %(default)s)")
@@ -91,7 +96,9 @@ def pytest_configure(config: pytest.Config) -> None:
         process_setup.refuse_nested_run()
         cli_request.require_text([_named(config)[0]])
         with system_errors.as_own_errors():
-            config.stash[CAMPAIGN] = campaigns.load(_folder(config), config.getoption("tier"))
+            config.stash[CAMPAIGN] = campaigns.load(_folder(config), config.getoption("tier")).launched_by(
+                config.getoption("launcher")
+            )
     except UsageError as error:
         raise pytest.UsageError(files.redacted(screen(error.findings, head=""))) from None
     process_setup.prepare()
@@ -282,7 +289,8 @@ class Controller:
         other = "" if place == "--campaign" else f" ({place}; for another: pytest acceptance --campaign NAME)"
         rows = f"{len(campaign.enabled)} of {len(campaign.rows)} rows enabled"
         tier = f", tier {campaign.tier.in_words}" if campaign.tier else ""
-        line = f"campaign: {folder}{other}{tier}, {rows}, {campaign.expected_gpus} GPUs, engine {campaign.engine_name}"
+        where = f"{campaign.engine_name}, on Slurm" if campaign.is_on_slurm else campaign.engine_name
+        line = f"campaign: {folder}{other}{tier}, {rows}, {campaign.expected_gpus} GPUs, engine {where}"
         return [line, *map(_clean_text, harness_session.warnings(self.config.stash.get(SURVIVORS, ())))]
 
     def phase_end(self, phase: str) -> None:
@@ -318,7 +326,7 @@ class Controller:
 
     @pytest.hookimpl(optionalhook=True, tryfirst=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> PhasedScheduling:
-        scheduler = RowScheduler(row_durations.gpus(self.campaign.enabled))
+        scheduler = RowScheduler(row_durations.gpus(self.campaign, self.campaign.enabled))
         self.scheduling = PhasedScheduling(config, log, scheduler, self._jobs, self.phase_end)
         return self.scheduling
 

@@ -12,6 +12,7 @@ TYPES: dict[str, Any] = {
     "run_manifest": artifacts.Manifest,
     "result": artifacts.Result,
     "row_marker": artifacts.RowMarker,
+    "step": artifacts.StepRecord,
     "identity": artifacts.Identity,
     "resumed": artifacts.Resumed,
     "parity": artifacts.Certificate,

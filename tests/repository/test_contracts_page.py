@@ -12,6 +12,7 @@ from tracka.campaign import matrix
 from tracka.cli import app
 from tracka.core import schema, system_errors
 from tracka.engines import failure
+from tracka.execution import slurm_outcome
 from tracka.install import setup
 from tracka.preflight import preflight
 from tracka.reporting import collect
@@ -107,6 +108,7 @@ def test_the_reasons_are_those_that_the_code_gives() -> None:
         {"".join(found) for found in given}
         | {reason for reason, _ in failure._SIGNS}
         | set(system_errors.REMEDIES)
+        | set(slurm_outcome.WHY)
         | {known_answers.REASON, failure.CHECKPOINT, failure.STOPPED, time_budget.REASON}
     )
     assert {words(line["reason"])[0] for line in table("Reasons")} == reasons

@@ -134,7 +134,10 @@ def test_ci_full_leaves_out_what_it_runs_in_full_size_and_a_call_of_test_slow_le
         for target in ("test-slow", "ci-full")
     }
     marks = {target: re.findall(r'-m "(slow[^"]*)"', text) for target, text in told.items()}
-    assert marks == {"test-slow": ["slow"], "ci-full": ["slow and not repeated"]}
+    assert marks == {
+        "test-slow": ["slow and not slurm"],
+        "ci-full": ["slow and not slurm and not repeated"],
+    }
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

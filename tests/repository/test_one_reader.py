@@ -27,6 +27,7 @@ LEFT = {
     "execution/orphans.py": {"read_bytes"},  # /proc
     "execution/process.py": {"json.loads"},  # messages of our own supervisor
     "execution/process_setup.py": {"os.open"},  # /dev/null
+    "execution/slurm_step.py": {"json.loads"},  # its own request
     "execution/supervisor.py": {"json.loads", "os.open"},  # its own request, and the journal that it appends to
     "engines/cli_capabilities.py": {"json.loads", "read_text"},  # metadata of installed packages
     "engines/listener.py": {"open"},  # written in an engine's own process

@@ -18,10 +18,10 @@ from tracka.checkpoints.python_dependencies import NotInstalled
 from tracka.core import files, schema
 from tracka.core.errors import Finding, TrackaError
 from tracka.core.files import Json
-from tracka.execution import gpu
+from tracka.execution import gpu, slurm
 from tracka.gates import validate
 from tracka.reporting import collect
-from tracka.runs import refusal, row_state, run
+from tracka.runs import refusal, row_state, run, slurm_row
 from tracka.runs.refusal import RowRefused
 
 ROW = "bad_b1_e2"
@@ -37,6 +37,10 @@ def gated(*_: object) -> None:
 
 def not_installed(*_: object) -> None:
     raise NotInstalled(FINDING)
+
+
+def unreachable(*_: object) -> None:
+    raise slurm.Unreachable(FINDING)
 
 
 def out_of(number: int, *_: object) -> None:
@@ -57,12 +61,15 @@ def refuse(made: Made, patch: pytest.MonkeyPatch, reason: str) -> None:
         "hub": f"{ROW},libero_object,1,2,cpu,7,egl,somebody/gated,1",
         "import": f"{ROW},libero_object,1,2,cpu,7,egl,checkpoints/fake,1",
         "device": f"{ROW},libero_object,1,2,auto,7,egl,checkpoints/fake,1",
+        "controller_lost": f"{ROW},libero_object,1,2,cpu,7,egl,checkpoints/fake,1",
     }
     if reason in lines:
         text = made.layout.matrix.read_text()
         made.layout.matrix.write_text(text.replace(f"{ROW},libero_object,1,2,cpu,7,egl,{BAD},1", lines[reason]))
     patch.setenv(gpu.PRETEND, "0")
     patch.setattr(hub, "fetch", gated)
+    if reason == "controller_lost":
+        patch.setattr(slurm_row, "end_left_behind", unreachable)
     if reason == "import":
         patch.setattr(python_dependencies, "require", not_installed)
     if reason in OF_THE_SYSTEM:

@@ -13,10 +13,11 @@ from typing import Any
 from ..core import files, parsing, reading, schema
 from ..core.errors import Finding, UsageError, collect_findings, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, SUITE_TASKS
-from . import matrix, metrics_settings, tiers, verdict_settings
+from . import matrix, metrics_settings, slurm_settings, tiers, verdict_settings
 from .layout import Layout
 from .matrix import Row
 from .metrics_settings import MetricsSettings
+from .slurm_settings import Launcher, SlurmSettings
 from .tiers import Tier
 from .verdict_settings import VerdictSettings, task_name
 
@@ -84,6 +85,8 @@ class Campaign:
     film: str = "none"  # which episodes without a video the page's making films by replay: none, failures or all
     verdict: VerdictSettings | None = None  # what the policies have to show, if the campaign says so
     metrics: MetricsSettings | None = None  # where metrics are sent, if the campaign says so
+    launcher: Launcher = "local"  # where rows run
+    slurm: SlurmSettings = field(default_factory=SlurmSettings)
     tiers: Mapping[str, Tier] = field(default_factory=dict)  # by name; a tier has them too
     digests: Mapping[str, str] = field(default_factory=dict)  # hashes of the files read, by path in the campaign
 
@@ -119,6 +122,20 @@ class Campaign:
     def engine_name(self) -> str:
         """Returns the engine as artifacts name it, so that episodes of fast mode are never taken for exact ones."""
         return RESIDENT_FAST if self.is_fast else self.engine
+
+    def launched_by(self, launcher: Launcher | None) -> "Campaign":
+        """Returns the campaign with the launcher that a command line names; as it is where that names none."""
+        return self if launcher is None else replace(self, launcher=launcher)
+
+    @property
+    def is_on_slurm(self) -> bool:
+        """Returns whether the campaign's rows run on a Slurm cluster."""
+        return self.launcher == "slurm"
+
+    @property
+    def host_gpus(self) -> int:
+        """Returns how many GPUs a host must have on which rows run: on a cluster, where Slurm gives them, one."""
+        return min(1, self.expected_gpus) if self.is_on_slurm else self.expected_gpus
 
     @cached_property
     def enabled(self) -> tuple[Row, ...]:
@@ -220,6 +237,7 @@ def load(root: Path, tier: str | None = None) -> Campaign:
         *_wrong_tasks(campaign),
         *_wrong_expected_outcomes(campaign),
         *_unsupported_settings(campaign),
+        *_wrong_slurm(campaign),
     ]
     verdict_findings = [*_wrong_verdict(campaign)]
     findings += [*verdict_findings, *tiers.faults(campaign.tiers, rows, campaign.baseline, layout.settings)]
@@ -268,7 +286,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> Campaign:
     timeouts, thresholds = table.get("timeouts", {}), table.get("thresholds", {})
     layout = replace(layout, todo_name=table.get("progress", {}).get("todo", layout.todo_name))
-    optional: dict[str, Any] = {key: table[key] for key in ("engine", "resident", "build") if key in table}
+    optional: dict[str, Any] = {key: table[key] for key in ("engine", "resident", "build", "launcher") if key in table}
     optional |= timeouts | table.get("limits", {})
     if "min_success_rate" in thresholds:
         optional["min_success_rate"] = thresholds["min_success_rate"]
@@ -290,6 +308,7 @@ def _campaign(layout: Layout, rows: tuple[Row, ...], table: dict[str, Any]) -> C
         film=table.get("report", {}).get("videos", "none"),
         verdict=verdict_settings.of_table(table.get("verdict")),
         metrics=metrics_settings.of_table(table.get("metrics")),
+        slurm=slurm_settings.of_table(table.get("slurm")),
         tiers=tiers.of_tables(table.get("tiers", {})),
         **optional,
     )
@@ -401,6 +420,12 @@ def _unsupported_settings(campaign: Campaign) -> Iterator[Finding]:
             if value is not SUPPORTED_VALUES.get(name, value):
                 what = f"the resident engine does not support {name}={value}"
                 yield Finding(f"{where}, key flags", what, "Leave the flag out, or set engine = 'lerobot-eval'")
+
+
+def _wrong_slurm(campaign: Campaign) -> Iterator[Finding]:
+    """Yields what is wrong with `[slurm]`, whatever the launcher is, since a command line may name another."""
+    deadlines = {row.run_id: float(campaign.timeout(row) + campaign.grace_secs) for row in campaign.enabled}
+    yield from slurm_settings.faults(campaign.slurm, f"{campaign.layout.settings}, [slurm]", deadlines)
 
 
 def _unrecordable_rows(campaign: Campaign) -> Iterator[Finding]:

@@ -48,6 +48,16 @@ class Recorded(TypedDict):
     versions: dict[str, str]
 
 
+class Placement(TypedDict):
+    """Where Slurm ran an attempt. `gpu` is the GPU's word in CUDA_VISIBLE_DEVICES on the node, None for the CPU."""
+
+    node: str
+    job_id: str
+    step_id: str
+    restarts: int
+    gpu: str | None
+
+
 class Requested(TypedDict):
     """The part of a manifest that needs no checkpoint and no device: what the campaign asks of the row.
 
@@ -79,6 +89,26 @@ class Requested(TypedDict):
     threshold: float
     listener: NotRequired[str]
     certificate: NotRequired[str]
+    slurm: NotRequired[Placement]
+
+
+class StepEnd(TypedDict):
+    """How a program on a cluster's node ended: `files` has the size of each file that it left in its output folder."""
+
+    code: int
+    stopped: str
+    seconds: float
+    files: dict[str, int]
+
+
+class StepRecord(Placement):
+    """Content of `step.json` (schema step): a row's program on a cluster's node. `end` is None while it runs."""
+
+    schema_version: int
+    gpu_uuid: str | None
+    variables: dict[str, str]
+    started_at: float
+    end: StepEnd | None
 
 
 class Manifest(Requested, Recorded):

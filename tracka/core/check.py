@@ -52,6 +52,11 @@ def run_check(name: str, step: Callable[[], str]) -> Check:
     try:
         return Check(name, "pass", step(), seconds=round(time.monotonic() - start, 3))
     except TrackaError as error:
-        evidence = "; ".join(f"{finding.where}: {finding.what}" for finding in error.findings)
-        remedy = "; ".join(dict.fromkeys(finding.remedy for finding in error.findings))
-        return Check(name, "fail", evidence, remedy, seconds=round(time.monotonic() - start, 3))
+        return failed_check(name, error, round(time.monotonic() - start, 3))
+
+
+def failed_check(name: str, error: TrackaError, seconds: float = 0.0) -> Check:
+    """Returns a required check that has failed with the findings of `error`."""
+    evidence = "; ".join(f"{finding.where}: {finding.what}" for finding in error.findings)
+    remedy = "; ".join(dict.fromkeys(finding.remedy for finding in error.findings))
+    return Check(name, "fail", evidence, remedy, seconds=seconds)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from . import files
-from .artifacts import Certificate, EarlyStopRecord, Manifest, Result, Resumed, RowMarker
+from .artifacts import Certificate, EarlyStopRecord, Manifest, Result, Resumed, RowMarker, StepRecord
 from .baselines import Baseline
 from .errors import Finding, UsageError, shortened
 from .fast_schema import TYPES, Predicate, sieve
@@ -111,6 +111,10 @@ def read_or_empty(name: str, path: Path) -> files.Json:
 def read_or_none(name: Literal["run_manifest"], path: Path) -> Manifest | None: ...
 @overload
 def read_or_none(name: Literal["result"], path: Path) -> Result | None: ...
+@overload
+def read_or_none(name: Literal["preflight"], path: Path) -> PreflightReport | None: ...
+@overload
+def read_or_none(name: Literal["step"], path: Path) -> StepRecord | None: ...
 @overload
 def read_or_none(name: Literal["row_marker"], path: Path) -> RowMarker | None: ...
 @overload

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core import escaping, log_cause, reading, system_errors
+from ..execution import slurm_outcome
 from ..execution.process import CANCELLED, Exit
 from . import load_warnings
 from .lerobot_eval import Metrics
@@ -32,7 +33,16 @@ WATCHED = (BAD_ACTION, ON_CPU, *load_warnings.SIGNS)  # phrases that a log must 
 # other three too.
 CHECKPOINT, HUB, IMPORT, DEVICE = "checkpoint", "hub", "import", "device"
 STOPPED = "stopped"  # the evaluation was ended since the campaign's outcome no longer depends on it
-SHRINKS_THE_BATCH = ("oom", "timeout")
+SHRINKS_THE_BATCH = ("oom", "timeout", slurm_outcome.MEMORY)
+# What lasts: the row would only meet the same again.
+LASTING = (
+    "weights",
+    "device",
+    STOPPED,
+    system_errors.DISK_FULL,
+    system_errors.READ_ONLY,
+    *(set(slurm_outcome.WHY) - {slurm_outcome.MEMORY, slurm_outcome.PREEMPTED, slurm_outcome.NODE_LOST}),
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,8 @@ class Failure:
     """Describes a failure: `message` is the line that says it, and `reason` is one word.
 
     The reason is one of timeout, flood, weights, device, oom, rendering, hub, import, disk_full, read_only, file_limit,
-    process_limit, killed, crash, bad_action, no_result, invalid_result, interrupted, not_started, checkpoint, stopped.
+    process_limit, killed, crash, bad_action, no_result, invalid_result, interrupted, not_started, checkpoint, stopped,
+    or one of `slurm_outcome.WHY`.
     """
 
     reason: str
@@ -74,6 +85,10 @@ def diagnose(
             f"the evaluation printed more than a log may hold within {process_exit.seconds:.0f} s, so Track A ended it"
         )
         return Failure("flood", what)
+    if process_exit.stopped in slurm_outcome.WHY:
+        return Failure(process_exit.stopped, slurm_outcome.message(process_exit.stopped, logs))
+    if process_exit.stopped == slurm_outcome.NO_GPU:
+        return Failure(DEVICE, "Slurm gave the step no GPU: see [slurm] gres, and `sinfo -o '%N %G'`")
     if process_exit.stopped == CANCELLED and process_exit.code != 0:
         what = f"the campaign was stopped early, so Track A ended the evaluation after {process_exit.seconds:.0f} s"
         return Failure(STOPPED, what)
@@ -143,12 +158,13 @@ def next_batch(reason: str | None, batch_size: int) -> int | None:
     """Returns the batch size of the one retry; None where no retry helps.
 
     No retry helps where memory ran out at batch 1, where weights are lacking, where there is no GPU, where a disk is
-    full or read-only, or where the campaign was stopped early.
+    full or read-only, where the campaign was stopped early, or where a cluster refuses the job, ends it on purpose or
+    cannot be reached.
     """
-    if reason in ("weights", "device", STOPPED, system_errors.DISK_FULL, system_errors.READ_ONLY):
+    if reason in LASTING:
         return None
     if reason not in SHRINKS_THE_BATCH:
         return batch_size
     if batch_size == 1:
-        return None if reason == "oom" else 1
+        return 1 if reason == "timeout" else None
     return batch_size // 2

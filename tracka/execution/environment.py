@@ -12,7 +12,7 @@ from ..campaign.matrix import CPU
 from ..core import files, hashing, reading, redaction
 from ..core.hashing import Kind
 from ..install import setup
-from . import orphans, warm_process
+from . import gpu, orphans, warm_process
 from .gpu import Device
 
 # An allow list, because a CI job's environment holds secrets that an evaluated policy must not read. The hub's token
@@ -63,10 +63,16 @@ NOT_INHERITED = (orphans.SESSION, warm_process.SOCKET)
 
 
 def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
-    """Returns the environment of a process that renders with `backend` and computes on `device`."""
+    """Returns the environment of a process that renders with `backend` and computes on `device`.
+
+    On a cluster the step on the node adds the GPU that Slurm gives, and Slurm's own variables are not passed on.
+    """
     inherited = {name: value for name, value in base().items() if name not in DEVICE_VARIABLES}
-    shared = {ROWS_AT_ONCE: str(max(1, campaign.expected_gpus))}
-    return inherited | {"MUJOCO_GL": backend} | shared | devices(campaign, device, backend)
+    if campaign.is_on_slurm:
+        inherited = {name: value for name, value in inherited.items() if not name.startswith("SLURM_")}
+    shared = {ROWS_AT_ONCE: "1" if campaign.is_on_slurm else str(max(1, campaign.expected_gpus))}
+    given_there = campaign.is_on_slurm and device.gpu_id != CPU
+    return inherited | {"MUJOCO_GL": backend} | shared | ({} if given_there else devices(campaign, device, backend))
 
 
 def base() -> dict[str, str]:
@@ -150,16 +156,9 @@ def devices(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:
     of that string. A CPU row hides all GPUs with an empty string and names an EGL device, because robosuite would crash
     without an EGL id.
     """
-    if backend != "egl":
-        return {"CUDA_VISIBLE_DEVICES": device.visible}
-    if device.gpu_id == CPU:
+    if device.gpu_id == CPU and backend == "egl":
         return {"CUDA_VISIBLE_DEVICES": "", "MUJOCO_EGL_DEVICE_ID": os.environ.get("MUJOCO_EGL_DEVICE_ID", "0")}
-    if not device.visible.isdigit():
-        return {"CUDA_VISIBLE_DEVICES": device.visible}
-    egl = str(campaign.cuda_to_egl.get(int(device.visible), int(device.visible)))
-    # CUDA reads the list up to the first bad index: -1 hides the id after it, and robosuite's assertion finds the id.
-    visible = device.visible if egl in device.visible else f"{device.visible},-1,{egl}"
-    return {"CUDA_VISIBLE_DEVICES": visible, "MUJOCO_EGL_DEVICE_ID": egl}
+    return gpu.variables(device.visible, backend, campaign.cuda_to_egl)
 
 
 def manifest_environment(environment: Mapping[str, str]) -> dict[str, str]:

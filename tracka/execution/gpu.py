@@ -5,7 +5,7 @@ GPUs are numbered within the caller's CUDA_VISIBLE_DEVICES.
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,18 @@ def torch_name(gpu_id: int) -> str:
 def device_name(gpu_id: int) -> str:
     """Returns a gpu_id for people: `cpu`, `any GPU`, `GPU 3`."""
     return {CPU: "cpu", AUTO: "any GPU"}.get(gpu_id, f"GPU {gpu_id}")
+
+
+def variables(visible: str, backend: str, cuda_to_egl: Mapping[int, int]) -> dict[str, str]:
+    """Returns CUDA_VISIBLE_DEVICES and, for EGL, MUJOCO_EGL_DEVICE_ID of a GPU, in the form that robosuite 1.4 accepts.
+
+    `visible` is the GPU's word in CUDA_VISIBLE_DEVICES. robosuite asserts that the EGL id is part of that variable.
+    """
+    if backend != "egl" or not visible.isdigit():
+        return {VISIBLE: visible}
+    egl = str(cuda_to_egl.get(int(visible), int(visible)))
+    # CUDA reads the list up to the first bad index: -1 hides the id after it, and robosuite's assertion finds the id.
+    return {VISIBLE: visible if egl in visible else f"{visible},-1,{egl}", "MUJOCO_EGL_DEVICE_ID": egl}
 
 
 def visible_gpus() -> tuple[Gpu, ...]:

@@ -94,11 +94,13 @@ def run(
     journal: Path | None = None,
     label: str = "",
     cancel: Callable[[], bool] | None = None,
+    beat: float = 0,
 ) -> Exit:
     """Runs `command` to its end or to its bounds. There the child gets TERM and, after `grace`, KILL.
 
     `lease` are descriptors that the supervisor holds as long as any process of the child's tree is alive. `cancel` is
-    called every POLL_SECS; once it returns True, the child gets TERM and, a second later, KILL. Raises OSError where
+    called every POLL_SECS; once it returns True, the child gets TERM and, a second later, KILL. Where `beat` is not 0,
+    the child's stdin gets a byte every `beat` seconds while it is supervised. Raises OSError where
     the command cannot be started or a log cannot be written, RuntimeError where the supervisor fails, and what `cancel`
     raises.
     """
@@ -114,6 +116,7 @@ def run(
         bounds.log_bytes,
         tuple(map(os.fsdecode, secrets)),
         tuple(watched),
+        beat=beat,
         journal=None if journal is None else str(journal),
         label=label,
     )

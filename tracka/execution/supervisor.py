@@ -47,6 +47,7 @@ class Request:
     log_bytes: int = 8 << 20  # size of each log
     secrets: tuple[str, ...] = ()  # never shown in a log
     watched: tuple[str, ...] = ()  # words that a log shows wherever they were printed
+    beat: float = 0  # how often the child's stdin gets a byte that says that it is still supervised; 0 is never
     journal: str | None = None  # file that notes start and end of the child, under `label`
     label: str = ""
 
@@ -114,7 +115,7 @@ class _Supervision:
     def __init__(self, request: Request, control: int, status: int) -> None:
         self.request, self.control, self.status = request, control, status
         self.start = time.monotonic()
-        self.stopped = ""
+        self.stopped, self.last_beat = "", 0.0
         self.pipes = selectors.DefaultSelector()
 
     def run(self) -> dict[str, Any]:
@@ -158,7 +159,7 @@ class _Supervision:
             request.command,
             cwd=request.cwd,
             env=request.env,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if request.beat else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             bufsize=0,
@@ -170,6 +171,8 @@ class _Supervision:
             os.set_blocking(pipe.fileno(), False)
             self.pipes.register(pipe, selectors.EVENT_READ, log.feed)
         self.pipes.register(self.control, selectors.EVENT_READ, None)
+        if child.stdin is not None:
+            os.set_blocking(child.stdin.fileno(), False)
         return child
 
     def _supervise(self) -> None:
@@ -196,9 +199,17 @@ class _Supervision:
         while self.child.poll() is None and (remaining := deadline - time.monotonic()) > 0:
             for key, _ in self.pipes.select(min(0.05, remaining)):
                 self._read(key)
+            self._beat()
             if cause := reason():
                 self.stopped = cause
                 return
+
+    def _beat(self) -> None:
+        """Sends the child its next byte when it is due. A child that has gone, or reads none, stops nothing."""
+        if self.child.stdin is not None and time.monotonic() - self.last_beat >= self.request.beat:
+            self.last_beat = time.monotonic()
+            with contextlib.suppress(BlockingIOError, BrokenPipeError):
+                os.write(self.child.stdin.fileno(), b".")
 
     def _read(self, key: selectors.SelectorKey) -> bool:
         """Reads once from a pipe and returns whether there may be more to read."""

@@ -84,7 +84,8 @@ def _gpus(campaign: Campaign) -> Iterator[Finding]:
     """Yields a finding for each enabled row that asks for a GPU beyond those that the campaign expects."""
     expected = campaign.expected_gpus
     for row in campaign.enabled:
-        least = 1 if row.gpu_id == AUTO else row.gpu_id + 1  # 0 for the CPU
+        is_any = row.gpu_id == AUTO or (campaign.is_on_slurm and row.gpu_id >= 0)
+        least = 1 if is_any else row.gpu_id + 1  # 0 for the CPU
         if least > expected:
             asked = "any GPU" if row.gpu_id == AUTO else f"GPU {row.gpu_id}"
             what = f"row {row.run_id} asks for {asked}, and the campaign expects {expected or 'no'} GPUs"
@@ -168,10 +169,10 @@ def _contradictions(campaign: Campaign, preflight_report: PreflightReport) -> It
     for key in ("lerobot_import_ok", "lerobot_eval_help_ok", "policy_resolve_ok"):
         if preflight_report[key] is not True:
             yield key, "the value is not true"
-    if preflight_report["gpu_count"] < campaign.expected_gpus:
+    if preflight_report["gpu_count"] < campaign.host_gpus:
         yield (
             "gpu_count",
-            f"the host has {preflight_report['gpu_count']} GPUs, but the campaign expects {campaign.expected_gpus}",
+            f"the host has {preflight_report['gpu_count']} GPUs, but the campaign expects {campaign.host_gpus}",
         )
     names = {check["name"] for check in preflight_report["checks"]}
     policies = dict.fromkeys(files.redacted(f"policy_resolve:{row.policy_path}") for row in campaign.enabled)
@@ -195,9 +196,9 @@ def _backend(campaign: Campaign) -> Iterator[Finding]:
 def _gpu_list(campaign: Campaign) -> Iterator[Finding]:
     path = campaign.layout.preflight / "nvidia_smi.txt"
     count = sum(line.startswith("GPU ") for line in files.read_text(path).splitlines())
-    if count < campaign.expected_gpus:
-        what = f"the file lists {count} GPUs, but the campaign expects {campaign.expected_gpus}"
-        yield Finding(str(path), what, f"Run phase 2 on a host with {campaign.expected_gpus} GPUs")
+    if count < campaign.host_gpus:
+        what = f"the file lists {count} GPUs, but the campaign expects {campaign.host_gpus}"
+        yield Finding(str(path), what, f"Run phase 2 on a host with {campaign.host_gpus} GPUs")
 
 
 def _snapshots(campaign: Campaign) -> Iterator[Finding]:

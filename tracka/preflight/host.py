@@ -35,7 +35,7 @@ def checks(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], campaign: Campaign, 
     `requested` is the GL backend that the campaign asks for.
     """
     return [
-        _gpus(gpu_ids, gpus, campaign.expected_gpus),
+        _gpus(gpu_ids, gpus, campaign.host_gpus),
         _cuda(bool(gpu_ids) or campaign.expected_gpus > 0),
         _lerobot(),
         _packages(),

@@ -16,9 +16,10 @@ from pathlib import Path
 from ..campaign import campaign
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
+from ..campaign.slurm_settings import Launcher
 from ..checkpoints import code_safety
 from ..core import files, schema
-from ..core.check import Check, required_check, run_check
+from ..core.check import Check, failed_check, required_check, run_check
 from ..core.errors import Finding, TrackaError
 from ..core.files import Json
 from ..core.reports import HostReport, PreflightReport
@@ -27,6 +28,7 @@ from ..execution import gpu
 from . import (
     batch_fit,
     camera_views,
+    cluster,
     host,
     inventory,
     linter,
@@ -67,22 +69,35 @@ class PreflightConfig:
 def config_of(campaign: Campaign) -> PreflightConfig:
     """Returns the preflight that the campaign's baseline needs, over all GPUs that the campaign expects."""
     row = campaign.row(campaign.baseline)
-    gpus = list(range(campaign.expected_gpus))
+    gpus = list(range(campaign.host_gpus))
     return PreflightConfig(row.task_suite, row.policy_path, row.mujoco_gl, gpus, campaign.layout.preflight)
 
 
 def run_preflight(
-    cfg: PreflightConfig, accept_invalid_sim: bool = False, trusted: Sequence[str] = (), strict: bool = False
+    cfg: PreflightConfig,
+    accept_invalid_sim: bool = False,
+    trusted: Sequence[str] = (),
+    strict: bool = False,
+    launcher: Launcher | None = None,
 ) -> PreflightReport:
     """Runs every check and returns the report, which `write_preflight_report` writes to disk.
 
     `accept_invalid_sim` accepts a simulator mismatch, and `strict` turns what the linter finds into errors, as the
     campaign's settings do. What `trusted` names may run code here, but not in rows, which see the campaign's setting
-    alone. Never raises for what the checks find: a missing GPU, package or checkpoint is a failed check.
+    alone. Where `launcher` or the campaign says slurm, the nodes of the cluster are checked instead of this host. Never
+    raises for what the checks find: a missing GPU, package or checkpoint is a failed check.
     """
-    start = time.monotonic()
     cfg = replace(cfg, artifacts_dir=cfg.artifacts_dir.absolute())  # probes run in the campaign's folder, not in ours
-    campaign = _campaign(cfg, accept_invalid_sim, trusted, strict)
+    campaign = _campaign(cfg, accept_invalid_sim, trusted, strict, launcher)
+    report = _nodes_report(cfg, campaign) if campaign.is_on_slurm else host_report(cfg, campaign)
+    with contextlib.suppress(TrackaError):
+        report_inputs.write(cfg.artifacts_dir, campaign, _request(cfg, campaign), report)
+    return report
+
+
+def host_report(cfg: PreflightConfig, campaign: Campaign) -> PreflightReport:
+    """Returns the report of every check of this host, whose logs and pictures go to the config's folder."""
+    start = time.monotonic()
     files.make_folder(cfg.artifacts_dir)
     inventory.write(cfg.artifacts_dir)
     gpus = gpu.visible_gpus()
@@ -101,25 +116,104 @@ def run_preflight(
     camera_inputs = views(
         campaign, policy_resources.readable_checkpoints(resource_checks), rendering.working_frame(frames)
     )
-    report: PreflightReport = {
+    return {
         **_report(cfg, _requiring_only_baseline(cfg, campaign, checks), gpus, frames, time.monotonic() - start),
         "invalid_tasks": simulator_validity.simulator_mismatches(probes),
         "resources": [item.record() for item in resources],
         "views": [view.record() for view in camera_inputs],
     }
-    report_inputs.write(cfg.artifacts_dir, campaign, _request(cfg), report)
-    return report
 
 
-def is_current(cfg: PreflightConfig, accept_invalid_sim: bool = False, strict: bool = False) -> bool:
+def _nodes_report(cfg: PreflightConfig, campaign: Campaign) -> PreflightReport:
+    """Returns the report of one node of the cluster, with the checks of the cluster and of its other types of nodes."""
+    start = time.monotonic()
+    files.make_folder(cfg.artifacts_dir)
+    checks = cluster.checks(campaign)
+    found: list[cluster.Answer] = []
+    if all(check.status == "pass" for check in checks):
+        try:
+            found = cluster.answers(campaign, _of_campaign(cfg, campaign), cfg.artifacts_dir)
+            checks += cluster.node_checks(found)
+        except TrackaError as error:
+            checks.append(failed_check("slurm:nodes", error))
+    of_node = cluster.take_over(found, cfg.artifacts_dir) or _empty_report(cfg)
+    records = [*of_node["checks"], *(check.record() for check in checks)]
+    failed = [record for record in records if record["required"] and record["status"] == "fail"]
+    return {
+        **of_node,
+        "checks": records,
+        "status": "blocked" if failed or not found else "pass",
+        "blocker": "; ".join(f"{record['name']}: {record['evidence']}" for record in failed) or None,
+        "seconds": round(time.monotonic() - start, 3),
+    }
+
+
+def _of_campaign(cfg: PreflightConfig, campaign: Campaign) -> Json:
+    """Returns what a node has to know: which campaign, which request, and what this preflight adds to the settings."""
+    layout = campaign.layout
+    return {
+        **_request(cfg, None),
+        "root": str(layout.root),
+        "artifacts": layout.artifacts_name,
+        "runs": layout.runs_name,
+        "tier": layout.tier,
+        "trusted": list(campaign.trusted),
+        "strict": campaign.strict,
+        "accept_invalid_sim": campaign.accept_invalid_sim,
+    }
+
+
+def config_at(folder: Path, request: Json) -> PreflightConfig:
+    """Returns the preflight that a harness asks of its node, whose logs go to `folder`."""
+    keys = ("task_suite", "policy_path", "mujoco_gl", "gpu_ids")
+    return PreflightConfig(**{key: request[key] for key in keys}, artifacts_dir=folder)
+
+
+def _empty_report(cfg: PreflightConfig) -> PreflightReport:
+    """Returns a report of nothing, where no node has reported."""
+    host: HostReport = {
+        "schema_version": schema.VERSION,
+        "generated_at_utc": files.utc_now(),
+        "status": "blocked",
+        "blocker": None,
+        "checks": [],
+        "gpu_count": 0,
+        "gpu_names": [],
+        "gpus": [],
+        "display_env": None,
+        "mujoco_gl_requested": cfg.mujoco_gl,
+        "mujoco_gl_effective": None,
+        "render_prefix": [],
+        "backend_attempts": [],
+        "python_version": platform.python_version(),
+        "lerobot_import_ok": False,
+        "lerobot_eval_help_ok": False,
+        "policy_resolve_ok": False,
+        "seconds": 0.0,
+    }
+    return {**host, "invalid_tasks": {}, "resources": [], "views": []}
+
+
+def is_current(
+    cfg: PreflightConfig, accept_invalid_sim: bool = False, strict: bool = False, launcher: Launcher | None = None
+) -> bool:
     """Returns whether the written report stands for what `run_preflight` would find today, by its recorded inputs."""
     cfg = replace(cfg, artifacts_dir=cfg.artifacts_dir.absolute())
-    return report_inputs.is_current(cfg.artifacts_dir, _campaign(cfg, accept_invalid_sim, (), strict), _request(cfg))
+    campaign = _campaign(cfg, accept_invalid_sim, (), strict, launcher)
+    with contextlib.suppress(TrackaError):
+        return report_inputs.is_current(cfg.artifacts_dir, campaign, _request(cfg, campaign))
+    return False
 
 
-def _request(cfg: PreflightConfig) -> Json:
-    """Returns what a preflight was asked to check, wherever its artifacts lie."""
-    return {key: value for key, value in asdict(cfg).items() if key != "artifacts_dir"}
+def _request(cfg: PreflightConfig, campaign: Campaign | None) -> Json:
+    """Returns what a preflight was asked to check, wherever its artifacts lie, with the nodes that a cluster has.
+
+    Raises TrackaError where a cluster does not answer.
+    """
+    asked = {key: value for key, value in asdict(cfg).items() if key != "artifacts_dir"}
+    if campaign is None or not campaign.is_on_slurm:
+        return asked
+    return asked | {"nodes": [asdict(kind) for kind in cluster.node_types(campaign)]}
 
 
 def _requiring_only_baseline(cfg: PreflightConfig, campaign: Campaign, checks: Sequence[Check]) -> list[Check]:
@@ -141,13 +235,15 @@ def views(campaign: Campaign, policy_paths: Sequence[str], frame: Frame | None) 
     return camera_inputs
 
 
-def _campaign(cfg: PreflightConfig, accept_invalid_sim: bool, trusted: Sequence[str], strict: bool) -> Campaign:
+def _campaign(
+    cfg: PreflightConfig, accept_invalid_sim: bool, trusted: Sequence[str], strict: bool, launcher: Launcher | None
+) -> Campaign:
     """Returns the campaign around the artifacts, or a bare one, with what this preflight adds to its settings."""
     layout = Layout.beside(cfg.artifacts_dir)
     has_settings = layout.has_settings
     spec = campaign.load(layout.root, layout.tier) if has_settings else Campaign(layout, (), "", len(cfg.gpu_ids))
     return replace(
-        spec,
+        spec.launched_by(launcher),
         accept_invalid_sim=accept_invalid_sim or spec.accept_invalid_sim,
         trusted=(*spec.trusted, *trusted),
         strict=strict or spec.strict,

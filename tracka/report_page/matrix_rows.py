@@ -10,7 +10,7 @@ from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..core import escaping, log_cause, reading, system_errors
 from ..core.artifacts import Manifest
-from ..execution import gpu
+from ..execution import gpu, slurm_outcome
 from ..reporting import collect, report, results_page
 from ..reporting.collect import EvalRunResult
 from ..runs import known_answers, run
@@ -44,6 +44,7 @@ REMEDIES = {  # reason -> what helps; docs/contracts.md says what each reason me
     "budget": "Run the tier again: rows that have passed are not run again; or raise its budget_minutes",
     "below_threshold": LOOK,
     known_answers.REASON: known_answers.REMEDY,
+    **slurm_outcome.REMEDIES,
 }
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
-from ..core import files, schema
+from ..core import escaping, files, schema
 from ..core.artifacts import Manifest, RowMarker
 from ..execution import gpu, lease_journal
 from ..execution.lease_journal import Hold
@@ -121,6 +121,8 @@ class _Attempt:
     @property
     def lane(self) -> str:
         device = gpu.device_name(self.manifest["gpu_id"])
+        if "slurm" in self.manifest:
+            device = f"{escaping.line(self.manifest['slurm']['node'], 40)}, {device}"
         return device if self.manifest["gpu_id"] >= 0 else f"{device}, worker {self.manifest['worker']}"
 
 

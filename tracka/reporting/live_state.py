@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import AUTO, CPU, Row
-from ..core import files
+from ..core import escaping, files
 from ..core.artifacts import RowMarker
 from ..core.errors import UsageError
 from ..execution import gpu, lease
@@ -84,7 +84,7 @@ class Watcher:
 
     def __init__(self, campaign: Campaign, session: SessionRows) -> None:
         self.campaign, self.session = campaign, session
-        self.gpus = row_durations.gpus(campaign.enabled)
+        self.gpus = row_durations.gpus(campaign, campaign.enabled)
         self.expected: dict[str, float] = {}
         self.played: dict[str, int] = {}
         self.readers: dict[str, episode_progress.Reader] = {}
@@ -117,7 +117,7 @@ class Watcher:
             played=sum(map(self._played, done)) + sum(each.played for each in busy),
             busy=tuple(sorted(busy, key=lambda each: (each.device, each.worker, each.name))),
             idle=tuple(self._idle(busy, phase)),
-            waiting=tuple(_waiting(waiting, busy, phase)),
+            waiting=tuple(_waiting(waiting, () if self.campaign.is_on_slurm else busy, phase)),
         )
 
     def _expect(self, rows: Mapping[str, Row], begun: Mapping[str, float], ended: Mapping[str, bool]) -> None:
@@ -136,7 +136,7 @@ class Watcher:
         if marker and (marker["status"] == "pass" or _seconds(marker["ended_at_utc"]) >= begun - SLACK_SECS):
             played = self._reported(row.run_id).get("episodes") or 0
             return Busy(row.run_id, now - begun, doing="is judged", played=played)
-        holder = lease.holder(row.gpu_id) if row.gpu_id >= 0 else ""
+        holder = lease.holder(row.gpu_id) if row.gpu_id >= 0 and not self.campaign.is_on_slurm else ""
         is_own = holder == row_state.holder(self.campaign.layout, row.run_id)  # which has its GPU and is about to run
         doing = f"waits for {holder}" if holder and not is_own else "starts"
         device = gpu.device_name(row.gpu_id) if holder else ""
@@ -154,7 +154,10 @@ class Watcher:
         left = pace.seconds_left(seconds, played, episodes, self.expected.get(run_id) or None)
         device = gpu.device_name(CPU if marker["gpu_id"] is None else marker["gpu_id"])
         worker = self._worker(run_id, attempt)
-        return Busy(run_id, seconds, device, worker, "", attempt, played, successes, episodes, left)
+        if self.campaign.is_on_slurm:
+            device = "Slurm"
+        doing = escaping.line(marker["notes"], 100)  # what a row waits for on a cluster
+        return Busy(run_id, seconds, device, worker, doing, attempt, played, successes, episodes, left)
 
     def _worker(self, run_id: str, attempt: int) -> str:
         if (run_id, attempt) not in self.workers:

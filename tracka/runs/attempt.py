@@ -24,7 +24,7 @@ from ..engines.lerobot_eval import Metrics
 from ..execution import gpu, lease, orphans, process, warm_process
 from ..execution.gpu import Device
 from ..execution.process import Exit
-from . import identity, judgement, refusal, resume, row_state
+from . import identity, judgement, refusal, resume, row_state, slurm_row
 from .plan import Plan
 
 
@@ -49,8 +49,7 @@ def run(plan: Plan, device: Device, cancel: Callable[[], bool] | None = None, si
         resume.write(layout, manifest, kept)
     _publish(layout.run(run_id), folder, starting=True)
     row_state.advance(layout, run_id, "running", number, retry_index=plan.retry_index, gpu_id=device.gpu_id)
-    marks = orphans.marks(layout.run(run_id).path, device.lock_file)
-    environ |= marks | worker_variables
+    environ |= worker_variables
     result = _execute(plan, folder, manifest, environ, device, cancel)
     if result["status"] != "pass":
         _end_warm_worker(environ)
@@ -76,9 +75,11 @@ def _warm_worker_variables(plan: Plan, device: Device, command: list[str], envir
     """Returns the variables that tell the resident engine's program which warm worker process plays the row.
 
     Returns none for lerobot-eval, and where the campaign turns warm worker processes off or none can be had. A row with
-    a display made for it gets none either: the display ends with the row, so no process could stay warm on it.
+    a display made for it gets none either: the display ends with the row, so no process could stay warm on it. Nor does
+    a row on a cluster: the process would be on this host.
     """
-    if not plan.campaign.is_resident or not plan.campaign.resident.get("standby", True) or plan.host.render_prefix:
+    is_off = plan.campaign.is_on_slurm or not plan.campaign.resident.get("standby", True)
+    if not plan.campaign.is_resident or is_off or plan.host.render_prefix:
         return {}
     environ = {name: value for name, value in environ.items() if name != lease.WORKER}
     worker_key = warm_process.key(command, environ, plan.load_key, plan.played_batch)
@@ -105,20 +106,7 @@ def _execute(
 ) -> Result:
     start = time.monotonic()
     try:
-        process_exit = process.run(
-            plan.started_words(manifest["command"] or []),
-            cwd=plan.campaign.layout.root,
-            env=environ,
-            stdout=folder.stdout,
-            stderr=folder.stderr,
-            bounds=plan.bounds,
-            secrets=redaction.secret_values(os.environ | environ),
-            watched=failure.WATCHED,
-            lease=device.descriptors,
-            journal=device.journal,
-            label=manifest["run_id"],
-            cancel=cancel,
-        )
+        process_exit, manifest = _play(plan, folder, manifest, environ, device, cancel)
     except OSError as error:
         found = system_errors.finding(error, where=shlex.join(manifest["command"] or ()))
         limit, message = system_errors.reason(error), f"{found.where}: {found.what}"
@@ -135,6 +123,36 @@ def _execute(
     if process_exit.code != 0:
         _end_warm_worker(environ)
     return _judge(plan, folder, manifest, process_exit)
+
+
+def _play(
+    plan: Plan,
+    folder: RunFolder,
+    manifest: Manifest,
+    environ: dict[str, str],
+    device: Device,
+    cancel: Callable[[], bool] | None,
+) -> tuple[Exit, Manifest]:
+    """Runs the plan's program where the campaign's rows run; returns how it ended, and the manifest with the place."""
+    secrets = tuple(redaction.secret_values(os.environ | environ))
+    if plan.campaign.is_on_slurm:
+        return slurm_row.play(plan, folder, manifest, environ, secrets, cancel)
+    marks = orphans.marks(plan.campaign.layout.run(plan.row.run_id).path, device.lock_file)
+    process_exit = process.run(
+        plan.started_words(manifest["command"] or []),
+        cwd=plan.campaign.layout.root,
+        env=environ | marks,
+        stdout=folder.stdout,
+        stderr=folder.stderr,
+        bounds=plan.bounds,
+        secrets=secrets,
+        watched=failure.WATCHED,
+        lease=device.descriptors,
+        journal=device.journal,
+        label=manifest["run_id"],
+        cancel=cancel,
+    )
+    return process_exit, manifest
 
 
 def _judge(plan: Plan, folder: RunFolder, manifest: Manifest, process_exit: Exit) -> Result:
@@ -273,13 +291,16 @@ def _start_marker(layout: Layout, manifest: Manifest) -> None:
 def _end_marker(layout: Layout, result: Result, notes: str) -> None:
     path = layout.relative(layout.run(result["run_id"]).result)
     sha256 = files.sha256_file(layout.run(result["run_id"]).result)
+    manifest = files.read_json(layout.run(result["run_id"]).manifest)
     values: row_state.Values = {
         "result_path": path,
         "result_sha256": sha256,
         "reason": result["reason"],
-        "retry_index": files.read_json(layout.run(result["run_id"]).manifest)["retry_index"],
+        "retry_index": manifest["retry_index"],
         "notes": notes,
     }
+    if "slurm" in manifest:  # Slurm has chosen another GPU than the marker named when the row began
+        values["gpu_id"] = manifest["gpu_id"]
     row_state.advance(layout, result["run_id"], result["status"], result["attempt"], **values)
 
 

@@ -21,8 +21,8 @@ from ..core.errors import UsageError
 from ..core.files import Json
 from ..engines import comparison, parity_certificate
 from ..engines.comparison import Comparison, PlayedEpisodes
-from ..execution import lease, orphans
-from . import fast_parity, run
+from ..execution import orphans
+from . import fast_parity, run, slurm_row
 from .plan import Host, Plan, policy_request
 from .recording import AGAIN, REFERENCE, RESIDENT, Recordings
 
@@ -84,7 +84,7 @@ def prove(campaign: Campaign, row: Row, host: Host) -> Certificate:
     if _is_proven(cached_path, plan.proof_key):
         return _copy(cached_path, path)
     orphans.end(orphans.ROW, str(path.parent))  # orphan processes of a killed session's parity run
-    with lease.hold(row.gpu_id, lease.worker_number()) as device:
+    with slurm_row.hold_device(campaign, row, keep=False) as device:
         recordings = Recordings(plan, device, path.parent)
         content = _certificate(recordings) if exact is None else _fast_certificate(recordings, exact)
     files.write_json(path, content)

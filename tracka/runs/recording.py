@@ -20,6 +20,7 @@ from ..engines.comparison import Comparison, PlayedEpisodes
 from ..engines.recorded_arrays import ACTIONS
 from ..execution import orphans, process
 from ..execution.gpu import Device
+from . import slurm_row
 from .plan import Plan
 
 REFERENCE, AGAIN, RESIDENT = "reference", "again", "resident"  # lerobot-eval twice, the resident engine
@@ -86,20 +87,8 @@ class Recordings:
     def _play(self, engine: str, name: str, over: Mapping[str, object] = MappingProxyType({})) -> None:
         target = RunFolder(self.folder / f"{name}-{time.time_ns()}")
         files.make_folder(target.path)
-        marks = orphans.marks(self.folder, self.device.lock_file)
-        environ = self.plan.environ(self.device) | marks
-        process_exit = process.run(
-            self._command(engine, target, over),
-            cwd=self.plan.campaign.layout.root,
-            env=environ,
-            stdout=target.stdout,
-            stderr=target.stderr,
-            bounds=self.plan.bounds,
-            secrets=redaction.secret_values(environ),
-            lease=self.device.descriptors,
-            journal=self.device.journal,
-            label=f"parity-{self.plan.row.run_id}",
-        )
+        environ = self.plan.environ(self.device)
+        process_exit = self._run(self._command(engine, target, over), target, environ)
         if process_exit.code != 0:
             raise UsageError(
                 Finding(
@@ -110,6 +99,27 @@ class Recordings:
             )
         files.write_json(target.output / SECONDS, {"seconds": process_exit.seconds})
         keep(target.output, self.folder / name)
+
+    def _run(self, words: list[str], target: RunFolder, environ: dict[str, str]) -> process.Exit:
+        """Runs an engine where the campaign's rows run, and returns how it ended."""
+        label, secrets = f"parity-{self.plan.row.run_id}", tuple(redaction.secret_values(environ))
+        marks = orphans.marks(self.folder, self.device.lock_file)
+        if self.plan.campaign.is_on_slurm:
+            program = slurm_row.program_of(self.plan, words, target, environ, label)
+            program = replace(program, secrets=secrets, marks=marks)
+            return slurm_row.run_program(self.plan.campaign, program, label)[0]
+        return process.run(
+            words,
+            cwd=self.plan.campaign.layout.root,
+            env=environ | marks,
+            stdout=target.stdout,
+            stderr=target.stderr,
+            bounds=self.plan.bounds,
+            secrets=secrets,
+            lease=self.device.descriptors,
+            journal=self.device.journal,
+            label=label,
+        )
 
     def _command(self, engine: str, target: RunFolder, over: Mapping[str, object]) -> list[str]:
         settings = dict(self.plan.campaign.resident)

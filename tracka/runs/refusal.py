@@ -15,10 +15,11 @@ from ..core.artifacts import Manifest, Result
 from ..core.errors import TrackaError
 from ..engines import software
 from ..engines.failure import CHECKPOINT, DEVICE, HUB, IMPORT, Failure
+from ..execution import slurm_outcome
 from .plan import Host, outcome_settings, requested
 
 # Of a row that could not start; the schemas list them too.
-REASONS = (CHECKPOINT, HUB, IMPORT, DEVICE, *system_errors.REMEDIES)
+REASONS = (CHECKPOINT, HUB, IMPORT, DEVICE, *system_errors.REMEDIES, slurm_outcome.CONTROLLER)
 OF_THE_CACHE = ("corrupt", "refused")  # outcomes of the hub's client that are faults of files which are here
 
 

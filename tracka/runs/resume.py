@@ -22,7 +22,7 @@ from ..core.errors import Finding, joined_names
 from ..core.files import Json
 from ..engines import episode_lines, failure
 from ..engines.episode_lines import ATTEMPT, Key, RowEpisodes
-from ..execution import gpu
+from ..execution import gpu, slurm_outcome
 from .judgement import run_again
 
 FLAG = "--resident.resume=true"
@@ -39,6 +39,12 @@ CUT_OFF = (
     system_errors.READ_ONLY,
     system_errors.FILE_LIMIT,
     system_errors.PROCESS_LIMIT,
+    slurm_outcome.PREEMPTED,
+    slurm_outcome.NODE_LOST,
+    slurm_outcome.TIME_LIMIT,
+    slurm_outcome.MEMORY,
+    slurm_outcome.CANCELLED,
+    slurm_outcome.HARNESS,
 )
 SAME = ("engine", "row_hash", "batch_size", "certificate", "unproven", "invalid", "task_suite", "task_ids")
 OWN_FLAGS = ("--output_dir=", "--policy.path=", "--resident.resume=")  # these differ between two attempts of a row

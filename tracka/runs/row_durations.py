@@ -16,9 +16,10 @@ from ..execution import gpu
 from .row_scheduler import Job
 
 
-def gpus(rows: Iterable[Row]) -> int:
-    """Returns how many GPUs the scheduler has; 0, without looking for GPUs, where no row asks for one."""
-    return len(gpu.visible_gpus()) if any(row.gpu_id != CPU for row in rows) else 0
+def gpus(campaign: Campaign, rows: Iterable[Row]) -> int:
+    """Returns how many GPUs the scheduler has; 0, without looking for GPUs, where no row asks for one of this host."""
+    asks = not campaign.is_on_slurm and any(row.gpu_id != CPU for row in rows)
+    return len(gpu.visible_gpus()) if asks else 0
 
 
 def jobs(campaign: Campaign, rows: Mapping[int, Row], resume: bool) -> list[Job]:

@@ -100,6 +100,13 @@ def note_pending_held(layout: Layout, run_id: str, reason: str, notes: str) -> N
         files.write_json(layout.marker(run_id), {**marker, "reason": reason, "notes": notes})
 
 
+def note_running_held(layout: Layout, run_id: str, notes: str) -> None:
+    """Writes into a running row's marker what the row waits for, or that it waits no more; as `note_pending_held`."""
+    marker = read(layout, run_id)
+    if marker is not None and marker["status"] == "running" and marker["notes"] != notes:
+        files.write_json(layout.marker(run_id), {**marker, "notes": notes})
+
+
 def status_text(status: str, reason: str | None, invalid: str | None, unproven: str | None) -> str:
     """Returns a status as text, with the reason of a failure and whether simulator or engine may be wrong."""
     words = [word for word in (reason, invalid and "invalid simulator", unproven and "unproven engine") if word]

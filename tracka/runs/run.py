@@ -27,9 +27,9 @@ from ..core.errors import Busy, ChangedRun, Finding, RunExists, TrackaError, Usa
 from ..core.files import Json
 from ..core.reports import Capabilities
 from ..engines import cli_capabilities, failure
-from ..execution import gpu, lease
+from ..execution import gpu, slurm_outcome
 from ..execution.gpu import Device
-from . import attempt, evidence, identity, refusal, resume, row_state, time_budget
+from . import attempt, evidence, identity, refusal, resume, row_state, slurm_row, time_budget
 from .plan import Host, Plan, Refusal
 from .refusal import RowRefused
 from .time_budget import TimeBudget
@@ -230,9 +230,11 @@ def run_row(
         _require_own_program(campaign, host)
         row_state.ensure_pending_held(layout, row.run_id)
         time_budget.require(policy.budget, layout, row.run_id)
+        with refusing(slurm_outcome.CONTROLLER):
+            slurm_row.end_left_behind(campaign, row.run_id)
         with contextlib.ExitStack() as held:
             with refusing(failure.DEVICE):
-                device = held.enter_context(lease.hold(row.gpu_id, lease.worker_number(), keep=True))
+                device = held.enter_context(slurm_row.hold_device(campaign, row))
             time_budget.require(policy.budget, layout, row.run_id)
             with refusing():  # the row may have waited for its device for hours
                 plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
@@ -251,10 +253,7 @@ def require_startable(campaign: Campaign, row: Row, host: Host) -> None:
         attempt.close_interrupted(campaign.layout, row.run_id)
         with _refusing(campaign, row, host, 0):
             _sound_plan(campaign, row, host)
-        with (
-            _refusing(campaign, row, host, 0, failure.DEVICE),
-            lease.hold(row.gpu_id, lease.worker_number(), keep=True),
-        ):
+        with _refusing(campaign, row, host, 0, failure.DEVICE), slurm_row.hold_device(campaign, row):
             pass
 
 

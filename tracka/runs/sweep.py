@@ -56,7 +56,7 @@ def sweep(
         for warning in harness_session.warnings(stack.enter_context(harness_session.hold())):
             worker.print_redacted(warning, error=True)
         policy = replace(policy, budget=time_budget.of_session(campaign, time.monotonic()))
-        scheduler = RowScheduler(row_durations.gpus(rows))
+        scheduler = RowScheduler(row_durations.gpus(campaign, rows))
         scheduler.add(row_durations.jobs(campaign, dict(enumerate(rows)), policy.resume))
         works = [(campaign, row, host, policy) for row in rows]
         return _run_all(campaign, works, scheduler, max_parallel, session or SessionRows())

@@ -1,0 +1,287 @@
+"""Checks a Slurm cluster before its nodes are paid for: whether a row's job can run there, and whether nodes are alike.
+
+One job for each type of node runs this host's whole preflight there, and answers through the shared folder. The report
+of the first node stands for all rows; what another node has otherwise is named.
+
+Guarantees: no check takes a lock or a GPU of this host; a job that preflight starts ends with it.
+"""
+
+import contextlib
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..campaign.campaign import Campaign
+from ..campaign.matrix import CPU
+from ..core import escaping, files, lock, redaction, schema
+from ..core.check import Check, advisory_check, required_check, run_check
+from ..core.errors import Finding, TrackaError, UsageError
+from ..core.files import Json
+from ..core.reports import PreflightReport
+from ..execution import environment, process, slurm, slurm_launch, slurm_outcome
+from ..execution.process import Bounds
+from ..execution.slurm_launch import Launch
+from ..execution.slurm_step import StepRequest
+
+REQUEST, ANSWER = "request.json", "answer.json"
+NODES = "nodes"  # the folder of what each node has found, beside preflight.json
+MOST_TYPES = 8  # further types of nodes are named, not tried
+SNAPSHOTS = ("nvidia_smi.txt", "pip_freeze.txt", "env_snapshot.json", "setup.log")
+
+
+@dataclass(frozen=True)
+class NodeType:
+    """Nodes that Slurm describes in the same words; one of them is tried."""
+
+    names: tuple[str, ...]
+    described: str
+
+    @property
+    def tried(self) -> str:
+        return self.names[0]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a job on a node found: how it ended, its own report, and what it said of folder and lock."""
+
+    kind: NodeType
+    problem: str
+    report: PreflightReport | None
+    said: Json
+
+
+def checks(campaign: Campaign) -> list[Check]:
+    """Returns the checks of the cluster that need no job: its controller, and whether it would take a row's job."""
+    return [
+        run_check("slurm:controller", _controller),
+        run_check("slurm:job", lambda: _accepted(campaign)),
+        run_check("slurm:accounting", _accounting),
+    ]
+
+
+def _controller() -> str:
+    slurm.require_programs()
+    version = slurm.ask("sinfo", "--version").strip()
+    where = f"in the allocation {slurm.allocation()}" if slurm.allocation() else "from a login node"
+    return f"{version} answers, {where}: {slurm.ask('scontrol', 'ping').splitlines()[0]}"
+
+
+def _accepted(campaign: Campaign) -> str:
+    """Returns what Slurm says of the longest row's job, which it is asked about and not given."""
+    if slurm.allocation():
+        return "rows are steps of an allocation, which Slurm has given"
+    row = max(campaign.enabled, key=campaign.timeout)
+    has_gpu = any(each.gpu_id != CPU for each in campaign.enabled)
+    minutes = campaign.slurm.minutes(campaign.timeout(row), campaign.grace_secs)
+    cores = max(campaign.slurm.cores(each.batch_size) for each in campaign.enabled)
+    launch = Launch(slurm_launch.name(campaign.layout.artifacts, "test"), "Track A: preflight", cores, minutes, has_gpu)
+    try:
+        slurm.ask(*slurm_launch.options(launch, campaign.slurm), "--test-only", "true")
+    except slurm.Refused as error:
+        what = f"Slurm would refuse a row's job: {error.findings[0].what}"
+        raise UsageError(Finding("[slurm]", what, slurm_outcome.REMEDIES[slurm_outcome.REFUSED])) from None
+    gres = f", {campaign.slurm.gres}" if has_gpu else ""
+    return f"Slurm would take a job of {cores} cores{gres} and {minutes} minutes"
+
+
+def _accounting() -> str:
+    kind = next(
+        (
+            line.partition("=")[2].strip()
+            for line in slurm.ask("scontrol", "show", "config").splitlines()
+            if line.startswith("AccountingStorageType")
+        ),
+        "",
+    )
+    if not kind.endswith("slurmdbd"):
+        return "there is no slurmdbd, so account and qos are not checked"
+    return "slurmdbd is there, and Slurm has taken account and qos of the job above"
+
+
+def node_types(campaign: Campaign) -> list[NodeType]:
+    """Returns the types of the nodes on which rows may run, by features, GPUs, cores and memory."""
+    words = ["sinfo", "-h", "-N", "-o", slurm.SPLIT.join(("%N", "%T", "%f", "%G", "%c", "%m"))]
+    job = slurm.allocation()
+    if job:
+        words += ["-n", slurm.ask("squeue", "-h", "-j", job, "-o", "%N").strip()]
+    elif campaign.slurm.partition:
+        words += ["-p", campaign.slurm.partition]
+    found: dict[str, list[str]] = {}
+    for line in slurm.ask(*words).splitlines():
+        name, state, *facts = line.split(slurm.SPLIT)
+        if not any(word in state for word in ("down", "drain", "fail", "unk", "maint")):
+            found.setdefault("features {}, gres {}, {} cores, {} MiB".format(*facts), []).append(name)
+    return [NodeType(tuple(dict.fromkeys(names)), escaping.line(facts)) for facts, names in found.items()]
+
+
+def answers(campaign: Campaign, request: Json, folder: Path) -> list[Answer]:
+    """Runs one job for each type of node and returns what each found; `request` is what a node has to check."""
+    kinds = node_types(campaign)[:MOST_TYPES]
+    nodes = folder / NODES
+    if nodes.is_dir():
+        shutil.rmtree(nodes)
+    lock_file = campaign.layout.locks / ".nodes.lock"
+    with lock.hold(lock_file, "the test of locks"), ThreadPoolExecutor(max(1, len(kinds))) as pool:
+        return list(pool.map(lambda kind: _answer(campaign, kind, request, nodes / kind.tried, lock_file), kinds))
+
+
+def _answer(campaign: Campaign, kind: NodeType, request: Json, folder: Path, lock_file: Path) -> Answer:
+    """Runs preflight on one node. The nonce goes there and comes back through the shared folder."""
+    files.make_folder(folder)
+    nonce = uuid.uuid4().hex
+    files.write_json(folder / REQUEST, {**request, "nonce": nonce, "lock": str(lock_file)})
+    has_gpu = campaign.host_gpus > 0
+    environ = environment.base()
+    environ = {name: value for name, value in environ.items() if not name.startswith("SLURM_")}
+    name = slurm_launch.name(campaign.layout.artifacts, f"preflight-{kind.tried}")
+    allowed = float(3 * campaign.probe_secs)
+    minutes = -(-int(allowed + 120) // 60)
+    cores = max(campaign.slurm.cores(row.batch_size) for row in campaign.enabled)
+    step = StepRequest(
+        tuple(process.python("tracka.preflight.node", str(folder))),
+        str(campaign.layout.root),
+        str(folder / "step.json"),
+        str(folder / "none"),
+        allowed,
+        10.0,
+        float(campaign.slurm.lost_secs),
+        slurm.allocation() is None,
+        has_gpu,
+        "",
+    )
+    launch = Launch(name, f"Track A: preflight of {campaign.layout.artifacts}", cores, minutes, has_gpu)
+    settings = campaign.slurm
+    words = slurm_launch.words(launch, settings, step, environ, node=kind.tried)
+    out, errors = folder / "stdout.log", folder / "stderr.log"
+    try:
+        ended = process.run(
+            words,
+            cwd=campaign.layout.root,
+            env=slurm_launch.environment(environ),
+            stdout=out,
+            stderr=errors,
+            bounds=Bounds(allowed + min(settings.wait_secs, 3600)),
+            secrets=redaction.secret_values(environ),
+            beat=1.0,
+        )
+    finally:
+        with contextlib.suppress(TrackaError):
+            slurm.end(lambda each: each == name)
+    record = schema.read_or_none("step", folder / "step.json")
+    outcome = slurm_outcome.of(ended, record, (out, errors))
+    said = _await_answer(folder, nonce, settings.shared_secs if outcome.code == 0 else 2)
+    report = schema.read_or_none("preflight", folder / "preflight.json")
+    problem = ""
+    if outcome.stopped:
+        known = slurm_outcome.WHY.get(outcome.stopped)
+        problem = slurm_outcome.message(outcome.stopped, (out, errors)) if known else outcome.stopped
+    elif outcome.code:
+        problem = process.cause_of_end(outcome, out, errors)
+    elif not said:
+        problem = f"its answer was not seen here within {settings.shared_secs} s, so the folder is not shared"
+    return Answer(kind, problem, report, said)
+
+
+def _await_answer(folder: Path, nonce: str, seconds: float) -> Json:
+    """Returns the node's answer once it is seen here, with today's nonce; an empty one after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        said = files.read_or_empty(folder / ANSWER)
+        if said.get("nonce") == nonce:
+            return said
+        if time.monotonic() > deadline:
+            return {}
+        time.sleep(0.5)
+
+
+def node_checks(found: Sequence[Answer]) -> list[Check]:
+    """Returns the checks of what the nodes answered: each node, the folder, the locks, and that nodes are alike."""
+    if not found:
+        remedy = "See `sinfo`: all nodes of the partition are down or drained"
+        return [required_check("slurm:nodes", False, "no node takes jobs now", remedy)]
+    return [*map(_node_check, found), _shared(found), _locks(found), _alike(found)]
+
+
+def _node_check(answer: Answer) -> Check:
+    kind = answer.kind
+    many = f" (and {len(kind.names) - 1} like it)" if len(kind.names) > 1 else ""
+    report = answer.report
+    blocker = answer.problem or (report["blocker"] if report else "it left no report") or ""
+    evidence = f"{kind.tried}{many}: {kind.described}; {blocker or _facts_in_words(report)}"
+    remedy = f"See {NODES}/{kind.tried}/ beside preflight.json; --exclude in [slurm] extra leaves a node out"
+    return required_check(f"slurm:node:{kind.tried}", not blocker, evidence, remedy)
+
+
+def _facts_in_words(report: PreflightReport | None) -> str:
+    return f"renders with {report['mujoco_gl_effective']}, {report['gpu_count']} GPUs" if report else ""
+
+
+def _shared(found: Sequence[Answer]) -> Check:
+    unseen = [answer.kind.tried for answer in found if not answer.said]
+    slowest = max((float(answer.said.get("seen_after", 0.0)) for answer in found), default=0.0)
+    evidence = f"a nonce went to {len(found)} nodes and came back, seen there after {slowest:.1f} s"
+    if unseen:
+        evidence = f"no answer of {', '.join(unseen)} through the folder of the artifacts"
+    remedy = "Put the campaign on a file system that all nodes share, or raise [slurm] shared_secs"
+    return required_check("slurm:shared", not unseen, evidence, remedy)
+
+
+def _locks(found: Sequence[Answer]) -> Check:
+    loose = [answer.kind.tried for answer in found if answer.said and answer.said.get("lock") != "held"]
+    evidence = "a lock that is held here is held on the nodes too"
+    if loose:
+        evidence = f"{', '.join(loose)} could lock a file that is locked here: locks do not hold across nodes"
+    remedy = (
+        "Mount the file system with locks that all nodes see (NFS: without local_lock and nolock; Lustre: -o flock),"
+        " so that no two sessions run one campaign"
+    )
+    return required_check("slurm:locks", not loose, evidence, remedy)
+
+
+def _alike(found: Sequence[Answer]) -> Check:
+    facts = [(answer.kind.tried, _facts(answer)) for answer in found if answer.report]
+    differences = list(_differences(facts))
+    evidence = (
+        "; ".join(differences) or f"{len(facts)} types of nodes agree in driver, software, renderer and simulator"
+    )
+    remedy = "Name one type under [slurm] constraint or partition: rows on unlike nodes may differ in outcome"
+    return advisory_check("slurm:alike", not differences, evidence, remedy)
+
+
+def _facts(answer: Answer) -> dict[str, object]:
+    report = answer.report
+    assert report is not None
+    return {
+        "packages": answer.said.get("packages"),
+        "driver": answer.said.get("driver"),
+        "processor": answer.said.get("cpu"),
+        "GPUs": sorted(set(report["gpu_names"])),
+        "Python": report["python_version"],
+        "renderer": report["mujoco_gl_effective"],
+        "invalid tasks": report["invalid_tasks"],
+    }
+
+
+def _differences(facts: Sequence[tuple[str, Mapping[str, object]]]) -> Iterator[str]:
+    for key in facts[0][1] if facts else ():
+        first, values = facts[0], {name: fact[key] for name, fact in facts}
+        others = [f"{name} has {value}" for name, value in values.items() if value != first[1][key]]
+        if others:
+            yield f"{key}: {first[0]} has {first[1][key]}, {', '.join(others)}"
+
+
+def take_over(found: Sequence[Answer], folder: Path) -> PreflightReport | None:
+    """Copies the snapshots and pictures of the first node that has a report into `folder`; returns that report."""
+    for answer in found:
+        if answer.report is not None:
+            source = folder / NODES / answer.kind.tried
+            for name in (*SNAPSHOTS, *(path.name for path in source.glob("*.png"))):
+                if (source / name).is_file():
+                    files.copy_atomic(source / name, folder / name)
+            return answer.report
+    return None
