@@ -44,8 +44,8 @@ OverTimeLimit=0
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
-NodeName=node1 NodeAddr=127.0.0.2 Port=16818 CPUs=16 RealMemory=4000 Gres=gpu:8 Feature=small
-NodeName=node2 NodeAddr=127.0.0.3 Port=16819 CPUs=16 RealMemory=4000 Gres=gpu:8 Feature=large
+NodeName=node1 NodeAddr=127.0.0.2 Port=16818 CPUs=16 RealMemory=16000 Gres=gpu:8 Feature=small
+NodeName=node2 NodeAddr=127.0.0.3 Port=16819 CPUs=16 RealMemory=16000 Gres=gpu:8 Feature=large
 PartitionName=two Nodes=node1,node2 Default=YES State=UP PriorityTier=1
 PartitionName=one Nodes=node1 State=UP PriorityTier=1
 PartitionName=urgent Nodes=node1,node2 State=UP PriorityTier=10

@@ -171,7 +171,7 @@ def test_the_limit_of_an_allocation_is_called_so(on_slurm: Callable[..., Made], 
     nothing_is_left(made, cluster)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_a_harness_that_ends_takes_its_job_along(
     on_slurm: Callable[..., Made], cluster: Cluster, number: signal.Signals
 ) -> None:

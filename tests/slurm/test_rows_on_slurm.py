@@ -34,6 +34,7 @@ def placements(made: Made) -> dict[str, tuple[str, str | None]]:
     return found
 
 
+@pytest.mark.dose
 def test_rows_of_an_allocation_run_as_steps_each_with_a_gpu_of_its_own(
     on_slurm: Callable[..., Made], cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,11 +79,11 @@ class Step:
 
     def run(self) -> int:
         """Runs the program and returns its exit code, or 128 and the number of the signal that ended it."""
-        prctl.adopt_orphans()
-        signal.signal(signal.SIGTERM, self._terminate)
         if self.request.has_gpu and not self._take_gpu():
             self._write({"code": NO_GPU, "stopped": NO_DEVICE, "seconds": 0.0, "files": {}})
             return NO_GPU
+        prctl.adopt_orphans()
+        signal.signal(signal.SIGTERM, self._terminate)
         self._write(None)
         environ = {**os.environ, **self.variables}
         self.child = subprocess.Popen(

@@ -250,7 +250,7 @@ def _outcome(
         return replace(process_exit, stopped=wait.reason, code=process_exit.code or 1)
     has_ended = record is not None and record["end"] is not None
     if process_exit.stopped == CANCELLED and not (has_ended and wait and wait.ended):
-        return process_exit
+        return replace(process_exit, code=process_exit.code or 1)  # srun may end with 0 where its step was ended
     if process_exit.stopped in ("flood", "lost", "survived", "timeout"):
         return process_exit
     return slurm_outcome.of(replace(process_exit, stopped=""), record, logs, is_own)
