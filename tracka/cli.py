@@ -12,18 +12,7 @@ from typing import Annotated
 
 import typer
 
-from . import (
-    cli_cluster,
-    cli_export,
-    cli_replay,
-    cli_report,
-    cli_request,
-    cli_statistics,
-    live_view,
-    new_campaign,
-    slurm_script,
-    why,
-)
+from . import cli_cluster, cli_export, cli_replay, cli_report, cli_request, cli_statistics, live_view, new_campaign, why
 from .campaign import campaign, matrix, path_safety, shards, slurm_settings
 from .campaign.layout import PHASES, Layout
 from .core import files, held_folder, system_errors
@@ -349,18 +338,6 @@ def sweep_command(
     replay = sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, *again)
     worker.print_redacted(f"replay: {replay}")
     raise typer.Exit(1 if failed_ids else 0)
-
-
-@app.command("slurm-script")
-def slurm_script_command(
-    root: Annotated[Path, typer.Option(help="The campaign's folder.")],
-    at_once: Annotated[int, typer.Option(min=1, help="Rows at a time, over all nodes.")] = 8,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the allocation.")] = 1,
-    time_minutes: Annotated[int, typer.Option(min=1, help="Time limit of the allocation.")] = 720,
-    tier: Annotated[str | None, typer.Option(help="Run this tier of the campaign instead of all of it.")] = None,
-) -> None:
-    """Print the batch script that runs a campaign inside one allocation of a Slurm cluster, for sbatch."""
-    print(slurm_script.text(campaign.load(root, tier), at_once, nodes, time_minutes), end="")
 
 
 @app.command("collect")

@@ -1,4 +1,4 @@
-"""The commands `tracka close` and `tracka k8s-manifest`, for campaigns that several hosts sweep."""
+"""The commands `tracka close`, `tracka k8s-manifest` and `tracka slurm-script`, for campaigns beyond one host."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import kubernetes_jobs
+from . import kubernetes_jobs, slurm_script
 from .campaign import campaign
 from .campaign.shards import MOST
 from .core import files
@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     app.command("close")(close_command)
     app.command("k8s-manifest")(manifest_command)
+    app.command("slurm-script")(script_command)
 
 
 def close_command(
@@ -44,6 +45,17 @@ def close_command(
         print(page.write(spec, accepted=not findings))
     print(f"verdict: {verdict.words(spec, not findings)} (strict validation of all phases)")
     raise typer.Exit(1 if findings else 0)
+
+
+def script_command(
+    root: Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="The campaign's folder.")],
+    at_once: Annotated[int, typer.Option(min=1, help="Rows at a time, over all nodes.")] = 8,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the allocation.")] = 1,
+    time_minutes: Annotated[int, typer.Option(min=1, help="Time limit of the allocation.")] = 720,
+    tier: Annotated[str | None, typer.Option(help="Run this tier of the campaign instead of all of it.")] = None,
+) -> None:
+    """Print the batch script that runs a campaign inside one allocation of a Slurm cluster, for sbatch."""
+    print(slurm_script.text(campaign.load(root, tier), at_once, nodes, time_minutes), end="")
 
 
 def manifest_command(

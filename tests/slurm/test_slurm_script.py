@@ -25,7 +25,7 @@ def campaign(make_campaign: Callable[..., Made]) -> Made:
 
 
 def test_bash_accepts_the_script_and_its_resources_are_those_of_all_rows_at_once(campaign: Made) -> None:
-    told = campaign.call("slurm-script", "--root", str(campaign.root), "--at-once", "6", "--nodes", "2")
+    told = campaign.call("slurm-script", str(campaign.root), "--at-once", "6", "--nodes", "2")
     assert told.returncode == 0, told.stderr
     checked = subprocess.run(["bash", "-n"], input=told.stdout, capture_output=True, text=True)
     assert (checked.returncode, checked.stderr) == (0, "")
