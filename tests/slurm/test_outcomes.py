@@ -163,7 +163,7 @@ def test_a_row_out_of_time_is_ended_on_its_node_by_its_own_deadline(
 
 @pytest.mark.slow
 def test_the_limit_of_an_allocation_is_called_so(on_slurm: Callable[..., Made], cluster: Cluster) -> None:
-    made = on_slurm(ROWS, **{ROW: ["slow:600"]})
+    made = on_slurm(ROWS, f"[rows.{ROW}]\ntimeout_secs = 600\n", **{ROW: ["slow:600"]})
     with playing(made, cluster) as harness:
         cluster.ask("scontrol", "update", f"jobid={job_of(cluster)}", "timelimit=1")
         end_of(harness, 240)
