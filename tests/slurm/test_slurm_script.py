@@ -69,6 +69,7 @@ def test_a_submitted_script_is_requeued_by_a_preemption_and_accepts_its_campaign
     monkeypatch.setenv("TRACKA_PRETEND_GPUS", "8")
     campaign.behave(wide_b4_e4=["slow:25", "ok:4"])
     script, log = campaign.root / "job.sbatch", campaign.root / "job.log"
+    campaign.layout.settings.write_text(campaign.layout.settings.read_text().replace("= 200", "= 1800"))
     text = slurm_script.text(campaign.spec, 2, 1, 60)
     script.write_text(text.replace("--export=", "--export=TRACKA_STANDIN,PYTHONPATH,XDG_CACHE_HOME,"))
     number = cluster.ask("sbatch", "--parsable", f"--output={log}", str(script)).strip()
