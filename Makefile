@@ -128,7 +128,7 @@ setup: ## make or refresh the virtual environment, the GL libraries and LIBERO's
 
 lock: ## resolve pyproject.toml anew into requirements.lock (UPGRADE=--upgrade takes newer versions)
 	@uv="$$(command -v $(VENV)/bin/uv || command -v uv)" || { echo "error: no uv; run make setup first" >&2; exit 3; }; \
-	"$$uv" pip compile pyproject.toml --extra dev --extra bootstrap --generate-hashes --no-header --quiet \
+	"$$uv" pip compile pyproject.toml --extra libero --extra dev --extra bootstrap --generate-hashes --no-header --quiet \
 	  --python-version 3.12 --python-platform x86_64-manylinux_2_28 $(UPGRADE) --output-file requirements.lock
 
 clean-artifacts: ## remove what the campaigns with stand-in policies generated

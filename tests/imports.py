@@ -21,6 +21,7 @@ ORDER = (  # a module imports from its own package and those of earlier lines; t
     ("gates",),
     ("report_page",),
     ("exports",),
+    ("bundles",),
     ("",),
 )
 LEVEL = {name: level for level, names in enumerate(ORDER) for name in names}

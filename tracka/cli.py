@@ -12,7 +12,18 @@ from typing import Annotated
 
 import typer
 
-from . import cli_cluster, cli_export, cli_replay, cli_report, cli_request, cli_statistics, live_view, new_campaign, why
+from . import (
+    cli_bundle,
+    cli_cluster,
+    cli_export,
+    cli_replay,
+    cli_report,
+    cli_request,
+    cli_statistics,
+    live_view,
+    new_campaign,
+    why,
+)
 from .campaign import campaign, matrix, path_safety, shards, slurm_settings
 from .campaign.layout import PHASES, Layout
 from .core import files, held_folder, system_errors
@@ -33,6 +44,7 @@ cli_report.register(app)
 cli_export.register(app)
 cli_replay.register(app)
 cli_cluster.register(app)
+cli_bundle.register(app)
 
 SHARED = ("baseline", "init", "schema", "setup")  # these make what is shared, which keeps to the user's umask
 Tier = Annotated[

@@ -6,6 +6,7 @@ from typing import Any, get_args, get_type_hints, is_typeddict
 
 import pytest
 
+from tracka.bundles import facts
 from tracka.core import artifacts, baselines, comparisons, replayed, reports, schema, verdicts
 
 TYPES: dict[str, Any] = {
@@ -26,6 +27,7 @@ TYPES: dict[str, Any] = {
     "verdict": verdicts.CampaignVerdict,
     "preregistration": verdicts.Registration,
     "replay": replayed.Replay,
+    "bundle": facts.BundleFacts,
 }
 Asked = dict[str, Any]
 

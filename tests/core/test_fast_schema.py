@@ -103,6 +103,7 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
     yield "early_stop", EARLY_STOP
     yield "resumed", RESUMED
     yield "replay", REPLAY
+    yield "bundle", BUNDLE
     plan = run.plan_row(spec, spec.row("baseline_b1_e2"), run.load_host(layout))
     numbers = parity_certificate.comparison_counts(parity.NOTHING)
     for again in (None, numbers):
@@ -117,6 +118,18 @@ RESUMED = {
     "row_hash": "0" * 64,
     "attempts": [{"attempt": 1, "files": {"eval/episodes.jsonl": "1" * 64}}],
     "episodes": [{"task": 3, "episode": 0, "attempt": 1}],
+}
+BUNDLE = {
+    "schema_version": 1,
+    "tracka_version": "0.2.0",
+    "campaign": "tasks/made",
+    "tier": None,
+    "left_out": {"tasks/made/artifacts/runs/row/attempts/1/eval/videos/libero_object_0/eval_episode_0.mp4": "0" * 64},
+    "checkpoints": {"org/policy": {"tree_sha256": "1" * 64, "files": {"config.json": "2" * 64}}},
+    "redaction": {
+        "original_sha256": "3" * 64,
+        "files": {"tasks/made/plan.md": {"original_sha256": "4" * 64, "redacted_sha256": "5" * 64}},
+    },
 }
 OUTCOME = {"success": True, "steps": 74, "first_state_sha": "2" * 64, "final_state_sha": "3" * 64}
 REPLAY = {

@@ -19,7 +19,7 @@ from tracka.runs import run
 from tracka.runs.plan import Host
 
 ROW = "long_b1_e6"
-RECORDED = f"[rows.{ROW}]\nrecord_actions = true"
+RECORDED = f"[rows.{ROW}]\nepisode_length = 6\nrecord_actions = true"  # as the stand-in's failures last
 
 
 def without_own_program(made: Made) -> None:
@@ -84,7 +84,7 @@ def test_the_manifest_has_lerobot_evals_command_and_names_the_listener_that_star
 
 
 def test_a_row_without_record_has_the_same_row_hash_and_starts_the_command_as_it_stands(recorded: Recorded) -> None:
-    spec = replace(recorded.spec, row_tables={})
+    spec = replace(recorded.spec, row_tables={ROW: {"episode_length": 6}})
     plain = run.plan_row(spec, spec.row(ROW), recorded.host)
     manifest = files.read_json(recorded.spec.layout.run(ROW).manifest)
     assert plain.row_hash == manifest["row_hash"]

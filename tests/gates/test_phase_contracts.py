@@ -182,7 +182,10 @@ def test_videos_of_another_run_are_found(root: Path) -> None:
 
 def test_a_later_attempt_that_the_run_does_not_show_is_found(root: Path) -> None:
     shutil.copytree(root / ATTEMPT, root / ATTEMPT.replace("/1", "/2"))
-    assert [finding.what for finding in found(root)] == ["the manifest is not of the last attempt"]
+    assert [finding.what for finding in found(root)] == [
+        "the manifest is not of the last attempt",
+        "attempt 2 has a folder, but the row's marker does not tell of its end",
+    ]
 
 
 def test_a_log_that_tells_of_other_successes_is_found(root: Path) -> None:

@@ -304,7 +304,7 @@ def test_every_package_of_the_lock_has_a_hash() -> None:
         assert "--hash=sha256:" in provision.lock_block(LOCK, name)
 
 
-LOCKED_EXTRAS = ("dev", "bootstrap")  # those that `make lock` names
+LOCKED_EXTRAS = ("libero", "dev", "bootstrap")
 
 
 def test_the_lock_is_made_with_the_extras_that_are_held_against_it() -> None:
@@ -314,8 +314,12 @@ def test_the_lock_is_made_with_the_extras_that_are_held_against_it() -> None:
 
 def test_the_lock_satisfies_the_project() -> None:
     project = PROJECT["project"]
-    groups = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in LOCKED_EXTRAS)]
-    for requirement in (Requirement(line) for group in groups for line in group):
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *(line for extra in LOCKED_EXTRAS for line in extras[extra])]
+    nested = [extra for line in lines if Requirement(line).name == "tracka" for extra in Requirement(line).extras]
+    assert {"report", "sign"} <= {*nested}
+    lines += [line for extra in nested for line in extras[extra]]
+    for requirement in (found for line in lines if (found := Requirement(line)).name != "tracka"):
         assert requirement.specifier.contains(PINS[canonicalize_name(requirement.name)]), str(requirement)
     assert PINS["mujoco"] == "3.3.7"
 

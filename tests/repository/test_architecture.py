@@ -46,7 +46,8 @@ def tracked() -> list[Path]:
 
 # the gates
 
-AT_THE_END = {"baseline_summary", "summaries", "early_stop"}  # known when the phase hands over, after its last test
+# Known when the phase hands over, after its last test.
+AT_THE_END = {"baseline_summary", "summaries", "early_stop", "shared_evidence"}
 RUNS = {"phase3": "baseline_", "phase4": "rows_"}
 
 

@@ -12,7 +12,7 @@ from tracka.campaign.layout import RunFolder
 from tracka.core import reading, tree
 from tracka.engines import failure, lerobot_eval
 from tracka.execution.process import Exit
-from tracka.gates import row_contracts
+from tracka.gates import video_contract
 from tracka.runs import judgement
 
 ROW = "long_b1_e6"
@@ -31,9 +31,9 @@ def test_files_that_take_too_long_to_hash_fail_their_attempt(ready: Made, monkey
 def test_videos_that_take_too_long_to_decode_are_a_finding(ready: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ready.run_row(ROW)["status"] == "pass"
     spec = ready.spec
-    assert list(row_contracts.videos(spec, spec.row(ROW))) == []
-    monkeypatch.setattr(row_contracts, "VIDEOS_SECS", -1.0)
-    (found,) = row_contracts.videos(spec, spec.row(ROW))
+    assert list(video_contract.videos(spec, spec.row(ROW))) == []
+    monkeypatch.setattr(video_contract, "VIDEOS_SECS", -1.0)
+    (found,) = video_contract.videos(spec, spec.row(ROW))
     assert "take longer than" in found.what
 
 

@@ -40,6 +40,7 @@ task_ids = [0]
 
 [rows.{ROW}]
 task_ids = [0, 3]
+episode_length = 6
 
 [timeouts]
 row_secs = 60

@@ -42,7 +42,8 @@ class Layout:
 
     A command line may give the artifacts folder and the runs folder other names. `todo_name` is the folder of the TODO
     pages as campaign.toml names it: relative to `root`, or absolute. A `tier` has artifacts, runbook and results of its
-    own, and no plan and TODO pages.
+    own, and no plan and TODO pages. `left_out` is there where a campaign was read out of a bundle: it has the names, as
+    artifacts write them, of files that the bundle does not have, such as videos.
     """
 
     root: Path
@@ -50,6 +51,7 @@ class Layout:
     runs_name: str = "runs"
     todo_name: str = "todo"
     tier: str | None = None
+    left_out: frozenset[str] | None = None
 
     @classmethod
     def beside(cls, folder: Path) -> "Layout":
@@ -251,6 +253,18 @@ class Layout:
         if path.is_relative_to(self.root):
             return str(path.relative_to(self.root))
         return os.path.relpath(path, self.root) if path.parent == self.todo_folder else str(path)
+
+    def is_left_out(self, path: Path) -> bool:
+        """Returns whether the bundle that the campaign was read from does not have the file `path`.
+
+        A bundle has nothing that lies outside of the project.
+        """
+        name = self.relative(path)
+        return self.left_out is not None and (name in self.left_out or name.startswith(("/", "../")))
+
+    def has_left_out_below(self, folder: Path) -> bool:
+        """Returns whether the bundle that the campaign was read from has left out files below `folder`."""
+        return any(name.startswith(f"{self.relative(folder)}/") for name in self.left_out or ())
 
     def with_relative_paths(self, text: str) -> str:
         """Returns a message with the campaign's paths as artifacts write them."""

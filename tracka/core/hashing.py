@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,12 @@ NOTES = (".cache/huggingface/", ".git/")
 
 def of_tree(folder: Path) -> str:
     """Returns one sha256 over the paths and contents of all files below `folder`, except `NOTES`."""
-    return files.sha256(files.canonical(of_files(folder)))
+    return of_hashes(of_files(folder))
+
+
+def of_hashes(hashes: Mapping[str, str]) -> str:
+    """Returns what `of_tree` returns for a folder whose files have these hashes, by their paths."""
+    return files.sha256(files.canonical({**hashes}))
 
 
 def of_files(folder: Path) -> dict[str, str]:

@@ -1,5 +1,8 @@
 """The arrays that an engine records of each episode, actions and states: where they lie, and whether they are whole."""
 
+import math
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
 
 ACTIONS, STATES = "actions", "states"  # folders below an engine's output, with one file an episode
 KINDS = (ACTIONS, STATES)
+_HEAD = re.compile(r"\{'descr': '<f4', 'fortran_order': False, 'shape': \(([0-9, ]*)\), \}\s*")
 
 
 def path(output: Path, kind: str, suite: str, task_id: int, episode: int) -> Path:
@@ -25,6 +29,51 @@ def shown(file: Path) -> "NDArray[Any] | None":
     except (OSError, ValueError):
         return None
     return values if values.ndim == 2 and values.dtype.kind in "fiu" and values.size else None
+
+
+def length(file: Path) -> int | None:
+    """Returns how many rows a recorded array has, by the head of its file; None where there is no such file."""
+    try:
+        return plain(file).shape[0]
+    except (OSError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class PlainArray:
+    """A recorded array without numpy: its shape, and its numbers as bytes of float32, row after row."""
+
+    shape: tuple[int, ...]
+    content: bytes
+
+
+def plain(file: Path) -> PlainArray:
+    """Returns a recorded array, as engines write it: float32 in the order of its rows.
+
+    Raises OSError as `reading.content` does, and ValueError where the file holds something else.
+    """
+    data = reading.content(file, reading.RESULTS)
+    if data[:8] != b"\x93NUMPY\x01\x00":
+        raise ValueError("it is no array of numpy's format 1.0")
+    begin = 10 + int.from_bytes(data[8:10], "little")
+    match = _HEAD.fullmatch(data[10:begin].decode("latin-1"))
+    if match is None:
+        raise ValueError("it is no array of float32 in the order of its rows")
+    shape = tuple(int(number) for number in match[1].split(",") if number.strip())
+    if math.prod(shape) * 4 != len(data) - begin:
+        raise ValueError("it is not wholly there")
+    return PlainArray(shape, data[begin:])
+
+
+def require(file: Path, sha256: str) -> None:
+    """Raises UsageError as `read` does, without numpy for an array that an engine of today has written."""
+    try:
+        content = plain(file).content
+    except (OSError, ValueError):
+        read(file, sha256)
+        return
+    if files.sha256(content) != sha256:
+        raise UsageError(Finding(str(file), f"these are not the {file.parent.name} of episodes.jsonl", "Run again"))
 
 
 def read(file: Path, sha256: str) -> "NDArray[Any]":

@@ -17,7 +17,7 @@ from ..campaign.matrix import Row
 from ..core import files, schema
 from ..core.errors import Finding, TrackaError, UsageError, shortened
 from ..reporting import collect, report, verdict_file
-from ..runs import early_stop, parity
+from ..runs import early_stop, parity, shared_evidence
 from .host_contracts import HOST_CONTRACTS, Contract
 from .row_contracts import QUICK_EVIDENCE, ROW_CONTRACTS, RUN_CONTRACTS, RowContract
 
@@ -30,9 +30,9 @@ def _rewrite(layout: Layout) -> str:
 # ---- phases 3 and 4: runs
 
 
-def _parity(campaign: Campaign) -> Iterator[Finding]:
-    """Yields a finding for each checkpoint with which the engine is not proven to play lerobot-eval's episodes here."""
-    yield from _row_findings(parity.rows_to_prove(campaign), ROW_CONTRACTS["parity"], campaign)
+def _parity(contract: RowContract) -> Contract:
+    """Returns the contract that the engine is proven to play lerobot-eval's episodes with each checkpoint here."""
+    return lambda campaign: _row_findings(parity.rows_to_prove(campaign), contract, campaign)
 
 
 def _baseline(contract: RowContract) -> Contract:
@@ -160,27 +160,34 @@ def _missing_words(layout: Layout, path: Path, words: Sequence[str]) -> Iterator
             yield Finding(str(path), what, commands.run_phase(layout, "phase5"))
 
 
-CONTRACTS: dict[str, dict[str, Contract]] = {
-    **HOST_CONTRACTS,
-    "phase3": {
-        "parity": _parity,
-        **{f"baseline_{name}": _baseline(ROW_CONTRACTS[name]) for name in RUN_CONTRACTS},
-        "baseline_summary": _baseline_summary,
-    },
-    "phase4": {
-        **{f"rows_{name}": _all_rows(ROW_CONTRACTS[name]) for name in RUN_CONTRACTS},
-        "early_stop": _early_stop,
-        "summaries": _summaries,
-    },
-    "phase5": {"no_failures": _no_failures, "runbook": _runbook, "results": _results, "verdict": _verdict},
-}
+def contracts(of_rows: Mapping[str, RowContract]) -> dict[str, dict[str, Contract]]:
+    """Returns the contracts of all phases, with these contracts of rows."""
+    return {
+        **HOST_CONTRACTS,
+        "phase3": {
+            "parity": _parity(of_rows["parity"]),
+            **{f"baseline_{name}": _baseline(of_rows[name]) for name in RUN_CONTRACTS},
+            "baseline_summary": _baseline_summary,
+        },
+        "phase4": {
+            **{f"rows_{name}": _all_rows(of_rows[name]) for name in RUN_CONTRACTS},
+            "shared_evidence": shared_evidence.findings,
+            "early_stop": _early_stop,
+            "summaries": _summaries,
+        },
+        "phase5": {"no_failures": _no_failures, "runbook": _runbook, "results": _results, "verdict": _verdict},
+    }
 
-# Contracts that a quick validation leaves out: they decode videos, as results.md tells of videos without a picture.
-NOT_QUICK = ("baseline_videos", "rows_videos", "results")
+
+CONTRACTS = contracts(ROW_CONTRACTS)
+
+# Contracts that a quick validation leaves out: they decode videos, as results.md tells of videos without a picture, or
+# read more than the records of rows.
+NOT_QUICK = ("baseline_videos", "rows_videos", "shared_evidence", "results")
 _QUICK_OF_RUNS: dict[str, Contract] = {
     f"{rows}_evidence": of_rows(QUICK_EVIDENCE) for rows, of_rows in {"baseline": _baseline, "rows": _all_rows}.items()
 }
 QUICK_CONTRACTS: dict[str, dict[str, Contract]] = {
-    phase: {name: _QUICK_OF_RUNS.get(name, contract) for name, contract in contracts.items() if name not in NOT_QUICK}
-    for phase, contracts in CONTRACTS.items()
+    phase: {name: _QUICK_OF_RUNS.get(name, contract) for name, contract in of_phase.items() if name not in NOT_QUICK}
+    for phase, of_phase in CONTRACTS.items()
 }

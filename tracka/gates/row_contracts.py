@@ -3,7 +3,6 @@
 The contract `evidence` is that of `runs/evidence.py`, by which a passed run also stands or runs again.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -13,10 +12,10 @@ from ..campaign.matrix import Row
 from ..core import files
 from ..core.errors import Finding
 from ..engines import parity_certificate
-from ..reporting import collect, video
+from ..reporting import collect
 from ..runs import early_stop, evidence, identity, known_answers, parity, refusal, run, time_budget
+from . import video_contract
 
-VIDEOS_SECS = 600.0  # for all videos of a run; the hundred that lerobot-eval films take some ten
 RowContract = Callable[[Campaign, Row], Iterator[Finding]]
 
 
@@ -37,6 +36,7 @@ def _evidence(campaign: Campaign, row: Row, records_only: bool) -> Iterator[Find
     manifest, result = evidence.read(campaign.layout, row.run_id)
     yield from evidence.of_marker(campaign, row, manifest, result)
     yield from evidence.of_files(campaign, row, manifest, result, records_only)
+    yield from evidence.of_attempts(campaign, row)
     yield from evidence.against_matrix(campaign, row, manifest)
     if refusal.has_started(manifest):
         yield from evidence.against_plan(run.plan_row(campaign, row, run.load_host(campaign.layout)), manifest)
@@ -63,26 +63,6 @@ def result_stands(campaign: Campaign, row: Row) -> Iterator[Finding]:
     if result["row_hash"] != plan.row_hash:
         attempt = campaign.layout.run(row.run_id).attempt(result["attempt"])
         yield Finding(str(path), *identity.change(attempt, plan.identity_parts))
-
-
-def videos(campaign: Campaign, row: Row) -> Iterator[Finding]:
-    """Yields a finding where a passed row has no videos, and for each video of which no frame can be decoded.
-
-    Videos that take longer than VIDEOS_SECS together are one.
-    """
-    deadline = time.monotonic() + VIDEOS_SECS
-    path = campaign.layout.run(row.run_id).result
-    result = collect.load_result(path)
-    if result["status"] == "pass" and not result["video_paths"]:
-        yield Finding(str(path), "the run has no videos", "Look for video errors in its stderr.log")
-    for name in result["video_paths"] if result["status"] == "pass" else ():
-        if time.monotonic() > deadline:
-            what = f"the run's videos take longer than {VIDEOS_SECS:.0f} s to decode"
-            yield Finding(str(campaign.layout.root / name), what, "Look at the videos, and at what else this host does")
-            return
-        if not video.frame_count(campaign.layout.root / name):
-            remedy = f"Move its run folder away, then run the row again: {commands.gates(campaign.layout)}"
-            yield Finding(str(campaign.layout.root / name), "the video does not play", remedy)
 
 
 def threshold_reached(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -189,7 +169,7 @@ _OF_RUNS: dict[str, RowContract] = {
     "evidence": sound_evidence,
     "backend": backend,
     "result": result_stands,
-    "videos": videos,
+    "videos": video_contract.videos,
     "verdict": threshold_reached,
     "known_answer": expected_outcome,
     "simulator": valid_simulator,

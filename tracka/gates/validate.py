@@ -155,7 +155,8 @@ def _missing_entries(campaign: Campaign, value: Handoff, where: str) -> Iterator
 
 
 def _missing_outputs(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:
+    layout = campaign.layout
     remedy = f"Run {value['phase']} again: {commands.gates(campaign.layout)}"
     for name in value["outputs"]:
-        if not (campaign.layout.root / name).exists():
+        if not (layout.root / name).exists() and not layout.is_left_out(layout.root / name):
             yield Finding(where, f"the output {name} no longer exists", remedy)

@@ -22,6 +22,7 @@ USUAL = (
     " a video, and run `tracka check`"
 )
 SLOWER = "The results are valid but take longer; docs/resident.md says what each faster way needs"
+ONE_COLOUR = "videos show one colour"
 HISTORY = "Say so wherever the result is quoted"
 BENCHMARK = "Use the benchmark's own setting, or say so wherever the result is quoted"
 
@@ -119,7 +120,7 @@ def _without_pictures(campaign: Campaign, row: Row, result: Mapping[str, Any]) -
     paths = [campaign.layout.root / name for name in result.get("video_paths", ()) if result["status"] == "pass"]
     if plain_videos := [path for path in paths if video.decode(path).plain]:
         example = campaign.layout.relative(plain_videos[0])
-        what = f"{len(plain_videos)} of {len(paths)} videos show one colour, such as {example}"
+        what = f"{len(plain_videos)} of {len(paths)} {ONE_COLOUR}, such as {example}"
         remedy = "Look at that video, and at the frame beside preflight.json: the policy saw no picture"
         yield Finding(f"row {row.run_id}", what, remedy, warning=True)
 

@@ -19,7 +19,7 @@ from ..engines import software
 from ..execution import environment
 from ..install import setup
 from ..runs import refusal, sweep
-from . import caveats, collect, results_page, templating, verdict, verdict_file
+from . import caveats, collect, results_page, templating, verdict, verdict_file, video
 from .collect import EvalRunResult
 
 
@@ -38,10 +38,17 @@ def is_up_to_date(campaign: Campaign, text: str) -> bool:
     A page of this Track A is compared to the letter. A page in the words of another version is compared by its figures.
     """
     expected = files.redacted(_results_as(campaign, text))
+    if campaign.layout.left_out is not None or not video.can_decode():
+        text, expected = (_without_colours(page) for page in (text, expected))
     if text == expected or text.splitlines()[-1:] == expected.splitlines()[-1:]:
         return text == expected
     run_ids = [row.run_id for row in campaign.enabled]
     return _figures(text, run_ids) == _figures(expected, run_ids)
+
+
+def _without_colours(page: str) -> str:
+    """Returns a page without what needs the videos decoded."""
+    return "".join(line for line in page.splitlines(keepends=True) if caveats.ONE_COLOUR not in line)
 
 
 def _figures(text: str, run_ids: Sequence[str]) -> list[str]:

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from ..campaign.campaign import Campaign
@@ -82,7 +83,7 @@ def _row(campaign: Campaign, row: Row, manifest: Manifest) -> dict[str, Any]:
         "threshold": _threshold(campaign, row),
         "flags": _words(settings.get("flags", {})),
         "rename_map": _words(settings.get("rename_map", {})),
-        "videos": campaign.layout.relative(videos) if videos.is_dir() else None,
+        "videos": campaign.layout.relative(videos) if _has_videos(campaign, videos) else None,
     }
 
 
@@ -113,3 +114,7 @@ def task_in_words(suite: str, task: int) -> str:
     """
     name = simulator_validity.table()["suites"][suite][str(task)]["name"]
     return SCENE.sub("", name).replace("_", " ")
+
+
+def _has_videos(campaign: Campaign, folder: Path) -> bool:
+    return folder.is_dir() or campaign.layout.has_left_out_below(folder)

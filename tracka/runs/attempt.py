@@ -24,7 +24,7 @@ from ..engines.lerobot_eval import Metrics
 from ..execution import gpu, lease, orphans, process, warm_process
 from ..execution.gpu import Device
 from ..execution.process import Exit
-from . import identity, judgement, refusal, resume, row_state, slurm_row
+from . import attempt_history, identity, judgement, refusal, resume, row_state, slurm_row
 from .plan import Plan
 
 
@@ -278,7 +278,7 @@ def restore_marker(layout: Layout, result: Result) -> None:
     state = row_state.read(layout, result["run_id"])
     if state is None or state["status"] != result["status"]:
         _start_marker(layout, cast(Manifest, files.read_json(layout.run(result["run_id"]).manifest)))
-        _end_marker(layout, result, notes="restored from the run's own files")
+        _end_marker(layout, result, notes=attempt_history.RESTORED)
 
 
 def _start_marker(layout: Layout, manifest: Manifest) -> None:

@@ -17,7 +17,7 @@ from ..core.artifacts import Manifest, Recorded, Result
 from ..core.errors import Finding, TrackaError, without_warnings
 from ..core.files import Json
 from ..engines import lerobot_eval
-from . import identity, judgement, resume, row_state
+from . import attempt_history, bindings, identity, judgement, resume, row_state
 from .judgement import run_again
 from .plan import Plan
 
@@ -69,6 +69,16 @@ def of_marker(campaign: Campaign, row: Row, manifest: Manifest, result: Result) 
     yield from _differences(campaign.layout, f"{path}, last step", state["history"][-1], {"attempt": result["attempt"]})
 
 
+def of_attempts(campaign: Campaign, row: Row, with_files: bool = False) -> Iterator[Finding]:
+    """Yields a warning where attempts are missing, or are not those that the row's marker tells of.
+
+    `with_files` also holds the files of earlier attempts against their results.
+    """
+    if state := row_state.read(campaign.layout, row.run_id):
+        numbers = campaign.layout.run(row.run_id).numbers()
+        yield from attempt_history.findings(campaign.layout, row, numbers, state, with_files)
+
+
 def of_files(
     campaign: Campaign, row: Row, manifest: Manifest, result: Result, records_only: bool = False
 ) -> Iterator[Finding]:
@@ -95,7 +105,7 @@ def _of_files(
     if manifest["attempt"] != max(top.numbers(), default=0):
         yield Finding(str(top.manifest), "the manifest is not of the last attempt", run_again(campaign.layout))
     if result["status"] == "pass" and not records_only:
-        yield from _outcome_differences(campaign.layout, top, manifest, result)
+        yield from _outcome_differences(campaign, row, top, manifest, result)
     if manifest["row_hash"] is None or result["row_hash"] is None:
         yield from _unstarted_differences(campaign.layout, row, top, manifest, result)
     yield from _wrong_row_hash(campaign.layout, attempt, manifest)
@@ -123,8 +133,11 @@ def _copy_differences(layout: Layout, top: RunFolder, attempt: RunFolder, result
             yield Finding(str(copy), f"the file differs from {original}", run_again(layout))
 
 
-def _outcome_differences(layout: Layout, top: RunFolder, manifest: Manifest, result: Result) -> Iterator[Finding]:
+def _outcome_differences(
+    campaign: Campaign, row: Row, top: RunFolder, manifest: Manifest, result: Result
+) -> Iterator[Finding]:
     """Yields a finding where result and episodes are not what lerobot-eval's own files say."""
+    layout = campaign.layout
     attempt = top.attempt(manifest["attempt"])
     logs = (attempt.stdout, attempt.stderr)
     metrics = lerobot_eval.read_metrics(attempt.output, logs)
@@ -138,7 +151,7 @@ def _outcome_differences(layout: Layout, top: RunFolder, manifest: Manifest, res
         "error_message": None,
         "stdout_log": layout.relative(top.stdout),
         "stderr_log": layout.relative(top.stderr),
-        "video_paths": [layout.relative(video) for video in attempt.videos()],
+        "video_paths": sorted(_video_names(layout, attempt, result)),
     }
     yield from _differences(layout, str(top.result), result, expected)
     yield from judgement.failure_signs(layout, attempt, manifest, result, metrics)
@@ -155,8 +168,18 @@ def _outcome_differences(layout: Layout, top: RunFolder, manifest: Manifest, res
     for warning in metrics.warnings:
         yield Finding(str(attempt.output), warning, "Look at eval_info.json and the logs", warning=True)
     yield from judgement.unsound_records(layout, attempt, manifest, metrics)
+    yield from bindings.of_attempt(campaign, row, manifest, result, metrics)
     if files.read_lines(top.episodes) != records:
         yield Finding(str(top.episodes), "the lines do not match the episodes in eval_info.json", run_again(layout))
+
+
+def _video_names(layout: Layout, attempt: RunFolder, result: Result) -> Iterator[str]:
+    """Yields the names of an attempt's videos: those that are there, and those that a bundle has left out."""
+    yield from (layout.relative(video) for video in attempt.videos())
+    for name in result["files"]:
+        path = attempt.path / name
+        if path.suffix == ".mp4" and attempt.output in path.parents and layout.is_left_out(path):
+            yield layout.relative(path)
 
 
 def _unstarted_differences(

@@ -69,7 +69,7 @@ def changed_files(layout: Layout, folder: RunFolder, result: Result) -> Iterator
     hashes = file_hashes(folder)
     for name in sorted({**result["files"], **hashes}):
         before, now = result["files"].get(name), hashes.get(name)
-        if before != now:
+        if before != now and not (now is None and layout.is_left_out(folder.path / name)):
             change = "removed" if now is None else "added" if before is None else "changed"
             yield Finding(str(folder.path / name), f"the file was {change} after the attempt ended", run_again(layout))
 
@@ -112,7 +112,7 @@ def unsound_records(layout: Layout, attempt: RunFolder, manifest: Manifest, metr
 
 def _unsound_array(layout: Layout, path: Path, sha256: str) -> Iterator[Finding]:
     try:
-        recorded_arrays.read(path, sha256)
+        recorded_arrays.require(path, sha256)
     except UsageError as error:
         yield from (Finding(str(path), finding.what, run_again(layout)) for finding in error.findings)
 

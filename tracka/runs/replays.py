@@ -115,18 +115,35 @@ def _has_soft_resets(manifest: Manifest) -> bool:
     return SOFT_RESETS in (manifest["command"] or ())
 
 
-def play(campaign: Campaign, episodes: Sequence[RecordedEpisode], seconds: float) -> Iterator[Replay]:
+@dataclass(frozen=True)
+class Start:
+    """What starts a replay's process beside its request: flags of the environment, and a prefix of its command."""
+
+    flags: tuple[str, ...]
+    prefix: tuple[str, ...]
+
+
+def own_start(campaign: Campaign, run_id: str) -> Start:
+    """Returns how a run of this host is played again: with its own flags, behind the prefix that preflight found."""
+    manifest = _manifest(campaign.layout, run_id)
+    prefix = schema.read_or_empty("preflight", campaign.layout.preflight_report).get("render_prefix", ())
+    return Start(tuple(word for word in manifest["command"] or () if word.startswith("--env.")), tuple(prefix))
+
+
+def play(
+    campaign: Campaign, episodes: Sequence[RecordedEpisode], seconds: float, start: Start | None = None
+) -> Iterator[Replay]:
     """Plays recorded episodes of one run again in a child process, and yields how each went that was played in time.
 
-    Raises UsageError where actions are not those of their line, and TrackaError where the child failed, once all that
-    it had played before is yielded.
+    `start` is by default that of the run's own host. Raises UsageError where actions are not those of their line, and
+    TrackaError where the child failed, once all that it had played before is yielded.
     """
     for episode in episodes:
         recorded_arrays.read(episode.actions, episode.line["actions_sha"])
     path_safety.require_folder(campaign.layout.replayed_episodes)
     files.make_folder(campaign.layout.replayed_episodes)
     with held_folder.make() as folder:
-        failure = _run_child(campaign, episodes, folder, seconds)
+        failure = _run_child(campaign, episodes, folder, seconds, start or own_start(campaign, episodes[0].run_id))
         answers = _answers(folder)
         for episode in episodes:
             if episode.key in answers:
@@ -135,22 +152,22 @@ def play(campaign: Campaign, episodes: Sequence[RecordedEpisode], seconds: float
             raise TrackaError(Finding(f"row {episodes[0].run_id}", failure, AGAIN))
 
 
-def _run_child(campaign: Campaign, episodes: Sequence[RecordedEpisode], folder: Path, seconds: float) -> str:
+def _run_child(
+    campaign: Campaign, episodes: Sequence[RecordedEpisode], folder: Path, seconds: float, start: Start
+) -> str:
     """Lets a child play the episodes into `folder`, and returns why it did not end well; empty where it did."""
     layout, run_id = campaign.layout, episodes[0].run_id
     manifest = _manifest(layout, run_id)
     request = folder / "request.json"
-    flags = [word for word in manifest["command"] or () if word.startswith("--env.")]
     asked = [
         {key: episode.line[key] for key in BEGINNING}
         | {"actions": str(episode.actions), "film": str(_film(folder, episode))}
         for episode in episodes
     ]
-    files.write_json(request, {"flags": flags, "episodes": asked})
-    prefix = schema.read_or_empty("preflight", layout.preflight_report).get("render_prefix", ())
+    files.write_json(request, {"flags": list(start.flags), "episodes": asked})
     out, err = folder / "replay.log", folder / "replay.err"
     ended = process.run(
-        [*prefix, *process.python(PROGRAM, str(request), str(folder / ANSWERS))],
+        [*start.prefix, *process.python(PROGRAM, str(request), str(folder / ANSWERS))],
         cwd=folder,
         env=environment.for_row(campaign, gpu.CPU_DEVICE, manifest["mujoco_gl"]),  # a GPU would only draw the frames
         stdout=out,

@@ -1,0 +1,283 @@
+"""Bundles: one file of a campaign that anybody can verify, in the standards of others."""
+
+import io
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import campaigns
+import pytest
+from campaigns import REPOSITORY, Made
+from stored_campaign import campaign_copy
+
+from tracka.bundles import bundle, verification
+from tracka.bundles.bundle import BundleOptions
+from tracka.core import files
+from tracka.core.errors import UsageError
+
+TOP = "smoke-libero-object"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A campaign that a real session on the real simulator left."""
+    return campaign_copy(tmp_path_factory.mktemp("stored"))
+
+
+@pytest.fixture(scope="module")
+def made(root: Path) -> Path:
+    """Its bundle."""
+    return bundle.write(root, BundleOptions(output=root.parents[1] / "bundle.tar"))
+
+
+def members(path: Path) -> dict[str, bytes]:
+    """Returns the files of a bundle by their names below its top folder."""
+    with tarfile.open(path) as tar:
+        found = {entry.name.removeprefix(f"{TOP}/"): tar.extractfile(entry) for entry in tar}
+        return {name: content.read() for name, content in found.items() if content}
+
+
+def verified(path: Path, key: Path | None = None) -> verification.Verification:
+    with verification.opened(path) as bundle_file:
+        return verification.verify(bundle_file, key)
+
+
+def tracka(*words: object, cwd: Path = REPOSITORY) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tracka", *map(str, words)]
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True
+    )
+
+
+# what a bundle is
+
+
+def test_two_bundles_of_a_campaign_are_the_same_bytes_wherever_it_lies_and_whatever_its_files_times(
+    made: Path, tmp_path: Path
+) -> None:
+    elsewhere = campaign_copy(tmp_path / "elsewhere")
+    for path in elsewhere.rglob("*"):
+        os.utime(path, (1, 1))
+        path.chmod(0o700)
+    again = bundle.write(elsewhere, BundleOptions(output=tmp_path / "again.tar"))
+    assert again.read_bytes() == made.read_bytes()
+
+
+def test_the_campaigns_files_are_in_it_byte_for_byte_and_no_weights_locks_or_pages_for_the_eye(
+    root: Path, made: Path
+) -> None:
+    found = {name.removeprefix(f"data/tasks/{TOP}/"): content for name, content in members(made).items()}
+    for name in ("configs/campaign.toml", "artifacts/runs/baseline_b1_e2/attempts/1/stderr.log", "results.md"):
+        assert found[name] == (root / name).read_bytes()
+    assert [name for name in found if re.search(r"locks/|checkpoints/|report\.html|\.lock$", name)] == []
+    assert sum(name.endswith(".mp4") for name in found) == len(list(root.rglob("*.mp4"))) > 0
+
+
+def test_what_the_bundle_adds_names_no_place(root: Path, made: Path) -> None:
+    added = {name: content for name, content in members(made).items() if not name.startswith("data/tasks/")}
+    assert {"bagit.txt", "data/bundle.json", "data/ro-crate-metadata.json", "attestations/test-result.json"} <= {*added}
+    assert [name for name, content in added.items() if b"/srv/" in content or str(root).encode() in content] == []
+
+
+def test_a_statement_names_the_manifest_the_checkpoint_and_what_was_accepted(made: Path) -> None:
+    found = members(made)
+    statement = json.loads(found["attestations/test-result.json"])
+    digests = {each["name"]: each["digest"]["sha256"] for each in statement["subject"]}
+    assert digests["manifest-sha256.txt"] == files.sha256(found["manifest-sha256.txt"])
+    assert "checkpoint checkpoints/six-of-ten" in digests
+    assert statement["predicate"]["failedTests"] == []
+    assert "row object_t2_b2_s7" in statement["predicate"]["passedTests"]
+
+
+def test_thresholds_are_claims_of_an_eval_result_with_sample_size_and_pre_registration(tmp_path: Path) -> None:
+    from forger import Forger
+
+    forger = Forger(campaign_copy(tmp_path))
+    settings = forger.layout.settings
+    settings.write_text(settings.read_text() + "\n[verdict]\nthreshold = 0.2\nconfidence = 0.8\n")
+    forger.register("2026-11-30T00:00:00Z")
+    forger.seal()
+    found = members(bundle.write(forger.root, BundleOptions(output=tmp_path / "demanding.tar")))
+    predicate = json.loads(found["attestations/eval-result.json"])["predicate"]
+    (claim,) = predicate["claims"]
+    assert (claim["comparator"], claim["threshold"], claim["passed"]) == (">=", "0.2", True)
+    assert predicate["sampleSize"] == 8
+    assert predicate["preRegistration"]["value"] == files.read_json(forger.layout.preregistration)["sha256"]
+
+
+def test_videos_are_left_out_by_a_flag_and_known_by_their_hashes(root: Path, made: Path, tmp_path: Path) -> None:
+    small = bundle.write(root, BundleOptions(output=tmp_path / "small.tar", with_videos=False))
+    assert small.stat().st_size < made.stat().st_size
+    left_out = json.loads(members(small)["data/bundle.json"])["left_out"]
+    assert len(left_out) == len(list(root.rglob("*.mp4")))
+    found = verified(small)
+    assert (found.verdict, found.findings) == ("accepted", [])
+    assert any("videos show, which are left out" in words for words in found.unknown)
+
+
+def test_a_redacted_copy_has_no_path_and_both_hashes_and_says_what_cannot_be_held(
+    root: Path, made: Path, tmp_path: Path
+) -> None:
+    redacted = bundle.write(root, BundleOptions(output=tmp_path / "redacted.tar", redact=True))
+    found = members(redacted)
+    assert [name for name, content in found.items() if b"/srv/" in content] == []
+    redaction = json.loads(found["data/bundle.json"])["redaction"]
+    assert redaction["original_sha256"] == files.sha256_file(made)
+    name = f"tasks/{TOP}/artifacts/runs/baseline_b1_e2/run_manifest.json"
+    assert redaction["files"][name]["redacted_sha256"] == files.sha256(found[f"data/{name}"])
+    assert redaction["files"][name]["original_sha256"] == files.sha256(members(made)[f"data/{name}"])
+    told = verified(redacted)
+    assert told.findings == []
+    assert any(redaction["original_sha256"] in words for words in told.unknown)
+
+
+# what verify finds
+
+
+@pytest.fixture
+def flipped(made: Path, tmp_path: Path) -> Callable[[int, int], bool]:
+    """Returns a function that says whether a bundle is refused in which one byte has other bits."""
+    data, path = bytearray(made.read_bytes()), tmp_path / "flipped.tar"
+
+    def is_found(position: int, bits: int) -> bool:
+        data[position] ^= bits
+        path.write_bytes(data)
+        data[position] ^= bits
+        try:
+            with verification.opened(path) as bundle_file:
+                return next(verification.changed_bytes(bundle_file.archive), None) is not None
+        except UsageError:
+            return True
+
+    return is_found
+
+
+@pytest.mark.parametrize(
+    "count", [20, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])], ids=["few", "thousand"]
+)
+def test_every_single_changed_byte_is_found(count: int, made: Path, flipped: Callable[[int, int], bool]) -> None:
+    drawn = random.Random(count)
+    size = made.stat().st_size
+    places = [0, size - 1, *(drawn.randrange(size) for _ in range(count - 2))]
+    assert [place for place in places if not flipped(place, drawn.randrange(1, 256))] == []
+
+
+def test_bundle_and_verify_are_commands_with_exit_codes(root: Path, made: Path, tmp_path: Path) -> None:
+    ended = tracka("bundle", root, "--output", tmp_path / "own.tar")
+    assert (ended.returncode, ended.stdout) == (0, f"{tmp_path / 'own.tar'}\n"), ended.stderr
+    assert (tmp_path / "own.tar").read_bytes() == made.read_bytes()
+    sound = tracka("verify", tmp_path / "own.tar", cwd=tmp_path)
+    assert sound.returncode == 0 and sound.stdout.endswith("verdict: accepted\n"), sound.stdout + sound.stderr
+    assert "that the simulator ran" in sound.stdout
+    data = bytearray(made.read_bytes())
+    at = data.index(b'"success_rate": 0.5')
+    data[at : at + 19] = b'"success_rate": 0.9'
+    (tmp_path / "edited.tar").write_bytes(data)
+    edited = tracka("verify", tmp_path / "edited.tar")
+    assert edited.returncode == 1 and "the file is not the one that manifest-sha256.txt lists" in edited.stderr
+    none = tracka("verify", REPOSITORY / "README.md")
+    assert none.returncode == 2 and "the file is no bundle" in none.stderr
+
+
+def hostile(name: str = f"{TOP}/data/x", kind: bytes = tarfile.REGTYPE, link: str = "") -> Iterator[tarfile.TarInfo]:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, link
+    yield entry
+
+
+HOSTILE = {
+    "a link": lambda: hostile(kind=tarfile.SYMTYPE, link="/etc/passwd"),
+    "a hard link": lambda: hostile(kind=tarfile.LNKTYPE, link=f"{TOP}/bagit.txt"),
+    "a pipe": lambda: hostile(kind=tarfile.FIFOTYPE),
+    "a way out": lambda: hostile(f"{TOP}/../../out"),
+    "a place": lambda: hostile("/tmp/out"),
+    "two files of one name": lambda: [*hostile(), *hostile()],
+    "two folders at the top": lambda: [*hostile(), *hostile("other/x")],
+    "a file at the top": lambda: hostile("x"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_an_archive_that_could_write_elsewhere_is_refused_with_2(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "hostile.tar"
+    with tarfile.open(path, "w") as tar:
+        for entry in HOSTILE[kind]():
+            tar.addfile(entry, io.BytesIO())
+    with pytest.raises(UsageError, match=r"no bundle|holds what no bundle holds"), verification.opened(path):
+        pass
+    assert not Path("/tmp/out").exists()
+
+
+def test_a_bundle_that_names_a_place_outside_of_itself_is_refused(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "outside.tar"
+    with tarfile.open(path, "w") as tar:
+        for name, content in members(made).items():
+            edited = (
+                content.replace(b'"campaign": "tasks/', b'"campaign": "../../')
+                if name.endswith("bundle.json")
+                else content
+            )
+            entry = tarfile.TarInfo(f"{TOP}/{name}")
+            entry.size = len(edited)
+            tar.addfile(entry, io.BytesIO(edited))
+    with pytest.raises(UsageError, match="a place outside of the bundle"), verification.opened(path):
+        pass
+
+
+def test_a_campaign_that_was_not_accepted_is_told_so(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    below: Made = campaigns.below_threshold(tmp_path_factory.getbasetemp())
+    found = verified(bundle.write(below.root, BundleOptions(output=tmp_path / "below.tar")))
+    assert found.verdict == "not accepted"
+    assert any("the success rate is 0.500, but the threshold is 0.750" in finding.what for finding in found.findings)
+    assert not any("the file is not" in finding.what for finding in found.findings)
+
+
+# signatures
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    """A private and a public key."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    key = Ed25519PrivateKey.generate()
+    private, public = tmp_path / "key.pem", tmp_path / "key.pub"
+    private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return private, public
+
+
+def test_a_signed_bundle_is_verified_by_the_public_key_and_no_other_is(
+    root: Path, made: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    private, public = keys
+    signed = bundle.write(root, BundleOptions(output=tmp_path / "signed.tar", sign_key=private))
+    envelope = json.loads(members(signed)["attestations/test-result.dsse.json"])
+    assert envelope["payloadType"] == "application/vnd.in-toto+json"
+    found = verified(signed, public)
+    assert found.findings == [] and any("signed by the key" in words for words in found.held)
+    assert ["is not signed" in finding.what for finding in verified(made, public).findings] == [True]
+    again = tmp_path / "again"
+    again.mkdir()
+    other = Path(str(public).replace("key.pub", "again/key.pub"))
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    unrelated = Ed25519PrivateKey.generate().public_key()
+    other.write_bytes(unrelated.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    assert ["is not signed by this key" in finding.what for finding in verified(signed, other).findings] == [True]
+
+
+def test_a_file_that_is_no_key_is_refused(root: Path, made: Path, tmp_path: Path) -> None:
+    ended = tracka("bundle", root, "--output", tmp_path / "x.tar", "--sign-key", REPOSITORY / "README.md")
+    assert ended.returncode == 2 and "no private key that can sign" in ended.stderr
+    assert not (tmp_path / "x.tar").exists()
+    ended = tracka("verify", made, "--key", REPOSITORY / "README.md")
+    assert ended.returncode == 2 and "the file holds no public key" in ended.stderr

@@ -1,0 +1,55 @@
+"""The commands `tracka bundle` and `tracka verify`: a campaign's evidence in one file, and what can be known of it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .core.errors import screen
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands to `app`."""
+    app.command("bundle")(bundle_command)
+    app.command("verify")(verify_command)
+
+
+def bundle_command(
+    root: Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="A campaign's folder.")],
+    output: Annotated[Path | None, typer.Option(help="The file; by default NAME.tar in the current folder.")] = None,
+    videos: Annotated[bool, typer.Option("--videos/--no-videos", help="Leave videos out; their hashes stay.")] = True,
+    redact: Annotated[
+        bool, typer.Option("--redact", help="Make a marked copy without this machine's paths and names.")
+    ] = False,
+    sign_key: Annotated[Path | None, typer.Option(help="A private key in PEM, to sign the statements with.")] = None,
+    tier: Annotated[str | None, typer.Option(help="Bundle this tier of the campaign instead of all of it.")] = None,
+) -> None:
+    """Write a campaign's evidence as one archive, which anybody can verify: the same campaign, the same bytes."""
+    from .bundles import bundle
+
+    options = bundle.BundleOptions(output, tier, videos, redact, sign_key)
+    print(bundle.write(root, options))
+
+
+def verify_command(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The file that tracka bundle wrote.")],
+    key: Annotated[Path | None, typer.Option(help="A public key in PEM that must have signed the bundle.")] = None,
+    replay: Annotated[
+        int, typer.Option(min=0, help="Play so many random recorded episodes again; needs the simulator.")
+    ] = 0,
+) -> None:
+    """Check a bundle offline. Exits with 0 if the campaign is accepted by what is in it, 1 if not, 2 for no bundle."""
+    from .bundles import bundle_replays, verification
+
+    with verification.opened(path) as bundle_file:
+        found = verification.verify(bundle_file, key)
+        if replay:
+            bundle_replays.play(found, bundle_file, replay)
+    for words in found.held:
+        print(f"holds    {words}")
+    for words in found.unknown:
+        print(f"unknown  {words}")
+    if found.findings:
+        typer.echo(screen(found.findings, head="finding  "), err=True)
+    print(f"verdict: {found.verdict}")
+    raise typer.Exit(1 if found.findings else 0)
