@@ -14,7 +14,7 @@ from tracka.core import files
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.simulator, pytest.mark.long]
 SMOKE = REPOSITORY / "tasks" / "smoke-libero-object"
-TABLE = "\n[slurm]\ncpus = 2\nmemory_mib = 9000\n"
+TABLE = '\n[slurm]\npartition = "one"\ncpus = 2\nmemory_mib = 9000\n'
 
 
 @pytest.mark.timeout(3000)
@@ -24,7 +24,8 @@ def test_the_smoke_campaign_is_accepted_with_its_known_answers_and_cores_of_slur
     root = tmp_path / "smoke"
     shutil.copytree(SMOKE / "configs", root / "configs")
     layout = Layout(root)
-    layout.settings.write_text(layout.settings.read_text() + TABLE)
+    settings = layout.settings.read_text().replace("probe_secs = 300", "probe_secs = 900")
+    layout.settings.write_text(settings + TABLE)
     words = [
         "-m",
         "pytest",

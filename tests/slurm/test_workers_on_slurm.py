@@ -43,7 +43,9 @@ def test_a_waiting_worker_takes_little_memory_and_the_session_is_accepted(
         session = subprocess.Popen(words, cwd=REPOSITORY, env=dict(os.environ), stdout=out, stderr=subprocess.STDOUT)
     wait_until(lambda: len(set(made.started())) == 4 or session.poll() is not None, 240)
     time.sleep(3)
-    workers = [child for child in psutil.Process(session.pid).children() if "execnet" in " ".join(child.cmdline())]
+    workers = [
+        child for child in psutil.Process(session.pid).children() if "exec(eval(sys.stdin" in " ".join(child.cmdline())
+    ]
     sizes = [child.memory_full_info().uss >> 20 for child in workers]
     assert session.wait(240) == 0, (made.root / "gates.txt").read_text()
     print(f"workers: {sizes} MiB")

@@ -89,6 +89,7 @@ class Step:
         self.child = subprocess.Popen(
             self.request.command, cwd=self.request.cwd, env=environ, stdin=subprocess.DEVNULL, start_new_session=True
         )
+        self.ended = os.pidfd_open(self.child.pid)
         self._wait(self.request.allowed)
         if self.child.poll() is None:
             self._end()
@@ -132,9 +133,12 @@ class Step:
                 self.stopped = LOST
 
     def _listen(self) -> None:
-        """Waits a moment for a byte of the harness. The end of the stream says that the harness has gone."""
+        """Waits a moment for a byte of the harness or for the program's end.
+
+        The end of the stream says that the harness has gone.
+        """
         with contextlib.suppress(InterruptedError):
-            if select.select([0], [], [], POLL_SECS)[0]:
+            if 0 in select.select([0, self.ended], [], [], POLL_SECS)[0]:
                 if os.read(0, 65536):
                     self.heard = time.monotonic()
                 else:

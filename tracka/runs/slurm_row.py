@@ -183,6 +183,8 @@ def run_program(
     left = slurm.patiently(slurm_launch.seconds_left)
     allowed = program.bounds.timeout if left is None else min(left, program.bounds.timeout)
     settings = campaign.slurm
+    still_there: list[slurm.Job] = []
+    is_over = False
     try:
         process_exit = process.run(
             _srun(campaign, program, allowed),
@@ -197,8 +199,10 @@ def run_program(
             cancel=wait,
             beat=BEAT_SECS,
         )
+        is_over = process_exit.code == 0 and not process_exit.stopped  # srun has seen the end of its step
     finally:
-        still_there = _end_own(program.name)
+        if not is_over:
+            still_there = _end_own(program.name)
     record = _ended_record(program.record, settings.shared_secs, is_expected=process_exit.code == 0)
     ended = _outcome(process_exit, wait, record, program.logs, allowed >= program.bounds.timeout)
     if still_there and not ended.stopped:
