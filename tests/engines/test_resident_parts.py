@@ -383,7 +383,7 @@ def test_a_flag_that_cannot_be_obeyed_is_refused_with_a_remedy(changed: dict[str
     assert ":" in problem or "must" in problem
 
 
-@pytest.mark.parametrize("wrong", [{"noise": "own"}, {"workers": -1}, {"slots": -1}, {"videos": -1}])
+@pytest.mark.parametrize("wrong", [{"noise": "own"}, {"workers": -1}, {"slots": -1}, {"videos": -1}, {"renderers": -1}])
 def test_a_setting_that_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="resident"):
         ResidentSettings(**wrong)
@@ -400,6 +400,26 @@ def test_a_row_has_a_slot_a_worker_or_two_batches_and_never_more_than_two_a_work
 
 
 # environment processes
+
+
+@pytest.mark.parametrize(
+    ("device", "workers", "own", "renderers"),
+    [
+        ("cpu", 16, {}, 0),
+        ("cpu", 2, {"renderers": 1}, 1),
+        ("cuda", 2, {}, 1),
+        ("cuda:0", 8, {}, 2),
+        ("cuda", 64, {}, 4),
+        ("cuda", 64, {"renderers": 9}, 9),
+        ("cuda", 64, {"renderers": 0}, 0),
+        ("cuda", 64, {"renderers": 9, "fast_reset": False}, 0),  # a hard reset makes graphics of its own
+    ],
+)
+def test_renderers_draw_on_a_gpu_one_for_four_cores_and_where_asked_for(
+    device: str, workers: int, own: dict[str, Any], renderers: int
+) -> None:
+    cfg = SimpleNamespace(policy=SimpleNamespace(device=device), n_workers=workers, resident=ResidentSettings(**own))
+    assert ResidentConfig.n_renderers.fget(cfg) == renderers  # type: ignore[attr-defined]
 
 
 def test_slots_begin_with_a_task_each_where_tasks_mix_and_with_a_batch_where_they_do_not() -> None:

@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from campaigns import REPOSITORY
 
@@ -62,6 +64,46 @@ def test_it_plays_lerobot_evals_episodes_to_the_bit_and_leaves_its_evidence(
     assert all(video.frame_count(path) == steps // 4 + 1 for path in (tmp_path / "resident" / "videos").rglob("*.mp4"))
     told = json.loads((tmp_path / "resident" / "timings.json").read_text())
     assert told["fallbacks"] == [] and told["looks"] == 4 * looks
+
+
+KILLED = {
+    "renderer": (lambda renderer, builder: renderer, "renderer 0 died with exit code -9"),
+    "builder": (lambda renderer, builder: builder, "builder process 0 died with exit code -9"),
+    "worker": (
+        lambda renderer, builder: builder.children()[0],
+        "the worker process of slot 0 died with exit code -9",
+    ),
+}
+
+
+@SLOW
+@pytest.mark.parametrize("kind", KILLED)
+def test_a_row_whose_process_of_any_kind_is_killed_fails_with_the_reason_and_leaves_no_process(
+    kind: str, tiny_act: Path, tmp_path: Path
+) -> None:
+    small = {"env.observation_height": 64, "env.observation_width": 64, "eval.batch_size": 1, "eval.n_episodes": 40}
+    own = {"resident.workers": 1, "resident.slots": 1, "resident.renderers": 1}
+    command = [sys.executable, "-m", "tracka.engines.resident"]
+    command += words(tiny_act, tmp_path / "eval", **small, **own, **{"env.episode_length": 12})
+    log = tmp_path / "log"
+    with (
+        log.open("w") as file,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environ(), cwd=REPOSITORY
+        ) as row,
+    ):
+        lines = tmp_path / "eval" / "episodes.jsonl"
+        while not (lines.exists() and lines.read_text()):
+            assert row.poll() is None, log.read_text()[-3000:]
+            time.sleep(0.1)
+        main = psutil.Process(row.pid)
+        below = main.children(recursive=True)
+        renderer, builder = sorted(main.children(), key=psutil.Process.create_time)
+        choose, reason = KILLED[kind]
+        choose(renderer, builder).kill()
+        assert row.wait(120) == 1
+    assert reason in log.read_text()
+    assert psutil.wait_procs(below, timeout=20)[1] == []
 
 
 WRONG = {"eval.recording": "true", "env.hard_reset": "false"}

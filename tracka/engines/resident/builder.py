@@ -7,6 +7,7 @@ Guarantees: a worker process never outlives its builder process, nor a builder p
 """
 
 import contextlib
+import ctypes
 import gc
 import os
 import pickle
@@ -160,6 +161,7 @@ class Builder:
             self.simulators[task] = simulator
             self.seconds["build"] += time.perf_counter() - start
             gc.collect()
+            ctypes.CDLL(None).malloc_trim(0)  # compiling a model leaves some hundred MB that nothing uses
             gc.freeze()
         return self.simulators[task]
 

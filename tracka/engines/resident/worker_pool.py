@@ -23,6 +23,7 @@ from .episode import Episode, Task
 from .slot import MakeSimulator, Pictures, ReportTimings, VideoConfig, WorkerFailed, WorkerTimings
 
 KEPT_TASKS = 10  # built environments, unless slots have more; each takes some hundred MB of the host's memory
+CAUSE_SECS = 0.5  # a worker process may say that it has lost a renderer before that renderer's own end is seen
 Cameras = Mapping[str, tuple[int, int, int]]
 
 
@@ -146,13 +147,18 @@ class WorkerPool:
 
         Raises WorkerLost where a process failed or died.
         """
-        failures = {each.failures: each for each in self.renderers}
         sentinels = {each.process.sentinel: each for each in self.builders}
-        ready = wait([*self.pipes.values(), *sentinels, *failures])
-        for lost in [*failures, *sentinels]:
-            if lost in ready:
-                raise (failures | sentinels)[lost].lost()
+        ready = wait([*self.pipes.values(), *sentinels, *(each.failures for each in self.renderers)])
+        self._require_renderers(timeout=0)
+        for sentinel, builder in sentinels.items():
+            if sentinel in ready:
+                raise builder.lost()
         return [self._receive(number) for number, pipe in self.pipes.items() if pipe in ready]
+
+    def _require_renderers(self, timeout: float) -> None:
+        """Raises WorkerLost where a renderer has failed or died, or does so within `timeout` seconds."""
+        if self.renderers and (ready := wait([each.failures for each in self.renderers], timeout)):
+            raise next(each for each in self.renderers if each.failures in ready).lost()
 
     def _receive(self, number: int) -> Any:
         try:
@@ -160,6 +166,7 @@ class WorkerPool:
         except (EOFError, OSError):
             raise self._lost(number) from None
         if isinstance(reply, WorkerFailed):
+            self._require_renderers(CAUSE_SECS)
             raise WorkerLost(f"the worker process of slot {number} failed:\n{reply.trace}")
         return reply
 
