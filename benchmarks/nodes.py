@@ -23,10 +23,10 @@ from tracka.campaign.layout import RunFolder
 from tracka.campaign.matrix import Row
 from tracka.core import fact_cache, files
 from tracka.core.files import Json
+from tracka.engines import video
+from tracka.engines.video import Video
 from tracka.gates import handoff, validate
 from tracka.preflight import preflight
-from tracka.reporting import video
-from tracka.reporting.video import Video
 from tracka.runs import identity, run
 from tracka.runs.plan import Host
 

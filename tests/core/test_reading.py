@@ -14,7 +14,7 @@ from campaigns import REPOSITORY
 
 from tracka.core import files, parsing, reading, tree
 from tracka.core.errors import UsageError
-from tracka.reporting import video
+from tracka.engines import video
 
 
 def bind(path: Path) -> None:

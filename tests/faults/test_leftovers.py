@@ -16,6 +16,7 @@ VIDEO = "videos/libero_object_0/eval_episode_0.mp4"
 QUICK = {
     "pipe eval_info.json": ("no_result", "a named pipe"),
     f"pipe {VIDEO}": ("invalid_result", "eval_episode_0.mp4: it is a named pipe"),
+    f"nested {VIDEO}": ("invalid_result", "eval_episode_0.mp4 does not play"),
 }
 MORE = {
     "pipe episodes.jsonl": ("no_result", "episodes.jsonl: the file cannot be read as UTF-8 (it is a named pipe"),

@@ -9,9 +9,8 @@ import pytest
 from campaigns import Made
 
 from tracka.core import reading
-from tracka.engines import lerobot_eval
+from tracka.engines import lerobot_eval, video
 from tracka.gates import validate
-from tracka.reporting import video
 
 RUN_ID = "long_b1_e6"
 

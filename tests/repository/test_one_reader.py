@@ -50,7 +50,7 @@ LEFT = {
     "report_page/rendering.py": {"read_text"},  # the package's own files
     "reporting/report.py": {"read_bytes"},  # the same
     "reporting/templating.py": {"read_text"},  # the same
-    "reporting/video.py": {"av.open"},  # after reading.require_regular, as MP4 alone
+    "engines/video.py": {"av.open"},  # after reading.require_regular, as MP4 alone
     "runs/episode_progress.py": {"os.open"},  # growing files, with the rules of reading.py
     "runs/worker.py": {"os.open"},  # /dev/null
 }

@@ -14,8 +14,7 @@ from campaigns import REPOSITORY
 
 from tracka.campaign.campaign import Campaign
 from tracka.core import files
-from tracka.engines import cli_capabilities, recorded_arrays
-from tracka.reporting import video
+from tracka.engines import cli_capabilities, recorded_arrays, video
 from tracka.runs import evidence, replays, run
 from tracka.runs.plan import Host
 

@@ -11,8 +11,7 @@ import pytest
 from campaigns import REPOSITORY
 
 from fixtures.parity import environ
-from tracka.engines import comparison, lerobot_eval
-from tracka.reporting import video
+from tracka.engines import comparison, lerobot_eval, video
 
 pytestmark = pytest.mark.simulator
 

@@ -13,11 +13,11 @@ from typing import Any
 from ..campaign.campaign import Campaign
 from ..core import files, reading
 from ..core.errors import Finding, ToolMissing
-from ..engines import recorded_arrays
+from ..engines import recorded_arrays, video
 from ..report_page import episodes
 from ..report_page.episodes import Recorded, ShownEpisode
 from ..report_page.traces import LIBERO_NAMES, STATE_NAMES
-from ..reporting import results_page, video
+from ..reporting import results_page
 
 VERSIONS = "rerun-sdk>=0.24,<0.34"  # those of lerobot 0.6.1 (its extra `viz`)
 _STEP = "step"

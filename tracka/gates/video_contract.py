@@ -9,9 +9,9 @@ from ..campaign.matrix import Row
 from ..core.artifacts import Manifest, Result
 from ..core.errors import Finding
 from ..core.lerobot_facts import FILMED_EPISODES
-from ..engines import lerobot_eval
+from ..engines import lerobot_eval, video
 from ..engines.lerobot_eval import Metrics
-from ..reporting import collect, video
+from ..reporting import collect
 from ..runs import logged_facts
 
 VIDEOS_SECS = 600.0  # for all videos of a run; the hundred that lerobot-eval films take some ten

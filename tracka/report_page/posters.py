@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import damaged, files
-from ..reporting import video
+from ..engines import video
 
 SIDE = 160  # pixels; a frame of LIBERO is 256 or 360 pixels wide
 QUALITY = 60

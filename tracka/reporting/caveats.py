@@ -14,8 +14,8 @@ from ..campaign.matrix import Row
 from ..core import files, schema
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, INIT_STATES, SUITE_TASKS
+from ..engines import video
 from ..runs import early_stop, forecast, judgement, row_state, run
-from . import video
 
 USUAL = (
     "Suspect a wrong set-up: cameras, statistics, control mode or n_action_steps that differ from the training. Look at"

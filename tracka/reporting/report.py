@@ -15,11 +15,11 @@ from ..campaign.campaign import Campaign
 from ..campaign.layout import TIERS, Layout
 from ..core import files, schema
 from ..core.artifacts import CheckpointRecord, Manifest
-from ..engines import software
+from ..engines import software, video
 from ..execution import environment
 from ..install import setup
 from ..runs import refusal, sweep
-from . import caveats, collect, results_page, templating, verdict, verdict_file, video
+from . import caveats, collect, results_page, templating, verdict, verdict_file
 from .collect import EvalRunResult
 
 

@@ -160,7 +160,7 @@ def _judge(plan: Plan, folder: RunFolder, manifest: Manifest, process_exit: Exit
     metrics = lerobot_eval.read_metrics(folder.output, logs)
     device = gpu.torch_name(manifest["gpu_id"])
     run_failure = failure.diagnose(process_exit, metrics, plan.row.task_suite, plan.expected_episodes, logs, device)
-    run_failure = run_failure or judgement.unsound_output(folder)
+    run_failure = run_failure or judgement.unsound_output(folder) or judgement.unplayable_video(folder)
     records = lerobot_eval.episode_records(metrics, plan.batch_size, plan.row.n_episodes, plan.row.seed)
     files.write_text(folder.episodes, "".join(json.dumps(record) + "\n" for record in records))
     layout = plan.campaign.layout

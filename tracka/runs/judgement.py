@@ -15,7 +15,7 @@ from ..campaign.layout import Layout, RunFolder
 from ..core import files
 from ..core.artifacts import Manifest, Result, RowMarker
 from ..core.errors import Finding, TrackaError, UsageError, shortened
-from ..engines import failure, recorded_arrays
+from ..engines import failure, recorded_arrays, video
 from ..engines.failure import Failure
 from ..engines.lerobot_eval import Metrics
 from ..execution import gpu
@@ -25,6 +25,7 @@ from .row_state import SLACK_SECS
 
 RECORDS = ("run_manifest.json", "result.json")  # these two record what is true of the other files
 HASHING_SECS = 600.0  # for all files of an attempt, which the largest that are allowed take a minute for
+VIDEOS_SECS = 60.0  # for the first frames of all videos, a hundred of which take a second
 
 
 class TakesTooLong(TrackaError):
@@ -62,6 +63,22 @@ def unsound_output(folder: RunFolder) -> Failure | None:
     more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
     where = shortened(faults[0].path.relative_to(folder.path))
     return Failure("invalid_result", f"exit code 0, but of what the evaluation left, {where}: {faults[0].what}{more}")
+
+
+def unplayable_video(folder: RunFolder) -> Failure | None:
+    """Returns the failure of an evaluation that left a video of which nothing can be decoded; None without one.
+
+    Such a video stays what it is, so the row has to run again. Videos that take longer than VIDEOS_SECS are one, too.
+    """
+    deadline = time.monotonic() + VIDEOS_SECS
+    for path in folder.videos():
+        where = shortened(path.relative_to(folder.path))
+        if time.monotonic() > deadline:
+            what = f"exit code 0, but its videos take longer than {VIDEOS_SECS:.0f} s to open, up to {where}"
+            return Failure("invalid_result", what)
+        if not video.plays(path):
+            return Failure("invalid_result", f"exit code 0, but the video {where} does not play")
+    return None
 
 
 def changed_files(layout: Layout, folder: RunFolder, result: Result) -> Iterator[Finding]:

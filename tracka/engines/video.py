@@ -48,6 +48,17 @@ def frame_count(path: Path) -> int:
     return decode(path).frames
 
 
+def plays(path: Path) -> bool:
+    """Returns whether the first frame of `path` can be decoded; without a decoder, whether its tables have a frame."""
+    if not can_decode():
+        return video_table.frame_count(path) > 0
+    import av
+
+    with contextlib.suppress(OSError, av.FFmpegError, IndexError), opened(path) as container:
+        return next(container.decode(video=0), None) is not None
+    return False
+
+
 def decode(path: Path) -> Video:
     """Returns what can be decoded from the first video stream of `path`.
 
