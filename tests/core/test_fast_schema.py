@@ -102,6 +102,7 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
     yield "verdict", dict(campaign_verdict.make(demanding))
     yield "early_stop", EARLY_STOP
     yield "resumed", RESUMED
+    yield "step", STEP
     yield "replay", REPLAY
     yield "bundle", BUNDLE
     plan = run.plan_row(spec, spec.row("baseline_b1_e2"), run.load_host(layout))
@@ -118,6 +119,18 @@ RESUMED = {
     "row_hash": "0" * 64,
     "attempts": [{"attempt": 1, "files": {"eval/episodes.jsonl": "1" * 64}}],
     "episodes": [{"task": 3, "episode": 0, "attempt": 1}],
+}
+STEP = {
+    "schema_version": 1,
+    "node": "node1",
+    "job_id": "7",
+    "step_id": "0",
+    "restarts": 0,
+    "gpu": "0",
+    "gpu_uuid": "GPU-0",
+    "variables": {"CUDA_VISIBLE_DEVICES": "0"},
+    "started_at": 1764500000.5,
+    "end": {"code": 0, "stopped": "", "seconds": 3.5, "files": {"eval_info.json": 900}},
 }
 BUNDLE = {
     "schema_version": 1,

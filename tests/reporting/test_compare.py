@@ -17,6 +17,7 @@ from tracka.core.errors import UsageError
 from tracka.core.files import Json
 from tracka.reporting import baseline_file, comparison_report, episode_pairing, played_episodes
 from tracka.reporting.sides import PlayedEpisode, Side
+from tracka.runs import identity
 from tracka.runs.run import RerunPolicy
 
 LONG, SHORT = "long", "short"  # 21 episodes of task 0 and 5 of task 1
@@ -371,7 +372,15 @@ def test_an_invalid_simulator_an_unproven_engine_and_an_edited_result_are_refuse
     old: Made, worse: Made, tmp_path: Path
 ) -> None:
     copy = campaigns.copied(worse, tmp_path)
-    edit(copy, LONG, ("manifest", "result"), invalid="task 0: 34 mm off", unproven="no certificate")
+    attempt = copy.layout.run(LONG).attempt(1)
+    parts = identity.read(attempt)
+    assert parts is not None
+    parts["simulator"]["invalid"] = True
+    identity.write(attempt, parts)
+    said = {"invalid": "task 0: 34 mm off", "unproven": "no certificate", "row_hash": identity.row_hash(parts)}
+    edit(copy, LONG, ("manifest", "result"), **said)
+    hashes = files.read_json(copy.layout.run(LONG).result)["files"]
+    edit(copy, LONG, ("result",), files=hashes | {identity.NAME: files.sha256_file(attempt.path / identity.NAME)})
     edit(copy, SHORT, ("result",), duration_sec=0.5)
     marker = copy.layout.marker(LONG)
     sha256 = files.sha256_file(copy.layout.run(LONG).result)
