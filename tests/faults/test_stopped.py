@@ -159,6 +159,57 @@ def test_a_process_of_a_dead_session_that_cannot_be_ended_is_named(
         assert left.wait() == -signal.SIGKILL
 
 
+def test_a_process_that_ends_while_it_is_looked_at_makes_its_session_no_dead_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with held_folder.make() as folder:
+        marked = os.environ | {orphans.SESSION: str(folder)}
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=marked) as process:
+            namespace = Path(f"/proc/{process.pid}/ns/mnt")
+            wait_until(lambda: process.pid in orphans.pids_with_mark(orphans.SESSION, str(folder)))
+            ours, readlink, taken_for_dead = namespace.readlink(), Path.readlink, []
+
+            def end_and_read(path: Path) -> Path:
+                if path != namespace:
+                    return readlink(path)
+                process.kill()
+                process.wait()
+                return ours
+
+            monkeypatch.setattr(Path, "readlink", end_and_read)
+            monkeypatch.setattr(orphans, "_let_finish", lambda find: taken_for_dead.append(folder))
+            orphans.end_of_dead_sessions()
+            assert process.returncode and not taken_for_dead
+
+
+# Starts a child every few milliseconds, each of which has the process's marks, and prints how its children ended.
+PARENT = """
+import os, sys, time
+codes = set()
+print(flush=True)
+while not os.path.exists(sys.argv[1]):
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(0.02)
+        os._exit(0)
+    codes.add(os.waitpid(pid, 0)[1])
+print(codes)
+"""
+
+
+def test_a_process_that_is_kept_keeps_what_it_starts_meanwhile(tmp_path: Path) -> None:
+    kept, end = ("TRACKA_STANDS_BY", str(tmp_path / "socket")), tmp_path / "end"
+    marked = os.environ | {orphans.LEASE: str(tmp_path / "lock"), kept[0]: kept[1]}
+    command = [sys.executable, "-c", PARENT, str(end)]
+    with subprocess.Popen(command, env=marked, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        parent.stdout.readline()
+        for _ in range(20):
+            assert orphans.end(orphans.LEASE, str(tmp_path / "lock"), except_marked=kept) == []
+        end.touch()
+        assert parent.stdout.read().strip() == "{0}"
+
+
 def test_a_folder_that_is_being_made_is_no_dead_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     new, old = tmp_path / "tracka-new-a", tmp_path / "tracka-new-b"

@@ -47,23 +47,24 @@ def hold(request: int, preferred: int = 0, poll_secs: float = 0.2, keep: bool = 
     with contextlib.ExitStack() as stack:
         while (device := _first_free(candidates, folder, stack)) is None:
             time.sleep(poll_secs)
-        own_workers = _warm_workers(device) if keep else frozenset()
-        _require_ended(device, orphans.end(orphans.LEASE, str(device.lock_file), except_pids=own_workers))
+        own_mark = _warm_mark(device) if keep else None
+        _require_ended(device, orphans.end(orphans.LEASE, str(device.lock_file), except_marked=own_mark))
+        own_workers = orphans.pids_with_mark(*own_mark) if own_mark else frozenset()
         if not own_workers:
             _wait_for_others(device, poll_secs)
         others = tuple(process for process in gpu.processes(device.uuid) if process.pid not in own_workers)
         yield replace(device, others=others)
 
 
-def _warm_workers(device: Device) -> frozenset[int]:
-    """Returns the warm worker processes that this session keeps on the GPU for its next rows.
+def _warm_mark(device: Device) -> tuple[str, str] | None:
+    """Returns the mark, and its value, of the warm worker processes that this session keeps on the GPU for its rows.
 
     Those of another session are orphan processes.
     """
     session = os.environ.get(orphans.SESSION)
     if not session or device.uuid is None:
-        return frozenset()
-    return orphans.pids_with_mark(orphans.STANDS_BY, str(warm_process.socket_of(Path(session), device.uuid)))
+        return None
+    return orphans.STANDS_BY, str(warm_process.socket_of(Path(session), device.uuid))
 
 
 def _require_ended(device: Device, survivors: Sequence[Survivor]) -> None:

@@ -55,14 +55,19 @@ def pids_with_mark(mark: str, value: str) -> frozenset[int]:
     return frozenset(process.pid for process in _with_mark(mark, value))
 
 
-def end(mark: str, value: str, except_pids: frozenset[int] = frozenset()) -> list[Survivor]:
-    """Ends every process whose `mark` has this value, except `except_pids`, and returns those that are still alive.
+def end(mark: str, value: str, except_marked: tuple[str, str] | None = None) -> list[Survivor]:
+    """Ends every process whose `mark` has this value, and returns those that are still alive.
 
-    A supervisor that works for the row is given time to finish first.
+    Leaves those alone that have the mark and value `except_marked`, also where they start only now. A supervisor that
+    works for the row is given time to finish first.
     """
     if mark == ROW:
         _let_finish(lambda: _with_mark(SUPERVISES, value))
-    return _kill(lambda: [process for process in _with_mark(mark, value) if process.pid not in except_pids])
+    return _kill(lambda: _without_mark(_with_mark(mark, value), except_marked))
+
+
+def _without_mark(processes: Sequence[psutil.Process], marked: tuple[str, str] | None) -> list[psutil.Process]:
+    return [process for process in processes if marked is None or _mark(process.pid, marked[0]) != marked[1]]
 
 
 def end_of_dead_sessions() -> list[Survivor]:
@@ -122,9 +127,21 @@ def _of_dead_sessions() -> list[psutil.Process]:
             with contextlib.suppress(OSError):
                 key = (str(Path(f"/proc/{process.pid}/ns/mnt").readlink()), folder)
                 if key not in is_dead:
-                    is_dead[key] = not held_folder.is_held(Path(f"/proc/{process.pid}/root{folder}"))
+                    is_dead[key] = not _is_held(process.pid, folder)
                 found += [process] if is_dead[key] else []
     return found
+
+
+def _is_held(pid: int, folder: str) -> bool:
+    """Returns whether the session with this folder lives. Raises OSError where the process `pid` has ended meanwhile.
+
+    The root is opened first: below that of an ended process no folder is found, whether its session lives or not.
+    """
+    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY)
+    try:
+        return held_folder.is_held(Path(f"/proc/self/fd/{root}{folder}"))
+    finally:
+        os.close(root)
 
 
 def _with_mark(mark: str, value: str) -> list[psutil.Process]:
