@@ -62,7 +62,7 @@ test-faults: setup ## the fault suite alone: kills, hangs, damaged files, full d
 	$(PYTEST) tests/faults tests/execution/test_process.py tests/execution/test_lease.py tests/execution/test_gpu.py tests/campaign/test_matrix.py tests/core/test_redaction.py tests/simulator/test_warm_process.py --junitxml=reports/test-faults.xml
 
 # Of one worker, since two rounds at a time would disturb each other's clocks.
-soak: setup ## ROUNDS rounds of KILL, STOP and CONT over all kinds of processes, both engines, the real simulator; prints SOAK_SEED (20 minutes)
+soak: setup ## (hours) ROUNDS rounds of KILL, STOP and CONT over all kinds of processes, both engines, the real simulator; prints SOAK_SEED
 	SOAK_ROUNDS=$(ROUNDS) SOAK_PATIENCE=$(SOAK_PATIENCE) $(VENV)/bin/python -m pytest tests/faults/test_soak.py -s --junitxml=reports/soak.xml
 
 test-browser: setup ## open report.html in Debian's chromium: filters, videos, keyboard, themes, a phone (skipped without chromium)

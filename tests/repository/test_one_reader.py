@@ -24,7 +24,7 @@ LEFT = {
     "core/held_folder.py": {"os.open"},  # a folder of our own, to be locked
     "execution/bounded_log.py": {"open"},  # written, not read
     "execution/ending_signals.py": {"os.open"},  # /dev/null
-    "execution/orphans.py": {"read_bytes"},  # /proc
+    "execution/orphans.py": {"read_bytes", "os.open"},  # /proc
     "execution/process.py": {"json.loads"},  # messages of our own supervisor
     "execution/process_setup.py": {"os.open"},  # /dev/null
     "execution/slurm_step.py": {"json.loads"},  # its own request
