@@ -169,9 +169,7 @@ def _first_attempt(
 class RerunPolicy:
     """What to do with a run folder that exists."""
 
-    resume: bool = (
-        False  # judge a passed run again, and give a failed one a further attempt, which goes on where it can
-    )
+    resume: bool = False  # judge a passed run again; give a failed one a further attempt, which goes on where it can
     allow_overwrite: bool = False  # run again what is there; with resume, only what passed with other inputs
     retry: bool = True  # follow a failed attempt by one retry, where that can help
     budget: TimeBudget | None = None  # of a tier's session, after which no attempt starts
