@@ -37,7 +37,7 @@ export FIND_PYTHON PYTHON
 .DEFAULT_GOAL := help
 .PHONY: accept test test-slow test-browser dose soak ci-full test-faults test-stats known-answers known-answers-full demonstrations sim-validity \
   sim-validity-full sim-table parity planted-engines parity-full bench bench-standby bench-schedule bench-matrix bench-scale bench-overhead bench-slurm test-slurm setup \
-  lock clean-artifacts help
+  docs lock clean-artifacts help
 
 accept: setup ## run the acceptance gates on the embedded campaign (JUnit in reports/accept.xml)
 	$(VENV)/bin/python -m pytest acceptance -n $(WORKERS) --junitxml=reports/accept.xml
@@ -56,7 +56,7 @@ test-slow: setup ## run the tests that are long by nature: many kills, many simu
 dose: setup ## run a few of the slow tests: a kill, a faulty policy and both engines on the real simulator
 	$(PYTEST) tests -m dose --junitxml=reports/dose.xml
 
-ci-full: test test-slow test-slurm test-browser accept known-answers sim-validity parity planted-engines bench bench-standby bench-schedule bench-matrix bench-overhead bench-slurm ## run everything but what takes hours
+ci-full: test test-slow test-slurm test-browser docs accept known-answers sim-validity parity planted-engines bench bench-standby bench-schedule bench-matrix bench-overhead bench-slurm ## run everything but what takes hours
 
 test-faults: setup ## the fault suite alone: kills, hangs, damaged files, full disks (docs/reliability.md)
 	$(PYTEST) tests/faults tests/execution/test_process.py tests/execution/test_lease.py tests/execution/test_gpu.py tests/campaign/test_matrix.py tests/core/test_redaction.py tests/simulator/test_warm_process.py --junitxml=reports/test-faults.xml
@@ -125,6 +125,10 @@ bench-standby: setup ## what rows of the resident engine gain by the process tha
 
 setup: ## make or refresh the virtual environment, the GL libraries and LIBERO's files
 	@python="$$(eval "$$FIND_PYTHON")" && "$$python" -m tracka setup --artifacts-dir reports/setup
+
+docs: setup ## build the documentation's site into reports/site; a warning or a link that leads nowhere fails (seconds)
+	$(VENV)/bin/python -m documentation reports/site
+	@echo "open reports/site/index.html"
 
 lock: ## resolve pyproject.toml anew into requirements.lock (UPGRADE=--upgrade takes newer versions)
 	@uv="$$(command -v $(VENV)/bin/uv || command -v uv)" || { echo "error: no uv; run make setup first" >&2; exit 3; }; \

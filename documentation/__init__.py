@@ -1,0 +1,1 @@
+"""Makes the documentation's site, and the pages of reference that follow from the code."""
