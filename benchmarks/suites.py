@@ -2,8 +2,8 @@
 
 Each row plays tasks of one suite with the resident engine. The GPUs take the rows from one queue, the longest first.
 Each GPU has a warm process that plays its rows one after the other, as in a sweep. The program prints a line for each
-row and one for the whole: seconds, stages, and episodes an hour. The rate under way leaves out a row's first round of
-slots.
+row as it ends and one for the whole: seconds, stages, and episodes an hour. The rate under way leaves out a row's first
+round of slots. After `--seconds`, no row starts, those that play are cut off, and the time of all rows is extrapolated.
 """
 
 import argparse
@@ -13,49 +13,54 @@ import queue
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from benchmarks.suite_figures import Played, Row, line, played, whole
 from tracka.core.lerobot_facts import EPISODE_STEPS
 from tracka.execution import environment, harness_session, warm_process
 
 SUITES = ("libero_object", "libero_goal", "libero_spatial", "libero_10")
 TASKS = 10  # of each suite
-STAGES = ("import", "policy_load", "load", "rollout", "film")
+ENDING_SECS = 10.0  # that a row's program may take to end
 
 
-@dataclass(frozen=True)
-class Row:
-    """Some tasks of one suite, and how many episodes of each to play."""
+@dataclass
+class Session:
+    """The rows that wait, and what all GPUs share. `failure` is why a row has failed: then no further row starts."""
 
-    suite: str
-    tasks: tuple[int, ...]
-    episodes: int
+    options: argparse.Namespace
+    folder: Path
+    waiting: "queue.SimpleQueue[Row]"
+    start: float = field(default_factory=time.time)
+    failure: str = ""
+    printing: threading.Lock = field(default_factory=threading.Lock)
 
     @property
-    def steps(self) -> int:
-        """The control steps of the row if no episode succeeds."""
-        return EPISODE_STEPS[self.suite] * len(self.tasks) * self.episodes
+    def seconds(self) -> float:
+        """Returns the seconds since the first row's start."""
+        return time.time() - self.start
 
+    @property
+    def is_over(self) -> bool:
+        """Returns whether no row may start, and those that play have to end."""
+        return bool(self.failure) or self.seconds > self.options.seconds
 
-@dataclass(frozen=True)
-class Played:
-    """What one row took, in seconds, and its episodes an hour under way. `began` counts from the first row's start."""
+    def next_row(self) -> Row | None:
+        """Returns the next row to play, None where none may start."""
+        try:
+            return None if self.is_over else self.waiting.get_nowait()
+        except queue.Empty:
+            return None
 
-    gpu: int
-    suite: str
-    tasks: tuple[int, ...]
-    episodes: int
-    began: float
-    seconds: float
-    first_episode: float
-    stages: Mapping[str, float]
-    policy_calls: int
-    policy: float
-    an_hour_under_way: float
+    def print_row(self, row: Played) -> None:
+        """Prints the line of a row that has ended."""
+        with self.printing:
+            print(line(row), flush=True)
 
 
 def main() -> int:
@@ -66,19 +71,17 @@ def main() -> int:
     for row in rows:
         waiting.put(row)
     with tempfile.TemporaryDirectory(prefix="tracka-bench-") as folder, harness_session.hold():
-        start = time.monotonic()
+        session = Session(options, Path(folder), waiting)
         with ThreadPoolExecutor(options.gpus) as pool:
             gpus = range(options.first_gpu, options.first_gpu + options.gpus)
-            futures = [pool.submit(play_all, gpu, waiting, options, Path(folder), start) for gpu in gpus]
-            played = sorted((row for future in futures for row in future.result()), key=lambda row: row.began)
-        seconds = time.monotonic() - start
-    for row_played in played:
-        print(line(row_played))
-    episodes = sum(row_played.episodes for row_played in played)
-    print(f"{options.gpus} GPU: {episodes} episodes in {seconds:.1f} s, {3600 * episodes / seconds:.0f} an hour")
-    if options.output:
-        whole = {"gpus": options.gpus, "seconds": seconds, "rows": [asdict(row_played) for row_played in played]}
-        options.output.write_text(json.dumps(whole, indent=1) + "\n")
+            futures = [pool.submit(play_all, gpu, session) for gpu in gpus]
+            all_played = sorted((row for future in futures for row in future.result()), key=lambda row: row.began)
+        seconds = session.seconds
+    if session.failure:
+        print(session.failure, file=sys.stderr)
+        return 1
+    print("\n".join(whole(rows, all_played, options.gpus, options.slots, seconds)))
+    write(options, seconds, all_played)
     return 0
 
 
@@ -95,8 +98,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pixels", type=int, default=256)
     parser.add_argument("--gpus", type=int, default=1)
     parser.add_argument("--first-gpu", type=int, default=0, help="the number of the first of these GPUs")
-    parser.add_argument("--device", default="cuda", help="cpu plays one row at a time without a GPU")
+    parser.add_argument("--device", default="cuda", help="cpu plays without GPUs, as many rows at once as --gpus")
     parser.add_argument("--flags", nargs="*", default=(), help="further flags, such as resident.cuda_graphs=false")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="cut the rows off after so many seconds")
     parser.add_argument("--output", type=Path, help="a JSON file of all figures")
     return parser.parse_args()
 
@@ -109,29 +113,50 @@ def rows_of(options: argparse.Namespace) -> Iterator[Row]:
             yield Row(suite, tasks, options.episodes)
 
 
-def play_all(
-    gpu: int, waiting: "queue.SimpleQueue[Row]", options: argparse.Namespace, folder: Path, start: float
-) -> list[Played]:
-    """Plays rows on the GPU `gpu` until none waits, and returns them."""
+def play_all(gpu: int, session: Session) -> list[Played]:
+    """Plays rows on the GPU `gpu` until none waits or the session is over, and returns them."""
+    environ = environ_of(gpu, session.options)
+    environ |= warm_process.ensure_worker(f"gpu-{gpu}", "bench", session.folder, environ)
+    all_played = []
+    while row := session.next_row():
+        output, began = session.folder / f"{row.suite}-{row.tasks[0]}", time.time()
+        play_row(row, output, session, environ)
+        seconds = time.time() - began
+        all_played.append(played(gpu, row, output, session.options.slots, session.start, began, seconds))
+        session.print_row(all_played[-1])
+    return all_played
+
+
+def environ_of(gpu: int, options: argparse.Namespace) -> dict[str, str]:
+    """Returns the environment of the processes that play on the GPU `gpu`."""
     environ = environment.base() | {"MUJOCO_GL": os.environ.get("MUJOCO_GL", "egl")}
-    if options.device != "cpu":
-        device = {"CUDA_VISIBLE_DEVICES": str(gpu), "MUJOCO_EGL_DEVICE_ID": str(gpu)}
-        environ |= device | {environment.ROWS_AT_ONCE: str(options.gpus)}
-    environ |= warm_process.ensure_worker(f"gpu-{gpu}", "bench", folder, environ)
-    played = []
-    while True:
-        try:
-            row = waiting.get_nowait()
-        except queue.Empty:
-            return played
-        output = folder / f"{row.suite}-{row.tasks[0]}"
-        began = time.monotonic()
-        play_row(row, output, options, environ)
-        played.append(summary(gpu, row, output, options.slots, began - start, time.monotonic() - began))
+    environ |= {environment.ROWS_AT_ONCE: str(options.gpus)}
+    if options.device == "cpu":
+        return environ
+    return environ | {"CUDA_VISIBLE_DEVICES": str(gpu), "MUJOCO_EGL_DEVICE_ID": str(gpu)}
 
 
-def play_row(row: Row, output: Path, options: argparse.Namespace, environ: Mapping[str, str]) -> None:
-    """Plays one row into the folder `output`. Raises SystemExit with the end of its log where the engine fails."""
+def play_row(row: Row, output: Path, session: Session, environ: Mapping[str, str]) -> None:
+    """Plays one row into the folder `output`, and ends it once the session is over.
+
+    Where the engine fails, the session's failure is the end of the row's log.
+    """
+    log = output.with_suffix(".log")
+    with log.open("w") as file:
+        command = [sys.executable, "-m", "tracka.engines.resident", *words_of(row, output, session.options)]
+        program = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environ)
+        while program.poll() is None and not session.is_over:
+            time.sleep(0.05)
+        cut_off = program.poll() is None
+        if cut_off:
+            program.terminate()  # its warm process ends with it
+            program.wait(ENDING_SECS)
+    if program.returncode and not cut_off:
+        session.failure = f"error: {row} failed:\n" + "\n".join(log.read_text().splitlines()[-30:])
+
+
+def words_of(row: Row, output: Path, options: argparse.Namespace) -> list[str]:
+    """Returns the flags of a row's program."""
     values = {
         "policy.path": options.checkpoint,
         "policy.device": options.device,
@@ -146,43 +171,14 @@ def play_row(row: Row, output: Path, options: argparse.Namespace, environ: Mappi
         "output_dir": output,
         "resident.slots": options.slots,
     }
-    words = [f"--{name}={value}" for name, value in values.items()] + [f"--{flag}" for flag in options.flags]
-    log = output.with_suffix(".log")
-    with log.open("w") as file:
-        command = [sys.executable, "-m", "tracka.engines.resident", *words]
-        completed = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environ)
-    if completed.returncode:
-        raise SystemExit(f"error: {row} failed:\n" + "\n".join(log.read_text().splitlines()[-30:]))
+    return [*(f"--{name}={value}" for name, value in values.items()), *(f"--{flag}" for flag in options.flags)]
 
 
-def summary(gpu: int, row: Row, output: Path, slots: int, began: float, seconds: float) -> Played:
-    """Returns the figures of a row that has been played into the folder `output`."""
-    ends = sorted(json.loads(text)["at_secs"] for text in (output / "episodes.jsonl").read_text().splitlines())
-    timings = json.loads((output / "timings.json").read_text())
-    first_round = max(1, min(slots, len(ends) // 2))
-    return Played(
-        gpu=gpu,
-        suite=row.suite,
-        tasks=row.tasks,
-        episodes=len(ends),
-        began=began,
-        seconds=seconds,
-        first_episode=ends[0],
-        stages={name: timings["stages"].get(name, 0) for name in STAGES},
-        policy_calls=timings["policy_calls"],
-        policy=timings["main"]["policy"],
-        an_hour_under_way=3600 * (len(ends) - first_round) / max(1e-9, ends[-1] - ends[first_round - 1]),
-    )
-
-
-def line(played: Played) -> str:
-    """Returns the line that is printed for one row."""
-    stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in played.stages.items())
-    return (
-        f"GPU {played.gpu} {played.suite} {len(played.tasks)} tasks, {played.episodes} episodes: began at "
-        f"{played.began:.1f} s, took {played.seconds:.1f} s ({stages}; first episode after {played.first_episode:.1f}; "
-        f"{played.policy_calls} calls {played.policy:.1f}), {played.an_hour_under_way:.0f} an hour under way"
-    )
+def write(options: argparse.Namespace, seconds: float, all_played: Sequence[Played]) -> None:
+    """Writes all figures to the file that `--output` names, if it names one."""
+    if options.output:
+        content = {"gpus": options.gpus, "seconds": seconds, "rows": [asdict(row) for row in all_played]}
+        options.output.write_text(json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

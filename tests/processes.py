@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -29,6 +29,16 @@ def of_campaign(root: Path) -> list[int]:
         except OSError:
             continue
     return found
+
+
+def below(folder: Path) -> Iterator[int]:
+    """Yields the ids of the processes whose working directory, or a word of whose command, lies in `folder`."""
+    for process in psutil.process_iter():
+        try:
+            if any(str(folder) in word for word in (process.cwd(), *process.cmdline())):
+                yield process.pid
+        except psutil.Error:
+            continue
 
 
 def wait_for_the_end_of(root: Path, seconds: float = 30) -> None:

@@ -2,23 +2,29 @@
 
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from campaigns import REPOSITORY
 
+from benchmarks import suite_figures
+from benchmarks.suite_figures import Played, Row
 from fixtures import parity
 
 pytestmark = pytest.mark.slow
 
 
-def bench(name: str, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", f"benchmarks.{name}", *words]
-    return subprocess.run(command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+def bench(name: str, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command, environ = [sys.executable, "-m", f"benchmarks.{name}", *words], os.environ | variables
+    return subprocess.run(
+        command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environ
+    )
 
 
 @pytest.mark.repeated
@@ -117,19 +123,60 @@ def test_the_calls_of_a_policy_are_timed_on_a_gpu_alone(tmp_path: Path) -> None:
     assert torch.cuda.is_available() or ended.stderr == "error: this benchmark needs a GPU\n"
 
 
+SUITE_ROWS = ("--suites", "libero_object", "--tasks", "2", "--tasks-a-row", "1", "--episodes", "1", "--pixels", "64")
+SMALL = ("--device", "cpu", "--batch-size", "1", "--slots", "1", "--flags", "resident.videos=0")
+
+
 @pytest.mark.simulator
 @pytest.mark.repeated
 @pytest.mark.timeout(1800)
 def test_rows_of_whole_suites_have_a_line_each_and_share_a_process(tmp_path: Path) -> None:
     policy, figures = str(parity.checkpoint(parity.RANDOM)), tmp_path / "figures.json"
-    rows = ("--suites", "libero_object", "--tasks", "2", "--tasks-a-row", "1", "--episodes", "1", "--pixels", "64")
-    small = ("--device", "cpu", "--batch-size", "1", "--slots", "1", "--flags", "resident.videos=0")
-    ended = bench("suites", policy, *rows, *small, "--output", str(figures))
+    ended = bench("suites", policy, *SUITE_ROWS, *SMALL, "--output", str(figures))
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert ended.stdout.splitlines()[-1].startswith("1 GPU: 2 episodes in ")
+    first_line, second_line, last_line = ended.stdout.splitlines()
+    assert first_line.startswith("GPU 0 libero_object tasks 0 to 0, 1 episodes: began at ")
+    assert "; all workers: " in second_line
+    assert last_line.startswith("1 GPU: 2 episodes in ")
     first, second = json.loads(figures.read_text())["rows"]
     assert (first["tasks"], second["tasks"]) == ([0], [1])
     assert first["stages"]["policy_load"] > 0 and second["stages"]["policy_load"] == 0
+
+
+@pytest.mark.simulator
+@pytest.mark.repeated
+@pytest.mark.timeout(1800)
+def test_two_gpus_play_rows_side_by_side(tmp_path: Path) -> None:
+    policy, figures = str(parity.checkpoint(parity.RANDOM)), tmp_path / "figures.json"
+    ended = bench("suites", policy, *SUITE_ROWS, *SMALL, "--gpus", "2", "--output", str(figures))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1].startswith("2 GPU: 2 episodes in ")
+    assert sorted(row["gpu"] for row in json.loads(figures.read_text())["rows"]) == [0, 1]
+
+
+@pytest.mark.simulator
+@pytest.mark.repeated
+@pytest.mark.timeout(1800)
+def test_rows_that_are_cut_off_are_said_to_be_and_leave_no_process(tmp_path: Path) -> None:
+    policy = str(parity.checkpoint(parity.RANDOM))
+    ended = bench("suites", policy, *SUITE_ROWS, *SMALL, "--seconds", "1", TMPDIR=str(tmp_path))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    row, whole, extrapolated = ended.stdout.splitlines()
+    assert row.startswith("GPU 0 libero_object tasks 0 to 0, 0 of 1 episodes: ") and "cut off after" in row
+    assert whole.startswith("1 GPU: 0 episodes in ")
+    assert extrapolated == (
+        "EXTRAPOLATED, not measured: fewer than two rounds of 1 slots have ended, which tells nothing of 2 episodes"
+    )
+    processes.wait_until(lambda: not list(processes.below(tmp_path)))
+
+
+def test_all_rows_are_extrapolated_at_the_pace_after_the_first_round_of_slots() -> None:
+    rows = [Row("libero_object", (0,), 4), Row("libero_object", (1,), 2)]
+    ended = [(30.0, 280), (40.0, 280), (50.0, 280)]  # the first round began at 30 s; then 28 steps a second
+    played = Played(0, "libero_object", (0,), 4, True, 0.0, 55.0, ended, {}, {}, {}, 0, 0.0)
+    whole, extrapolated = suite_figures.whole(rows, [played], 1, 1, 55.0)
+    assert whole == "1 GPU: 3 episodes in 55.0 s, 196 an hour"
+    assert extrapolated.startswith("EXTRAPOLATED, not measured: 6 episodes take about 85 s, ")  # 55 + 3 * 280 / 28
 
 
 @pytest.mark.simulator
