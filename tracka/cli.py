@@ -15,6 +15,7 @@ import typer
 from . import (
     cli_bundle,
     cli_cluster,
+    cli_doctor,
     cli_export,
     cli_replay,
     cli_report,
@@ -45,6 +46,7 @@ cli_export.register(app)
 cli_replay.register(app)
 cli_cluster.register(app)
 cli_bundle.register(app)
+cli_doctor.register(app)
 
 SHARED = ("baseline", "init", "schema", "setup")  # these make what is shared, which keeps to the user's umask
 Tier = Annotated[

@@ -20,6 +20,7 @@ TYPES: dict[str, Any] = {
     "early_stop": artifacts.EarlyStopRecord,
     "cli_capabilities": reports.Capabilities,
     "preflight": reports.PreflightReport,
+    "doctor": reports.DoctorReport,
     "env_snapshot": reports.EnvSnapshot,
     "handoff": reports.Handoff,
     "comparison": comparisons.Comparison,

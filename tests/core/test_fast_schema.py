@@ -104,6 +104,7 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
     yield "resumed", RESUMED
     yield "step", STEP
     yield "replay", REPLAY
+    yield "doctor", DOCTOR
     yield "bundle", BUNDLE
     plan = run.plan_row(spec, spec.row("baseline_b1_e2"), run.load_host(layout))
     numbers = parity_certificate.comparison_counts(parity.NOTHING)
@@ -131,6 +132,23 @@ STEP = {
     "variables": {"CUDA_VISIBLE_DEVICES": "0"},
     "started_at": 1764500000.5,
     "end": {"code": 0, "stopped": "", "seconds": 3.5, "files": {"eval_info.json": 900}},
+}
+DOCTOR = {
+    "schema_version": 1,
+    "generated_at_utc": "2026-11-30T13:40:00Z",
+    "tracka_version": "0.2.0",
+    "status": "warning",
+    "checks": [
+        {
+            "name": "gpus",
+            "status": "warning",
+            "required": False,
+            "evidence": "no GPU is visible",
+            "remedy": "Install NVIDIA's driver",
+            "seconds": 0.25,
+        }
+    ],
+    "seconds": 2.5,
 }
 BUNDLE = {
     "schema_version": 1,

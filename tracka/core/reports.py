@@ -34,6 +34,20 @@ class CheckRecord(TypedDict):
     seconds: float
 
 
+class DoctorReport(TypedDict):
+    """What `tracka doctor --json` prints (schema doctor): this machine, check by check.
+
+    `status`, here and in each check, is ok, warning or missing.
+    """
+
+    schema_version: int
+    generated_at_utc: str
+    tracka_version: str
+    status: str
+    checks: list[CheckRecord]
+    seconds: float
+
+
 class GpuRecord(TypedDict):
     """One GPU as preflight found it; memory in MiB, None where the driver does not say."""
 

@@ -60,6 +60,11 @@ def missing_gl_libraries(needed_only: bool = False) -> list[str]:
     return [str(library) for library in _missing(needed_only)]
 
 
+def install_command(needed_only: bool = False) -> str:
+    """Returns the command that installs the missing libraries, or all of them where none is missing."""
+    return f"apt-get install --no-install-recommends {' '.join(_packages(_missing(needed_only) or list(LIBRARIES)))}"
+
+
 def _missing(needed_only: bool = False) -> list[GlLibrary]:
     libraries = [library for library in LIBRARIES if library.needed or not needed_only]
     argv = [sys.executable, "-I", "-S", "-c", PROBE, *(" ".join(library.names) for library in libraries)]

@@ -58,13 +58,14 @@ class Answer:
 def checks(campaign: Campaign) -> list[Check]:
     """Returns the checks of the cluster that need no job: its controller, and whether it would take a row's job."""
     return [
-        run_check("slurm:controller", _controller),
+        run_check("slurm:controller", controller),
         run_check("slurm:job", lambda: _accepted(campaign)),
         run_check("slurm:accounting", _accounting),
     ]
 
 
-def _controller() -> str:
+def controller() -> str:
+    """Returns how Slurm's controller answers. Raises TrackaError where it does not."""
     slurm.require_programs()
     version = slurm.ask("sinfo", "--version").strip()
     where = f"in the allocation {slurm.allocation()}" if slurm.allocation() else "from a login node"

@@ -35,19 +35,19 @@ def checks(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], campaign: Campaign, 
     `requested` is the GL backend that the campaign asks for.
     """
     return [
-        _gpus(gpu_ids, gpus, campaign.host_gpus),
-        _cuda(bool(gpu_ids) or campaign.expected_gpus > 0),
-        _lerobot(),
-        _packages(),
-        *_libero(),
+        visible(gpu_ids, gpus, campaign.host_gpus),
+        cuda(bool(gpu_ids) or campaign.expected_gpus > 0),
+        lerobot(),
+        packages(),
+        *libero(),
         *_disk_checks(campaign),
-        _limits(),
-        _clock(campaign.layout.root),
+        limits(),
+        clock(campaign.layout.root),
         _display(requested),
     ]
 
 
-def _gpus(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], expected: int) -> Check:
+def visible(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], expected: int) -> Check:
     """Checks that the GPUs `gpu_ids`, and the first `expected` GPUs that the campaign needs, are visible."""
     required_ids = sorted({*gpu_ids, *range(expected)})
     missing = [str(number) for number in required_ids if number >= len(gpus)]
@@ -64,7 +64,8 @@ def _users(visible_gpu: gpu.Gpu) -> list[str]:
     return [f"{gpu.device_name(visible_gpu.gpu_id)} by {user}" for user in gpu.processes(visible_gpu.uuid)]
 
 
-def _lerobot() -> Check:
+def lerobot() -> Check:
+    """Compares the installed lerobot with the version whose command line Track A knows."""
     version = software.versions()["lerobot"]
     remedy = "Run `make setup`: the command line differs between lerobot versions"
     return required_check(
@@ -72,7 +73,7 @@ def _lerobot() -> Check:
     )
 
 
-def _libero() -> list[Check]:
+def libero() -> list[Check]:
     """Checks that LIBERO's files, whose hashes set-up checked, are in place.
 
     Without these files, LIBERO asks on stdin or downloads.
@@ -86,7 +87,7 @@ def _libero() -> list[Check]:
     ]
 
 
-def _cuda(needs_gpu: bool) -> Check:
+def cuda(needs_gpu: bool) -> Check:
     """Compares torch's CUDA with the newest CUDA that the driver runs. Within a major version, every version runs."""
     torch_cuda, driver = _torch_cuda() or "unknown", gpu.driver()
     evidence = f"torch is made for CUDA {torch_cuda}, " + (
@@ -108,7 +109,7 @@ def _torch_cuda() -> str | None:
     return match[1] if match else None
 
 
-def _packages() -> Check:
+def packages() -> Check:
     """Compares the installed packages with requirements.lock, if Track A runs from a checkout that has this file."""
     lock = Path(__file__).parents[2] / provision.LOCK
     if not lock.is_file():
@@ -142,10 +143,10 @@ def _is_same_release(version: str, other_version: str) -> bool:
 def _disk_checks(campaign: Campaign) -> list[Check]:
     """Checks the disk space for what the campaign will write, and for a checkpoint in the hub's cache."""
     files = sum(_videos(campaign, row) for row in campaign.enabled) + len(campaign.enabled) * ROW_FILES
-    artifacts = _disk_check("disk:artifacts", campaign.layout.root, artifacts_mib(campaign), files)
+    artifacts = disk("disk:artifacts", campaign.layout.root, artifacts_mib(campaign), files)
     cache = _existing(Path(environment.hf_home()))
     hub = any(not (campaign.layout.root / row.policy_path).is_dir() for row in campaign.enabled)
-    return [artifacts, _disk_check("disk:cache", cache, CACHE_MIB if hub else 0, 1000)]
+    return [artifacts, disk("disk:cache", cache, CACHE_MIB if hub else 0, 1000)]
 
 
 def artifacts_mib(campaign: Campaign) -> int:
@@ -159,7 +160,8 @@ def _videos(campaign: Campaign, row: Row) -> int:
     return len(campaign.task_ids(row)) * min(row.n_episodes, filmed)
 
 
-def _disk_check(name: str, folder: Path, mib: int, inodes: int) -> Check:
+def disk(name: str, folder: Path, mib: int, inodes: int) -> Check:
+    """Checks that the disk of `folder` has so many MiB, and room for so many files."""
     status = os.statvfs(_existing(folder))
     free, free_inodes = status.f_bavail * status.f_frsize >> 20, status.f_favail
     evidence = f"{free} MiB and {free_inodes} inodes free in {folder}, {mib} MiB and {inodes} files needed"
@@ -172,7 +174,8 @@ def _existing(folder: Path) -> Path:
     return next(place for place in (folder, *folder.parents) if place.is_dir())
 
 
-def _limits() -> Check:
+def limits() -> Check:
+    """Checks how many files a process may open, and how much memory processes can share."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     evidence = f"{soft} open files per process (up to {hard})"
     good = soft == resource.RLIM_INFINITY or soft >= OPEN_FILES
@@ -183,7 +186,7 @@ def _limits() -> Check:
     return advisory_check("limits", good, evidence, "Run `ulimit -n 4096`; start a container with --shm-size=1g")
 
 
-def _clock(root: Path) -> Check:
+def clock(root: Path) -> Check:
     """Compares the host's clock with the file system's, since resume and handoffs compare times of both."""
     with tempfile.NamedTemporaryFile(dir=_existing(root), prefix=".clock-") as file:
         skew = abs(Path(file.name).stat().st_mtime - time.time())

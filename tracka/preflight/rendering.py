@@ -135,7 +135,7 @@ def _devices(gpu_ids: Sequence[int]) -> list[Device]:
 
 
 def _try(campaign: Campaign, suite: str, backend: str, device: Device, folder: Path) -> Frame:
-    prefix, environ = _display(backend), environment.for_row(campaign, device, backend)
+    prefix, environ = display_prefix(backend), environment.for_row(campaign, device, backend)
     stem = backend if device.gpu_id == CPU else f"{backend}_gpu{device.gpu_id}"
     out, err = folder / f"render_{stem}.log", folder / f"render_{stem}.err"
     command = [
@@ -163,7 +163,7 @@ def _try(campaign: Campaign, suite: str, backend: str, device: Device, folder: P
     )
 
 
-def _display(backend: str) -> tuple[str, ...]:
+def display_prefix(backend: str) -> tuple[str, ...]:
     """Returns the argv to put before a command so that GLX has a display: Xvfb's, where there is no other display."""
     if backend != "glx" or os.environ.get("DISPLAY") or shutil.which("xvfb-run") is None:
         return ()

@@ -61,7 +61,7 @@ def _report(frame: Any) -> None:
         mean=round(float(frame.mean()), 2),
         std=round(float(frame.std()), 2),
         hash=_hash(frame),
-        gl=_gl(),
+        gl=gl_names(),
         drawn_by=_rendering_gpu(),
         computes_on=_compute_gpu(),
     )
@@ -79,7 +79,8 @@ def _hash(frame: Any) -> str:
     return np.packbits(grey[:, :-1] < grey[:, 1:]).tobytes().hex()
 
 
-def _gl() -> str:
+def gl_names() -> str:
+    """Returns the vendor and the renderer of the current OpenGL context."""
     from OpenGL import GL
 
     words = (GL.glGetString(name) for name in (GL.GL_VENDOR, GL.GL_RENDERER))
