@@ -1,5 +1,6 @@
 """The pool of worker processes and the builder processes above them, with simulators in which nothing moves."""
 
+import select
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,19 @@ def test_a_worker_process_that_dies_or_cannot_build_ends_the_evaluation_with_its
     crew.pipes.pop(1)
     with pytest.raises(WorkerLost, match=r"(?s)the worker process of slot 0 failed:.*no such fixture"):
         crew.replies()
+
+
+def test_the_reason_is_told_though_an_environment_failed_before_its_slot_was_given_an_episode(
+    crews: Callable[..., WorkerPool],
+) -> None:
+    crew = crews(1, 1)
+    crew.build([episode_of(BROKEN)])
+    closed = select.poll()
+    closed.register(crew.pipes[0].fileno(), 0)  # POLLHUP is told of always
+    closed.poll()
+    with pytest.raises(WorkerLost, match=r"(?s)the worker process of slot 0 failed:.*no such fixture"):
+        crew.send(0, BeginEpisode(0, episode_of(BROKEN)))
+    assert crew.builders[0].process.is_alive()
 
 
 def test_a_builder_process_that_dies_takes_its_worker_processes_with_it(crews: Callable[..., WorkerPool]) -> None:

@@ -6,6 +6,7 @@ Guarantees: a worker process, a builder process or a renderer that dies ends the
 last message; no such process outlives this process.
 """
 
+import contextlib
 import mmap
 import multiprocessing
 import socket
@@ -166,11 +167,20 @@ class WorkerPool:
         except (EOFError, OSError):
             raise self._lost(number) from None
         if isinstance(reply, WorkerFailed):
-            self._require_renderers(CAUSE_SECS)
-            raise WorkerLost(f"the worker process of slot {number} failed:\n{reply.trace}")
+            raise self._failed(number, reply)
         return reply
 
+    def _failed(self, number: int, failure: WorkerFailed) -> WorkerLost:
+        """Returns the error of a worker process that failed. Raises WorkerLost where a renderer is the cause."""
+        self._require_renderers(CAUSE_SECS)
+        return WorkerLost(f"the worker process of slot {number} failed:\n{failure.trace}")
+
     def _lost(self, number: int) -> WorkerLost:
+        """Returns the error of a worker process that has closed its pipe, with the failure that it may have left."""
+        with contextlib.suppress(EOFError, OSError):
+            while self.pipes[number].poll():
+                if isinstance(reply := self.pipes[number].recv(), WorkerFailed):
+                    return self._failed(number, reply)
         builder, _ = self._placed[self.tasks[number]]
         return builder.worker_lost(number)
 
