@@ -107,6 +107,30 @@ def program(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
+# Waits in each of these probes until all have begun, at most 20 s, and leaves a file that says whether they met.
+MEETING = """
+import pathlib, sys, time
+folder = pathlib.Path(__file__).parent
+PROBES = ("render", "settle")
+name = next((name for name in PROBES if f"tracka.preflight.probes.{name}" in sys.orig_argv), None)
+if name:
+    (folder / f"{name}.began").touch()
+    deadline = time.monotonic() + 20
+    while not (met := all((folder / f"{each}.began").exists() for each in PROBES)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (folder / f"{name}.{'met' if met else 'alone'}").touch()
+"""
+
+
+def test_probes_of_renderer_and_simulator_run_side_by_side(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = made.root / "meeting" / "sitecustomize.py"
+    files.write_text(module, MEETING)
+    monkeypatch.setenv("PYTHONPATH", f"{module.parent}{os.pathsep}{os.environ['PYTHONPATH']}")
+    assert report_of(made)["status"] == "pass"
+    ends = {path.name for path in module.parent.iterdir() if path.suffix in (".met", ".alone")}
+    assert ends == {"render.met", "settle.met"}
+
+
 # the report
 
 
@@ -156,6 +180,7 @@ def test_where_egl_fails_glx_is_tried_once(made: Made, monkeypatch: pytest.Monke
     assert report["status"] == "pass"
     assert check(report, "rendering:egl")["status"] == "warn"
     assert "EGLError: the stand-in cannot render with egl" in check(report, "rendering:egl")["evidence"]
+    assert check(report, "simulator:libero_object")["status"] == "pass"  # probed again, with glx
 
 
 def test_where_both_fail_the_host_is_blocked_with_both_reasons(blind: Judged) -> None:

@@ -90,6 +90,15 @@ def check_resources(campaign: Campaign, policy_path: str, folder: Path) -> tuple
 
     `policy_path` is the baseline's. Logs go to `folder`.
     """
+    checks, collector = collect(campaign, policy_path)
+    return [*checks, offline_check(campaign, collector, folder)], collector.resources
+
+
+def collect(campaign: Campaign, policy_path: str) -> tuple[list[Check], ResourceCollector]:
+    """Fetches and hashes all that the campaign's policies need; returns the checks, and what was found.
+
+    `policy_path` is the baseline's.
+    """
     collector = ResourceCollector(policy_path)
     checks = _policies(
         collector, campaign, list(dict.fromkeys([policy_path, *(row.policy_path for row in campaign.enabled)]))
@@ -104,8 +113,7 @@ def check_resources(campaign: Campaign, policy_path: str, folder: Path) -> tuple
             partial(_fetch_dependency, collector, campaign, dependency),
         )
         checks.append(replace(check, required=policy_path in policies))
-    checks.append(_check(collector, "assets", "assets", "LIBERO", _check_assets))
-    return [*checks, _offline_check(campaign, collector, folder)], collector.resources
+    return [*checks, _check(collector, "assets", "assets", "LIBERO", _check_assets)], collector
 
 
 def policy_checks(campaign: Campaign, policy_path: str) -> list[Check]:
@@ -264,7 +272,7 @@ def _resource(
     return Resource(kind, name, "found", commit, str(folder), len(chosen_files), size, tree)
 
 
-def _offline_check(campaign: Campaign, collector: ResourceCollector, folder: Path) -> Check:
+def offline_check(campaign: Campaign, collector: ResourceCollector, folder: Path) -> Check:
     """Checks that a row without network finds the same commits.
 
     The row's cache may be another one, or may hold another revision.

@@ -9,7 +9,6 @@ import os
 import platform
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -17,22 +16,21 @@ from ..campaign import campaign
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
 from ..campaign.slurm_settings import Launcher
-from ..checkpoints import code_safety
 from ..core import files, schema
-from ..core.check import Check, failed_check, required_check, run_check
+from ..core.check import Check, failed_check
 from ..core.errors import Finding, TrackaError
 from ..core.files import Json
 from ..core.reports import HostReport, PreflightReport
-from ..engines import cli_capabilities
 from ..execution import gpu
 from . import (
     batch_fit,
     camera_views,
     cluster,
     host,
+    host_probes,
     inventory,
+    lerobot_checks,
     linter,
-    model_tensors,
     policy_resources,
     rendering,
     report_inputs,
@@ -100,26 +98,26 @@ def host_report(cfg: PreflightConfig, campaign: Campaign) -> PreflightReport:
     start = time.monotonic()
     files.make_folder(cfg.artifacts_dir)
     inventory.write(cfg.artifacts_dir)
-    gpus = gpu.visible_gpus()
-    frames = rendering.try_backends(campaign, cfg.task_suite, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
-    checks = [*host.checks(cfg.gpu_ids, gpus, campaign, cfg.mujoco_gl), _lerobot(frames), *rendering.checks(frames)]
-    resource_checks, resources = policy_resources.check_resources(campaign, cfg.policy_path, cfg.artifacts_dir)
-    checks += [_plugins(campaign), _help(campaign), *resource_checks, *linter.checks(campaign, campaign.strict)]
-    checks.append(batch_fit.check(campaign, batch_fit.measure(cfg.artifacts_dir)))
-    with ThreadPoolExecutor(1) as pool:  # the model probe takes as long as one simulator probe
-        model_checks = pool.submit(
-            model_tensors.checks, campaign, policy_resources.harmless_checkpoints(resource_checks), cfg.artifacts_dir
-        )
-        probes = _probes(cfg, campaign, rendering.working_frame(frames))
-    checks += model_checks.result()
-    checks += simulator_validity.checks(_suites(cfg, campaign), probes, campaign.accept_invalid_sim)
-    camera_inputs = views(
-        campaign, policy_resources.readable_checkpoints(resource_checks), rendering.working_frame(frames)
-    )
+    gpus, room = gpu.visible_gpus(), batch_fit.measure(cfg.artifacts_dir)  # before the probes take memory
+    asked = (cfg.policy_path, cfg.mujoco_gl, cfg.gpu_ids, cfg.artifacts_dir)
+    probed = host_probes.run(campaign, _suites(cfg, campaign), *asked)
+    frames, frame = probed.frames, rendering.working_frame(probed.frames)
+    checks = [
+        *host.checks(cfg.gpu_ids, gpus, campaign, cfg.mujoco_gl),
+        lerobot_checks.imports(frames),
+        *rendering.checks(frames),
+        lerobot_checks.plugins(campaign),
+        probed.flags_check,
+        *probed.resource_checks,
+        *linter.checks(campaign, campaign.strict),
+    ]
+    checks += [batch_fit.check(campaign, room), *probed.model_checks]
+    checks += simulator_validity.checks(_suites(cfg, campaign), probed.simulator, campaign.accept_invalid_sim)
+    camera_inputs = views(campaign, policy_resources.readable_checkpoints(probed.resource_checks), frame)
     return {
         **_report(cfg, _requiring_only_baseline(cfg, campaign, checks), gpus, frames, time.monotonic() - start),
-        "invalid_tasks": simulator_validity.simulator_mismatches(probes),
-        "resources": [item.record() for item in resources],
+        "invalid_tasks": simulator_validity.simulator_mismatches(probed.simulator),
+        "resources": [item.record() for item in probed.resources],
         "views": [view.record() for view in camera_inputs],
     }
 
@@ -250,12 +248,6 @@ def _campaign(
     )
 
 
-def _probes(cfg: PreflightConfig, campaign: Campaign, frame: Frame | None) -> list[simulator_validity.Probe]:
-    """Runs the simulator's probes with the backend that has rendered, or else with the requested one."""
-    backend, prefix = (frame.backend, frame.prefix) if frame else (cfg.mujoco_gl, ())
-    return simulator_validity.probes(campaign, _suites(cfg, campaign), cfg.artifacts_dir, backend, prefix)
-
-
 def _suites(cfg: PreflightConfig, campaign: Campaign) -> list[str]:
     return list(dict.fromkeys([cfg.task_suite, *(row.task_suite for row in campaign.enabled)]))
 
@@ -303,38 +295,6 @@ def _all_passed(checks: Sequence[Check], name: str) -> bool:
 def write_preflight_report(report: PreflightReport, out_path: Path) -> None:
     """Writes the report to `out_path`, which is `preflight.json`, atomically."""
     files.write_json(out_path, report)
-
-
-def _lerobot(frames: Sequence[Frame]) -> Check:
-    version = next((item.lerobot for item in frames if item.lerobot), None)
-    evidence = f"lerobot {version} and LIBERO can be imported" if version else frames[-1].evidence
-    return required_check(
-        "lerobot_import",
-        version is not None,
-        evidence,
-        "Run `make setup`; if the import still fails, read preflight/render_*.err",
-    )
-
-
-def _plugins(campaign: Campaign) -> Check:
-    def judge() -> str:
-        plugins = cli_capabilities.installed_software().plugins
-        code_safety.require_plugins(plugins, campaign.trusted)
-        return ", ".join(plugins) or "no plug-in is installed"
-
-    return run_check("plugins", judge)
-
-
-def _help(campaign: Campaign) -> Check:
-    def ask() -> str:
-        plugins = cli_capabilities.installed_software().plugins
-        code_safety.require_plugins(plugins, campaign.trusted)  # the help imports plug-ins
-        command = cli_capabilities.find(cli_capabilities.executable(campaign))
-        kind = campaign.defaults.policy_type or ""
-        flags = cli_capabilities.flags(cli_capabilities.help_text(command, kind))
-        return f"{len(flags)} flags, {cli_capabilities.version_text(command)}"
-
-    return run_check("lerobot_eval_help", ask)
 
 
 def findings(report: PreflightReport, where: str) -> list[Finding]:
