@@ -127,6 +127,7 @@ setup: ## make or refresh the virtual environment, the GL libraries and LIBERO's
 	@python="$$(eval "$$FIND_PYTHON")" && "$$python" -m tracka setup --artifacts-dir reports/setup
 
 docs: setup ## build the documentation's site into reports/site; a warning or a link that leads nowhere fails (seconds)
+	$(VENV)/bin/python -m documentation.reference
 	$(VENV)/bin/python -m documentation reports/site
 	@echo "open reports/site/index.html"
 

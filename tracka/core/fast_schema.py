@@ -35,7 +35,8 @@ TYPES: dict[str, Predicate] = {
     "object": lambda value: isinstance(value, dict),
     "string": lambda value: isinstance(value, str),
 }
-ANNOTATIONS = {"$schema", "$defs", "title", "description", "then"}  # `then` is applied together with its `if`
+# What restricts no value; `then` is applied together with its `if`.
+ANNOTATIONS = {"$schema", "$defs", "title", "description", "default", "examples", "then"}
 
 
 def sieve(schema: Schema, root: Schema | None = None) -> Predicate:

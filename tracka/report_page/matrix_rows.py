@@ -19,7 +19,7 @@ LOG_BYTES = 1 << 16
 LOG_LINES = 25
 LINE_LENGTH = 400
 
-LOOK = "Look at the failed episodes below, and at what the preflight warned of"
+LOOK = "Look at the row's failed episodes, and at what the preflight warned of"
 CHANGE = "Mend what the message names, then run the row again"
 REMEDIES = {  # reason -> what helps; docs/contracts.md says what each reason means
     "timeout": "Give the row more time ([timeouts] row_secs), fewer episodes, or a smaller batch",

@@ -1,0 +1,62 @@
+"""The pages of reference are those that today's code gives, and what they show of campaign.toml is true."""
+
+import tomllib
+from dataclasses import MISSING, fields
+
+import pytest
+from campaigns import REPOSITORY
+
+from documentation import reference, settings
+from tracka.campaign.campaign import Campaign
+from tracka.campaign.metrics_settings import MetricsSettings
+from tracka.campaign.slurm_settings import SlurmSettings
+from tracka.campaign.verdict_settings import VerdictSettings
+from tracka.core import schema
+from tracka.engines.resident.settings import ResidentSettings
+
+TABLES = {part.title: part for part in settings.tables(schema.load("campaign"))}
+ATTRIBUTES = {("[report]", "videos"): "film"}  # keys whose attribute has another name
+OWNERS = {  # the class that has the defaults of a table
+    "": Campaign,
+    "[resident]": ResidentSettings,
+    "[slurm]": SlurmSettings,
+    "[timeouts]": Campaign,
+    "[thresholds]": Campaign,
+    "[verdict]": VerdictSettings,
+    "[limits]": Campaign,
+    "[preflight]": Campaign,
+    "[report]": Campaign,
+    "[metrics]": MetricsSettings,
+}
+
+
+@pytest.mark.parametrize("name", reference.PAGES)
+def test_a_page_of_reference_is_todays(name: str) -> None:
+    page = (REPOSITORY / "docs" / name).read_text()
+    assert page == reference.PAGES[name](), "run `make docs` and commit the page"
+
+
+def test_every_key_of_campaign_toml_has_a_sentence_and_an_example() -> None:
+    keys = {(title, key): each for title, part in TABLES.items() for key, each in part.keys.items()}
+    assert len(keys) > 60
+    assert {name for name, each in keys.items() if not each.get("description") or not each.get("examples")} == set()
+
+
+def test_the_examples_are_a_file_that_follows_the_schema() -> None:
+    text = "\n".join(part.example for part in TABLES.values())
+    table = tomllib.loads(text)
+    assert schema.findings("campaign", table, "the page") == []
+    assert set(table) == set(schema.load("campaign")["properties"])
+
+
+def test_the_defaults_on_the_page_are_those_of_the_code() -> None:
+    shown, held = {}, {}
+    for title, part in TABLES.items():
+        for key, each in part.keys.items():
+            if "default" in each:
+                owner = OWNERS[title]
+                (field,) = [item for item in fields(owner) if item.name == ATTRIBUTES.get((title, key), key)]
+                assert field.default is not MISSING
+                shown[title, key], held[title, key] = each["default"], field.default
+    assert len(shown) > 20
+    assert shown == held
