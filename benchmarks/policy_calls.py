@@ -205,6 +205,11 @@ def is_right(lines: Sequence[Figures], player: PolicyRunner, options: argparse.N
     return not any(line.differing for line in lines) and (options.device == "cpu" or all(proven))
 
 
+def every_step() -> list[str]:
+    """Returns the names of the steps of fast mode, of all policies."""
+    return sorted({step for _, steps in MAKERS.values() for step in steps})
+
+
 def chosen_steps(steps: Sequence[str], options: argparse.Namespace) -> tuple[str, ...]:
     """Returns the steps that the command line leaves."""
     wanted = steps if options.only is None else [step for step in steps if step in options.only]
@@ -243,9 +248,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--calls", type=int, default=100, help="how many calls, each with other inputs, are compared")
     parser.add_argument("--pixels", type=int, default=256)
     parser.add_argument("--empty-cameras", type=int, default=0, help="cameras that the policy has and LIBERO has not")
-    every_step = sorted({step for _, steps in MAKERS.values() for step in steps})
-    parser.add_argument("--only", nargs="*", choices=every_step, help="take these steps of fast mode alone")
-    parser.add_argument("--without", nargs="*", choices=every_step, default=(), help="leave these steps out")
+    parser.add_argument("--only", nargs="*", choices=every_step(), help="take these steps of fast mode alone")
+    parser.add_argument("--without", nargs="*", choices=every_step(), default=(), help="leave these steps out")
     parser.add_argument("--no-stages", dest="stages", action="store_false", help="time no stages")
     parser.add_argument("--profile", type=Path, help="a folder for the kernels that take longest, a file each")
     parser.add_argument("--output", type=Path, help="a file for all figures, in JSON")

@@ -12,8 +12,10 @@ from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi05 import modeling_pi05
 from torch import Tensor
 
+from benchmarks import rounding
 from benchmarks.policy_calls import requests, runner
 from fixtures import small_pi0, small_policy
+from tracka.core import files
 from tracka.engines import tolerance
 from tracka.engines.resident import fast_calls, fast_pi0
 from tracka.engines.resident.fast_calls import FastCalls
@@ -21,15 +23,6 @@ from tracka.engines.resident.player import PolicyRunner
 
 SIDE, BATCH = 128, 2
 Made = Callable[[str], PolicyRunner]
-
-
-def sharpened(policy: Any) -> None:
-    """Makes a random policy answer to what it sees: weights of the small sizes are too small for that as they are."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in policy.named_parameters():
-            if parameter.ndim == 2 and "vision_tower" not in name:
-                parameter.normal_(0, 1.5 * parameter.shape[1] ** -0.5)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +40,7 @@ def player_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
                 small_pi0.build(folder / kind, kind, SIDE)
             player = runner(folder / kind, BATCH, SIDE, "cpu", "fast", empty_cameras=kind == "pi0")
             player.policy.config.num_inference_steps = 2
-            sharpened(player.policy)
+            small_pi0.sharpen(player.policy)
             return player
 
         yield made
@@ -198,3 +191,19 @@ def test_actions_that_are_no_numbers_are_beyond_every_tolerance(value: float) ->
     other = exact.copy()
     other[0, 0] = value
     assert tolerance.difference(exact, other).excess("bfloat16")
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_rounding_measures_both_modes_against_float32(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_pi0.put(monkeypatch)
+    small_pi0.build(tmp_path / "pi0", "pi0", SIDE, dtype="bfloat16")
+    words = ["rounding", str(tmp_path / "pi0"), "--device", "cpu", "--batches", "2", "--calls", "1"]
+    monkeypatch.setattr("sys.argv", [*words, "--pixels", str(SIDE), "--output", str(tmp_path / "errors.json")])
+    assert rounding.main() == 0
+    (line,) = files.read_json(tmp_path / "errors.json")["lines"]
+    errors = {name: line[name]["mean"] for name in ("exact", "fast", "between", "moved")}
+    assert line["batch"] == 2 and all(0 < error < 0.02 for error in errors.values())
+    assert errors["between"] <= errors["exact"] + errors["fast"]
+    assert line["ratio"] == pytest.approx(errors["fast"] / errors["exact"])
