@@ -17,6 +17,7 @@ from . import (
     cli_cluster,
     cli_doctor,
     cli_export,
+    cli_init,
     cli_replay,
     cli_report,
     cli_request,
@@ -30,14 +31,13 @@ from .campaign.layout import PHASES, Layout
 from .core import files, held_folder, system_errors
 from .core.check import Check
 from .core.errors import Finding, ToolMissing, TrackaError, UsageError, screen
-from .core.lerobot_facts import SUITE_TASKS
 from .engines import cli_capabilities
 from .execution import ending_signals, environment, harness_session, process_setup
 from .gates import validate
 from .install import setup
 from .preflight import batch_fit, model_tensors, policy_resources, preflight
 from .reporting import collect
-from .runs import early_stop, forecast, run, sweep, worker
+from .runs import early_stop, run, sweep, worker
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cli_statistics.register(app)
@@ -47,6 +47,7 @@ cli_replay.register(app)
 cli_cluster.register(app)
 cli_bundle.register(app)
 cli_doctor.register(app)
+cli_init.register(app)
 
 SHARED = ("baseline", "init", "schema", "setup")  # these make what is shared, which keeps to the user's umask
 Tier = Annotated[
@@ -84,66 +85,6 @@ def main() -> None:
 def before_command(context: typer.Context) -> None:
     if context.invoked_subcommand not in SHARED:
         files.keep_private()
-
-
-@app.command("init")
-def init_command(
-    context: typer.Context,
-    name: Annotated[str, typer.Argument(help="The new campaign: a name below tasks/, or a folder.")],
-    policy_path: Annotated[
-        list[str] | None, typer.Option(help="repo, repo@revision, or a folder; repeatable; by default pi0's.")
-    ] = None,
-    suite: Annotated[str, typer.Option(help="LIBERO suite.")] = "libero_object",
-    policy_type: Annotated[str | None, typer.Option(help="Such as pi0; by default the checkpoint's own.")] = None,
-    preset: Annotated[str | None, typer.Option(help="Settings known to be right: pi0, pi05 or smolvla.")] = None,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs that the host must have; 0 runs on the CPU.")] = 1,
-    batch_size: Annotated[int, typer.Option(min=1)] = 10,
-    n_episodes: Annotated[int, typer.Option(min=1, help="Episodes of each LIBERO task.")] = 50,
-    seed: Annotated[int, typer.Option(min=0)] = 7,
-    min_success_rate: Annotated[float, typer.Option(help="Success rate each row must reach; 0 is no threshold.")] = 0.0,
-    task_ids: Annotated[str, typer.Option(help="LIBERO tasks of the suite, such as 0,3; by default all.")] = "",
-    episode_length: Annotated[int | None, typer.Option(min=1, help="Control steps; by default the suite's.")] = None,
-    threshold: Annotated[float | None, typer.Option(help="Success rate that the policy must show to have.")] = None,
-    resolve: Annotated[
-        float | None, typer.Option(help="Choose the episodes that show such a difference, such as 0.05.")
-    ] = None,
-    rate: Annotated[float | None, typer.Option(help="To resolve a drop from a baseline of other episodes.")] = None,
-    discordance: Annotated[float | None, typer.Option(help="To resolve a drop in pairs: those that flip.")] = None,
-) -> None:
-    """Make a campaign: a matrix with a baseline and one row per LIBERO task, and its settings."""
-    if not name.strip("/ "):
-        raise UsageError(Finding("NAME", "the campaign has no name", "Give it one, such as my-policy"))
-    root = Path(name) if "/" in name else Path("tasks") / name
-    tasks = cli_request.numbers("--task-ids", task_ids, "LIBERO task")
-    if resolve is not None or rate is not None or discordance is not None:
-        source = context.get_parameter_source("n_episodes")
-        asked = (resolve, threshold, rate, discordance, source is not None and source.name != "DEFAULT")
-        n_episodes, words = cli_request.resolved(*asked, len(set(tasks)) or SUITE_TASKS.get(suite, 1))
-    else:
-        words = []
-    policy_paths = [cli_request.policy(path) for path in policy_path or [new_campaign.CampaignOptions.policy_path]]
-    options = new_campaign.CampaignOptions(
-        policy_paths[0],
-        suite,
-        policy_type,
-        gpus,
-        batch_size,
-        n_episodes,
-        seed,
-        preset,
-        min_success_rate,
-        tasks,
-        episode_length,
-        threshold,
-        tuple(policy_paths[1:]),
-    )
-    spec = new_campaign.create(root, options)
-    print("\n".join([f"{root}: {forecast.words(spec)}", *words]))
-    for finding in validate.contract_findings(spec, "phase1", "thresholds"):
-        print(f"warning: {finding}")  # phase 1 refuses it, before any row runs
-    if not min_success_rate and threshold is None:
-        print("No threshold is set, so the verdict cannot be `accepted`. Set --threshold or --min-success-rate")
-    print(f"Edit {root}/configs, then run: pytest acceptance --campaign {root}")
 
 
 @app.command("schema")

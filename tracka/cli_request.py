@@ -67,13 +67,19 @@ def numbers(flag: str, text: str, kind: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
+def require_resolution(resolve: float | None, n_episodes: int | None) -> float:
+    """Returns the difference to be resolved. Raises UsageError without one, and where a number of episodes is given."""
+    if resolve is None:
+        what = "they say how to resolve a drop, and no --resolve is given"
+        raise UsageError(Finding("--rate, --discordance", what, "Add --resolve 0.05, or leave them out"))
+    if n_episodes is not None:
+        what = "--resolve chooses the number of episodes, and one is given"
+        raise UsageError(Finding("--n-episodes", what, "Leave one of the two out"))
+    return resolve
+
+
 def resolved(
-    resolve: float | None,
-    threshold: float | None,
-    rate: float | None,
-    discordance: float | None,
-    is_number_given: bool,
-    tasks: int,
+    resolve: float, threshold: float | None, rate: float | None, discordance: float | None, tasks: int
 ) -> tuple[int, list[str]]:
     """Returns how many episodes of each of `tasks` tasks resolve what is asked, and what that means in sentences.
 
@@ -81,12 +87,6 @@ def resolved(
     """
     from .reporting import resolution  # scipy takes half a second to import
 
-    if resolve is None:
-        what = "they say how to resolve a drop, and no --resolve is given"
-        raise UsageError(Finding("--rate, --discordance", what, "Add --resolve 0.05, or leave them out"))
-    if is_number_given:
-        what = "--resolve chooses the number of episodes, and one is given"
-        raise UsageError(Finding("--n-episodes", what, "Leave one of the two out"))
     asked = resolution.Resolution(resolve, threshold, rate, discordance)
     per_task = resolution.episodes_per_task(asked, tasks)
     return per_task, [*resolution.words(asked, tasks, per_task)]

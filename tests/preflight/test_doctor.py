@@ -184,7 +184,8 @@ def test_gpus_are_counted_by_name_with_their_driver(monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """An installation without the extra `libero`."""
-    monkeypatch.setattr(doctor, "find_spec", lambda _: None)
+    for module in (doctor, inventory):
+        monkeypatch.setattr(module, "find_spec", lambda _: None)
     monkeypatch.setattr(doctor.software, "versions", lambda: {"lerobot": "missing", "mujoco": "missing"})
     monkeypatch.setattr(inventory, "nvidia_smi", lambda: "GPU 0: One (UUID: GPU-1)\n")
 
@@ -196,7 +197,7 @@ def test_a_small_installation_says_what_runs_campaigns_and_how_to_get_it(tmp_pat
     assert (found["status"], report["status"]) == ("missing", "missing")
     assert "lerobot, mujoco missing" in found["evidence"] and "`tracka verify`" in found["evidence"]
     assert "setup`" in (found["remedy"] or "")
-    assert check_of(report, "gpus")["evidence"].startswith("1 x GPU 0: One")
+    assert check_of(report, "gpus")["evidence"].startswith("1 x One; as nvidia-smi lists them")
     assert not {"rendering", "libero_assets", "packages"} & {check["name"] for check in report["checks"]}
 
 

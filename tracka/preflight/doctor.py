@@ -150,10 +150,9 @@ def _first_device() -> Device:
 def _gpus() -> list[Check]:
     """Lists the GPUs and their driver; a machine without GPUs can run campaigns of the CPU, so that is no failure."""
     if find_spec("pynvml") is None:
-        names = inventory.nvidia_smi().splitlines()
-        return [_gpu_check(names, "" if not names else "listed by nvidia-smi")]
+        return [_gpu_check(inventory.gpu_names(), "as nvidia-smi lists them")]
     gpus, driver = gpu.visible_gpus(), gpu.driver()
-    check = _gpu_check([item.name for item in gpus], f"driver {driver[0]}" if driver else "no NVIDIA driver")
+    check = _gpu_check(inventory.gpu_names(), f"driver {driver[0]}" if driver else "no NVIDIA driver")
     if problem := gpu.problem():
         check = replace(check, status="warn", evidence=f"{check.evidence}; {problem.what}", remedy=problem.remedy)
     return [check, host.cuda(True)] if gpus and runs_campaigns() else [check]

@@ -5,9 +5,11 @@ They are `nvidia_smi.txt`, `pip_freeze.txt`, `env_snapshot.json`, and the log of
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -50,6 +52,13 @@ def nvidia_smi() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return completed.stdout if completed.returncode == 0 else ""
+
+
+def gpu_names() -> list[str]:
+    """Returns the names of the visible GPUs, by nvidia-smi in a small installation, which has no NVML."""
+    if find_spec("pynvml") is None:
+        return [re.sub(r"^GPU \d+: | \(UUID.*$", "", line) for line in nvidia_smi().splitlines()]
+    return [visible_gpu.name for visible_gpu in gpu.visible_gpus()]
 
 
 def pip_freeze() -> str:

@@ -1,0 +1,118 @@
+"""The command `tracka init`, which makes a campaign and says where each option that nobody gave comes from."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import campaign_defaults, cli_request, new_campaign
+from .campaign import commands
+from .campaign.campaign import Campaign
+from .campaign_defaults import FoundOption
+from .core.errors import Finding, UsageError
+from .core.lerobot_facts import SUITE_TASKS
+from .gates import validate
+from .preflight import batch_fit
+from .runs import forecast
+
+DEFAULT_POLICY = new_campaign.CampaignOptions.policy_path
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `app`."""
+    app.command("init")(init_command)
+
+
+def init_command(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="The new campaign: a name below tasks/, or a folder; by default named after the policy."),
+    ] = None,
+    policy_path: Annotated[
+        list[str] | None, typer.Option(help="repo, repo@revision, or a folder; repeatable; by default pi0's.")
+    ] = None,
+    suite: Annotated[str | None, typer.Option(help="LIBERO suite; by default the one in train_config.json.")] = None,
+    policy_type: Annotated[str | None, typer.Option(help="Such as pi0; by default the checkpoint's own.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Settings known to be right: pi0, pi05, smolvla; by default the policy type's.")
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=0, help="GPUs that the host must have, 0 for the CPU; by default this host's.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Episodes at a time; by default 10, and on the CPU what fits this host.")
+    ] = None,
+    n_episodes: Annotated[int | None, typer.Option(min=1, help="Episodes of each LIBERO task; by default 50.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 7,
+    min_success_rate: Annotated[float, typer.Option(help="Success rate each row must reach; 0 is no threshold.")] = 0.0,
+    task_ids: Annotated[str, typer.Option(help="LIBERO tasks of the suite, such as 0,3; by default all.")] = "",
+    episode_length: Annotated[int | None, typer.Option(min=1, help="Control steps; by default the suite's.")] = None,
+    threshold: Annotated[float | None, typer.Option(help="Success rate that the policy must show to have.")] = None,
+    resolve: Annotated[
+        float | None, typer.Option(help="Choose the episodes that show such a difference, such as 0.05.")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="To resolve a drop from a baseline of other episodes.")] = None,
+    discordance: Annotated[float | None, typer.Option(help="To resolve a drop in pairs: those that flip.")] = None,
+) -> None:
+    """Make a campaign: a matrix with a baseline and one row per LIBERO task, and its settings."""
+    policy_paths = [cli_request.policy(path) for path in policy_path or [DEFAULT_POLICY]]
+    root = _folder(campaign_defaults.name(policy_paths[0]) if name is None else name)
+    given = {
+        "policy_path": policy_paths[0],
+        "further_policies": tuple(policy_paths[1:]),
+        "suite": suite,
+        "policy_type": policy_type,
+        "preset": preset,
+        "gpus": gpus,
+        "batch_size": batch_size,
+        "n_episodes": n_episodes,
+        "seed": seed,
+        "min_success_rate": min_success_rate,
+        "task_ids": cli_request.numbers("--task-ids", task_ids, "LIBERO task") or None,
+        "episode_length": episode_length,
+        "threshold": threshold,
+    }
+    finders, words = dict(campaign_defaults.FINDERS), list[str]()
+    if policy_type:
+        del finders["preset"]  # another type than the checkpoint's own has settings that are not known
+    if (resolve, rate, discordance) != (None, None, None):
+        wanted = cli_request.require_resolution(resolve, n_episodes)
+        finders["n_episodes"] = _resolving(partial(cli_request.resolved, wanted, threshold, rate, discordance), words)
+    completed = campaign_defaults.complete(root, given, finders)
+    spec = new_campaign.create(root, completed.options)
+    print("\n".join([f"{root}: {forecast.words(spec)}", *map(str, completed.found), *words]))
+    _print_advice(spec, completed.options)
+    print(f"Edit {root}/configs, then run: {commands.gates(spec.layout)}")
+
+
+def _resolving(resolved: Callable[[int], tuple[int, list[str]]], words: list[str]) -> campaign_defaults.Finder:
+    """Returns a finder of the number of episodes by `resolved`, which also says in `words` what the number means."""
+
+    def find(values: Mapping[str, Any], _: Path) -> FoundOption[int]:
+        tasks = len(set(values["task_ids"])) or SUITE_TASKS.get(values["suite"], 1)
+        number, sentences = resolved(tasks)
+        words.extend(sentences)
+        return FoundOption("--n-episodes", number, "--resolve")
+
+    return find
+
+
+def _folder(name: str) -> Path:
+    """Returns the folder of a campaign of this name. Raises UsageError where the name is empty."""
+    if not name.strip("/ "):
+        raise UsageError(Finding("NAME", "the campaign has no name", "Give it one, such as my-policy"))
+    return Path(name) if "/" in name else Path("tasks") / name
+
+
+def _print_advice(spec: Campaign, options: new_campaign.CampaignOptions) -> None:
+    """Prints what phase 1 or preflight would say of the campaign, and the command that runs it."""
+    for finding in validate.contract_findings(spec, "phase1", "thresholds"):
+        print(f"warning: {finding}")  # phase 1 refuses it, before any row runs
+    fits = batch_fit.check(spec, batch_fit.measure(spec.layout.root))
+    if fits.status != "pass":
+        remedy = f"If rows run on this host: tracka propose --root {spec.layout.display_name} --apply"
+        print(f"warning: {fits.evidence}. {remedy}")
+    if not options.min_success_rate and options.threshold is None:
+        print("No threshold is set, so the verdict cannot be `accepted`. Set --threshold or --min-success-rate")
