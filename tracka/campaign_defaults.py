@@ -49,6 +49,11 @@ class Completed:
     options: CampaignOptions
     found: tuple[FoundOption[Any], ...]
 
+    def lines(self) -> list[str]:
+        """Returns a line for each option that was found, with its source; none for what is left to the suite."""
+        told = [f"  {option}" for option in self.found if option.value not in (None, ())]
+        return ["Chosen by Track A, and an option of that name overrides it:", *told] if told else []
+
 
 def complete(root: Path, given: Mapping[str, Any], finders: Mapping[str, Finder]) -> Completed:
     """Returns the options of a new campaign in the folder `root`, with a value for each that is None in `given`.

@@ -82,9 +82,9 @@ def init_command(
         finders["n_episodes"] = _resolving(partial(cli_request.resolved, wanted, threshold, rate, discordance), words)
     completed = campaign_defaults.complete(root, given, finders)
     spec = new_campaign.create(root, completed.options)
-    print("\n".join([f"{root}: {forecast.words(spec)}", *map(str, completed.found), *words]))
-    _print_advice(spec, completed.options)
-    print(f"Edit {root}/configs, then run: {commands.gates(spec.layout)}")
+    print("\n".join([f"{root}: {forecast.words(spec)}", *completed.lines(), *words]))
+    _print_advice(spec, completed.options, root)
+    print(f"Edit {root}/configs, then run: {commands.gates(spec.layout, folder=str(root))}")
 
 
 def _resolving(resolved: Callable[[int], tuple[int, list[str]]], words: list[str]) -> campaign_defaults.Finder:
@@ -106,13 +106,13 @@ def _folder(name: str) -> Path:
     return Path(name) if "/" in name else Path("tasks") / name
 
 
-def _print_advice(spec: Campaign, options: new_campaign.CampaignOptions) -> None:
+def _print_advice(spec: Campaign, options: new_campaign.CampaignOptions, root: Path) -> None:
     """Prints what phase 1 or preflight would say of the campaign, and the command that runs it."""
     for finding in validate.contract_findings(spec, "phase1", "thresholds"):
         print(f"warning: {finding}")  # phase 1 refuses it, before any row runs
     fits = batch_fit.check(spec, batch_fit.measure(spec.layout.root))
     if fits.status != "pass":
-        remedy = f"If rows run on this host: tracka propose --root {spec.layout.display_name} --apply"
+        remedy = f"If rows run on this host: tracka propose --root {root} --apply"
         print(f"warning: {fits.evidence}. {remedy}")
     if not options.min_success_rate and options.threshold is None:
         print("No threshold is set, so the verdict cannot be `accepted`. Set --threshold or --min-success-rate")

@@ -1,5 +1,6 @@
 """`tracka init`: a campaign that loads as it is made, or nothing at all."""
 
+import json
 import os
 import re
 import stat
@@ -11,7 +12,7 @@ import hub
 import pytest
 from campaigns import REPOSITORY, Made, fake_checkpoint
 
-from tracka import new_campaign
+from tracka import campaign_defaults, new_campaign
 from tracka.campaign import campaign, path_safety
 from tracka.campaign.layout import PHASES
 from tracka.campaign.matrix import AUTO, COLUMNS, CPU
@@ -19,6 +20,7 @@ from tracka.core import schema
 from tracka.core.errors import RunExists, UsageError
 from tracka.core.lerobot_facts import SUITE_TASKS
 from tracka.new_campaign import CampaignOptions
+from tracka.preflight import batch_fit
 from tracka.reporting import caveats
 
 
@@ -255,7 +257,7 @@ def test_a_threshold_that_so_few_episodes_cannot_show_is_said_with_the_fewest(ma
 def test_two_checkpoints_play_the_same_episodes_in_rows_of_their_own(made: Made, tmp_path: Path) -> None:
     fake_checkpoint(tmp_path / "b")
     words = ("--policy-path", "checkpoints/mine", "--policy-path", str(tmp_path / "b"), "--task-ids", "3,4")
-    ended = made.call("init", str(tmp_path / "new"), *words, "--n-episodes", "5")
+    ended = made.call("init", str(tmp_path / "new"), *words, "--n-episodes", "5", "--batch-size", "10")
     assert ended.returncode == 0, ended.stderr
     spec = campaign.load(tmp_path / "new")
     mine, other = ("checkpoints/mine", str(tmp_path / "b"))
@@ -360,3 +362,110 @@ def test_a_training_runs_folder_is_refused_with_the_policys_own(made: Made, tmp_
         "this is the folder of a training run; the policy is in" in ended.stderr and "pretrained_model" in ended.stderr
     )
     assert not (tmp_path / "new").exists()
+
+
+# what the command finds out by itself
+
+
+PRETRAINED = Path("outputs/train/my run/checkpoints/020000/pretrained_model")
+
+
+def trained(folder: Path, kind: str = "act", **config: object) -> Path:
+    """Returns the folder of a policy of this type, with a train_config.json as lerobot writes one."""
+    fake_checkpoint(folder)
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"type": kind}))
+    (folder / "train_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def chosen(ended: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    """The options that the command chose, flag -> value and source."""
+    assert ended.returncode == 0, ended.stderr
+    lines = [line.split(maxsplit=1) for line in ended.stdout.splitlines() if line.startswith("  --")]
+    return {words[0]: " ".join(words[1].split()) for words in lines}
+
+
+def test_without_any_option_but_the_policy_everything_is_chosen_with_its_source(made: Made, tmp_path: Path) -> None:
+    env = {"type": "libero", "task": "libero_goal", "task_ids": [4, 7]}
+    policy = trained(tmp_path / PRETRAINED, "pi0", env=env, dataset={"repo_id": "lerobot/libero"})
+    ended = made.call("init", "--policy-path", str(policy), cwd=tmp_path)
+    spec = campaign.load(tmp_path / "tasks" / "my-run")
+    fits = batch_fit.measure(tmp_path).cores
+    assert chosen(ended) == {
+        "--suite": "libero_goal train_config.json: env.task",
+        "--task-ids": "4,7 train_config.json: env.task_ids",
+        "--n-episodes": "50 a LIBERO task has 50 init states",
+        "--gpus": "0 this host has no visible GPU, so rows run on the CPU",
+        "--batch-size": chosen(ended)["--batch-size"],
+        "--preset": "pi0 the policy's type by its config.json is pi0",
+    }
+    assert {(row.task_suite, row.gpu_id, spec.task_ids(row)) for row in spec.compared_rows} == {
+        ("libero_goal", CPU, (4,)),
+        ("libero_goal", CPU, (7,)),
+    }
+    assert all(row.batch_size <= fits and 50 % row.batch_size == 0 for row in spec.rows)
+    assert (spec.defaults.policy_type, spec.defaults.n_action_steps) == ("pi0", 10)
+    assert "pytest acceptance --campaign tasks/my-run" in ended.stdout
+
+
+def test_an_option_that_is_given_stands_and_is_not_said_to_be_chosen(made: Made, tmp_path: Path) -> None:
+    policy = trained(tmp_path / "policy", "pi0", env={"type": "libero", "task": "libero_goal", "task_ids": [4]})
+    words = ("--suite", "libero_10", "--gpus", "3", "--batch-size", "5", "--n-episodes", "10", "--preset", "pi0")
+    ended = made.call("init", str(tmp_path / "new"), "--policy-path", str(policy), *words)
+    assert chosen(ended) == {}
+    spec = campaign.load(tmp_path / "new")
+    assert (len(spec.compared_rows), spec.expected_gpus, spec.rows[1].task_suite) == (10, 3, "libero_10")
+
+
+def test_the_gpus_of_this_host_are_counted(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(made.environ, "TRACKA_PRETEND_GPUS", "4")
+    found = chosen(made.call("init", str(tmp_path / "new"), "--policy-path", "checkpoints/mine"))
+    assert found["--gpus"] == "4 this host has pretended GPU"
+    assert found["--batch-size"].startswith("10 by default")
+    assert campaign.load(tmp_path / "new").expected_gpus == 4
+
+
+@pytest.mark.parametrize(
+    ("config", "suite"),
+    [
+        ({"env": None, "dataset": {"repo_id": "lerobot/libero_spatial_image"}}, "libero_spatial"),
+        ({"dataset": {"repo_id": "team/libero_10_no_noops"}}, "libero_10"),
+        ({"dataset": {"repo_id": "lerobot/libero"}}, None),  # four suites
+        ({"dataset": {"repo_id": "team/libero_goal_and_libero_10"}}, None),
+        ({"dataset": {"repo_id": "team/libero_100"}}, None),
+        ({"env": {"type": "libero", "task": "libero_goal,libero_10"}, "dataset": {"repo_id": "x/y"}}, None),
+        ({"env": {"type": "pusht", "task": "libero_goal"}}, None),
+        ({"env": "libero_goal", "dataset": []}, None),
+    ],
+)
+def test_a_suite_is_taken_from_the_training_only_where_one_is_stated(
+    tmp_path: Path, config: dict[str, object], suite: str | None
+) -> None:
+    found = campaign_defaults.suite((str(trained(tmp_path / "policy", **config)),), tmp_path)
+    assert found.value == (suite or "libero_object")
+    assert found.source.startswith("train_config.json: " if suite else "by default")
+
+
+def test_policies_of_other_trainings_or_types_decide_nothing(tmp_path: Path) -> None:
+    env = {"type": "libero", "task": "libero_goal", "task_ids": [1]}
+    first, second = (str(trained(tmp_path / name, kind, env=env)) for name, kind in (("a", "pi0"), ("b", "act")))
+    (tmp_path / "b" / "train_config.json").write_text("{broken")
+    assert campaign_defaults.suite((first, second), tmp_path).value == "libero_object"
+    assert campaign_defaults.task_ids((first, second), tmp_path, "libero_goal").value == ()
+    assert campaign_defaults.preset((first, second), tmp_path).value is None
+    assert campaign_defaults.preset((first,), tmp_path).value == "pi0"
+
+
+@pytest.mark.parametrize(
+    ("policy_path", "name"),
+    [
+        ("outputs/my_policy", "my_policy"),
+        (f"/data/{PRETRAINED}", "my-run"),
+        ("outputs/run/checkpoints/last/pretrained_model/", "run"),
+        ("org/policy.v2@main", "policy.v2"),
+        ("/é", "campaign"),
+    ],
+)
+def test_a_campaign_without_a_name_is_called_after_its_policy(policy_path: str, name: str) -> None:
+    assert campaign_defaults.name(policy_path) == name

@@ -7,12 +7,14 @@ from .layout import Layout
 DEFAULT = "smoke-libero-object"  # below tasks/: the embedded campaign, which `pytest acceptance` runs by itself
 
 
-def gates(layout: Layout, options: str = "") -> str:
+def gates(layout: Layout, options: str = "", folder: str = "") -> str:
     """Returns the command that takes the campaign through its gates, such as `pytest acceptance --campaign DIR --lf`.
 
-    The embedded campaign needs no name, and a tier is named by `--tier`. `options` are further words for a shell.
+    The embedded campaign needs no name, and a tier is named by `--tier`. `options` are further words for a shell, and
+    `folder` is the campaign's folder as the user has written it.
     """
-    named = () if layout.display_name == f"tasks/{DEFAULT}" else ("--campaign", shlex.quote(layout.display_name))
+    name = folder or layout.display_name
+    named = () if name == f"tasks/{DEFAULT}" else ("--campaign", shlex.quote(name))
     return " ".join(["pytest", "acceptance", *named, *filter(None, [tier_option(layout), options])])
 
 
