@@ -39,7 +39,7 @@ from .preflight import batch_fit, model_tensors, policy_resources, preflight
 from .reporting import collect
 from .runs import early_stop, run, sweep, worker
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 cli_statistics.register(app)
 cli_report.register(app)
 cli_export.register(app)
