@@ -51,7 +51,7 @@ def _section(name: str, command: Any, exits: str) -> str:
     usage = " ".join(["tracka", name, *(each[0] for each in arguments), *(["[OPTIONS]"] if options else [])])
     parts = [f"## tracka {name}\n", f"{' '.join((command.help or '').split())}\n", f"```text\n{usage}\n```\n"]
     if command.epilog:
-        parts.append(f"{command.epilog.strip()}\n")
+        parts.append(f"Example:\n\n```text\n{command.epilog.strip().removeprefix('Example: ')}\n```\n")
     if params:
         lines = ((code(flag), sentence(help_text), default) for flag, default, help_text in [*arguments, *options])
         parts.append(table(("argument or option", "what it says", "default"), lines))

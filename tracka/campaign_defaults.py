@@ -134,6 +134,17 @@ def n_episodes() -> FoundOption[int]:
     return FoundOption("--n-episodes", INIT_STATES, f"a LIBERO task has {INIT_STATES} init states")
 
 
+def resolving(resolved: Callable[[int], tuple[int, list[str]]], words: list[str]) -> Finder:
+    """Returns a finder of the episodes by `resolved`, which takes the number of tasks; its sentences go to `words`."""
+
+    def find(values: Mapping[str, Any], _: Path) -> FoundOption[int]:
+        number, sentences = resolved(len(set(values["task_ids"])) or SUITE_TASKS.get(values["suite"], 1))
+        words.extend(sentences)
+        return FoundOption("--n-episodes", number, "--resolve")
+
+    return find
+
+
 def batch_size(gpus: int, n_episodes: int) -> FoundOption[int]:
     """Returns how many episodes of a row run at the same time: on the CPU what fits this host, else the usual number.
 

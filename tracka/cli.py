@@ -1,4 +1,4 @@
-"""The `tracka` command: the plan's scripts as subcommands over the functions that the gates call.
+"""Decides whether a robot policy is accepted. Begin with `tracka doctor`, then `tracka init`.
 
 Exit codes: 0 done, 1 a run or a check failed, 2 bad input, 3 a tool is missing, 4 an installation failed, 5 busy.
 """
@@ -20,24 +20,17 @@ from . import (
     cli_init,
     cli_replay,
     cli_report,
-    cli_request,
     cli_statistics,
-    live_view,
-    new_campaign,
-    why,
+    command_help,
+    completion,
 )
 from .campaign import campaign, matrix, path_safety, shards, slurm_settings
 from .campaign.layout import PHASES, Layout
 from .core import files, held_folder, system_errors
 from .core.check import Check
 from .core.errors import Finding, ToolMissing, TrackaError, UsageError, screen
-from .engines import cli_capabilities
-from .execution import ending_signals, environment, harness_session, process_setup
-from .gates import validate
+from .execution import ending_signals, environment, process_setup
 from .install import setup
-from .preflight import batch_fit, model_tensors, policy_resources, preflight
-from .reporting import collect
-from .runs import early_stop, run, sweep, worker
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 cli_statistics.register(app)
@@ -49,9 +42,14 @@ cli_bundle.register(app)
 cli_doctor.register(app)
 cli_init.register(app)
 
+COMPLETION = "_TRACKA_COMPLETE"  # set by the shell's own function, which asks for completions
 SHARED = ("baseline", "init", "schema", "setup")  # these make what is shared, which keeps to the user's umask
 Tier = Annotated[
-    str | None, typer.Option(help="A tier of the campaign: the campaign's own artifacts then stand for the tier's.")
+    str | None,
+    typer.Option(
+        autocompletion=completion.tier,
+        help="A tier of the campaign: the campaign's own artifacts then stand for the tier's.",
+    ),
 ]
 Where = Annotated[
     slurm_settings.Launcher | None, typer.Option("--launcher", help="Where rows run; by default as campaign.toml says.")
@@ -61,6 +59,11 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be don
 
 def main() -> None:
     """Runs the command. Findings go to stderr, one a line, and the exit code of their error goes to the shell."""
+    if COMPLETION in os.environ:
+        app()  # nothing is run, and a shell waits
+    from . import cli_request
+    from .runs import worker
+
     process_setup.prepare()
     os.environ["HF_HOME"] = environment.hf_home()  # set before anything imports the hub's client
     try:
@@ -90,6 +93,8 @@ def before_command(context: typer.Context) -> None:
 @app.command("schema")
 def schema_command(root: Annotated[Path, typer.Option(help="The campaign's folder.")]) -> None:
     """Write the campaign's configs/run_schema.json as this Track A has it."""
+    from . import new_campaign
+
     new_campaign.write_schema(campaign.load(root).layout)
 
 
@@ -102,6 +107,9 @@ def discover_command(
     dry_run: DryRun = False,
 ) -> None:
     """Find out which flags the installed lerobot-eval has."""
+    from . import cli_request
+    from .engines import cli_capabilities
+
     artifacts_dir = cli_request.places_in_tier("--artifacts-dir", artifacts_dir, tier)(artifacts_dir)
     path_safety.require_folder(artifacts_dir)
     # Our own environment comes first, so that `python` is its Python even where it is not activated.
@@ -137,9 +145,9 @@ def setup_command(context: typer.Context) -> None:
 
 @app.command("preflight")
 def preflight_command(
-    task_suite: Annotated[str, typer.Option()],
+    task_suite: Annotated[str, typer.Option(autocompletion=completion.suite)],
     policy_path: Annotated[str, typer.Option()],
-    mujoco_gl: Annotated[str, typer.Option(help="egl, glx or osmesa.")],
+    mujoco_gl: Annotated[str, typer.Option(autocompletion=completion.backend, help="egl, glx or osmesa.")],
     artifacts_dir: Annotated[Path, typer.Option(help="The folder for preflight.json: artifacts/preflight.")],
     gpu_ids: Annotated[str, typer.Option(help="Comma-separated; empty for the CPU.")] = "",
     trust: Annotated[
@@ -154,6 +162,9 @@ def preflight_command(
     dry_run: DryRun = False,
 ) -> None:
     """Check this host: GPUs, rendering, software, checkpoints. Exits with 1 if a required check fails."""
+    from . import cli_request
+    from .preflight import preflight
+
     artifacts_dir = cli_request.places_in_tier("--artifacts-dir", artifacts_dir, tier)(artifacts_dir)
     path_safety.require_folder(artifacts_dir)
     cfg = cli_request.preflight_config(task_suite, policy_path, mujoco_gl, gpu_ids, artifacts_dir)
@@ -181,6 +192,9 @@ def check_command(
     trust: Annotated[list[str] | None, typer.Option(help="A name whose code may run; repeatable.")] = None,
 ) -> None:
     """Check one checkpoint in seconds: its files, statistics, features and tensors. Exits with 1 if a check fails."""
+    from . import cli_request
+    from .preflight import model_tensors, policy_resources, preflight
+
     spec = campaign.Campaign(Layout(Path.cwd()), (), "", 0, trusted=tuple(trust or ()))
     with held_folder.make() as folder:
         checks = policy_resources.policy_checks(spec, cli_request.policy(policy_path))
@@ -193,10 +207,12 @@ def check_command(
 
 @app.command("propose")
 def propose_command(
-    root: Annotated[Path, typer.Option(help="The campaign's folder.")],
+    root: Annotated[Path, typer.Option(autocompletion=completion.campaign, help="The campaign's folder.")],
     apply: Annotated[bool, typer.Option("--apply", help="Write the smaller batch sizes into the matrix.")] = False,
 ) -> None:
     """Propose smaller batches where this host is short of memory or cores."""
+    from .preflight import batch_fit
+
     spec = campaign.load(root)
     smaller = batch_fit.smaller_batches(spec, batch_fit.measure(spec.layout.root))
     for run_id, size in smaller.items():
@@ -208,13 +224,16 @@ def propose_command(
 
 @app.command("run")
 def run_command(
-    run_id: Annotated[str, typer.Option()],
+    run_id: Annotated[str, typer.Option(autocompletion=completion.run_id)],
     policy_path: Annotated[str, typer.Option(help="repo, repo@revision, or a folder.")],
-    task_suite: Annotated[str, typer.Option()],
+    task_suite: Annotated[str, typer.Option(autocompletion=completion.suite)],
     batch_size: Annotated[int, typer.Option(min=1)],
     n_episodes: Annotated[int, typer.Option(min=1, help="Episodes of each LIBERO task.")],
     gpu_id: Annotated[str, typer.Option(help="A GPU's index, auto or cpu.")],
-    mujoco_gl: Annotated[str, typer.Option(help="egl, glx or osmesa: the backend that preflight chose.")],
+    mujoco_gl: Annotated[
+        str,
+        typer.Option(autocompletion=completion.backend, help="egl, glx or osmesa: the backend that preflight chose."),
+    ],
     artifacts_root: Annotated[Path, typer.Option(help="The runs folder: artifacts/runs.")],
     seed: Annotated[int, typer.Option(min=0)] = 7,
     timeout_secs: Annotated[int, typer.Option(min=1)] = 10800,
@@ -225,6 +244,10 @@ def run_command(
     dry_run: DryRun = False,
 ) -> None:
     """Run one evaluation once, without a retry, and leave its evidence in the runs folder."""
+    from . import cli_request
+    from .execution import harness_session
+    from .runs import run, worker
+
     artifacts_root = cli_request.places_in_tier("--artifacts-root", artifacts_root, tier)(artifacts_root)
     layout = Layout.of_runs(artifacts_root)
     policy_path = cli_request.policy(policy_path, layout)
@@ -252,7 +275,10 @@ def sweep_command(
     artifacts_root: Annotated[Path, typer.Option(help="The runs folder: artifacts/runs.")],
     status_dir: Annotated[Path, typer.Option(help="The folder of the row markers: artifacts/state/rows.")],
     max_parallel: Annotated[int, typer.Option(min=1, help="Rows at a time.")] = 8,
-    rows: Annotated[str, typer.Option(help="Comma-separated run ids; by default all enabled rows.")] = "",
+    rows: Annotated[
+        str,
+        typer.Option(autocompletion=completion.run_ids, help="Comma-separated run ids; by default all enabled rows."),
+    ] = "",
     shard: Annotated[str, typer.Option(help="I/N: run the I-th of N shards, by matrix and settings alone.")] = "",
     resume: Annotated[bool, typer.Option("--resume", help="Run only the rows that have not passed.")] = False,
     tier: Tier = None,
@@ -261,6 +287,9 @@ def sweep_command(
     dry_run: DryRun = False,
 ) -> None:
     """Run the rows of a matrix, several at a time. Exits with 1 if one of them fails; writes no summary."""
+    from . import cli_request, live_view
+    from .runs import early_stop, run, sweep, worker
+
     place = cli_request.places_in_tier("--artifacts-root", artifacts_root, tier)
     artifacts_root, status_dir = place(artifacts_root), place(status_dir)
     campaign = cli_request.many_rows(matrix, artifacts_root, status_dir).launched_by(launcher)
@@ -305,6 +334,9 @@ def collect_command(
     dry_run: DryRun = False,
 ) -> None:
     """Make tables of all runs: CSV, Markdown, and the rows that are not accepted."""
+    from . import cli_request
+    from .reporting import collect
+
     place = cli_request.places_in_tier("--runs-root", runs_root, tier)
     runs_root, summary_csv, summary_md = map(place, (runs_root, summary_csv, summary_md))
     failures_csv = place(failures_csv) if failures_csv else None
@@ -336,16 +368,34 @@ def collect_command(
 
 @app.command("why")
 def why_command(
-    result: Annotated[str, typer.Argument(metavar="RUN", help="A run id, or the folder of a run or of an attempt.")],
-    other: Annotated[str | None, typer.Argument(help="A second result; by default what would run today.")] = None,
+    result: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=completion.run, metavar="RUN", help="A run id, or the folder of a run or of an attempt."
+        ),
+    ],
+    other: Annotated[
+        str | None,
+        typer.Argument(autocompletion=completion.run, help="A second result; by default what would run today."),
+    ] = None,
     root: Annotated[
         Path | None,
-        typer.Option(help="The campaign's folder; by default the current folder or the result's."),
+        typer.Option(
+            autocompletion=completion.campaign,
+            help="The campaign's folder; by default the current folder or the result's.",
+        ),
     ] = None,
-    tier: Annotated[str | None, typer.Option(help="The tier of the campaign that has the run.")] = None,
+    tier: Annotated[
+        str | None, typer.Option(autocompletion=completion.tier, help="The tier of the campaign that has the run.")
+    ] = None,
     show_all: Annotated[bool, typer.Option("--all", help="Show the equal parts too.")] = False,
 ) -> None:
-    """Show which parts of a result's row hash differ from another result's or today's. Exits with 1 if any does."""
+    """Say why a row that has passed would run again: which of its inputs differ from today's, or from another result's.
+
+    Exits with 1 if any does.
+    """
+    from . import why
+
     first, second = why.compare(root, result, other, tier)
     for line in why.table(first, second, (result, other or why.TODAY), show_all):
         print(line)
@@ -354,16 +404,21 @@ def why_command(
 
 @app.command("validate")
 def validate_command(
-    phase: Annotated[str, typer.Option(help="phase1 to phase5, or all.")],
-    root: Annotated[Path, typer.Option(help="The campaign's folder.")],
-    tier: Annotated[str | None, typer.Option(help="Check this tier of the campaign instead of all of it.")] = None,
+    phase: Annotated[str, typer.Option(autocompletion=completion.phase, help="phase1 to phase5, or all.")],
+    root: Annotated[Path, typer.Option(autocompletion=completion.campaign, help="The campaign's folder.")],
+    tier: Annotated[
+        str | None,
+        typer.Option(autocompletion=completion.tier, help="Check this tier of the campaign instead of all of it."),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on warnings too.")] = False,
     quick: Annotated[
         bool,
         typer.Option("--quick", help="Open only the runs' records: no videos, no hashes of all files; no verdict."),
     ] = False,
 ) -> None:
-    """Check the artifacts and handoffs of a phase, and the handoffs before it, against the contracts."""
+    """Check what a phase has left, and the phases before it, against the contracts: files, keys, figures, videos."""
+    from .gates import validate
+
     if quick and strict:
         what = "a quick validation is never the strict verdict"
         raise UsageError(Finding("--quick, --strict", what, "Leave one of the two out"))
@@ -376,3 +431,6 @@ def validate_command(
     if quick:
         print(f"a quick look, no verdict; left out: {validate.LEFT_OUT}")
     raise typer.Exit(1 if findings else 0)
+
+
+command_help.add(app)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from . import completion
 from .core.errors import screen
 
 
@@ -15,14 +16,19 @@ def register(app: typer.Typer) -> None:
 
 
 def bundle_command(
-    root: Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="A campaign's folder.")],
+    root: Annotated[
+        Path, typer.Argument(autocompletion=completion.campaign, metavar="CAMPAIGN", help="A campaign's folder.")
+    ],
     output: Annotated[Path | None, typer.Option(help="The file; by default NAME.tar in the current folder.")] = None,
     videos: Annotated[bool, typer.Option("--videos/--no-videos", help="Leave videos out; their hashes stay.")] = True,
     redact: Annotated[
         bool, typer.Option("--redact", help="Make a marked copy without this machine's paths and names.")
     ] = False,
     sign_key: Annotated[Path | None, typer.Option(help="A private key in PEM, to sign the statements with.")] = None,
-    tier: Annotated[str | None, typer.Option(help="Bundle this tier of the campaign instead of all of it.")] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(autocompletion=completion.tier, help="Bundle this tier of the campaign instead of all of it."),
+    ] = None,
 ) -> None:
     """Write a campaign's evidence as one archive, which anybody can verify: the same campaign, the same bytes."""
     from .bundles import bundle

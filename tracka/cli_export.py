@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
+from . import completion
 from .campaign import campaign
-from .reporting import played_episodes
 
 
 def register(app: typer.Typer) -> None:
@@ -16,16 +16,28 @@ def register(app: typer.Typer) -> None:
 
 
 def summary_command(
-    root: Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="A campaign's folder, or FOLDER::POLICY.")],
+    root: Annotated[
+        Path,
+        typer.Argument(
+            autocompletion=completion.campaign, metavar="CAMPAIGN", help="A campaign's folder, or FOLDER::POLICY."
+        ),
+    ],
     against: Annotated[
         Path | None,
-        typer.Option(help="What to compare with, as `tracka compare` takes it; by default the baseline of [verdict]."),
+        typer.Option(
+            autocompletion=completion.campaign,
+            help="What to compare with, as `tracka compare` takes it; by default the baseline of [verdict].",
+        ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="A file to append to, as to a job's summary.")] = None,
-    tier: Annotated[str | None, typer.Option(help="Show this tier of the campaign instead of all of it.")] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(autocompletion=completion.tier, help="Show this tier of the campaign instead of all of it."),
+    ] = None,
 ) -> None:
     """Print a campaign as a page of Markdown: verdict, rows, tasks and flipped episodes; at most 1,024 KiB."""
     from .exports import step_summary
+    from .reporting import played_episodes
 
     folder, policy = played_episodes.place_and_policy(root)
     spec = campaign.load(folder, tier)
@@ -42,10 +54,17 @@ def summary_command(
 
 
 def export_command(
-    root: Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="A campaign's folder, or FOLDER::POLICY.")],
+    root: Annotated[
+        Path,
+        typer.Argument(
+            autocompletion=completion.campaign, metavar="CAMPAIGN", help="A campaign's folder, or FOLDER::POLICY."
+        ),
+    ],
     form: Annotated[str, typer.Option("--format", help="hub, eval-info, ctrf or rerun.")],
     output: Annotated[Path | None, typer.Option(help="The file; by default one in artifacts/exports/.")] = None,
-    row: Annotated[list[str] | None, typer.Option(help="Export this row alone; repeatable.")] = None,
+    row: Annotated[
+        list[str] | None, typer.Option(autocompletion=completion.run_id, help="Export this row alone; repeatable.")
+    ] = None,
     task: Annotated[int | None, typer.Option(min=0, help="rerun: the LIBERO task of the episode.")] = None,
     episode: Annotated[int | None, typer.Option(min=0, help="rerun: the episode, counted from 0 in its task.")] = None,
     dataset: Annotated[str | None, typer.Option(help="hub: the benchmark's dataset, ORGANISATION/NAME.")] = None,
@@ -54,7 +73,10 @@ def export_command(
     source_url: Annotated[str | None, typer.Option(help="hub: where the results can be looked at.")] = None,
     source_name: Annotated[str | None, typer.Option(help="hub: what is there.")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="hub: export a suite of which tasks are missing.")] = False,
-    tier: Annotated[str | None, typer.Option(help="Export this tier of the campaign instead of all of it.")] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(autocompletion=completion.tier, help="Export this tier of the campaign instead of all of it."),
+    ] = None,
 ) -> None:
     """Write a campaign's results for other tools: Hugging Face's hub, lerobot, readers of CTRF, the Rerun viewer."""
     from .exports import export

@@ -1,23 +1,15 @@
 """The command `tracka init`, which makes a campaign and says where each option that nobody gave comes from."""
 
-from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from . import campaign_defaults, cli_request, new_campaign
+from . import completion
 from .campaign import commands
 from .campaign.campaign import Campaign
-from .campaign_defaults import FoundOption
 from .core.errors import Finding, UsageError
-from .core.lerobot_facts import SUITE_TASKS
-from .gates import validate
-from .preflight import batch_fit
-from .runs import forecast
-
-DEFAULT_POLICY = new_campaign.CampaignOptions.policy_path
 
 
 def register(app: typer.Typer) -> None:
@@ -33,10 +25,17 @@ def init_command(
     policy_path: Annotated[
         list[str] | None, typer.Option(help="repo, repo@revision, or a folder; repeatable; by default pi0's.")
     ] = None,
-    suite: Annotated[str | None, typer.Option(help="LIBERO suite; by default the one in train_config.json.")] = None,
+    suite: Annotated[
+        str | None,
+        typer.Option(autocompletion=completion.suite, help="LIBERO suite; by default the one in train_config.json."),
+    ] = None,
     policy_type: Annotated[str | None, typer.Option(help="Such as pi0; by default the checkpoint's own.")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Settings known to be right: pi0, pi05, smolvla; by default the policy type's.")
+        str | None,
+        typer.Option(
+            autocompletion=completion.preset,
+            help="Settings known to be right: pi0, pi05, smolvla; by default the policy type's.",
+        ),
     ] = None,
     gpus: Annotated[
         int | None, typer.Option(min=0, help="GPUs that the host must have, 0 for the CPU; by default this host's.")
@@ -57,7 +56,10 @@ def init_command(
     discordance: Annotated[float | None, typer.Option(help="To resolve a drop in pairs: those that flip.")] = None,
 ) -> None:
     """Make a campaign: a matrix with a baseline and one row per LIBERO task, and its settings."""
-    policy_paths = [cli_request.policy(path) for path in policy_path or [DEFAULT_POLICY]]
+    from . import campaign_defaults, cli_request, new_campaign
+    from .runs import forecast
+
+    policy_paths = [cli_request.policy(path) for path in policy_path or [new_campaign.CampaignOptions.policy_path]]
     root = _folder(campaign_defaults.name(policy_paths[0]) if name is None else name)
     given = {
         "policy_path": policy_paths[0],
@@ -79,24 +81,14 @@ def init_command(
         del finders["preset"]  # another type than the checkpoint's own has settings that are not known
     if (resolve, rate, discordance) != (None, None, None):
         wanted = cli_request.require_resolution(resolve, n_episodes)
-        finders["n_episodes"] = _resolving(partial(cli_request.resolved, wanted, threshold, rate, discordance), words)
+        finders["n_episodes"] = campaign_defaults.resolving(
+            partial(cli_request.resolved, wanted, threshold, rate, discordance), words
+        )
     completed = campaign_defaults.complete(root, given, finders)
     spec = new_campaign.create(root, completed.options)
     print("\n".join([f"{root}: {forecast.words(spec)}", *completed.lines(), *words]))
-    _print_advice(spec, completed.options, root)
+    _print_advice(spec, bool(min_success_rate) or threshold is not None, root)
     print(f"Edit {root}/configs, then run: {commands.gates(spec.layout, folder=str(root))}")
-
-
-def _resolving(resolved: Callable[[int], tuple[int, list[str]]], words: list[str]) -> campaign_defaults.Finder:
-    """Returns a finder of the number of episodes by `resolved`, which also says in `words` what the number means."""
-
-    def find(values: Mapping[str, Any], _: Path) -> FoundOption[int]:
-        tasks = len(set(values["task_ids"])) or SUITE_TASKS.get(values["suite"], 1)
-        number, sentences = resolved(tasks)
-        words.extend(sentences)
-        return FoundOption("--n-episodes", number, "--resolve")
-
-    return find
 
 
 def _folder(name: str) -> Path:
@@ -106,13 +98,16 @@ def _folder(name: str) -> Path:
     return Path(name) if "/" in name else Path("tasks") / name
 
 
-def _print_advice(spec: Campaign, options: new_campaign.CampaignOptions, root: Path) -> None:
+def _print_advice(spec: Campaign, has_threshold: bool, root: Path) -> None:
     """Prints what phase 1 or preflight would say of the campaign, and the command that runs it."""
+    from .gates import validate
+    from .preflight import batch_fit
+
     for finding in validate.contract_findings(spec, "phase1", "thresholds"):
         print(f"warning: {finding}")  # phase 1 refuses it, before any row runs
     fits = batch_fit.check(spec, batch_fit.measure(spec.layout.root))
     if fits.status != "pass":
         remedy = f"If rows run on this host: tracka propose --root {root} --apply"
         print(f"warning: {fits.evidence}. {remedy}")
-    if not options.min_success_rate and options.threshold is None:
+    if not has_threshold:
         print("No threshold is set, so the verdict cannot be `accepted`. Set --threshold or --min-success-rate")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from . import completion
 from .campaign import campaign
 from .campaign.campaign import Campaign
 from .campaign.layout import Layout
@@ -17,13 +18,22 @@ def register(app: typer.Typer) -> None:
 
 
 def replay_command(
-    run_name: Annotated[str, typer.Argument(metavar="RUN", help="A run id, or the folder of a run.")],
+    run_name: Annotated[
+        str,
+        typer.Argument(autocompletion=completion.run, metavar="RUN", help="A run id, or the folder of a run."),
+    ],
     task: Annotated[int, typer.Option(min=0, help="The LIBERO task.")],
     episode: Annotated[int, typer.Option(min=0, help="The episode of the task, from 0.")],
     root: Annotated[
-        Path | None, typer.Option(help="The campaign's folder; by default the current folder or the run's.")
+        Path | None,
+        typer.Option(
+            autocompletion=completion.campaign,
+            help="The campaign's folder; by default the current folder or the run's.",
+        ),
     ] = None,
-    tier: Annotated[str | None, typer.Option(help="The tier of the campaign that has the run.")] = None,
+    tier: Annotated[
+        str | None, typer.Option(autocompletion=completion.tier, help="The tier of the campaign that has the run.")
+    ] = None,
 ) -> None:
     """Play one recorded episode again and film it. Exits with 0 for the recorded outcome and with 1 for another."""
     from .runs import replays

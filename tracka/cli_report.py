@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from . import completion
 from .campaign import campaign
 from .core import files
 from .core.errors import Finding, UsageError, shortened
@@ -22,15 +23,28 @@ def register(app: typer.Typer) -> None:
 
 
 def report_command(
-    root: Annotated[Path, typer.Argument(metavar="B", help="A campaign's folder, or a folder of several campaigns.")],
-    against: Annotated[Path | None, typer.Option(help="What to compare B with, as `tracka compare` takes it.")] = None,
+    root: Annotated[
+        Path,
+        typer.Argument(
+            autocompletion=completion.campaign,
+            metavar="B",
+            help="A campaign's folder, or a folder of several campaigns.",
+        ),
+    ],
+    against: Annotated[
+        Path | None,
+        typer.Option(autocompletion=completion.campaign, help="What to compare B with, as `tracka compare` takes it."),
+    ] = None,
     single_file: Annotated[bool, typer.Option("--single-file", help="Put the videos inside the page.")] = False,
     videos: Annotated[str, typer.Option(help="Which videos the page shows: all, failures or none.")] = "all",
     film: Annotated[
         str | None, typer.Option(help="Film by replay what has no video: failures, all or none; as [report] says.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="The page; by default report.html in the folder.")] = None,
-    tier: Annotated[str | None, typer.Option(help="Show this tier of the campaign instead of all of it.")] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(autocompletion=completion.tier, help="Show this tier of the campaign instead of all of it."),
+    ] = None,
 ) -> None:
     """Write report.html of a campaign, alone or against another one, or an index over several campaigns."""
     if videos not in VIDEOS:
@@ -55,12 +69,20 @@ def report_command(
 
 
 def plot_command(
-    root: Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="A campaign's folder.")],
-    against: Annotated[Path | None, typer.Option(help="Whose rates to draw too, as `tracka compare` takes it.")] = None,
+    root: Annotated[
+        Path, typer.Argument(autocompletion=completion.campaign, metavar="CAMPAIGN", help="A campaign's folder.")
+    ],
+    against: Annotated[
+        Path | None,
+        typer.Option(autocompletion=completion.campaign, help="Whose rates to draw too, as `tracka compare` takes it."),
+    ] = None,
     output_format: Annotated[str, typer.Option("--format", help="svg, png, or both with a comma.")] = "svg,png",
     interval: Annotated[str, typer.Option(help="Of the rates: wilson, or clopper-pearson, which is exact.")] = "wilson",
     output: Annotated[Path | None, typer.Option(help="The folder; by default artifacts/report/plots.")] = None,
-    tier: Annotated[str | None, typer.Option(help="Draw this tier of the campaign instead of all of it.")] = None,
+    tier: Annotated[
+        str | None,
+        typer.Option(autocompletion=completion.tier, help="Draw this tier of the campaign instead of all of it."),
+    ] = None,
 ) -> None:
     """Draw a campaign for a paper: success by task, episodes over time, use of the devices."""
     formats = [*dict.fromkeys(filter(None, (word.strip() for word in output_format.split(","))))]

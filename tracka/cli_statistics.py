@@ -6,12 +6,11 @@ from typing import Annotated
 
 import typer
 
+from . import completion
 from .campaign import commands
 from .campaign.layout import PHASES
 from .core import escaping
 from .core.errors import Finding, TrackaError, UsageError, shortened
-from .gates import validate
-from .runs import repetition, run
 
 FORMATS = ("text", "json", "markdown")
 
@@ -35,10 +34,14 @@ def compare_command(
     baseline: Annotated[
         Path,
         typer.Argument(
-            metavar="A", help="The baseline: a campaign's folder, an exported baseline or an eval_info.json."
+            autocompletion=completion.campaign,
+            metavar="A",
+            help="The baseline: a campaign's folder, an exported baseline or an eval_info.json.",
         ),
     ],
-    candidate: Annotated[Path, typer.Argument(metavar="B", help="The candidate, of the same kinds.")],
+    candidate: Annotated[
+        Path, typer.Argument(autocompletion=completion.campaign, metavar="B", help="The candidate, of the same kinds.")
+    ],
     confidence: Annotated[float, typer.Option(help="Of the one-sided verdict, and of the intervals.")] = 0.95,
     margin: Annotated[float | None, typer.Option(help="The drop that is allowed, such as 0.05.")] = None,
     output: Annotated[str, typer.Option("--format", help="text, json or markdown.")] = "text",
@@ -84,11 +87,17 @@ def power_command(
 
 
 def noise_command(
-    folder: Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="The folder of a campaign that has been run.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            autocompletion=completion.campaign, metavar="CAMPAIGN", help="The folder of a campaign that has been run."
+        ),
+    ],
     max_parallel: Annotated[int | None, typer.Option(min=1, help="Rows at a time; by default one a GPU.")] = None,
 ) -> None:
     """Play a campaign's rows again, and say how many episodes end otherwise. Exits with 1 if a row fails."""
     from .reporting import noise_floor, played_episodes
+    from .runs import repetition, run
 
     spec = played_episodes.load(folder)
     rows = played_episodes.rows(spec, folder)
@@ -99,10 +108,16 @@ def noise_command(
 
 
 def promote_command(
-    folder: Annotated[Path, typer.Argument(metavar="CAMPAIGN", help="The folder of an accepted campaign.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            autocompletion=completion.campaign, metavar="CAMPAIGN", help="The folder of an accepted campaign."
+        ),
+    ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The file to write, such as baselines/pi0.json.")],
 ) -> None:
     """Write an accepted campaign's episodes and fingerprints into one small file, to be compared with later."""
+    from .gates import validate
     from .reporting import baseline_file, played_episodes
 
     spec = played_episodes.load(folder)

@@ -236,7 +236,10 @@ def _folder(word: str) -> Path:
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of the command line, with the plan's flags."""
     result = argparse.ArgumentParser(
-        prog="tracka setup", description="Make or refresh the environment of a campaign.", allow_abbrev=False
+        prog="tracka setup",
+        description="Make or refresh the environment of a campaign.",
+        epilog="Example: tracka setup --artifacts-dir reports/setup",
+        allow_abbrev=False,
     )
     result.add_argument(
         "--env-name", default=ENVIRONMENT, help=f"name of the environment (default: {ENVIRONMENT}, in the folder .venv)"
