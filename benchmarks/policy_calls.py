@@ -4,9 +4,9 @@ Usage: python -m benchmarks.policy_calls CHECKPOINT [--precision exact fast] [--
 
 Each call is asked for with other random pictures, states and noise. The whole call goes from pictures on the CPU to
 actions on the CPU. Exact actions are held against the policy's own to the bit, fast ones against exact ones within the
-tolerance of fast mode. The exit code is 1 where they differ by more, or where no graph answered. `--empty-cameras 1`
-adds a camera that is not there, as pi0 has it. `--only` and `--without` choose the steps of fast mode. `--profile`
-names a folder for the kernels that take longest.
+tolerance of fast mode. The exit code is 1 where they differ by more, where no graph answered, or where the memory of
+host and GPU grows while calls are compared. `--empty-cameras 1` adds a camera that is not there, as pi0 has it.
+`--only` and `--without` choose the steps of fast mode. `--profile` names a folder for the kernels that take longest.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
+import psutil
 import torch
 from lerobot.configs import PreTrainedConfig
 from lerobot.envs.configs import LiberoEnv
@@ -34,6 +35,7 @@ from tracka.engines.resident.settings import PRECISIONS, ResidentConfig, Residen
 from .policy_stages import kernels, milliseconds, stages
 
 TIMED = 10  # calls of each kind
+GROWN_MIB = 64  # the most that memory may grow by over the last three quarters of the compared calls
 OWN, EXACT, FAST = "own", *PRECISIONS
 
 
@@ -53,6 +55,12 @@ class Figures:
     gpu_gib: float = 0.0  # allocated by torch after these calls
     gpu_reserved_gib: float = 0.0
     host_gib: float = 0.0  # most that the process has held
+    grown_mib: float = 0.0  # by how much the memory of host and GPU grew over the last three quarters of these calls
+
+
+def held_mib() -> float:
+    """Returns how much memory the process holds now, of the host and of the GPU together."""
+    return float(psutil.Process().memory_info().rss + torch.cuda.memory_allocated()) / 2**20
 
 
 def requests(batch_size: int, number: int, pixels: int) -> list[ObservationRequest]:
@@ -147,7 +155,9 @@ class Benchmark:
 
     def _hold_against(self, lines: Sequence[Figures], batch_size: int) -> None:
         """Counts in how many calls exact actions differ from the policy's own, and fast ones from exact ones."""
+        held = 0.0
         for number in range(self.options.calls):
+            held = held_mib() if number == self.options.calls // 4 else held
             asked = requests(batch_size, number, self.options.pixels)
             earlier = None
             for line in lines:
@@ -160,6 +170,8 @@ class Benchmark:
                 line.largest = max(line.largest, found.largest / found.size)
                 line.differing += bool(found.excess(self.kind) if line.way == FAST else found.largest)
                 earlier = answers
+        for line in lines:
+            line.grown_mib = max(0.0, held_mib() - held)
 
     @property
     def kind(self) -> str:
@@ -202,7 +214,8 @@ def is_right(lines: Sequence[Figures], player: PolicyRunner, options: argparse.N
     graphs = {EXACT: player.graphs, FAST: player.fast.graphs if player.fast else None}
     sizes = len(set(options.batches))
     proven = [(calls.proven if (calls := graphs[way]) else 0) >= sizes for way in options.precision]
-    return not any(line.differing for line in lines) and (options.device == "cpu" or all(proven))
+    has_grown = any(line.grown_mib > GROWN_MIB for line in lines)
+    return not any(line.differing for line in lines) and not has_grown and (options.device == "cpu" or all(proven))
 
 
 def every_step() -> list[str]:
@@ -223,7 +236,7 @@ def heading(options: argparse.Namespace) -> str:
         f"{device}, torch {torch.__version__}, {options.pixels} x {options.pixels} pixels, "
         f"{options.empty_cameras} empty cameras, medians of {TIMED} calls in ms\n"
         "batch  way    actions  ratio    whole   differing   mean   largest  first s  GPU GiB (reserved)  host GiB  "
-        "stages"
+        "grown MiB  stages"
     )
 
 
@@ -235,7 +248,8 @@ def text(line: Figures, lines: Sequence[Figures], calls: int) -> str:
     return (
         f"{line.batch:5}  {line.way:5} {line.actions:8.1f} {own.actions / line.actions:6.2f} {line.whole:8.1f} "
         f"{differing:>11} {line.mean:7.3%} {line.largest:8.3%} {line.first_seconds:8.1f} {line.gpu_gib:8.1f} "
-        f"({line.gpu_reserved_gib:8.1f}) {line.host_gib:9.1f}  {parts}"
+        f"({line.gpu_reserved_gib:8.1f}) {line.host_gib:9.1f} "
+        f"{line.grown_mib:10.1f}  {parts}"
     )
 
 

@@ -6,8 +6,9 @@ Each call is asked for with other random pictures, states and noise. The policy 
 once with all its numbers as float32, without TF32, and once as rows have it. The program prints, in units of the mean
 size of the float32 actions, how far exact mode is from float32, fast mode from float32, fast mode from exact mode, and
 exact mode from itself where each number of the noise is moved by one step of bfloat16. The last column is how many
-times farther from float32 fast mode is than exact mode. The exit status is 1 if fast mode did not answer, or is beyond
-its tolerance (docs/fast-mode.md). Without CHECKPOINT, a reduced random pi0 in bfloat16 is made and measured.
+times farther from float32 fast mode is than exact mode. The exit status is 1 if fast mode did not answer, is beyond its
+tolerance, or is more than FARTHER times as far from float32 as exact mode (docs/fast-mode.md). Without CHECKPOINT, a
+reduced random pi0 in bfloat16 is made and measured.
 """
 
 import argparse
@@ -37,6 +38,7 @@ from tracka.engines.tolerance import ActionDifference
 from .policy_calls import chosen_steps, every_step, requests, runner
 
 FLOAT32, MOVED = "float32", "moved"
+FARTHER = 2.0  # one bit less of bfloat16's eight
 STEP = 2**-8  # half of the distance of two numbers in bfloat16, in units of the lower one
 Answers = Mapping[str, Array]  # way of answering -> actions of all calls, of shape (calls, observations, chunk, 7)
 
@@ -77,9 +79,17 @@ def main() -> int:
         options.output.write_text(json.dumps({"lines": figures}, indent=1))
     if not fast or player.precision != FAST:
         return 1
-    excesses = [line.between.excess(kind(player)) for line in lines]
-    print("\n".join(filter(None, excesses)) or "within the tolerance of fast mode")
-    return 1 if any(excesses) else 0
+    findings = [finding for line in lines for finding in excesses(line, kind(player))]
+    print("\n".join(findings) or "within the tolerance of fast mode")
+    return 1 if findings else 0
+
+
+def excesses(line: Errors, kind: str) -> Iterator[str]:
+    """Yields in what fast mode is beyond the tolerance, or too far from float32."""
+    if excess := line.between.excess(kind):
+        yield f"batch {line.batch}: {excess}"
+    if line.exact.mean and line.ratio > FARTHER:
+        yield f"batch {line.batch}: fast mode is {line.ratio:.2f} times as far from float32 as exact mode"
 
 
 def maker(options: argparse.Namespace, checkpoint: Path) -> Callable[[], PolicyRunner]:
