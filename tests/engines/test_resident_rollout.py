@@ -70,8 +70,8 @@ class Slots:
                 return EpisodeEnded(number, EpisodeOutcome(bool(episode.number % 2), 0.0, 0.0, taken, "first", "last"))
         return ObservationReady(number, {}, f"task {episode.task_id}")
 
-    def replies(self) -> list[Any]:
-        count = self.random.randint(1, len(self.replied))
+    def replies(self, timeout: float | None = None) -> list[Any]:
+        count = self.random.randint(0 if timeout == 0 else 1, len(self.replied))
         self.random.shuffle(self.replied)
         return [self.replied.popleft() for _ in range(count)]
 
@@ -142,6 +142,42 @@ def test_no_two_looks_of_a_call_have_the_same_position_when_episodes_mix() -> No
     for call in run.player.calls:
         assert max(Counter(look.episode.position for look in call).values()) == 1
     assert any(len({look.episode.task_id for look in call}) > 1 for call in run.player.calls)
+
+
+class OneByOne(Slots):
+    """Slots whose answers come one by one; `events` has an answer or the actions that a slot got, in their order."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.events: list[str] = []
+
+    def send(self, number: int, command: Any) -> None:
+        super().send(number, command)
+        if isinstance(command, PlayActions):
+            self.events.append("actions")
+
+    def replies(self, timeout: float | None = None) -> list[Any]:
+        if timeout == 0:
+            return []
+        self.events.append("answer")
+        return [self.replied.popleft()]
+
+
+@pytest.mark.parametrize(("places", "answers"), [([0], 1), ([0, 1], 1), ([0, 1, 2, 3], 2)])
+def test_a_call_waits_for_half_of_the_places_that_playing_episodes_have(places: list[int], answers: int) -> None:
+    todo = [Episode("libero_object", 0, 4 * count + place, 7, 4) for count in range(3) for place in places]
+    crew, player, outcomes = OneByOne(len(todo)), Words(MIXING, 4, lengths=False), []
+    runner = cast(PolicyRunner, player)
+    Rollout(cast(WorkerPool, crew), runner, todo, lambda episode, *_: outcomes.append(episode)).run()
+    assert crew.events.index("actions") == answers
+    assert sorted(outcomes, key=todo.index) == todo
+
+
+def test_a_call_waits_for_most_places_where_each_has_one_episode() -> None:
+    todo = [Episode("libero_object", 0, place, 7, 4) for place in range(4)]
+    crew, runner = OneByOne(4), cast(PolicyRunner, Words(MIXING, 4, lengths=False))
+    Rollout(cast(WorkerPool, crew), runner, todo, lambda *_: None).run()
+    assert crew.events.index("actions") == 3
 
 
 @pytest.mark.parametrize(("slots", "batch_size"), [(1, 1), (4, 4), (12, 4), (32, 8)])

@@ -1,6 +1,7 @@
 """The pool of worker processes and the builder processes above them, with simulators in which nothing moves."""
 
 import select
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ BROKEN = 99  # a task that cannot be built
 
 
 UNKNOWN = 13  # a seed for which a simulator asks for a picture of a task that the renderer has not loaded
+UNSEEN = 14  # a seed for which a simulator waits for no picture
 
 
 def episode_of(task_id: int, seed: int = 7) -> Episode:
@@ -31,15 +33,19 @@ class Still:
     description, fallbacks, max_steps = "pick it up", (), 1
     drawn_by: Any = None
 
+    def __init__(self, waiting: Path) -> None:
+        self.waiting = waiting  # a file that is there once the simulator waits for a picture
+
     def state(self) -> Any:
         return np.zeros(3)
 
     def reset(self, seed: int, *_: Any) -> dict[str, Any]:
-        if self.drawn_by:
-            renderer, shared, slot, task = self.drawn_by
+        if self.drawn_by and seed != UNSEEN:
+            renderer, shared, slot, task, turn = self.drawn_by
             if seed == UNKNOWN:
-                channel.send(renderer, channel.DrawPicture(slot, task, 0, 2, 2, (0,) * 6))
-            shared.wait_until_drawn()
+                channel.send(renderer, channel.DrawPictures(slot, task, (channel.View(0, 2, 2),), (0,) * 6))
+            self.waiting.touch()
+            turn.wait(shared.wait_until_drawn, take_again=False)
         return {"pixels": {"image": np.full((2, 2, 3), 9, np.uint8)}}
 
     def open_graphics(self) -> None:
@@ -69,7 +75,7 @@ def crews(tmp_path: Path) -> Iterator[Callable[..., WorkerPool]]:
             file.write(f"{episode.task_id}\n")
         if episode.task_id == BROKEN:
             raise ValueError("no such fixture")
-        return Still()
+        return Still(tmp_path / "waiting")
 
     def crew(n_workers: int, n_slots: int, n_renderers: int = 0) -> WorkerPool:
         arguments = {"image": (2, 2, 3)}, make, VideoConfig(1, 20)
@@ -180,3 +186,14 @@ def test_a_renderer_that_dies_ends_the_evaluation_though_a_slot_waits_for_its_pi
         crew.replies()
     crew.renderers[0].process.join()
     assert not crew.lives
+
+
+@pytest.mark.usefixtures("libero")
+def test_a_slot_that_waits_for_its_pictures_leaves_its_core_to_another(
+    tmp_path: Path, crews: Callable[..., WorkerPool]
+) -> None:
+    crew = crews(1, 2, n_renderers=1)
+    crew.send(0, BeginEpisode(0, episode_of(3)))
+    while not (tmp_path / "waiting").exists():
+        time.sleep(0.01)
+    begin(crew, 1, episode_of(3, UNSEEN))

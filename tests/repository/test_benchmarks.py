@@ -191,3 +191,22 @@ def test_slots_are_built_for_two_rows_and_show_the_same_pictures_with_renderers_
         assert re.search(r"^  next row: the first picture after ", ended.stdout, re.MULTILINE)
         hashes += re.findall(r"^pictures: all the same \((\w+)\)$", ended.stdout, re.MULTILINE)
     assert len(hashes) == 2 and hashes[0] == hashes[1]
+
+
+@pytest.mark.simulator
+@pytest.mark.repeated
+@pytest.mark.timeout(1800)
+def test_slots_are_timed_beside_a_pretended_policy_and_another_version_has_the_same_pictures_and_states() -> None:
+    size = ("--slots", "2", "--tasks", "1", "--workers", "2", "--renderers", "1", "--pixels", "64", "--batch", "2")
+    ended = bench("slots", *size, "--episodes", "3", "--steps", "60", "--call", "0.01", "--tree", str(REPOSITORY))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert re.search(r"^  one more reset: .* for 2; each: worker [\d.]+ ms CPU and ", ended.stdout, re.MULTILINE)
+    assert re.search(r"^  rollout: .* s for 3 episodes, \d+ steps/s; \d+ calls of ", ended.stdout, re.MULTILINE)
+    assert ended.stdout.endswith("pictures and final states: all the same\n")
+
+
+def test_a_simulated_row_keeps_its_policy_busy_though_places_have_unequal_numbers_of_episodes() -> None:
+    ended = bench("batching")
+    assert ended.returncode == 0, ended.stderr
+    busy = re.findall(r"the policy is busy for (\d+)%", ended.stdout)
+    assert len(busy) == 2 and min(map(int, busy)) >= 90, ended.stdout

@@ -17,7 +17,6 @@ import time
 import traceback
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
@@ -27,6 +26,7 @@ from . import slot
 from .channel import Channel
 from .episode import Episode, Task
 from .slot import MakeSimulator, Pictures, VideoConfig, Worker, WorkerFailed
+from .turn import Turn
 
 if TYPE_CHECKING:
     from .simulator import Simulator
@@ -81,7 +81,7 @@ class Common:
     make: MakeSimulator
     video_config: VideoConfig
     pictures: Mapping[int, Pictures]
-    turn: AbstractContextManager[object]
+    turn: Turn
     renderers: Sequence[socket.socket] = ()  # by which requests reach them
     channels: Mapping[int, Channel] = field(default_factory=dict)  # of the slots, where there are renderers
 
@@ -185,9 +185,10 @@ class Builder:
             simulator.open_graphics()
         else:
             renderer = common.renderers[request.renderer]
-            simulator.draw_with(renderer, common.channels[number], number, task)
+            simulator.draw_with(renderer, common.channels[number], number, task, common.turn)
         self.seconds["graphics"] += time.perf_counter() - start
-        return Worker(number, task, common.pictures[number], simulator, common.video_config, self.seconds)
+        pictures = common.pictures[number]
+        return Worker(number, task, pictures, simulator, common.video_config, self.seconds, common.turn)
 
     def exit_code(self, number: int) -> int:
         """Waits for the end of the worker process in slot `number` and returns its exit code, negative for a signal."""

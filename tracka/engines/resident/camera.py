@@ -17,6 +17,9 @@ from robosuite.environments.robot_env import RobotEnv
 from robosuite.utils.binding_utils import MjRenderContextOffscreen
 from robosuite.utils.mjcf_utils import IMAGE_CONVENTION_MAPPING
 
+from .channel import View
+from .remote_graphics import RemoteGraphics
+
 Image = NDArray[np.uint8]
 Sensor = Callable[[dict[str, Any]], Image]
 
@@ -58,7 +61,10 @@ def make_current(inner: Any) -> None:
 
 
 class Cameras:
-    """Draws the cameras whose pictures lerobot's environment returns."""
+    """Draws the cameras whose pictures lerobot's environment returns.
+
+    A renderer draws while the simulation goes on. A graphics context of this process draws at once.
+    """
 
     def __init__(self, env: Any) -> None:
         inner = env._env.env
@@ -67,18 +73,26 @@ class Cameras:
         self._inner = inner
         self._views = {env.camera_name_mapping[name]: sizes_by_image[name] for name in env.camera_name}
         self._order = IMAGE_CONVENTION_MAPPING[macros.IMAGE_CONVENTION]
+        self._drawn: list[Image] = []
 
-    def draw(self) -> dict[str, Image]:
-        """Draws the scene as it is now and returns each picture, (height, width, 3), by its name.
+    def ask(self) -> None:
+        """Has the scene drawn as it is now. `take` must follow."""
+        sim = self._inner.sim
+        if isinstance(graphics := sim._render_context_offscreen, RemoteGraphics):
+            views = self._views.values()
+            graphics.ask([View(sim.model.camera_name2id(name), width, height) for name, width, height in views])
+        else:
+            make_current(self._inner)
+            self._drawn = [sim.render(camera_name=name, width=x, height=y) for name, x, y in self._views.values()]
+
+    def take(self) -> dict[str, Image]:
+        """Returns each picture that was asked for, (height, width, 3), by its name.
 
         Pictures are named and oriented as in LiberoEnv's observations.
         """
-        make_current(self._inner)
-        return {view: self._picture(*camera) for view, camera in self._views.items()}
-
-    def _picture(self, name: str, width: int, height: int) -> Image:
-        picture = self._inner.sim.render(camera_name=name, width=width, height=height)
-        return np.ascontiguousarray(picture[:: self._order])
+        graphics = self._inner.sim._render_context_offscreen
+        pictures = graphics.take() if isinstance(graphics, RemoteGraphics) else self._drawn
+        return {view: picture[:: self._order].copy() for view, picture in zip(self._views, pictures, strict=True)}
 
 
 def _gated_sensor(gate: RenderGate, inner: Any, sensor: Sensor, black: Image) -> Sensor:

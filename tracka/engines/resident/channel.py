@@ -6,6 +6,7 @@ import pickle
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,19 +32,25 @@ class ForgetTask:
     task: Task
 
 
-@dataclass(frozen=True)
-class DrawPicture:
-    """Asks for a picture of the scene that slot `slot` has stored. `geom_groups` are the groups of geoms to be seen."""
+class View(NamedTuple):
+    """A picture to be drawn: what is seen by a camera, or by the camera that was used last where that is None."""
 
-    slot: int
-    task: Task
     camera_id: int | None
     width: int
     height: int
+
+
+@dataclass(frozen=True)
+class DrawPictures:
+    """Asks for pictures of the scene that slot `slot` has stored. `geom_groups` are the groups of geoms to be seen."""
+
+    slot: int
+    task: Task
+    views: tuple[View, ...]
     geom_groups: tuple[int, ...]
 
 
-Request = LoadTask | ForgetTask | DrawPicture
+Request = LoadTask | ForgetTask | DrawPictures
 
 
 def send(renderer: socket.socket, request: Request, *descriptors: int) -> None:
@@ -58,24 +65,27 @@ def receive(requests: socket.socket) -> tuple[Request, Sequence[int]]:
 
 
 class Channel:
-    """What a slot and the renderers share: the slot's scene, its picture, and the signal that the picture is drawn.
+    """What a slot and the renderers share: the slot's scene, its pictures, and the signal that they are drawn.
 
-    Must be made before the processes are forked. `picture_bytes` is the size of the largest picture.
+    Must be made before the processes are forked. `picture_bytes` is the size of the largest picture, and `n_pictures`
+    the number of pictures that may be asked for at a time.
     """
 
-    def __init__(self, picture_bytes: int) -> None:
+    def __init__(self, picture_bytes: int, n_pictures: int) -> None:
         self.scene = mmap.mmap(-1, SCENE_BYTES)
-        self._picture = mmap.mmap(-1, picture_bytes)
+        self._picture_bytes = picture_bytes
+        self._pictures = mmap.mmap(-1, picture_bytes * n_pictures)
         self._drawn = os.eventfd(0, os.EFD_CLOEXEC)
 
-    def picture(self, width: int, height: int) -> NDArray[np.uint8]:
-        """Returns the shared memory as a picture of shape (height, width, 3)."""
-        return np.frombuffer(self._picture, np.uint8, height * width * 3).reshape(height, width, 3)
+    def picture(self, number: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Returns the shared memory of a picture as an array of shape (height, width, 3)."""
+        start = number * self._picture_bytes
+        return np.frombuffer(self._pictures, np.uint8, height * width * 3, start).reshape(height, width, 3)
 
     def say_drawn(self) -> None:
-        """Tells the slot that its picture is drawn."""
+        """Tells the slot that its pictures are drawn."""
         os.eventfd_write(self._drawn, 1)
 
     def wait_until_drawn(self) -> None:
-        """Waits for the picture that was asked for last. If the renderer dies, the main process ends the waiting."""
+        """Waits for the pictures that were asked for last. If the renderer dies, the main process ends the waiting."""
         os.eventfd_read(self._drawn)

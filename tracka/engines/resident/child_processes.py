@@ -19,7 +19,9 @@ from .channel import Channel
 from .slot import WorkerFailed
 
 ENDING_SECS = 60
-NICE = 10
+# The policy's threads wait for each other at every operation: one that waits for a core delays them all. Renderers come
+# next, since slots wait for them, and they need a core for short moments.
+WORKER_NICE, RENDERER_NICE = 10, 5
 
 
 class WorkerLost(RuntimeError):
@@ -37,22 +39,22 @@ class Forking:
     output: int | None
     ends: list[socket.socket | Connection]
 
-    def fork(self, serve: Callable[..., None], *arguments: Any) -> Any:
+    def fork(self, nice: int, serve: Callable[..., None], *arguments: Any) -> Any:
         """Starts a process that calls `serve` with these arguments. It needs no imports of its own."""
-        process = get_context("fork").Process(target=_begin, args=(os.getpid(), self, serve, *arguments), daemon=True)
+        passed = os.getpid(), nice, self, serve, *arguments
+        process = get_context("fork").Process(target=_begin, args=passed, daemon=True)
         process.start()
         return process
 
 
-def _begin(parent: int, forking: Forking, serve: Callable[..., None], *arguments: Any) -> None:
+def _begin(parent: int, nice: int, forking: Forking, serve: Callable[..., None], *arguments: Any) -> None:
     prctl.end_with_parent(parent)
     for end in forking.ends:
         end.close()
     if forking.output is not None:
         os.dup2(forking.output, 1)
         os.dup2(forking.output, 2)
-    # The policy's threads wait for each other at every operation: one that waits for a core delays them all.
-    os.nice(NICE)
+    os.nice(nice)
     serve(*arguments)
 
 
@@ -69,7 +71,7 @@ class BuilderProcess:
         """Starts builder process `number`."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         forking.ends.append(ours)
-        process = forking.fork(builder.serve, theirs, common)
+        process = forking.fork(WORKER_NICE, builder.serve, theirs, common)
         theirs.close()
         return cls(number, process, ours)
 
@@ -113,7 +115,7 @@ class RendererProcess:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         failures, their_failures = context.Pipe(duplex=False)
         forking.ends.append(failures)
-        process = forking.fork(renderer.serve, theirs, their_failures, channels)
+        process = forking.fork(RENDERER_NICE, renderer.serve, theirs, their_failures, channels)
         theirs.close()
         their_failures.close()
         return cls(number, process, ours, failures)

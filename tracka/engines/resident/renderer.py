@@ -17,7 +17,7 @@ from robosuite.utils import binding_utils
 from robosuite.utils.binding_utils import MjRenderContextOffscreen, MjSim
 
 from . import channel
-from .channel import Channel, DrawPicture, ForgetTask, LoadTask
+from .channel import Channel, DrawPictures, ForgetTask, LoadTask
 from .episode import Task
 from .scene import SharedScene
 from .slot import WorkerFailed
@@ -33,7 +33,7 @@ def serve(requests: socket.socket, failures: Connection, channels: Mapping[int, 
             request, descriptors = channel.receive(requests)
             if isinstance(request, LoadTask):
                 renderer.load(request, descriptors[0])
-            elif isinstance(request, DrawPicture):
+            elif isinstance(request, DrawPictures):
                 renderer.draw(request)
             else:
                 renderer.forget(request)
@@ -96,13 +96,14 @@ class Renderer:
         if graphics := self._tasks.pop(request.task, None):
             graphics.sim.free()
 
-    def draw(self, request: DrawPicture) -> None:
-        """Draws a picture of a slot's scene into the slot's memory and tells the slot."""
+    def draw(self, request: DrawPictures) -> None:
+        """Draws pictures of a slot's scene into the slot's memory and tells the slot."""
         graphics, shared = self._tasks[request.task], self._channels[request.slot]
         graphics.scene(request.slot, shared).load()
         context = graphics.context
         context.vopt.geomgroup[:] = request.geom_groups
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context.con)  # another task's may be in use
-        context.render(request.width, request.height, request.camera_id)
-        shared.picture(request.width, request.height)[:] = context.read_pixels(request.width, request.height)
+        for number, (camera_id, width, height) in enumerate(request.views):
+            context.render(width, height, camera_id)
+            shared.picture(number, width, height)[:] = context.read_pixels(width, height)
         shared.say_drawn()

@@ -19,7 +19,9 @@ from .record import ObservationHashes
 from .slot import BeginEpisode, EpisodeEnded, ObservationReady, PlayActions, RecordVideo, VideoRecorded
 from .worker_pool import WorkerPool
 
-FULL = 0.75  # the part of a batch that is enough for a call: waiting for the last places would take long
+# The part of the places in play that is enough for a call: waiting for the last places would take long. With two groups
+# for each place a call may be smaller, since the other slots work meanwhile and the next call comes at once.
+FULL, FULL_OF_TWO_BATCHES = 0.75, 0.5
 # an episode to play again, its recorded outcome, and the path of its video
 VideoTask = tuple[Episode, EpisodeOutcome, Path]
 Recorded = Callable[[Episode, EpisodeOutcome, ObservationHashes], None]
@@ -93,6 +95,7 @@ class Rollout:
         while self.playing:
             if groups := self._next_call():
                 self._call_policy(groups)
+                self._handle_replies(self.pool.replies(timeout=0))  # slots that became ready meanwhile
                 continue
             start = time.perf_counter()
             replies = self.pool.replies()
@@ -194,10 +197,16 @@ class Rollout:
         return min(calls, key=lambda groups: min(group.waiting_since for group in groups), default=[])
 
     def _is_full_enough(self, ready: Sequence[EpisodeGroup]) -> bool:
-        """Returns whether a call for these groups is full enough, or no other playing group is likely to join it."""
+        """Returns whether a call for these groups is full enough, or no other playing group is likely to join it.
+
+        A call is judged by the places that playing groups have: towards the end of a row some places have no episodes
+        left, so that waiting for them would mean to wait for every slot.
+        """
         shapes = ready[0].call_shapes
         likely = [group for group in self.playing.values() if group.call_shapes in (None, shapes)]
-        return len({group.place for group in ready}) >= FULL * self.runner.batch_size or len(ready) == len(likely)
+        places = len({group.place for group in likely})
+        enough = FULL if len(likely) < 2 * places else FULL_OF_TWO_BATCHES
+        return len({group.place for group in ready}) >= enough * places or len(ready) == len(likely)
 
     def _call_policy(self, groups: Sequence[EpisodeGroup]) -> None:
         start = time.perf_counter()

@@ -26,8 +26,10 @@ class Simulation:
         self.speedups = Speedups(resident.lazy_rendering, resident.fast_step, resident.fast_reset)
 
     def make(self, episode: Episode) -> Simulator:
-        """Returns a new simulator of the episode's task, built without graphics."""
-        return Simulator(self.plain(*episode.task), self.speedups, opens_graphics=False)
+        """Returns a new simulator of the episode's task, built without graphics and rehearsed."""
+        simulator = Simulator(self.plain(*episode.task), self.speedups, opens_graphics=False)
+        simulator.rehearse()
+        return simulator
 
     def one_episode_a_task(self) -> list[Episode]:
         """Returns an episode of each task of the suite: the next rows are likely to have its other tasks."""

@@ -21,6 +21,7 @@ from .episode import Task
 from .goal import Goal
 from .reset import Arrays, Resetter, own_random_numbers, record_model
 from .step import FastStep, LiberoObservation
+from .turn import Turn
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,19 @@ class Simulator:
         """Sends a renderer the compiled model, so that it can draw simulators of this task."""
         remote_graphics.load_task(renderer, task, self._inner)
 
-    def draw_with(self, renderer: socket.socket, channel: Channel, slot: int, task: Task) -> None:
+    def draw_with(self, renderer: socket.socket, channel: Channel, slot: int, task: Task, turn: Turn) -> None:
         """Has a renderer draw this simulator, which was built without graphics and is in the slot `slot`."""
-        remote_graphics.draw_with(self._inner, renderer, channel, slot, task)
+        remote_graphics.draw_with(self._inner, renderer, channel, slot, task, turn)
+
+    def rehearse(self) -> None:
+        """Begins an episode without pictures, where that is possible.
+
+        What a first reset compiles, loads and looks up is then there for all processes that are forked from this one.
+        """
+        if self._fast_reset and self._lazy:
+            with own_random_numbers():
+                self._begin(seed=0, init_state=0, ordinal=0, observe=False)
+            self._advance(get_libero_dummy_action(), observe=False)
 
     def reset(self, seed: int, init_state: int, ordinal: int) -> LiberoObservation:
         """Resets the environment, takes the settle steps, and returns the observation that begins the episode.

@@ -8,8 +8,8 @@ with the main process, all else in messages.
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .episode import Array, Episode, EpisodeOutcome, Observation, Task, digest
+from .turn import Turn
 
 if TYPE_CHECKING:
     from .simulator import Simulator
@@ -107,7 +108,7 @@ class VideoConfig:
     frames_per_second: int
 
 
-def serve(pipe: Connection, begin: "Callable[[], Worker]", turn: AbstractContextManager[object]) -> None:
+def serve(pipe: Connection, begin: "Callable[[], Worker]", turn: Turn) -> None:
     """Obeys the commands from `pipe` until None, which WorkerTimings answer, or the end of file.
 
     Works only while it holds `turn`. Sends any error as WorkerFailed and raises it.
@@ -138,10 +139,12 @@ class Worker:
         simulator: "Simulator",
         video_config: VideoConfig,
         seconds: Mapping[str, float],
+        turn: Turn,
     ) -> None:
         self.number, self.task = number, task
         self.pictures, self.simulator, self.video_config = pictures, simulator, video_config
         self.seconds: dict[str, float] = defaultdict(float, seconds)
+        self.turn = turn
         self.fallbacks: dict[str, None] = {}
         self.first_state = ""
         self.actions: list[Array] = []
@@ -168,25 +171,38 @@ class Worker:
             raise ValueError(f"slot {self.number} has an environment of {self.task}, not of {episode.task}")
         self.fallbacks.update(dict.fromkeys(self.simulator.fallbacks))
         self.actions, self.rewards = [], []
-        start = time.perf_counter()
-        observation = self.simulator.reset(episode.seed, episode.init_state, episode.ordinal)
-        self.seconds["reset"] += time.perf_counter() - start
+        with self._timed("reset"):
+            observation = self.simulator.reset(episode.seed, episode.init_state, episode.ordinal)
         self.first_state = digest(self.simulator.state())
         return observation
 
     def _act(self, actions: Array) -> ObservationReady | EpisodeEnded:
         limit = self.simulator.max_steps - len(self.actions)
-        start = time.perf_counter()
-        for index, action in enumerate(actions[:limit]):
-            step = self.simulator.step(action, observe=index == len(actions) - 1 and index < limit - 1)
-            self.actions.append(action)
-            self.rewards.append(step.reward)
-            if step.done or index == limit - 1:
-                self.seconds["step"] += time.perf_counter() - start
-                return EpisodeEnded(self.number, self._outcome(step.success))
-        self.seconds["step"] += time.perf_counter() - start
+        with self._timed("step"):
+            for index, action in enumerate(actions[:limit]):
+                step = self.simulator.step(action, observe=index == len(actions) - 1 and index < limit - 1)
+                self.actions.append(action)
+                self.rewards.append(step.reward)
+                if step.done or index == limit - 1:
+                    return EpisodeEnded(self.number, self._outcome(step.success))
         assert step.observation is not None
         return self._observation_ready(step.observation)
+
+    @contextmanager
+    def _timed(self, kind: str) -> Iterator[None]:
+        """Counts the seconds of the block as work of this kind, without those in which a renderer is waited for.
+
+        The seconds of CPU time are counted too, under the kind and `_cpu`. Both differ by the waiting for a core.
+        """
+        start, cpu_start, waited_before = time.perf_counter(), time.process_time(), self.turn.waited
+        try:
+            yield
+        finally:
+            waited = self.turn.waited - waited_before
+            self.seconds[kind] += time.perf_counter() - start - waited
+            self.seconds[f"{kind}_cpu"] += time.process_time() - cpu_start
+            if waited:
+                self.seconds["pictures"] += waited
 
     def _observation_ready(self, observation: Observation) -> ObservationReady:
         for camera, picture in observation["pixels"].items():
@@ -203,15 +219,16 @@ class Worker:
         from lerobot.utils.io_utils import write_video
 
         self._reset(command.episode)
-        start = time.perf_counter()
-        frames = [self.simulator.frame()]
-        for number, action in enumerate(command.actions, start=1):
-            self.simulator.step(action, observe=number % self.video_config.stride == 0)
-            if number % self.video_config.stride == 0:
-                frames.append(self.simulator.frame())
-        command.path.parent.mkdir(parents=True, exist_ok=True)
-        write_video(str(command.path), frames, self.video_config.frames_per_second)
-        self.seconds["film"] += time.perf_counter() - start
+        with self._timed("film"):
+            frames = [self.simulator.frame()]
+            for number, action in enumerate(command.actions, start=1):
+                self.turn.take()  # it was given back for the last picture
+                self.simulator.step(action, observe=number % self.video_config.stride == 0)
+                if number % self.video_config.stride == 0:
+                    frames.append(self.simulator.frame())
+            self.turn.take()
+            command.path.parent.mkdir(parents=True, exist_ok=True)
+            write_video(str(command.path), frames, self.video_config.frames_per_second)
         final_state = digest(self.simulator.state())
         same = final_state == command.final_state
         return VideoRecorded(

@@ -68,22 +68,27 @@ class FastStep:
 
         Raises ValueError after robosuite's horizon.
         """
-        inner, observation = self._inner, None
+        inner = self._inner
         if inner.done:
             raise ValueError("executing action in terminated episode")
         inner.timestep += 1
         goal_arguments = self._begin(action)
         if observe:
             kernel.run(*goal_arguments, 0, self._sampled + 1)
-            observation = self._observation()
+            self._cameras.ask()
+            state = self._robot_state()
             kernel.run(*goal_arguments, self._sampled + 1, self._substeps)
         else:
             kernel.run(*goal_arguments, 0, self._substeps)
         inner.cur_time += inner.control_timestep
         inner.done = inner.timestep >= inner.horizon and not inner.ignore_done
-        if observation is not None and "robot_state" in observation:
-            observation["robot_state"]["eef"]["mat"] = self._arm.ee_ori_mat.copy()
-        return observation
+        if not observe:
+            return None
+        pictures = self._cameras.take()
+        if self._env.obs_type == "pixels":
+            return {"pixels": pictures}
+        state["eef"]["mat"] = self._arm.ee_ori_mat.copy()
+        return {"pixels": pictures, "robot_state": state}
 
     def _begin(self, action: Any) -> tuple[Arm, Vector, Vector, Vector]:
         """Reads the state that the goal is relative to, sets the goal, and returns the arguments of `kernel.run`."""
@@ -96,16 +101,14 @@ class FastStep:
         closing = np.array([-1.0, 1.0]) * self._robot.gripper.speed * np.sign(action[6:])
         return self._arm, goal_pos, goal_ori, closing
 
-    def _observation(self) -> LiberoObservation:
-        data, arm, pictures = self._data, self._arm, self._cameras.draw()
-        if self._env.obs_type == "pixels":
-            return {"pixels": pictures}
-        quaternion = transform.convert_quat(data.xquat[self._hand], to="xyzw")
+    def _robot_state(self) -> dict[str, Any]:
+        arm = self._arm
+        quaternion = transform.convert_quat(self._data.xquat[self._hand], to="xyzw")
         finger_qpos, finger_qvel = self._finger_joints
         eef = {"pos": arm.position.copy(), "quat": quaternion}
         gripper = {"qpos": arm.qpos[finger_qpos], "qvel": arm.qvel[finger_qvel]}
         joints = {"pos": arm.qpos[arm.joints], "vel": arm.qvel[arm.speeds]}
-        return {"pixels": pictures, "robot_state": {"eef": eef, "gripper": gripper, "joints": joints}}
+        return {"eef": eef, "gripper": gripper, "joints": joints}
 
 
 def arm_of(inner: Any) -> Arm:

@@ -22,6 +22,7 @@ from .channel import Channel
 from .child_processes import ENDING_SECS, BuilderProcess, Forking, RendererProcess, WorkerLost
 from .episode import Episode, Task
 from .slot import MakeSimulator, Pictures, ReportTimings, VideoConfig, WorkerFailed, WorkerTimings
+from .turn import Turn
 
 KEPT_TASKS = 10  # built environments, unless slots have more; each takes some hundred MB of the host's memory
 CAUSE_SECS = 0.5  # a worker process may say that it has lost a renderer before that renderer's own end is seen
@@ -59,7 +60,7 @@ class WorkerPool:
         forking = Forking(output, [])
         self.renderers = [RendererProcess.start(number, forking, channels) for number in range(n_renderers)]
         to_renderers = [each.requests for each in self.renderers]
-        turn = multiprocessing.get_context("fork").Semaphore(n_workers)
+        turn = Turn(multiprocessing.get_context("fork").Semaphore(n_workers))
         common = Common(make, video_config, self.pictures, turn, to_renderers, channels)
         n_builders = min(n_workers, n_tasks or n_workers)
         self.builders = [BuilderProcess.start(number, forking, common) for number in range(n_builders)]
@@ -143,13 +144,13 @@ class WorkerPool:
         except OSError:
             raise self._lost(number) from None
 
-    def replies(self) -> list[Any]:
-        """Waits for the worker processes and returns their replies, at least one.
+    def replies(self, timeout: float | None = None) -> list[Any]:
+        """Waits for the worker processes and returns their replies: at least one, or none after `timeout` seconds.
 
         Raises WorkerLost where a process failed or died.
         """
         sentinels = {each.process.sentinel: each for each in self.builders}
-        ready = wait([*self.pipes.values(), *sentinels, *(each.failures for each in self.renderers)])
+        ready = wait([*self.pipes.values(), *sentinels, *(each.failures for each in self.renderers)], timeout)
         self._require_renderers(timeout=0)
         for sentinel, builder in sentinels.items():
             if sentinel in ready:
@@ -230,4 +231,4 @@ def _shared(cameras: Cameras) -> Pictures:
 
 def _channels(cameras: Cameras, n_slots: int) -> dict[int, Channel]:
     picture_bytes = max(int(np.prod(shape)) for shape in cameras.values())
-    return {number: Channel(picture_bytes) for number in range(n_slots)}
+    return {number: Channel(picture_bytes, len(cameras)) for number in range(n_slots)}
