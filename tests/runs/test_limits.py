@@ -125,15 +125,15 @@ def test_a_row_for_which_no_process_can_be_started_fails_with_process_limit(reac
 def test_a_sweep_that_may_start_no_further_process_runs_fewer_rows_at_a_time(
     ready: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, running = worker.start, list[subprocess.Popen[bytes]]()
+    prepare, running = worker.prepare, list[subprocess.Popen[bytes]]()
 
-    def start_one_at_a_time(work: worker.Work, slot: int) -> subprocess.Popen[bytes]:
+    def prepare_one_at_a_time(slot: int) -> subprocess.Popen[bytes]:
         if any(child.poll() is None for child in running):
             raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-        running.append(start(work, slot))
+        running.append(prepare(slot))
         return running[-1]
 
-    monkeypatch.setattr(worker, "start", start_one_at_a_time)
+    monkeypatch.setattr(worker, "prepare", prepare_one_at_a_time)
     ended = ready.call(*ready.sweep_words("--max-parallel", "3"))
     assert (ended.returncode, len(running)) == (0, 3)
 

@@ -582,6 +582,20 @@ def row_processes(running: subprocess.Popen[str]) -> list[psutil.Process]:
     return found
 
 
+def test_the_process_of_the_next_row_is_started_while_a_row_plays_and_may_die(ready: Made, start: Start) -> None:
+    ready.behave(**{LONG: ["slow:60", "ok"]})
+    running = start(ready, "--max-parallel", "1")
+    wait_until(lambda: LONG in ready.started() and len(row_processes(running)) == 2)
+    waiting = max(row_processes(running), key=lambda process: process.create_time())
+    waiting.kill()
+    [evaluation] = ready.pids()
+    os.kill(evaluation, signal.SIGKILL)
+    said, errors = running.communicate()
+    assert (running.returncode, errors) == (0, ""), said + errors
+    assert ready.results(LONG) == [("fail", "killed"), ("pass", None)]
+    assert ready.statuses() == dict.fromkeys(ENABLED, ("pass", None))
+
+
 def test_after_an_interrupt_resume_ends_everything(ready: Made, start: Start) -> None:
     ready.behave(**{LONG: ["slow:60", "ok"]})
     running = start(ready, "--max-parallel", "1")

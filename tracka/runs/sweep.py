@@ -20,6 +20,7 @@ from ..core.errors import Finding, UsageError
 from ..execution import ending_signals, harness_session
 from . import row_durations, row_state, run, time_budget, worker
 from .plan import Host
+from .row_processes import RowProcesses
 from .row_scheduler import RowScheduler
 from .run import RerunPolicy
 from .session_rows import SessionRows
@@ -76,13 +77,14 @@ def _run_all(
     codes: dict[str, int] = {}
     slots: Slots = {}
     numbers: Collection[int] = range(max_parallel)
+    processes = RowProcesses()
     try:
         while scheduler.queues or slots:
             for slot, job in scheduler.assign(numbers).items():
                 work = works[job.index]
                 try:
                     with worker.undisturbed():
-                        slots[slot] = (worker.start(work, slot), work[1])
+                        slots[slot] = (processes.start(work, slot), work[1])
                     session.begin(work[1].run_id)
                 except OSError as error:
                     scheduler.done(slot)
@@ -91,11 +93,15 @@ def _run_all(
                         numbers = set(slots)
                     else:
                         codes[work[1].run_id] = worker.refuse(work, error)
+            with worker.undisturbed():
+                for slot in slots if scheduler.queues else ():
+                    processes.prepare(slot)
             ended = _wait_for_rows(campaign, slots, scheduler) if slots else {}
             for run_id, code in ended.items():
                 session.end(run_id, passed=not code)
             codes |= ended
     finally:
+        processes.end()
         for child, _ in slots.values():
             child.terminate()
         for child, _ in slots.values():

@@ -29,8 +29,8 @@ Work = tuple[Campaign, Row, Host, RerunPolicy]
 Child = subprocess.Popen[bytes]
 
 
-def start(work: Work, slot: int) -> Child:
-    """Starts a process that runs the row, and returns it. `slot` is the number by which the row asks for a GPU."""
+def prepare(slot: int) -> Child:
+    """Starts a process that will run the row that `give` gives it. `slot` is the number by which it asks for a GPU."""
     command, environ, parent = (
         process.python("tracka.runs.worker"),
         {**os.environ, lease.WORKER: str(slot)},
@@ -44,11 +44,14 @@ def start(work: Work, slot: int) -> Child:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ending_signals.ALL)
 
     with system_errors.as_own_errors():
-        child = subprocess.Popen(command, stdin=subprocess.PIPE, env=environ, preexec_fn=bind)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, env=environ, preexec_fn=bind)
+
+
+def give(child: Child, work: Work) -> None:
+    """Tells a process that `prepare` has started which row to run."""
     assert child.stdin is not None
     with contextlib.suppress(BrokenPipeError), child.stdin as pipe:
         pipe.write(pickle.dumps(work))
-    return child
 
 
 def refuse(work: Work, error: OSError) -> int:

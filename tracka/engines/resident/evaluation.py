@@ -63,7 +63,8 @@ def run(cache: EvaluationCache, stages: Stages) -> None:
     from lerobot.utils.utils import init_logging
 
     init_logging()
-    register_third_party_plugins()
+    if not cache.evaluations:  # it reads the metadata of all packages, a tenth of a second
+        register_third_party_plugins()
 
     from .settings import ResidentConfig
 
