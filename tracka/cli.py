@@ -26,7 +26,7 @@ from . import (
 )
 from .campaign import campaign, matrix, path_safety, shards, slurm_settings
 from .campaign.layout import PHASES, Layout
-from .core import files, held_folder, system_errors
+from .core import extras, files, held_folder, system_errors
 from .core.check import Check
 from .core.errors import Finding, ToolMissing, TrackaError, UsageError, screen
 from .execution import ending_signals, environment, process_setup
@@ -76,6 +76,11 @@ def main() -> None:
     except TrackaError as error:
         print(files.redacted(screen(error.findings)), file=sys.stderr)
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        if (missing := extras.finding(error)) is None:
+            raise
+        print(screen([missing]), file=sys.stderr)
+        sys.exit(ToolMissing.exit_code)
     except OSError as error:
         print(files.redacted(screen([system_errors.finding(error)])), file=sys.stderr)
         sys.exit(1)

@@ -18,9 +18,12 @@ def register(app: typer.Typer) -> None:
 
 
 def init_command(
+    context: typer.Context,
     name: Annotated[
         str | None,
-        typer.Argument(help="The new campaign: a name below tasks/, or a folder; by default named after the policy."),
+        typer.Argument(
+            help="The new campaign: a folder, or a name below tasks/ if that is here; by default the policy's name."
+        ),
     ] = None,
     policy_path: Annotated[
         list[str] | None, typer.Option(help="repo, repo@revision, or a folder; repeatable; by default pi0's.")
@@ -54,11 +57,19 @@ def init_command(
     ] = None,
     rate: Annotated[float | None, typer.Option(help="To resolve a drop from a baseline of other episodes.")] = None,
     discordance: Annotated[float | None, typer.Option(help="To resolve a drop in pairs: those that flip.")] = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="Make the campaign that checks an installation, with a policy of its own.")
+    ] = False,
 ) -> None:
     """Make a campaign: a matrix with a baseline and one row per LIBERO task, and its settings."""
     from . import campaign_defaults, cli_request, new_campaign
     from .runs import forecast
 
+    if smoke:
+        cli_request.require_alone(context, "smoke", ("name",))
+        root = _folder(commands.DEFAULT if name is None else name)
+        _print_next(new_campaign.create_smoke(root), root)
+        return
     policy_paths = [cli_request.policy(path) for path in policy_path or [new_campaign.CampaignOptions.policy_path]]
     root = _folder(campaign_defaults.name(policy_paths[0]) if name is None else name)
     given = {
@@ -88,14 +99,19 @@ def init_command(
     spec = new_campaign.create(root, completed.options)
     print("\n".join([f"{root}: {forecast.words(spec)}", *completed.lines(), *words]))
     _print_advice(spec, bool(min_success_rate) or threshold is not None, root)
-    print(f"Edit {root}/configs, then run: {commands.gates(spec.layout, folder=str(root))}")
+    _print_next(spec, root)
 
 
 def _folder(name: str) -> Path:
     """Returns the folder of a campaign of this name. Raises UsageError where the name is empty."""
     if not name.strip("/ "):
         raise UsageError(Finding("NAME", "the campaign has no name", "Give it one, such as my-policy"))
-    return Path(name) if "/" in name else Path("tasks") / name
+    return Path("tasks") / name if "/" not in name and Path("tasks").is_dir() else Path(name)
+
+
+def _print_next(spec: Campaign, root: Path) -> None:
+    """Prints where a new campaign is defined, and the command that runs it."""
+    print(f"See {root}/configs, then run: {commands.gates(spec.layout, folder=str(root))}")
 
 
 def _print_advice(spec: Campaign, has_threshold: bool, root: Path) -> None:

@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from .campaign import campaign, matrix, path_safety, shards
 from .campaign.campaign import Campaign
 from .campaign.layout import TIERS, Layout
@@ -100,6 +102,23 @@ def require_text(words: Sequence[str]) -> None:
         if (fault := parsing.text_fault(word))
     ]:
         raise UsageError(findings)
+
+
+def require_alone(context: typer.Context, flag: str, besides: Sequence[str]) -> None:
+    """Raises UsageError with every option of a command line that cannot stand with `flag`.
+
+    `besides` are the parameters that can.
+    """
+    given = [
+        parameter
+        for parameter in context.command.params
+        if parameter.name not in (flag, *besides)
+        and (source := context.get_parameter_source(str(parameter.name))) is not None
+        and source.name != "DEFAULT"
+    ]
+    if given:
+        names = joined_names([parameter.opts[0] for parameter in given])
+        raise UsageError(Finding(names, f"--{flag} decides this itself", f"Leave {names} or --{flag} out"))
 
 
 def campaign_beside(layout: Layout) -> Campaign | None:

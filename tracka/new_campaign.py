@@ -13,7 +13,7 @@ from .campaign.campaign import Campaign
 from .campaign.layout import Layout
 from .campaign.matrix import COLUMNS, RUN_ID
 from .checkpoints import checkpoint
-from .core import files, schema
+from .core import files, installation, schema
 from .core.errors import Finding, RunExists, UsageError, collect_findings, joined_names, shortened
 from .core.lerobot_facts import SUITE_TASKS
 from .reporting import progress
@@ -68,22 +68,43 @@ def create(root: Path, options: CampaignOptions) -> Campaign:
     matrix_text = collect_findings(findings, lambda: _matrix(with_known_suite))
     if findings or matrix_text is None:
         raise UsageError(findings)
+    return _write(layout, matrix_text, _settings(root, options))
+
+
+def create_smoke(root: Path) -> Campaign:
+    """Writes the embedded campaign into the folder `root` and returns the campaign, loaded.
+
+    Its policy plays recorded demonstrations on the CPU, so the campaign shows that an installation works. Raises
+    UsageError for a bad name, and RunExists where the folder has a configs folder already.
+    """
+    if findings := list(_name_faults(root)):
+        raise UsageError(findings)
+    configs = installation.smoke_configs()
+    matrix_text, settings = ((configs / name).read_text("utf-8") for name in ("eval_matrix.csv", "campaign.toml"))
+    return _write(Layout(root.absolute()), matrix_text, settings)
+
+
+def _write(layout: Layout, matrix_text: str, settings: str) -> Campaign:
+    """Writes a campaign's definition and its pages and returns the campaign. Raises RunExists where there is one."""
     if layout.settings.parent.exists():
         raise RunExists(Finding(str(layout.settings.parent), "the campaign exists already", "Choose another name"))
-    texts = {layout.matrix: matrix_text, layout.settings: _settings(root, options)}
     layout.settings.parent.mkdir(parents=True)  # by the user's umask, since a definition is shared, unlike artifacts
-    for path, text in texts.items():
+    for path, text in {layout.matrix: matrix_text, layout.settings: settings}.items():
         path.write_text(text, encoding="utf-8")
     write_schema(layout)
     progress.ensure(layout)
-    return campaign.load(root)
+    return campaign.load(layout.root)
 
 
-def _faults(root: Path, options: CampaignOptions) -> Iterator[Finding]:
+def _name_faults(root: Path) -> Iterator[Finding]:
     if re.fullmatch(RUN_ID, root.name) is None:
         yield Finding(
             shortened(root.name), "the name is not a plain folder name", "Use letters, digits, '.', '_' and '-'"
         )
+
+
+def _faults(root: Path, options: CampaignOptions) -> Iterator[Finding]:
+    yield from _name_faults(root)
     if options.suite not in SUITE_TASKS:
         yield Finding(
             "--suite", f"LIBERO has no suite {shortened(options.suite)!r}", f"Use one of {', '.join(SUITE_TASKS)}"

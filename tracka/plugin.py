@@ -1,8 +1,8 @@
 """The pytest plug-in: options, the order of the phases, handoffs and summaries by the controller, the final verdict.
 
-conftest.py loads it; another repository loads it with `pytest -p tracka.plugin -p tracka.fixtures.gates --pyargs
-tracka.acceptance --campaign DIR`. The controller writes a handoff once a phase, from what is on disk. After phase 5 the
-strict validation of all phases decides the exit status.
+conftest.py loads it in a checkout. Elsewhere `pytest_entry.py` loads it for `pytest --pyargs tracka.acceptance`, or a
+conftest.py does with `pytest_plugins = ["tracka.plugin", "tracka.fixtures.gates"]`. The controller writes a handoff
+once a phase, from what is on disk. After phase 5 the strict validation of all phases decides the exit status.
 """
 
 import contextlib
@@ -286,7 +286,11 @@ class Controller:
     def pytest_report_header(self) -> list[str]:
         campaign, (_, place) = self.campaign, _named(self.config)
         folder = os.path.relpath(campaign.layout.root, self.config.invocation_params.dir)
-        other = "" if place == "--campaign" else f" ({place}; for another: pytest acceptance --campaign NAME)"
+        other = (
+            ""
+            if place == "--campaign"
+            else f" ({place}; for another: {commands.program(campaign.layout)} --campaign NAME)"
+        )
         rows = f"{len(campaign.enabled)} of {len(campaign.rows)} rows enabled"
         tier = f", tier {campaign.tier.in_words}" if campaign.tier else ""
         where = f"{campaign.engine_name}, on Slurm" if campaign.is_on_slurm else campaign.engine_name

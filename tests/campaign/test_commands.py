@@ -8,7 +8,8 @@ from campaigns import REPOSITORY
 from tracka.campaign import commands
 from tracka.campaign.layout import Layout
 
-TASKS = REPOSITORY / "tasks"
+TASKS, ELSEWHERE = REPOSITORY / "tasks", Path("/elsewhere")
+PACKAGED = "pytest --pyargs tracka.acceptance"
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,8 @@ TASKS = REPOSITORY / "tasks"
         (TASKS / commands.DEFAULT, "--lf", "pytest acceptance --lf"),
         (TASKS / "mine", "-m phase2", "pytest acceptance --campaign tasks/mine -m phase2"),
         (TASKS / "my own", "", "pytest acceptance --campaign 'tasks/my own'"),
-        (Path("/elsewhere") / commands.DEFAULT, "", f"pytest acceptance --campaign /elsewhere/{commands.DEFAULT}"),
+        (ELSEWHERE / commands.DEFAULT, "", f"{PACKAGED} --campaign /elsewhere/{commands.DEFAULT}"),
+        (ELSEWHERE / "mine", "--lf", f"{PACKAGED} --campaign /elsewhere/mine --lf"),
     ],
 )
 def test_the_command_names_every_campaign_but_the_embedded_one(root: Path, options: str, command: str) -> None:

@@ -159,7 +159,8 @@ def test_runs_without_a_campaign_have_no_tier_wherever_they_lie(tmp_path: Path) 
 
 def test_a_command_in_a_message_names_the_tier() -> None:
     layout = Layout(Path("/elsewhere/mine"), tier="smoke")
-    assert commands.gates(layout, "--lf") == "pytest acceptance --campaign /elsewhere/mine --tier smoke --lf"
+    gates = "pytest --pyargs tracka.acceptance"
+    assert commands.gates(layout, "--lf") == f"{gates} --campaign /elsewhere/mine --tier smoke --lf"
 
 
 @pytest.mark.parametrize("name", ["artifacts/tiers", "artifacts/tiers/smoke", "artifacts/tiers/smoke/runs"])

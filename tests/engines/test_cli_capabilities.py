@@ -378,8 +378,23 @@ def test_a_python_without_lerobot_says_so_in_place_of_a_version(other: Other) ->
 
 
 def test_every_distribution_has_the_name_and_version_that_the_standard_library_reads() -> None:
-    known = [(item.metadata["Name"], item.version) for item in metadata.distributions()]
+    folders = list(reversed(dict.fromkeys(reversed(sys.path))))
+    known = [(item.metadata["Name"], item.version) for item in metadata.distributions(path=folders)]
     assert [(name, version) for name, version, _ in cli_capabilities.distributions()] == known
+
+
+def test_a_folder_that_pytest_puts_before_the_others_counts_once_and_at_its_own_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gates of an installed Track A are collected from the folder of all packages, which is then on it twice."""
+    for name in ("one", "two"):
+        files.write_text(tmp_path / name / f"{name}-1.dist-info" / "METADATA", f"Name: {name}\nVersion: 1\n\n")
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    monkeypatch.setattr(sys, "path", [one, two])
+    plain = cli_capabilities.distributions()
+    monkeypatch.setattr(sys, "path", [two, one, two])
+    assert cli_capabilities.distributions() == plain
+    assert [name for name, _, _ in plain] == ["one", "two"]
 
 
 def test_a_distribution_that_comes_or_goes_or_changes_its_version_is_seen_at_once(

@@ -153,12 +153,13 @@ def test_what_no_campaign_can_have_is_refused_before_anything_is_written(
 
 
 def test_the_command_makes_a_campaign_below_tasks_and_says_what_comes_next(tmp_path: Path) -> None:
+    (tmp_path / "tasks").mkdir()
     ended = tracka(
         tmp_path, "init", "my-policy", "--policy-path", "org/policy", "--suite", "libero_goal", "--gpus", "2"
     )
     assert ended.returncode == 0, ended.stderr
     assert "tasks/my-policy: 11 rows" in ended.stdout
-    assert "pytest acceptance --campaign tasks/my-policy" in ended.stdout
+    assert "pytest --pyargs tracka.acceptance --campaign tasks/my-policy" in ended.stdout
     assert campaign.load(tmp_path / "tasks" / "my-policy").expected_gpus == 2
 
 
@@ -167,7 +168,7 @@ def test_the_command_refuses_what_exists_and_bad_names_with_2(tmp_path: Path) ->
     again = tracka(tmp_path, "init", "new", "--policy-path", "org/policy")
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr.startswith("error: ")
-    assert "tasks/new/configs: the campaign exists already. Choose another name" in again.stderr
+    assert "/new/configs: the campaign exists already. Choose another name" in again.stderr
     bad = tracka(tmp_path, "init", "a b", "--policy-path", "org/policy")
     assert bad.returncode == 2
     assert "error: a b: the name is not a plain folder name. Use letters" in bad.stderr
@@ -176,7 +177,7 @@ def test_the_command_refuses_what_exists_and_bad_names_with_2(tmp_path: Path) ->
 def test_a_folder_on_the_command_line_is_meant_from_where_the_user_stands(tmp_path: Path) -> None:
     fake_checkpoint(tmp_path / "policy")
     assert tracka(tmp_path, "init", "new", "--policy-path", "policy").returncode == 0
-    spec = campaign.load(tmp_path / "tasks" / "new")
+    spec = campaign.load(tmp_path / "new")
     assert {row.policy_path for row in spec.rows} == {str(tmp_path / "policy")}
     assert spec.settings(spec.rows[0]).policy_type == "act"
 
@@ -341,14 +342,14 @@ def test_the_type_of_a_repository_is_asked_of_its_config_alone(tmp_path: Path) -
         environ = {"HF_ENDPOINT": served.address, "HF_HOME": str(tmp_path / "hf"), "no_proxy": "127.0.0.1"}
         ended = tracka(tmp_path, "init", "new", "--policy-path", "org/policy", **environ)
     assert ended.returncode == 0, ended.stderr
-    assert campaign.load(tmp_path / "tasks" / "new").defaults.policy_type == "act"
+    assert campaign.load(tmp_path / "new").defaults.policy_type == "act"
     assert served.downloads == ["config.json"]
 
 
 def test_a_repository_that_cannot_be_asked_leaves_its_type_open(tmp_path: Path) -> None:
     environ = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "hf"), "no_proxy": "127.0.0.1"}
     assert tracka(tmp_path, "init", "new", "--policy-path", "org/policy", **environ).returncode == 0
-    assert campaign.load(tmp_path / "tasks" / "new").defaults.policy_type is None
+    assert campaign.load(tmp_path / "new").defaults.policy_type is None
 
 
 @pytest.mark.parametrize("named", ["run", "run/checkpoints", "run/checkpoints/000100"])
@@ -390,7 +391,7 @@ def test_without_any_option_but_the_policy_everything_is_chosen_with_its_source(
     env = {"type": "libero", "task": "libero_goal", "task_ids": [4, 7]}
     policy = trained(tmp_path / PRETRAINED, "pi0", env=env, dataset={"repo_id": "lerobot/libero"})
     ended = made.call("init", "--policy-path", str(policy), cwd=tmp_path)
-    spec = campaign.load(tmp_path / "tasks" / "my-run")
+    spec = campaign.load(tmp_path / "my-run")
     fits = batch_fit.measure(tmp_path).cores
     assert chosen(ended) == {
         "--suite": "libero_goal train_config.json: env.task",
@@ -406,7 +407,7 @@ def test_without_any_option_but_the_policy_everything_is_chosen_with_its_source(
     }
     assert all(row.batch_size <= fits and 50 % row.batch_size == 0 for row in spec.rows)
     assert (spec.defaults.policy_type, spec.defaults.n_action_steps) == ("pi0", 10)
-    assert "pytest acceptance --campaign tasks/my-run" in ended.stdout
+    assert "pytest --pyargs tracka.acceptance --campaign my-run" in ended.stdout
 
 
 def test_an_option_that_is_given_stands_and_is_not_said_to_be_chosen(made: Made, tmp_path: Path) -> None:
@@ -469,3 +470,23 @@ def test_policies_of_other_trainings_or_types_decide_nothing(tmp_path: Path) -> 
 )
 def test_a_campaign_without_a_name_is_called_after_its_policy(policy_path: str, name: str) -> None:
     assert campaign_defaults.name(policy_path) == name
+
+
+# the embedded campaign, which checks an installation
+
+
+def test_the_smoke_campaign_is_made_anywhere_with_its_own_policy(tmp_path: Path) -> None:
+    ended = tracka(tmp_path, "init", "first", "--smoke")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.endswith("then run: pytest --pyargs tracka.acceptance --campaign first\n")
+    embedded = campaign.load(REPOSITORY / "tasks" / "smoke-libero-object")
+    made = campaign.load(tmp_path / "first")
+    assert (made.rows, made.known_answers) == (embedded.rows, embedded.known_answers)
+    assert (tmp_path / "first" / "plan.md").is_file()
+
+
+def test_the_smoke_campaign_takes_no_option_of_another_campaign(tmp_path: Path) -> None:
+    ended = tracka(tmp_path, "init", "first", "--smoke", "--gpus", "1", "--policy-path", "org/policy")
+    assert ended.returncode == 2 and "error: --policy-path, --gpus: --smoke decides this itself" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+    assert tracka(tmp_path, "init", "a b", "--smoke").returncode == 2

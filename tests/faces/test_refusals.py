@@ -307,7 +307,7 @@ def test_validate_names_a_cut_marker_with_its_remedy(ready: Made) -> None:
     ended = ready.call("validate", "--phase", "phase4", "--root", str(ready.root))
     assert ended.returncode == 1
     where = ready.layout.marker(LONG)
-    command = f"pytest acceptance --campaign {ready.root}"
+    command = f"pytest --pyargs tracka.acceptance --campaign {ready.root}"
     said = f"{where}: the row's marker is missing or damaged. Restore the marker: {command}"
     assert ended.stderr.splitlines().count(said) == 1
     assert contents(ready.root) == before

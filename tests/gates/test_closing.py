@@ -150,9 +150,9 @@ def test_a_session_says_first_which_campaign_it_runs_and_how_to_run_another(made
         subprocess.run(command, cwd=REPOSITORY, env=environ, capture_output=True, text=True).stdout.splitlines()[2]
         for environ in (environment(made), {**environment(made), "TRACKA_CAMPAIGN": str(made.root)})
     ]
-    other = "for another: pytest acceptance --campaign NAME"
-    assert header[0].startswith(f"campaign: tasks/smoke-libero-object (the default; {other})")
-    assert f"(TRACKA_CAMPAIGN; {other})" in header[1]
+    here, elsewhere = (f"for another: pytest {gates}" for gates in ("acceptance", "--pyargs tracka.acceptance"))
+    assert header[0].startswith(f"campaign: tasks/smoke-libero-object (the default; {here} --campaign NAME)")
+    assert f"(TRACKA_CAMPAIGN; {elsewhere} --campaign NAME)" in header[1]
 
 
 def test_a_failed_gate_prints_no_whole_object(sessions: Mapping[str, Made]) -> None:

@@ -27,6 +27,7 @@ from tracka.gates import validate
 BASELINE, FAILED = "baseline_b1_e2", "long_b1_e6"
 STATE, PREFLIGHT, SUMMARY = "artifacts/state", "artifacts/preflight", "artifacts/summary"
 RUN, MARKER = f"artifacts/runs/{BASELINE}", f"{STATE}/rows/{BASELINE}.json"
+GATES = "pytest --pyargs tracka.acceptance"  # of a campaign outside of a checkout
 RESULT, MANIFEST, EPISODES = f"{RUN}/result.json", f"{RUN}/run_manifest.json", f"{RUN}/episodes.jsonl"
 ATTEMPT = f"{RUN}/attempts/1"
 VIDEO = f"{ATTEMPT}/eval/videos/libero_object_0/eval_episode_0.mp4"
@@ -270,9 +271,9 @@ def test_a_baseline_that_is_disabled_or_not_small_is_found(root: Path) -> None:
 
 def test_remedies_name_the_campaign(partial_root: Path) -> None:
     (partial_root / MARKER).unlink()
-    remedies = [finding.remedy for finding in found(partial_root) if "pytest acceptance" in finding.remedy]
+    remedies = [finding.remedy for finding in found(partial_root) if GATES in finding.remedy]
     assert len(remedies) > 5
-    assert [remedy for remedy in remedies if f"pytest acceptance --campaign {partial_root}" not in remedy] == []
+    assert [remedy for remedy in remedies if f"{GATES} --campaign {partial_root}" not in remedy] == []
 
 
 def test_a_phase_that_another_stopped_names_that_phase_and_not_its_reasons_again(partial_root: Path) -> None:

@@ -183,6 +183,7 @@ def test_the_flags_and_their_defaults_are_the_plans() -> None:
         "python_version": "3.12",
         "lerobot_dir": None,
         "hf_home": None,
+        "venv_dir": None,
         "artifacts_dir": Path("x"),
         "dry_run": False,
     }
@@ -191,7 +192,7 @@ def test_the_flags_and_their_defaults_are_the_plans() -> None:
 def test_the_command_runs_with_the_standard_library_alone(copy: Copy) -> None:
     ended = copy.tracka("setup", "--help")
     assert ended.returncode == 0, ended.stderr
-    for flag in ("env-name", "python-version", "lerobot-dir", "hf-home", "artifacts-dir", "dry-run"):
+    for flag in ("env-name", "venv", "python-version", "lerobot-dir", "hf-home", "artifacts-dir", "dry-run"):
         assert f"--{flag}" in ended.stdout
 
 
@@ -699,7 +700,7 @@ def test_a_checkout_without_its_lock_exits_with_3(copy: Copy) -> None:
     ended = copy.set_up()
     assert ended.returncode == 3, ended.stderr
     lock = copy.root / "requirements.lock"
-    what = f"error: {lock}: the lock file is missing. Run the set-up in a checkout of Track A\n"
+    what = f"error: {lock}: the lock file is missing. Restore the checkout, or install Track A again\n"
     assert ended.stderr == what
     assert what in copy.log
     assert not (copy.root / ".venv").exists()

@@ -61,7 +61,7 @@ def test_words_that_the_command_does_not_know_are_refused_all_at_once(closed: Ma
 def test_a_campaign_that_has_not_run_has_nothing_to_draw(made: Made) -> None:
     ended = made.call("plot", str(made.root))
     assert ended.returncode == 2
-    assert "no row has begun" in ended.stderr and "pytest acceptance" in ended.stderr
+    assert "no row has begun" in ended.stderr and "pytest --pyargs tracka.acceptance" in ended.stderr
 
 
 def test_the_page_links_to_figures_of_its_own_results_alone(copy_of: Callable[[Made], Made], closed: Made) -> None:

@@ -38,7 +38,7 @@ def test_phase_5_writes_the_page_with_the_sessions_verdict(closed: Made, shown: 
 def test_the_page_says_of_the_row_that_is_not_accepted_why_and_what_to_do(shown: Page) -> None:
     assert "the success rate is 50.0%, below the threshold of 75%" in shown.text
     assert matrix_rows.REMEDIES["below_threshold"] in shown.text
-    assert re.search(r"pytest acceptance --campaign \S+ --lf", shown.text)
+    assert re.search(r"pytest --pyargs tracka.acceptance --campaign \S+ --lf", shown.text)
 
 
 def test_each_row_and_each_episode_is_on_the_page(closed: Made, shown: Page) -> None:

@@ -18,7 +18,7 @@ from tracka.reporting import collect
 
 # Pages under docs/examples are what a campaign wrote: their commands name a campaign of another machine.
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-BY_ANOTHER_TEST = "plan-commands.md"
+BY_ANOTHER_TEST = ("install.md", "plan-commands.md")  # test_stranger.py and test_plan_commands.py
 BY_CI = {"make accept", "make test"}  # .ci/run runs these two, and a dose of the rest
 PARTS_OF_OTHERS = {"test-faults", "test-stats", "dose"}  # targets that run tests which others run too
 BY_SHELL = {"source .venv/bin/activate"}
@@ -57,7 +57,7 @@ def use_standin(settings: Path, page: Path) -> None:
         settings.write_text("\n".join([text.replace("[lerobot_eval]", f"{line}\n\n[lerobot_eval]", 1), *tiers]))
 
 
-PAGES_WITH_COMMANDS = [page for page in PAGES if page.name != BY_ANOTHER_TEST and commands(page)]
+PAGES_WITH_COMMANDS = [page for page in PAGES if page.name not in BY_ANOTHER_TEST and commands(page)]
 
 
 @pytest.mark.slow

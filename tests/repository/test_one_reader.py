@@ -37,7 +37,10 @@ LEFT = {
     "engines/software.py": {"read_text"},  # metadata of installed packages
     "exports/metrics_client.py": {"json.loads", "os.open"},  # messages of our own process, and /dev/null
     "exports/step_summary.py": {"open"},  # written, not read
+    "core/extras.py": {"read_text"},  # metadata of the installed package
     "install/assets.py": {"read_text"},  # the package's own list
+    "install/own_package.py": {"read_bytes", "read_text"},  # the installed package's own files
+    "new_campaign.py": {"read_text"},  # the package's own campaign
     "install/provision.py": {"read_text", "open"},  # the lock of the repository; a log is written
     "install/setup.py": {"read_text"},  # the lock of the repository
     "bundles/archive.py": {"os.open", "open"},  # written, and tarfile on what reading.py has opened

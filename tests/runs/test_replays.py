@@ -115,7 +115,7 @@ def test_what_cannot_be_played_again_is_refused_with_2_and_the_remedy(played: Ma
 
 def test_a_row_that_has_not_run_is_refused_with_the_command_that_runs_it(made: Made) -> None:
     ended = replay(made, row="long_b1_e6")
-    assert ended.returncode == 2 and "the row has not run. Run it: pytest acceptance" in ended.stderr
+    assert ended.returncode == 2 and "the row has not run. Run it: pytest --pyargs tracka.acceptance" in ended.stderr
 
 
 def test_actions_that_are_not_those_of_the_record_are_refused(played: Made) -> None:

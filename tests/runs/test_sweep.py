@@ -769,7 +769,7 @@ def test_without_discovery_or_preflight_it_is_said_what_to_run_first_and_nothing
     ended = told(ready)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert str(lost) in ended.stderr
-    assert re.search(r"pytest acceptance|tracka (discover|preflight)", ended.stderr), ended.stderr
+    assert re.search(r"pytest --pyargs tracka\.acceptance|tracka (discover|preflight)", ended.stderr), ended.stderr
     assert (contents(ready.root), ready.started()) == (before, [])
 
 

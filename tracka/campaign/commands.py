@@ -2,20 +2,36 @@
 
 import shlex
 
+from ..core import installation
 from .layout import Layout
 
-DEFAULT = "smoke-libero-object"  # below tasks/: the embedded campaign, which `pytest acceptance` runs by itself
+DEFAULT = installation.SMOKE  # below tasks/: the embedded campaign, which `pytest acceptance` runs by itself
 
 
 def gates(layout: Layout, options: str = "", folder: str = "") -> str:
     """Returns the command that takes the campaign through its gates, such as `pytest acceptance --campaign DIR --lf`.
 
-    The embedded campaign needs no name, and a tier is named by `--tier`. `options` are further words for a shell, and
-    `folder` is the campaign's folder as the user has written it.
+    The embedded campaign of a checkout needs no name, and a tier is named by `--tier`. `options` are further words for
+    a shell, and `folder` is the campaign's folder as the user has written it.
     """
-    name = folder or layout.display_name
-    named = () if name == f"tasks/{DEFAULT}" else ("--campaign", shlex.quote(name))
-    return " ".join(["pytest", "acceptance", *named, *filter(None, [tier_option(layout), options])])
+    if (folder or layout.display_name) == f"tasks/{DEFAULT}" and _has_gates(layout):
+        return " ".join([program(layout), *filter(None, [tier_option(layout), options])])
+    return named_gates(layout, options, folder)
+
+
+def named_gates(layout: Layout, options: str = "", folder: str = "") -> str:
+    """Returns the same command with the campaign's name, whichever campaign it is."""
+    name = shlex.quote(folder or layout.display_name)
+    return " ".join(filter(None, [program(layout), "--campaign", name, tier_option(layout), options]))
+
+
+def program(layout: Layout) -> str:
+    """Returns the words that start the gates where the campaign is: in a checkout of Track A, or in another project."""
+    return "pytest acceptance" if _has_gates(layout) else "pytest --pyargs tracka.acceptance"
+
+
+def _has_gates(layout: Layout) -> bool:
+    return (layout.project / "acceptance" / "test_phase1_contracts.py").is_file()
 
 
 def replay(layout: Layout, run_id: str, task: int, episode: int) -> str:

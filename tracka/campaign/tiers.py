@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..core import installation
 from ..core.errors import Finding, UsageError, joined_names, shortened
 from .matrix import Row
 
@@ -77,7 +78,8 @@ def require(tiers: Mapping[str, Tier], name: str, settings: Path) -> Tier:
     """Returns the tier called `name`. Raises UsageError where `settings`, a campaign.toml, has no such tier."""
     if name in tiers:
         return tiers[name]
-    remedy = f"Name one of {joined_names(list(tiers))}" if tiers else "Add a table such as [tiers.smoke]: docs/tiers.md"
+    example = f"Add a table such as [tiers.smoke]: {installation.page('tiers.md')}"
+    remedy = f"Name one of {joined_names(list(tiers))}" if tiers else example
     raise UsageError(Finding(f"{settings}, key tiers", f"the campaign has no tier {shortened(name)!r}", remedy))
 
 

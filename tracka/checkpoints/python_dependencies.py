@@ -12,10 +12,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ..campaign.campaign import Campaign
-from ..core import files
+from ..core import files, installation
 from ..core.check import Check, run_check
 from ..core.errors import Finding, TrackaError
-from ..install import provision
 from . import adapter, checkpoint
 from .checkpoint import Checkpoint
 
@@ -108,12 +107,13 @@ def _remedy(point: Checkpoint, missing: Sequence[str]) -> str:
     The remedy is set-up where the lock has all of them, else the command that adds lerobot's extras to this Python.
     """
     if set(missing) <= _locked_packages():
-        return "Run `make setup`, which installs the packages of requirements.lock"
+        return f"Run `{installation.SETUP}`, which installs the packages of requirements.lock"
     extra, names = TYPES.get(point.policy_type, ("", ()))
     extras = [extra] if set(missing) & set(names) else []
     extras += [PEFT] if set(missing) - set(names) else []
     requirement = f"'{LEROBOT}[{','.join(extras)}]=={importlib.metadata.version(LEROBOT)}'"
-    return f"Run `{_installer()} {requirement}`; the next `make setup` removes it again"
+    until = "; the next `make setup` removes it again" if installation.IS_CHECKOUT else ""
+    return f"Run `{_installer()} {requirement}`{until}"
 
 
 def _installer() -> str:
@@ -125,6 +125,6 @@ def _installer() -> str:
 
 
 def _locked_packages() -> set[str]:
-    """Returns the distributions in requirements.lock; empty where Track A does not run from a checkout."""
-    lock = Path(__file__).parents[2] / provision.LOCK
+    """Returns the distributions in requirements.lock; empty where the lock is missing."""
+    lock = installation.lock_folder() / installation.LOCK
     return set(re.findall(r"^([\w.-]+)==", lock.read_text(), re.MULTILINE)) if lock.is_file() else set()

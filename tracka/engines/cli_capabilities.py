@@ -25,7 +25,18 @@ from urllib.parse import unquote, urlparse
 
 from ..campaign.campaign import Campaign
 from ..checkpoints import checkpoint, code_safety
-from ..core import damaged, fact_cache, files, hashing, log_cause, reading, schema, system_errors, user_cache
+from ..core import (
+    damaged,
+    fact_cache,
+    files,
+    hashing,
+    installation,
+    log_cause,
+    reading,
+    schema,
+    system_errors,
+    user_cache,
+)
 from ..core.errors import Finding, ToolMissing, UsageError
 from ..core.reports import Capabilities
 from ..execution import environment
@@ -120,7 +131,7 @@ def find(executable: Sequence[str] = (), python: Path = OWN) -> tuple[str, ...]:
     folder = python.absolute().parent
     program = shutil.which(PROGRAM, path=str(folder)) or (shutil.which(PROGRAM) if _is_own(python) else None)
     if program is None:
-        remedy = "Run `make setup`, or name the Python that has lerobot with --python-bin"
+        remedy = f"Run `{installation.SETUP}`, or name the Python that has lerobot with --python-bin"
         raise ToolMissing(Finding(str(folder / PROGRAM), "lerobot-eval is not installed", remedy))
     return (program,)
 
@@ -261,8 +272,13 @@ DESCRIPTIONS = ("METADATA", "RECORD", "direct_url.json")
 
 
 def path_state(first: Sequence[str] = ()) -> PathState:
-    """Returns the folders of the import path that hold distributions, with the state of the distributions' metadata."""
-    states = ((folder, tuple(sorted(_metadata_states(folder)))) for folder in [*first, *sys.path])
+    """Returns the folders of the import path that hold distributions, with the state of the distributions' metadata.
+
+    Each folder counts once, at its last place in `sys.path`: pytest puts the folder from which it collects tests before
+    all others, and an installed Track A is collected from the folder of all packages.
+    """
+    folders = reversed(dict.fromkeys(reversed(sys.path)))
+    states = ((folder, tuple(sorted(_metadata_states(folder)))) for folder in dict.fromkeys([*first, *folders]))
     return tuple((folder, state) for folder, state in states if state)
 
 

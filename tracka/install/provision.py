@@ -1,9 +1,10 @@
-"""Makes a virtual environment in which every gate can run, from a Python 3.12 and this repository.
+"""Makes a virtual environment in which every gate can run, from a Python 3.12 and this checkout or installed package.
 
 Guarantees: every package comes from requirements.lock and is checked against its hash, and so are the installer and the
 build tool; nothing is compiled and nothing asks on standard input; LIBERO's configuration and assets are in place
 before anything imports LIBERO; a second call finds the stamp of the first and installs nothing; of two calls at once
-one waits for the other; a folder that is not a virtual environment is never touched.
+one waits for the other; a folder that is not a virtual environment is never touched; an installed Track A removes no
+package from an environment, where a checkout removes what is not in the lock.
 
 Standard library only: this module runs before anything is installed. The logger `tracka.setup` records what it does.
 """
@@ -14,20 +15,22 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..core import log_cause
+from ..core import installation, log_cause
 from ..core.errors import Finding, InstallFailed, ToolMissing, TrackaError
 from ..core.files import Json, read_json, sha256_file, without_password, write_json
+from . import own_package
 from .assets import ASSET_LIST, place_libero_assets, write_libero_config
 from .gl import ensure_gl
 
 LOG = logging.getLogger("tracka.setup")
-LOCK = "requirements.lock"
+LOCK = installation.LOCK
 BOOTSTRAP = ("setuptools", "uv")
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 TAIL_LINES = 15
@@ -36,13 +39,14 @@ TAIL_LINES = 15
 def provision(root: Path, python: Path, venv: Path, lerobot: Path | None = None, optional: bool = False) -> None:
     """Brings `venv` to the state that the lock in `root` asks for, and makes a missing `venv` with `python`.
 
-    `lerobot` is a checkout to install, editable, in place of the locked lerobot; where it is `optional` and cannot be
-    installed, the locked one stays. Raises ToolMissing for a missing tool and InstallFailed for a step that failed.
+    `root` is a checkout, or the folder of the lock in an installed Track A. `lerobot` is a checkout to install,
+    editable, in place of the locked lerobot; where it is `optional` and cannot be installed, the locked one stays.
+    Raises ToolMissing for a missing tool and InstallFailed for a step that failed.
     """
     root, venv = root.absolute(), venv.absolute()
     if not (root / LOCK).is_file():
         raise ToolMissing(
-            Finding(str(root / LOCK), "the lock file is missing", "Run the set-up in a checkout of Track A")
+            Finding(str(root / LOCK), "the lock file is missing", "Restore the checkout, or install Track A again")
         )
     with _one_at_a_time(root / LOCK):
         is_done = is_current(root, venv, lerobot)
@@ -59,7 +63,8 @@ def _build(root: Path, python: Path, venv: Path, lerobot: Path | None, optional:
         _make_venv(python, venv)
     _install_bootstrap(root, venv)
     _install_lock(root, venv)
-    lerobot = _install_editable(_projects(root), lerobot, optional, venv)
+    with tempfile.TemporaryDirectory() as folder:
+        lerobot = _install_with_lerobot(_own_words(root, venv, Path(folder)), lerobot, optional, venv)
     with _step("LIBERO's configuration and assets"):
         write_libero_config(venv)
         place_libero_assets(venv)
@@ -89,14 +94,39 @@ def _state(root: Path, venv: Path, lerobot: Path | None = None) -> Json:
     package = Path(__file__).parent
     inputs = [root / LOCK, *(package / name for name in ("assets.py", "gl.py", "provision.py"))]
     inputs += [project / "pyproject.toml" for project in _projects(root)]
-    digest = hashlib.sha256("".join(sha256_file(path) for path in inputs).encode()).hexdigest()
+    texts = [sha256_file(path) for path in inputs] + ([] if _is_checkout(root) else [own_package.record()])
+    digest = hashlib.sha256("".join(texts).encode()).hexdigest()
     folders = {"root": str(root), "venv": str(venv), "lerobot": str(lerobot) if lerobot else None}
     return {"assets": sha256_file(ASSET_LIST), "inputs": digest, **folders}
 
 
+def _is_checkout(root: Path) -> bool:
+    return (root / "pyproject.toml").is_file()
+
+
 def _projects(root: Path) -> list[Path]:
-    """Returns this project and its fixtures' policy plug-ins, since lerobot finds a plug-in only if it is installed."""
-    return [root, *sorted(path.parent for path in root.glob("fixtures/lerobot_policy_*/pyproject.toml"))]
+    """Returns this project and its fixtures' policy plug-ins, since lerobot finds a plug-in only if it is installed.
+
+    An installed Track A has no projects, only copies of the plug-ins.
+    """
+    plugins = sorted(path.parent for path in root.glob("fixtures/lerobot_policy_*/pyproject.toml"))
+    return [root, *plugins] if _is_checkout(root) else []
+
+
+def _own_words(root: Path, venv: Path, folder: Path) -> list[str]:
+    """Returns uv's words for this project and the plug-ins: editable in a checkout, else as packages made in `folder`.
+
+    Where Track A runs in `venv` already, it is not installed again.
+    """
+    if _is_checkout(root):
+        return [word for project in _projects(root) for word in ("--editable", str(project))]
+    own = [] if _is_own(venv) else [str(own_package.wheel(folder))]
+    return [*own, *map(str, own_package.plugins(folder))]
+
+
+def _is_own(venv: Path) -> bool:
+    """Returns whether this process runs in `venv`."""
+    return venv.is_dir() and venv.samefile(sys.prefix)
 
 
 def _make_venv(python: Path, venv: Path) -> None:
@@ -142,7 +172,7 @@ def lock_block(lock: str, name: str) -> str:
     lines = lock.splitlines(keepends=True)
     starts = [number for number, line in enumerate(lines) if line.startswith(f"{name}==")]
     if not starts:
-        raise ToolMissing(Finding(LOCK, f"{name} is not pinned", "Run `make lock`"))
+        raise ToolMissing(Finding(LOCK, f"{name} is not pinned", "Run `make lock` in a checkout"))
     end = starts[0] + 1
     while end < len(lines) and lines[end].lstrip().startswith("--hash="):
         end += 1
@@ -151,31 +181,32 @@ def lock_block(lock: str, name: str) -> str:
 
 
 def _install_lock(root: Path, venv: Path) -> None:
-    argv = _uv(venv, "sync", "--require-hashes", "--no-build-isolation", str(root / LOCK))
+    lock = str(root / LOCK)
+    words = ["sync", lock] if _is_checkout(root) else ["install", "--no-deps", "-r", lock]
+    argv = _uv(venv, words[0], "--require-hashes", "--no-build-isolation", *words[1:])
     remedy = "Check the package index (uv's own settings apply) and the free disk space: about 8 GB are needed"
     with _step("packages of the lock, about 7 GB"):
         _run(argv, remedy)
 
 
-def _install_editable(projects: Sequence[Path], lerobot: Path | None, optional: bool, venv: Path) -> Path | None:
-    """Installs the projects and a checkout of lerobot, and returns that checkout; None where the locked one stays."""
+def _install_with_lerobot(own: Sequence[str], lerobot: Path | None, optional: bool, venv: Path) -> Path | None:
+    """Installs this project and a checkout of lerobot, and returns that checkout; None where the locked one stays."""
     if lerobot is None:
-        _install_projects(projects, venv)
+        _install_own(own, venv)
         return None
     try:
-        _install_projects([*projects, lerobot], venv)
+        _install_own([*own, "--editable", str(lerobot)], venv)
     except InstallFailed as error:
         if not optional:
             raise
         why = error.findings[0].what.partition("; its last lines")[0]
         LOG.info("set-up: %s is not used: %s; lerobot comes from the lock", lerobot, why)
-        _install_projects(projects, venv)
+        _install_own(own, venv)
         return None
     return lerobot
 
 
-def _install_projects(projects: Sequence[Path], venv: Path) -> None:
-    words = [word for project in projects for word in ("--editable", str(project))]
+def _install_own(words: Sequence[str], venv: Path) -> None:
     with _step("this project"):
         _run(_uv(venv, "install", "--no-deps", "--no-build-isolation", *words), "Check pyproject.toml")
 
@@ -244,7 +275,7 @@ def _step(title: str) -> Iterator[None]:
 def _one_at_a_time(path: Path) -> Iterator[None]:
     """Holds an advisory lock on `path`, which is requirements.lock itself, so that no further file is needed."""
     # Network file systems give an exclusive lock only on a file that is open for writing. Nothing is written.
-    with path.open("ab") as file:
+    with path.open("ab" if os.access(path, os.W_OK) else "rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

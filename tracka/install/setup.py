@@ -1,6 +1,10 @@
 """Implements `tracka setup`: makes the environment that a campaign runs in, with a log and snapshots of it.
 
     python3.12 -m tracka setup --artifacts-dir tasks/NAME/artifacts/preflight
+    tracka setup
+
+The first line is for a checkout, whose environment is `.venv`. The second line is for an installed Track A: it
+completes the virtual environment that Track A runs in.
 
 Guarantees: all bad arguments are reported together and nothing is started; a folder that nobody named is never the
 reason for a failure: where a default place cannot be used, set-up goes on without it and says why; a second call
@@ -22,16 +26,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import log_cause, reading, system_errors
+from ..core import installation, log_cause, reading, system_errors
 from ..core.errors import Finding, InstallFailed, ToolMissing, TrackaError, UsageError, screen
 from ..core.files import copy_atomic, make_folder, redacted, utc_now, write_text
 from . import checkout, folders
 from .provision import LOCK, is_current, lock_block, provision
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = installation.lock_folder()
 LOG = logging.getLogger("tracka.setup")
 ENVIRONMENT = "vla_pi0"
 PYTHON = "3.12"
+UVX = "archive-v0"  # the folder of uv's cache that holds the environments of uvx
 DISK = Path("/mnt/local_storage")  # the plan's host keeps its caches here; other hosts use the user's own cache
 SNAPSHOTS = "import sys, pathlib; from tracka.preflight import inventory; inventory.write(pathlib.Path(sys.argv[1]))"
 
@@ -40,19 +45,33 @@ SNAPSHOTS = "import sys, pathlib; from tracka.preflight import inventory; invent
 class EnvironmentOptions:
     """An environment as a command line asks for it.
 
-    `lerobot_dir` and `hf_home` are None where their flags were not given.
+    Paths are None where their flags were not given.
     """
 
-    artifacts_dir: Path
+    artifacts_dir: Path | None = None
     env_name: str = ENVIRONMENT
     python_version: str = PYTHON
     lerobot_dir: Path | None = None
     hf_home: Path | None = None
+    venv_dir: Path | None = None
 
     @property
     def venv(self) -> Path:
-        """Returns the environment's folder: `.venv` for the name vla_pi0, `.venv-NAME` for any other name."""
-        return ROOT / (".venv" if self.env_name == ENVIRONMENT else f".venv-{self.env_name}")
+        """Returns the environment's folder: `--venv`, else `.venv` for the name vla_pi0, else `.venv-NAME`.
+
+        An installed Track A without these flags means the virtual environment that it runs in, if it runs in one.
+        """
+        if self.venv_dir:
+            return self.venv_dir.absolute()
+        if not _is_checkout() and self.env_name == ENVIRONMENT and sys.prefix != sys.base_prefix:
+            return Path(sys.prefix)
+        folder = ROOT if _is_checkout() else Path.cwd()
+        return folder / (".venv" if self.env_name == ENVIRONMENT else f".venv-{self.env_name}")
+
+    @property
+    def artifacts(self) -> Path:
+        """Returns the folder for the log and the snapshots; without its flag a folder in the environment."""
+        return self.artifacts_dir or self.venv / "share" / "tracka"
 
     @property
     def lerobot(self) -> Path | None:
@@ -64,11 +83,11 @@ class EnvironmentOptions:
     @property
     def command(self) -> str:
         """Returns the command line that asks for this environment."""
-        values = {"--env-name": self.env_name, "--python-version": self.python_version}
+        values = {"--env-name": self.env_name, "--python-version": self.python_version} if _is_checkout() else {}
         values |= {"--lerobot-dir": str(self.lerobot_dir or ""), "--hf-home": str(self.hf_home or "")}
-        values["--artifacts-dir"] = str(self.artifacts_dir)
+        values |= {"--venv": str(self.venv_dir or ""), "--artifacts-dir": str(self.artifacts_dir or "")}
         words = [word for flag, value in values.items() if value for word in (flag, value)]
-        return shlex.join([f"python{PYTHON}", "-m", "tracka", "setup", *words])
+        return shlex.join([*([f"python{PYTHON}", "-m"] if _is_checkout() else []), "tracka", "setup", *words])
 
     @property
     def hub_cache(self) -> Path | None:
@@ -87,6 +106,10 @@ class EnvironmentOptions:
         if not self.hf_home and folders.exists(DISK) and not folders.can_be_written(default_cache()):
             lines.append(_unused_cache("it cannot be written"))
         return lines
+
+
+def _is_checkout() -> bool:
+    return (ROOT / "pyproject.toml").is_file()
 
 
 def default_checkout() -> Path:
@@ -111,7 +134,7 @@ def set_up(options: EnvironmentOptions, python: Path) -> None:
     """
     if findings := list(_faults(options)):
         raise UsageError(findings)
-    log, venv_log = options.artifacts_dir / "setup.log", log_file(options.venv)
+    log, venv_log = options.artifacts / "setup.log", log_file(options.venv)
     installs = not is_current(ROOT, options.venv, options.lerobot)
     try:
         with _logged(log, earlier=venv_log):
@@ -120,7 +143,8 @@ def set_up(options: EnvironmentOptions, python: Path) -> None:
                 LOG.info("set-up: %s", line)
             provision(ROOT, python, options.venv, options.lerobot, optional=options.lerobot_dir is None)
             _snapshots(options, _remember_hub_cache(options))
-            LOG.debug("%s made %s: %s", utc_now(), options.venv.name, options.command)
+            name = options.venv.name if _is_checkout() and not options.venv_dir else options.venv
+            LOG.debug("%s made %s: %s", utc_now(), shlex.quote(str(name)), options.command)
     finally:
         if (options.venv / "pyvenv.cfg").is_file() and (installs or not venv_log.is_file()):
             copy_atomic(log, venv_log)  # also after a failed installation: the next one starts from what it left
@@ -139,7 +163,13 @@ def _faults(options: EnvironmentOptions) -> Iterator[Finding]:
             f"Check out v{_locked_lerobot()} in this folder, or leave the flag out: lerobot then comes from the lock"
         )
         yield Finding("--lerobot-dir", f"{options.lerobot_dir.absolute()} {fault}", remedy)
-    for flag, folder in {"--artifacts-dir": options.artifacts_dir, "--hf-home": options.hub_cache}.items():
+    if options.venv_dir and options.env_name != ENVIRONMENT:
+        yield Finding("--venv, --env-name", "both name the environment", "Leave one of the two out")
+    if UVX in options.venv.parts:
+        what = f"{options.venv} is uv's own, which uv may remove at any time"
+        yield Finding("--venv", what, "Name the environment to make, such as --venv .venv")
+    folders_named = {"--artifacts-dir": options.artifacts, "--hf-home": options.hub_cache, "--venv": options.venv_dir}
+    for flag, folder in folders_named.items():
         if folder and not folders.can_be_written(folder):
             yield Finding(flag, f"{folder} cannot be written", "Name a folder that you may write to")
 
@@ -204,7 +234,7 @@ def log_file(venv: Path) -> Path:
 def commands(log: Path) -> dict[str, str]:
     """Returns the set-ups that succeeded by a log: each command line once, with the environment that it made."""
     text = reading.text_or_empty(log)
-    matches = re.findall(rf"^\S+Z made (\S+): (python{PYTHON} -m tracka setup .*)$", text, re.MULTILINE)
+    matches = re.findall(rf"^\S+Z made (.+?): ((?:python{PYTHON} -m )?tracka setup.*)$", text, re.MULTILINE)
     return {command: venv for venv, command in matches}
 
 
@@ -215,8 +245,9 @@ def hub_cache_file(venv: Path) -> Path:
 
 def _snapshots(options: EnvironmentOptions, cache: Path | None) -> None:
     """Takes the snapshots with the environment's own Python, since this process's Python may have nothing installed."""
-    argv = [str(options.venv / "bin" / "python"), "-c", SNAPSHOTS, str(options.artifacts_dir.absolute())]
-    completed = subprocess.run(argv, cwd=ROOT, env=_environment(cache), capture_output=True, text=True)
+    argv = [str(options.venv / "bin" / "python"), "-c", SNAPSHOTS, str(options.artifacts.absolute())]
+    folder = ROOT if _is_checkout() else options.venv  # Python imports from the folder that it starts in
+    completed = subprocess.run(argv, cwd=folder, env=_environment(cache), capture_output=True, text=True)
     if completed.returncode:
         what = f"the new environment cannot write its snapshots: {log_cause.cause(completed.stderr)}"
         raise InstallFailed(Finding(str(options.venv), what, "Delete the environment and run the set-up again"))
@@ -244,6 +275,13 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--env-name", default=ENVIRONMENT, help=f"name of the environment (default: {ENVIRONMENT}, in the folder .venv)"
     )
+    result.add_argument(
+        "--venv",
+        type=Path,
+        dest="venv_dir",
+        metavar="DIR",
+        help="folder of the environment (default: the running one of an installed Track A, else by --env-name)",
+    )
     result.add_argument("--python-version", default=PYTHON, help=f"version of Python (only choice: {PYTHON})")
     result.add_argument(
         "--lerobot-dir",
@@ -255,7 +293,13 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         help=f"folder of the hub's cache (default: {default_cache()} if usable, else yours)",
     )
-    result.add_argument("--artifacts-dir", type=_folder, required=True, help="folder for the log and the snapshots")
+    default = "" if _is_checkout() else " (default: in the environment)"
+    result.add_argument(
+        "--artifacts-dir",
+        type=_folder,
+        required=_is_checkout(),
+        help=f"folder for the log and the snapshots{default}",
+    )
     result.add_argument("--dry-run", action="store_true", help="print what the set-up would do, and do nothing")
     return result
 
@@ -269,6 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _print_plan(options)
         else:
             set_up(options, Path(sys.executable))
+            _print_next_step(options)
     except TrackaError as error:
         print(screen(error.findings), file=sys.stderr)
         return error.exit_code
@@ -278,11 +323,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _print_next_step(options: EnvironmentOptions) -> None:
+    """Prints how to enter an environment that is not the running one."""
+    if not _is_checkout() and not options.venv.samefile(sys.prefix):
+        print(f"Next: source {shlex.quote(str(options.venv))}/bin/activate")
+
+
 def _print_plan(options: EnvironmentOptions) -> None:
     if findings := list(_faults(options)):
         raise UsageError(findings)
     for line in options.unused_defaults:
         print(line)
-    print(f"would make {options.venv} with {sys.executable} from {ROOT / LOCK}")
+    verb = "make" if _is_checkout() or not options.venv.exists() else "complete"
+    print(f"would {verb} {options.venv} with {sys.executable} from {ROOT / LOCK}")
     print(f"would install lerobot from {options.lerobot or 'the lock'}; HF_HOME {options.hub_cache or 'unchanged'}")
-    print(f"would write setup.log, pip_freeze.txt and env_snapshot.json into {options.artifacts_dir}")
+    print(f"would write setup.log, pip_freeze.txt and env_snapshot.json into {options.artifacts}")

@@ -19,13 +19,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from .. import __version__
-from ..core import files, schema
+from ..core import files, installation, schema
 from ..core.check import Check, advisory_check, required_check, run_check
 from ..core.reports import DoctorReport
 from ..engines import software
 from ..execution import environment, gpu
 from ..execution.gpu import CPU_DEVICE, Device
-from ..install import gl, provision, setup
+from ..install import gl
 from . import batch_fit, cluster, drawing, host, hub_access, inventory, simulator_validity
 
 MOST_SECS = 50.0  # for all checks together
@@ -121,17 +121,13 @@ def _software() -> list[Check]:
     missing = [name for name, version in versions.items() if version == "missing"]
     evidence = f"what runs campaigns is not installed ({', '.join(missing) or 'pytest, nvidia-ml-py'} missing); "
     evidence += "`tracka verify`, `bundle`, `validate` and `export` work without it"
-    return [required_check("software", False, evidence, f"Run `{_set_up()}`")]
-
-
-def _set_up() -> str:
-    """Returns the command that installs what is missing, for a checkout or for an installed Track A."""
-    return "make setup" if (setup.ROOT / provision.LOCK).is_file() else "tracka setup --artifacts-dir setup"
+    return [required_check("software", False, evidence, f"Run `{installation.SETUP}`")]
 
 
 def _pinned_mujoco(version: str) -> Check:
     pinned = simulator_validity.table()["mujoco"]
-    remedy = f"Run `{_set_up()}`: another MuJoCo changes LIBERO's tasks (docs/simulator-validity.md)"
+    page = installation.page("simulator-validity.md")
+    remedy = f"Run `{installation.SETUP}`: another MuJoCo changes LIBERO's tasks ({page})"
     return required_check("version:mujoco", version == pinned, f"{version}, the benchmark's is {pinned}", remedy)
 
 

@@ -14,11 +14,11 @@ from packaging.version import Version
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
+from ..core import installation
 from ..core.check import Check, advisory_check, required_check
 from ..core.lerobot_facts import FILMED_EPISODES, LEROBOT_VERSION
 from ..engines import cli_capabilities, software
 from ..execution import environment, gpu
-from ..install import provision
 
 # What a run leaves on disk, estimated from above. Measured: 0.8 KB for a frame of 360 x 360 pixels, at most
 # 520 frames, and 0.2 MB of logs for 90 episodes. A log over the output limit is cut at 8 MiB, and its row has failed.
@@ -67,7 +67,7 @@ def _users(visible_gpu: gpu.Gpu) -> list[str]:
 def lerobot() -> Check:
     """Compares the installed lerobot with the version whose command line Track A knows."""
     version = software.versions()["lerobot"]
-    remedy = "Run `make setup`: the command line differs between lerobot versions"
+    remedy = f"Run `{installation.SETUP}`: the command line differs between lerobot versions"
     return required_check(
         "version:lerobot", version.split("+")[0] == LEROBOT_VERSION, f"{version}, pinned {LEROBOT_VERSION}", remedy
     )
@@ -82,8 +82,8 @@ def libero() -> list[Check]:
     assets = environment.libero_assets()
     evidence = str(assets or "LIBERO is not installed")
     return [
-        required_check("libero_config", config.is_file(), str(config), "Run `make setup`"),
-        required_check("libero_assets", bool(assets and assets.is_dir()), evidence, "Run `make setup`"),
+        required_check("libero_config", config.is_file(), str(config), f"Run `{installation.SETUP}`"),
+        required_check("libero_assets", bool(assets and assets.is_dir()), evidence, f"Run `{installation.SETUP}`"),
     ]
 
 
@@ -110,15 +110,10 @@ def _torch_cuda() -> str | None:
 
 
 def packages() -> Check:
-    """Compares the installed packages with requirements.lock, if Track A runs from a checkout that has this file."""
-    lock = Path(__file__).parents[2] / provision.LOCK
+    """Compares the installed packages with requirements.lock, unless the lock is missing."""
+    lock = installation.lock_folder() / installation.LOCK
     if not lock.is_file():
-        return Check(
-            "packages",
-            "pass",
-            f"not compared: Track A does not run from a checkout with {provision.LOCK}",
-            required=False,
-        )
+        return Check("packages", "pass", f"not compared: {lock} is missing", required=False)
     pinned_versions: dict[str, str] = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock.read_text(), re.MULTILINE))
     installed: dict[str, str] = {
         name.lower().replace("_", "-"): version
@@ -132,7 +127,12 @@ def packages() -> Check:
     ]
     evidence = f"{len(pinned_versions)} packages pinned, {len(differences)} differ"
     evidence += f": {', '.join(differences[:10])}" if differences else ""
-    return advisory_check("packages", not differences, evidence, "Run `make setup`: other packages can change outcomes")
+    return advisory_check(
+        "packages",
+        not differences,
+        evidence,
+        f"Run `{installation.SETUP}`: other packages can change outcomes",
+    )
 
 
 def _is_same_release(version: str, other_version: str) -> bool:

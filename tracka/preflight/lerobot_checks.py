@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from ..campaign.campaign import Campaign
 from ..checkpoints import code_safety
+from ..core import installation
 from ..core.check import Check, required_check, run_check
 from ..engines import cli_capabilities
 from .rendering import Frame
@@ -17,7 +18,7 @@ def imports(frames: Sequence[Frame]) -> Check:
         "lerobot_import",
         version is not None,
         evidence,
-        "Run `make setup`; if the import still fails, read preflight/render_*.err",
+        f"Run `{installation.SETUP}`; if the import still fails, read preflight/render_*.err",
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ..campaign.campaign import Campaign
 from ..campaign.preset import DOCS
-from ..core import lerobot_facts
+from ..core import installation, lerobot_facts
 from ..core.check import Check
 from ..core.errors import joined_names
 from . import known_pitfalls
@@ -143,7 +143,7 @@ RULES = (
     Rule(
         "preset",
         "The settings differ from what is known to be right for the policy's type",
-        "Use the values of `tracka init --preset`; docs/preflight.md explains them",
+        f"Use the values of `tracka init --preset`; {installation.page('preflight.md')} explains them",
         "tracka/campaign/preset.py names each value's source",
         known_pitfalls.other_than_preset,
     ),

@@ -23,7 +23,7 @@ from ..checkpoints import (
 )
 from ..checkpoints.hub import DownloadSpec
 from ..checkpoints.hub_dependencies import NamedDependency
-from ..core import files, hashing, parsing, reading
+from ..core import files, hashing, installation, parsing, reading
 from ..core.check import Check, required_check, run_check
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.reports import ResourceRecord
@@ -258,7 +258,7 @@ def _check_assets() -> tuple[str, list[Resource]]:
     wrong_files = assets.wrong_assets(folder)
     if wrong_files:
         what = f"{len(wrong_files)} files differ from LIBERO's: {joined_names(wrong_files)}"
-        raise hub.Unresolved("missing", Finding(str(folder), what, "Run `make setup`"))
+        raise hub.Unresolved("missing", Finding(str(folder), what, f"Run `{installation.SETUP}`"))
     resource = _resource("assets", "LIBERO", folder, assets.expected_assets(), ("*",))
     return str(resource), [resource]
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from ..campaign.campaign import Campaign
-from ..core import files, parsing
+from ..core import files, installation, parsing
 from ..core.check import Check
 from ..core.files import Json
 from ..engines import software
@@ -26,7 +26,7 @@ from ..execution.process import Bounds
 
 TABLE = Path(__file__).with_name("tables") / "settle.v1.json"
 PROBE_GIB = 2.0  # memory that one probe may take
-REMEDY = "Run `make setup` (mujoco==3.3.7), or use --accept-invalid-sim, which marks the results as invalid"
+REMEDY = f"Run `{installation.SETUP}` (mujoco==3.3.7), or use --accept-invalid-sim, which marks the results as invalid"
 UNPROBED = "not probed: the committed table does not have this suite"
 
 
@@ -115,9 +115,8 @@ def _version_check(alike: bool, failing_status: str) -> Check:
 def _suite_check(suite: str, probe: Probe | None, failing_status: str) -> Check:
     name = f"simulator:{suite}"
     if probe is None:
-        return Check(
-            name, "warn", UNPROBED, "Judge the suite's results with care, or add the suite with `make sim-table`"
-        )
+        remedy = "Judge the suite's results with care, or add the suite with `make sim-table` in a checkout"
+        return Check(name, "warn", UNPROBED, remedy)
     worst = max(probe.errors.values(), default=0.0)
     tolerance = table()["tolerance"]
     allowed = f"{1000 * tolerance:g} mm are allowed"

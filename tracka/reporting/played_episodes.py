@@ -13,7 +13,7 @@ from ..campaign import campaign
 from ..campaign.campaign import Campaign
 from ..campaign.layout import RunFolder
 from ..campaign.matrix import Row
-from ..core import files
+from ..core import files, installation
 from ..core.artifacts import Manifest, Result
 from ..core.baselines import PlayedRow
 from ..core.errors import Finding, UsageError, joined_names
@@ -140,7 +140,8 @@ def _unfit(spec: Campaign, row: Row, result: Result) -> Iterator[Finding]:
     where, again = str(spec.layout.run(row.run_id).result), judgement.run_again(spec.layout)
     if result["invalid"]:
         what = f"the row is invalid, since its simulator is not the benchmark's: {result['invalid']}"
-        yield Finding(where, what, "Install the locked MuJoCo (make setup), and run the row with --allow-overwrite")
+        remedy = f"Install the locked MuJoCo ({installation.SETUP}), and run the row with --allow-overwrite"
+        yield Finding(where, what, remedy)
     if result["unproven"]:
         yield Finding(where, f"the engine is not proven to play lerobot-eval's episodes: {result['unproven']}", again)
 

@@ -8,7 +8,6 @@ to each other. A tier is not the acceptance of its campaign, so a session on a t
 
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,7 @@ def _facts(layout: Layout) -> dict[str, str]:
     return {
         "name": layout.root.name,
         "folder": layout.display_name,
+        "gates": commands.named_gates(layout),
         "todo": os.path.relpath(layout.todo, layout.plan.parent),
         "plan": os.path.relpath(layout.plan, layout.todo.parent),
     }
@@ -167,7 +167,7 @@ def _line(layout: Layout, handoff: Handoff, owner: str, action: str) -> str:
 
 
 def _next_action(layout: Layout, handoff: Handoff) -> str:
-    command = f"pytest acceptance --campaign {shlex.quote(layout.display_name)}"
+    command = commands.named_gates(layout)
     if handoff["status"] != "pass":
         note = _one_line(handoff["notes"][0] if handoff["notes"] else "no reason is on record")
         return f"Mend {note}; then rerun: {command}"

@@ -13,7 +13,7 @@ from typing import Any, cast
 from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.layout import TIERS, Layout
-from ..core import files, schema
+from ..core import files, installation, schema
 from ..core.artifacts import CheckpointRecord, Manifest
 from ..engines import software, video
 from ..execution import environment
@@ -112,6 +112,8 @@ def _commands(campaign: Campaign, failed_run_ids: Sequence[str]) -> dict[str, An
     folder = campaign.layout.preflight
     return {
         "preflight": files.read_or_empty(campaign.layout.preflight_report),
+        "gates": commands.named_gates(campaign.layout),
+        "setup_command": installation.SETUP,
         "setups": setup.commands(folder / "setup.log"),
         "sweep": _sweep(campaign, [row.run_id for row in campaign.enabled]),
         "rerun": _sweep(campaign, failed_run_ids),

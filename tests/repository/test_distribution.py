@@ -1,0 +1,148 @@
+"""What is installed without a checkout: the content of wheel and source distribution, and hints that work there."""
+
+import ast
+import importlib.metadata
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import pytest
+from campaigns import REPOSITORY
+from imports import MODULES
+from packaging.requirements import Requirement
+
+from tracka.core import extras, installation
+
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+CODE = "\n".join(ast.unparse(tree) for tree in MODULES.values())
+PAGES = sorted(set(re.findall(r"installation\.page\('([\w./-]+)'\)", CODE)))
+GENERATED = {"__pycache__", "artifacts", "build", "reports", ".venv", ".git"}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the source distribution, and the wheel that is built from it."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(REPOSITORY)]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=out)
+    assert ended.returncode == 0, ended.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def in_wheel(built: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(next(built.glob("*.whl"))) as wheel:
+        return {name: wheel.read(name) for name in wheel.namelist()}
+
+
+@pytest.fixture(scope="module")
+def in_source(built: Path) -> dict[str, bytes]:
+    with tarfile.open(next(built.glob("*.tar.gz"))) as archive:
+        members = [
+            (member.name.partition("/")[2], archive.extractfile(member)) for member in archive if member.isfile()
+        ]
+        return {name: content.read() for name, content in members if content}
+
+
+def test_the_wheel_ships_the_lock_the_embedded_campaign_and_the_pages(in_wheel: dict[str, bytes]) -> None:
+    assert in_wheel["tracka/install/data/requirements.lock"] == (REPOSITORY / "requirements.lock").read_bytes()
+    configs = REPOSITORY / "tasks" / installation.SMOKE / "configs"
+    for path in configs.iterdir():
+        assert in_wheel[f"tracka/smoke/configs/{path.name}"] == path.read_bytes()
+    assert "tracka/docs/install.md" in in_wheel
+
+
+def test_neither_has_anything_that_was_generated(in_wheel: dict[str, bytes], in_source: dict[str, bytes]) -> None:
+    for names in (in_wheel, in_source):
+        assert [name for name in names if GENERATED & set(PurePosixPath(name).parts)] == []
+        assert [name for name in names if name.endswith((".pyc", ".mp4", ".tar"))] == []
+
+
+def test_the_source_distribution_has_licence_changes_and_the_same_lock(in_source: dict[str, bytes]) -> None:
+    assert {"LICENSE", "CHANGELOG.md", "README.md", "pyproject.toml"} <= in_source.keys()
+    assert in_source["requirements.lock"] == in_source["tracka/install/data/requirements.lock"]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_that_a_message_names_is_shipped(in_wheel: dict[str, bytes], name: str) -> None:
+    assert f"tracka/docs/{name}" in in_wheel
+
+
+# extras
+
+
+def test_every_package_of_an_extra_is_known_by_its_modules() -> None:
+    """A new package in pyproject.toml is named in core/extras.py, so that its absence is told in one line."""
+    distributions = importlib.metadata.packages_distributions()
+    for extra, modules in extras.PACKAGES.items():
+        asked = {Requirement(line).name.lower() for line in PROJECT["optional-dependencies"][extra]}
+        known = {name.lower() for module in modules for name in distributions.get(module, (f"{module}-sdk", module))}
+        assert asked <= known, extra
+
+
+@pytest.mark.parametrize(("module", "told"), [("scipy", "tracka[report]"), ("torch", installation.SETUP)])
+def test_a_package_that_is_missing_is_told_with_what_brings_it(module: str, told: str) -> None:
+    finding = extras.finding(ModuleNotFoundError("no", name=f"{module}.part"))
+    assert finding is not None and told in finding.remedy and module in finding.what
+
+
+def test_a_module_of_no_extra_is_no_matter_of_the_installation() -> None:
+    assert extras.finding(ModuleNotFoundError("no", name="tracka.nothing")) is None
+
+
+# hints
+
+
+def test_no_message_names_a_command_of_a_checkout_alone() -> None:
+    """`make setup` and `pytest acceptance` are there in a checkout only: two modules choose between them and others."""
+    docstrings = {ast.get_docstring(node, clean=False) for tree in MODULES.values() for node in ast.walk(tree)
+                  if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)}  # fmt: skip
+    named = {
+        module
+        for module, tree in MODULES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in docstrings
+        if re.search(r"pytest acceptance|make setup", node.value)
+    }
+    # The last of the three speaks of a checkout alone.
+    assert named == {"campaign.commands", "core.installation", "checkpoints.python_dependencies"}
+    templates = "".join(path.read_text() for path in (REPOSITORY / "tracka").rglob("*.j2"))
+    assert not re.search(r"pytest acceptance|make setup", templates)
+
+
+# the plug-in in other people's sessions
+
+
+def run_pytest(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs pytest in another project; the environment of the repository has the plug-in as every installation has."""
+    entry_points = importlib.metadata.entry_points(group="pytest11")
+    assert [entry.value for entry in entry_points if entry.name == "tracka"] == ["tracka.pytest_entry"]
+    command = [sys.executable, "-m", "pytest", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def test_other_sessions_have_no_option_of_track_a_and_end_as_without_it(tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text(
+        "def test_own(pytestconfig):\n    assert not hasattr(pytestconfig.option, 'campaign')\n"
+    )
+    (tmp_path / "conftest.py").write_text(
+        "def pytest_addoption(parser):\n    parser.addoption('--tier')\n    parser.addoption('--owner')\n"
+    )
+    ended = run_pytest(tmp_path, "-q")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "--campaign" not in run_pytest(tmp_path, "--help").stdout
+
+
+def test_a_session_that_names_the_gates_has_the_options(tmp_path: Path) -> None:
+    ended = run_pytest(tmp_path, "--pyargs", "tracka.acceptance", "--help")
+    assert "--campaign" in ended.stdout, ended.stderr
+
+
+def test_the_plug_in_that_every_session_loads_imports_nothing_of_track_a(tmp_path: Path) -> None:
+    code = "import sys; import tracka.pytest_entry; print([name for name in sys.modules if name.startswith('tracka')])"
+    ended = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert ended.stdout.strip() == "['tracka', 'tracka.pytest_entry']"
