@@ -1,5 +1,7 @@
 """The pages of reference are those that today's code gives, and what they show of campaign.toml is true."""
 
+import json
+import re
 import tomllib
 from dataclasses import MISSING, fields
 
@@ -28,6 +30,17 @@ OWNERS = {  # the class that has the defaults of a table
     "[report]": Campaign,
     "[metrics]": MetricsSettings,
 }
+
+
+def test_the_page_of_failed_preflights_has_every_check_of_a_real_report() -> None:
+    docs = REPOSITORY / "docs"
+    report = json.loads((docs / "preflight-h100.json").read_text())
+    names = {check["name"] for check in report["checks"]}
+    rows = re.findall(r"^\| (`.*?) \|", (docs / "failed-preflight.md").read_text(), re.MULTILINE)
+    kinds = {re.sub(r":[A-Z]+$", "", name) for row in rows for name in re.findall(r"`(.+?)`", row)}
+    lost = {name for name in names if not any(name == kind or name.startswith(f"{kind}:") for kind in kinds)}
+    assert lost == set()
+    assert {"weights", "model", "statistics", "imports", "device", "base_model"} <= kinds
 
 
 @pytest.mark.parametrize("name", reference.PAGES)
