@@ -150,8 +150,8 @@ def setup_command(context: typer.Context) -> None:
 
 @app.command("preflight")
 def preflight_command(
-    task_suite: Annotated[str, typer.Option(autocompletion=completion.suite)],
-    policy_path: Annotated[str, typer.Option()],
+    task_suite: Annotated[str, typer.Option(autocompletion=completion.suite, help="LIBERO suite.")],
+    policy_path: Annotated[str, typer.Option(help="repo, repo@revision, or a folder.")],
     mujoco_gl: Annotated[str, typer.Option(autocompletion=completion.backend, help="egl, glx or osmesa.")],
     artifacts_dir: Annotated[Path, typer.Option(help="The folder for preflight.json: artifacts/preflight.")],
     gpu_ids: Annotated[str, typer.Option(help="Comma-separated; empty for the CPU.")] = "",
@@ -229,10 +229,10 @@ def propose_command(
 
 @app.command("run")
 def run_command(
-    run_id: Annotated[str, typer.Option(autocompletion=completion.run_id)],
+    run_id: Annotated[str, typer.Option(autocompletion=completion.run_id, help="The name of the run's folder.")],
     policy_path: Annotated[str, typer.Option(help="repo, repo@revision, or a folder.")],
-    task_suite: Annotated[str, typer.Option(autocompletion=completion.suite)],
-    batch_size: Annotated[int, typer.Option(min=1)],
+    task_suite: Annotated[str, typer.Option(autocompletion=completion.suite, help="LIBERO suite.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Episodes that are played at a time.")],
     n_episodes: Annotated[int, typer.Option(min=1, help="Episodes of each LIBERO task.")],
     gpu_id: Annotated[str, typer.Option(help="A GPU's index, auto or cpu.")],
     mujoco_gl: Annotated[
@@ -240,10 +240,12 @@ def run_command(
         typer.Option(autocompletion=completion.backend, help="egl, glx or osmesa: the backend that preflight chose."),
     ],
     artifacts_root: Annotated[Path, typer.Option(help="The runs folder: artifacts/runs.")],
-    seed: Annotated[int, typer.Option(min=0)] = 7,
-    timeout_secs: Annotated[int, typer.Option(min=1)] = 10800,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 7,
+    timeout_secs: Annotated[int, typer.Option(min=1, help="Seconds after which the run is ended.")] = 10800,
     retry_index: Annotated[int, typer.Option(min=0, max=1, help="1 records that this is a retry.")] = 0,
-    allow_overwrite: Annotated[bool, typer.Option("--allow-overwrite")] = False,
+    allow_overwrite: Annotated[
+        bool, typer.Option("--allow-overwrite", help="Run again though the run's folder exists; no attempt is lost.")
+    ] = False,
     tier: Tier = None,
     launcher: Where = None,
     dry_run: DryRun = False,
@@ -331,10 +333,12 @@ def sweep_command(
 
 @app.command("collect")
 def collect_command(
-    runs_root: Annotated[Path, typer.Option()],
-    summary_csv: Annotated[Path, typer.Option()],
-    summary_md: Annotated[Path, typer.Option()],
-    failures_csv: Annotated[Path | None, typer.Option()] = None,
+    runs_root: Annotated[Path, typer.Option(help="The runs folder: artifacts/runs.")],
+    summary_csv: Annotated[Path, typer.Option(help="The table to write: artifacts/summary/all_runs.csv.")],
+    summary_md: Annotated[Path, typer.Option(help="The same as Markdown: artifacts/summary/all_runs.md.")],
+    failures_csv: Annotated[
+        Path | None, typer.Option(help="The rows that are not accepted: artifacts/summary/failures.csv.")
+    ] = None,
     tier: Tier = None,
     dry_run: DryRun = False,
 ) -> None:

@@ -47,7 +47,7 @@ def init_command(
         int | None, typer.Option(min=1, help="Episodes at a time; by default 10, and on the CPU what fits this host.")
     ] = None,
     n_episodes: Annotated[int | None, typer.Option(min=1, help="Episodes of each LIBERO task; by default 50.")] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 7,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of each row's first episode.")] = 7,
     min_success_rate: Annotated[float, typer.Option(help="Success rate each row must reach; 0 is no threshold.")] = 0.0,
     task_ids: Annotated[str, typer.Option(help="LIBERO tasks of the suite, such as 0,3; by default all.")] = "",
     episode_length: Annotated[int | None, typer.Option(min=1, help="Control steps; by default the suite's.")] = None,

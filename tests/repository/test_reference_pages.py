@@ -32,6 +32,13 @@ OWNERS = {  # the class that has the defaults of a table
 }
 
 
+def test_every_option_of_every_command_has_a_sentence() -> None:
+    page = (REPOSITORY / "docs" / "commands.md").read_text()
+    rows = re.findall(r"^\| (`.+?`) \| (.*?) \|", page, re.MULTILINE)
+    assert len(rows) > 150
+    assert [name for name, text in rows if not text] == []
+
+
 def test_the_page_of_failed_preflights_has_every_check_of_a_real_report() -> None:
     docs = REPOSITORY / "docs"
     report = json.loads((docs / "preflight-h100.json").read_text())
