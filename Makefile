@@ -120,8 +120,9 @@ parity-full: setup ## (hours) the same for all cases; what was measured is kept;
 bench: setup ## the resident engine against lerobot-eval on one row; fails below 6 times end to end, 15 times under way
 	$(VENV)/bin/python -m benchmarks.engines
 
-bench-standby: setup ## what rows of the resident engine gain by the process that plays one after the other (minutes)
+bench-standby: setup ## what rows gain by the process that plays one after the other, and what lies between two of them (minutes)
 	$(VENV)/bin/python -m benchmarks.standby
+	$(VENV)/bin/python -m benchmarks.handover
 
 setup: ## make or refresh the virtual environment, the GL libraries and LIBERO's files
 	@python="$$(eval "$$FIND_PYTHON")" && "$$python" -m tracka setup --artifacts-dir reports/setup

@@ -91,7 +91,7 @@ def hand_overs(campaign: Campaign) -> Iterator[tuple[str, dict[str, float]]]:
 def stages_between(before: RunFolder, after: RunFolder) -> dict[str, float]:
     """Returns the seconds of each stage from the last episode of `before` to the first environment step of `after`."""
     of_after = timings(after)["stages"]
-    taken = changed(after.output / "timings.json") - of_after["total"] + of_after["policy_load"]
+    taken = changed(after.output / "timings.json") - of_after["total"]
     moments = [
         changed(before.output / "episodes.jsonl"),
         changed(before.output / "eval_info.json"),

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 import torch
 from campaigns import REPOSITORY
 
-from benchmarks import suite_figures
+from benchmarks import handover, suite_figures
 from benchmarks.suite_figures import Played, Row
 from fixtures import parity
+from tracka.campaign.matrix import COLUMNS
+from tracka.core import files
 
 pytestmark = pytest.mark.slow
 
@@ -210,3 +213,41 @@ def test_a_simulated_row_keeps_its_policy_busy_though_places_have_unequal_number
     assert ended.returncode == 0, ended.stderr
     busy = re.findall(r"the policy is busy for (\d+)%", ended.stdout)
     assert len(busy) == 2 and min(map(int, busy)) >= 90, ended.stdout
+
+
+@pytest.fixture(scope="module")
+def two_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A campaign whose second row began 1 s after the first was judged, with the files that tell so."""
+    root = tmp_path_factory.mktemp("handover")
+    files.write_text(root / "configs" / "campaign.toml", handover.SETTINGS)
+    files.write_text(root / "configs" / "eval_matrix.csv", "\n".join([",".join(COLUMNS), *handover.ROWS[:2], ""]))
+    for number, start in enumerate((1000.0, 1020.0)):
+        folder = root / "artifacts" / "runs" / f"row{number}" / "attempts" / "1"
+        stages = {"import": 0.25, "load": 0.5, "rollout": 4.0, "film": 2.0, "total": 6.75, "policy_load": 0.4}
+        contents = {"eval/timings.json": {"stages": stages, "evaluation": number + 1}, "eval/episodes.jsonl": {}}
+        contents |= {"eval/eval_info.json": {}, "result.json": {}, "identity.json": {}}
+        contents |= {"run_manifest.json": {"gpu_id": -1, "worker": "gw0"}}
+        times = {"identity.json": 0.0, "eval/episodes.jsonl": 9.0, "eval/timings.json": 10.0}
+        times |= {"eval/eval_info.json": 13.0, "result.json": 19.0, "run_manifest.json": 19.0}
+        for name, content in contents.items():
+            files.write_json(folder / name, content)
+            os.utime(folder / name, (start + times[name], start + times[name]))
+    return root
+
+
+def test_the_stages_between_two_rows_follow_from_the_files_that_they_left(two_rows: Path) -> None:
+    ended = bench("handover", str(two_rows))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines()[:2] == [
+        "row0 -> row1: 15.00 s, films 4.00, program ends, row judged 6.00, next row planned 1.00, "
+        "program starts 3.25, flags read 0.25, policy 0.50",
+        "median of 1: films 4.00, program ends, row judged 6.00, next row planned 1.00, "
+        "program starts 3.25, flags read 0.25, policy 0.50; without films 11.00 s",
+    ]
+
+
+def test_rows_that_did_not_share_a_process_have_no_hand_over(two_rows: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(two_rows, tmp_path / "campaign")
+    timings = root / "artifacts" / "runs" / "row1" / "attempts" / "1" / "eval" / "timings.json"
+    files.write_json(timings, files.read_json(timings) | {"evaluation": 1})
+    assert bench("handover", str(root)).returncode == 1
