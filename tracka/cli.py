@@ -315,18 +315,18 @@ def sweep_command(
                 print(f"{row.run_id}: {shlex.join(run.dry_manifest(campaign, row, host)['command'] or ())}")
         return
     run_ids = [row.run_id for row in chosen_rows]
+    all_ids = [] if part else run_ids  # a shard's rows have a short name
     cli_request.register(campaign.layout)
     try:
         with live_view.of_sweep(campaign, chosen_rows, max_parallel, resume, quiet=no_live) as session:
             codes = sweep.sweep(campaign, chosen_rows, host, run.RerunPolicy(resume=resume), max_parallel, session)
     except KeyboardInterrupt:
-        replay = sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, run_ids, part)
+        replay = sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, all_ids, part)
         worker.print_redacted(f"interrupted; replay: {replay}")
         raise typer.Exit(ending_signals.EXIT_CODE) from None
     failed_ids = [run_id for run_id in run_ids if codes[run_id]]
     worker.print_redacted(f"{len(run_ids) - len(failed_ids)} of {len(run_ids)} rows passed")
-    again = (failed_ids, None) if failed_ids else (run_ids, part)
-    replay = sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, *again)
+    replay = sweep.replay(own_matrix, artifacts_root, status_dir, max_parallel, failed_ids or all_ids, part)
     worker.print_redacted(f"replay: {replay}")
     raise typer.Exit(1 if failed_ids else 0)
 

@@ -68,6 +68,37 @@ def are_gone(pids: list[int]) -> bool:
     return not any(is_alive(pid) for pid in pids)
 
 
+CALLER = """
+import os, sys
+from pathlib import Path
+from tracka.execution import process
+from tracka.execution.process import Bounds
+folder = Path(sys.argv[1])
+process.run(
+    ["sleep", "20"], cwd=folder, env=dict(os.environ), stdout=folder / "out", stderr=folder / "err",
+    bounds=Bounds(15), farewell=["touch", str(folder / "farewell")], cancel=lambda: bool((folder / "running").touch()),
+)
+"""
+
+
+def test_a_child_that_is_cancelled_is_followed_by_its_farewell_and_one_that_ends_is_not(tmp_path: Path) -> None:
+    said = tmp_path / "farewell"
+    assert run(tmp_path, "", farewell=["touch", str(said)]).code == 0 and not said.exists()
+    assert run(tmp_path, "import time; time.sleep(20)", timeout=0.5, farewell=["touch", str(said)]).stopped == "timeout"
+    assert not said.exists()
+    words: dict[str, Any] = {"cancel": lambda: True, "farewell": ["touch", str(said)]}
+    assert run(tmp_path, "import time; time.sleep(20)", **words).stopped == "cancelled" and said.exists()
+    words["farewell"] = ["no-such-program"]
+    assert run(tmp_path, "import time; time.sleep(20)", **words).stopped == "cancelled"
+
+
+def test_a_child_whose_caller_is_killed_is_followed_by_its_farewell(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", CALLER, str(tmp_path)]) as caller:
+        wait_until((tmp_path / "running").exists)
+        caller.kill()
+    wait_until((tmp_path / "farewell").exists)
+
+
 @pytest.mark.parametrize("code", [0, 1, 3, 125])
 def test_an_exit_code_is_handed_on(tmp_path: Path, code: int) -> None:
     ended = run(tmp_path, f"raise SystemExit({code})")

@@ -8,7 +8,10 @@ import campaigns
 import pytest
 from campaigns import Made
 
+from tracka.campaign.campaign import Campaign
+from tracka.campaign.layout import PHASES
 from tracka.core import files, lock
+from tracka.core.errors import Finding
 from tracka.gates import handoff, validate
 
 BASELINE, LONG, WIDE = "baseline_b1_e2", "long_b1_e6", "wide_b4_e4"
@@ -112,6 +115,22 @@ def test_runs_of_a_host_with_other_inputs_are_refused_by_what_differs(prepared_b
         f"{here.layout.run(WIDE).result}: the row passed with another matrix row, settings, checkpoint" in closed.stderr
     )
     assert "than today's: checkpoint " in closed.stderr
+
+
+def test_the_contracts_of_each_phase_are_asked_once(
+    prepared_baseline: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They open every file of every row, which takes most of the time of closing a large campaign."""
+    made, asked, ask = prepared_baseline, list[str](), validate.phase_findings
+    sweep(made, "1/1")
+
+    def counted(campaign: Campaign, phase: str, quick: bool = False) -> list[Finding]:
+        asked.append(phase)
+        return ask(campaign, phase, quick)
+
+    monkeypatch.setattr(validate, "phase_findings", counted)
+    assert close(made).returncode == 0
+    assert sorted(asked) == list(PHASES)
 
 
 def test_a_campaign_that_a_session_has_is_not_closed(prepared_baseline: Made) -> None:

@@ -19,10 +19,12 @@ import pytest
 from campaigns import REPOSITORY, Made, contents
 from processes import is_alive, wait_until
 
+from tracka.campaign.shards import Shard
 from tracka.core import files, lock
 from tracka.execution import gpu
 from tracka.reporting import collect
 from tracka.runs import row_state, run
+from tracka.runs.sweep import replay
 
 BASELINE, LONG, WIDE, OFF = "baseline_b1_e2", "long_b1_e6", "wide_b4_e4", "off_b1_e1"
 ENABLED = [BASELINE, LONG, WIDE]  # in the order of the matrix; LONG is the longest, WIDE the shortest
@@ -374,6 +376,17 @@ def test_the_replay_line_keeps_what_the_sweep_was_told(ready: Made) -> None:
 
 
 @pytest.mark.slow
+def test_the_replay_line_of_100_000_rows_can_be_run(tmp_path: Path) -> None:
+    """Linux refuses a program with a longer argument than 128 KiB, and a shell's line is one behind `ssh HOST`."""
+    for count, shard, named in ((100, None, "--rows"), (100_000, None, ""), (100_000, Shard(2, 3), "--shard 2/3")):
+        run_ids = [f"policy_{number:06}" for number in range(count)]
+        line = replay(tmp_path / "eval_matrix.csv", tmp_path, tmp_path, 8, run_ids, shard)
+        assert line.endswith("--max-parallel 8 --resume") and named in line
+        assert ("--rows" in line) == (named == "--rows")
+        subprocess.run(["true", *shlex.split(line)], check=True)
+        subprocess.run(["bash", "-n", "-c", line], check=True)
+
+
 def test_where_all_passed_the_replay_line_names_all_and_is_the_same_each_time(swept: Swept) -> None:
     assert rows_of(replay_line(swept.ended)) == ENABLED
     assert swept.replayed is not None

@@ -12,8 +12,8 @@ from processes import of_campaign, wait_for_the_end_of, wait_until
 from slurm_cluster import NODES, Cluster
 
 from tracka.core import files
-from tracka.execution import slurm, slurm_launch, slurm_outcome
-from tracka.runs import row_state, slurm_row
+from tracka.execution import shared_folder, slurm, slurm_launch, slurm_outcome
+from tracka.runs import row_state
 
 pytestmark = pytest.mark.slurm
 ROW = "row_b2_e2"
@@ -183,6 +183,19 @@ def test_a_harness_that_ends_takes_its_job_along(
     assert made.results(ROW) == [("fail", "interrupted"), ("pass", None)]
 
 
+def test_a_job_that_loses_its_harness_and_its_node_at_once_is_ended_too(
+    on_slurm: Callable[..., Made], cluster: Cluster
+) -> None:
+    """Neither harness nor step is left to end the job, and Slurm would keep it until its time limit."""
+    made = on_slurm(ROWS, **{ROW: ["slow:60"]})
+    with playing(made, cluster) as harness:
+        node = cluster.ask("squeue", "-h", "-o", "%N").strip()
+        harness.kill()
+        cluster.kill(node)
+        cluster.heal_daemons()
+        nothing_is_left(made, cluster, 60)
+
+
 def test_a_step_that_hears_nothing_of_its_harness_ends_by_itself(
     on_slurm: Callable[..., Made], cluster: Cluster
 ) -> None:
@@ -216,7 +229,7 @@ def test_files_that_are_never_seen_here_are_no_pass(
     on_slurm: Callable[..., Made], cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = on_slurm(ROWS, "shared_secs = 1\n")
-    monkeypatch.setattr(slurm_row, "_size", lambda path: -1)
+    monkeypatch.setattr(shared_folder, "_size", lambda path: -1)
     made.run_row(ROW)
     assert made.results(ROW) == [("fail", "not_shared")]
 

@@ -11,8 +11,8 @@ from test_outcomes import ROWS
 
 from tracka.core import files, schema
 from tracka.preflight import cluster as cluster_checks
-from tracka.preflight import preflight
-from tracka.preflight.cluster import Answer, NodeType
+from tracka.preflight import node_jobs, preflight
+from tracka.preflight.node_jobs import Answer, NodeType
 
 pytestmark = pytest.mark.slurm
 
@@ -44,7 +44,7 @@ def test_each_type_of_node_is_tried_by_a_job_that_answers_through_the_shared_fol
     assert "no slurmdbd" in evidence(report, "slurm:accounting")
     assert "2 nodes and came back" in evidence(report, "slurm:shared")
     assert preflight.is_current(preflight.config_of(made.spec)) and cluster.jobs() == []
-    ours = [made.layout.preflight / name for name in cluster_checks.SNAPSHOTS]
+    ours = [made.layout.preflight / name for name in node_jobs.SNAPSHOTS]
     assert all(path.is_file() for path in ours)
     cluster.ask("scontrol", "update", "nodename=node2", "state=drain", "reason=test")
     assert not preflight.is_current(preflight.config_of(made.spec))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 from campaigns import REPOSITORY, Made
-from processes import of_campaign, wait_until
+from processes import wait_for_the_end_of
 from slurm_cluster import NODES, Cluster
 from soak import differences, table
 
@@ -102,9 +102,17 @@ def disturbed(made: Made, cluster: Cluster, chance: random.Random, kills: int) -
                 killed.append(kill(cluster, harness, chance))
         harness.wait()
         cluster.heal_daemons()
-        wait_until(lambda: cluster.jobs() == [], 60)
-    wait_until(lambda: of_campaign(made.root) == [], 60)
+        wait_for_the_end_of_jobs(cluster, killed)
+    wait_for_the_end_of(made.root, 60)
     return killed
+
+
+def wait_for_the_end_of_jobs(cluster: Cluster, killed: Sequence[str], seconds: float = 120) -> None:
+    """Returns when no job is left. Raises AssertionError with the jobs left after `seconds`."""
+    end = time.monotonic() + seconds
+    while left := cluster.jobs():
+        assert time.monotonic() < end, f"left {seconds} s after {killed[-3:]}: {left}"
+        time.sleep(0.5)
 
 
 @pytest.mark.timeout(3600)

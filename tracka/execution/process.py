@@ -95,14 +95,16 @@ def run(
     label: str = "",
     cancel: Callable[[], bool] | None = None,
     beat: float = 0,
+    farewell: Sequence[str] = (),
 ) -> Exit:
     """Runs `command` to its end or to its bounds. There the child gets TERM and, after `grace`, KILL.
 
     `lease` are descriptors that the supervisor holds as long as any process of the child's tree is alive. `cancel` is
     called every POLL_SECS; once it returns True, the child gets TERM and, a second later, KILL. Where `beat` is not 0,
-    the child's stdin gets a byte every `beat` seconds while it is supervised. Raises OSError where
-    the command cannot be started or a log cannot be written, RuntimeError where the supervisor fails, and what `cancel`
-    raises.
+    the child's stdin gets a byte every `beat` seconds while it is supervised. `farewell` is a command that the
+    supervisor runs after a child that was cancelled, or whose caller has died: it ends what the child began elsewhere.
+    Raises OSError where the command cannot be started or a log cannot be written, RuntimeError where the supervisor
+    fails, and what `cancel` raises.
     """
     request = Request(
         tuple(command),
@@ -119,6 +121,7 @@ def run(
         beat=beat,
         journal=None if journal is None else str(journal),
         label=label,
+        farewell=tuple(farewell),
     )
     for log in (stdout, stderr):
         damaged.make_way(log)

@@ -127,16 +127,16 @@ def patiently[T](question: Callable[[], T]) -> T:
         pause = min(5.0, 2 * pause)
 
 
-def find(is_named: Callable[[str], bool]) -> list[Job]:
-    """Returns this user's jobs and steps that have not ended and whose name `is_named`."""
-    user = str(os.getuid())
-    jobs = ask("squeue", "-h", "-u", user, "-o", SPLIT.join(("%i", "%T", "%r", "%j", "%N")))
-    steps = ask("squeue", "-h", "-s", "-u", user, "-o", SPLIT.join(("%i", "%j", "%N")))
-    found = [Job(number, "", name, state, why, nodes) for number, state, why, name, nodes in _lines(jobs, 5)]
-    for number, name, nodes in _lines(steps, 3):
+def find(name: str) -> list[Job]:
+    """Returns this user's jobs and steps that have not ended and are called `name`; others are not even listed."""
+    mine = ("-h", f"--user={os.getuid()}", f"--name={name}")
+    jobs = ask("squeue", *mine, "-o", SPLIT.join(("%i", "%T", "%r", "%j", "%N")))
+    steps = ask("squeue", "-s", *mine, "-o", SPLIT.join(("%i", "%j", "%N")))
+    found = [Job(number, "", called, state, why, nodes) for number, state, why, called, nodes in _lines(jobs, 5)]
+    for number, called, nodes in _lines(steps, 3):
         job, _, step = number.partition(".")
-        found.append(Job(job, step, name, "", "", nodes))
-    return [job for job in found if is_named(job.name)]
+        found.append(Job(job, step, called, "", "", nodes))
+    return [job for job in found if job.name == name]
 
 
 def _lines(text: str, count: int) -> list[list[str]]:
@@ -152,14 +152,14 @@ def cancel(jobs: Sequence[Job]) -> None:
             return
 
 
-def end(is_named: Callable[[str], bool], seconds: float = END_SECS) -> list[Job]:
-    """Ends this user's jobs and steps whose name `is_named`, and returns those that are still there after `seconds`.
+def end(name: str, seconds: float = END_SECS) -> list[Job]:
+    """Ends this user's jobs and steps that are called `name`, and returns those that are still there after `seconds`.
 
     Raises Unreachable where the controller does not answer.
     """
     deadline, pause = time.monotonic() + seconds, 0.1
     asked_for: set[str] = set()
-    while left := patiently(lambda: find(is_named)):
+    while left := patiently(lambda: find(name)):
         cancel([job for job in left if job.id not in asked_for])
         asked_for |= {job.id for job in left}
         if time.monotonic() > deadline:

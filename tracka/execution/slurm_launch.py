@@ -123,6 +123,14 @@ def _container(settings: SlurmSettings) -> list[str]:
     return [f"--container-{option}={value}" for option, value in named.items() if value]
 
 
+def farewell(name: str) -> list[str]:
+    """Returns the command that ends the job called `name` where its srun has gone and nobody else is left to end it.
+
+    Empty inside an allocation, whose steps end with it.
+    """
+    return [] if slurm.allocation() else ["scancel", "--quiet", f"--user={os.getuid()}", f"--name={name}"]
+
+
 def environment(exported: Mapping[str, str]) -> dict[str, str]:
     """Returns the environment of srun itself: what it exports, and how it finds the cluster."""
     return {**exported, **slurm.environment()}

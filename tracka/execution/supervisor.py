@@ -30,6 +30,7 @@ from . import guard, prctl, process_setup
 from .bounded_log import Log
 
 CONTROL_GRACE_SECS = 1.0  # between TERM and KILL where the caller has gone or cancelled
+FAREWELL_SECS = 15.0  # for the farewell: less than a guard waits for a supervisor that nobody needs
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class Request:
     beat: float = 0  # how often the child's stdin gets a byte that says that it is still supervised; 0 is never
     journal: str | None = None  # file that notes start and end of the child, under `label`
     label: str = ""
+    farewell: tuple[str, ...] = ()  # run after a child that the caller no longer wants: ends what it began elsewhere
 
     def to_json_line(self) -> bytes:
         """Returns the request as one line of JSON."""
@@ -131,6 +133,8 @@ class _Supervision:
                 with contextlib.suppress(OSError):  # the run is over, and its result matters more than this line
                     note(self.request, "end", self.child.pid)
             self._drain()
+            if self.stopped == "cancelled" and self.request.farewell:
+                self._say_farewell()
         return {"code": self.child.wait(), "stopped": self._stop_cause(seconds, alive), "seconds": seconds}
 
     def _stop_cause(self, seconds: float, alive: bool) -> str:
@@ -186,6 +190,19 @@ class _Supervision:
             self._pump(self.request.grace, lambda: self.stopped if self.stopped == "cancelled" else "")
         if self.stopped == "cancelled":
             self._pump(CONTROL_GRACE_SECS, lambda: "")
+
+    def _say_farewell(self) -> None:
+        """Runs the request's farewell, as the child's environment has it; it is a courtesy that may fail."""
+        quiet = subprocess.DEVNULL
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(
+                self.request.farewell,
+                env=self.request.env,
+                stdin=quiet,
+                stdout=quiet,
+                stderr=quiet,
+                timeout=FAREWELL_SECS,
+            )
 
     def _reason_to_stop(self) -> str:
         return self.stopped or self._flooded()

@@ -4,6 +4,8 @@ Nothing runs, so a host without a GPU can close what many hosts have swept. The 
 same contracts decide.
 """
 
+from functools import partial
+
 from ..campaign import path_safety
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES
@@ -18,12 +20,21 @@ CLOSED = PHASES[3:]
 def close(campaign: Campaign, owner: str = "tracka") -> tuple[dict[str, str], list[Finding]]:
     """Hands over phases 4 and 5, validates all phases strictly, and ticks or clears the campaign's box in TODO.md.
 
-    Returns the status of phases 4 and 5, and the findings: the campaign is accepted where there are none. Raises Busy
-    where a session has the campaign.
+    Returns the status of phases 4 and 5, and the findings: the campaign is accepted where there are none. What a
+    phase's contracts found as it was handed over counts in the validation too, since the lock lets nothing run between
+    them. Raises Busy where a session has the campaign.
     """
     path_safety.require(campaign.layout)
+    judged: dict[str, list[Finding]] = {}
+    judge = partial(_judge, judged)
     with lock.session(campaign.layout.locks, campaign.name):
-        statuses = {phase: handoff.hand_over(campaign, phase, owner)["status"] for phase in CLOSED}
-        findings = validate.validate(campaign, PHASES, strict=True)
+        statuses = {phase: handoff.hand_over(campaign, phase, owner, judge)["status"] for phase in CLOSED}
+        findings = validate.validate(campaign, PHASES, strict=True, judged=judged)
         progress.close(campaign.layout, accepted=not findings)
     return statuses, findings
+
+
+def _judge(judged: dict[str, list[Finding]], campaign: Campaign, phase: str) -> list[Finding]:
+    """Returns what breaks the contracts of a phase, and keeps it in `judged`."""
+    judged[phase] = validate.phase_findings(campaign, phase)
+    return judged[phase]

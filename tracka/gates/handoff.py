@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES, Layout, phase_before
 from ..core import damaged, files, git, schema
-from ..core.errors import UsageError, without_warnings
+from ..core.errors import Finding, UsageError, without_warnings
 from ..core.reports import Handoff
 from ..reporting import caveats, collect, progress, report, verdict_file
 from ..runs import early_stop, row_state, run
 from . import handoff_contents, validate
 
+Judge = Callable[[Campaign, str], list[Finding]]  # campaign, phase -> what breaks the phase's contracts
 MAY_BE_PARTIAL = ("phase4", "phase5")
 _SUMMARIES: dict[str, Callable[[Campaign], dict[str, str]]] = {
     "phase3": collect.baseline_tables,
@@ -23,15 +24,16 @@ _SUMMARIES: dict[str, Callable[[Campaign], dict[str, str]]] = {
 }
 
 
-def hand_over(campaign: Campaign, phase: str, owner: str = "tracka") -> Handoff:
+def hand_over(campaign: Campaign, phase: str, owner: str = "tracka", judge: Judge | None = None) -> Handoff:
     """Writes the phase's summaries or pages, then its handoff, records it on the campaign's plan, and returns it.
 
-    `owner` is the name in the plan's progress line.
+    `owner` is the name in the plan's progress line. `judge` is asked for what breaks the phase's contracts, once, after
+    its tables and pages are written; `validate.phase_findings` where none is given.
     """
     last_handoff, previous = files.read_or_empty(campaign.layout.handoff(phase)), _previous_phase(campaign, phase)
     progress.ensure(campaign.layout)
     _write_tables_and_pages(campaign, phase, previous)
-    status, notes = _status(campaign, phase, previous)
+    status, notes = _status(campaign, phase, previous, judge or validate.phase_findings)
     notes += [str(caveat) for caveat in caveats.of_phase(campaign, phase) if not (previous and previous.blocks)]
     handoff: Handoff = {
         "schema_version": schema.VERSION,
@@ -104,10 +106,10 @@ def _write_tables_and_pages(campaign: Campaign, phase: str, previous: PreviousPh
         report.write(campaign)  # written here too, since --lf leaves out the tests that wrote the pages
 
 
-def _status(campaign: Campaign, phase: str, previous: PreviousPhase | None) -> tuple[str, list[str]]:
+def _status(campaign: Campaign, phase: str, previous: PreviousPhase | None, judge: Judge) -> tuple[str, list[str]]:
     if previous and previous.blocks:
         return "blocked", list(previous.notes)
-    findings = validate.phase_findings(campaign, phase)
+    findings = judge(campaign, phase)
     notes = [str(finding) for finding in findings]
     if previous:
         return "partial", [*previous.notes, *notes]

@@ -4,6 +4,7 @@ Gates, handoffs and `tracka validate` all use this module, so they cannot disagr
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 from ..campaign import commands
@@ -55,15 +56,21 @@ def row_contract_findings(campaign: Campaign, row: Row, name: str) -> list[Findi
 
 
 def validate(
-    campaign: Campaign, phases: Sequence[str] = PHASES, strict: bool = False, quick: bool = False
+    campaign: Campaign,
+    phases: Sequence[str] = PHASES,
+    strict: bool = False,
+    quick: bool = False,
+    judged: Mapping[str, Sequence[Finding]] = MappingProxyType({}),
 ) -> list[Finding]:
     """Returns what breaks the contracts of `phases`, and what is wrong with the handoffs up to the last of `phases`.
 
     Warnings are left out unless `strict`. With `quick`, LEFT_OUT is left out, so that nothing found is no verdict.
+    `judged` has the findings of phases whose contracts have just been asked, which are not asked again.
     """
     last = max(PHASES.index(phase) for phase in phases)
     findings = [finding for phase in PHASES[: last + 1] for finding in handoff_findings(campaign, phase)]
-    findings += [finding for phase in phases for finding in phase_findings(campaign, phase, quick)]
+    for phase in phases:
+        findings += judged[phase] if phase in judged else phase_findings(campaign, phase, quick)
     findings += collect_findings(findings, lambda: list(progress.findings(campaign, phases))) or []
     findings = list(dict.fromkeys(findings))
     return findings if strict else without_warnings(findings)

@@ -1,58 +1,21 @@
 """Checks a Slurm cluster before its nodes are paid for: whether a row's job can run there, and whether nodes are alike.
 
-One job for each type of node runs this host's whole preflight there, and answers through the shared folder. The report
-of the first node stands for all rows; what another node has otherwise is named.
+One job for each type of node runs this host's whole preflight there (`node_jobs`). The report of the first node stands
+for all rows; what another node has otherwise is named.
 
-Guarantees: no check takes a lock or a GPU of this host; a job that preflight starts ends with it.
+Guarantees: no check takes a lock or a GPU of this host.
 """
 
-import contextlib
-import shutil
-import time
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import CPU
-from ..core import escaping, files, lock, redaction, schema
 from ..core.check import Check, advisory_check, required_check, run_check
-from ..core.errors import Finding, TrackaError, UsageError
-from ..core.files import Json
+from ..core.errors import Finding, UsageError
 from ..core.reports import PreflightReport
-from ..execution import environment, process, slurm, slurm_launch, slurm_outcome
-from ..execution.process import Bounds
+from ..execution import slurm, slurm_launch, slurm_outcome
 from ..execution.slurm_launch import Launch
-from ..execution.slurm_step import StepRequest
-
-REQUEST, ANSWER = "request.json", "answer.json"
-NODES = "nodes"  # the folder of what each node has found, beside preflight.json
-MOST_TYPES = 8  # further types of nodes are named, not tried
-SNAPSHOTS = ("nvidia_smi.txt", "pip_freeze.txt", "env_snapshot.json", "setup.log")
-
-
-@dataclass(frozen=True)
-class NodeType:
-    """Nodes that Slurm describes in the same words; one of them is tried."""
-
-    names: tuple[str, ...]
-    described: str
-
-    @property
-    def tried(self) -> str:
-        return self.names[0]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a job on a node found: how it ended, its own report, and what it said of folder and lock."""
-
-    kind: NodeType
-    problem: str
-    report: PreflightReport | None
-    said: Json
+from .node_jobs import NODES, Answer
 
 
 def checks(campaign: Campaign) -> list[Check]:
@@ -102,102 +65,6 @@ def _accounting() -> str:
     if not kind.endswith("slurmdbd"):
         return "there is no slurmdbd, so account and qos are not checked"
     return "slurmdbd is there, and Slurm has taken account and qos of the job above"
-
-
-def node_types(campaign: Campaign) -> list[NodeType]:
-    """Returns the types of the nodes on which rows may run, by features, GPUs, cores and memory."""
-    words = ["sinfo", "-h", "-N", "-o", slurm.SPLIT.join(("%N", "%T", "%f", "%G", "%c", "%m"))]
-    job = slurm.allocation()
-    if job:
-        words += ["-n", slurm.ask("squeue", "-h", "-j", job, "-o", "%N").strip()]
-    elif campaign.slurm.partition:
-        words += ["-p", campaign.slurm.partition]
-    found: dict[str, list[str]] = {}
-    for line in slurm.ask(*words).splitlines():
-        name, state, *facts = line.split(slurm.SPLIT)
-        if not any(word in state for word in ("down", "drain", "fail", "unk", "maint")):
-            found.setdefault("features {}, gres {}, {} cores, {} MiB".format(*facts), []).append(name)
-    return [NodeType(tuple(dict.fromkeys(names)), escaping.line(facts)) for facts, names in found.items()]
-
-
-def answers(campaign: Campaign, request: Json, folder: Path) -> list[Answer]:
-    """Runs one job for each type of node and returns what each found; `request` is what a node has to check."""
-    kinds = node_types(campaign)[:MOST_TYPES]
-    nodes = folder / NODES
-    if nodes.is_dir():
-        shutil.rmtree(nodes)
-    lock_file = campaign.layout.locks / ".nodes.lock"
-    with lock.hold(lock_file, "the test of locks"), ThreadPoolExecutor(max(1, len(kinds))) as pool:
-        return list(pool.map(lambda kind: _answer(campaign, kind, request, nodes / kind.tried, lock_file), kinds))
-
-
-def _answer(campaign: Campaign, kind: NodeType, request: Json, folder: Path, lock_file: Path) -> Answer:
-    """Runs preflight on one node. The nonce goes there and comes back through the shared folder."""
-    files.make_folder(folder)
-    nonce = uuid.uuid4().hex
-    files.write_json(folder / REQUEST, {**request, "nonce": nonce, "lock": str(lock_file)})
-    has_gpu = campaign.host_gpus > 0
-    environ = environment.base()
-    environ = {name: value for name, value in environ.items() if not name.startswith("SLURM_")}
-    name = slurm_launch.name(campaign.layout.artifacts, f"preflight-{kind.tried}")
-    allowed = float(3 * campaign.probe_secs)
-    minutes = -(-int(allowed + 120) // 60)
-    cores = max(campaign.slurm.cores(row.batch_size) for row in campaign.enabled)
-    step = StepRequest(
-        tuple(process.python("tracka.preflight.node", str(folder))),
-        str(campaign.layout.root),
-        str(folder / "step.json"),
-        str(folder / "none"),
-        allowed,
-        10.0,
-        float(campaign.slurm.lost_secs),
-        slurm.allocation() is None,
-        has_gpu,
-        "",
-    )
-    launch = Launch(name, f"Track A: preflight of {campaign.layout.artifacts}", cores, minutes, has_gpu)
-    settings = campaign.slurm
-    words = slurm_launch.words(launch, settings, step, environ, node=kind.tried)
-    out, errors = folder / "stdout.log", folder / "stderr.log"
-    try:
-        ended = process.run(
-            words,
-            cwd=campaign.layout.root,
-            env=slurm_launch.environment(environ),
-            stdout=out,
-            stderr=errors,
-            bounds=Bounds(allowed + min(settings.wait_secs, 3600)),
-            secrets=redaction.secret_values(environ),
-            beat=1.0,
-        )
-    finally:
-        with contextlib.suppress(TrackaError):
-            slurm.end(lambda each: each == name)
-    record = schema.read_or_none("step", folder / "step.json")
-    outcome = slurm_outcome.of(ended, record, (out, errors))
-    said = _await_answer(folder, nonce, settings.shared_secs if outcome.code == 0 else 2)
-    report = schema.read_or_none("preflight", folder / "preflight.json")
-    problem = ""
-    if outcome.stopped:
-        known = slurm_outcome.WHY.get(outcome.stopped)
-        problem = slurm_outcome.message(outcome.stopped, (out, errors)) if known else outcome.stopped
-    elif outcome.code:
-        problem = process.cause_of_end(outcome, out, errors)
-    elif not said:
-        problem = f"its answer was not seen here within {settings.shared_secs} s, so the folder is not shared"
-    return Answer(kind, problem, report, said)
-
-
-def _await_answer(folder: Path, nonce: str, seconds: float) -> Json:
-    """Returns the node's answer once it is seen here, with today's nonce; an empty one after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        said = files.read_or_empty(folder / ANSWER)
-        if said.get("nonce") == nonce:
-            return said
-        if time.monotonic() > deadline:
-            return {}
-        time.sleep(0.5)
 
 
 def node_checks(found: Sequence[Answer]) -> list[Check]:
@@ -274,15 +141,3 @@ def _differences(facts: Sequence[tuple[str, Mapping[str, object]]]) -> Iterator[
         others = [f"{name} has {value}" for name, value in values.items() if value != first[1][key]]
         if others:
             yield f"{key}: {first[0]} has {first[1][key]}, {', '.join(others)}"
-
-
-def take_over(found: Sequence[Answer], folder: Path) -> PreflightReport | None:
-    """Copies the snapshots and pictures of the first node that has a report into `folder`; returns that report."""
-    for answer in found:
-        if answer.report is not None:
-            source = folder / NODES / answer.kind.tried
-            for name in (*SNAPSHOTS, *(path.name for path in source.glob("*.png"))):
-                if (source / name).is_file():
-                    files.copy_atomic(source / name, folder / name)
-            return answer.report
-    return None

@@ -16,7 +16,7 @@ from ..core import files, lock
 from ..core.errors import Busy
 from ..core.files import Json
 from ..execution import gpu, process_setup
-from . import cluster, inventory, preflight
+from . import inventory, node_jobs, preflight
 
 SEEN_SECS = 120.0  # for the request to be seen here
 
@@ -30,14 +30,14 @@ def main(folder: Path) -> int:
     campaign = _campaign(request)
     report = preflight.host_report(preflight.config_at(folder, request), campaign)
     preflight.write_preflight_report(report, folder / "preflight.json")
-    files.write_json(folder / cluster.ANSWER, said)
+    files.write_json(folder / node_jobs.ANSWER, said)
     return 0
 
 
 def _request(folder: Path) -> Json:
     """Returns the harness's request, waited for where the file system shows new files late."""
     deadline = time.monotonic() + SEEN_SECS
-    while not (request := files.read_or_empty(folder / cluster.REQUEST)) and time.monotonic() < deadline:
+    while not (request := files.read_or_empty(folder / node_jobs.REQUEST)) and time.monotonic() < deadline:
         time.sleep(0.5)
     return request
 

@@ -31,6 +31,7 @@ from . import (
     inventory,
     lerobot_checks,
     linter,
+    node_jobs,
     policy_resources,
     rendering,
     report_inputs,
@@ -127,14 +128,14 @@ def _nodes_report(cfg: PreflightConfig, campaign: Campaign) -> PreflightReport:
     start = time.monotonic()
     files.make_folder(cfg.artifacts_dir)
     checks = cluster.checks(campaign)
-    found: list[cluster.Answer] = []
+    found: list[node_jobs.Answer] = []
     if all(check.status == "pass" for check in checks):
         try:
-            found = cluster.answers(campaign, _of_campaign(cfg, campaign), cfg.artifacts_dir)
+            found = node_jobs.answers(campaign, _of_campaign(cfg, campaign), cfg.artifacts_dir)
             checks += cluster.node_checks(found)
         except TrackaError as error:
             checks.append(failed_check("slurm:nodes", error))
-    of_node = cluster.take_over(found, cfg.artifacts_dir) or _empty_report(cfg)
+    of_node = node_jobs.take_over(found, cfg.artifacts_dir) or _empty_report(cfg)
     records = [*of_node["checks"], *(check.record() for check in checks)]
     failed = [record for record in records if record["required"] and record["status"] == "fail"]
     return {
@@ -211,7 +212,7 @@ def _request(cfg: PreflightConfig, campaign: Campaign | None) -> Json:
     asked = {key: value for key, value in asdict(cfg).items() if key != "artifacts_dir"}
     if campaign is None or not campaign.is_on_slurm:
         return asked
-    return asked | {"nodes": [asdict(kind) for kind in cluster.node_types(campaign)]}
+    return asked | {"nodes": [asdict(kind) for kind in node_jobs.node_types(campaign)]}
 
 
 def _requiring_only_baseline(cfg: PreflightConfig, campaign: Campaign, checks: Sequence[Check]) -> list[Check]:

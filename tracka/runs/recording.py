@@ -20,7 +20,7 @@ from ..engines.comparison import Comparison, PlayedEpisodes
 from ..engines.recorded_arrays import ACTIONS
 from ..execution import orphans, process
 from ..execution.gpu import Device
-from . import slurm_row
+from . import slurm_program, slurm_row
 from .plan import Plan
 
 REFERENCE, AGAIN, RESIDENT = "reference", "again", "resident"  # lerobot-eval twice, the resident engine
@@ -107,7 +107,7 @@ class Recordings:
         if self.plan.campaign.is_on_slurm:
             program = slurm_row.program_of(self.plan, words, target, environ, label)
             program = replace(program, secrets=secrets, marks=marks)
-            return slurm_row.run_program(self.plan.campaign, program, label)[0]
+            return slurm_program.run_program(self.plan.campaign, program, label)[0]
         return process.run(
             words,
             cwd=self.plan.campaign.layout.root,

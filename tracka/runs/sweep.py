@@ -27,6 +27,7 @@ from .session_rows import SessionRows
 from .worker import Child, Work
 
 POLL_SECS = 0.05
+MOST_NAMES = 32 << 10  # bytes of run ids in one argument: Linux takes 128 KiB, also for a whole line behind `ssh HOST`
 Slots = dict[int, tuple[Child, Row]]  # worker number -> the process that runs there, and its row
 
 
@@ -137,8 +138,10 @@ def replay(
 ) -> str:
     """Returns the command that runs those of `run_ids` again that have not passed. What happened does not change it.
 
-    Where `run_ids` are all rows of `shard`, the command names the shard instead.
+    Where `run_ids` is empty, or too long for one argument, the command names all rows of `shard`, or of the matrix
+    without one, and `--resume` finds those among them that have not passed.
     """
     paths = ["--matrix", matrix, "--artifacts-root", artifacts_root, "--status-dir", status_dir]
-    rows = ["--shard", shard] if shard else ["--rows", ",".join(run_ids)]
+    names, whole = ",".join(run_ids), ["--shard", shard] if shard else []
+    rows = ["--rows", names] if 0 < len(names) <= MOST_NAMES else whole
     return shlex.join(["tracka", "sweep", *map(str, [*paths, *rows, "--max-parallel", max_parallel, "--resume"])])
