@@ -76,10 +76,14 @@ TABLES = {
 }
 
 
-def cost(*words: str) -> Cost:
-    """Runs Python on `words` and returns what the process took. Raises SystemExit where the process fails."""
+def cost(*words: str, is_python: bool = True, stdin: int = subprocess.DEVNULL, stdout: int | None = None) -> Cost:
+    """Runs Python on `words` and returns what the process took. Raises SystemExit where the process fails.
+
+    Without `is_python`, `words` are the whole command.
+    """
     start = time.monotonic()
-    child = subprocess.Popen([sys.executable, *words], cwd=REPOSITORY, stdin=subprocess.DEVNULL)
+    command = [sys.executable, *words] if is_python else words
+    child = subprocess.Popen(command, cwd=REPOSITORY, stdin=stdin, stdout=stdout)
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:

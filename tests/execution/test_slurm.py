@@ -1,11 +1,14 @@
 """What a cluster says, judged without one: how a step ended, how jobs are named, what reaches a node."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from campaigns import REPOSITORY
 
 from tracka.campaign.slurm_settings import SlurmSettings
 from tracka.core.artifacts import StepEnd, StepRecord
@@ -141,3 +144,10 @@ def test_a_step_that_asks_for_a_gpu_and_gets_none_says_so(tmp_path: Path, monkey
     values = (str(path), str(tmp_path / "none"), 5.0, 1.0, 5.0, False, True)
     assert Step(StepRequest((sys.executable, "-c", ""), str(tmp_path), *values)).run() == 3
     assert json.loads(path.read_text())["end"]["stopped"] == "no_device"
+
+
+def test_without_a_cluster_the_tests_that_need_one_say_that_they_did_not_run(tmp_path: Path) -> None:
+    words = ["-m", "pytest", "tests/slurm", "-m", "slurm", "-k", "refuses", "-rs", "-p", "no:cacheprovider"]
+    environ = {**os.environ, "PATH": str(tmp_path)}
+    ended = subprocess.run([sys.executable, *words], cwd=REPOSITORY, env=environ, capture_output=True, text=True)
+    assert ended.returncode == 0 and "did not run: " in ended.stdout, ended.stdout + ended.stderr

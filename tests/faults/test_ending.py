@@ -3,7 +3,6 @@
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,27 +13,12 @@ from campaigns import REPOSITORY, Made
 from processes import wait_for_the_end_of, wait_until
 
 from fixtures import terminal
-from fixtures.terminal import Terminal
+from fixtures.terminal import Terminal, close_terminal, press_twice
 from tracka.core import files, lock
 from tracka.runs import row_state
 
 ROW = "long_b1_e6"
 End = Callable[[Terminal], None]
-CTRL_C = b"\x03"
-
-
-def press_twice(screen: Terminal) -> None:
-    """The second Ctrl-C comes while the row is being closed, the third one later."""
-    for pause in (0.2, 0.5, 0.2):
-        if screen.process.poll() is None:
-            screen.send(CTRL_C)
-        time.sleep(pause)
-
-
-def close_terminal(screen: Terminal) -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, screen.controller)  # the only end of the terminal that was not the session's
-    os.close(null)
 
 
 def send(number: signal.Signals) -> End:

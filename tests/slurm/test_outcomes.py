@@ -13,7 +13,9 @@ from slurm_cluster import NODES, Cluster
 
 from tracka.core import files
 from tracka.execution import shared_folder, slurm, slurm_launch, slurm_outcome
-from tracka.runs import row_state
+from tracka.reporting.live_state import Watcher
+from tracka.reporting.live_words import cells, line
+from tracka.runs.session_rows import SessionRows
 
 pytestmark = pytest.mark.slurm
 ROW = "row_b2_e2"
@@ -106,16 +108,15 @@ def test_a_job_that_never_starts_says_for_what_it_waits_and_is_given_up(
     made = on_slurm(ROWS, "wait_secs = 12\n")
     for node in NODES:
         cluster.ask("scontrol", "update", f"nodename={node}", "state=drain", "reason=test")
+    watch = Watcher(made.spec, SessionRows([made.spec.row(ROW)], ("gw0",), phase="phase4"))
+    watch.session.begin(ROW)
     harness = made.start_row(ROW)
-
-    def notes() -> str:
-        marker = row_state.read(made.layout, ROW)
-        return marker["notes"] if marker else ""
-
-    wait_until(lambda: "is pending" in notes(), 60)
-    said = notes()
+    wait_until(lambda: "is pending: " in line(watch.look()), 60)
+    state = watch.look()
+    (busy,) = state.busy
     end_of(harness)
-    assert any(word in said for word in ("DRAINED", "ReqNodeNotAvail", "Resources"))
+    assert any(word in line(state) for word in ("DRAINED", "ReqNodeNotAvail", "Resources")), line(state)
+    assert busy.device == "Slurm" and cells(busy)[3] == busy.doing and f"{ROW} job " in line(state)
     assert made.results(ROW) == [("fail", "never_started")]
     nothing_is_left(made, cluster)
     cluster.heal()

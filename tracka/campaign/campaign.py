@@ -424,7 +424,8 @@ def _unsupported_settings(campaign: Campaign) -> Iterator[Finding]:
 
 def _wrong_slurm(campaign: Campaign) -> Iterator[Finding]:
     """Yields what is wrong with `[slurm]`, whatever the launcher is, since a command line may name another."""
-    deadlines = {row.run_id: float(campaign.timeout(row) + campaign.grace_secs) for row in campaign.enabled}
+    rows = campaign.enabled if campaign.slurm.time_minutes else ()  # nothing else depends on the rows
+    deadlines = {row.run_id: float(campaign.timeout(row) + campaign.grace_secs) for row in rows}
     yield from slurm_settings.faults(campaign.slurm, f"{campaign.layout.settings}, [slurm]", deadlines)
 
 

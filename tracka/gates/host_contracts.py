@@ -175,7 +175,8 @@ def _contradictions(campaign: Campaign, preflight_report: PreflightReport) -> It
             f"the host has {preflight_report['gpu_count']} GPUs, but the campaign expects {campaign.host_gpus}",
         )
     names = {check["name"] for check in preflight_report["checks"]}
-    policies = dict.fromkeys(files.redacted(f"policy_resolve:{row.policy_path}") for row in campaign.enabled)
+    paths = dict.fromkeys(row.policy_path for row in campaign.enabled)
+    policies = files.redacted([f"policy_resolve:{path}" for path in paths])  # each call looks for secrets anew
     if missing := [name for name in (*preflight.REQUIRED, *policies) if name not in names]:
         yield "checks", f"preflight did not make these checks: {joined_names(missing)}"
 
