@@ -21,8 +21,11 @@ SIMULATOR_SECS = 900  # a backstop: ten times what the longest test takes on two
 
 
 def pytest_configure() -> None:
-    """Handles SIGINT as in the foreground: a background job ignores it, and so would all that a test starts."""
+    """Handles SIGINT and SIGHUP as in the foreground: a background job and `nohup` ignore one of them, and so would all
+    that a test starts."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

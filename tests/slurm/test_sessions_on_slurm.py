@@ -9,7 +9,7 @@ from pathlib import Path
 
 import campaigns
 import pytest
-from campaigns import REPOSITORY, Made
+from campaigns import REPOSITORY, SETTINGS, Made
 from processes import wait_until
 from slurm_cluster import Cluster
 from test_outcomes import ROW, ROWS, end_of, nothing_is_left, playing
@@ -24,13 +24,17 @@ pytestmark = pytest.mark.slurm
 BASELINE, FAILING, SLOW = "baseline_b1_e2", "row1_b1_e2", ("row2_b1_e2", "row3_b1_e2")
 LINES = [f"{run_id},libero_object,1,2,cpu,7,egl,checkpoints/fake,1" for run_id in (BASELINE, FAILING, *SLOW)]
 PLAYED = (FAILING, *SLOW)
+PHASE = ("-m", "phase4", "-n3", "--launcher", "slurm", "-p", "no:cacheprovider")
+PATIENT = SETTINGS.replace("row_secs = 60", "row_secs = 900")
 NOBODY = 65534
 
 
 @pytest.fixture
-def begun(on_slurm: Callable[..., Made]) -> Made:
-    """A campaign on the cluster after phases 1 to 3, with rows that would take minutes."""
-    made = on_slurm(LINES, **{run_id: ["slow:200"] for run_id in PLAYED})
+def begun(cluster: Cluster, make_campaign: Callable[..., Made]) -> Made:
+    """A campaign after phases 1 to 3, which ran on this host, with rows that would take minutes."""
+    made = make_campaign(LINES, f"{PATIENT}\n[slurm]\ncpus = 1\nmemory_mib = 200\nlost_secs = 5\n")
+    made.behave(**{run_id: ["slow:200"] for run_id in PLAYED})
+    made.pass_preflight()
     assert made.run_row(BASELINE)["status"] == "pass"
     assert handoff.hand_over(made.spec, "phase3")["status"] == "pass"
     return made
@@ -39,9 +43,9 @@ def begun(on_slurm: Callable[..., Made]) -> Made:
 @contextmanager
 def session(made: Made, *words: str) -> Iterator[Terminal]:
     """Runs phase 4 on a terminal of its own, with a worker a row, until all rows play."""
-    command = [sys.executable, "-m", "pytest", "acceptance", "--campaign", str(made.root), "-m", "phase4", "-n3"]
+    command = [sys.executable, "-m", "pytest", "acceptance", "--campaign", str(made.root), *PHASE]
     environ = {**os.environ, **made.environ}
-    with terminal.opened([*command, "-p", "no:cacheprovider", *words], REPOSITORY, environ) as screen:
+    with terminal.opened([*command, *words], REPOSITORY, environ) as screen:
         wait_until(lambda: set(PLAYED) <= set(made.started()) or screen.process.poll() is not None, 120)
         assert screen.process.poll() is None, screen.end()
         yield screen
