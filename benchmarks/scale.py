@@ -1,8 +1,9 @@
 """Measures a campaign of 100,000 finished rows on 1,000 nodes, step by step: python -m benchmarks.scale.
 
 Making the campaign (`benchmarks.nodes`) is not counted; it takes minutes and some 90 KB of disk a row, below --folder,
-and is removed at the end. Each step is a fresh process, whose seconds, seconds of a core and peak memory are printed.
-The contracts hold for every row, so nothing is cheap because it fails: a step that does not succeed ends the benchmark.
+and is removed at the end. With --made, a campaign that was made before is measured instead, and stays. Each step is a
+fresh process, whose seconds, seconds of a core and peak memory are printed. The contracts hold for every row, so
+nothing is cheap because it fails: a step that does not succeed ends the benchmark.
 
 The complete validations take longest. With --validated they are measured on a smaller campaign of so many rows, made
 in the same way, and their seconds are stated multiplied by the rest, as extrapolated. The exit status is 1 if collect
@@ -48,9 +49,13 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--validated", type=int, default=5_000, help="rows of the complete validations; 0 for all")
     parser.add_argument("--folder", type=Path, help="where the campaigns are made; by default a temporary folder")
+    parser.add_argument("--made", type=Path, help="a campaign of --rows rows that benchmarks.nodes has made")
     options = parser.parse_args()
+    if options.made:
+        find(options.made)
+        return judge(measure(options.made, quick_steps), machine_slowness(), options.rows / 100_000)
     part = options.validated if 0 < options.validated < options.rows else options.rows
-    slowness = max(1.0, cost("-c", IMPORT).busy / IMPORT_SECS)
+    slowness = machine_slowness()
     with tempfile.TemporaryDirectory(prefix="tracka-bench-", dir=options.folder) as folder:
         if part < options.rows:
             measure(make(Path(folder) / "part", part), complete_steps, options.rows / part)
@@ -64,9 +69,19 @@ def main() -> int:
 def make(root: Path, rows: int) -> Path:
     """Makes a campaign of `rows` rows after its sweep, finds it from now on, and returns its folder."""
     making = cost("-m", "benchmarks.nodes", str(root), str(rows))
-    os.environ |= json.loads((root / "environment.json").read_text())
+    find(root)
     print(f"{rows} rows on {os.cpu_count()} cores; {making.seconds:.0f} s to make them, not counted", flush=True)
     return root
+
+
+def find(root: Path) -> None:
+    """Sets the variables by which the stand-ins of the campaign in `root` are found."""
+    os.environ |= json.loads((root / "environment.json").read_text())
+
+
+def machine_slowness() -> float:
+    """Returns by how much this machine is slower than the one for which the limits are meant, by its imports."""
+    return max(1.0, cost("-c", IMPORT).busy / IMPORT_SECS)
 
 
 def quick_steps(root: Path) -> dict[str, list[str]]:

@@ -1,11 +1,13 @@
 """The batch script: bash and sbatch accept it, it takes no secret along, and it says what cannot fit."""
 
+import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 
 import pytest
-from campaigns import SETTINGS, Made
+from campaigns import REPOSITORY, SETTINGS, Made
 from processes import wait_until
 from slurm_cluster import Cluster
 
@@ -33,6 +35,20 @@ def test_bash_accepts_the_script_and_its_resources_are_those_of_all_rows_at_once
     asked = ["--partition=two", "--nodes=2", "--ntasks-per-node=3", "--cpus-per-task=5", "--gres=gpu:3", "--time=720"]
     assert set(asked) <= set(options) and "--requeue" in options and f"--mem={3 * 200 + 1024 + 6 * 80}M" in options
     assert f"exec {sys.executable} -m pytest" in told.stdout and "-n 6" in told.stdout
+
+
+def test_the_settings_and_the_command_of_the_page_are_right_as_they_stand(campaign: Made) -> None:
+    page = (REPOSITORY / "docs" / "slurm.md").read_text()
+    (table,) = re.findall(r"^ *```toml\n(.*?)```", page, re.MULTILINE | re.DOTALL)
+    launcher, _, rest = textwrap.dedent(table.replace("   launcher", "launcher", 1)).partition("\n")
+    settings = campaign.layout.settings.read_text().partition("[slurm]")[0]
+    campaign.layout.settings.write_text(f"{launcher}\n{settings}{textwrap.dedent(rest)}")
+    assert campaign.spec.is_on_slurm and campaign.spec.slurm.gres == "gpu:1" and campaign.spec.slurm.cpus == 12
+    (line,) = re.findall(r"^tracka (slurm-script .*) > my-policy.sbatch$", page, re.MULTILINE)
+    told = campaign.call(*line.replace("tasks/my-policy", str(campaign.root)).split())
+    assert told.returncode == 0 and "#SBATCH --time=240" in told.stdout, told.stderr
+    (gates,) = re.findall(r"^pytest (acceptance --campaign my-policy -n 32)$", page, re.MULTILINE)
+    assert gates  # as tests/slurm/test_workers_on_slurm.py runs them
 
 
 def test_a_job_takes_no_secret_along(campaign: Made, monkeypatch: pytest.MonkeyPatch) -> None:
