@@ -41,11 +41,11 @@ def begun(cluster: Cluster, make_campaign: Callable[..., Made]) -> Made:
 
 
 @contextmanager
-def session(made: Made, *words: str) -> Iterator[Terminal]:
+def session(made: Made) -> Iterator[Terminal]:
     """Runs phase 4 on a terminal of its own, with a worker a row, until all rows play."""
     command = [sys.executable, "-m", "pytest", "acceptance", "--campaign", str(made.root), *PHASE]
     environ = {**os.environ, **made.environ}
-    with terminal.opened([*command, *words], REPOSITORY, environ) as screen:
+    with terminal.opened(command, REPOSITORY, environ) as screen:
         wait_until(lambda: set(PLAYED) <= set(made.started()) or screen.process.poll() is not None, 120)
         assert screen.process.poll() is None, screen.end()
         yield screen
@@ -62,11 +62,12 @@ def test_a_session_that_is_ended_takes_its_jobs_along(
 
 
 def test_the_first_failure_under_x_ends_the_jobs_of_the_other_rows(begun: Made, cluster: Cluster) -> None:
-    with session(begun, "-x") as screen:
-        (job,) = [line for line in cluster.ask("squeue", "-h", "-o", "%i %j").splitlines() if FAILING in line]
-        cluster.ask("scancel", job.split()[0])  # this row fails, and is not tried again
-        wait_until(lambda: screen.process.poll() is not None, 120)
-        nothing_is_left(begun, cluster, 60)
+    gates = begun.start(*PHASE, "-x")
+    wait_until(lambda: set(PLAYED) <= set(begun.started()) or gates.poll() is not None, 120)
+    (job,) = [line for line in cluster.ask("squeue", "-h", "-o", "%i %j").splitlines() if FAILING in line]
+    cluster.ask("scancel", job.split()[0])  # this row fails, and is not tried again
+    assert gates.wait(120) != 0
+    nothing_is_left(begun, cluster, 60)
     assert begun.results(FAILING) == [("fail", "job_cancelled")]
     assert {begun.results(run_id)[-1] for run_id in SLOW} == {("fail", "interrupted")}
 
