@@ -22,7 +22,9 @@ from tracka.gates import handoff
 
 pytestmark = pytest.mark.slurm
 BASELINE, FAILING, SLOW = "baseline_b1_e2", "row1_b1_e2", ("row2_b1_e2", "row3_b1_e2")
+LATER = "row4_b1_e1"  # the shortest, so the last to begin
 LINES = [f"{run_id},libero_object,1,2,cpu,7,egl,checkpoints/fake,1" for run_id in (BASELINE, FAILING, *SLOW)]
+LINES.append(f"{LATER},libero_object,1,1,cpu,7,egl,checkpoints/fake,1")
 PLAYED = (FAILING, *SLOW)
 PHASE = ("-m", "phase4", "-n3", "--launcher", "slurm", "-p", "no:cacheprovider")
 PATIENT = SETTINGS.replace("row_secs = 60", "row_secs = 900")
@@ -61,15 +63,19 @@ def test_a_session_that_is_ended_takes_its_jobs_along(
     assert {begun.results(run_id)[-1] for run_id in SLOW} == {("fail", "interrupted")}
 
 
-def test_the_first_failure_under_x_ends_the_jobs_of_the_other_rows(begun: Made, cluster: Cluster) -> None:
+def test_after_the_first_failure_under_x_no_further_row_takes_a_job_and_those_under_way_play_on(
+    begun: Made, cluster: Cluster
+) -> None:
+    begun.behave(**{FAILING: ["slow:200"], **{run_id: ["slow:25"] for run_id in SLOW}})
     gates = begun.start(*PHASE, "-x")
     wait_until(lambda: set(PLAYED) <= set(begun.started()) or gates.poll() is not None, 120)
     (job,) = [line for line in cluster.ask("squeue", "-h", "-o", "%i %j").splitlines() if FAILING in line]
     cluster.ask("scancel", job.split()[0])  # this row fails, and is not tried again
-    assert gates.wait(120) != 0
+    assert gates.wait(240) != 0
     nothing_is_left(begun, cluster, 60)
     assert begun.results(FAILING) == [("fail", "job_cancelled")]
-    assert {begun.results(run_id)[-1] for run_id in SLOW} == {("fail", "interrupted")}
+    assert [begun.results(run_id) for run_id in SLOW] == [[("pass", None)]] * 2
+    assert LATER not in begun.started() and begun.statuses()[LATER] == ("pending", None)
 
 
 def test_a_row_on_a_node_that_is_drained_plays_to_its_end_and_the_next_one_goes_elsewhere(
