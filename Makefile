@@ -132,6 +132,11 @@ docs: setup ## build the documentation's site into reports/site; a warning or a 
 	$(VENV)/bin/python -m documentation reports/site
 	@echo "open reports/site/index.html"
 
+release-check: setup ## hold version, CHANGELOG.md and tag against each other, build wheel and sdist into reports/release and check them
+	$(VENV)/bin/python -m pytest tests/repository/test_release.py --junitxml=reports/release.xml
+	rm -rf reports/release
+	$(VENV)/bin/python -m build --no-isolation --outdir reports/release .
+
 lock: ## resolve pyproject.toml anew into requirements.lock (UPGRADE=--upgrade takes newer versions)
 	@uv="$$(command -v $(VENV)/bin/uv || command -v uv)" || { echo "error: no uv; run make setup first" >&2; exit 3; }; \
 	"$$uv" pip compile pyproject.toml --extra libero --extra dev --extra bootstrap --generate-hashes --no-header --quiet \

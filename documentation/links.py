@@ -34,7 +34,8 @@ def on_site(path: str) -> str:
 
 def rewritten(page: str, markdown: str) -> str:
     """Returns the text of `page`, a path in the repository, with its links as they are on the site."""
-    return _each_link(markdown, lambda link: on_site(_path(page, link)))
+    root = "/" if "/" in on_site(page) else ""  # of the site, for a page in a folder of its own
+    return _each_link(markdown, lambda link: root + on_site(_path(page, link)))
 
 
 def copies(page: str, markdown: str) -> list[str]:

@@ -31,7 +31,8 @@ def write(folder: Path) -> None:
 
 def pages() -> list[str]:
     """Returns the paths in the repository of all pages that people have written or the code has made."""
-    return [*links.TOP, *(path.relative_to(links.REPOSITORY).as_posix() for path in sorted(DOCS.glob("*.md")))]
+    found = [*sorted(DOCS.glob("*.md")), *sorted(DOCS.glob("decisions/*.md"))]
+    return [*links.TOP, *(path.relative_to(links.REPOSITORY).as_posix() for path in found)]
 
 
 def sections(index: str) -> dict[str, str]:

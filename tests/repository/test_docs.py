@@ -20,7 +20,7 @@ from tracka.reporting import collect
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 BY_ANOTHER_TEST = ("install.md", "plan-commands.md")  # test_stranger.py and test_plan_commands.py
 BY_CI = {"make accept", "make test"}  # .ci/run runs these two, and a dose of the rest
-PARTS_OF_OTHERS = {"test-faults", "test-stats", "dose"}  # targets that run tests which others run too
+PARTS_OF_OTHERS = {"test-faults", "test-stats", "dose", "release-check"}  # targets that run tests which others run too
 BY_SHELL = {"source .venv/bin/activate"}
 WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
