@@ -61,7 +61,7 @@ def init_command(
         bool, typer.Option("--smoke", help="Make the campaign that checks an installation, with a policy of its own.")
     ] = False,
 ) -> None:
-    """Make a campaign: a matrix with a baseline and one row per LIBERO task, and its settings."""
+    """Make a campaign: a matrix with a short first row, the baseline, and one row per LIBERO task; and its settings."""
     from . import campaign_defaults, cli_request, new_campaign
     from .runs import forecast
 

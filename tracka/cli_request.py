@@ -195,7 +195,10 @@ def _require_backend(layout: Layout, backend: str, report: Mapping[str, Any]) ->
     decision = report.get("mujoco_gl_effective")
     if not report or decision == backend:
         return
-    what, remedy = f"preflight decided for {decision}", f"Pass --mujoco-gl {decision}, or run preflight again"
+    what, remedy = (
+        f"preflight, the check of this host, decided for {decision}",
+        f"Pass --mujoco-gl {decision}, or run preflight again",
+    )
     if decision is None:
         what, remedy = f"preflight found no backend that renders: {report['blocker']}", "Mend that, run preflight again"
     raise UsageError(Finding(f"--mujoco-gl {backend}", f"{what} ({layout.preflight_report})", remedy))

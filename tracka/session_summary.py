@@ -5,6 +5,7 @@ Each finding is shown once, here; the failures above refer to it.
 
 from collections.abc import Iterator, Sequence
 
+from .campaign import commands
 from .campaign.campaign import Campaign
 from .campaign.layout import PHASES
 from .campaign.matrix import Row
@@ -13,6 +14,12 @@ from .core.errors import Finding
 from .gates import validate
 from .reporting import verdict, verdict_file
 from .runs import row_state, run, time_budget
+
+# The two words that a newcomer meets in the lines below, and in the verdict.
+WORDS = (
+    "Each phase leaves a handoff, its report to the next phase. The strict validation holds all files against the "
+    "contracts once more."
+)
 
 
 def lines(
@@ -25,6 +32,8 @@ def lines(
     """
     yield from row_table(campaign)
     shown: list[str] = []
+    if any(campaign.layout.handoff(phase).exists() for phase in PHASES):
+        yield WORDS
     for phase in PHASES:
         path = campaign.layout.handoff(phase)
         value = files.read_or_empty(path)
@@ -40,6 +49,28 @@ def lines(
     if PHASES[-1] in ended:
         tier = f"tier {campaign.tier.name}, " if campaign.tier else ""
         yield f"verdict: {verdict.words(campaign, accepted)} ({tier}strict validation of all phases)"
+    if not accepted and (step := next_step(campaign)):
+        yield f"next: {step}"
+
+
+def next_step(campaign: Campaign) -> str:
+    """Returns what to look at and to run next by the first phase that has ended without a pass; empty without one."""
+    layout = campaign.layout
+    statuses = {phase: files.read_or_empty(layout.handoff(phase)).get("status") for phase in PHASES}
+    phase = next((phase for phase, status in statuses.items() if status not in (None, "pass")), None)
+    again = commands.gates(layout, "--lf")
+    if phase == "phase1":
+        return f"correct the files in {layout.relative(layout.settings.parent)}, then {again}"
+    if phase == "phase2":
+        return f"`tracka doctor` says what this machine lacks; mend the checks named above, then {again}"
+    if phase in ("phase3", "phase4"):
+        results = [result for row in campaign.enabled if (result := run.read_result(layout, row.run_id))]
+        logs = [layout.run(result["run_id"]).stderr for result in results if result["status"] == "fail"]
+        log = f"{layout.relative(logs[0])} says why; " if logs else ""
+        return f"{log}report.html shows all rows; {again} runs again what failed"
+    if phase == "phase5":
+        return f"tracka validate --phase all --root {layout.display_name} --strict names what keeps it from a pass"
+    return ""
 
 
 def row_table(campaign: Campaign) -> list[str]:

@@ -95,7 +95,7 @@ def test_a_backend_that_preflight_did_not_choose_is_refused_with_2_and_starts_no
     for more in ((), ("--dry-run",)):
         ended = ready.call(*run_words(ready, *more, mujoco_gl="osmesa"))
         assert ended.returncode == 2
-        assert "error: --mujoco-gl osmesa: preflight decided for egl (" in ended.stderr
+        assert "error: --mujoco-gl osmesa: preflight, the check of this host, decided for egl (" in ended.stderr
         assert "Pass --mujoco-gl egl, or run preflight again" in ended.stderr
     assert contents(ready.layout.artifacts) == before
 
