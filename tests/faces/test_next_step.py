@@ -40,11 +40,11 @@ def test_the_next_step_is_that_of_the_first_phase_without_a_pass(made: Made, pha
     assert session_summary.next_step(made.spec).startswith(said)
 
 
-def test_a_row_that_failed_is_named_with_its_log(made: Made) -> None:
-    made.behave(long_b1_e6=["crash"])
-    made.run_row("long_b1_e6")
-    files.write_json(made.layout.handoff("phase4"), {"status": "partial"})
-    assert session_summary.next_step(made.spec).startswith("artifacts/runs/long_b1_e6/stderr.log says why; ")
+def test_a_row_that_failed_is_named_with_its_log(ready: Made) -> None:
+    ready.behave(long_b1_e6=["crash"])
+    ready.run_row("long_b1_e6")
+    files.write_json(ready.layout.handoff("phase4"), {"status": "partial"})
+    assert session_summary.next_step(ready.spec).startswith("artifacts/runs/long_b1_e6/stderr.log says why; ")
 
 
 def test_where_nothing_is_wrong_there_is_no_next_step(made: Made) -> None:
