@@ -113,6 +113,7 @@ parity: setup ## hold the resident engine against lerobot-eval, episode by episo
 
 planted-engines: setup ## what the parity gate says of engines with a planted fault, and of 51 honest runs (ten minutes)
 	$(VENV)/bin/python -m fixtures.planted
+	$(VENV)/bin/python -m fixtures.planted.fast
 
 parity-full: setup ## (hours) the same for all cases; what was measured is kept; writes docs/parity.txt
 	$(VENV)/bin/python -m fixtures.parity all --processes 2 --output docs/parity.txt

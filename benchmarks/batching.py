@@ -93,6 +93,7 @@ class Policy:
     """Stands for a PolicyRunner that mixes episodes; tasks with the same remainder by `lengths` may share a call."""
 
     mode = SimpleNamespace(mixing=True, concurrent=True, lazy=True)
+    answered = "exact"  # the mode of its last call
     chunk = CHUNK
 
     def __init__(self, slots: Slots, args: argparse.Namespace) -> None:

@@ -140,6 +140,7 @@ class PretendedPolicy:
     """Stands for a PolicyRunner that mixes episodes: its call takes a given time and returns random actions."""
 
     mode = SimpleNamespace(mixing=True, concurrent=True, lazy=True)
+    answered = "exact"  # the mode of its last call
     chunk = CHUNK
 
     def __init__(self, batch_size: int, seconds: float, on_gpu: bool) -> None:
@@ -182,7 +183,7 @@ def roll_out(pool: Any, args: argparse.Namespace) -> tuple[str, str]:
     count = max(1, args.episodes // args.tasks)
     rows = episode.episodes(args.suite, range(args.tasks), count, args.batch, 7)
     states: dict[str, str] = {}
-    rollout = Rollout(pool, runner, rows, lambda each, outcome, _: states.update({str(each): outcome.final_state}))
+    rollout = Rollout(pool, runner, rows, lambda each, outcome, *_: states.update({str(each): outcome.final_state}))
     before, start = usage(pool), time.perf_counter()
     rollout.run()
     seconds = time.perf_counter() - start

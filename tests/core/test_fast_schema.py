@@ -10,6 +10,7 @@ from campaigns import REPOSITORY, Made
 
 from tracka.campaign.verdict_settings import VerdictSettings
 from tracka.core import files, schema
+from tracka.core.artifacts import FastRecord
 from tracka.core.baselines import PlayedRow
 from tracka.core.fast_schema import sieve
 from tracka.core.files import Json
@@ -38,12 +39,13 @@ OTHERS = (
     {},
     {"x": 1},
 )
+FAST_SETTINGS = {"precision": "fast", "fast_episodes": 60, "fast_margin": 0.03}
 CAMPAIGN = {
     "schema_version": 1,
     "title": "All that a campaign may say",
     "baseline": "baseline_b1_e2",
     "engine": "resident",
-    "resident": {"workers": 2, "slots": 4, "noise": "episode", "videos": 1, "compile": False},
+    "resident": {"workers": 2, "slots": 4, "noise": "episode", "videos": 1, "compile": False, **FAST_SETTINGS},
     "expected_gpus": 1,
     "executable": ["eval"],
     "lerobot_eval": {"policy_type": "act", "rename_map": {"a": "b"}, "use_async_envs": False, "flags": {"eval.x": 1}},
@@ -111,8 +113,21 @@ def artifacts(made: Made) -> Iterator[tuple[str, Json]]:
     for again in (None, numbers):
         judged = {"compared": numbers, "repeated": again, "differing": ["episode 0: the action differs"]}
         yield "parity", parity.certificate(plan, judged, {"fallbacks": ["no"]}, {"resident": 1.5}, {"a.npy": "0" * 64})
+    yield "parity", parity.certificate(plan, judged, {"fallbacks": []}, {}, {"a.npy": "0" * 64}, FAST)
 
 
+FAST: FastRecord = {
+    "exact_key": "0" * 64,
+    "exact_proven": True,
+    "exact_evidence": "the same to the bit",
+    "type": "bfloat16",
+    "margin": 0.05,
+    "answered": "fast and exact",
+    **dict.fromkeys(("gains", "losses", "noise_flips", "noise_alone", "flips_alone"), 1),  # type: ignore[typeddict-item]
+    "mean": 0.002,
+    "largest": 0.01,
+    "size": 0.95,
+}
 RESUMED = {
     "schema_version": 1,
     "run_id": "row",

@@ -27,6 +27,7 @@ def fast(**changes: Any) -> FastRecord:
         "exact_evidence": "9 of 9 episodes are the same to the bit",
         "answered": "fast",
         "type": "bfloat16",
+        "margin": 0.05,
         **dict.fromkeys(("gains", "losses", "noise_flips", "noise_alone", "flips_alone"), 0),
         "mean": 0.002,
         "largest": 0.01,
@@ -48,6 +49,29 @@ def test_where_neither_mode_succeeds_the_certificate_says_that_outcomes_certify_
     assert verdict["proven"]
     assert "outcomes certify nothing and the first chunks alone do" in verdict["evidence"]
     assert not fast_certificate.judgement(fast(mean=0.1), counts((0, 0)))["proven"]
+
+
+def test_a_play_that_exact_mode_answered_proves_nothing_of_fast_mode_and_one_that_both_answered_is_refused() -> None:
+    exact = fast_certificate.judgement(fast(answered="exact"), counts())
+    assert exact["proven"] and exact["evidence"].startswith(fast_certificate.UNANSWERED)
+    assert list(fast_certificate.limits(fast(answered="exact"), counts())) == [fast_certificate.UNANSWERED]
+    both = fast_certificate.judgement(fast(answered="fast and exact"), counts())
+    assert not both["proven"] and "fast mode answered some episodes only" in both["evidence"]
+
+
+def test_a_row_that_fast_mode_answered_needs_a_certificate_whose_play_fast_mode_answered() -> None:
+    told = fast_certificate.unshown_reason({"fast": fast(answered="exact")}, "fast and exact")
+    assert told == "fast mode answered this row, but exact mode answered the gate of fast mode"
+    for certificate, precision in (({"fast": fast(answered="exact")}, "exact"), ({"fast": fast()}, "fast"), ({}, None)):
+        assert fast_certificate.unshown_reason(certificate, precision) is None
+
+
+def test_the_margin_is_the_campaigns_and_stands_in_the_evidence() -> None:
+    lost = fast(losses=4, gains=1)
+    assert fast_certificate.judgement(lost | {"margin": 0.15}, counts())["proven"]  # type: ignore[typeddict-item]
+    refused = fast_certificate.judgement(lost | {"margin": 0.025}, counts())  # type: ignore[typeddict-item]
+    assert not refused["proven"] and "worse, more than 2.5% (Tango" in refused["evidence"]
+    assert (fast_certificate.margin({}), fast_certificate.margin({"fast_margin": 0.02})) == (0.05, 0.02)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Fast mode of the resident engine: its actions beside exact ones, what it leaves out, and which faults it refuses."""
 
+import json
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -12,9 +13,11 @@ from lerobot.policies.pi0 import modeling_pi0
 from lerobot.policies.pi05 import modeling_pi05
 from torch import Tensor
 
-from benchmarks import rounding
+from benchmarks import policy_calls, rounding
 from benchmarks.policy_calls import requests, runner
 from fixtures import small_pi0, small_policy
+from fixtures.planted import fast_faults
+from fixtures.planted.fast_faults import Fault
 from tracka.core import files
 from tracka.engines import tolerance
 from tracka.engines.resident import fast_calls, fast_pi0
@@ -87,75 +90,22 @@ def test_instructions_are_cut_to_a_multiple_of_words_that_holds_the_longest() ->
 
 # faults
 
-Fault = Callable[[pytest.MonkeyPatch], None]
-
-
-def _changed(name: str, change: Callable[..., Any]) -> Fault:
-    def plant(patch: pytest.MonkeyPatch) -> None:
-        stock = getattr(fast_pi0.FastPi0, name)
-        patch.setattr(fast_pi0.FastPi0, name, lambda self, *words: change(self, stock, *words))
-
-    return plant
-
-
-def _offset(forward: Any, stock: Any, inputs: Any, noise: Tensor) -> Tensor:
-    moved: Tensor = stock(forward, inputs, noise) + 0.05
-    return moved
-
-
-def _other_noise(forward: Any, stock: Any, inputs: Any, noise: Tensor) -> Any:
-    return stock(forward, inputs, noise.roll(1, 0))
-
-
-def _no_mask(forward: Any, stock: Any, there: Tensor, caches: Any) -> Any:
-    return stock(forward, torch.ones_like(there), caches)
-
-
-def _later_place(forward: Any, stock: Any, noise: Tensor, context: Any) -> Any:
-    return stock(forward, noise, context._replace(count=context.count + 20))
-
-
-def _stale(forward: Any, stock: Any, inputs: Any, pictures: Any) -> Any:
-    forward.kept = getattr(forward, "kept", None) or stock(forward, inputs, [each.flip(0) for each in pictures])
-    return forward.kept
-
-
-def _half_of_the_pictures(forward: Any, stock: Any, inputs: Any) -> Any:
-    first, second, *rest = stock(forward, inputs)
-    return [torch.cat([first[:1], second[1:]]), torch.cat([second[:1], first[1:]]), *rest][: 2 + len(rest)]
-
-
-def _fewer_times(forward: Any, stock: Any, noise: Tensor, context: Any) -> Any:
-    forward.times.count, forward.times.step = 1, -1.0
-    return stock(forward, noise, context)
-
-
-FAULTS = {
-    "an action offset": _changed("__call__", _offset),
-    "another episode's noise": _changed("__call__", _other_noise),
-    "the mask dropped": _changed("_mask", _no_mask),
-    "positions wrong": _changed("denoise", _later_place),
-    "another observation's keys and values": _changed("read", _stale),
-    "half of the pictures exchanged": _changed("pictures", _half_of_the_pictures),
-    "fewer denoising steps": _changed("denoise", _fewer_times),
-}
-
-
 QUICK = ("an action offset", "another observation's keys and values")
+FAULTS = [fault for fault in fast_faults.FAULTS if fault.wrap is not fast_faults.after_some_calls]
 
 
 @pytest.mark.parametrize(
-    "fault", [pytest.param(fault, marks=[] if fault in QUICK else pytest.mark.slow) for fault in FAULTS]
+    "fault",
+    [pytest.param(fault, id=fault.title, marks=[] if fault.title in QUICK else pytest.mark.slow) for fault in FAULTS],
 )
 def test_a_fast_call_with_a_fault_is_never_used_and_exact_mode_answers(
-    player_of: Made, monkeypatch: pytest.MonkeyPatch, fault: str
+    player_of: Made, monkeypatch: pytest.MonkeyPatch, fault: Fault
 ) -> None:
     player = player_of("pi0")
     exact = actions(player, None)
-    FAULTS[fault](monkeypatch)
+    fault.plant(monkeypatch)
     fast = calls_of(player)
-    if fault == "the mask dropped":
-        fast.steps = tuple(step for step in fast.steps if step != "padding")  # which leaves little to mask
+    fast.steps = tuple(step for step in fast.steps if step not in fault.without)
     assert np.array_equal(actions(player, fast), exact)
     assert not fast.is_used and fast.steps == ()
     assert fast.reasons[-1].startswith("precision = fast, the exact mode answers: ")
@@ -197,7 +147,7 @@ def test_actions_that_are_no_numbers_are_beyond_every_tolerance(value: float) ->
 def test_the_benchmark_of_rounding_measures_both_modes_against_float32(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small_pi0.put(monkeypatch)
+    small_pi0.put(monkeypatch, vision_width=64)
     small_pi0.build(tmp_path / "pi0", "pi0", SIDE, dtype="bfloat16")
     words = ["rounding", str(tmp_path / "pi0"), "--device", "cpu", "--batches", "2", "--calls", "1"]
     monkeypatch.setattr("sys.argv", [*words, "--pixels", str(SIDE), "--output", str(tmp_path / "errors.json")])
@@ -207,3 +157,22 @@ def test_the_benchmark_of_rounding_measures_both_modes_against_float32(
     assert line["batch"] == 2 and all(0 < error < 0.02 for error in errors.values())
     assert errors["between"] <= errors["exact"] + errors["fast"]
     assert line["ratio"] == pytest.approx(errors["fast"] / errors["exact"])
+
+
+@pytest.mark.slow
+def test_calls_with_changing_inputs_and_an_empty_camera_are_compared_and_memory_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_pi0.put(monkeypatch, vision_width=64)
+    small_pi0.build(tmp_path / "pi0", "pi0", SIDE)
+    words = ["policy_calls", str(tmp_path / "pi0"), "--device", "cpu", "--batches", "1", "2", "--calls", "12"]
+    words += ["--empty-cameras", "1", "--no-stages", "--pixels", str(SIDE), "--output", str(tmp_path / "calls.json")]
+    monkeypatch.setattr("sys.argv", words)
+    monkeypatch.setattr(policy_calls, "TIMED", 1)
+    assert policy_calls.main() == 0
+    lines = json.loads((tmp_path / "calls.json").read_text())
+    assert [(line["batch"], line["way"], line["differing"]) for line in lines] == [
+        (batch, way, 0) for batch in (1, 2) for way in ("own", "exact", "fast")
+    ]
+    assert all(line["grown_mib"] < policy_calls.GROWN_MIB for line in lines)
+    assert "1 empty cameras" in capsys.readouterr().out

@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from tracka.engines import episode_lines
 from tracka.engines.resident.episode import Episode, EpisodeOutcome, ObservationRequest, Task, digest, episodes
 from tracka.engines.resident.player import BatchingMode, PolicyRunner, Shapes
 from tracka.engines.resident.record import ObservationHashes
@@ -77,7 +78,12 @@ class Slots:
 
 
 class Words:
-    """A player whose actions tell for whom and when they are, so that a mix-up is seen."""
+    """A player whose actions tell for whom and when they are, so that a mix-up is seen.
+
+    Calls of more than one task are answered in fast mode, others in exact mode.
+    """
+
+    answered = episode_lines.EXACT
 
     def __init__(self, manner: BatchingMode, batch_size: int, lengths: bool) -> None:
         self.mode, self.batch_size, self.lengths = manner, batch_size, lengths
@@ -97,6 +103,8 @@ class Words:
 
     def mixed_actions(self, looks: Sequence[ObservationRequest]) -> list[Any]:
         self.calls.append(list(looks))
+        is_mixed = len({look.episode.task for look in looks}) > 1
+        self.answered = episode_lines.FAST if is_mixed else episode_lines.EXACT
         return [np.full((CHUNK, 7), mark(look.episode, look.chunk), np.float32) for look in looks]
 
     def lockstep_actions(self, policy: Any, looks: Sequence[ObservationRequest]) -> list[Any]:
@@ -116,14 +124,15 @@ def played(
 ) -> SimpleNamespace:
     todo = episodes("libero_object", (0, 3, 4), n_episodes, batch_size, 7)
     crew, player, outcomes = Slots(slots, seed), Words(manner, batch_size, lengths), {}
+    modes: dict[Episode, str | None] = {}
 
-    def record(episode: Episode, outcome: EpisodeOutcome, looks: ObservationHashes) -> None:
+    def record(episode: Episode, outcome: EpisodeOutcome, looks: ObservationHashes, precision: str | None) -> None:
         assert episode not in outcomes
-        outcomes[episode] = outcome
+        outcomes[episode], modes[episode] = outcome, precision
 
     rollout = Rollout(cast(WorkerPool, crew), cast(PolicyRunner, player), todo, record)
     rollout.run()
-    return SimpleNamespace(todo=todo, crew=crew, player=player, outcomes=outcomes, rollout=rollout)
+    return SimpleNamespace(todo=todo, crew=crew, player=player, outcomes=outcomes, rollout=rollout, modes=modes)
 
 
 @pytest.mark.parametrize("manner", [MIXING, LOCKSTEP, REFERENCE], ids=["mixing", "lockstep", "reference"])
@@ -191,6 +200,17 @@ def test_looks_whose_instructions_differ_in_length_share_no_call(slots: int, bat
         assert run.rollout.mixed_calls > 0
 
 
+def test_each_episode_says_which_modes_have_answered_it_and_the_row_says_so_of_all() -> None:
+    run = played(MIXING, 12, 4, n_episodes=9)
+    answered: dict[Episode, set[str]] = {episode: set() for episode in run.todo}
+    for call in run.player.calls:
+        mode = episode_lines.FAST if len({look.episode.task for look in call}) > 1 else episode_lines.EXACT
+        for look in call:
+            answered[look.episode].add(mode)
+    assert run.modes == {episode: episode_lines.answered(modes) for episode, modes in answered.items()}
+    assert episode_lines.BOTH in run.modes.values() and run.rollout.modes == set().union(*answered.values())
+
+
 def test_in_reference_batches_are_played_one_after_the_other_in_lerobot_evals_order() -> None:
     run = played(REFERENCE, 12, 4)
     batches = [call[0].episode.batch for call in run.player.calls]
@@ -246,7 +266,7 @@ def test_each_episode_is_played_in_an_environment_of_its_task_whatever_the_slot_
     todo, outcomes = episodes("libero_object", range(5), 3, 1, 7), {}
     crew = WorkerPool(2, slots, {"image": (2, 2, 3)}, cast(Any, Place), VideoConfig(1, 20))
 
-    def record(episode: Episode, outcome: EpisodeOutcome, looks: ObservationHashes) -> None:
+    def record(episode: Episode, outcome: EpisodeOutcome, looks: ObservationHashes, precision: str | None) -> None:
         outcomes[episode] = outcome.first_state, outcome.final_state
 
     crew.build(todo[:slots])

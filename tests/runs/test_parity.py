@@ -319,7 +319,7 @@ def modes(folder: Path, *changes: Change) -> dict[str, PlayedEpisodes]:
     return {
         fast_parity.EXACT: exact,
         fast_parity.AGAIN: again,
-        fast_parity.FAST: play(folder / fast_parity.FAST, 60, *changes),
+        fast_parity.FAST: play(folder / fast_parity.FAST, 60, put("precision", "fast"), *changes),
     }
 
 
@@ -327,8 +327,8 @@ START: FastStart = {
     "exact_key": "0" * 64,
     "exact_proven": True,
     "exact_evidence": "the same to the bit",
-    "answered": "fast",
     "type": "bfloat16",
+    "margin": 0.05,
 }
 
 
@@ -340,6 +340,8 @@ START: FastStart = {
         ((nudged(float("nan")),), "first chunks: actions differ by"),
         ((seen(0, "x"),), "60 of 60 episodes do not begin alike"),
         ((put("success", False),), "30 losses and 0 gains, exact McNemar"),
+        ((put("precision", "exact"),), "exact mode answered wherever fast mode was asked for, so nothing is shown of"),
+        ((put("precision", "fast and exact"),), "fast mode answered some episodes only"),
     ],
 )
 def test_a_certificate_of_fast_mode_says_what_its_episodes_say(
@@ -354,6 +356,6 @@ def test_exact_mode_is_named_as_ever_and_fast_mode_by_a_name_of_its_own() -> Non
     def campaign(settings: dict[str, Any], engine: str = "resident") -> Any:
         return SimpleNamespace(engine=engine, resident=settings, is_resident=engine == "resident")
 
-    fast = {"precision": "fast", "fast_episodes": 7, "noise": "episode"}
+    fast = {"precision": "fast", "fast_episodes": 7, "fast_margin": 0.1, "noise": "episode"}
     assert plan.deciding(campaign(fast)) == {"precision": "fast", "noise": "episode"}
     assert plan.deciding(campaign({"precision": "exact"})) == plan.deciding(campaign({})) == {}

@@ -16,9 +16,9 @@ import pytest
 from campaigns import STANDIN, Made
 
 from tracka.core import files
-from tracka.engines import episode_lines
+from tracka.engines import episode_lines, lerobot_eval
 from tracka.execution import process
-from tracka.reporting import collect
+from tracka.reporting import caveats, collect
 from tracka.runs import early_stop, replays, run
 from tracka.runs.run import RerunPolicy
 
@@ -427,3 +427,72 @@ def test_a_row_whose_kept_episodes_are_refused_plays_all_again(
     edited(row)
     assert play(row, "die:5", "ok", "ok")["attempt"] == 3
     assert len(played(row, 3)) == 10 and essence(row, 3) == undisturbed and row.evidence(ROW) == []
+
+
+# the mode that answered
+
+
+def ask_for_fast_mode(made: Made) -> None:
+    made.configure('[resident]\nprecision = "fast"')
+    made.pass_preflight()
+
+
+def answered(made: Made) -> tuple[str, str, str, list[str]]:
+    """What the row's files say of its mode: engine and mode in all_runs.csv, the table for people, and the caveats."""
+    path = made.layout.summary / "all_runs.csv"
+    results = collect.collect_results(made.layout.runs)
+    collect.write_csv(results, path)
+    (line,) = [line for line in csv.DictReader(path.open()) if line["run_id"] == ROW]
+    told = [each.what for each in caveats.of_results(made.spec) if "fast mode was asked for" in each.what]
+    return line["engine"], line["precision"], collect.markdown(results), told
+
+
+@pytest.mark.parametrize(
+    ("words", "mode", "shown", "told"),
+    [
+        (("ok",), "fast", "| resident (fast) |", []),
+        (
+            ("ok//exact",),
+            "exact",
+            "| resident (fast), answered by exact mode |",
+            ["exact mode answered 10 of 10 episodes: precision = fast, the exact mode answers: as it was told"],
+        ),
+        (
+            ("die:5", "ok//exact"),
+            "fast and exact",
+            "| resident (fast), answered by fast and exact mode |",
+            ["exact mode answered 5 of 10 episodes: precision = fast, the exact mode answers: as it was told"],
+        ),
+        (
+            ("die:5//exact", "ok"),
+            "fast and exact",
+            "| resident (fast), answered by fast and exact mode |",
+            ["exact mode answered 5 of 10 episodes: the row's log says why"],
+        ),
+    ],
+)
+def test_a_row_says_which_mode_answered_it_whichever_attempt_did(
+    row: Made, words: Sequence[str], mode: str, shown: str, told: list[str]
+) -> None:
+    ask_for_fast_mode(row)
+    for number in range(len(words)):
+        result = play(row, *words[: number + 1])
+    assert (result["status"], result["precision"]) == ("pass", mode)
+    assert row.evidence(ROW) == []
+    engine, precision, table_for_people, found = answered(row)
+    assert (engine, precision, shown in table_for_people) == ("resident (fast)", mode, True)
+    assert found == [f"fast mode was asked for, but {each}" for each in told]
+    assert not [each for each in caveats.of_results(row.spec) if each.what.startswith("fallback: precision")]
+
+
+def test_a_result_that_names_another_mode_than_its_episodes_is_found(row: Made) -> None:
+    ask_for_fast_mode(row)
+    assert play(row, "ok//exact")["status"] == "pass"
+    for folder in (row.layout.run(ROW), row.layout.run(ROW).attempt(1)):
+        files.write_json(folder.result, files.read_json(folder.result) | {"precision": "fast"})
+    assert any("key precision" in str(finding) and "'exact'" in str(finding) for finding in row.evidence(ROW))
+
+
+def test_a_row_in_exact_mode_says_so_and_one_of_lerobot_eval_names_no_mode(row: Made) -> None:
+    assert play(row, "ok")["precision"] == "exact"
+    assert lerobot_eval.reported_results(lerobot_eval.Metrics())["precision"] is None

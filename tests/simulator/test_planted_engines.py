@@ -7,9 +7,14 @@ import sys
 import pytest
 from campaigns import REPOSITORY
 
+from fixtures.planted import fast
 from fixtures.planted.__main__ import MARKS, POLICIES
+from fixtures.planted.fast_faults import FAULTS
+from fixtures.planted.fast_outcomes import OUTCOMES
+from fixtures.planted.fast_plays import TAKEN
 
 PAGE = (REPOSITORY / "docs" / "parity.md").read_text()
+FAST_PAGE = (REPOSITORY / "docs" / "fast-mode.md").read_text()
 TABLE = PAGE.split(MARKS[0])[1].split(MARKS[1])[0]
 
 
@@ -32,3 +37,13 @@ def test_the_page_has_at_least_twelve_faults_each_refused_for_a_policy_that_show
     assert re.search(r"(\d+) of \1 runs with a fault are refused", TABLE)
     honest = re.search(r"(\d+) of \1 runs with every fault planted and none in effect are proven", TABLE)
     assert honest and int(honest[1]) >= 50
+
+
+def test_the_page_of_fast_mode_has_each_planted_fault_and_says_which_of_them_the_gate_cannot_find() -> None:
+    table = FAST_PAGE.split(fast.MARKS[0])[1].split(fast.MARKS[1])[0]
+    lines = [re.split(r" *\| *", line.strip("| ")) for line in table.splitlines() if line.startswith("| ")][2:]
+    assert [title for title, *_ in lines] == [each.title for each in (*FAULTS, *OUTCOMES)]
+    not_found = [title for title, at_start, in_gate in lines if {at_start, in_gate} <= {TAKEN, "-"}]
+    assert not_found == [outcomes.title for outcomes in OUTCOMES if not outcomes.should]
+    honest = re.search(r"(\d+) of \1 honest fast modes are taken by both", table)
+    assert honest and int(honest[1]) >= 10

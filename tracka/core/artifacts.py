@@ -139,13 +139,17 @@ class TaskCounts(TypedDict):
 
 
 class Reported(TypedDict):
-    """The part of a result that an evaluation's own files decide; numbers are None where these files lack them."""
+    """The part of a result that an evaluation's own files decide; numbers are None where these files lack them.
+
+    `precision` is the mode of the resident engine that answered; results of older versions lack it.
+    """
 
     episodes: int | None
     successes: int | None
     success_rate: float | None
     per_task: list[TaskCounts]
     metrics_source: str | None
+    precision: NotRequired[str | None]
     parser_warnings: list[str]
 
 
@@ -234,22 +238,27 @@ class Verdict(TypedDict):
 
 
 class FastStart(TypedDict):
-    """The part of a certificate of fast mode that its plays' records do not decide: exact mode's certificate."""
+    """The part of a certificate of fast mode that its plays' records do not decide: exact mode's certificate, settings.
+
+    `type` is what the policy computes in, and `margin` by how much the success rate of fast mode may be lower.
+    """
 
     exact_key: str
     exact_proven: bool
     exact_evidence: str
-    answered: str
     type: str
+    margin: float
 
 
 class FastRecord(FastStart):
     """What a certificate of fast mode has besides the counts: outcomes, and the difference of the first chunks.
 
     `noise_flips` counts outcomes in which exact mode differs from itself, and `noise_alone` and `flips_alone` those in
-    which one of exact mode's repetition and fast mode alone differs from exact mode.
+    which one of exact mode's repetition and fast mode alone differs from exact mode. `answered` is the mode that
+    answered where fast mode was asked for.
     """
 
+    answered: str
     gains: int
     losses: int
     noise_flips: int

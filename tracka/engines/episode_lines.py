@@ -18,12 +18,25 @@ from . import recorded_arrays
 
 NAME = "episodes.jsonl"
 ATTEMPT = "attempt"  # the key of a kept line: the number of the attempt that played the episode
+PRECISION = "precision"  # the key that says by which mode of the engine the policy answered the episode
+EXACT, FAST, BOTH = "exact", "fast", "fast and exact"
 UNIT = "unit"  # the key that says what must be played as a whole, since its episodes depend on each other
 EPISODE, BATCH, ROW = "episode", "batch", "row"
 TRUTHS = ("success",)
 NUMBERS = ("steps", "sum_reward", "max_reward")
 HASHES = ("actions_sha", "first_state_sha", "final_state_sha")
 Key = tuple[int, int]  # LIBERO task and episode
+
+
+def answered(modes: Iterable[object]) -> str | None:
+    """Returns the mode of several episodes or calls: EXACT, FAST or BOTH; None where no mode is known.
+
+    Lines of lerobot-eval and of older versions say no mode.
+    """
+    found = {mode for mode in modes if isinstance(mode, str)}
+    if BOTH in found or {EXACT, FAST} <= found:
+        return BOTH
+    return FAST if FAST in found else EXACT if EXACT in found else None
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,32 @@
 """Judges whether fast mode may stand in for exact mode, from the numbers of the same episodes played by both.
 
 Guarantees: fast mode is never proven where exact mode is not; outcomes count as evidence only where one of both modes
-succeeds at all, and the evidence says where they do not.
+succeeds at all, and the evidence says where they do not; fast mode is not proven by a play that it answered in part.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ..core.artifacts import CountsRecord, FastRecord, FastStart, Verdict
-from . import comparison, tolerance
+from . import comparison, episode_lines, tolerance
 from .comparison import PlayedEpisodes
 from .tolerance import ActionDifference
 
 EPISODES = 100  # of all tasks together: half of LIBERO's init states of each of two tasks, or all of one task twice
-MARGIN = 0.05  # by so much at most may the success rate of fast mode be lower
+MARGIN = 0.05  # by so much at most may the success rate of fast mode be lower, unless `fast_margin` says otherwise
 SIGNIFICANT = 0.05
 CONFIDENCE = 0.95
+UNANSWERED = "exact mode answered wherever fast mode was asked for, so nothing is shown of fast mode"
+
+
+def wanted(settings: Mapping[str, Any]) -> int:
+    """Returns how many episodes the gate plays in each mode; `settings` are those below [resident]."""
+    return int(settings.get("fast_episodes", EPISODES))
+
+
+def margin(settings: Mapping[str, Any]) -> float:
+    """Returns by how much the success rate of fast mode may be lower; `settings` are those below [resident]."""
+    return float(settings.get("fast_margin", MARGIN))
 
 
 def record(
@@ -30,8 +42,9 @@ def record(
         "exact_key": start["exact_key"],
         "exact_proven": start["exact_proven"],
         "exact_evidence": start["exact_evidence"],
-        "answered": start["answered"],
         "type": start["type"],
+        "margin": start["margin"],
+        "answered": episode_lines.answered(play.line.get(episode_lines.PRECISION) for play in fast.values()) or "",
         "gains": sum(other and not one for one, _, other in outcomes),
         "losses": sum(one and not other for one, _, other in outcomes),
         "noise_flips": sum(one != repeated for one, repeated, _ in outcomes),
@@ -63,7 +76,9 @@ def _first_chunks(exact: PlayedEpisodes, fast: PlayedEpisodes, chunk: int) -> Ac
 def judgement(fast: FastRecord, counts: CountsRecord) -> Verdict:
     """Returns the verdict of fast mode. `counts` are those of its play beside that of exact mode."""
     refusals = list(_refusals(fast, counts))
-    sentences = refusals or [_chunks(fast), *_outcomes(fast, counts)]
+    if not refusals and fast["answered"] != episode_lines.FAST:
+        return {"proven": True, "exact": False, "evidence": f"{UNANSWERED}, {counts['episodes']} episodes"}
+    sentences = refusals or [_chunks(fast), *_outcomes(fast, counts), *limits(fast, counts)]
     evidence = f"fast mode beside exact mode, {counts['episodes']} episodes: {'; '.join(sentences)}"
     return {"proven": not refusals, "exact": False, "evidence": evidence}
 
@@ -72,6 +87,8 @@ def _refusals(fast: FastRecord, counts: CountsRecord) -> Iterator[str]:
     from ..statistics import paired  # with scipy, which collecting the gates must not wait for
     from ..statistics.paired import Pairs
 
+    if fast["answered"] == episode_lines.BOTH:
+        yield "fast mode answered some episodes only, since it was beyond the tolerance or failed in the others"
     if not fast["exact_proven"]:
         yield f"the exact mode is not proven: {fast['exact_evidence']}"
     if counts["same_begin"] != counts["episodes"]:
@@ -85,11 +102,11 @@ def _refusals(fast: FastRecord, counts: CountsRecord) -> Iterator[str]:
     floor = paired.mcnemar(Pairs(fast["noise_alone"], fast["flips_alone"], counts["episodes"]), "less")
     if fast["noise_flips"] and floor.value <= SIGNIFICANT:
         yield f"{pairs.discordant} flips are above the noise floor of {fast['noise_flips']}, p = {floor.value:.2g}"
-    bound = paired.non_inferiority(pairs, MARGIN, CONFIDENCE)
+    bound = paired.non_inferiority(pairs, fast["margin"], CONFIDENCE)
     if _succeeds(counts) and not bound.non_inferior:
         yield (
-            f"it may be {-bound.bound:.1%} worse, more than {MARGIN:.0%} ({bound.method}, {fast['losses']} losses, "
-            f"{fast['gains']} gains): more fast_episodes may show less"
+            f"it may be {-bound.bound:.1%} worse, more than {100 * fast['margin']:g}% ({bound.method}, "
+            f"{fast['losses']} losses, {fast['gains']} gains): more fast_episodes may show less"
         )
 
 
@@ -110,14 +127,29 @@ def _outcomes(fast: FastRecord, counts: CountsRecord) -> Iterator[str]:
     from ..statistics import paired
     from ..statistics.paired import Pairs
 
-    if not _succeeds(counts):
-        yield "neither mode succeeds in any episode, so outcomes certify nothing and the first chunks alone do"
-        return
-    pairs = Pairs(fast["gains"], fast["losses"], counts["episodes"])
-    bound = paired.non_inferiority(pairs, MARGIN, CONFIDENCE)
-    successes = f"{counts['reference_successes']} and {counts['other_successes']} successes"
-    yield f"{successes}, {fast['losses']} losses, {fast['gains']} gains: at most {-bound.bound:.1%} worse"
+    if _succeeds(counts):
+        pairs = Pairs(fast["gains"], fast["losses"], counts["episodes"])
+        bound = paired.non_inferiority(pairs, fast["margin"], CONFIDENCE)
+        successes = f"{counts['reference_successes']} and {counts['other_successes']} successes"
+        yield f"{successes}, {fast['losses']} losses, {fast['gains']} gains: at most {-bound.bound:.1%} worse"
     if fast["noise_flips"]:
         yield f"flips are not above the noise floor of {fast['noise_flips']}"
-    else:
+
+
+def limits(fast: FastRecord, counts: CountsRecord) -> Iterator[str]:
+    """Yields what a certificate that proves fast mode does not show, each a sentence for whoever reads the results."""
+    if fast["answered"] != episode_lines.FAST:
+        yield UNANSWERED
+        return
+    if not _succeeds(counts):
+        yield "neither mode succeeds in any episode, so outcomes certify nothing and the first chunks alone do"
+    if not fast["noise_flips"]:
         yield "exact mode repeats its outcomes, so there is no noise floor to hold flips against"
+
+
+def unshown_reason(certificate: Mapping[str, Any], precision: str | None) -> str | None:
+    """Returns why a certificate says nothing of a row that was answered in the mode `precision`; None where it does."""
+    answered = certificate.get("fast", {}).get("answered")
+    if answered is None or precision in (None, episode_lines.EXACT) or answered == episode_lines.FAST:
+        return None
+    return "fast mode answered this row, but exact mode answered the gate of fast mode"

@@ -18,6 +18,7 @@ from ..core import files, reading
 from ..core.artifacts import Reported
 from ..core.errors import Finding, ToolMissing, UsageError
 from ..core.lerobot_facts import INIT_STATES
+from . import episode_lines
 
 TAKE_OUT = "Remove the flag from campaign.toml, or install lerobot 0.6.1"
 TYPE = "Set policy_type below [lerobot_eval]: neither campaign.toml nor a local config.json names the policy's type"
@@ -251,6 +252,7 @@ def reported_results(metrics: Metrics) -> Reported:
             if task.successes
         ],
         "metrics_source": metrics.source,
+        "precision": episode_lines.answered(line.get(episode_lines.PRECISION) for line in metrics.lines.values()),
         "parser_warnings": list(metrics.warnings),
     }
 

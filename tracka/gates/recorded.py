@@ -118,7 +118,7 @@ def _against_definition(campaign: Campaign, row: Row) -> Iterator[Finding]:
     settings = plan.outcome_settings(campaign.settings(row))
     for name, ours, theirs in (
         ("settings", parts["settings"], files.redacted(settings)),
-        ("engine", parts["engine"]["name"], campaign.engine),
+        ("engine", parts["engine"]["name"], campaign.engine_name),
         ("device", parts["row"]["device"], "cpu" if row.gpu_id == CPU else "cuda"),
     ):
         if ours != theirs:

@@ -11,7 +11,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core import files
 from ..core.errors import Finding
-from ..engines import parity_certificate
+from ..engines import fast_certificate, parity_certificate
 from ..reporting import collect
 from ..runs import early_stop, evidence, identity, known_answers, parity, refusal, run, time_budget
 from . import video_contract
@@ -131,7 +131,11 @@ def _unproven_reason_today(campaign: Campaign, row: Row) -> str | None:
     if result["status"] != "pass" or not campaign.is_resident:
         return None
     plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
-    batch_size = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)["batch_size"]
+    manifest = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)
+    batch_size, key = manifest["batch_size"], manifest.get("certificate", "")
+    path = parity_certificate.certificate_path(campaign.layout, key)
+    if reason := fast_certificate.unshown_reason(parity_certificate.read(path, key), result.get("precision")):
+        return reason
     return replace(plan, batch_size=batch_size).unproven_reason if result["row_hash"] == plan.row_hash else None
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 
 from ..campaign import commands
-from ..campaign.campaign import Campaign
+from ..campaign.campaign import RESIDENT_NAMES, Campaign
 from ..campaign.matrix import Row
 from ..core.artifacts import Manifest, Result
 from ..core.errors import Finding
@@ -12,7 +12,6 @@ from ..core.lerobot_facts import FILMED_EPISODES
 from ..engines import lerobot_eval, video
 from ..engines.lerobot_eval import Metrics
 from ..reporting import collect
-from ..runs import logged_facts
 
 VIDEOS_SECS = 600.0  # for all videos of a run; the hundred that lerobot-eval films take some ten
 RECORDING = "eval.recording"  # lerobot-eval's flag to record a dataset, and then no videos
@@ -85,7 +84,7 @@ def _expected(
 ) -> range | None:
     """Returns how many frames the video of an episode has: one a step, or one before them and then one each stride."""
     steps, limit = metrics.lines.get(key, {}).get("steps"), campaign.steps(row)
-    if manifest["engine"] == logged_facts.RESIDENT:
+    if manifest["engine"] in RESIDENT_NAMES:
         stride = max(1, int(campaign.resident.get("video_stride", 4)))
         return range(1 + steps // stride, 2 + steps // stride) if isinstance(steps, int) else None
     if isinstance(steps, int):

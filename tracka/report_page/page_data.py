@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..core import files
 from ..core.files import Json
+from ..reporting import collect
 from ..reporting.sides import PlayedEpisode
 from .episodes import Recorded, ShownEpisode
 from .matrix_rows import ShownRow
@@ -93,5 +94,5 @@ def _row(row: ShownRow) -> Json:
         "reason": row.reason,
         "replay": row.replay,
         "device": row.device,
-        "engine": row.result.engine,
+        "engine": collect.engine_in_words(row.result.engine, row.result.precision),
     }

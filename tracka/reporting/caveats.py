@@ -11,11 +11,12 @@ from typing import Any
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
-from ..core import files, schema
+from ..core import schema
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, INIT_STATES, SUITE_TASKS
 from ..engines import video
 from ..runs import early_stop, forecast, judgement, row_state, run
+from . import fast_caveats
 
 USUAL = (
     "Suspect a wrong set-up: cameras, statistics, control mode or n_action_steps that differ from the training. Look at"
@@ -30,13 +31,15 @@ BENCHMARK = "Use the benchmark's own setting, or say so wherever the result is q
 def of_phase(campaign: Campaign, phase: str) -> list[Finding]:
     """Returns the caveats for the end of `phase`.
 
-    Phase 1 has that of a tier's time budget, phase 2 preflight's caveats, phase 4 those of the results, of an early
-    stop and of their history, other phases none.
+    Phase 1 has that of a tier's time budget, phase 2 preflight's caveats, phase 3 those of the baseline's certificate,
+    phase 4 those of the results, of an early stop and of their history, phase 5 none.
     """
     if phase == "phase1":
         return list(of_budget(campaign))
     if phase == "phase2":
         return list(of_preflight(campaign))
+    if phase == "phase3":
+        return list(fast_caveats.of_certificates(campaign, [campaign.baseline]))
     if phase == "phase4":
         return [*of_results(campaign), *of_early_stop(campaign), *of_history(campaign)]
     return []
@@ -90,6 +93,8 @@ def of_results(campaign: Campaign) -> Iterator[Finding]:
     for row in campaign.enabled:
         yield from _without_pictures(campaign, row, results[row.run_id])
     yield from _fallbacks(campaign, results)
+    yield from fast_caveats.of_rows(campaign, results)
+    yield from fast_caveats.of_certificates(campaign, [*results])
 
 
 def of_early_stop(campaign: Campaign) -> Iterator[Finding]:
@@ -129,10 +134,9 @@ def _fallbacks(campaign: Campaign, results: Mapping[str, Mapping[str, Any]]) -> 
     """Yields the slower ways that the resident engine took, each with its reason and the rows in which it was taken."""
     rows_by_reason: dict[str, list[str]] = defaultdict(list)
     for run_id, result in results.items():
-        if result:
-            attempt = campaign.layout.run(run_id).attempt(result["attempt"])
-            for reason in files.read_or_empty(attempt.output / "timings.json").get("fallbacks", ()):
-                rows_by_reason[str(reason)].append(run_id)
+        for reason in fast_caveats.fallbacks(campaign, result) if result else ():
+            if fast_caveats.ANSWERS not in reason:  # this is said of the row's mode
+                rows_by_reason[reason].append(run_id)
     for reason, run_ids in rows_by_reason.items():
         yield Finding(f"rows {joined_names(run_ids)}", f"fallback: {reason}", SLOWER, warning=True)
 

@@ -21,7 +21,7 @@ from ..core import escaping, fact_cache, files, schema
 from ..core.artifacts import Manifest, Result
 from ..core.errors import Finding, UsageError
 from ..core.files import Json
-from ..engines import lerobot_eval
+from ..engines import episode_lines, lerobot_eval
 from ..engines.failure import STOPPED
 from ..execution import gpu
 from ..runs import early_stop, judgement, known_answers, row_state, run, time_budget
@@ -61,7 +61,8 @@ class EvalRunResult:
     duration_sec: float | None = None
     invalid: str | None = None  # why the simulator does not match the benchmark's
     unproven: str | None = None  # why the engine is not known to play lerobot-eval's episodes
-    engine: str = ""  # the engine that played the episodes
+    engine: str = ""  # the engine that played the episodes, in the mode that was asked for
+    precision: str | None = None  # the mode of the resident engine that answered: exact, fast, or both
 
 
 def load_run_manifest(path: Path) -> Manifest:
@@ -168,6 +169,7 @@ def _line(manifest: Json, result: Result) -> EvalRunResult:
         invalid=result["invalid"],
         unproven=result["unproven"],
         engine=manifest["engine"],
+        precision=result.get("precision"),
     )
 
 
@@ -238,11 +240,18 @@ def _cells(result: EvalRunResult) -> tuple[str, ...]:
         status,
         *counts,
         rate(result),
-        result.engine,
+        engine_in_words(result.engine, result.precision),
         result.mujoco_gl,
         device,
         logs,
     )
+
+
+def engine_in_words(engine: str, precision: str | None) -> str:
+    """Returns the engine of a run; where fast mode was asked for and exact mode answered, also what answered."""
+    if engine != campaign.RESIDENT_FAST or precision in (None, episode_lines.FAST):
+        return engine
+    return f"{engine}, answered by {precision} mode"
 
 
 def rate(result: EvalRunResult) -> str:

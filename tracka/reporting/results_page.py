@@ -14,6 +14,7 @@ from ..core.artifacts import Manifest
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE
 from ..engines import lerobot_eval
 from ..preflight import policy_features, simulator_validity
+from ..runs import run
 from . import collect
 from .collect import EvalRunResult
 
@@ -64,7 +65,7 @@ def rows(campaign: Campaign, manifests: Sequence[Manifest]) -> list[dict[str, An
 
 
 def _row(campaign: Campaign, row: Row, manifest: Manifest) -> dict[str, Any]:
-    settings = manifest["settings"]
+    settings, result = manifest["settings"], run.read_result(campaign.layout, row.run_id)
     sides = (settings.get(f"observation_{side}", FRAME_SIDE) for side in ("height", "width"))
     videos = campaign.layout.run(row.run_id).attempt(manifest["attempt"]).output / "videos"
     return {
@@ -73,7 +74,7 @@ def _row(campaign: Campaign, row: Row, manifest: Manifest) -> dict[str, Any]:
         "task_ids": manifest["task_ids"],
         "batch_size": manifest["batch_size"],
         "seed": manifest["seed"],
-        "engine": manifest["engine"],
+        "engine": collect.engine_in_words(manifest["engine"], result.get("precision") if result else None),
         "mujoco_gl": manifest["mujoco_gl"],
         "comparable": manifest["comparable"],
         "suite": manifest["task_suite"],

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..campaign.campaign import Campaign
+from ..campaign.campaign import RESIDENT_NAMES, Campaign
 from ..campaign.layout import RunFolder
 from ..campaign.matrix import Row
 from ..core import files, reading
@@ -147,7 +147,7 @@ def _lines(attempt: RunFolder, limit: int | None, manifest: Manifest, metrics: M
     """Yields where the line of an episode is not that of an episode which began and ended as the other files say."""
     name = "eval/episodes.jsonl"
     played = {(task.task_id, episode) for task in metrics.tasks for episode in range(len(task.successes))}
-    is_recorded = manifest["engine"] == logged_facts.RESIDENT or "listener" in manifest or bool(metrics.lines)
+    is_recorded = manifest["engine"] in RESIDENT_NAMES or "listener" in manifest or bool(metrics.lines)
     if is_recorded and (missing := sorted(played - {*metrics.lines})):
         task, episode = missing[0]
         yield name, f"{len(missing)} of {len(played)} episodes have no line, first episode {episode} of task {task}"

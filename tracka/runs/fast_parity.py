@@ -13,6 +13,7 @@ from .plan import Plan
 from .recording import Recordings
 
 EXACT, AGAIN, FAST = "exact", "exact-again", "fast"
+SETTINGS = ("precision", "fast_episodes", "fast_margin")  # below [resident], of fast mode alone
 MODES: Mapping[str, Mapping[str, object]] = {
     EXACT: {"precision": "exact"},
     AGAIN: {"precision": "exact", "cudnn_benchmark": True},  # as rows play: two processes may round differently
@@ -22,14 +23,13 @@ MODES: Mapping[str, Mapping[str, object]] = {
 
 def exact_campaign(campaign: Campaign) -> Campaign:
     """Returns the campaign as it would be in exact mode."""
-    settings = {key: value for key, value in campaign.resident.items() if key not in ("precision", "fast_episodes")}
+    settings = {key: value for key, value in campaign.resident.items() if key not in SETTINGS}
     return replace(campaign, resident=settings)
 
 
 def wide(plan: Plan) -> Plan:
     """Returns the plan with the episodes that the gate of fast mode plays, in batches of the row's size."""
-    wanted = int(plan.campaign.resident.get("fast_episodes", 0)) or fast_certificate.EPISODES
-    of_each_task = max(plan.row.n_episodes, -(-wanted // len(plan.task_ids)))
+    of_each_task = max(plan.row.n_episodes, -(-fast_certificate.wanted(plan.campaign.resident) // len(plan.task_ids)))
     return replace(plan, row=replace(plan.row, n_episodes=of_each_task), batch_size=plan.played_batch)
 
 
@@ -46,7 +46,7 @@ def start(recordings: Recordings, exact: Certificate) -> FastStart:
         "exact_key": exact["key"],
         "exact_proven": exact["proven"],
         "exact_evidence": exact["evidence"],
-        "answered": played.get("precision", ""),
+        "margin": fast_certificate.margin(recordings.plan.campaign.resident),
         "type": (played.get("fast") or {}).get("type", "float32"),
     }
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ..campaign.campaign import RESIDENT_NAMES
 from ..campaign.layout import RunFolder
 from ..core import files, reading
 from ..core.artifacts import Manifest, Result
@@ -13,7 +14,6 @@ from ..engines.lerobot_eval import Metrics
 from . import logged_rollouts
 from .row_state import SLACK_SECS
 
-RESIDENT = "resident"
 _PROGRESS = re.compile(r"^(\d+) of (\d+) episodes, (\d+) successes,")  # what the resident engine prints
 _SECONDS = re.compile(r"'eval_s': ([0-9.e+-]+)")
 _SEED = re.compile(r"^ 'seed': (\d+)[,}]", re.MULTILINE)  # in the configuration that lerobot-eval prints
@@ -32,7 +32,7 @@ def faults(
     logs = (attempt.stdout, attempt.stderr)
     if metrics.source == "eval_info.json" and not any(map(lerobot_eval.parse_log, logs)):
         yield attempt.stderr.name, "the log does not tell the overall metrics, which every evaluation prints at its end"
-    if manifest["engine"] == RESIDENT:
+    if manifest["engine"] in RESIDENT_NAMES:
         yield from ((attempt.stdout.name, what) for what in _progress_faults(_progress(attempt), metrics))
     elif not is_own_program:
         slots = min(manifest["batch_size"], manifest["n_episodes"])

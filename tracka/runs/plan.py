@@ -31,7 +31,7 @@ from ..core.artifacts import (
 )
 from ..core.files import Json
 from ..core.reports import Capabilities
-from ..engines import cli_capabilities, codebase, lerobot_eval, parity_certificate, software
+from ..engines import cli_capabilities, codebase, fast_certificate, lerobot_eval, parity_certificate, software
 from ..execution import environment, gpu, lease, process
 from ..execution.gpu import Device
 from ..execution.process import Bounds
@@ -138,7 +138,7 @@ class Plan:
                 "device": "cpu" if self.row.gpu_id == CPU else "cuda",
             },
             "settings": self._settings(),
-            "engine": {"name": self.campaign.engine, **self._resident_parts()},
+            "engine": {"name": self.campaign.engine_name, **self._resident_parts()},
             "checkpoint": self.checkpoint.tree_sha256,
             "simulator": {"backend": self.host.backend, "invalid": self.simulator_mismatch is not None},
             **self._software_parts(),
@@ -186,8 +186,15 @@ class Plan:
             **policy_request(self.campaign, self.row),
             "batch_size": self.played_batch,
             "resident": deciding(self.campaign),
+            **self._fast_gate(),
             **self._software_parts(),
         }
+
+    def _fast_gate(self) -> Json:
+        """Returns what the gate of fast mode is asked for; empty in exact mode. A laxer gate proves nothing here."""
+        settings = self.campaign.resident
+        asked = {"episodes": fast_certificate.wanted(settings), "margin": fast_certificate.margin(settings)}
+        return {"fast_gate": asked} if self.campaign.is_fast else {}
 
     @property
     def unproven_reason(self) -> str | None:

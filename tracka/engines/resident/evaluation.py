@@ -240,7 +240,7 @@ def _timings(
         "manner": runner.mode.name,
         "policy_calls": rollout.calls,
         "cuda_graphs": runner.graphs_proven,  # so many answer calls
-        "precision": runner.precision,  # that answered calls
+        "precision": episode_lines.answered(rollout.modes),  # the mode that answered calls
         "gpu_gib": runner.gpu_gib,  # most that torch has held
         "fast": runner.fast.figures() if runner.fast else None,
         "calls_of_several_tasks": rollout.mixed_calls,

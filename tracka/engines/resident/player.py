@@ -110,6 +110,7 @@ class PolicyRunner:
         self.batches = ObservationBatches((env_before, before), self.device, bytes_travel=self._is_on_gpu)
         self.graphs = self._graphed_calls()
         self.fast = self._fast_calls()
+        self.answered = EXACT  # the mode that answered the last call
         self.cut_shapes: dict[str, Shapes] = {}  # instruction -> what observation requests with it have in common
         self.spare: list[PreTrainedPolicy] = []
         self.draws = noise.ReferenceNoise()
@@ -260,7 +261,9 @@ class PolicyRunner:
             return actions[:, : self.chunk]
 
         tensors = {name: value for name, value in batch.items() if isinstance(value, torch.Tensor)} | dict(noise_input)
+        self.answered = EXACT
         if self.fast is not None and (actions := self.fast(tensors, own_call)) is not None:
+            self.answered = FAST
             return actions
         return own_call() if self.graphs is None else self.graphs(tensors, own_call)
 

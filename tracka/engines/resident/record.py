@@ -24,12 +24,18 @@ ObservationHashes = Mapping[int, str]
 
 
 def line(
-    episode: Episode, outcome: EpisodeOutcome, seconds: float, observation_hashes: ObservationHashes, unit: str
+    episode: Episode,
+    outcome: EpisodeOutcome,
+    seconds: float,
+    observation_hashes: ObservationHashes,
+    unit: str,
+    precision: str | None,
 ) -> dict[str, Any]:
     """Returns the content of an episode's line in episodes.jsonl. `seconds` is the time since the evaluation's start.
 
-    `unit` says what would have to be played again as a whole: the episode, its batch or the row. The key
-    `observations`, which is for the parity gate, is left out where no observation was hashed.
+    `unit` says what would have to be played again as a whole: the episode, its batch or the row. `precision` is the
+    mode by which the policy answered the episode. The key `observations`, which is for the parity gate, is left out
+    where no observation was hashed.
     """
     content = {
         "suite": episode.suite,
@@ -46,6 +52,7 @@ def line(
         "first_state_sha": outcome.first_state,
         "final_state_sha": outcome.final_state,
         episode_lines.UNIT: unit,
+        episode_lines.PRECISION: precision,
         "at_secs": round(seconds, 3),
     }
     return content | (
@@ -113,12 +120,19 @@ class Record:
         mode = "x" if before is None else "a"
         self.log = (folder / episode_lines.NAME).open(mode, encoding="utf-8")
 
-    def __call__(self, episode: Episode, outcome: EpisodeOutcome, observation_hashes: ObservationHashes) -> None:
+    def __call__(
+        self,
+        episode: Episode,
+        outcome: EpisodeOutcome,
+        observation_hashes: ObservationHashes,
+        precision: str | None = None,
+    ) -> None:
         """Writes the actions and the line of an episode that has ended, and prints the progress."""
         name = (episode.suite, episode.task_id, episode.number)
         np.save(recorded_arrays.path(self.folder, recorded_arrays.ACTIONS, *name), outcome.actions)
         now = time.monotonic() - self.start
-        self.log.write(json.dumps(line(episode, outcome, now, observation_hashes, self.unit)) + "\n")
+        content = line(episode, outcome, now, observation_hashes, self.unit, precision)
+        self.log.write(json.dumps(content) + "\n")
         self.log.flush()
         os.fsync(self.log.fileno())
         self.played.append((episode, outcome))

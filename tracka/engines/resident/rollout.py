@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import episode_lines
 from .episode import Array, Episode, EpisodeOutcome, ObservationRequest, Task, observation_sha
 from .player import PolicyRunner, Shapes
 from .record import ObservationHashes
@@ -24,7 +25,7 @@ from .worker_pool import WorkerPool
 FULL, FULL_OF_TWO_BATCHES = 0.75, 0.5
 # an episode to play again, its recorded outcome, and the path of its video
 VideoTask = tuple[Episode, EpisodeOutcome, Path]
-Recorded = Callable[[Episode, EpisodeOutcome, ObservationHashes], None]
+Recorded = Callable[[Episode, EpisodeOutcome, ObservationHashes, str | None], None]
 
 
 @dataclass
@@ -40,6 +41,7 @@ class EpisodeGroup:
     observation_hashes: dict[int, dict[int, str]] = field(default_factory=dict)
     waiting: set[int] = field(default_factory=set)  # indices of the episodes that wait for actions
     waiting_since: int = 0  # the count of policy calls when the last of these episodes began to wait
+    modes: set[str] = field(default_factory=set)  # of the engine, exact and fast, that have answered these episodes
     call_shapes: Shapes | None = None  # groups with the same value may share a call; from the last observation request
     chunk: int = 0  # chunks of actions that these episodes have had
 
@@ -88,6 +90,7 @@ class Rollout:
         self.playing: dict[int, EpisodeGroup] = {}  # slot -> its group
         self.seconds: dict[str, float] = defaultdict(float)
         self.calls = self.mixed_calls = self.asked = 0
+        self.modes: set[str] = set()  # that have answered a call
 
     def run(self) -> None:
         """Plays all episodes. Raises WorkerLost where a worker process failed or died."""
@@ -181,7 +184,8 @@ class Rollout:
 
     def _end(self, group: EpisodeGroup, index: int, reply: EpisodeEnded) -> None:
         del group.slots[reply.slot], self.playing[reply.slot]
-        self.recorded(group.episodes[index], reply.outcome, group.observation_hashes.pop(index, {}))
+        hashes, precision = group.observation_hashes.pop(index, {}), episode_lines.answered(group.modes)
+        self.recorded(group.episodes[index], reply.outcome, hashes, precision)
         if not group.slots and group.policy is not None and self.runner.mode.concurrent:
             self.runner.keep_copy(group.policy)
 
@@ -219,6 +223,7 @@ class Rollout:
             )
         self.seconds["policy"] += time.perf_counter() - start
         self.calls += 1
+        self.modes.add(self.runner.answered)
         self.mixed_calls += len({group.task for group in groups}) > 1
         self._send_actions(groups, actions)
 
@@ -230,6 +235,7 @@ class Rollout:
         for number, group in enumerate(groups):
             group.waiting.clear()
             group.chunk += 1
+            group.modes.add(self.runner.answered)
             for slot, index in group.slots.items():
                 self.asked += 1
                 self.pool.send(slot, PlayActions(slot, actions[number if self.runner.mode.mixing else index]))

@@ -36,6 +36,7 @@ class ResidentSettings:
     standby: bool = True  # read by the harness: whether a warm worker process may play this row
     precision: str = EXACT  # "fast" computes the policy by other kernels, whose actions differ by rounding
     fast_episodes: int = 0  # read by the harness: how many episodes the gate of fast mode plays, 0 for its default
+    fast_margin: float = 0.05  # read by the harness: by how much the success rate of fast mode may be lower
     cuda_graphs: bool = True  # calls of a policy that mixes are answered by CUDA graphs, where these give the same bits
     compile: bool = False  # torch.compile, which may change outcomes
     hash_looks: bool = False  # episodes.jsonl gets a hash of each requested observation, for the parity gate
