@@ -59,7 +59,7 @@ def make(root: Path, rows: int) -> Made:
 def make_run(root: Path, rows: int) -> Made:
     """Makes the same campaign after its sweep."""
     finished_campaign = make(root, rows)
-    preflight.host.artifacts_mib = lambda spec: 0  # all videos here are links to one file, so they need no room
+    preflight.host.artifacts_mib = lambda spec: 0  # the videos here are tiny, so they need no room
     finished_campaign.pass_preflight()
     finished_campaign.run_row(BASELINE)
     spec = finished_campaign.spec
@@ -95,12 +95,18 @@ def _evaluate(plan: Plan, pattern: RunFolder, folder: RunFolder) -> None:
     successes = [random.random() < 0.7 for _ in range(plan.row.n_episodes)]
     video = folder.output / "videos" / f"{plan.row.task_suite}_{task}" / "eval_episode_0.mp4"
     video.parent.mkdir(parents=True)
-    os.link(next(iter(pattern.videos())), video)
+    video.write_bytes(own_video(next(iter(pattern.videos())).read_bytes(), plan.row.run_id))
     overall = {"pc_success": 100 * sum(successes) / len(successes), "n_episodes": len(successes), "eval_s": 1.0}
-    metrics = {"successes": successes, "video_paths": [str(video)]}
+    rewards = [float(success) for success in successes]
+    metrics = {"successes": successes, "sum_rewards": rewards, "max_rewards": rewards, "video_paths": [str(video)]}
     info = {"per_task": [{"task_group": plan.row.task_suite, "task_id": task, "metrics": metrics}], "overall": overall}
     (folder.output / "eval_info.json").write_text(json.dumps(info))
     folder.stderr.write_text(f"INFO 2026-01-01 00:00:00 bot_eval.py:809 {overall}\nINFO End of eval\n")
+
+
+def own_video(content: bytes, name: str) -> bytes:
+    """Returns a video as a file of its own, since no two episodes may share one: players skip the box with its name."""
+    return content + (8 + len(name)).to_bytes(4, "big") + b"free" + name.encode()
 
 
 def _result(plan: Plan, pattern: Json, folder: RunFolder, passed: bool) -> Json:
