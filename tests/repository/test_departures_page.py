@@ -87,6 +87,7 @@ def test_every_flag_of_the_plans_is_a_contract() -> None:
     """Compares the page with the flags of the seven commands, without those that the plan does not have."""
     further = {"discover": {"--trust"}, "preflight": {"--trust", "--accept-invalid-sim", "--strict", "--dry-run"}}
     further |= {"collect": {"--dry-run"}, "sweep": {"--no-live", "--shard"}, "validate": {"--quick"}}
+    further |= {"setup": {"--venv"}}
     listed = {(command, flag) for line in CONTRACTS for command, flag, _ in flags(line)}
     commands = ("discover", "setup", "preflight", "run", "sweep", "collect", "validate")
     shown = {name: set(options(name)) - further.get(name, set()) - {"--tier", "--launcher"} for name in commands}
