@@ -247,6 +247,8 @@ def test_a_renderer_that_hangs_is_ended(made: Made, monkeypatch: pytest.MonkeyPa
     report = report_of(made, "glx")
     assert report["status"] == "blocked"
     assert "last stage: none" in report["backend_attempts"][0]["evidence"]
+    remedies = [check["remedy"] for check in report["checks"] if "took too long" in check["evidence"]]
+    assert remedies and all("raise probe_secs under [timeouts]" in remedy for remedy in remedies)
     assert not report["lerobot_import_ok"]
 
 

@@ -109,7 +109,9 @@ def test_a_probe_that_crashes_leaves_its_tasks_invalid_with_what_it_said(
 def test_a_probe_that_hangs_is_ended(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     made.layout.settings.write_text(SETTINGS.replace("row_secs = 60", "probe_secs = 4"))
     monkeypatch.setenv(SETTLE, "libero_object/3:hang")
-    assert "the process took too long" in report_of(made)["invalid_tasks"]["libero_object"]["3"]
+    report = report_of(made)
+    assert "the process took too long" in report["invalid_tasks"]["libero_object"]["3"]
+    assert "raise probe_secs under [timeouts]" in check(report, "simulator:libero_object")["remedy"]
 
 
 def test_a_suite_without_a_table_is_called_unprobed(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

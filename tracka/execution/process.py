@@ -53,8 +53,9 @@ class Exit:
     seconds: float
 
 
+TOO_LONG = "the process took too long"
 STOPPED = {
-    "timeout": "the process took too long",
+    "timeout": TOO_LONG,
     "flood": "the process printed more than a log may hold",
     CANCELLED: "the process was no longer wanted",
     "survived": "a process of its tree could not be ended",

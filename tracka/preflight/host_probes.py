@@ -7,16 +7,21 @@ is probed again if another backend renders than the requested one.
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..campaign.campaign import Campaign
 from ..core.check import Check
+from ..execution.process import TOO_LONG
 from . import lerobot_checks, model_tensors, policy_resources, rendering, simulator_validity
 from .policy_resources import Resource
 from .rendering import Frame
 from .simulator_validity import Probe
 
+REMEDY_FOR_TIME = (
+    "End what else runs on this host, or give preflight's processes more time: raise probe_secs under [timeouts] in "
+    "configs/campaign.toml"
+)
 LANES = 5  # what runs side by side at most; each lane decides how many processes it starts at a time
 
 
@@ -70,3 +75,9 @@ def _simulator(
     if frame is None or (frame.backend == requested and not frame.prefix):
         return probes
     return simulator_validity.probes(campaign, suites, folder, frame.backend, frame.prefix)
+
+
+def with_remedy_for_time(check: Check) -> Check:
+    """Returns the check, with the remedy that helps where its evidence is that a process took too long."""
+    is_late = check.status != "pass" and TOO_LONG in check.evidence
+    return replace(check, remedy=REMEDY_FOR_TIME) if is_late else check

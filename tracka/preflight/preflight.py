@@ -114,6 +114,7 @@ def host_report(cfg: PreflightConfig, campaign: Campaign) -> PreflightReport:
     ]
     checks += [batch_fit.check(campaign, room), *probed.model_checks]
     checks += simulator_validity.checks(_suites(cfg, campaign), probed.simulator, campaign.accept_invalid_sim)
+    checks = list(map(host_probes.with_remedy_for_time, checks))
     camera_inputs = views(campaign, policy_resources.readable_checkpoints(probed.resource_checks), frame)
     return {
         **_report(cfg, _requiring_only_baseline(cfg, campaign, checks), gpus, frames, time.monotonic() - start),
