@@ -46,19 +46,6 @@ class Cache(NamedTuple):
     last: int
 
 
-class VisionWeights(NamedTuple):
-    """Weights and biases of one layer of the vision tower, in the order of their use."""
-
-    before: tuple[Tensor, Tensor]
-    into: tuple[tuple[Tensor, Tensor], ...]
-    out: tuple[Tensor, Tensor]
-    after: tuple[Tensor, Tensor]
-    wide: tuple[Tensor, Tensor]
-    narrow: tuple[Tensor, Tensor]
-    heads: int
-    epsilon: float
-
-
 def norm(hidden: Tensor, scaling: Scaling, epsilon: float) -> Tensor:
     """Returns the root mean square norm of each token, computed in float32."""
     wide = hidden.float()
@@ -130,26 +117,6 @@ def gemma_layer(
     gate, up = projected(norm(hidden, scalings[1], weights.epsilon), weights.wide, wide_sizes)
     change = functional.linear(functional.gelu(gate, approximate="tanh") * up, weights.narrow)
     return added(hidden, change, scalings[1])
-
-
-def vision_layer(hidden: Tensor, weights: VisionWeights, is_fused: bool) -> Tensor:
-    """Returns the output of a layer of the vision tower; `is_fused` says how attention is computed."""
-    size = hidden.shape[-1]
-    normed = functional.layer_norm(hidden, (size,), *weights.before, weights.epsilon)
-    if len(weights.into) == 1:
-        parts = functional.linear(normed, *weights.into[0]).chunk(3, dim=-1)
-    else:
-        parts = tuple(functional.linear(normed, *each) for each in weights.into)
-    queries, keys, values = (part.unflatten(-1, (weights.heads, -1)).transpose(1, 2) for part in parts)
-    if is_fused:
-        seen = functional.scaled_dot_product_attention(queries, keys, values)
-    else:
-        scores = queries @ keys.transpose(-1, -2) * queries.shape[-1] ** -0.5
-        seen = functional.softmax(scores, dim=-1, dtype=torch.float32).to(values.dtype) @ values
-    hidden = hidden + functional.linear(seen.transpose(1, 2).flatten(2), *weights.out)
-    normed = functional.layer_norm(hidden, (size,), *weights.after, weights.epsilon)
-    wide = functional.gelu(functional.linear(normed, *weights.wide), approximate="tanh")
-    return hidden + functional.linear(wide, *weights.narrow)
 
 
 def fused_attention(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
