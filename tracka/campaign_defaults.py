@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .campaign.preset import PRESETS
-from .checkpoints import checkpoint
+from .checkpoints import checkpoint, policy_metadata
 from .core import files
 from .core.errors import TrackaError
 from .core.lerobot_facts import INIT_STATES, SUITE_TASKS
@@ -51,8 +51,13 @@ class Completed:
 
     def lines(self) -> list[str]:
         """Returns a line for each option that was found, with its source; none for what is left to the suite."""
-        told = [f"  {option}" for option in self.found if option.value not in (None, ())]
-        return ["Chosen by Track A, and an option of that name overrides it:", *told] if told else []
+        told = [option for option in self.found if option.value not in (None, ())]
+        options = [f"  {option}" for option in told if option.flag.startswith("--")]
+        settings = [f"  {option}" for option in told if not option.flag.startswith("--")]
+        return [
+            *(["Chosen by Track A, and an option of that name overrides it:", *options] if options else []),
+            *(["Chosen by Track A, to be changed in campaign.toml:", *settings] if settings else []),
+        ]
 
 
 def complete(root: Path, given: Mapping[str, Any], finders: Mapping[str, Finder]) -> Completed:
@@ -159,6 +164,14 @@ def batch_size(gpus: int, n_episodes: int) -> FoundOption[int]:
     return FoundOption("--batch-size", size, f"{room.cores} cores, {room.memory / 1000:.1f} GB free; {needed}")
 
 
+def frame_size(policy_paths: Sequence[str], root: Path) -> FoundOption[tuple[int, int] | None]:
+    """Returns the (height, width) of the frames that all policies need, where they do not resize frames."""
+    configs = [checkpoint.find_config(path, root) for path in policy_paths]
+    sizes = {policy_metadata.frame_size(config) for config in configs}
+    source = f"input_features of config.json: policies of type {configs[0].get('type')} do not resize frames"
+    return FoundOption("observation_height, _width", sizes.pop() if len(sizes) == 1 else None, source)
+
+
 def _policies(values: Mapping[str, Any]) -> tuple[str, ...]:
     return (values["policy_path"], *values["further_policies"])
 
@@ -171,6 +184,7 @@ FINDERS: dict[str, Finder] = {
     "gpus": lambda values, root: gpus(),
     "batch_size": lambda values, root: batch_size(values["gpus"], values["n_episodes"]),
     "preset": lambda values, root: preset(_policies(values), root),
+    "frame_size": lambda values, root: frame_size(_policies(values), root),
 }
 
 

@@ -86,6 +86,7 @@ def init_command(
         "task_ids": cli_request.numbers("--task-ids", task_ids, "LIBERO task") or None,
         "episode_length": episode_length,
         "threshold": threshold,
+        "frame_size": None,  # by the checkpoint
     }
     finders, words = dict(campaign_defaults.FINDERS), list[str]()
     if policy_type:

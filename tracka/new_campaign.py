@@ -37,6 +37,7 @@ class CampaignOptions:
     task_ids: tuple[int, ...] = ()  # of the suite; empty is all
     episode_length: int | None = None  # control steps; None is the suite's own
     threshold: float | None = None  # that each policy must show to reach in the suite; None asks for nothing
+    frame_size: tuple[int, int] | None = None  # height and width; None is lerobot's own
     further_policies: tuple[str, ...] = ()  # these play the same episodes
 
     @property
@@ -193,6 +194,7 @@ def _settings(root: Path, options: CampaignOptions) -> str:
         if kind
         else '# policy_type = "pi0"   # so that phase 1 knows the flags of the policy',
         *([f"episode_length = {options.episode_length}"] if options.episode_length else []),
+        *_frame_lines(options.frame_size),
         *_settings_lines(options),
         "",
         "[thresholds]",
@@ -227,6 +229,13 @@ def _settings_lines(options: CampaignOptions) -> Sequence[str]:
         *(() if options.episode_length else ("# episode_length = 280   # control steps; else the suite's own",)),
         "# rename_map = {}   # observation key of the environment = key that the policy was trained with",
     )
+
+
+def _frame_lines(frame_size: tuple[int, int] | None) -> Sequence[str]:
+    if frame_size is None:
+        return ()
+    height, width = frame_size
+    return f"observation_height = {height}   # as in input_features of config.json", f"observation_width = {width}"
 
 
 def _policy_type(root: Path, policy_path: str) -> str | None:

@@ -410,6 +410,52 @@ def test_without_any_option_but_the_policy_everything_is_chosen_with_its_source(
     assert "pytest --pyargs tracka.acceptance --campaign my-run" in ended.stdout
 
 
+def made_for(folder: Path, kind: str, *sides: int, **config: object) -> Path:
+    """Returns the folder of a policy of this type with a camera for frames of each of these sides, in pixels."""
+    trained(folder, kind)
+    settings = json.loads((folder / "config.json").read_text())
+    inputs = {
+        f"observation.images.image{number}": {"type": "VISUAL", "shape": [3, side, side + 1]}
+        for number, side in enumerate(sides)
+    }
+    (folder / "config.json").write_text(json.dumps(settings | {"input_features": inputs} | config))
+    return folder
+
+
+def test_frames_have_the_size_that_a_policy_without_resizing_needs(made: Made, tmp_path: Path) -> None:
+    ended = made.call("init", str(tmp_path / "new"), "--policy-path", str(made_for(tmp_path / "act", "act", 128, 128)))
+    assert ended.returncode == 0, ended.stderr
+    assert campaign.load(tmp_path / "new").defaults.frame == (128, 129)
+    said = "observation_height, _width 128,129 input_features of config.json: policies of type act do not resize frames"
+    assert said in " ".join(ended.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("kind", "sides", "config"),
+    [
+        ("act", (128, 64), {}),
+        ("act", (), {}),
+        ("act", (128,), {"resize_shape": [84, 84]}),
+        ("act", (0,), {}),
+        ("act", (128,), {"input_features": ["no table"]}),
+        ("pi0", (128, 128), {}),
+        ("another", (128,), {}),
+    ],
+    ids=["cameras differ", "no camera", "resizes", "no pixels", "no features", "type resizes", "unknown type"],
+)
+def test_frames_are_left_to_lerobot_where_no_one_size_is_needed(
+    tmp_path: Path, kind: str, sides: tuple[int, ...], config: dict[str, object]
+) -> None:
+    policy = made_for(tmp_path / "policy", kind, *sides, **config)
+    assert campaign_defaults.frame_size([str(policy)], tmp_path).value is None
+
+
+def test_policies_for_frames_of_different_sizes_decide_no_size(tmp_path: Path) -> None:
+    small, large = (str(made_for(tmp_path / str(side), "act", side)) for side in (128, 256))
+    assert campaign_defaults.frame_size([small, small], tmp_path).value == (128, 129)
+    assert campaign_defaults.frame_size([small, large], tmp_path).value is None
+
+
 def test_an_option_that_is_given_stands_and_is_not_said_to_be_chosen(made: Made, tmp_path: Path) -> None:
     policy = trained(tmp_path / "policy", "pi0", env={"type": "libero", "task": "libero_goal", "task_ids": [4]})
     words = ("--suite", "libero_10", "--gpus", "3", "--batch-size", "5", "--n-episodes", "10", "--preset", "pi0")

@@ -9,6 +9,7 @@ import contextlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..campaign import path_safety
 from ..core import fact_cache, files, hashing
@@ -126,14 +127,20 @@ def training_folder_finding(folder: Path) -> Finding | None:
 
 
 def find_policy_type(policy_path: str, root: Path) -> str | None:
-    """Returns the policy type by config.json alone: of a local folder, else of the repository, from cache or hub.
+    """Returns the policy type by config.json alone; None where `find_config` finds none, or the file names no type."""
+    kind = find_config(policy_path, root).get("type")
+    return kind if isinstance(kind, str) else None
 
-    A training run's folder has the type of the policy in it; `resolve` reports such a folder. Returns None where there
-    is no such file, or where the file cannot be fetched.
+
+def find_config(policy_path: str, root: Path) -> dict[str, Any]:
+    """Returns the config.json of a local folder, else of the repository, from cache or hub.
+
+    A training run's folder has the file of the policy in it; `resolve` reports such a folder. The dict is empty where
+    there is no such file, or where the file cannot be fetched.
     """
     folder = local_folder(policy_path, root)
     if not folder.is_dir() and not is_repository(policy_path):
-        return None
+        return {}
     with contextlib.suppress(TrackaError):
         repo, _, revision = policy_path.partition("@")
         policy_folder = (
@@ -141,8 +148,8 @@ def find_policy_type(policy_path: str, root: Path) -> str | None:
             if folder.is_dir()
             else hub.fetch(DownloadSpec(repo, revision or None, CONFIG, CONFIG))
         )
-        return policy_type(policy_folder / "config.json")
-    return None
+        return files.read_json(policy_folder / "config.json")
+    return {}
 
 
 def is_repository(policy_path: str) -> bool:

@@ -1,5 +1,6 @@
 """Reads what a policy was made for, from its checkpoint's JSON and the headers of its statistics, and nothing else."""
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,11 @@ from . import tensors
 # declared size.
 TOLERANT = ("pi0", "pi05", "pi0_fast", "smolvla", "xvla")
 STRICT = ("act", "diffusion", "multi_task_dit", "tdmpc", "vqbet")
+# Keys of config.json for the size to which a policy resizes frames.
+RESIZED = ("image_resolution", "resize_imgs_with_padding", "resize_shape", "image_resize_shape", "resize_images_to")
 PREPROCESSOR, POSTPROCESSOR = "policy_preprocessor.json", "policy_postprocessor.json"
 STEPS = {PREPROCESSOR: "normalizer_processor", POSTPROCESSOR: "unnormalizer_processor"}
+CHANNELS = 3  # of a frame, whose shape is (channels, height, width)
 Features = dict[str, tuple[str, tuple[int, ...]]]  # key -> type and shape
 
 
@@ -65,6 +69,24 @@ def read(folder: Path, settings: EvalSettings = EvalSettings()) -> PolicyMetadat
         _rename_map(folder),
         tuple(str(step.get("registry_name")) for step, _ in steps(folder / PREPROCESSOR)),
     )
+
+
+def keeps_frames(config: Mapping[str, Any]) -> bool:
+    """Returns whether a policy with this config.json is known to take frames as they are, without resizing them."""
+    return config.get("type") in STRICT and not any(config.get(key) for key in RESIZED)
+
+
+def frame_size(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Returns the (height, width) of the frames that a policy with this config.json needs.
+
+    Returns None where the policy resizes frames, where that is not known, and where its cameras differ in size.
+    """
+    with contextlib.suppress(AttributeError, KeyError, TypeError, ValueError):
+        inputs = features(config["input_features"]).values() if keeps_frames(config) else ()
+        shapes = {shape for kind, shape in inputs if kind == "VISUAL"}
+        if len(shapes) == 1 and len(shape := shapes.pop()) == 3 and shape[0] == CHANNELS and min(shape) > 0:
+            return shape[1], shape[2]
+    return None
 
 
 def overrides(settings: EvalSettings) -> dict[str, Any]:

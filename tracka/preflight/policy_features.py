@@ -11,14 +11,13 @@ from dataclasses import dataclass, field
 
 from ..campaign.campaign import Campaign, EvalSettings
 from ..checkpoints import checkpoint
-from ..checkpoints.policy_metadata import PREPROCESSOR, STRICT, TOLERANT, PolicyMetadata, read
+from ..checkpoints.policy_metadata import PREPROCESSOR, STRICT, TOLERANT, PolicyMetadata, keeps_frames, read
 from ..core import parsing
 from ..core.check import Check
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.lerobot_facts import ACTION, CAMERAS, DIMS, STATE, WRIST_CAMERA
 
-# Keys of config.json for the size to which a policy resizes frames, and for the length to which it pads numbers.
-RESIZED = ("image_resolution", "resize_imgs_with_padding", "resize_shape", "image_resize_shape", "resize_images_to")
+# Keys of config.json for the length to which a policy pads numbers.
 PADDED = {STATE: "max_state_dim", ACTION: "max_action_dim"}
 EMPTY = re.compile(r"observation\.images\.empty_camera_\d+")
 LIBERO_STEP = "libero_processor"  # this step rotates frames by 180 degrees (lerobot/processor/env_processor.py)
@@ -212,13 +211,13 @@ def _sizes(policy: PolicyMetadata, env: EnvironmentFeatures) -> Iterator[Finding
 
     Only policy types that do not resize frames are checked.
     """
-    if policy.kind not in STRICT or any(policy.config.get(key) for key in RESIZED):
+    if not keeps_frames(policy.config):
         return
     for key, shape in policy.cameras.items():
         if key in env.policy_cameras and shape and shape != env.policy_cameras[key]:
             what = (
-                f"{key} is made for {shape_text(shape)}, but LIBERO gives {shape_text(env.policy_cameras[key])}, and a "
-                f"{policy.kind} does not resize frames"
+                f"{key} is made for {shape_text(shape)}, but LIBERO gives {shape_text(env.policy_cameras[key])}, and "
+                f"policies of type {policy.kind} do not resize frames"
             )
             remedy = (
                 f"Set observation_height = {shape[-2]}, observation_width = {shape[-1]}"
