@@ -198,8 +198,13 @@ def check_command(
 ) -> None:
     """Check one checkpoint in seconds: its files, statistics, features and tensors. Exits with 1 if a check fails."""
     from . import cli_request
+    from .checkpoints import mistyped_folder
     from .preflight import model_tensors, policy_resources, preflight
 
+    if finding := mistyped_folder.finding(policy_path, Path.cwd()):
+        raise UsageError(finding)
+    if mistyped_folder.is_taken_as_repository(policy_path, Path.cwd()):
+        print(f"{policy_path}: this is no folder here, so it is taken as a repository of the hub", file=sys.stderr)
     spec = campaign.Campaign(Layout(Path.cwd()), (), "", 0, trusted=tuple(trust or ()))
     with held_folder.make() as folder:
         checks = policy_resources.policy_checks(spec, cli_request.policy(policy_path))

@@ -9,6 +9,7 @@ import typer
 from . import completion
 from .campaign import commands
 from .campaign.campaign import Campaign
+from .checkpoints import mistyped_folder
 from .core.errors import Finding, UsageError
 
 
@@ -99,6 +100,8 @@ def init_command(
     completed = campaign_defaults.complete(root, given, finders)
     spec = new_campaign.create(root, completed.options)
     print("\n".join([f"{root}: {forecast.words(spec)}", *completed.lines(), *words]))
+    for path in filter(lambda path: mistyped_folder.is_taken_as_repository(path, root), completed.options.policy_paths):
+        print(f"{path}: this is no folder here, so it is taken as a repository of the hub")
     _print_advice(spec, bool(min_success_rate) or threshold is not None, root)
     _print_next(spec, root)
 

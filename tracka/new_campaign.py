@@ -12,7 +12,7 @@ from .campaign import campaign, matrix, preset
 from .campaign.campaign import Campaign
 from .campaign.layout import Layout
 from .campaign.matrix import COLUMNS, RUN_ID
-from .checkpoints import checkpoint
+from .checkpoints import checkpoint, mistyped_folder
 from .core import files, installation, schema
 from .core.errors import Finding, RunExists, UsageError, collect_findings, joined_names, shortened
 from .core.lerobot_facts import SUITE_TASKS
@@ -115,6 +115,8 @@ def _faults(root: Path, options: CampaignOptions) -> Iterator[Finding]:
         yield Finding("--task-ids", what, f"Use numbers from 0 to {SUITE_TASKS[options.suite] - 1}, such as 0,3")
     for policy_path in options.policy_paths:
         if finding := checkpoint.training_folder_finding(checkpoint.local_folder(policy_path, root)):
+            yield finding
+        if policy_path != CampaignOptions.policy_path and (finding := mistyped_folder.finding(policy_path, root)):
             yield finding
     if repeated := {path for path in options.policy_paths if options.policy_paths.count(path) > 1}:
         yield Finding("--policy-path", f"{joined_names(sorted(repeated))} is given twice", "Name each policy once")

@@ -410,6 +410,48 @@ def test_without_any_option_but_the_policy_everything_is_chosen_with_its_source(
     assert "pytest --pyargs tracka.acceptance --campaign my-run" in ended.stdout
 
 
+@pytest.mark.parametrize(
+    ("path", "match"),
+    [
+        ("outputs/my_polici", "outputs/my_policy"),
+        ("./outputs/my_polici", "outputs/my_policy"),
+        ("output/my_policy/last", "outputs/my_policy/last"),
+        ("outputs/my_polici/last", "outputs/my_policy/last"),
+        ("my_policy", ""),
+        ("/tmp/no/such/policy", ""),
+        ("../nosuch", ""),
+        ("~/no/such/policy", ""),
+        ("~nobody_of_this_name/policy", ""),
+    ],
+)
+@pytest.mark.parametrize("command", ["init", "check"])
+def test_a_path_that_can_only_be_a_folder_which_is_not_there_is_refused_with_the_close_match(
+    tmp_path: Path, command: str, path: str, match: str
+) -> None:
+    (tmp_path / "outputs" / "my_policy" / "last").mkdir(parents=True)
+    words = ("init", "new", "--policy-path", path) if command == "init" else ("check", path)
+    ended = tracka(tmp_path, *words, HF_HUB_OFFLINE="1")
+    assert (ended.returncode, ended.stdout, (tmp_path / "new").exists()) == (2, "", False)
+    assert f"error: {path}: there is no such folder" in ended.stderr
+    assert f"Did you mean {match}?" in ended.stderr if match else "Did you mean" not in ended.stderr
+
+
+def test_a_path_that_may_be_a_repository_is_said_to_be_taken_as_one(tmp_path: Path) -> None:
+    said = "org/policy: this is no folder here, so it is taken as a repository of the hub"
+    made = tracka(tmp_path, "init", "new", "--policy-path", "org/policy", HF_HUB_OFFLINE="1")
+    assert made.returncode == 0 and said in made.stdout
+    checked = tracka(tmp_path, "check", "org/policy", HF_HUB_OFFLINE="1")
+    assert checked.returncode == 1 and said in checked.stderr
+
+
+def test_a_repository_whose_owner_is_called_like_a_folder_here_is_taken_with_its_revision(tmp_path: Path) -> None:
+    (tmp_path / "outputs").mkdir()
+    refused = tracka(tmp_path, "init", "new", "--policy-path", "outputs/policy", HF_HUB_OFFLINE="1")
+    assert refused.returncode == 2 and "with its revision: outputs/policy@main" in refused.stderr
+    taken = tracka(tmp_path, "init", "new", "--policy-path", "outputs/policy@main", HF_HUB_OFFLINE="1")
+    assert taken.returncode == 0, taken.stderr
+
+
 def made_for(folder: Path, kind: str, *sides: int, **config: object) -> Path:
     """Returns the folder of a policy of this type with a camera for frames of each of these sides, in pixels."""
     trained(folder, kind)

@@ -128,6 +128,7 @@ def test_the_plugins_and_the_scheduler_alone_import_pytest() -> None:
         "last_failed",
         "live_session",
         "plugin",
+        "pytest_entry",
         "xdist_scheduling",
     }
 

@@ -137,6 +137,44 @@ def test_other_sessions_have_no_option_of_track_a_and_end_as_without_it(tmp_path
     assert "--campaign" not in run_pytest(tmp_path, "--help").stdout
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("acceptance", "--campaign", "mine", "-n", "2"),
+        ("--campaign=mine",),
+        ("acceptance",),
+        ("acceptance/test_phase1_contracts.py",),
+    ],
+)
+def test_the_command_of_a_checkout_is_answered_with_that_of_an_installation(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    ended = run_pytest(tmp_path, *words)
+    others = " ".join(word for word in words if not word.startswith("acceptance"))
+    assert ended.returncode == pytest.ExitCode.USAGE_ERROR
+    said = f"an installed Track A takes: pytest --pyargs tracka.acceptance {others}".strip()
+    assert f"ERROR: no checkout of Track A is here; {said}\n" in ended.stderr
+    assert "unrecognized" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--campaign", "spring"), ("-m", "acceptance"), ("-k", "acceptance"), ("acceptance",), ("own", "--tier=x")],
+)
+def test_other_peoples_own_options_and_folders_of_these_names_are_theirs(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    for name in ("acceptance", "own"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"test_{name}.py").write_text(
+            "import pytest\n@pytest.mark.acceptance\ndef test_acceptance(): pass\n"
+        )
+    options = "".join(f"    parser.addoption('{name}')\n" for name in ("--campaign", "--tier"))
+    (tmp_path / "conftest.py").write_text(f"def pytest_addoption(parser):\n{options}")
+    ended = run_pytest(tmp_path, *words)
+    assert ended.returncode == 0 and " passed" in ended.stdout, ended.stdout + ended.stderr
+
+
 def test_a_session_that_names_the_gates_has_the_options(tmp_path: Path) -> None:
     ended = run_pytest(tmp_path, "--pyargs", "tracka.acceptance", "--help")
     assert "--campaign" in ended.stdout, ended.stderr

@@ -21,7 +21,10 @@ from ..core.lerobot_facts import INIT_STATES
 from . import episode_lines
 
 TAKE_OUT = "Remove the flag from campaign.toml, or install lerobot 0.6.1"
-TYPE = "Set policy_type below [lerobot_eval]: neither campaign.toml nor a local config.json names the policy's type"
+TYPE = (
+    "No config.json could be read that names the policy's type: if policy_path in eval_matrix.csv is meant as a "
+    "folder, there is no such folder; for a repository of the hub, set policy_type below [lerobot_eval]"
+)
 
 
 @dataclass(frozen=True)

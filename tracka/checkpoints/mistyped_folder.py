@@ -1,0 +1,55 @@
+"""Tells a mistyped folder of a policy from a repository of the hub, by its path and the folders that are here."""
+
+import difflib
+import os
+from pathlib import Path
+
+from ..core.errors import Finding, shortened
+from . import checkpoint
+
+BUILT = "checkpoints/"  # of a campaign: its `[build]` may make this folder later
+REMEDY = "Name the folder that save_pretrained wrote, or a repository of the hub as owner/name"
+
+
+def finding(policy_path: str, root: Path) -> Finding | None:
+    """Returns a finding where `policy_path` can only mean a folder, and there is no such folder.
+
+    The path is relative to the current folder or to the campaign's folder `root`. A path whose first part is a folder
+    here means a folder too, but for a repository whose config.json is known.
+    """
+    if not policy_path or checkpoint.local_folder(policy_path, root).is_dir() or Path(policy_path).is_dir():
+        return None
+    if not _means_folder(policy_path, root):
+        return None
+    match = _close_match(Path(policy_path).expanduser() if policy_path.startswith("~/") else Path(policy_path))
+    remedy = f"Did you mean {match}? {REMEDY}" if match else REMEDY
+    if checkpoint.is_repository(policy_path):
+        remedy += f", with its revision: {policy_path}@main"
+    return Finding(shortened(policy_path), "there is no such folder", remedy)
+
+
+def is_taken_as_repository(policy_path: str, root: Path) -> bool:
+    """Returns whether a path that is no folder here names a repository of the hub."""
+    return checkpoint.is_repository(policy_path) and not checkpoint.local_folder(policy_path, root).is_dir()
+
+
+def _means_folder(policy_path: str, root: Path) -> bool:
+    name, has_revision, _ = policy_path.partition("@")
+    if name.startswith(BUILT):
+        return False
+    if name.startswith(("/", "./", "../", "~")) or name.count("/") != 1:
+        return True
+    is_below_folder = not has_revision and Path(name).parent.is_dir()
+    return is_below_folder and not checkpoint.find_config(policy_path, root)
+
+
+def _close_match(path: Path) -> Path | None:
+    """Returns the existing path that is most like `path`, with its first wrong part mended; None without one."""
+    wrong = next((part for part in (*reversed(path.parents), path) if not part.exists()), path)
+    try:
+        names = [entry.name for entry in os.scandir(wrong.parent) if entry.is_dir()]
+    except OSError:
+        return None
+    close = difflib.get_close_matches(wrong.name, names, 1)
+    mended = wrong.parent / close[0] / path.relative_to(wrong) if close else None
+    return mended if mended and mended.is_dir() else None
