@@ -1,19 +1,26 @@
 """Bundles: one file of a campaign that anybody can verify, in the standards of others."""
 
+import base64
+import gzip
+import html
 import io
 import json
+import lzma
 import os
 import random
 import re
 import subprocess
 import sys
 import tarfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import campaigns
 import pytest
 from campaigns import REPOSITORY, Made
+from forger import Forger
 from stored_campaign import campaign_copy
 
 from tracka.bundles import bundle, verification
@@ -135,6 +142,80 @@ def test_a_redacted_copy_has_no_path_and_both_hashes_and_says_what_cannot_be_hel
     told = verified(redacted)
     assert told.findings == []
     assert any(redaction["original_sha256"] in words for words in told.unknown)
+
+
+OLD, USER = "checkpoints/six-of-ten", "wilhelmina"
+HOME = "/" + f"home/{USER}"
+FOLDER = f"{HOME}/Jürgen's new1/outputs"
+FORMS = [
+    f"read {FOLDER}/my_policy/model.safetensors\nnode {USER}-7 and run_{USER}_3\n",
+    json.dumps({f"{FOLDER}/my_policy": f"a line\n{FOLDER}/my_policy"}),
+    json.dumps(f"{FOLDER}/my_policy").replace("/", "\\/"),
+    f"<a href='file://{quote(FOLDER)}/my_policy'>{html.escape(FOLDER)}/my_policy</a>",
+    f"https://example.org/?at={quote(FOLDER, safe='')}%2Fmy_policy&also=%2fopt%2fhidden%2fplace",
+    "a line\\n/opt/hidden/place and \\/opt\\/hidden\\/place",
+]
+HIDDEN = [HOME[:6].encode(), b"wilhelmina", b"gen's", b"new1/", b"hidden", b"%2Fhome", b"\\/" + b"home"]
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The campaign with two checkpoints of one name elsewhere, and the name of a user in its files and their names."""
+    root = campaign_copy(tmp_path_factory.mktemp("private"))
+    settings = root / "configs" / "campaign.toml"
+    settings.write_text(re.sub(r"\[build\][^\[]*", "", settings.read_text()))
+    for path in (each for each in root.rglob("*") if each.suffix in {".json", ".csv", ".md", ".log", ".toml"}):
+        place = f"{FOLDER}/my_policy" if "object_t1_b1_s11" not in str(path) else f"{HOME}/old/my_policy"
+        text = path.read_text().replace("/srv/user/", f"{HOME}/").replace('/srv/user"', f'{HOME}"')
+        lines = text.replace("object_all_b1_s7", f"all_{USER}").splitlines(keepends=True)
+        row = re.compile("^object_t1_b1_s11,")
+        path.write_text(
+            "".join(line.replace(OLD, f"{HOME}/old/my_policy" if row.match(line) else place) for line in lines)
+        )
+    for number, form in enumerate(FORMS):
+        (root / "artifacts" / "preflight" / f"{USER}_{number}.{'yaml' if number % 2 else 'log'}").write_text(form)
+    Forger(root).seal()
+    return root
+
+
+def test_a_redacted_copy_names_no_checkpoints_place_in_any_form_and_has_no_finding(
+    private: Path, tmp_path: Path
+) -> None:
+    plain = bundle.write(private, BundleOptions(output=tmp_path / "plain.tar"))
+    called = tracka("bundle", private, "--redact", "--output", tmp_path / "redacted.tar")
+    assert called.returncode == 0, called.stderr
+    content = (tmp_path / "redacted.tar").read_bytes()
+    assert [word for word in HIDDEN if word in content] == []
+    assert all(word in plain.read_bytes() for word in HIDDEN[:4])
+    points = json.loads(members(tmp_path / "redacted.tar")["data/bundle.json"])["checkpoints"]
+    assert sorted(points) == ["/REDACTED-2/my_policy", "/REDACTED/my_policy"]
+    assert [*map(str, verified(tmp_path / "redacted.tar").findings)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("log.gz", gzip.compress(f"{FOLDER}/my_policy".encode())),
+        ("log.xz", lzma.compress(f"{FOLDER}/my_policy".encode())),
+        ("names.npy", b"\x93NUMPY\0" + FOLDER.encode("utf-32-le")),
+        ("film.mp4", b"\0\0ftyp\0" + f"title {USER}\0".encode()),
+        ("frame.png", b"\x89PNG\r\n\x1a\n\0\0\0\0zTXtpath\0\0" + zlib.compress(f"{FOLDER}/x".encode())),
+        ("mail.txt", base64.b64encode(f"see {FOLDER}/my_policy".encode())),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_name_that_cannot_be_replaced_keeps_a_redacted_copy_from_being_written(
+    name: str, content: bytes, private: Path, tmp_path: Path
+) -> None:
+    extra = private / "artifacts" / "preflight" / name
+    extra.write_bytes(content)
+    try:
+        with pytest.raises(UsageError) as caught:
+            bundle.write(private, BundleOptions(output=tmp_path / "redacted.tar", redact=True))
+    finally:
+        extra.unlink()
+    assert [finding.where.rpartition("/")[2] for finding in caught.value.findings] == [name]
+    assert [*tmp_path.iterdir()] == []
 
 
 # what verify finds

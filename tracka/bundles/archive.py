@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -145,7 +146,8 @@ def _extract(tar: tarfile.TarFile, folder: Path, refuse: Callable[[str], None]) 
         parts, left = entry.name.split("/"), left - entry.size
         if not entry.isreg() or entry.issparse():
             refuse(f"{shortened(entry.name)!r}, which is no regular file")
-        if len(parts) < 2 or not all(parts) or {".", ".."} & {*parts} or "\0" in entry.name:
+        is_text = not re.search("[\0\ud800-\udfff]", entry.name)  # no bytes but UTF-8
+        if len(parts) < 2 or not all(parts) or {".", ".."} & {*parts} or not is_text:
             refuse(f"the name {shortened(entry.name)!r}")
         if entry.name in names or len(names) >= MOST_FILES or entry.size > reading.OUTPUT or left < 0:
             refuse(f"{shortened(entry.name)!r}, which comes twice or is too much")

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..campaign import campaign as campaigns
 from ..campaign.campaign import Campaign
 from ..core import files, held_folder
-from . import archive, bag, contents, crate, facts, redacted_copy, signature, statements
+from . import archive, bag, contents, crate, facts, redacted_copy, redaction_check, signature, statements
 from .archive import Source
 from .contents import Place
 from .facts import BundleFacts
@@ -34,7 +34,8 @@ class BundleOptions:
 def write(root: Path, options: BundleOptions) -> Path:
     """Writes the bundle of the campaign in `root`, and returns the file.
 
-    Raises UsageError where the campaign cannot be read, holds what must not be read, or the key cannot sign.
+    Raises UsageError where the campaign cannot be read, holds what must not be read, or the key cannot sign, and where
+    a redacted copy would still name this machine.
     """
     spec = campaigns.load(root, options.tier)
     key = signature.load_key(options.sign_key) if options.sign_key else None
@@ -48,11 +49,11 @@ def write(root: Path, options: BundleOptions) -> Path:
         return target
     original = archive.sha256(name, sealed(members, {}))
     with held_folder.make() as folder:
-        staged, redaction = redacted_copy.make(spec, place, made.files, folder, original)
-        copy = campaigns.load(staged.root, options.tier)
-        copied = {each: staged.base / each for each in made.files}
-        members = assemble(copy, staged, copied, {**own, "redaction": redaction})
-        archive.write(target, name, sealed(members, signature.envelopes(members, key)))
+        copy = redacted_copy.make(spec, made.files, own, folder, original)
+        members = assemble(copy.campaign, copy.place, copy.files, copy.facts)
+        members, name = sealed(members, signature.envelopes(members, key)), top_name(copy.campaign)
+        redaction_check.require_none(name, members, copy.names)
+        archive.write(target, name, members)
     return target
 
 

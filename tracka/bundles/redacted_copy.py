@@ -3,52 +3,106 @@
 What was replaced is another file, so hashes of evidence no longer fit: the copy names each such file with both hashes.
 """
 
-import re
+import json
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import cast
 
+from ..campaign import campaign as campaigns
 from ..campaign.campaign import Campaign
-from ..core import files, reading
+from ..core import files, parsing, reading
+from ..core.errors import Finding, TrackaError, UsageError
+from ..reporting import collect
+from . import machine_names
 from .contents import Place
-from .facts import Redaction, Replaced
+from .facts import BundleFacts, Replaced
+from .machine_names import MachineNames
 
-PLACE, NAME = "/REDACTED", "REDACTED"
 TEXTS = {".csv", ".err", ".json", ".jsonl", ".log", ".md", ".toml", ".txt", ".xml"}
-# A path of at least two names; what follows a letter or a slash is part of an address or of another path.
-PATH = re.compile(rb"(?:(?<![\w./])|(?<=file://))/(?:[\w.@+~\-]+/)+[\w.@+~\-]*")
-SHORTEST = 3  # letters of a name that is looked for in texts
+BINARIES = {".mp4", ".npy", ".npz", ".png"}
+
+
+@dataclass(frozen=True)
+class RedactedCopy:
+    """A copy below `place`: its campaign, its files by their names, what bundle.json says, and what was replaced."""
+
+    place: Place
+    campaign: Campaign
+    files: Mapping[str, Path]
+    facts: BundleFacts
+    names: MachineNames
 
 
 def make(
-    campaign: Campaign, place: Place, payload: Mapping[str, Path], folder: Path, original_sha256: str
-) -> tuple[Place, Redaction]:
-    """Writes the copy below `folder`, and returns where it lies and what it has changed."""
-    words = _words(campaign)
-    changed: dict[str, Replaced] = {}
+    campaign: Campaign, payload: Mapping[str, Path], own: BundleFacts, folder: Path, original_sha256: str
+) -> RedactedCopy:
+    """Writes the copy of `payload` below `folder`. Raises UsageError where two of its files would have one name."""
+    texts = {name: path for name, path in payload.items() if is_text(path)}
+    names = machine_names.of(campaign, texts.values())
+    targets = {name: _name(name, names) for name in payload}
+    _refuse_same(targets)
     for name, path in payload.items():
-        target = folder / name
-        files.make_folder(target.parent)
-        before = reading.content(path, reading.OUTPUT) if path.suffix in TEXTS else None
-        after = before if before is None else redacted(before, words)
-        if before is None or after is None or after == before:
-            shutil.copy2(path, target)
-            continue
-        files.write_atomic(target, after)
-        changed[name] = {"original_sha256": files.sha256(before), "redacted_sha256": files.sha256(after)}
-    return Place(folder, place.name), {"original_sha256": original_sha256, "files": changed}
+        files.make_folder((folder / targets[name]).parent)
+        if name in texts:
+            files.write_atomic(folder / targets[name], names.replaced(reading.content(path, reading.OUTPUT)))
+        else:
+            shutil.copy2(path, folder / targets[name])
+    facts = _facts(own, names)
+    place = Place(folder, PurePosixPath(facts["campaign"]))
+    copy = campaigns.load(place.root, own["tier"])
+    _write_tables(campaign, copy)
+    both = {targets[name]: (path, folder / targets[name]) for name, path in texts.items()}
+    changed = {name: _hashes(*paths) for name, paths in both.items() if not reading.is_same(*paths)}
+    facts = {**facts, "redaction": {"original_sha256": original_sha256, "files": changed}}
+    return RedactedCopy(place, copy, {name: folder / name for name in sorted(targets.values())}, facts, names)
 
 
-def redacted(text: bytes, words: re.Pattern[bytes] | None) -> bytes:
-    """Returns a text without its absolute paths, of which the last name stays, and without `words`."""
-    without = PATH.sub(lambda match: PLACE.encode() + b"/" + match[0].rstrip(b"/").rpartition(b"/")[2], text)
-    return words.sub(NAME.encode(), without) if words else without
+def is_text(path: Path) -> bool:
+    """Returns whether a file is text, by its name or else by its content."""
+    if path.suffix in TEXTS or path.suffix in BINARIES:
+        return path.suffix in TEXTS
+    try:
+        return "\0" not in reading.content(path, reading.OUTPUT).decode()
+    except UnicodeDecodeError:
+        return False
 
 
-def _words(campaign: Campaign) -> re.Pattern[bytes] | None:
-    """Returns the names of host and user in the campaign's own records."""
-    snapshot = files.read_or_empty(campaign.layout.preflight / "env_snapshot.json")
-    environ = snapshot.get("env", {})
-    named = {str(environ.get(key, "")) for key in ("USER", "LOGNAME", "HOSTNAME")} | {str(snapshot.get("hostname", ""))}
-    words = sorted(word for word in named if len(word) >= SHORTEST)
-    return re.compile(rb"\b(?:" + b"|".join(re.escape(word.encode()) for word in words) + rb")\b") if words else None
+def _name(name: str, names: MachineNames) -> str:
+    return names.without_words(name.encode(errors="surrogateescape")).decode(errors="surrogateescape")
+
+
+def _refuse_same(targets: Mapping[str, str]) -> None:
+    last = {target: name for name, target in targets.items()}
+    same = [name for name, target in targets.items() if last[target] != name]
+    if same:
+        remedy = "Rename it in a copy of the campaign, and bundle the copy"
+        what = "without the names of host and user another file has the same name"
+        raise UsageError([Finding(name, what, remedy) for name in same])
+
+
+def _facts(own: BundleFacts, names: MachineNames) -> BundleFacts:
+    """Returns bundle.json's content with the same replacements as the files, in keys and values alike."""
+    facts = parsing.json_value(names.replaced(json.dumps(own, ensure_ascii=False).encode()))
+    return cast(BundleFacts, {**facts, "checkpoints": dict(sorted(facts["checkpoints"].items()))})
+
+
+def _write_tables(campaign: Campaign, copy: Campaign) -> None:
+    """Makes the copy's tables anew where they were those of the results, since other names may have another order."""
+    before, after = _tables(campaign), _tables(copy)
+    for name in {*before} & {*after}:
+        path = campaign.layout.summary / name
+        if path.is_file() and files.read_text(path, newline="") == before[name]:
+            files.write_atomic(copy.layout.summary / name, after[name].encode())
+
+
+def _tables(campaign: Campaign) -> dict[str, str]:
+    try:
+        return {**collect.tables(campaign), **collect.baseline_tables(campaign)}
+    except TrackaError:  # the bundle has the campaign as it is, and verify says what is wrong
+        return {}
+
+
+def _hashes(before: Path, after: Path) -> Replaced:
+    return {"original_sha256": files.sha256_file(before), "redacted_sha256": files.sha256_file(after)}

@@ -101,10 +101,10 @@ def _forms(value: str) -> set[str]:
     as_json = {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     plain = unquote(value)
     decoded = {plain} if len(plain) >= MIN_LENGTH else set()
-    return {value, html.escape(value), *quoted, *lower, *as_json, *decoded, *_base64_forms(value)}
+    return {value, html.escape(value), *quoted, *lower, *as_json, *decoded, *base64_forms(value)}
 
 
-def _base64_forms(secret: str) -> Iterator[str]:
+def base64_forms(secret: str) -> Iterator[str]:
     """Yields what a secret of MIN_LENGTH is in base64, wherever it begins in the bytes that are encoded.
 
     The characters at both ends are left out, since they depend on the neighbours too.
