@@ -423,6 +423,14 @@ class Controller:
         for line in self.exports.warnings:
             terminalreporter.write_line(_clean_text(f"warning: {line}"))
 
+    @pytest.hookimpl(specname="pytest_terminal_summary", wrapper=True, tryfirst=True)
+    def pytest_after_the_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None]:
+        """Writes why the campaign is not accepted below pytest's own list of failed tests, which one cause can fill."""
+        yield
+        if self.ended_phases and not self.accepted:
+            for line in session_summary.last_lines(self.campaign):
+                terminalreporter.write_line(_clean_text(line))
+
     def _shorten_failures(self) -> None:
         """Takes off the terminal's failures what the summary shows.
 

@@ -10,9 +10,9 @@ from .campaign.campaign import Campaign
 from .campaign.layout import PHASES
 from .campaign.matrix import Row
 from .core import files
-from .core.errors import Finding
+from .core.errors import Finding, joined_names
 from .gates import validate
-from .reporting import verdict, verdict_file
+from .reporting import rejected_rows, verdict, verdict_file
 from .runs import row_state, run, time_budget
 
 # The two words that a newcomer meets in the lines below, and in the verdict.
@@ -49,28 +49,56 @@ def lines(
     if PHASES[-1] in ended:
         tier = f"tier {campaign.tier.name}, " if campaign.tier else ""
         yield f"verdict: {verdict.words(campaign, accepted)} ({tier}strict validation of all phases)"
-    if not accepted and (step := next_step(campaign)):
+
+
+def last_lines(campaign: Campaign) -> Iterator[str]:
+    """Yields what stands last of a session that is not accepted: why, in a line for each row, and what to do next."""
+    step = next_step(campaign)
+    if _open_phase(campaign) in PHASES[2:]:
+        yield from (f"cause: {line}" for line in rejected_rows.causes(campaign, rejected_rows.reasons(campaign)))
+    if step:
         yield f"next: {step}"
 
 
 def next_step(campaign: Campaign) -> str:
     """Returns what to look at and to run next by the first phase that has ended without a pass; empty without one."""
     layout = campaign.layout
-    statuses = {phase: files.read_or_empty(layout.handoff(phase)).get("status") for phase in PHASES}
-    phase = next((phase for phase, status in statuses.items() if status not in (None, "pass")), None)
+    phase = _open_phase(campaign)
     again = commands.gates(layout, "--lf")
     if phase == "phase1":
         return f"correct the files in {layout.relative(layout.settings.parent)}, then {again}"
     if phase == "phase2":
         return f"`tracka doctor` says what this machine lacks; mend the checks named above, then {again}"
     if phase in ("phase3", "phase4"):
-        results = [result for row in campaign.enabled if (result := run.read_result(layout, row.run_id))]
-        logs = [layout.run(result["run_id"]).stderr for result in results if result["status"] == "fail"]
-        log = f"{layout.relative(logs[0])} says why; " if logs else ""
-        return f"{log}report.html shows all rows; {again} runs again what failed"
+        return _of_rows(campaign)
     if phase == "phase5":
         return f"tracka validate --phase all --root {layout.display_name} --strict names what keeps it from a pass"
     return ""
+
+
+def _open_phase(campaign: Campaign) -> str | None:
+    """Returns the first phase that has ended without a pass; None where there is none."""
+    statuses = {phase: files.read_or_empty(campaign.layout.handoff(phase)).get("status") for phase in PHASES}
+    return next((phase for phase, status in statuses.items() if status not in (None, "pass")), None)
+
+
+def _of_rows(campaign: Campaign) -> str:
+    """Returns what to do about rows that keep phase 3 or 4 from a pass."""
+    layout = campaign.layout
+    page = f"{layout.display_name}/{layout.report_page.relative_to(layout.root)}"
+    if changed := rejected_rows.with_other_inputs(campaign):
+        anew = f"{commands.gates(layout, '--allow-overwrite')} plays anew what has changed, and keeps the old attempts"
+        return f"give what has changed a new run id ({joined_names(changed)}); or {anew}"
+    passed = [each for each in PHASES if validate.valid_handoff(campaign, each).get("status") == "pass"]
+    if any(validate.handoff_findings(campaign, each) for each in passed):
+        return f"{commands.gates(layout)} closes the earlier phases anew; no row that stands is played again"
+    reasons = rejected_rows.reasons(campaign)
+    if rejected_rows.are_measured(reasons.values()):
+        look = f"look at {page} and at the videos below {layout.display_name}/{layout.relative(layout.runs)}"
+        return f"measured: a rerun changes nothing; {look}; {rejected_rows.OTHER_CAMPAIGN}"
+    logs = [layout.run(run_id).stderr for run_id, why in reasons.items() if why not in rejected_rows.OF_MEASURED]
+    log = next((f"{layout.display_name}/{layout.relative(path)} says why; " for path in logs if path.is_file()), "")
+    return f"{log}{page} shows all rows; {commands.gates(layout, '--lf')} runs again what failed"
 
 
 def row_table(campaign: Campaign) -> list[str]:

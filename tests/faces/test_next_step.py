@@ -1,11 +1,15 @@
 """What a session says at its end to somebody who sees it for the first time: its words, and what to run next."""
 
+from pathlib import Path
+
 import campaigns
 import pytest
-from campaigns import Made, judged
+from campaigns import Made, copied, judged
 
 from tracka import session_summary
 from tracka.core import files
+from tracka.reporting import rejected_rows, report
+from tracka.runs.run import RerunPolicy
 
 
 @pytest.fixture(scope="module")
@@ -13,11 +17,60 @@ def failed(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return campaigns.below_threshold(tmp_path_factory.getbasetemp())
 
 
-def test_a_session_that_is_not_accepted_ends_with_the_next_command(failed: Made) -> None:
+def test_a_session_whose_row_was_measured_ends_with_the_cause_and_advises_no_rerun(failed: Made) -> None:
     lines = judged(failed).stdout.splitlines()
-    (line,) = [line for line in lines if line.startswith("next: ")]
-    assert line.startswith("next: report.html shows all rows; pytest ") and line.endswith("--lf runs again what failed")
-    assert lines.index(line) > next(number for number, line in enumerate(lines) if line.startswith("verdict: "))
+    cause, step = [line for line in lines if line.startswith(("cause: ", "next: "))]
+    assert cause == "cause: row wide_b4_e4: the success rate is 50.0%, below the threshold of 75%"
+    assert step.startswith(
+        f"next: measured: a rerun changes nothing; look at {failed.root}/report.html and at the videos"
+    )
+    assert "--lf" not in step
+    last_test = max(number for number, line in enumerate(lines) if line.startswith("FAILED "))
+    assert last_test < lines.index(cause) < lines.index(step)
+
+
+def test_the_pages_of_a_measured_row_advise_no_rerun(failed: Made) -> None:
+    assert rejected_rows.STAYS in failed.layout.runbook.read_text()
+    assert "--lf" not in failed.layout.runbook.read_text() and "--resume" not in _rerun(failed)
+    page = failed.layout.report_page.read_text()
+    assert rejected_rows.STAYS in page and "runs wide_b4_e4 again" not in page
+    assert not [line for line in judged(failed).stdout.splitlines() if "--lf" in line]
+
+
+def _rerun(made: Made) -> str:
+    return made.layout.runbook.read_text().partition("## To rerun")[2]
+
+
+def test_of_rows_that_failed_and_rows_that_were_measured_only_the_first_run_again(
+    failed: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = copied(failed, tmp_path)
+    for name, value in made.environ.items():
+        monkeypatch.setenv(name, value)
+    made.behave(long_b1_e6=["ok", "crash", "crash"])
+    made.run_row("long_b1_e6", RerunPolicy(allow_overwrite=True))
+    report.write(made.spec)
+    assert "long_b1_e6" in _rerun(made).partition("These rows")[0]
+    assert "wide_b4_e4" not in _rerun(made).partition("These rows")[0]
+    step = session_summary.next_step(made.spec)
+    assert step.startswith(f"{made.root}/artifacts/runs/long_b1_e6/stderr.log says why; ")
+    assert step.endswith("--lf runs again what failed")
+
+
+def test_after_a_change_of_settings_the_next_command_is_one_that_works(failed: Made, tmp_path: Path) -> None:
+    made = copied(failed, tmp_path)
+    made.behave()
+    text = made.layout.settings.read_text()
+    made.layout.settings.write_text(text.replace("task_ids = [0]", "task_ids = [0]\nepisode_length = 300"))
+    said = made.pytest("-n0", "--lf").stdout
+    (step,) = [line for line in said.splitlines() if line.startswith("next: ")]
+    assert "--lf" not in step and "a new run id" in step
+    command = step.partition("; or ")[2].partition(" plays anew")[0]
+    assert command.startswith("pytest ") and command.endswith(" --allow-overwrite")
+    before = len(made.started())
+    ended = made.pytest("-n0", "--allow-overwrite")
+    assert "passed with another matrix row" not in ended.stdout
+    assert made.started()[before:] == ["baseline_b1_e2", "long_b1_e6", "wide_b4_e4"]
 
 
 def test_handoff_and_strict_validation_are_explained_where_they_first_stand(failed: Made) -> None:
@@ -31,20 +84,22 @@ def test_handoff_and_strict_validation_are_explained_where_they_first_stand(fail
     [
         ("phase1", "correct the files in configs, then pytest "),
         ("phase2", "`tracka doctor` says what this machine lacks; "),
-        ("phase3", "report.html shows all rows; "),
+        ("phase3", "ROOT/report.html shows all rows; "),
         ("phase5", "tracka validate --phase all --root "),
     ],
 )
 def test_the_next_step_is_that_of_the_first_phase_without_a_pass(made: Made, phase: str, said: str) -> None:
     files.write_json(made.layout.handoff(phase), {"status": "blocked"})
-    assert session_summary.next_step(made.spec).startswith(said)
+    assert session_summary.next_step(made.spec).startswith(said.replace("ROOT", str(made.root)))
 
 
 def test_a_row_that_failed_is_named_with_its_log(ready: Made) -> None:
     ready.behave(long_b1_e6=["crash"])
     ready.run_row("long_b1_e6")
     files.write_json(ready.layout.handoff("phase4"), {"status": "partial"})
-    assert session_summary.next_step(ready.spec).startswith("artifacts/runs/long_b1_e6/stderr.log says why; ")
+    assert session_summary.next_step(ready.spec).startswith(
+        f"{ready.root}/artifacts/runs/long_b1_e6/stderr.log says why; "
+    )
 
 
 def test_where_nothing_is_wrong_there_is_no_next_step(made: Made) -> None:

@@ -13,10 +13,10 @@ from pathlib import Path
 from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
-from ..campaign.matrix import Row
+from ..campaign.matrix import REASON, Row
 from ..core import files, schema
 from ..core.errors import Finding, TrackaError, UsageError, shortened
-from ..reporting import collect, report, verdict_file
+from ..reporting import collect, rejected_rows, report, verdict_file
 from ..runs import early_stop, parity, shared_evidence
 from .host_contracts import HOST_CONTRACTS, Contract
 from .row_contracts import QUICK_EVIDENCE, ROW_CONTRACTS, RUN_CONTRACTS, RowContract
@@ -82,24 +82,24 @@ def _early_stop(campaign: Campaign) -> Iterator[Finding]:
         yield Finding(str(campaign.layout.early_stop), early_stop.in_words(decision), early_stop.PLAY_ON)
 
 
-def _failed_run_ids(layout: Layout) -> list[str]:
+def _listed_reasons(layout: Layout) -> dict[str, str]:
+    """Returns run id -> reason by failures.csv. Raises UsageError where there is no such file."""
     path = layout.summary / "failures.csv"
     if not path.is_file():
         raise UsageError(Finding(str(path), "the file does not exist", _rewrite(layout)))
     table = csv.DictReader(io.StringIO(files.read_text(path, newline=""), newline=""))
-    return [str(record.get("run_id")) for record in table]
+    return {str(record.get("run_id")): str(record.get(REASON)) for record in table}
 
 
 # ---- phase 5: closure
 
 
 def _no_failures(campaign: Campaign) -> Iterator[Finding]:
-    for run_id in _failed_run_ids(campaign.layout):
-        yield Finding(
-            f"row {run_id}",
-            "the row is not accepted",
-            f"Read the reason in failures.csv, then rerun: {commands.gates(campaign.layout, '--lf')}",
-        )
+    for run_id, reason in _listed_reasons(campaign.layout).items():
+        again = rejected_rows.rerun(campaign, reason)
+        measured = f"{rejected_rows.STAYS}; {rejected_rows.OTHER_CAMPAIGN}"
+        remedy = f"Read the reason in failures.csv, then rerun: {again}" if again else measured
+        yield Finding(f"row {run_id}", "the row is not accepted", remedy)
 
 
 RUNBOOK_WORDS = ("lerobot-eval", "success rate", "artifacts", "MUJOCO_GL", "rerun")

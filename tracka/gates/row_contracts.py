@@ -12,7 +12,7 @@ from ..campaign.matrix import Row
 from ..core import files
 from ..core.errors import Finding
 from ..engines import fast_certificate, parity_certificate
-from ..reporting import collect
+from ..reporting import collect, rejected_rows
 from ..runs import early_stop, evidence, identity, known_answers, parity, refusal, run, time_budget
 from . import video_contract
 
@@ -71,7 +71,7 @@ def threshold_reached(campaign: Campaign, row: Row) -> Iterator[Finding]:
     rate, threshold = collect.load_result(path)["success_rate"], campaign.threshold(row)
     if rate is not None and rate < threshold:
         what = f"the success rate is {rate:.3f}, but the threshold is {threshold:.3f}"
-        yield Finding(str(path), what, "Look at the videos; campaign.toml sets the threshold")
+        yield Finding(str(path), what, f"Look at the videos. {rejected_rows.STAYS}; {rejected_rows.OTHER_CAMPAIGN}")
 
 
 def valid_simulator(campaign: Campaign, row: Row) -> Iterator[Finding]:

@@ -6,20 +6,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..core import escaping, log_cause, reading, system_errors
 from ..core.artifacts import Manifest
 from ..execution import gpu, slurm_outcome
-from ..reporting import collect, report, results_page
+from ..reporting import collect, rejected_rows, report, results_page
 from ..reporting.collect import EvalRunResult
-from ..runs import known_answers, run
+from ..runs import known_answers
 
 LOG_BYTES = 1 << 16
 LOG_LINES = 25
 LINE_LENGTH = 400
 
-LOOK = "Look at the row's failed episodes, and at what the preflight warned of"
+LOOK = (
+    "Look at the row's failed episodes, and at what the preflight warned of. "
+    f"{rejected_rows.STAYS}; {rejected_rows.OTHER_CAMPAIGN}"
+)
 CHANGE = "Mend what the message names, then run the row again"
 REMEDIES = {  # reason -> what helps; docs/contracts.md says what each reason means
     "timeout": "Give the row more time ([timeouts] row_secs), fewer episodes, or a smaller batch",
@@ -42,7 +44,7 @@ REMEDIES = {  # reason -> what helps; docs/contracts.md says what each reason me
     "not_run": "Run the campaign",
     "stopped": "The campaign was decided before; to run the row all the same, set early = 'off' under [verdict]",
     "budget": "Run the tier again: rows that have passed are not run again; or raise its budget_minutes",
-    "below_threshold": LOOK,
+    rejected_rows.BELOW_THRESHOLD: LOOK,
     known_answers.REASON: known_answers.REMEDY,
     **slurm_outcome.REMEDIES,
 }
@@ -110,26 +112,16 @@ def _row(
         collect.wilson(result.successes or 0, result.episodes or 1) if has_episodes else None,
         played,
         _from_here(campaign, replay),
-        _message(campaign, result.run_id, reason),
+        rejected_rows.in_words(campaign, result.run_id, reason),
         _log(campaign, result.run_id) if reason and result.status == "fail" else (),
         REMEDIES.get(reason or "", CHANGE) if reason else "",
-        commands.gates(campaign.layout, "--lf") if reason else "",
+        rejected_rows.rerun(campaign, reason) if reason else "",
     )
 
 
 def _from_here(campaign: Campaign, replay: str | None) -> str | None:
     """Returns a row's command with the folder in which it has to be run."""
     return replay and f"cd {shlex.quote(campaign.layout.display_name)} && {replay}"
-
-
-def _message(campaign: Campaign, run_id: str, reason: str | None) -> str:
-    result = run.read_result(campaign.layout, run_id)
-    if reason == known_answers.REASON:
-        return "; ".join(finding.what for finding in known_answers.differences(campaign, campaign.row(run_id)))
-    if reason == "below_threshold" and result:
-        rate, threshold = result["success_rate"] or 0.0, campaign.threshold(campaign.row(run_id))
-        return f"the success rate is {100 * rate:.1f}%, below the threshold of {100 * threshold:g}%"
-    return (result["error_message"] or "") if result and reason else ""
 
 
 def _log(campaign: Campaign, run_id: str) -> list[str]:

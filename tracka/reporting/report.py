@@ -19,7 +19,7 @@ from ..engines import software, video
 from ..execution import environment
 from ..install import setup
 from ..runs import refusal, sweep
-from . import caveats, collect, results_page, templating, verdict, verdict_file
+from . import caveats, collect, rejected_rows, results_page, templating, verdict, verdict_file
 from .collect import EvalRunResult
 
 
@@ -27,7 +27,9 @@ def write(campaign: Campaign) -> None:
     """Writes runbook.md and results.md of the campaign, or those of its tier."""
     facts = _facts(campaign) | {"generated_at_utc": files.utc_now()}
     own = partial(replay, tier=campaign.layout.tier)
-    runbook = templating.render("runbook.md.j2", facts | _commands(campaign, list(facts["failures"])), replay=own)
+    runbook = templating.render(
+        "runbook.md.j2", facts | _commands(campaign, rejected_rows.to_run_again(facts["failures"])), replay=own
+    )
     files.write_text(campaign.layout.runbook, runbook)
     files.write_text(campaign.layout.results, templating.render("results.md.j2", facts))
 
@@ -107,8 +109,11 @@ def _facts(campaign: Campaign) -> dict[str, Any]:
     }
 
 
-def _commands(campaign: Campaign, failed_run_ids: Sequence[str]) -> dict[str, Any]:
-    """Returns the facts that only the runbook has: host, commands and disk use. All artifacts are walked for them."""
+def _commands(campaign: Campaign, again: Sequence[str]) -> dict[str, Any]:
+    """Returns the facts that only the runbook has: host, commands and disk use. All artifacts are walked for them.
+
+    `again` are the rows that another run may change.
+    """
     folder = campaign.layout.preflight
     return {
         "preflight": files.read_or_empty(campaign.layout.preflight_report),
@@ -116,7 +121,10 @@ def _commands(campaign: Campaign, failed_run_ids: Sequence[str]) -> dict[str, An
         "setup_command": installation.SETUP,
         "setups": setup.commands(folder / "setup.log"),
         "sweep": _sweep(campaign, [row.run_id for row in campaign.enabled]),
-        "rerun": _sweep(campaign, failed_run_ids),
+        "again": again,
+        "stays": rejected_rows.STAYS,
+        "other_campaign": rejected_rows.OTHER_CAMPAIGN,
+        "rerun": _sweep(campaign, again),
         "megabytes": _megabytes(campaign.layout),
         "versions": software.versions(),
         "hf_home": files.read_or_empty(folder / "env_snapshot.json").get("env", {}).get("HF_HOME"),
