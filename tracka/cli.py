@@ -410,6 +410,8 @@ def why_command(
     """
     from . import why
 
+    for line in () if other else why.rejection(root, result, tier):
+        print(files.redacted(line))
     first, second = why.compare(root, result, other, tier)
     for line in why.table(first, second, (result, other or why.TODAY), show_all):
         print(line)

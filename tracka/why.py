@@ -1,8 +1,9 @@
-"""Explains why a row that has passed runs again.
+"""Explains why a row is not accepted, and why a row that has passed runs again.
 
 Two identities are shown side by side: those of two results, or of a result and of what would run today.
 """
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from .campaign.layout import Layout, RunFolder
 from .core import escaping, files
 from .core.artifacts import IdentityParts
 from .core.errors import Finding, TrackaError, UsageError, joined_names, shortened
+from .report_page import matrix_rows
+from .reporting import rejected_rows
 from .runs import identity, run
 
 TODAY = "today"
@@ -38,6 +41,18 @@ def compare(
     location = _locate(root, result, tier)
     parts = _stored_identity(location)
     return parts, _stored_identity(_locate(root, other, tier)) if other else _identity_today(location)
+
+
+def rejection(root: Path | None, result: str, tier: str | None = None) -> Iterator[str]:
+    """Yields why the row of a result is not accepted, and the remedy; nothing of an accepted row."""
+    location = _locate(root, result, tier)
+    if not location.layout.has_settings:
+        return
+    spec = campaign.load(location.layout.root, location.layout.tier)
+    if reason := rejected_rows.reasons(spec).get(location.run_id):
+        words = rejected_rows.in_words(spec, location.run_id, reason)
+        yield escaping.plain(f"{location.run_id} is not accepted ({reason}): {words}".removesuffix(": "))
+        yield f"remedy: {matrix_rows.REMEDIES.get(reason, matrix_rows.CHANGE)}"
 
 
 def table(first: IdentityParts, second: IdentityParts, names: tuple[str, str], show_all: bool = False) -> Iterator[str]:
@@ -75,6 +90,10 @@ def _locate(root: Path | None, name: str, tier: str | None) -> ResultLocation:
         raise UsageError(
             Finding("RUN", what, "Name a run id with --root CAMPAIGN, or the folder of a run or of an attempt")
         )
+    if (there := Layout(folder, tier=tier)).has_settings:
+        listed = joined_names([row.run_id for row in campaign.load(there.root, tier).rows])
+        what = f"{shortened(name)!r} is a campaign, but one of its runs is asked for: {listed}"
+        raise UsageError(Finding("RUN", what, f"Name one of them: tracka why RUN --root {shlex.quote(name)}"))
     top = folder.parent.parent if folder.parent.name == "attempts" else folder
     own = Layout.of_runs(top.parent)
     layout = Layout(root.resolve(), tier=tier or own.tier) if root else own

@@ -73,6 +73,21 @@ def test_after_a_change_of_settings_the_next_command_is_one_that_works(failed: M
     assert made.started()[before:] == ["baseline_b1_e2", "long_b1_e6", "wide_b4_e4"]
 
 
+def test_why_begins_with_the_reason_and_the_remedy_of_a_row_that_is_not_accepted(failed: Made) -> None:
+    said = failed.call("why", "wide_b4_e4", "--root", str(failed.root)).stdout.splitlines()
+    assert said[0] == (
+        "wide_b4_e4 is not accepted (below_threshold): the success rate is 50.0%, below the threshold of 75%"
+    )
+    assert said[1].startswith("remedy: ") and rejected_rows.STAYS in said[1]
+    assert "not accepted" not in failed.call("why", "long_b1_e6", "--root", str(failed.root)).stdout
+
+
+def test_why_of_a_campaign_names_its_runs(failed: Made) -> None:
+    ended = failed.call("why", str(failed.root))
+    assert ended.returncode == 2
+    assert "is a campaign, but one of its runs is asked for: baseline_b1_e2, long_b1_e6" in ended.stderr
+
+
 def test_handoff_and_strict_validation_are_explained_where_they_first_stand(failed: Made) -> None:
     output = judged(failed).stdout
     assert output.count(session_summary.WORDS) == 1
