@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from . import (
+    __version__,
     cli_bundle,
     cli_cluster,
     cli_doctor,
@@ -89,8 +90,19 @@ def main() -> None:
         sys.exit(ending_signals.EXIT_CODE)
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"tracka {__version__}")
+        raise typer.Exit
+
+
 @app.callback(help=__doc__)
-def before_command(context: typer.Context) -> None:
+def before_command(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     if context.invoked_subcommand not in SHARED:
         files.keep_private()
 

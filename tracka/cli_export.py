@@ -26,7 +26,7 @@ def summary_command(
         Path | None,
         typer.Option(
             autocompletion=completion.campaign,
-            help="What to compare with, as `tracka compare` takes it; by default the baseline of [verdict].",
+            help="What to compare with, as `tracka compare` takes it; by default the baseline in campaign.toml.",
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option(help="A file to append to, as to a job's summary.")] = None,

@@ -1,5 +1,6 @@
 """The command `tracka init`, which makes a campaign and says where each option that nobody gave comes from."""
 
+import importlib.util
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from . import completion
 from .campaign import commands
 from .campaign.campaign import Campaign
 from .checkpoints import mistyped_folder
+from .core import installation
 from .core.errors import Finding, UsageError
 
 
@@ -115,14 +117,19 @@ def _folder(name: str) -> Path:
 
 def _print_next(spec: Campaign, root: Path) -> None:
     """Prints where a new campaign is defined, and the command that runs it."""
+    if any(importlib.util.find_spec(package) is None for package in ("pytest", "lerobot")):
+        print(f"What rows need is not installed here: run {installation.SETUP} first")
     print(f"See {root}/configs, then run: {commands.gates(spec.layout, folder=str(root))}")
 
 
 def _print_advice(spec: Campaign, has_threshold: bool, root: Path) -> None:
     """Prints what phase 1 or preflight would say of the campaign, and the command that runs it."""
     from .gates import validate
-    from .preflight import batch_fit
+    from .preflight import batch_fit, inventory
 
+    if spec.expected_gpus > (seen := len(inventory.gpu_names())):
+        remedy = "If rows run on this host, give --gpus as it has them; --gpus 0 is the CPU"
+        print(f"warning: the campaign expects GPUs: {spec.expected_gpus}, and this host has {seen}. {remedy}")
     for finding in validate.contract_findings(spec, "phase1", "thresholds"):
         print(f"warning: {finding}")  # phase 1 refuses it, before any row runs
     fits = batch_fit.check(spec, batch_fit.measure(spec.layout.root))

@@ -38,7 +38,7 @@ def report_command(
     single_file: Annotated[bool, typer.Option("--single-file", help="Put the videos inside the page.")] = False,
     videos: Annotated[str, typer.Option(help="Which videos the page shows: all, failures or none.")] = "all",
     film: Annotated[
-        str | None, typer.Option(help="Film by replay what has no video: failures, all or none; as [report] says.")
+        str | None, typer.Option(help="Film by replay what has no video: failures, all or none; as campaign.toml says.")
     ] = None,
     output: Annotated[Path | None, typer.Option(help="The page; by default report.html in the folder.")] = None,
     tier: Annotated[

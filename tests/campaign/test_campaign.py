@@ -121,7 +121,7 @@ def test_a_missing_file_is_named_with_the_command_that_makes_it(made: Made, name
 
 
 def test_a_folder_without_configs_is_no_campaign(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="this is not a campaign"):
+    with pytest.raises(UsageError, match=r"this is not a campaign: .*tracka init first --smoke"):
         campaign.load(tmp_path)
 
 

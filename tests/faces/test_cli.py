@@ -289,7 +289,7 @@ def test_validate_refuses_an_unknown_phase_with_2(made: Made) -> None:
 def test_validate_refuses_what_is_no_campaign_with_2(tmp_path: Path, made: Made) -> None:
     ended = made.call("validate", "--phase", "all", "--root", str(tmp_path / "none"))
     assert ended.returncode == 2
-    assert "this is not a campaign: it has no configs folder. Name a campaign's folder" in ended.stderr
+    assert "this is not a campaign: there is no such folder. Name a campaign's folder" in ended.stderr
 
 
 # collect

@@ -14,7 +14,7 @@ import pytest
 import typer
 from campaigns import REPOSITORY, Made
 
-from tracka import cli, command_help
+from tracka import __version__, cli, command_help
 from tracka.install import setup
 
 ROOT: Any = typer.main.get_command(cli.app)
@@ -48,6 +48,21 @@ def test_the_help_of_a_command_ends_with_an_example_that_the_command_takes(made:
         if not hasattr(command, "commands"):
             return
         group = command
+
+
+def test_the_help_has_no_words_that_rich_would_take_for_markup_and_leave_out() -> None:
+    helps = {
+        f"{name} {parameter.name}": text
+        for name, command in [("", ROOT), *COMMANDS.items()]
+        for parameter in command.params
+        if (text := getattr(parameter, "help", None))
+    }
+    assert len(helps) > 100
+    assert {name: text for name, text in helps.items() if re.search(r"\[/?[a-z]", text)} == {}
+
+
+def test_the_version_is_printed(made: Made) -> None:
+    assert made.call("--version").stdout == f"tracka {__version__}\n"
 
 
 def test_a_command_that_does_not_take_its_example_would_be_found(made: Made) -> None:

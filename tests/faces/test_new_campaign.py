@@ -239,6 +239,23 @@ def test_the_command_says_how_much_it_is_and_how_long_it_takes(
     assert "No threshold is set" in ended.stdout
 
 
+def test_no_time_is_told_for_a_policy_type_that_was_not_measured(made: Made, tmp_path: Path) -> None:
+    words = ("--policy-path", "checkpoints/mine", "--policy-type", "act", "--gpus", "8")
+    said = made.call("init", str(tmp_path / "new"), *words).stdout
+    assert "; the baseline of phase 3 shows how long that takes with act\n" in said and "pi0" not in said
+
+
+def test_gpus_that_this_host_lacks_are_warned_of(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--policy-path", "checkpoints/mine", "--gpus", "2")
+    lacking = made.call("init", str(tmp_path / "lacking"), *words)
+    assert lacking.returncode == 0
+    assert "warning: the campaign expects GPUs: 2, and this host has 0. " in lacking.stdout
+    monkeypatch.setitem(made.environ, "TRACKA_PRETEND_GPUS", "2")
+    assert "warning: the campaign expects" not in made.call("init", str(tmp_path / "there"), *words).stdout
+
+
 def test_with_a_threshold_nothing_is_said_of_one(made: Made, tmp_path: Path) -> None:
     words = ("--policy-path", "checkpoints/mine", "--min-success-rate", "0.5")
     assert "No threshold" not in made.call("init", str(tmp_path / "new"), *words).stdout

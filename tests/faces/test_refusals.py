@@ -189,7 +189,7 @@ def test_a_folder_that_is_not_there_is_said_by_every_command_that_needs_one(made
     for command in ("sweep", "validate", "collect", "schema"):
         said = refusal(made, made.call, COMMANDS[command](nowhere))
         assert str(nowhere.root) in said, command
-    assert "this is not a campaign: it has no configs folder. Name a campaign's folder" in refusal(
+    assert "this is not a campaign: there is no such folder. Name a campaign's folder" in refusal(
         made, nowhere.pytest, [], 4
     )
     assert not nowhere.root.exists()

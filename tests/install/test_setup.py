@@ -363,7 +363,9 @@ def test_a_wrong_checkout_in_the_default_place_is_said_in_the_log_and_the_lock_i
     line = (
         f"set-up: {default} is not used: it holds lerobot 0.4.0, not {LEROBOT_VERSION}; lerobot comes from the lock\n"
     )
-    assert line in capsys.readouterr().out and line in place.log
+    said = capsys.readouterr().out
+    assert line in said and line in place.log
+    assert "is complete\n" in said and said.endswith("Next: tracka doctor, then tracka init first --smoke\n")
     assert str(default) not in place.ran[-1]
     assert provision.is_current(place.root, place.venv)
 

@@ -220,8 +220,9 @@ def load(root: Path, tier: str | None = None) -> Campaign:
     layout = Layout(root.resolve())
     digests = _digests(layout)  # before reading, so that a change between the two is noticed
     if not layout.settings.parent.is_dir():
-        remedy = "Name a campaign's folder, or make one with `tracka init NAME`"
-        raise UsageError(Finding(str(root), "this is not a campaign: it has no configs folder", remedy))
+        lacks = "it has no configs folder" if layout.root.is_dir() else "there is no such folder"
+        remedy = "Name a campaign's folder (--campaign of pytest), or make one: tracka init first --smoke"
+        raise UsageError(Finding(str(root), f"this is not a campaign: {lacks}", remedy))
     findings: list[Finding] = []
     rows = collect_findings(findings, lambda: matrix.load(layout.matrix))
     table = collect_findings(findings, lambda: _read_toml(layout.settings))

@@ -126,8 +126,10 @@ def _unused_cache(why: str) -> str:
     return f"{default_cache()} is not used: {why}; HF_HOME stays the user's own"
 
 
-def set_up(options: EnvironmentOptions, python: Path) -> None:
+def set_up(options: EnvironmentOptions, python: Path) -> bool:
     """Makes or refreshes the environment, then writes `setup.log`, `pip_freeze.txt` and `env_snapshot.json`.
+
+    Returns whether packages were installed; False where the environment was complete before.
 
     Raises UsageError with everything that is wrong with `options`, and ToolMissing or InstallFailed where the set-up
     fails.
@@ -148,6 +150,7 @@ def set_up(options: EnvironmentOptions, python: Path) -> None:
     finally:
         if (options.venv / "pyvenv.cfg").is_file() and (installs or not venv_log.is_file()):
             copy_atomic(log, venv_log)  # also after a failed installation: the next one starts from what it left
+    return installs
 
 
 def _faults(options: EnvironmentOptions) -> Iterator[Finding]:
@@ -312,7 +315,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if dry_run:
             _print_plan(options)
         else:
-            set_up(options, Path(sys.executable))
+            installed = set_up(options, Path(sys.executable))
+            print(f"{'done' if installed else 'nothing to do'}: {options.venv} is complete")
             _print_next_step(options)
     except TrackaError as error:
         print(screen(error.findings), file=sys.stderr)
@@ -324,9 +328,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _print_next_step(options: EnvironmentOptions) -> None:
-    """Prints how to enter an environment that is not the running one."""
+    """Prints how to enter an environment that is not the running one, and the commands that come then."""
     if not _is_checkout() and not options.venv.samefile(sys.prefix):
         print(f"Next: source {shlex.quote(str(options.venv))}/bin/activate")
+    print("Next: tracka doctor, then tracka init first --smoke")
 
 
 def _print_plan(options: EnvironmentOptions) -> None:

@@ -7,6 +7,7 @@ from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 
 GATES = 120  # seconds of phases 1, 2 and 5 (docs/several-gpus.md)
+MEASURED = "pi0"  # the policy type of those measurements
 BATCH = 10  # episodes of a batch in those measurements
 
 
@@ -27,12 +28,18 @@ PACES = {
 
 
 def words(campaign: Campaign) -> str:
-    """Returns the campaign's size as text and, if the campaign has GPUs, the expected time with either engine."""
+    """Returns the campaign's size as text and, if the campaign has GPUs, the expected time with either engine.
+
+    No time is given on the CPU, nor for policy types that were not measured.
+    """
     episodes = sum(row.n_episodes * len(campaign.task_ids(row)) for row in campaign.enabled)
     longest = max(map(campaign.steps, campaign.enabled))
     size = f"{len(campaign.enabled)} rows, {episodes} episodes of at most {longest} steps"
     if not campaign.expected_gpus:
         return f"{size}; the baseline of phase 3 shows how long that takes on a CPU"
+    kinds = {kind for row in campaign.enabled if (kind := campaign.settings(row).policy_type)}
+    if others := sorted(kinds - {MEASURED}):
+        return f"{size}; the baseline of phase 3 shows how long that takes with {' and '.join(others)}"
     times = [f"{in_words(seconds(campaign, engine))} with engine = {engine}" for engine in PACES]
     gpus = "1 GPU" if campaign.expected_gpus == 1 else f"{campaign.expected_gpus} GPUs"
     return f"{size}; for pi0 on {gpus} like an H100, with no early success, about {' or '.join(times)}"
