@@ -44,6 +44,7 @@ LEFT = {
     "install/provision.py": {"read_text", "open"},  # the lock of the repository; a log is written
     "install/setup.py": {"read_text"},  # the lock of the repository
     "bundles/archive.py": {"os.open", "open"},  # written, and tarfile on what reading.py has opened
+    "bundles/redaction_check.py": {"open"},  # compressed content that reading.py has read
     "checkpoints/python_dependencies.py": {"read_text"},  # the same
     "preflight/batch_fit.py": {"read_text"},  # /proc
     "preflight/host.py": {"read_text"},  # installed lerobot, and the lock of the repository
