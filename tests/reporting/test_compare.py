@@ -178,6 +178,14 @@ def test_sides_that_other_software_played_are_compared_and_what_differs_is_said(
     assert f"another engine (lerobot-eval and resident), other software (mujoco {mujoco} and 9)" in note
 
 
+def test_settings_that_differ_are_named_in_terminal_json_and_page(old: Made, play: Callable[..., Made]) -> None:
+    large = play("large", FIRST_EIGHT, ALL_FIVE, settings="\n[rows.long]\nobservation_height = 128\n")
+    words = "other settings (observation_height not set and 128/not set)"
+    assert any("Not only" in note and words in note for note in as_json(old, large)["notes"])
+    assert words in compare(old, large).stdout and words in compare(old, large, "--format", "markdown").stdout
+    assert not any("Not only" in note for note in as_json(old, old.root)["notes"])
+
+
 def test_a_campaign_of_two_checkpoints_is_compared_by_one_of_them(old: Made, play: Callable[..., Made]) -> None:
     base, first, second = rows()
     both = play("both", FIRST_EIGHT, ALL_FIVE, [base, first, second.replace("checkpoints/fake", "checkpoints/other")])

@@ -3,13 +3,14 @@
 As in `artifacts.py`, each type has the keys of its schema.
 """
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 
 class PlayedRow(TypedDict):
     """What played the episodes of one row: the fingerprints by which two sides of a comparison are told apart.
 
     `software_sha256` is the hash of the software parts of the row's identity, None where the attempt wrote none.
+    `settings` has lerobot-eval's settings that decide outcomes as text; an older baseline lacks them.
     """
 
     run_id: str
@@ -21,6 +22,7 @@ class PlayedRow(TypedDict):
     batch_size: int
     software_sha256: str | None
     versions: dict[str, str]
+    settings: NotRequired[dict[str, str]]
 
 
 class EpisodeRecord(TypedDict):

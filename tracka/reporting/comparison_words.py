@@ -12,6 +12,8 @@ from . import noise_floor
 from .episode_pairing import Pairing, task_names
 from .sides import Side, Task
 
+# Settings of the rows' tasks and of the checkpoint: the pairs and the comparison of the checkpoints have them.
+OWN = {"settings: task_ids", "settings: policy_type"}
 WORSE, NON_INFERIOR, NOT_SHOWN = "worse", "non-inferior", "not shown to be worse"
 
 
@@ -89,11 +91,21 @@ def _other_fingerprints(baseline: Side, candidate: Side) -> Iterator[str]:
         yield f"another engine ({engines})"
     if simulators := _unequal(baseline, candidate, lambda row: row["simulator"]):
         yield f"another renderer ({simulators})"
+    if all("settings" in row for side in (baseline, candidate) for row in side.rows):
+        keys = sorted({name for side in (baseline, candidate) for row in side.rows for name in row["settings"]})
+        flags = {name: _unequal(baseline, candidate, partial(_setting, name)) for name in keys if name not in OWN}
+        changed = [f"{name.partition(': ')[2]} {values}" for name, values in flags.items() if values]
+        if changed:
+            yield f"other settings ({joined_names(changed)})"
     if _unequal(baseline, candidate, lambda row: str(row["software_sha256"])):
         names = sorted({name for side in (baseline, candidate) for row in side.rows for name in row["versions"]})
         versions = {name: _unequal(baseline, candidate, partial(_version, name)) for name in names}
         changed = [f"{name} {values}" for name, values in versions.items() if values]
         yield f"other software ({joined_names(changed) or 'of the same versions: see tracka why'})"
+
+
+def _setting(name: str, row: PlayedRow) -> str:
+    return row["settings"].get(name, "not set")
 
 
 def _version(name: str, row: PlayedRow) -> str:

@@ -26,6 +26,7 @@ from .sides import PlayedEpisode, Side
 
 OF = "::"  # between a campaign's folder and the policy path of one of its checkpoints
 SOFTWARE = ("loaded", "program", "python", "packages", "code", "environment")  # these parts of a row's identity
+SETTINGS = ("settings",)  # the same: the flags of lerobot-eval
 
 
 def read(path: Path) -> Side:
@@ -163,6 +164,7 @@ def _played_row(spec: Campaign, manifest: Manifest) -> PlayedRow:
         "batch_size": manifest["batch_size"],
         "software_sha256": files.sha256(files.canonical(software)) if software else None,
         "versions": manifest["versions"],
+        "settings": dict(identity.flat({name: parts[name] for name in SETTINGS if name in parts})),
     }
 
 
