@@ -144,6 +144,15 @@ def test_a_redacted_copy_has_no_path_and_both_hashes_and_says_what_cannot_be_hel
     assert any(redaction["original_sha256"] in words for words in told.unknown)
 
 
+def test_a_redacted_copy_of_a_campaign_that_was_not_accepted_is_not_accepted(tmp_path: Path) -> None:
+    rejected = campaign_copy(tmp_path / "rejected")
+    handoff = rejected / "artifacts" / "state" / "phase4_handoff.json"
+    handoff.write_text(handoff.read_text().replace('"status": "pass"', '"status": "partial"'))
+    told = verified(bundle.write(rejected, BundleOptions(output=tmp_path / "redacted.tar", redact=True)))
+    assert told.verdict == "not accepted"
+    assert [finding.what for finding in told.findings] == ["phase4 was not accepted, as the files of this copy say"]
+
+
 OLD, USER = "checkpoints/six-of-ten", "wilhelmina"
 HOME = "/" + f"home/{USER}"
 FOLDER = f"{HOME}/Jürgen's new1/outputs"

@@ -62,20 +62,25 @@ def _result(campaign: Campaign, run_id: str) -> Json:
     return schema.read_or_empty("result", campaign.layout.run(run_id).result)
 
 
-def _test_result(campaign: Campaign, names: Mapping[str, str]) -> Json:
-    """Returns which phases and rows were accepted, by the handoffs and results of the campaign."""
+def not_accepted(campaign: Campaign) -> list[str]:
+    """Returns the phases and the rows (`row RUN`) that were not accepted, by the campaign's handoffs and results."""
     handoffs = {phase: schema.read_or_empty("handoff", campaign.layout.handoff(phase)) for phase in PHASES}
     reasons = collect.failure_reasons(campaign, collect.campaign_results(campaign))
-    rows = {f"row {row.run_id}": row.run_id not in reasons for row in campaign.enabled}
-    phases = {phase: handoff.get("status") == "pass" for phase, handoff in handoffs.items()}
-    failed = [name for name, is_accepted in {**phases, **rows}.items() if not is_accepted]
-    warned = [phase for phase, handoff in handoffs.items() if phases[phase] and handoff.get("notes")]
-    passed = [name for name in (*phases, *rows) if name not in {*failed, *warned}]
+    phases = [phase for phase, handoff in handoffs.items() if handoff.get("status") != "pass"]
+    return phases + [f"row {row.run_id}" for row in campaign.enabled if row.run_id in reasons]
+
+
+def _test_result(campaign: Campaign, names: Mapping[str, str]) -> Json:
+    """Returns which phases and rows were accepted, by the handoffs and results of the campaign."""
+    failed = not_accepted(campaign)
+    tests = [*PHASES, *(f"row {row.run_id}" for row in campaign.enabled)]
+    noted = [phase for phase in PHASES if schema.read_or_empty("handoff", campaign.layout.handoff(phase)).get("notes")]
+    warned = [phase for phase in noted if phase not in failed]
     definition = [name for name in names if "/configs/" in name]
     return {
         "result": FAILED if failed else WARNED if warned else PASSED,
         "configuration": [_resource(name, names[name]) for name in definition],
-        "passedTests": passed,
+        "passedTests": [name for name in tests if name not in {*failed, *warned}],
         "warnedTests": warned,
         "failedTests": failed,
     }

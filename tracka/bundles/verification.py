@@ -229,7 +229,7 @@ def _contracts(found: Verification, campaign: Campaign) -> None:
 
 
 def _redacted(found: Verification, bundle_file: Opened) -> None:
-    """Holds a redacted copy against what its redaction leaves: its tables and its verdict."""
+    """Holds a redacted copy against what its redaction leaves: its tables, and what its files say of the verdict."""
     redaction, campaign = bundle_file.facts["redaction"], bundle_file.campaign
     assert redaction is not None
     for name, each in redaction["files"].items():
@@ -241,6 +241,10 @@ def _redacted(found: Verification, bundle_file: Opened) -> None:
         found.held.append("tables: they are those of the results")
     except TrackaError as error:
         found.findings += error.findings
+    found.findings += [
+        Finding(str(campaign.layout.verdict), f"{name} was not accepted, as the files of this copy say", REMEDY)
+        for name in statements.not_accepted(campaign)
+    ]
     found.unknown.append(
         f"whether the evidence is bound together: this is a redacted copy, and {len(redaction['files'])} of its files "
         f"are others; ask for the original, the archive with the sha256 {redaction['original_sha256']}"
