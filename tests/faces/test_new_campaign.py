@@ -16,7 +16,7 @@ from tracka import campaign_defaults, new_campaign
 from tracka.campaign import campaign, path_safety
 from tracka.campaign.layout import PHASES
 from tracka.campaign.matrix import AUTO, COLUMNS, CPU
-from tracka.core import schema
+from tracka.core import files, schema
 from tracka.core.errors import RunExists, UsageError
 from tracka.core.lerobot_facts import SUITE_TASKS
 from tracka.new_campaign import CampaignOptions
@@ -451,6 +451,24 @@ def test_a_path_that_can_only_be_a_folder_which_is_not_there_is_refused_with_the
     assert (ended.returncode, ended.stdout, (tmp_path / "new").exists()) == (2, "", False)
     assert f"error: {path}: there is no such folder" in ended.stderr
     assert f"Did you mean {match}?" in ended.stderr if match else "Did you mean" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("path", "what", "remedy"),
+    [
+        ("outputs", "the folder has no config.json, so it is no checkpoint", "outputs/my_policy? Name"),
+        ("outputs/my_policy@main", "outputs/my_policy is a folder here, which has no revisions", "Leave @main out"),
+    ],
+)
+@pytest.mark.parametrize("command", ["init", "check"])
+def test_a_folder_of_checkpoints_and_a_revision_of_a_folder_are_refused(
+    tmp_path: Path, command: str, path: str, what: str, remedy: str
+) -> None:
+    files.write_text(tmp_path / "outputs" / "my_policy" / "config.json", "{}")
+    words = ("init", "new", "--policy-path", path) if command == "init" else ("check", path)
+    ended = tracka(tmp_path, *words, HF_HUB_OFFLINE="1")
+    assert (ended.returncode, ended.stdout, (tmp_path / "new").exists()) == (2, "", False)
+    assert f"{path}: {what}" in ended.stderr and remedy in ended.stderr
 
 
 def test_a_path_that_may_be_a_repository_is_said_to_be_taken_as_one(tmp_path: Path) -> None:
