@@ -554,9 +554,10 @@ def test_a_terminal_gets_the_steps_and_the_log_the_commands_too(
     place: Place, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.set_up()
-    said = capsys.readouterr().out.splitlines()
+    *said, done, following = capsys.readouterr().out.splitlines()
     assert len(said) == 2 * 5 and all(line.startswith("set-up: ") for line in said)
     assert set(said) <= set(place.log.splitlines())
+    assert done.startswith("done: ") and following.startswith("Next: tracka doctor")
 
 
 # the snapshots
