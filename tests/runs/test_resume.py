@@ -13,7 +13,9 @@ from typing import Any
 
 import campaigns
 import pytest
+import resident_rows
 from campaigns import STANDIN, Made
+from resident_rows import ROW, ROWS
 
 from tracka.core import files
 from tracka.engines import episode_lines, lerobot_eval
@@ -22,30 +24,7 @@ from tracka.reporting import caveats, collect
 from tracka.runs import early_stop, replays, run
 from tracka.runs.run import RerunPolicy
 
-ROW = "tasks_b2_e5"
-ROWS = (
-    "baseline_b1_e2,libero_object,1,2,cpu,7,egl,checkpoints/fake,1",
-    f"{ROW},libero_object,2,5,cpu,7,egl,checkpoints/fake,1",
-)
-SETTINGS = f"""
-schema_version = 1
-baseline = "baseline_b1_e2"
-expected_gpus = 0
-engine = "resident"
-executable = [{json.dumps(sys.executable)}, {json.dumps(str(STANDIN / "lerobot_eval.py"))}]
-
-[lerobot_eval]
-policy_type = "act"
-task_ids = [0]
-
-[rows.{ROW}]
-task_ids = [0, 3]
-episode_length = 6
-
-[timeouts]
-row_secs = 60
-grace_secs = 1
-"""
+SETTINGS = f"{resident_rows.SETTINGS}\n[timeouts]\nrow_secs = 60\ngrace_secs = 1\n"
 Line = dict[str, Any]
 ONCE = RerunPolicy(resume=True, retry=False)
 NEW = RerunPolicy(allow_overwrite=True, retry=False)

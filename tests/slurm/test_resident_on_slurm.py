@@ -3,7 +3,6 @@
 The engine's part is played by a stand-in that records and resumes as the engine does.
 """
 
-import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ import campaigns
 import pytest
 from campaigns import STANDIN, Made
 from processes import wait_until
+from resident_rows import ROW, ROWS, SETTINGS
 from slurm_cluster import Cluster
 
 from tracka.core import files
@@ -19,26 +19,6 @@ from tracka.engines import episode_lines
 from tracka.execution import process
 
 pytestmark = pytest.mark.slurm
-ROW = "tasks_b2_e5"
-ROWS = (
-    "baseline_b1_e2,libero_object,1,2,cpu,7,egl,checkpoints/fake,1",
-    f"{ROW},libero_object,2,5,cpu,7,egl,checkpoints/fake,1",
-)
-SETTINGS = f"""
-schema_version = 1
-baseline = "baseline_b1_e2"
-expected_gpus = 0
-engine = "resident"
-executable = [{json.dumps(sys.executable)}, {json.dumps(str(STANDIN / "lerobot_eval.py"))}]
-
-[lerobot_eval]
-policy_type = "act"
-task_ids = [0]
-
-[rows.{ROW}]
-task_ids = [0, 3]
-episode_length = 6
-"""
 SLURM = "\n[slurm]\ncpus = 1\nmemory_mib = 400\nlost_secs = 20\n"
 
 

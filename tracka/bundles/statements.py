@@ -64,7 +64,14 @@ def _result(campaign: Campaign, run_id: str) -> Json:
 
 def not_accepted(campaign: Campaign) -> list[str]:
     """Returns the phases and the rows (`row RUN`) that were not accepted, by the campaign's handoffs and results."""
-    handoffs = {phase: schema.read_or_empty("handoff", campaign.layout.handoff(phase)) for phase in PHASES}
+    return _not_accepted(campaign, _handoffs(campaign))
+
+
+def _handoffs(campaign: Campaign) -> dict[str, Json]:
+    return {phase: schema.read_or_empty("handoff", campaign.layout.handoff(phase)) for phase in PHASES}
+
+
+def _not_accepted(campaign: Campaign, handoffs: Mapping[str, Json]) -> list[str]:
     reasons = collect.failure_reasons(campaign, collect.campaign_results(campaign))
     phases = [phase for phase, handoff in handoffs.items() if handoff.get("status") != "pass"]
     return phases + [f"row {row.run_id}" for row in campaign.enabled if row.run_id in reasons]
@@ -72,10 +79,10 @@ def not_accepted(campaign: Campaign) -> list[str]:
 
 def _test_result(campaign: Campaign, names: Mapping[str, str]) -> Json:
     """Returns which phases and rows were accepted, by the handoffs and results of the campaign."""
-    failed = not_accepted(campaign)
+    handoffs = _handoffs(campaign)
+    failed = _not_accepted(campaign, handoffs)
     tests = [*PHASES, *(f"row {row.run_id}" for row in campaign.enabled)]
-    noted = [phase for phase in PHASES if schema.read_or_empty("handoff", campaign.layout.handoff(phase)).get("notes")]
-    warned = [phase for phase in noted if phase not in failed]
+    warned = [phase for phase, handoff in handoffs.items() if handoff.get("notes") and phase not in failed]
     definition = [name for name in names if "/configs/" in name]
     return {
         "result": FAILED if failed else WARNED if warned else PASSED,
