@@ -9,6 +9,7 @@ import lzma
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -150,7 +151,10 @@ def test_a_redacted_copy_of_a_campaign_that_was_not_accepted_is_not_accepted(tmp
     handoff.write_text(handoff.read_text().replace('"status": "pass"', '"status": "partial"'))
     told = verified(bundle.write(rejected, BundleOptions(output=tmp_path / "redacted.tar", redact=True)))
     assert told.verdict == "not accepted"
-    assert [finding.what for finding in told.findings] == ["phase4 was not accepted, as the files of this copy say"]
+    assert [f"{finding.where}: {finding.what}" for finding in told.findings] == [
+        "phase4: not accepted, as the files of this copy say"
+    ]
+    assert told.faults == []
 
 
 OLD, USER = "checkpoints/six-of-ten", "wilhelmina"
@@ -320,12 +324,46 @@ def test_a_bundle_that_names_a_place_outside_of_itself_is_refused(made: Path, tm
         pass
 
 
-def test_a_campaign_that_was_not_accepted_is_told_so(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+def test_a_sound_bundle_of_a_campaign_that_was_not_accepted_says_so_and_why_and_a_changed_one_reads_otherwise(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
     below: Made = campaigns.below_threshold(tmp_path_factory.getbasetemp())
-    found = verified(bundle.write(below.root, BundleOptions(output=tmp_path / "below.tar")))
-    assert found.verdict == "not accepted"
+    file = bundle.write(below.root, BundleOptions(output=tmp_path / "below.tar"))
+    found = verified(file)
+    assert (found.verdict, found.faults) == ("not accepted", [])
     assert any("the success rate is 0.500, but the threshold is 0.750" in finding.what for finding in found.findings)
-    assert not any("the file is not" in finding.what for finding in found.findings)
+    assert found.rejected == ["row wide_b4_e4: the success rate is 50.0%, below the threshold of 75%"]
+    told = tracka("verify", file)
+    reason, bundle_line, verdict = told.stdout.splitlines()[-3:]
+    assert reason == f"rejected {found.rejected[0]}"
+    assert (told.returncode, told.stderr, verdict) == (1, "", "verdict: not accepted")
+    assert bundle_line.startswith("bundle: sound.") and "was not accepted, for the reasons above" in bundle_line
+    file.write_bytes(file.read_bytes().replace(b'"success_rate": 0.5', b'"success_rate": 0.9'))
+    changed = tracka("verify", file)
+    assert changed.returncode == 1 and "bundle: not sound." in changed.stdout
+    assert "Ask for the bundle again" in changed.stderr
+
+
+def test_a_campaign_that_ended_in_preflight_has_a_sound_bundle_that_says_so(root: Path, tmp_path: Path) -> None:
+    ended = campaign_copy(tmp_path / "ended")
+    for folder in ("runs", "summary"):
+        shutil.rmtree(ended / "artifacts" / folder)
+    for page in ("results.md", "runbook.md"):
+        (ended / page).unlink()
+    for name in ("phase3_handoff.json", "phase4_handoff.json", "phase5_handoff.json", "rows"):
+        path = ended / "artifacts" / "state" / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    report = ended / "artifacts" / "preflight" / "preflight.json"
+    value = json.loads(report.read_text())
+    value |= {"status": "fail", "blocker": "no GPU"}
+    report.write_text(json.dumps(value))
+    handoff = ended / "artifacts" / "state" / "phase2_handoff.json"
+    value = json.loads(handoff.read_text())
+    handoff.write_text(json.dumps(value | {"status": "blocked", "notes": ["no GPU"]}))
+    found = verified(bundle.write(ended, BundleOptions(output=tmp_path / "ended.tar")))
+    assert found.verdict == "not accepted" and found.rejected
+    own = [str(finding) for finding in found.faults if not finding.where.endswith(".md")]  # pages are as they were
+    assert own == []
 
 
 # signatures

@@ -19,7 +19,7 @@ from ..core import files, hashing, held_folder, parsing, schema
 from ..core.errors import Finding, TrackaError, UsageError
 from ..gates import recorded
 from ..reporting import collect, report, verdict
-from . import archive, bag, bundle, contents, facts, signature, statements
+from . import archive, bag, bundle, contents, facts, rejection, signature, statements
 from .archive import REMEDY, Archive
 from .contents import Place
 from .facts import BundleFacts
@@ -29,12 +29,23 @@ UNKNOWABLE = "that the simulator ran: whoever plays other episodes and writes al
 
 @dataclass
 class Verification:
-    """What was found of a bundle: `held` says what holds, `unknown` what cannot be known here, and how to know it."""
+    """What was found of a bundle: `held` says what holds, `unknown` what cannot be known here, and how to know it.
+
+    `rejections` are those of the findings by which the campaign says itself that it was not accepted, and `rejected`
+    says why in words.
+    """
 
     findings: list[Finding] = field(default_factory=list)
+    rejections: list[Finding] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     verdict: str = ""
+
+    @property
+    def faults(self) -> list[Finding]:
+        """Returns the findings that a sound bundle has not, also one of a campaign that was not accepted."""
+        return [finding for finding in self.findings if finding not in self.rejections]
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,8 @@ def verify(bundle_file: Opened, key: Path | None = None) -> Verification:
     else:
         _redacted(found, bundle_file)
     found.findings = [_without_folder(bundle_file, finding) for finding in dict.fromkeys(found.findings)]
+    found.rejections = [_without_folder(bundle_file, finding) for finding in dict.fromkeys(found.rejections)]
+    found.rejected = rejection.words(bundle_file.campaign, found.rejections)
     found.verdict = verdict.words(bundle_file.campaign, accepted=not found.findings)
     found.unknown.append(UNKNOWABLE)
     return found
@@ -104,7 +117,7 @@ def _without_folder(bundle_file: Opened, finding: Finding) -> Finding:
     where, what = finding.where, finding.what
     for place in places:
         where, what = where.replace(place, ""), what.replace(place, "")
-    return Finding(where, what, recorded.REMEDY if finding.remedy != REMEDY else REMEDY, finding.warning)
+    return replace(finding, where=where, what=what)
 
 
 # ---- archive
@@ -219,7 +232,12 @@ def _left_out_hashes(campaign: Campaign) -> Mapping[str, str]:
 
 def _contracts(found: Verification, campaign: Campaign) -> None:
     judgement = recorded.judge(campaign)
-    found.findings += judgement.findings
+    for finding in judgement.findings:
+        is_rejection = finding in judgement.rejections
+        # The remedies of contracts are for the campaign's own host.
+        told = replace(finding, remedy=rejection.REMEDY if is_rejection else recorded.REMEDY)
+        found.findings.append(told)
+        found.rejections += [told] if is_rejection else []
     found.held.append(f"contracts: {judgement.held} were held against the files")
     found.unknown += [f"{name}: it needs {package}" for name, package in judgement.unheld.items()]
     found.unknown += recorded.UNASKED
@@ -240,11 +258,12 @@ def _redacted(found: Verification, bundle_file: Opened) -> None:
         found.findings += _tables(campaign)
         found.held.append("tables: they are those of the results")
     except TrackaError as error:
-        found.findings += error.findings
-    found.findings += [
-        Finding(str(campaign.layout.verdict), f"{name} was not accepted, as the files of this copy say", REMEDY)
+        found.findings += [replace(finding, remedy=recorded.REMEDY) for finding in error.findings]
+    found.rejections += [
+        Finding(name, "not accepted, as the files of this copy say", rejection.REMEDY)
         for name in statements.not_accepted(campaign)
     ]
+    found.findings += found.rejections
     found.unknown.append(
         f"whether the evidence is bound together: this is a redacted copy, and {len(redaction['files'])} of its files "
         f"are others; ask for the original, the archive with the sha256 {redaction['original_sha256']}"

@@ -7,6 +7,7 @@ the row hash, and that record against the campaign's matrix and settings. Everyt
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES
@@ -30,11 +31,27 @@ UNASKED = (
 )
 
 
+# Contracts that say whether a campaign was good enough: files that break them are sound, and so is their bundle.
+ACCEPTING = frozenset(
+    {
+        *(f"{rows}_{name}" for rows in ("baseline", "rows") for name in ("result", "verdict", "simulator", "engine")),
+        *("baseline_known_answer", "rows_known_answer", "no_failures"),
+        *("commands", "baseline", "gpus", "scales", "thresholds"),
+        *("preflight_checks", "backend", "gpu_list"),
+    }
+)
+
+
 @dataclass
 class Judgement:
-    """What breaks the contracts, how many were held, and those that could not be held, with the package they need."""
+    """What breaks the contracts, how many were held, and those that could not be held, with the package they need.
+
+    `rejections` are those of the findings by which the campaign's files say themselves that it was not accepted; all
+    others are contradictions.
+    """
 
     findings: list[Finding] = field(default_factory=list)
+    rejections: list[Finding] = field(default_factory=list)
     held: int = 0
     unheld: dict[str, str] = field(default_factory=dict)
 
@@ -44,9 +61,10 @@ def judge(campaign: Campaign) -> Judgement:
     judgement = Judgement()
     with fact_cache.scope():
         for phase in PHASES:
-            _hold(judgement, f"{phase}: handoff", partial(validate.handoff_findings, campaign, phase))
+            is_rejection = partial(_is_rejection, campaign, phase)
+            _hold(judgement, f"{phase}: handoff", partial(validate.handoff_findings, campaign, phase), is_rejection)
             for name, contract in CONTRACTS[phase].items():
-                _hold(judgement, f"{phase}: {name}", partial(_listed, contract, campaign))
+                _hold(judgement, f"{phase}: {name}", partial(_listed, contract, campaign), is_rejection)
         _hold(judgement, "phase5: verdict by exact sums", lambda: list(_exact_verdict(campaign)))
         _hold(judgement, "phase4: times", lambda: list(_later_than_handoff(campaign)))
         _hold(judgement, "pages", lambda: list(progress.findings(campaign, PHASES)))
@@ -58,15 +76,45 @@ def _listed(contract: Contract, campaign: Campaign) -> list[Finding]:
     return list(contract(campaign))
 
 
-def _hold(judgement: Judgement, name: str, contract: Callable[[], list[Finding]]) -> None:
+def _hold(
+    judgement: Judgement,
+    name: str,
+    contract: Callable[[], list[Finding]],
+    is_rejection: Callable[[str, Finding], bool] = lambda name, finding: False,
+) -> None:
     try:
-        judgement.findings += contract()
+        found = contract()
     except TrackaError as error:
-        judgement.findings += error.findings
+        found = [*error.findings]
     except ImportError as error:
         judgement.unheld[name] = str(error.name)
         return
+    judgement.findings += found
+    judgement.rejections += [finding for finding in found if is_rejection(name.partition(": ")[2], finding)]
     judgement.held += 1
+
+
+def _is_rejection(campaign: Campaign, phase: str, name: str, finding: Finding) -> bool:
+    """Returns whether a finding of a contract only repeats what the campaign's files say: it was not accepted.
+
+    A phase that has not passed may lack files, and so may every phase after it. Where the handoff of the phase says
+    that it has passed, only a warning is no contradiction.
+    """
+    status = validate.valid_handoff(campaign, phase).get("status")
+    if status == "pass":
+        return name in ACCEPTING and finding.warning
+    if name == "early_stop":
+        return finding.remedy == early_stop.PLAY_ON
+    if name == "verdict" and (own := verdict_file.read(campaign)):
+        return own["outcome"] != "pass" and finding.what == own["sentence"]
+    if name in ACCEPTING or (name == "handoff" and status is not None):
+        return True
+    return not Path(finding.where.partition(", ")[0]).exists() and not _has_passed_later(campaign, phase)
+
+
+def _has_passed_later(campaign: Campaign, phase: str) -> bool:
+    later = PHASES[PHASES.index(phase) + 1 :]
+    return any(validate.valid_handoff(campaign, each).get("status") == "pass" for each in later)
 
 
 def _exact_verdict(campaign: Campaign) -> Iterator[Finding]:
