@@ -27,13 +27,13 @@ def report_command(
         Path,
         typer.Argument(
             autocompletion=completion.campaign,
-            metavar="B",
+            metavar="CAMPAIGN",
             help="A campaign's folder, or a folder of several campaigns.",
         ),
     ],
     against: Annotated[
         Path | None,
-        typer.Option(autocompletion=completion.campaign, help="What to compare B with, as `tracka compare` takes it."),
+        typer.Option(autocompletion=completion.campaign, help="What to compare with, as `tracka compare` takes it."),
     ] = None,
     single_file: Annotated[bool, typer.Option("--single-file", help="Put the videos inside the page.")] = False,
     videos: Annotated[str, typer.Option(help="Which videos the page shows: all, failures or none.")] = "all",

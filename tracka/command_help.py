@@ -3,6 +3,8 @@
 import typer
 from typer.models import CommandInfo
 
+from . import missing_parameters
+
 PREPARE, RUN, JUDGE = "Prepare a machine and a campaign", "Run", "Judge and find out why"
 COMPARE, SHOW = "Compare and plan", "Show and hand on"
 POLICY = "outputs/my_policy"
@@ -73,6 +75,7 @@ def _describe(commands: list[CommandInfo], before: str) -> None:
     for command in commands:
         name = f"{before}{command.name}"
         command.rich_help_panel, command.epilog = COMMANDS[name][0], _epilog(name)
+        command.cls = missing_parameters.Command
 
 
 def _epilog(name: str) -> str:

@@ -18,6 +18,7 @@ from .reporting import rejected_rows
 from .runs import identity, run
 
 TODAY = "today"
+PLACES = ("*/configs/campaign.toml", "tasks/*/configs/campaign.toml")  # of campaigns around the user
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,17 @@ def table(first: IdentityParts, second: IdentityParts, names: tuple[str, str], s
 
 
 def _locate(root: Path | None, name: str, tier: str | None) -> ResultLocation:
-    layout = Layout((root or Path()).resolve(), tier=tier)
+    if root and not root.is_dir():
+        campaign.load(root)  # which says what is wrong with the name
+    layout = Layout((root or _campaign_with(name)).resolve(), tier=tier)
     run_ids = [row.run_id for row in campaign.load(layout.root, tier).rows] if layout.has_settings else []
     if name in run_ids:
         return ResultLocation(_last_attempt(layout.run(name)), name, layout)
     folder = Path(name).resolve()
     if not folder.is_dir():
         rows = f"; its rows are {joined_names(run_ids)}" if run_ids else ""
-        what = f"{shortened(name)!r} is neither a folder nor a row of the campaign {layout.root}{rows}"
+        kind = "a row of the campaign" if layout.has_settings else "a run of a campaign in"
+        what = f"{shortened(name)!r} is neither a folder nor {kind} {layout.root}{rows}"
         raise UsageError(
             Finding("RUN", what, "Name a run id with --root CAMPAIGN, or the folder of a run or of an attempt")
         )
@@ -98,6 +102,22 @@ def _locate(root: Path | None, name: str, tier: str | None) -> ResultLocation:
     own = Layout.of_runs(top.parent)
     layout = Layout(root.resolve(), tier=tier or own.tier) if root else own
     return ResultLocation(_last_attempt(RunFolder(folder)), top.name, layout)
+
+
+def _campaign_with(run_id: str) -> Path:
+    """Returns the folder of the campaign here that has this run: the current folder, one in it, or one below tasks/.
+
+    Returns the current folder where no campaign has it. Raises UsageError where several have it.
+    """
+    here = Path()
+    if Layout(here.resolve()).has_settings or Path(run_id).is_dir():
+        return here
+    roots = [path.parent.parent for pattern in PLACES for path in sorted(here.glob(pattern))]
+    having = [root for root in roots if Layout(root.resolve()).run(run_id).path.is_dir()]
+    if len(having) > 1:
+        what = f"several campaigns have the run {shortened(run_id)!r}: {joined_names([*map(str, having)])}"
+        raise UsageError(Finding("RUN", what, f"Name one: --root {shlex.quote(str(having[0]))}"))
+    return having[0] if having else here
 
 
 def _last_attempt(top: RunFolder) -> RunFolder:

@@ -15,6 +15,7 @@ import typer
 from campaigns import REPOSITORY, Made
 
 from tracka import __version__, cli, command_help
+from tracka.core.errors import UsageError
 from tracka.install import setup
 
 ROOT: Any = typer.main.get_command(cli.app)
@@ -83,6 +84,49 @@ def test_the_commands_stand_in_groups_in_the_order_of_what_one_does(made: Made) 
     places = [shown.index(f"─ {panel} ─") for panel in panels]
     assert places == sorted(places)
     assert shown.index(" doctor ") < shown.index(" init ") < shown.index(" validate ") < shown.index(" verify ")
+
+
+# a command line that lacks words
+
+
+NEEDS = {name: needed for name, each in COMMANDS.items() if (needed := [p for p in each.params if p.required])}
+
+
+@pytest.mark.parametrize("name", sorted(NEEDS))
+def test_all_missing_words_of_a_command_are_named_at_once_with_an_example(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tracka", *name.split()])
+    with pytest.raises(UsageError) as refused:
+        ROOT.main(name.split(), prog_name="tracka")
+    (finding,) = refused.value.findings
+    assert finding.where == f"tracka {name}" and finding.what.startswith("missing: ")
+    for parameter in NEEDS[name]:
+        shown = parameter.opts[0] if parameter.opts[0].startswith("-") else parameter.metavar or parameter.name.upper()
+        assert f"{shown} ({parameter.help.rstrip('.')})" in finding.what
+        assert len(shown) > 2 or name == "compare"
+    assert finding.remedy == f"Example: {command_help.COMMANDS[name][1]}"
+
+
+def test_a_wrong_word_and_missing_ones_are_told_together(made: Made) -> None:
+    ended = made.call("compare", "tasks/a", "--confidence", "high")
+    wrong, missing = ended.stderr.splitlines()
+    assert ended.returncode == 2
+    assert wrong.startswith("error: --confidence: ") and "tracka compare: missing: B (The candidate" in missing
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("report",), ("bundle",), ("why", "x", "--root"), ("validate", "--phase", "all", "--root"), ("compare", ".")],
+)
+def test_a_mistyped_folder_of_a_campaign_is_refused_with_the_close_match(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "my-campaign" / "configs").mkdir(parents=True)
+    environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, "-m", "tracka", *words, "./my-campain"]
+    ended = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
+    assert ended.returncode == 2 and "Did you mean my-campaign? " in ended.stderr, ended.stderr
 
 
 # completion

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..core import files, parsing, reading, schema
+from ..core import close_match, files, parsing, reading, schema
 from ..core.errors import Finding, UsageError, collect_findings, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, SUITE_TASKS
 from . import matrix, metrics_settings, slurm_settings, tiers, verdict_settings
@@ -222,7 +222,8 @@ def load(root: Path, tier: str | None = None) -> Campaign:
     if not layout.settings.parent.is_dir():
         lacks = "it has no configs folder" if layout.root.is_dir() else "there is no such folder"
         remedy = "Name a campaign's folder (--campaign of pytest), or make one: tracka init first --smoke"
-        raise UsageError(Finding(str(root), f"this is not a campaign: {lacks}", remedy))
+        asked = "" if layout.root.is_dir() else close_match.asked(root)
+        raise UsageError(Finding(str(root), f"this is not a campaign: {lacks}", f"{asked}{remedy}"))
     findings: list[Finding] = []
     rows = collect_findings(findings, lambda: matrix.load(layout.matrix))
     table = collect_findings(findings, lambda: _read_toml(layout.settings))

@@ -1,9 +1,8 @@
 """Tells a mistyped folder of a policy from a repository of the hub, by its path and the folders that are here."""
 
-import difflib
-import os
 from pathlib import Path
 
+from ..core import close_match
 from ..core.errors import Finding, shortened
 from . import checkpoint, checkpoint_format
 
@@ -30,8 +29,8 @@ def finding(policy_path: str, root: Path) -> Finding | None:
         return Finding(shortened(policy_path), what, f"Leave @{revision} out")
     if not _means_folder(policy_path, root):
         return None
-    match = _close_match(Path(policy_path).expanduser() if policy_path.startswith("~/") else Path(policy_path))
-    remedy = f"Did you mean {match}? {REMEDY}" if match else REMEDY
+    path = Path(policy_path).expanduser() if policy_path.startswith("~/") else Path(policy_path)
+    remedy = f"{close_match.asked(path)}{REMEDY}"
     if checkpoint.is_repository(policy_path):
         remedy += f", with its revision: {policy_path}@main"
     return Finding(shortened(policy_path), "there is no such folder", remedy)
@@ -61,15 +60,3 @@ def _means_folder(policy_path: str, root: Path) -> bool:
         return True
     is_below_folder = not has_revision and Path(name).parent.is_dir()
     return is_below_folder and not checkpoint.find_config(policy_path, root)
-
-
-def _close_match(path: Path) -> Path | None:
-    """Returns the existing path that is most like `path`, with its first wrong part mended; None without one."""
-    wrong = next((part for part in (*reversed(path.parents), path) if not part.exists()), path)
-    try:
-        names = [entry.name for entry in os.scandir(wrong.parent) if entry.is_dir()]
-    except OSError:
-        return None
-    close = difflib.get_close_matches(wrong.name, names, 1)
-    mended = wrong.parent / close[0] / path.relative_to(wrong) if close else None
-    return mended if mended and mended.is_dir() else None

@@ -13,7 +13,7 @@ from ..campaign import campaign
 from ..campaign.campaign import Campaign
 from ..campaign.layout import RunFolder
 from ..campaign.matrix import Row
-from ..core import files, installation
+from ..core import close_match, files, installation
 from ..core.artifacts import Manifest, Result
 from ..core.baselines import PlayedRow
 from ..core.errors import Finding, UsageError, joined_names
@@ -38,7 +38,7 @@ def read(path: Path) -> Side:
     place, policy = place_and_policy(path)
     if not place.exists():
         remedy = "Name a campaign's folder, an exported baseline or an eval_info.json"
-        raise UsageError(Finding(str(place), "the path does not exist", remedy))
+        raise UsageError(Finding(str(place), "the path does not exist", f"{close_match.asked(place)}{remedy}"))
     if policy or place.is_dir():
         side = of_campaign(load(path), path)
     else:
