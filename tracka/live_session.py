@@ -17,6 +17,16 @@ from .campaign.campaign import Campaign
 from .runs.session_rows import SessionRows
 from .stages import phase_of, run_id_of
 
+# What the tests of a phase do that are no row's, in words for the line `... runs`.
+STEPS = {
+    "phase1": "the check of the campaign's files",
+    "phase2": "preflight, the check of this host,",
+    "phase3": "the check of the baseline",
+    "phase4": "the check of all rows",
+    "phase5": "the closure of the campaign",
+}
+PARITY_TEST, ENGINE = "test_the_engine_plays_", "the proof of the resident engine"
+
 
 def is_on(config: pytest.Config) -> bool:
     """Returns whether a session is shown: not with -q, where nothing runs, or where a debugger has the terminal."""
@@ -34,6 +44,7 @@ class LiveSession:
         failed: the tests that have failed
         stream: the descriptor of stdout while tests run; a copy, since pytest replaces stdout while a test runs
         nodes: the names of xdist's workers
+        steps: the running tests that are no row's -> what they do, in words
     """
 
     def __init__(self, config: pytest.Config, campaign: Campaign) -> None:
@@ -42,6 +53,7 @@ class LiveSession:
         self.failed: set[str] = set()
         self.stream = -1
         self.nodes: tuple[str, ...] = ()
+        self.steps: dict[str, str] = {}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, Any, Any]:
@@ -98,7 +110,8 @@ class LiveSession:
         if run_id := run_id_of(nodeid, self.campaign.baseline):
             self.rows.begin(run_id)
         else:
-            self.rows.steps[_in_words(nodeid)] = time.time()
+            self.steps[nodeid] = _in_words(nodeid)
+            self.rows.steps.setdefault(self.steps[nodeid], time.time())
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
@@ -107,9 +120,11 @@ class LiveSession:
             return
         if run_id := run_id_of(report.nodeid, self.campaign.baseline):  # after its teardown, or its worker's crash
             self.rows.end(run_id, report.nodeid not in self.failed)
-        self.rows.steps.pop(_in_words(report.nodeid), None)
+        words = self.steps.pop(report.nodeid, "")
+        if words not in self.steps.values():
+            self.rows.steps.pop(words, None)
 
 
 def _in_words(nodeid: str) -> str:
-    """Returns a test's name as words: the names are sentences."""
-    return nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
+    """Returns what a test that is no row's does, for people who know the phases and not the tests."""
+    return ENGINE if nodeid.partition("::")[2].startswith(PARITY_TEST) else STEPS.get(phase_of(nodeid) or "", "a check")

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import campaigns
 import pytest
@@ -14,6 +16,7 @@ from campaigns import REPOSITORY, Made
 
 from fixtures import terminal, watching
 from fixtures.terminal import CTRL_C, Terminal
+from tracka import live_session
 from tracka.core import lock
 from tracka.execution import gpu, lease
 
@@ -306,3 +309,26 @@ def test_a_record_has_the_last_table_before_each_change_of_phase_or_of_ended_row
     )]  # fmt: skip
     moments = ["nothing yet", *(f"dots...   \n\n{head}\ngw0  a_row \n" for head in heads), "the end"]
     assert list(watching.tables(moments)) == [f"{heads[number]}\ngw0  a_row" for number in (1, 3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("test", "words"),
+    [
+        ("phase1_contracts.py::test_the_matrix_scales", "the check of the campaign's files"),
+        ("phase2_preflight.py::test_the_report_has_the_plans_keys", "preflight, the check of this host,"),
+        ("phase3_baseline.py::test_the_engine_plays_the_episodes[x]", "the proof of the resident engine"),
+    ],
+)
+def test_what_runs_besides_rows_is_named_by_what_it_does_and_not_by_its_test(made: Made, test: str, words: str) -> None:
+    config: Any = SimpleNamespace(getoption=lambda *_: False)
+    session = live_session.LiveSession(config, made.spec)
+    nodeid, another = f"acceptance/test_{test}", f"acceptance/test_{test.partition('::')[0]}::test_another"
+    session.pytest_runtest_logstart(nodeid)
+    assert [*session.rows.steps] == [words]
+    session.pytest_runtest_logstart(another)
+    report: Any = SimpleNamespace(nodeid=another, failed=False, when="teardown")
+    session.pytest_runtest_logreport(report)
+    assert [*session.rows.steps] == [words]
+    report.nodeid = nodeid
+    session.pytest_runtest_logreport(report)
+    assert session.rows.steps == {}

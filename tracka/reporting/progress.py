@@ -18,7 +18,7 @@ from ..campaign.layout import PHASES, Layout
 from ..core import damaged, escaping, files, lock
 from ..core.errors import Finding, UsageError
 from ..core.reports import Handoff
-from . import checklist, templating
+from . import checklist, rejected_rows, templating
 
 # The statuses that complete a phase. By the plan, preflight is also complete with a blocker that is on record.
 COMPLETE = dict.fromkeys(PHASES, ("pass",)) | {"phase2": ("pass", "blocked")}
@@ -169,8 +169,11 @@ def _line(layout: Layout, handoff: Handoff, owner: str, action: str) -> str:
 def _next_action(layout: Layout, handoff: Handoff) -> str:
     command = commands.named_gates(layout)
     if handoff["status"] != "pass":
-        note = _one_line(handoff["notes"][0] if handoff["notes"] else "no reason is on record")
-        return f"Mend {note}; then rerun: {command}"
+        note = handoff["notes"][0] if handoff["notes"] else "no reason is on record"
+        fact, is_measured, _ = note.partition(rejected_rows.STAYS)
+        if is_measured:
+            return f"{_one_line(fact)} {rejected_rows.STAYS}; {rejected_rows.OTHER_CAMPAIGN}"
+        return f"Remove the cause and rerun: {command}. The cause: {_one_line(note)}"
     if handoff["phase"] == PHASES[-1]:
         return "None: every phase has passed."
     later = PHASES[PHASES.index(handoff["phase"]) + 1]
