@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tracka.core.errors import InstallFailed, ToolMissing
-from tracka.install import assets, gl, provision
+from tracka.install import assets, changes, gl, own_package, provision, user_lock
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCK = (ROOT / "requirements.lock").read_text()
@@ -343,3 +343,56 @@ def test_the_gates_and_fixtures_are_found_inside_the_package_from_the_repository
         pytest.skip("tracka is not installed here; run make setup")
     done = run_python("-c", "import tracka.fixtures, tracka.acceptance; print(tracka.fixtures.__file__)")
     assert done.stdout.strip() == str(ROOT / "fixtures" / "__init__.py"), done.stderr
+
+
+# what changes, and what users do not need
+
+
+USED = user_lock.versions(user_lock.for_users(LOCK, own_package.requirements()))
+
+
+def test_an_installed_track_a_leaves_out_what_only_its_developers_need() -> None:
+    left_out = PINS.keys() - USED.keys()
+    assert {"mypy", "ruff", "sphinx", "hypothesis", "playwright"} <= left_out
+    assert {"torch", "lerobot", "mujoco", "pytest", "pytest-xdist", "scipy", "uv", "setuptools"} <= USED.keys()
+    assert {name: PINS[name] for name in USED} == USED
+
+
+def test_no_package_that_is_kept_asks_for_one_that_is_left_out() -> None:
+    """The lock alone says who asks for what; here the packages themselves say it."""
+    asked = {
+        (name, other)
+        for name in USED
+        for line in importlib.metadata.requires(name) or ()
+        if (need := Requirement(line)) and (need.marker is None or need.marker.evaluate({"extra": ""}))
+        if (other := canonicalize_name(need.name)) not in USED
+    }
+    assert asked == {("hf-libero", "hf-egl-probe"), ("hf-libero", "robomimic")}
+
+
+def test_a_lock_is_whole_where_nobody_says_what_developers_need() -> None:
+    assert user_lock.versions(user_lock.for_users(LOCK, [])) == PINS
+
+
+def test_what_changes_in_an_environment_is_said_by_name_before_it_is_done(tmp_path: Path) -> None:
+    site = assets.site_packages(tmp_path / "venv")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    for name, version in {"Typer": "0.9.0", "numpy": "2.2.6", "theirs": "1.0"}.items():
+        (site / f"{name}-{version}.dist-info").mkdir(parents=True)
+        (site / f"{name}-{version}.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
+    lock = "numpy==2.2.6 \\\n    --hash=sha256:0\ntyper==0.29.2 \\\n    --hash=sha256:0\nrich==15.0.0\n"
+    said = [*changes.sentences(tmp_path / "venv", lock, removes=False)]
+    assert said == [
+        f"1 package of the lock will be added to {tmp_path / 'venv'}",
+        "1 installed version will change: typer 0.9.0 -> 0.29.2",
+    ]
+    removed = [*changes.sentences(tmp_path / "venv", lock, removes=True)][-1]
+    assert removed == "1 package will be removed, which the lock has not: theirs"
+
+
+def test_packages_that_do_not_fit_afterwards_are_named_but_those_left_out_on_purpose() -> None:
+    checked = """Found 2 incompatibilities
+The package `hf-libero` requires `robomimic==0.2.0`, but it's not installed
+The package `theirs` requires `numpy<2`, but `2.2.6` is installed
+"""
+    assert changes.unfit(checked) == ["The package `theirs` requires `numpy<2`, but `2.2.6` is installed"]

@@ -21,9 +21,10 @@ from campaigns import REPOSITORY, Made, contents
 from tracka.core import errors, files
 from tracka.core.lerobot_facts import LEROBOT_VERSION
 from tracka.execution import environment
-from tracka.install import assets, folders, provision, setup
+from tracka.install import assets, folders, provision, setup, user_lock
 from tracka.preflight import inventory
 
+LOCK = (REPOSITORY / "requirements.lock").read_text()
 PASSWORD = "sesame"
 NO_INDEX = f"http://user:{PASSWORD}@127.0.0.1:1/simple"  # nothing listens on port 1
 SNAPSHOTS = {"setup.log", "pip_freeze.txt", "env_snapshot.json"}
@@ -421,6 +422,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(place: Place, capsys: 
     assert place.set_up("--dry-run") == 0
     assert capsys.readouterr().out.splitlines() == [
         f"would make {place.venv} with {sys.executable} from {place.root}/requirements.lock",
+        f"{len(user_lock.versions(LOCK))} packages of the lock will be added to {place.venv}",
         "would install lerobot from the lock; HF_HOME unchanged",
         f"would write setup.log, pip_freeze.txt and env_snapshot.json into {place.artifacts}",
     ]
@@ -555,7 +557,7 @@ def test_a_terminal_gets_the_steps_and_the_log_the_commands_too(
 ) -> None:
     place.set_up()
     *said, done, following = capsys.readouterr().out.splitlines()
-    assert len(said) == 2 * 5 and all(line.startswith("set-up: ") for line in said)
+    assert len(said) == 1 + 2 * 5 and all(line.startswith("set-up: ") for line in said)
     assert set(said) <= set(place.log.splitlines())
     assert done.startswith("done: ") and following.startswith("Next: tracka doctor")
 

@@ -19,7 +19,10 @@ from campaigns import REPOSITORY, SETTINGS, STANDIN, Made
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-PINS = re.findall(r"^([\w.-]+)==([^\s;]+)", (REPOSITORY / "requirements.lock").read_text(), re.MULTILINE)
+from tracka.install import own_package, user_lock
+
+LOCK_TEXT = (REPOSITORY / "requirements.lock").read_text()
+PINS = re.findall(r"^([\w.-]+)==([^\s;]+)", LOCK_TEXT, re.MULTILINE)
 LOCK = {name: Version(version) for name, version in PINS}
 UNREACHABLE = ("Failed to fetch", "error sending request", "No matching distribution found for filelock")
 STANDINS = {"PYTHONPATH": str(STANDIN)}  # comes after a campaign's variables, which name this repository too
@@ -96,8 +99,9 @@ def frozen(user: Stranger) -> dict[str, Version]:
 @pytest.mark.dose
 def test_the_environment_has_the_versions_of_the_lock(stranger: Stranger) -> None:
     there = frozen(stranger)
-    assert {name: there.get(name) for name in LOCK} == LOCK  # `make setup` installs the same file
-    assert there.keys() - LOCK.keys() == {"tracka", "pip", "lerobot-policy-replay"}
+    users = user_lock.versions(user_lock.for_users(LOCK_TEXT, own_package.requirements()))
+    assert {name: there.get(name) for name in users} == {name: LOCK[canonicalize_name(name)] for name in users}
+    assert there.keys() - users.keys() == {"tracka", "pip", "lerobot-policy-replay"}
 
 
 @pytest.mark.dose

@@ -33,8 +33,12 @@ def finding(error: ModuleNotFoundError) -> Finding | None:
 
 
 def install_command(extra: str) -> str:
-    """Returns the command that adds an extra to this installation, from its own wheel if that is known."""
-    return f"pip install 'tracka[{extra}]{_origin()}'"
+    """Returns the command that adds an extra to this installation, from its own wheel if that is known.
+
+    What pip adds to the environment of a `uvx` is not there the next time, so `uvx` itself is asked for the extra.
+    """
+    package = f"'tracka[{extra}]{_origin()}'"
+    return f"uvx --from {package} tracka" if installation.IS_UVX else f"pip install {package}"
 
 
 def _origin() -> str:

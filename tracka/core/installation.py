@@ -4,6 +4,7 @@ A checkout has the gates, the lock and the pages at its top; an installed packag
 library only: the set-up runs this module before anything is installed.
 """
 
+import sys
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -11,7 +12,16 @@ IS_CHECKOUT = not (PACKAGE / "acceptance").is_dir()  # a wheel brings the gates 
 CHECKOUT = PACKAGE.parent
 LOCK = "requirements.lock"
 SMOKE = "smoke-libero-object"
-SETUP = "make setup" if IS_CHECKOUT else "tracka setup"  # the command that makes the locked environment
+UVX = "archive-v0"  # the folder of uv's cache that holds the environments of uvx, which uv removes at any time
+IS_UVX = UVX in Path(sys.prefix).parts
+# The command that makes the locked environment.
+SETUP = (
+    "make setup"
+    if IS_CHECKOUT
+    else "tracka setup --venv .venv && source .venv/bin/activate"
+    if IS_UVX
+    else "tracka setup"
+)
 
 
 def lock_folder() -> Path:

@@ -45,6 +45,14 @@ def record() -> str:
         return ""
 
 
+def requirements() -> list[str]:
+    """Returns the requirements of the installed Track A and of its extras; none where it is not installed."""
+    try:
+        return _distribution().requires or []
+    except ToolMissing:
+        return []
+
+
 def plugins(folder: Path) -> list[Path]:
     """Copies the projects of lerobot's policy plug-ins into `folder` and returns the copies.
 

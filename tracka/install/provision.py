@@ -25,7 +25,7 @@ from pathlib import Path
 from ..core import installation, log_cause
 from ..core.errors import Finding, InstallFailed, ToolMissing, TrackaError
 from ..core.files import Json, read_json, sha256_file, without_password, write_json
-from . import own_package
+from . import changes, own_package, user_lock
 from .assets import ASSET_LIST, place_libero_assets, write_libero_config
 from .gl import ensure_gl
 
@@ -59,6 +59,8 @@ def provision(root: Path, python: Path, venv: Path, lerobot: Path | None = None,
 
 def _build(root: Path, python: Path, venv: Path, lerobot: Path | None, optional: bool) -> None:
     stamp_path(venv).unlink(missing_ok=True)
+    for line in planned_changes(root, venv):
+        LOG.info("set-up: %s", line)
     if not _runs(venv / "bin" / "python"):
         _make_venv(python, venv)
     _install_bootstrap(root, venv)
@@ -68,7 +70,22 @@ def _build(root: Path, python: Path, venv: Path, lerobot: Path | None, optional:
     with _step("LIBERO's configuration and assets"):
         write_libero_config(venv)
         place_libero_assets(venv)
+    if not _is_checkout(root):
+        _warn_of_unfit(venv)
     write_json(stamp_path(venv), _state(root, venv, lerobot))
+
+
+def planned_changes(root: Path, venv: Path) -> list[str]:
+    """Returns what the installation of the lock will change in `venv`, in sentences."""
+    if not (root / LOCK).is_file():
+        return []
+    return [*changes.sentences(venv, _lock(root), removes=_is_checkout(root))]
+
+
+def _lock(root: Path) -> str:
+    """Returns the lock: all of it in a checkout, else without the packages that only developers of Track A need."""
+    text = (root / LOCK).read_text()
+    return text if _is_checkout(root) else user_lock.for_users(text, own_package.requirements())
 
 
 def stamp_path(venv: Path) -> Path:
@@ -92,7 +109,7 @@ def _state(root: Path, venv: Path, lerobot: Path | None = None) -> Json:
     The folders are part of it, because a moved environment has stale paths inside.
     """
     package = Path(__file__).parent
-    inputs = [root / LOCK, *(package / name for name in ("assets.py", "gl.py", "provision.py"))]
+    inputs = [root / LOCK, *(package / name for name in ("assets.py", "gl.py", "provision.py", "user_lock.py"))]
     inputs += [project / "pyproject.toml" for project in _projects(root)]
     texts = [sha256_file(path) for path in inputs] + ([] if _is_checkout(root) else [own_package.record()])
     digest = hashlib.sha256("".join(texts).encode()).hexdigest()
@@ -181,12 +198,20 @@ def lock_block(lock: str, name: str) -> str:
 
 
 def _install_lock(root: Path, venv: Path) -> None:
-    lock = str(root / LOCK)
-    words = ["sync", lock] if _is_checkout(root) else ["install", "--no-deps", "-r", lock]
-    argv = _uv(venv, words[0], "--require-hashes", "--no-build-isolation", *words[1:])
     remedy = "Check the package index (uv's own settings apply) and the free disk space: about 8 GB are needed"
-    with _step("packages of the lock, about 7 GB"):
-        _run(argv, remedy)
+    with _step("packages of the lock, about 7 GB"), tempfile.TemporaryDirectory() as folder:
+        lock = root / LOCK
+        if not _is_checkout(root):
+            lock = Path(folder) / LOCK
+            lock.write_text(_lock(root))
+        words = ["sync", str(lock)] if _is_checkout(root) else ["install", "--no-deps", "-r", str(lock)]
+        _run(_uv(venv, words[0], "--require-hashes", "--no-build-isolation", *words[1:]), remedy)
+
+
+def _warn_of_unfit(venv: Path) -> None:
+    """Names the packages that no longer fit together, such as those of an owner who had them before."""
+    for line in changes.unfit(_capture(_uv(venv, "check")).stdout):
+        LOG.warning("warning: %s; Track A was tested with the lock's versions: see --venv for one of its own", line)
 
 
 def _install_with_lerobot(own: Sequence[str], lerobot: Path | None, optional: bool, venv: Path) -> Path | None:

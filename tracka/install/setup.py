@@ -30,13 +30,12 @@ from ..core import installation, log_cause, reading, system_errors
 from ..core.errors import Finding, InstallFailed, ToolMissing, TrackaError, UsageError, screen
 from ..core.files import copy_atomic, make_folder, redacted, utc_now, write_text
 from . import checkout, folders
-from .provision import LOCK, is_current, lock_block, provision
+from .provision import LOCK, is_current, lock_block, planned_changes, provision
 
 ROOT = installation.lock_folder()
 LOG = logging.getLogger("tracka.setup")
 ENVIRONMENT = "vla_pi0"
 PYTHON = "3.12"
-UVX = "archive-v0"  # the folder of uv's cache that holds the environments of uvx
 DISK = Path("/mnt/local_storage")  # the plan's host keeps its caches here; other hosts use the user's own cache
 SNAPSHOTS = "import sys, pathlib; from tracka.preflight import inventory; inventory.write(pathlib.Path(sys.argv[1]))"
 
@@ -168,7 +167,7 @@ def _faults(options: EnvironmentOptions) -> Iterator[Finding]:
         yield Finding("--lerobot-dir", f"{options.lerobot_dir.absolute()} {fault}", remedy)
     if options.venv_dir and options.env_name != ENVIRONMENT:
         yield Finding("--venv, --env-name", "both name the environment", "Leave one of the two out")
-    if UVX in options.venv.parts:
+    if installation.UVX in options.venv.parts:
         what = f"{options.venv} is uv's own, which uv may remove at any time"
         yield Finding("--venv", what, "Name the environment to make, such as --venv .venv")
     folders_named = {"--artifacts-dir": options.artifacts, "--hf-home": options.hub_cache, "--venv": options.venv_dir}
@@ -341,5 +340,7 @@ def _print_plan(options: EnvironmentOptions) -> None:
         print(line)
     verb = "make" if _is_checkout() or not options.venv.exists() else "complete"
     print(f"would {verb} {options.venv} with {sys.executable} from {ROOT / LOCK}")
+    for line in planned_changes(ROOT, options.venv):
+        print(line)
     print(f"would install lerobot from {options.lerobot or 'the lock'}; HF_HOME {options.hub_cache or 'unchanged'}")
     print(f"would write setup.log, pip_freeze.txt and env_snapshot.json into {options.artifacts}")
