@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .campaign.preset import PRESETS
+from .campaign.campaign import EvalSettings
+from .campaign.preset import PRESETS, lines
 from .checkpoints import checkpoint, policy_metadata
-from .core import files
+from .core import files, parsing
 from .core.errors import TrackaError
 from .core.lerobot_facts import INIT_STATES, SUITE_TASKS
 from .new_campaign import CampaignOptions
@@ -170,6 +171,15 @@ def frame_size(policy_paths: Sequence[str], root: Path) -> FoundOption[tuple[int
     sizes = {policy_metadata.frame_size(config) for config in configs}
     source = f"input_features of config.json: policies of type {configs[0].get('type')} do not resize frames"
     return FoundOption("observation_height, _width", sizes.pop() if len(sizes) == 1 else None, source)
+
+
+def settings(policy_path: str, root: Path) -> EvalSettings:
+    """Returns the settings of lerobot-eval that a new campaign gets for a policy: its preset's and its frames' size."""
+    kind = preset((policy_path,), root).value
+    table = parsing.toml_table("\n".join(lines(PRESETS[kind])).encode()) if kind else {}
+    if size := frame_size((policy_path,), root).value:
+        table |= {"observation_height": size[0], "observation_width": size[1]}
+    return EvalSettings().updated(table)
 
 
 def _policies(values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from .campaign import campaign, matrix, path_safety, shards, slurm_settings
 from .campaign.layout import PHASES, Layout
 from .core import extras, files, held_folder, system_errors
 from .core.check import Check
+from .core.counting import counted
 from .core.errors import Finding, ToolMissing, TrackaError, UsageError, screen
 from .execution import ending_signals, environment, process_setup
 from .install import setup
@@ -186,7 +187,8 @@ def preflight_command(
     path_safety.require_folder(artifacts_dir)
     cfg = cli_request.preflight_config(task_suite, policy_path, mujoco_gl, gpu_ids, artifacts_dir)
     if dry_run:
-        print(f"would check {len(cfg.gpu_ids)} GPUs, render {task_suite} with {mujoco_gl}, resolve {policy_path}")
+        gpus = counted(len(cfg.gpu_ids), "GPU")
+        print(f"would check {gpus}, render {task_suite} with {mujoco_gl}, resolve {policy_path}")
         print(f"would write preflight.json and snapshots of host and software into {artifacts_dir}")
         return
     report = preflight.run_preflight(cfg, accept_invalid_sim, trust or (), strict, launcher)
@@ -209,7 +211,7 @@ def check_command(
     trust: Annotated[list[str] | None, typer.Option(help="A name whose code may run; repeatable.")] = None,
 ) -> None:
     """Check one checkpoint in seconds: its files, statistics, features and tensors. Exits with 1 if a check fails."""
-    from . import cli_request
+    from . import campaign_defaults, cli_request
     from .checkpoints import mistyped_folder
     from .preflight import model_tensors, policy_resources, preflight
 
@@ -217,7 +219,8 @@ def check_command(
         raise UsageError(finding)
     if mistyped_folder.is_taken_as_repository(policy_path, Path.cwd()):
         print(f"{policy_path}: this is no folder here, so it is taken as a repository of the hub", file=sys.stderr)
-    spec = campaign.Campaign(Layout(Path.cwd()), (), "", 0, trusted=tuple(trust or ()))
+    settings = campaign_defaults.settings(cli_request.policy(policy_path), Path.cwd())  # as `tracka init` sets them
+    spec = campaign.Campaign(Layout(Path.cwd()), (), "", 0, defaults=settings, trusted=tuple(trust or ()))
     with held_folder.make() as folder:
         checks = policy_resources.policy_checks(spec, cli_request.policy(policy_path))
         checks += model_tensors.checks(spec, policy_resources.harmless_checkpoints(checks), folder)
@@ -408,7 +411,7 @@ def why_command(
         Path | None,
         typer.Option(
             autocompletion=completion.campaign,
-            help="The campaign's folder; by default the current folder or the result's.",
+            help="The campaign's folder; by default the one here that has the run.",
         ),
     ] = None,
     tier: Annotated[
@@ -416,9 +419,10 @@ def why_command(
     ] = None,
     show_all: Annotated[bool, typer.Option("--all", help="Show the equal parts too.")] = False,
 ) -> None:
-    """Say why a row that has passed would run again: which of its inputs differ from today's, or from another result's.
+    """Say why a row is not accepted and what to do, and why a row that has passed would run again.
 
-    Exits with 1 if any does.
+    The first is the row's reason with its remedy. The second is which of its inputs differ from today's, or from
+    another result's. Exits with 1 if any differs.
     """
     from . import why
 
@@ -455,7 +459,7 @@ def validate_command(
     findings = validate.validate(campaign.load(root, tier), PHASES if phase == "all" else (phase,), strict, quick)
     for finding in findings:
         print(files.redacted(str(finding)), file=sys.stderr)
-    print(f"{phase}: {'valid' if not findings else f'{len(findings)} findings'}")
+    print(f"{phase}: {'valid' if not findings else counted(len(findings), 'finding')}")
     if quick:
         print(f"a quick look, no verdict; left out: {validate.LEFT_OUT}")
     raise typer.Exit(1 if findings else 0)

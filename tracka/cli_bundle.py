@@ -1,11 +1,13 @@
 """The commands `tracka bundle` and `tracka verify`: a campaign's evidence in one file, and what can be known of it."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import completion
+from .core import files
 from .core.errors import screen
 
 
@@ -34,7 +36,9 @@ def bundle_command(
     from .bundles import bundle
 
     options = bundle.BundleOptions(output, tier, videos, redact, sign_key)
-    print(bundle.write(root, options))
+    file = bundle.write(root, options)
+    print(file)
+    typer.echo(f"next: tracka verify {shlex.quote(str(file))}, which anybody can run, offline", err=True)
 
 
 def verify_command(
@@ -44,8 +48,11 @@ def verify_command(
         int, typer.Option(min=0, help="Play so many random recorded episodes again; needs the simulator.")
     ] = 0,
 ) -> None:
-    """Check a bundle offline. Exits with 0 if the campaign is accepted by what is in it, 1 if not, 2 for no bundle."""
-    from .bundles import bundle_replays, verification
+    """Check a bundle offline. Exits with 0 if the campaign is accepted by what is in it, 1 if not, 2 for no bundle.
+
+    With 1, the line `bundle:` says whether the bundle is sound and its campaign was not accepted, or it is not sound.
+    """
+    from .bundles import bundle_replays, rejection, verification
 
     with verification.opened(path) as bundle_file:
         found = verification.verify(bundle_file, key)
@@ -55,7 +62,11 @@ def verify_command(
         print(f"holds    {words}")
     for words in found.unknown:
         print(f"unknown  {words}")
+    for words in found.rejected:
+        print(files.redacted(f"rejected {words}"))
+    if found.faults:
+        typer.echo(screen(found.faults, head="finding  "), err=True)
     if found.findings:
-        typer.echo(screen(found.findings, head="finding  "), err=True)
+        print(rejection.UNSOUND if found.faults else rejection.SOUND)
     print(f"verdict: {found.verdict}")
     raise typer.Exit(1 if found.findings else 0)

@@ -1,5 +1,6 @@
 """The commands that say what success rates are worth: `tracka compare`, `power`, `noise` and `baseline`."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from . import completion
 from .campaign import commands
 from .campaign.layout import PHASES
 from .core import escaping
+from .core.counting import counted
 from .core.errors import Finding, TrackaError, UsageError, shortened
 
 FORMATS = ("text", "json", "markdown")
@@ -40,7 +42,12 @@ def compare_command(
         ),
     ],
     candidate: Annotated[
-        Path, typer.Argument(autocompletion=completion.campaign, metavar="B", help="The candidate, of the same kinds.")
+        Path,
+        typer.Argument(
+            autocompletion=completion.campaign,
+            metavar="B",
+            help="The candidate: a campaign's folder, an exported baseline or an eval_info.json.",
+        ),
     ],
     confidence: Annotated[float, typer.Option(help="Of the one-sided verdict, and of the intervals.")] = 0.95,
     margin: Annotated[float | None, typer.Option(help="The drop that is allowed, such as 0.05.")] = None,
@@ -53,6 +60,8 @@ def compare_command(
 
     comparison = comparison_report.compare(baseline, candidate, confidence, margin)
     typer.echo(comparison_page.FORMATS[output](comparison), nl=False)
+    if output == "text":
+        typer.echo(f"next: {comparison_page.next_step(baseline, candidate)}", err=True)
     raise typer.Exit(1 if comparison["verdict"] == comparison_words.WORSE else 0)
 
 
@@ -126,7 +135,9 @@ def promote_command(
         raise TrackaError([Finding(str(folder), "the campaign is not accepted", remedy), *findings])
     baseline = baseline_file.make(played_episodes.read(folder), spec.name, spec.layout.project)
     baseline_file.write(baseline, output)
-    print(f"{output}: {len(baseline['episodes'])} episodes of {len(baseline['rows'])} rows")
+    print(f"{output}: {counted(len(baseline['episodes']), 'episode')} of {counted(len(baseline['rows']), 'row')}")
+    step = f"tracka compare {shlex.quote(str(output))} CAMPAIGN says whether another campaign is worse"
+    typer.echo(f"next: {step}", err=True)
 
 
 def show_command(file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported baseline.")]) -> None:

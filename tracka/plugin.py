@@ -24,6 +24,7 @@ from .campaign.campaign import Campaign
 from .campaign.layout import PHASES
 from .campaign.matrix import Row
 from .core import escaping, files, lock, system_errors
+from .core.counting import counted
 from .core.errors import Busy, Finding, TrackaError, UsageError, screen
 from .execution import ending_signals, environment, harness_session, prctl, process_setup
 from .execution.orphans import Survivor
@@ -294,7 +295,7 @@ class Controller:
         rows = f"{len(campaign.enabled)} of {len(campaign.rows)} rows enabled"
         tier = f", tier {campaign.tier.in_words}" if campaign.tier else ""
         where = f"{campaign.engine_name}, on Slurm" if campaign.is_on_slurm else campaign.engine_name
-        line = f"campaign: {folder}{other}{tier}, {rows}, {campaign.expected_gpus} GPUs, engine {where}"
+        line = f"campaign: {folder}{other}{tier}, {rows}, {counted(campaign.expected_gpus, 'GPU')}, engine {where}"
         return [line, *map(_clean_text, harness_session.warnings(self.config.stash.get(SURVIVORS, ())))]
 
     def phase_end(self, phase: str) -> None:
@@ -427,8 +428,9 @@ class Controller:
     def pytest_after_the_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None]:
         """Writes why the campaign is not accepted below pytest's own list of failed tests, which one cause can fill."""
         yield
-        if self.ended_phases and not self.accepted:
-            for line in session_summary.last_lines(self.campaign):
+        if self.ended_phases and (not self.accepted or PHASES[-1] in self.ended_phases):
+            failed = len(terminalreporter.stats.get("failed", ()))
+            for line in session_summary.last_lines(self.campaign, self.accepted, failed):
                 terminalreporter.write_line(_clean_text(line))
 
     def _shorten_failures(self) -> None:

@@ -10,6 +10,7 @@ from .campaign.campaign import Campaign
 from .campaign.layout import PHASES
 from .campaign.matrix import Row
 from .core import files
+from .core.counting import counted
 from .core.errors import Finding, joined_names
 from .gates import validate
 from .reporting import rejected_rows, verdict, verdict_file
@@ -51,11 +52,21 @@ def lines(
         yield f"verdict: {verdict.words(campaign, accepted)} ({tier}strict validation of all phases)"
 
 
-def last_lines(campaign: Campaign) -> Iterator[str]:
-    """Yields what stands last of a session that is not accepted: why, in a line for each row, and what to do next."""
-    step = next_step(campaign)
-    if _open_phase(campaign) in PHASES[2:]:
-        yield from (f"cause: {line}" for line in rejected_rows.causes(campaign, rejected_rows.reasons(campaign)))
+def last_lines(campaign: Campaign, accepted: bool, failed: int = 0) -> Iterator[str]:
+    """Yields what stands last of a session: why it is not accepted, in a line for each row, and what to do next.
+
+    `failed` is the number of failed tests, which may be more than the causes. Of an accepted campaign nothing is said
+    but what to do where it has no threshold.
+    """
+    if accepted:
+        step = verdict.threshold_step(campaign)
+    else:
+        step = next_step(campaign)
+        causes = [*rejected_rows.causes(campaign, rejected_rows.reasons(campaign))]
+        if _open_phase(campaign) in PHASES[2:]:
+            if 0 < len(causes) < failed:
+                yield f"{counted(failed, 'test')} failed; it began with {counted(len(causes), 'cause')}:"
+            yield from (f"cause: {line}" for line in causes)
     if step:
         yield f"next: {step}"
 

@@ -265,6 +265,7 @@ def test_every_single_changed_byte_is_found(count: int, made: Path, flipped: Cal
 def test_bundle_and_verify_are_commands_with_exit_codes(root: Path, made: Path, tmp_path: Path) -> None:
     ended = tracka("bundle", root, "--output", tmp_path / "own.tar")
     assert (ended.returncode, ended.stdout) == (0, f"{tmp_path / 'own.tar'}\n"), ended.stderr
+    assert ended.stderr == f"next: tracka verify {tmp_path / 'own.tar'}, which anybody can run, offline\n"
     assert (tmp_path / "own.tar").read_bytes() == made.read_bytes()
     sound = tracka("verify", tmp_path / "own.tar", cwd=tmp_path)
     assert sound.returncode == 0 and sound.stdout.endswith("verdict: accepted\n"), sound.stdout + sound.stderr

@@ -31,11 +31,12 @@ def test_a_sound_checkpoint_passes_every_check(tiny_act: Path) -> None:
         "safety": "pass",
         "imports": "pass",
         "statistics": "pass",
-        "features": "warn",  # its frames are of 128 pixels
+        "features": "pass",
         "device": "pass",
         "model": "pass",
     }
-    assert "robot0_eye_in_hand_image (360 x 360) feeds observation.images.image2" in ended.stdout
+    # Its frames are of 128 pixels, which `tracka init` sets.
+    assert "robot0_eye_in_hand_image (128 x 128) feeds observation.images.image2" in ended.stdout
 
 
 def test_a_broken_checkpoint_fails_the_check_that_finds_it_with_the_remedy(tiny_act: Path, tmp_path: Path) -> None:

@@ -525,11 +525,13 @@ def test_frames_are_left_to_lerobot_where_no_one_size_is_needed(
 ) -> None:
     policy = made_for(tmp_path / "policy", kind, *sides, **config)
     assert campaign_defaults.frame_size([str(policy)], tmp_path).value is None
+    assert campaign_defaults.settings(str(policy), tmp_path).observation_height is None
 
 
 def test_policies_for_frames_of_different_sizes_decide_no_size(tmp_path: Path) -> None:
     small, large = (str(made_for(tmp_path / str(side), "act", side)) for side in (128, 256))
     assert campaign_defaults.frame_size([small, small], tmp_path).value == (128, 129)
+    assert campaign_defaults.settings(small, tmp_path).frame == (128, 129)  # with which `tracka check` looks at it
     assert campaign_defaults.frame_size([small, large], tmp_path).value is None
 
 

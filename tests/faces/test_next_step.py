@@ -1,5 +1,6 @@
 """What a session says at its end to somebody who sees it for the first time: its words, and what to run next."""
 
+import shutil
 from pathlib import Path
 
 import campaigns
@@ -27,6 +28,13 @@ def test_a_session_whose_row_was_measured_ends_with_the_cause_and_advises_no_rer
     assert "--lf" not in step
     last_test = max(number for number, line in enumerate(lines) if line.startswith("FAILED "))
     assert last_test < lines.index(cause) < lines.index(step)
+
+
+def test_several_failed_tests_of_one_cause_are_said_to_have_one(failed: Made) -> None:
+    lines = judged(failed).stdout.splitlines()
+    tests = sum(line.startswith("FAILED ") for line in lines)
+    (cause,) = [number for number, line in enumerate(lines) if line.startswith("cause: ")]
+    assert tests > 1 and lines[cause - 1] == f"{tests} tests failed; it began with 1 cause:"
 
 
 def test_the_pages_of_a_measured_row_advise_no_rerun(failed: Made) -> None:
@@ -86,6 +94,28 @@ def test_why_of_a_campaign_names_its_runs(failed: Made) -> None:
     ended = failed.call("why", str(failed.root))
     assert ended.returncode == 2
     assert "is a campaign, but one of its runs is asked for: baseline_b1_e2, long_b1_e6" in ended.stderr
+
+
+def test_why_finds_the_campaign_of_a_run_around_the_user(failed: Made, tmp_path: Path) -> None:
+    shutil.copytree(failed.root, tmp_path / "my-campaign", symlinks=True)
+    said = failed.call("why", "wide_b4_e4", cwd=tmp_path)
+    assert said.stdout.startswith("wide_b4_e4 is not accepted (below_threshold): "), said.stderr
+    shutil.copytree(failed.layout.runs, tmp_path / "other" / "artifacts" / "runs")
+    shutil.copytree(failed.root / "configs", tmp_path / "other" / "configs")
+    several = failed.call("why", "wide_b4_e4", cwd=tmp_path)
+    assert several.returncode == 2 and "my-campaign, other. Name one: --root my-campaign" in several.stderr
+
+
+def test_the_help_of_why_speaks_of_rejected_rows_first(made: Made) -> None:
+    said = " ".join(made.call("why", "--help").stdout.split())
+    assert "Say why a row is not accepted and what to do, and why" in said
+
+
+def test_the_pages_of_progress_ask_nobody_to_mend_a_result(failed: Made) -> None:
+    for page in (failed.layout.plan, failed.layout.todo):
+        (line,) = [line for line in page.read_text().splitlines() if "phase=phase4" in line]
+        assert "Mend" not in line and "rerun: " not in line
+        assert "the success rate is 0.500, but the threshold is 0.750" in line and rejected_rows.STAYS in line
 
 
 def test_handoff_and_strict_validation_are_explained_where_they_first_stand(failed: Made) -> None:

@@ -663,7 +663,7 @@ def test_the_command_looks_at_a_phase_and_the_handoffs_before_it_alone(root: Pat
     assert command(root, "--phase", "phase4").returncode == 0
     Layout(root).handoff("phase2").unlink()
     ended = command(root, "--phase", "phase4")
-    assert (ended.returncode, ended.stdout) == (1, "phase4: 1 findings\n")
+    assert (ended.returncode, ended.stdout) == (1, "phase4: 1 finding\n")
 
 
 @pytest.mark.parametrize("words", [("--phase", "phase6"), ("--phase", "all", "--root", "nowhere")], ids="_".join)

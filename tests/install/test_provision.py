@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from tracka.core import extras, installation
 from tracka.core.errors import InstallFailed, ToolMissing
 from tracka.install import assets, changes, gl, own_package, provision, user_lock
 
@@ -396,3 +397,10 @@ The package `hf-libero` requires `robomimic==0.2.0`, but it's not installed
 The package `theirs` requires `numpy<2`, but `2.2.6` is installed
 """
     assert changes.unfit(checked) == ["The package `theirs` requires `numpy<2`, but `2.2.6` is installed"]
+
+
+def test_what_is_missing_in_the_environment_of_a_uvx_is_asked_of_uvx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pip adds there is gone the next time, so its advice would be given for ever."""
+    assert extras.install_command("report").startswith("pip install 'tracka[report]")
+    monkeypatch.setattr(installation, "IS_UVX", True)
+    assert extras.install_command("report").startswith("uvx --from 'tracka[report]")

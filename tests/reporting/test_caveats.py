@@ -35,6 +35,10 @@ def test_a_campaign_without_a_threshold_is_complete_and_not_accepted(doubtful: M
     assert f"verdict: {verdict.NO_THRESHOLD} (strict validation of all phases)" in ended.stdout
     assert "- [x] [campaign](campaign.md)" in doubtful.layout.todo_list.read_text()
     assert "No threshold is set" in doubtful.layout.results.read_text()
+    step = f"set min_success_rate below [thresholds] in {doubtful.root}/configs/campaign.toml, then pytest "
+    assert f"\nnext: {step}" in ended.stdout
+    page = doubtful.layout.report_page.read_text()
+    assert "Next: set min_success_rate below [thresholds] in " in page
 
 
 def test_a_warning_of_preflight_stands_once_on_the_terminal_with_its_remedy(doubtful: Made) -> None:
@@ -55,6 +59,16 @@ def test_caveats_stand_in_the_handoffs_and_in_the_results(doubtful: Made) -> Non
         "60 episodes per LIBERO task, which has 50 init states",
     ):
         assert words in section
+
+
+@pytest.mark.parametrize(("episodes", "said"), [(1, "succeeds in 95%"), (3, "succeeds in 63%"), (30, "")])
+def test_few_episodes_without_a_success_are_told_for_what_they_are(made: Made, episodes: int, said: str) -> None:
+    results = {row.run_id: {"status": "pass", "successes": 0, "episodes": 0} for row in made.spec.enabled}
+    results[made.spec.baseline]["episodes"] = episodes
+    (finding,) = caveats._without_success(made.spec, results)
+    assert finding.what.startswith(f"none of {episodes} episode{'' if episodes == 1 else 's'} succeeded, in any row")
+    assert (said in finding.what) if said else ("so few" not in finding.what)
+    assert "If neither shows a fault, the policy itself fails" in finding.remedy
 
 
 def test_caveats_stand_in_the_junit_report(doubtful: Made) -> None:

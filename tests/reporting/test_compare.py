@@ -121,6 +121,7 @@ def test_five_losses_and_no_gain_are_worse_with_one_in_32_and_exit_code_1(old: M
     assert "one-sided p = 0.0312 (exact McNemar, pooled over 2 tasks)" in sentence
     assert sum(line.startswith("loss: libero_object 1, episode ") for line in ended.stdout.splitlines()) == 5
     assert "26 episodes are paired by suite, task, episode, init state, seed, reset ordinal." in ended.stdout
+    assert f"next: tracka report {worse.root} --against {old.root} shows both videos of each" in ended.stderr
 
 
 def test_the_same_losses_are_not_shown_to_be_worse_at_a_higher_confidence(old: Made, worse: Made) -> None:

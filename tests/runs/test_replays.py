@@ -127,7 +127,7 @@ def test_actions_that_are_not_those_of_the_record_are_refused(played: Made) -> N
 
 def test_the_page_films_failures_on_request_marks_them_and_gives_the_command_of_the_episode(played: Made) -> None:
     ended = played.call("report", str(played.root), "--film", "failures")
-    assert ended.returncode == 0 and "1 episodes were filmed by replay" in ended.stdout  # 10; 11 succeeded
+    assert ended.returncode == 0 and "1 episode was filmed by replay" in ended.stdout  # 10; 11 succeeded
     shown = {episode["number"]: episode for episode in Page(played.layout.report_page).data["episodes"]}
     marked = {number: (episode["video"] is not None, episode["replayed"]) for number, episode in shown.items()}
     assert {number: marked[number] for number in (9, 10, 11)} == {

@@ -9,6 +9,7 @@ from ..campaign.layout import Layout
 from ..campaign.matrix import AUTO
 from ..campaign.tiers import Tier
 from ..core import files, reading, schema
+from ..core.counting import counted
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.reports import PreflightReport
 from ..engines import cli_capabilities, lerobot_eval
@@ -88,7 +89,8 @@ def _gpus(campaign: Campaign) -> Iterator[Finding]:
         least = 1 if is_any else row.gpu_id + 1  # 0 for the CPU
         if least > expected:
             asked = "any GPU" if row.gpu_id == AUTO else f"GPU {row.gpu_id}"
-            what = f"row {row.run_id} asks for {asked}, and the campaign expects {expected or 'no'} GPUs"
+            expects = counted(expected, "GPU") if expected else "no GPUs"
+            what = f"row {row.run_id} asks for {asked}, and the campaign expects {expects}"
             remedy = f"Set expected_gpus in {campaign.layout.settings.name} to {least} or more, or name another gpu_id"
             yield Finding(f"{campaign.layout.matrix}, line {row.line}, column gpu_id", what, f"{remedy}, or cpu")
 
@@ -170,10 +172,8 @@ def _contradictions(campaign: Campaign, preflight_report: PreflightReport) -> It
         if preflight_report[key] is not True:
             yield key, "the value is not true"
     if preflight_report["gpu_count"] < campaign.host_gpus:
-        yield (
-            "gpu_count",
-            f"the host has {preflight_report['gpu_count']} GPUs, but the campaign expects {campaign.host_gpus}",
-        )
+        has = counted(preflight_report["gpu_count"], "GPU")
+        yield "gpu_count", f"the host has {has}, but the campaign expects {campaign.host_gpus}"
     names = {check["name"] for check in preflight_report["checks"]}
     paths = dict.fromkeys(row.policy_path for row in campaign.enabled)
     policies = files.redacted([f"policy_resolve:{path}" for path in paths])  # each call looks for secrets anew
@@ -198,8 +198,8 @@ def _gpu_list(campaign: Campaign) -> Iterator[Finding]:
     path = campaign.layout.preflight / "nvidia_smi.txt"
     count = sum(line.startswith("GPU ") for line in files.read_text(path).splitlines())
     if count < campaign.host_gpus:
-        what = f"the file lists {count} GPUs, but the campaign expects {campaign.host_gpus}"
-        yield Finding(str(path), what, f"Run phase 2 on a host with {campaign.host_gpus} GPUs")
+        what = f"the file lists {counted(count, 'GPU')}, but the campaign expects {campaign.host_gpus}"
+        yield Finding(str(path), what, f"Run phase 2 on a host with {counted(campaign.host_gpus, 'GPU')}")
 
 
 def _snapshots(campaign: Campaign) -> Iterator[Finding]:

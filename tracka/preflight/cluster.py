@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import CPU
 from ..core.check import Check, advisory_check, required_check, run_check
+from ..core.counting import counted
 from ..core.errors import Finding, UsageError
 from ..core.reports import PreflightReport
 from ..execution import slurm, slurm_launch, slurm_outcome
@@ -86,7 +87,7 @@ def _node_check(answer: Answer) -> Check:
 
 
 def _facts_in_words(report: PreflightReport | None) -> str:
-    return f"renders with {report['mujoco_gl_effective']}, {report['gpu_count']} GPUs" if report else ""
+    return f"renders with {report['mujoco_gl_effective']}, {counted(report['gpu_count'], 'GPU')}" if report else ""
 
 
 def _shared(found: Sequence[Answer]) -> Check:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 from ..campaign.campaign import Campaign
+from ..core.counting import counted
 from ..core.errors import TrackaError
 from ..runs import replays
 from ..runs.replays import RecordedEpisode
@@ -50,6 +51,6 @@ def _is_chosen(episode: ShownEpisode, choice: str) -> bool:
 def _sentence(asked: int, made: int, troubles: Sequence[str], late: bool) -> str:
     left = asked - made
     if not left:
-        return f"{made} episodes were filmed by replay"
+        return f"{counted(made, 'episode')} {'was' if made == 1 else 'were'} filmed by replay"
     why = troubles[0] if troubles else "the time was up; the next call goes on" if late else "the replay did not end"
     return f"{made} of {asked} episodes were filmed by replay; {left} are left out: {why}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..campaign.campaign import Campaign
 from ..campaign.layout import PHASES
+from ..core.counting import counted
 from ..core.errors import Finding
 from ..core.verdicts import CampaignVerdict
 from ..gates import validate
@@ -106,19 +107,17 @@ def _sentences(
     others = ", ".join(f"{number} {word}" for word, number in Counter(words).most_common())
     rest = f"; the others: {others}" if others else ""
     verb = "is" if accepted_rows == 1 else "are"
-    sentences = [f"{accepted_rows} of {_counted(len(results), 'row')} {verb} accepted{rest}."]
+    sentences = [f"{accepted_rows} of {counted(len(results), 'row')} {verb} accepted{rest}."]
     for total in results_page.totals(campaign, results):
-        counts_text = f"{total.successes} of {_counted(total.episodes, 'episode')} succeeded"
+        counts_text = f"{total.successes} of {counted(total.episodes, 'episode')} succeeded"
         sentences.append(f"{total.policy_path} in {total.suite}: {counts_text}, {total.rate}.")
     sentences.append(verdict.threshold(campaign))
+    if step := verdict.threshold_step(campaign):
+        sentences.append(f"Next: {step}.")
     blocked = next((phase for phase in phases if phase.status == "blocked"), None)
     if blocked and blocked.notes:
         sentences.append(f"{blocked.phase} ({blocked.title}) is blocked: {blocked.notes[0]}")
     return sentences
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _caveats(campaign: Campaign, phases: Sequence[PhaseState]) -> list[str]:

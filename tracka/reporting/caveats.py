@@ -12,6 +12,7 @@ from typing import Any
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
 from ..core import schema
+from ..core.counting import counted
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, INIT_STATES, SUITE_TASKS
 from ..engines import video
@@ -19,10 +20,11 @@ from ..runs import early_stop, forecast, judgement, row_state, run
 from . import fast_caveats
 
 USUAL = (
-    "Suspect a wrong set-up: cameras, statistics, control mode or n_action_steps that differ from the training. Look at"
-    " a video, and run `tracka check`"
+    "Suspect a wrong set-up first: cameras, statistics, control mode or n_action_steps that differ from the training."
+    " Look at a video, and run `tracka check` on the checkpoint. If neither shows a fault, the policy itself fails"
 )
 SLOWER = "The results are valid but take longer; docs/resident.md says what each faster way needs"
+FEW = 10  # episodes without a success, of which a rate of a quarter would show that many by chance
 ONE_COLOUR = "videos show one colour"
 HISTORY = "Say so wherever the result is quoted"
 BENCHMARK = "Use the benchmark's own setting, or say so wherever the result is quoted"
@@ -117,7 +119,11 @@ def _without_success(campaign: Campaign, results: Mapping[str, Mapping[str, Any]
     for policy_path, rows in rows_by_policy.items():
         policy_results = [results[row.run_id] for row in rows]
         if all(result.get("status") == "pass" and result["successes"] == 0 for result in policy_results):
-            what = f"none of {sum(result['episodes'] for result in policy_results)} episodes succeeded, in any row"
+            episodes = sum(result["episodes"] for result in policy_results)
+            what = f"none of {counted(episodes, 'episode')} succeeded, in any row"
+            if 0 < episodes < FEW:
+                rate = 1 - 0.05 ** (1 / episodes)
+                what += f"; so few show little: a policy that succeeds in {100 * rate:.0f}% may do that by chance"
             yield Finding(policy_path, what, USUAL, warning=True)
 
 

@@ -1,10 +1,14 @@
 """Shows a comparison: as text for a terminal, as a page in Markdown, or as JSON by the schema comparison."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from ..core import escaping, files
 from ..core.comparisons import Compared, Comparison, Flip, RateRecord, SideRecord
+from ..core.counting import counted
 from ..core.figures import change, p_equals, p_value, percent
+from .played_episodes import OF
 
 HEAD = ("task", "A", "B", "B - A, points", "gains/losses", "p, B is worse", "p by Holm", "shows a drop of")
 
@@ -23,6 +27,15 @@ def text(comparison: Comparison) -> str:
         [comparison["sentence"]],
     ]
     return escaping.plain("\n\n".join("\n".join(block) for block in blocks if block) + "\n")
+
+
+def next_step(baseline: Path, candidate: Path) -> str:
+    """Returns the command that shows more of a comparison: its flipped episodes, or how many more would say more."""
+    folder = Path(str(candidate).partition(OF)[0])
+    if folder.is_dir():
+        report = shlex.join(["tracka", "report", str(candidate), "--against", str(baseline)])
+        return f"{report} shows both videos of each episode that ended otherwise"
+    return "tracka power --drop 0.05 --paired --discordance 0.1 says how many episodes show a drop of 5 points"
 
 
 def markdown(comparison: Comparison) -> str:
@@ -81,7 +94,7 @@ def _rate(rate: RateRecord) -> str:
 
 def _side(side: SideRecord) -> str:
     left_out = f"; left out: {'; '.join(side['left_out'])}" if side["left_out"] else ""
-    return f"{side['name']} ({side['kind']}, {side['episodes']} episodes){left_out}"
+    return f"{side['name']} ({side['kind']}, {counted(side['episodes'], 'episode')}){left_out}"
 
 
 def pairing_in_words(comparison: Comparison) -> str:

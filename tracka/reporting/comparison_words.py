@@ -5,6 +5,7 @@ from functools import partial
 
 from ..core.baselines import PlayedRow
 from ..core.comparisons import Compared, ComparedTask, NoiseRecord, NonInferiorityRecord
+from ..core.counting import counted
 from ..core.errors import joined_names
 from ..core.figures import change, p_equals, percent, points
 from ..core.lerobot_facts import INIT_STATES
@@ -121,9 +122,10 @@ def _unequal(baseline: Side, candidate: Side, fact: Callable[[PlayedRow], str]) 
 def _evidence(overall: Compared) -> str:
     interval, test = overall["interval"], overall["worse"]
     flips = ""
-    if overall["gains"] is not None:
+    if overall["gains"] is not None and overall["losses"] is not None:
         episodes = overall["baseline"]["episodes"]
-        flips = f"{overall['losses']} losses and {overall['gains']} gains in {episodes} pairs, "
+        losses = counted(overall["losses"], "loss", "losses")
+        flips = f"{losses} and {counted(overall['gains'], 'gain')} in {counted(episodes, 'pair')}, "
     ends = f"{change(interval['low'])} to {change(interval['high'])}"
     spread = f"{percent(interval['confidence'])} interval {ends}, {interval['method']}"
     tested = f"one-sided {p_equals(test['value'])} ({test['method']})"

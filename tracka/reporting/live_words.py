@@ -1,6 +1,7 @@
 """Says a `LiveState` in words: the cells and sentences of the live table, and the line for a log."""
 
 from ..core import escaping
+from ..core.counting import counted
 from .collect import wilson
 from .live_state import Busy, LiveState
 
@@ -33,21 +34,17 @@ def headline(state: LiveState) -> str:
 def waiting_lines(state: LiveState) -> list[str]:
     """Returns a line for each thing that rows wait for, with the first of the rows."""
     return [
-        f"{_rows(len(group.run_ids))} for {group.what}: {', '.join(group.run_ids[:NAMES])}"
+        f"{counted(len(group.run_ids), 'row')} for {group.what}: {', '.join(group.run_ids[:NAMES])}"
         + (", ..." if len(group.run_ids) > NAMES else "")
         for group in state.waiting
     ]
-
-
-def _rows(number: int) -> str:
-    return "1 row" if number == 1 else f"{number} rows"
 
 
 def line(state: LiveState) -> str:
     """Returns the state as one line for a log, without the names of the rows that wait."""
     busy = [" ".join(filter(None, [*cells(each)[:1], _in_words(each)])) for each in state.busy]
     idle = [f"{name} idle" for name in state.idle]
-    waiting = [f"{_rows(len(group.run_ids))} for {group.what}" for group in state.waiting]
+    waiting = [f"{counted(len(group.run_ids), 'row')} for {group.what}" for group in state.waiting]
     parts = [headline(state), *busy, *idle, *([f"waiting: {', '.join(waiting)}"] if waiting else [])]
     return escaping.line("; ".join(parts), LINE)
 

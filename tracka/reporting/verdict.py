@@ -1,5 +1,6 @@
 """Puts the verdict on a campaign into words: accepted, or what keeps the campaign from being accepted."""
 
+from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..core.errors import joined_names
 from ..runs import run
@@ -38,6 +39,15 @@ def threshold(campaign: Campaign) -> str:
         return "No threshold is set: the campaign says what the policy reaches, not whether that is enough."
     rest = f" No threshold is set for {joined_names(unjudged)}." if unjudged else ""
     return f"Each row has to reach {', or '.join(parts)}.{rest}"
+
+
+def threshold_step(campaign: Campaign) -> str:
+    """Returns what to set and to run where no row has anything to reach; empty where one has."""
+    if campaign.verdict is not None or len(_unjudged(campaign)) < len(campaign.compared_rows):
+        return ""
+    layout = campaign.layout
+    key = f"set min_success_rate below [thresholds] in {layout.display_name}/{layout.relative(layout.settings)}"
+    return f"{key}, then {commands.gates(layout)} judges the rows by it and plays none again"
 
 
 def _unjudged(campaign: Campaign) -> list[str]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
+from ..core.counting import counted
 
 GATES = 120  # seconds of phases 1, 2 and 5 (docs/several-gpus.md)
 MEASURED = "pi0"  # the policy type of those measurements
@@ -34,14 +35,14 @@ def words(campaign: Campaign) -> str:
     """
     episodes = sum(row.n_episodes * len(campaign.task_ids(row)) for row in campaign.enabled)
     longest = max(map(campaign.steps, campaign.enabled))
-    size = f"{len(campaign.enabled)} rows, {episodes} episodes of at most {longest} steps"
+    size = f"{counted(len(campaign.enabled), 'row')}, {counted(episodes, 'episode')} of at most {longest} steps"
     if not campaign.expected_gpus:
         return f"{size}; the baseline of phase 3 shows how long that takes on a CPU"
     kinds = {kind for row in campaign.enabled if (kind := campaign.settings(row).policy_type)}
     if others := sorted(kinds - {MEASURED}):
         return f"{size}; the baseline of phase 3 shows how long that takes with {' and '.join(others)}"
     times = [f"{in_words(seconds(campaign, engine))} with engine = {engine}" for engine in PACES]
-    gpus = "1 GPU" if campaign.expected_gpus == 1 else f"{campaign.expected_gpus} GPUs"
+    gpus = counted(campaign.expected_gpus, "GPU")
     return f"{size}; for pi0 on {gpus} like an H100, with no early success, about {' or '.join(times)}"
 
 
