@@ -98,12 +98,17 @@ class Policy:
 
     def __init__(self, slots: Slots, args: argparse.Namespace) -> None:
         self.slots, self.batch_size, self._seconds, self._lengths = slots, args.batch, args.call, args.lengths
+        self._has_free_places = args.free_places
+
+    def has_free_places(self, _: Any) -> bool:
+        """Returns whether requests may have any place in a call."""
+        return bool(self._has_free_places)
 
     def call_shapes(self, request: Any) -> tuple[int]:
         """Returns the length of an instruction, which all requests of a call have in common."""
         return (request.episode.task_id % self._lengths,)
 
-    def mixed_actions(self, requests: Sequence[Any]) -> list[Any]:
+    def mixed_actions(self, requests: Sequence[Any], _: Any = None) -> list[Any]:
         """Lets the time of a call pass and returns actions."""
         self.slots.go_on(self.slots.now + self._seconds)
         return [np.empty((CHUNK, 7))] * len(requests)
@@ -123,6 +128,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--pictures", type=float, default=0.1, help="seconds of a look")
     parser.add_argument("--call", type=float, nargs="+", default=[0.285, 0.127], help="seconds of a policy's call")
     parser.add_argument("--lengths", type=int, default=1, help="of instructions: only the same length shares a call")
+    parser.add_argument("--free-places", action="store_true", help="episodes may have any place in a call")
     return parser.parse_args()
 
 

@@ -155,7 +155,11 @@ class PretendedPolicy:
         """Returns nothing: all requests may share a call."""
         return ()
 
-    def mixed_actions(self, requests: Sequence[Any]) -> list[Any]:
+    def has_free_places(self, _: Any) -> bool:
+        """Returns that each episode has its own place in a call."""
+        return False
+
+    def mixed_actions(self, requests: Sequence[Any], _: Any = None) -> list[Any]:
         """Returns random actions for each request, after the time of a call."""
         self.asked += len(requests)
         end = time.perf_counter() + self._seconds

@@ -84,6 +84,7 @@ class Words:
     """
 
     answered = episode_lines.EXACT
+    is_free = False  # whether episodes may have any place in a call
 
     def __init__(self, manner: BatchingMode, batch_size: int, lengths: bool) -> None:
         self.mode, self.batch_size, self.lengths = manner, batch_size, lengths
@@ -101,7 +102,10 @@ class Words:
         """Instructions of the first task are longer."""
         return (("tokens", (1, 12 if self.lengths and look.episode.task_id == 0 else 8)),)
 
-    def mixed_actions(self, looks: Sequence[ObservationRequest]) -> list[Any]:
+    def has_free_places(self, shapes: Shapes | None) -> bool:
+        return self.is_free
+
+    def mixed_actions(self, looks: Sequence[ObservationRequest], shapes: Shapes | None = None) -> list[Any]:
         self.calls.append(list(looks))
         is_mixed = len({look.episode.task for look in looks}) > 1
         self.answered = episode_lines.FAST if is_mixed else episode_lines.EXACT
@@ -151,6 +155,20 @@ def test_no_two_looks_of_a_call_have_the_same_position_when_episodes_mix() -> No
     for call in run.player.calls:
         assert max(Counter(look.episode.position for look in call).values()) == 1
     assert any(len({look.episode.task_id for look in call}) > 1 for call in run.player.calls)
+
+
+def test_where_places_are_free_episodes_with_the_same_position_share_calls_that_are_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bound = played(MIXING, 12, 4, n_episodes=9)
+    monkeypatch.setattr(Words, "is_free", True)
+    run = played(MIXING, 12, 4, n_episodes=9)
+    assert {episode: outcome.actions.tolist() for episode, outcome in run.outcomes.items()} == {
+        episode: outcome.actions.tolist() for episode, outcome in bound.outcomes.items()
+    }
+    assert max(len(call) for call in run.player.calls) == 4
+    assert any(len({look.episode.position for look in call}) < len(call) for call in run.player.calls)
+    assert len(run.player.calls) < len(bound.player.calls)
 
 
 class OneByOne(Slots):

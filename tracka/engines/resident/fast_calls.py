@@ -23,6 +23,7 @@ from .fast_compiler import compiled
 from .fast_pi0 import words as words
 from .graphs import Call, GraphedCalls, Inputs, Recorder, Signature, signature_of
 
+CALLS_UNTIL_GRAPH = 3  # a graph is recorded by the first call of some shapes, proven by the second, and then answers
 NOISE = "noise"  # the name of given noise among the inputs of a call
 
 
@@ -57,8 +58,8 @@ def unavailable(policy: Any, is_mixing: bool, is_compiled_or_amp: bool) -> str:
 
 
 def steps_of(name: str, is_on_gpu: bool) -> tuple[str, ...]:
-    """Returns the steps of a policy type's fast mode; nothing is compiled for the CPU."""
-    return tuple(step for step in MAKERS[name][1] if is_on_gpu or step != "compile")
+    """Returns the steps of a policy type's fast mode; some are for a GPU alone."""
+    return tuple(step for step in MAKERS[name][1] if is_on_gpu or step not in fast_pi0.ON_GPU)
 
 
 def fast_calls(policy: Any, device: str, chunk: int, with_graphs: bool) -> "FastCalls":
@@ -93,6 +94,8 @@ class FastCalls:
         self._forward: FastForward | None = None
         self._is_chosen = False
         self._accepted: dict[Signature, bool] = {}
+        self._free: dict[Signature, bool] = {}
+        self.has_free_places = False  # whether numbers of the last call depend on no place in it
         self.graphs = GraphedCalls(self.actions, record, self._agrees) if record else None
 
     @property
@@ -117,7 +120,33 @@ class FastCalls:
             self._timed(self._accept, inputs, own_call)
         if not self._accepted[signature]:
             return None
+        if signature not in self._free:
+            start = time.perf_counter()
+            self._free[signature] = self._depends_on_no_place(prepared)
+            self.seconds += time.perf_counter() - start
+        self.has_free_places = self._free[signature]
+        actions = self._answer(prepared)
+        return actions if self._is_finite(actions, signature) else None
+
+    def _answer(self, prepared: Inputs) -> Tensor:
         return self.graphs(prepared, lambda: self.actions(prepared)) if self.graphs else self.actions(prepared)
+
+    def _depends_on_no_place(self, prepared: Inputs) -> bool:
+        """Returns whether each observation of these inputs has the same bits of actions at every place of the call."""
+        for _ in range(CALLS_UNTIL_GRAPH):
+            actions = self._answer(prepared)
+        count = actions.shape[0]
+        return all(
+            torch.equal(self._answer(rolled(prepared, by, count)), actions.roll(by, 0)) for by in range(1, count)
+        )
+
+    def _is_finite(self, actions: Tensor, signature: Signature) -> bool:
+        """Returns whether all actions are numbers; if not, exact mode answers this call and all of its shapes."""
+        is_finite = bool(torch.isfinite(actions).all())
+        if not is_finite:
+            self._accepted[signature] = False
+            self._note(f"the exact mode answers {actions.shape[0]} observations a call: an action was no number")
+        return is_finite
 
     def figures(self) -> dict[str, Any]:
         """Returns what timings.json says of fast mode; differences are in units of the mean size of exact actions."""
@@ -129,6 +158,7 @@ class FastCalls:
             "seconds": round(self.seconds, 3),
             "mean_difference": max((each.mean / scale for each, scale in pairs), default=None),
             "largest_difference": max((each.largest / scale for each, scale in pairs), default=None),
+            "free_places": bool(self._free) and all(self._free.values()),
         }
 
     def actions(self, prepared: Inputs) -> Tensor:
@@ -203,6 +233,11 @@ def answered(forward: FastForward, inputs: Inputs, chunk: int) -> Tensor:
     """Returns a fast call's actions for prepared inputs, of which the noise is one."""
     rest = dict(inputs)
     return forward(rest, rest.pop(NOISE))[:, :chunk]
+
+
+def rolled(inputs: Inputs, by: int, count: int) -> dict[str, Tensor]:
+    """Returns inputs whose `count` observations have moved by so many places."""
+    return {name: value.roll(by, 0) if value.shape[:1] == (count,) else value for name, value in inputs.items()}
 
 
 def kind_of(forward: FastForward) -> str:

@@ -25,10 +25,12 @@ from .fast_layers import (
     plain_attention,
 )
 from .fast_times import DenoisingTimes, layer_scalings
+from .fast_vision import TANH_GELU, FastVision, vision_layer
 
 # The steps by which this call differs from lerobot's. Each can be left out.
 STEPS: Mapping[str, str] = {
     "padding": "cameras that are not there, and words that only pad an instruction, are left out",
+    "vision": "the vision tower multiplies in float16, which rounds as TF32 does",
     "cameras": "all cameras' pictures go through the vision tower in one call",
     "attention": "torch's fused attention stands in for products and a softmax in float32",
     "cache": "keys and values are written into their places, and not copied in each denoising step",
@@ -37,7 +39,7 @@ STEPS: Mapping[str, str] = {
 }
 WORDS = 32  # instructions are cut to a multiple of so many tokens, so that most of a suite's have one length
 ALIGNED = 16  # fused attention wants a mask of such a multiple of numbers
-TANH_GELU = "gelu_pytorch_tanh"  # the one activation that the layers of fast mode compute
+ON_GPU = ("vision", "compile")  # on a CPU float32 is not rounded to TF32, and compiled code gains nothing
 Compiler = Callable[[Callable[..., Tensor]], Callable[..., Tensor]]
 
 
@@ -69,6 +71,7 @@ class FastPi0:
         self.expert_layers = [gemma_weights(layer, is_stacked, is_stacked) for layer in self.expert.layers]
         self.language_scalings = layer_scalings(self.language.layers)
         self.times = DenoisingTimes(self.model, self.expert)
+        self.vision = FastVision(self.parts.paligemma.model, compiler(vision_layer)) if "vision" in steps else None
 
     def _refuse_other_models(self) -> None:
         for model in (self.language, self.expert):
@@ -111,7 +114,7 @@ class FastPi0:
         pictures, _ = self.policy._preprocess_images(dict(inputs))
         if "padding" in self.steps:
             pictures = pictures[: len(self._cameras(inputs))]
-        embed = self.parts.embed_image  # lerobot's own, in float32: see docs/fast-mode.md
+        embed = self.vision or self.parts.embed_image
         if "cameras" in self.steps:
             embedded = embed(torch.cat(pictures)).chunk(len(pictures))
         else:

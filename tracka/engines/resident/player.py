@@ -111,6 +111,7 @@ class PolicyRunner:
         self.graphs = self._graphed_calls()
         self.fast = self._fast_calls()
         self.answered = EXACT  # the mode that answered the last call
+        self.free_shapes: set[Shapes | None] = set()  # shapes of requests that may have any place in a call
         self.cut_shapes: dict[str, Shapes] = {}  # instruction -> what observation requests with it have in common
         self.spare: list[PreTrainedPolicy] = []
         self.draws = noise.ReferenceNoise()
@@ -199,19 +200,41 @@ class PolicyRunner:
         """Keeps a copy whose batch has ended for a later batch."""
         self.spare.append(policy_copy)
 
-    def mixed_actions(self, requests: Sequence[ObservationRequest]) -> list[Array]:
+    def has_free_places(self, shapes: Shapes | None) -> bool:
+        """Returns whether requests with these shapes may have any place in a call, since no number depends on it."""
+        return shapes in self.free_shapes
+
+    def mixed_actions(self, requests: Sequence[ObservationRequest], shapes: Shapes | None = None) -> list[Array]:
         """Returns the next actions for each observation request, of shape (chunk, 7), by one call of the policy.
 
-        No two requests may be for the same place in a batch. The call is as large as lerobot-eval's, and each request
-        has the place that its episode has there: a policy's rounding depends on both, and so on nothing else.
+        The call is as large as lerobot-eval's, and each request has the place that its episode has there: a policy's
+        rounding depends on both, and so on nothing else. No two requests may be for the same place, unless requests
+        with their `shapes` have free places.
         """
-        request_at = {request.episode.position: request for request in requests}
-        batch_requests = [request_at.get(position, requests[0]) for position in range(self.batch_size)]
+        if not self.has_free_places(shapes):
+            request_at = {request.episode.position: request for request in requests}
+            actions = self._actions_at(request_at)
+            if shapes is not None and self._last_call_had_free_places:
+                self.free_shapes.add(shapes)
+            return [actions[request.episode.position] for request in requests]
+        actions = self._actions_at(dict(enumerate(requests)))
+        if self.answered == FAST:
+            return list(actions[: len(requests)])
+        self.free_shapes.discard(shapes)  # exact mode had to answer, whose numbers depend on the place
+        return [self.mixed_actions([request], shapes)[0] for request in requests]
+
+    @property
+    def _last_call_had_free_places(self) -> bool:
+        return self.draws_nothing and self.answered == FAST and self.fast is not None and self.fast.has_free_places
+
+    def _actions_at(self, request_at: Mapping[int, ObservationRequest]) -> Array:
+        """Returns the actions of a call with requests at some places, of shape (batch size, chunk, 7)."""
+        filler = next(iter(request_at.values()))
+        batch_requests = [request_at.get(place, filler) for place in range(self.batch_size)]
         with self._asking():
             actions = self.policy_actions(self.batches(batch_requests), self.given_noise(batch_requests))
             flat = self._finish(actions.reshape(-1, actions.shape[-1]))
-        chunks = flat.reshape(len(batch_requests), -1, flat.shape[-1])
-        return [chunks[request.episode.position] for request in requests]
+        return flat.reshape(len(batch_requests), -1, flat.shape[-1])
 
     def lockstep_actions(self, policy: PreTrainedPolicy, requests: Sequence[ObservationRequest]) -> list[Array]:
         """Returns the same as `mixed_actions` for one whole batch, by lerobot-eval's own call, `select_action`.

@@ -197,7 +197,7 @@ class Rollout:
         groups_by_shapes: dict[Shapes | None, list[EpisodeGroup]] = defaultdict(list)
         for group in ready:
             groups_by_shapes[group.call_shapes].append(group)
-        calls = [_one_per_place(groups) for groups in groups_by_shapes.values() if self._is_full_enough(groups)]
+        calls = [self._together(groups) for groups in groups_by_shapes.values() if self._is_full_enough(groups)]
         return min(calls, key=lambda groups: min(group.waiting_since for group in groups), default=[])
 
     def _is_full_enough(self, ready: Sequence[EpisodeGroup]) -> bool:
@@ -208,14 +208,27 @@ class Rollout:
         """
         shapes = ready[0].call_shapes
         likely = [group for group in self.playing.values() if group.call_shapes in (None, shapes)]
-        places = len({group.place for group in likely})
+        places = self._places(likely, shapes)
         enough = FULL if len(likely) < 2 * places else FULL_OF_TWO_BATCHES
-        return len({group.place for group in ready}) >= enough * places or len(ready) == len(likely)
+        return self._places(ready, shapes) >= enough * places or len(ready) == len(likely)
+
+    def _places(self, groups: Sequence[EpisodeGroup], shapes: Shapes | None) -> int:
+        """Returns how many of these groups have a place in one call."""
+        if self.runner.has_free_places(shapes):
+            return min(len(groups), self.runner.batch_size)
+        return len({group.place for group in groups})
+
+    def _together(self, ready: Sequence[EpisodeGroup]) -> list[EpisodeGroup]:
+        """Returns those of the groups that one call answers, the ones that have waited longest."""
+        if self.runner.has_free_places(ready[0].call_shapes):
+            return sorted(ready, key=lambda group: group.waiting_since)[: self.runner.batch_size]
+        return _one_per_place(ready)
 
     def _call_policy(self, groups: Sequence[EpisodeGroup]) -> None:
         start = time.perf_counter()
         if self.runner.mode.mixing:
-            actions = self.runner.mixed_actions([group.requests[0] for group in groups])
+            requests = [group.requests[0] for group in groups]
+            actions = self.runner.mixed_actions(requests, groups[0].call_shapes)
         else:
             (group,) = groups
             actions = self.runner.lockstep_actions(
