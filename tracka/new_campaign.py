@@ -114,8 +114,6 @@ def _faults(root: Path, options: CampaignOptions) -> Iterator[Finding]:
         what = f"{options.suite} has no task {joined_names([str(task) for task in unknown_tasks])}"
         yield Finding("--task-ids", what, f"Use numbers from 0 to {SUITE_TASKS[options.suite] - 1}, such as 0,3")
     for policy_path in options.policy_paths:
-        if finding := checkpoint.training_folder_finding(checkpoint.local_folder(policy_path, root)):
-            yield finding
         if policy_path != CampaignOptions.policy_path and (finding := mistyped_folder.finding(policy_path, root)):
             yield finding
     if repeated := {path for path in options.policy_paths if options.policy_paths.count(path) > 1}:

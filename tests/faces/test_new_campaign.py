@@ -457,14 +457,16 @@ def test_a_path_that_can_only_be_a_folder_which_is_not_there_is_refused_with_the
     ("path", "what", "remedy"),
     [
         ("outputs", "the folder has no config.json, so it is no checkpoint", "outputs/my_policy? Name"),
+        ("run", "this is the folder of a training run; the policy is in", "pretrained_model as policy_path"),
         ("outputs/my_policy@main", "outputs/my_policy is a folder here, which has no revisions", "Leave @main out"),
     ],
 )
 @pytest.mark.parametrize("command", ["init", "check"])
-def test_a_folder_of_checkpoints_and_a_revision_of_a_folder_are_refused(
+def test_a_folder_around_the_policys_own_and_a_revision_of_a_folder_are_refused(
     tmp_path: Path, command: str, path: str, what: str, remedy: str
 ) -> None:
     files.write_text(tmp_path / "outputs" / "my_policy" / "config.json", "{}")
+    files.write_text(tmp_path / "run" / "checkpoints" / "last" / "pretrained_model" / "config.json", "{}")
     words = ("init", "new", "--policy-path", path) if command == "init" else ("check", path)
     ended = tracka(tmp_path, *words, HF_HUB_OFFLINE="1")
     assert (ended.returncode, ended.stdout, (tmp_path / "new").exists()) == (2, "", False)

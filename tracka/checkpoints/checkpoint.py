@@ -103,7 +103,7 @@ def _inspect(source: str, revision: str | None, folder: Path) -> Checkpoint:
 
 def _require_whole(folder: Path) -> None:
     """Raises TrackaError where the folder is no policy's, lacks files, or holds or names what is outside of it."""
-    if finding := training_folder_finding(folder):
+    if finding := checkpoint_format.folder_finding(folder):
         raise TrackaError(finding)
     missing = [name for name in _required(folder) if not (folder / name).is_file()]
     if missing:
@@ -115,15 +115,6 @@ def _required(folder: Path) -> tuple[str, ...]:
     """Returns the files that lerobot needs to load the policy, or by config.json the adapter, in `folder`."""
     weights = ADAPTER if files.read_or_empty(folder / "config.json").get("use_peft") else (checkpoint_format.WEIGHTS,)
     return (*CONFIG, *weights, *PROCESSORS)
-
-
-def training_folder_finding(folder: Path) -> Finding | None:
-    """Returns a finding that names the policy's folder, if `folder` is one that a training run made around it."""
-    policy_folder = None if (folder / "config.json").is_file() else checkpoint_format.trained_policy_folder(folder)
-    if policy_folder is None:
-        return None
-    what = f"this is the folder of a training run; the policy is in {policy_folder}"
-    return Finding(str(folder), what, f"Give {policy_folder} as policy_path")
 
 
 def find_policy_type(policy_path: str, root: Path) -> str | None:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from ..core.errors import Finding, TrackaError
+from ..core.errors import Finding, TrackaError, shortened
 from . import tensors
 
 WEIGHTS = "model.safetensors"
@@ -28,6 +28,7 @@ MIGRATE = (
     "python -m lerobot.processor.migrate_policy_normalization --pretrained-path {}"
 )
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+NAME_FOLDER = "Name the folder that save_pretrained wrote, or a repository of the hub as owner/name"
 SAVE = "Save the policy and the processors with save_pretrained of lerobot 0.6"
 MERGE = (
     'Merge them: python -c "from pathlib import Path; from safetensors.torch import load_file, save_file; '
@@ -39,6 +40,24 @@ MERGE = (
 def trained_policy_folder(folder: Path) -> Path | None:
     """Returns the policy's folder below one that lerobot-train made (a run, its checkpoints or one of them) or None."""
     return next((folder / name for name in TRAINED if (folder / name / "config.json").is_file()), None)
+
+
+def folder_finding(folder: Path, named: str = "") -> Finding | None:
+    """Returns a finding if `folder` is not a policy's own but one around it: a training run's, or one of checkpoints.
+
+    The finding names the policy's folder. `named` is how the user calls `folder`, by default its path.
+    """
+    named = named or str(folder)
+    if (folder / "config.json").is_file():
+        return None
+    if policy_folder := trained_policy_folder(folder):
+        what = f"this is the folder of a training run; the policy is in {policy_folder}"
+        return Finding(shortened(named), what, f"Give {policy_folder} as policy_path")
+    inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
+    if not inside or (folder / ADAPTER_CONFIG).exists():
+        return None
+    what = "the folder has no config.json, so it is no checkpoint"
+    return Finding(shortened(named), what, f"Did you mean {Path(named) / inside[0]}? {NAME_FOLDER}")
 
 
 def missing_file_finding(folder: Path, name: str) -> Finding:

@@ -5,24 +5,23 @@ from pathlib import Path
 from ..core import close_match
 from ..core.errors import Finding, shortened
 from . import checkpoint, checkpoint_format
+from .checkpoint_format import NAME_FOLDER
 
 BUILT = "checkpoints/"  # of a campaign: its `[build]` may make this folder later
-CONFIGS = ("config.json", "adapter_config.json")
-REMEDY = "Name the folder that save_pretrained wrote, or a repository of the hub as owner/name"
 
 
 def finding(policy_path: str, root: Path) -> Finding | None:
     """Returns a finding where `policy_path` can only mean a folder, and there is no such folder.
 
     The path is relative to the current folder or to the campaign's folder `root`. A path whose first part is a folder
-    here means a folder too, but for a repository whose config.json is known. A folder of checkpoints, and a folder with
-    a revision, are findings too.
+    here means a folder too, but for a repository whose config.json is known. A folder around the policy's own, and a
+    folder with a revision, are findings too.
     """
     if not policy_path:
         return None
     for folder in (checkpoint.local_folder(policy_path, root), Path(policy_path)):
         if folder.is_dir():
-            return _folder_of_checkpoints(policy_path, folder)
+            return checkpoint_format.folder_finding(folder, policy_path)
     name, _, revision = policy_path.partition("@")
     if revision and (checkpoint.local_folder(name, root).is_dir() or Path(name).is_dir()):
         what = f"{name} is a folder here, which has no revisions"
@@ -30,21 +29,10 @@ def finding(policy_path: str, root: Path) -> Finding | None:
     if not _means_folder(policy_path, root):
         return None
     path = Path(policy_path).expanduser() if policy_path.startswith("~/") else Path(policy_path)
-    remedy = f"{close_match.asked(path)}{REMEDY}"
+    remedy = f"{close_match.asked(path)}{NAME_FOLDER}"
     if checkpoint.is_repository(policy_path):
         remedy += f", with its revision: {policy_path}@main"
     return Finding(shortened(policy_path), "there is no such folder", remedy)
-
-
-def _folder_of_checkpoints(policy_path: str, folder: Path) -> Finding | None:
-    """Returns a finding where a folder has no config.json of its own, and folders in it have one."""
-    if any((folder / name).exists() for name in CONFIGS) or checkpoint_format.trained_policy_folder(folder):
-        return None  # a training run's folder is reported where the checkpoint is resolved
-    inside = sorted(Path(policy_path) / path.parent.name for path in folder.glob("*/config.json"))
-    if not inside:
-        return None
-    what = "the folder has no config.json, so it is no checkpoint"
-    return Finding(shortened(policy_path), what, f"Did you mean {inside[0]}? {REMEDY}")
 
 
 def is_taken_as_repository(policy_path: str, root: Path) -> bool:
