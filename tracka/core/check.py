@@ -10,7 +10,10 @@ from .reports import CheckRecord
 
 @dataclass(frozen=True)
 class Check:
-    """One check result. `status` is pass, fail or warn; a required check that fails blocks the campaign."""
+    """One check result. `status` is pass, fail or warn; a required check that fails blocks the campaign.
+
+    `timed_out` says that the check has not passed since a process of it took longer than the campaign's `probe_secs`.
+    """
 
     name: str
     status: str
@@ -18,6 +21,7 @@ class Check:
     remedy: str | None = None
     required: bool = True
     seconds: float = 0.0
+    timed_out: bool = False
 
     @property
     def subject(self) -> str:

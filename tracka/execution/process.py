@@ -52,10 +52,15 @@ class Exit:
     stopped: str
     seconds: float
 
+    @property
+    def timed_out(self) -> bool:
+        """Returns whether the child was ended since it took too long."""
+        return self.stopped == TIMEOUT
 
-TOO_LONG = "the process took too long"
+
+TIMEOUT = "timeout"
 STOPPED = {
-    "timeout": TOO_LONG,
+    TIMEOUT: "the process took too long",
     "flood": "the process printed more than a log may hold",
     CANCELLED: "the process was no longer wanted",
     "survived": "a process of its tree could not be ended",

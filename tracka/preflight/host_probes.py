@@ -12,7 +12,6 @@ from pathlib import Path
 
 from ..campaign.campaign import Campaign
 from ..core.check import Check
-from ..execution.process import TOO_LONG
 from . import lerobot_checks, model_tensors, policy_resources, rendering, simulator_validity
 from .policy_resources import Resource
 from .rendering import Frame
@@ -78,6 +77,5 @@ def _simulator(
 
 
 def with_remedy_for_time(check: Check) -> Check:
-    """Returns the check, with the remedy that helps where its evidence is that a process took too long."""
-    is_late = check.status != "pass" and TOO_LONG in check.evidence
-    return replace(check, remedy=REMEDY_FOR_TIME) if is_late else check
+    """Returns the check, with the remedy that helps where a process took too long."""
+    return replace(check, remedy=REMEDY_FOR_TIME) if check.timed_out else check

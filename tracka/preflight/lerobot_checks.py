@@ -1,6 +1,7 @@
 """Checks the installed lerobot: whether it can be imported, tells its flags, and brings untrusted plug-ins."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ..campaign.campaign import Campaign
 from ..checkpoints import code_safety
@@ -14,12 +15,9 @@ def imports(frames: Sequence[Frame]) -> Check:
     """Returns the check `lerobot_import`, by what the processes that tried to render have imported."""
     version = next((item.lerobot for item in frames if item.lerobot), None)
     evidence = f"lerobot {version} and LIBERO can be imported" if version else frames[-1].evidence
-    return required_check(
-        "lerobot_import",
-        version is not None,
-        evidence,
-        f"Run `{installation.SETUP}`; if the import still fails, read preflight/render_*.err",
-    )
+    remedy = f"Run `{installation.SETUP}`; if the import still fails, read preflight/render_*.err"
+    check = required_check("lerobot_import", version is not None, evidence, remedy)
+    return replace(check, timed_out=version is None and frames[-1].timed_out)
 
 
 def plugins(campaign: Campaign) -> Check:

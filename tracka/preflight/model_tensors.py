@@ -5,6 +5,7 @@ One process serves all checkpoints: it imports lerobot once and lets lerobot's o
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,16 @@ SKIPS = "Skipping"  # lerobot's loaders begin with this word when they leave a t
 ProbeAnswer = Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class _Probed:
+    """What the probe answered, why there are no more answers, its seconds, and whether these were too many."""
+
+    answers: Sequence[ProbeAnswer]
+    exit_text: str
+    seconds: float
+    timed_out: bool
+
+
 def checks(campaign: Campaign, policy_paths: Sequence[str], folder: Path) -> list[Check]:
     """Returns a check `model:POLICY_PATH` for each of these checkpoints on this host. Logs go to `folder`."""
     installed = cli_capabilities.installed_software()
@@ -45,13 +56,9 @@ def checks(campaign: Campaign, policy_paths: Sequence[str], folder: Path) -> lis
     requests = {path: list(_probe_requests(campaign, path)) for path in policy_paths}
     if not any(requests.values()):
         return []
-    answers, exit_text, seconds = _run_probe(
-        campaign, [request for group in requests.values() for request in group], folder
-    )
-    next_answers = iter(answers)
-    return [
-        _check(path, [next(next_answers, None) for _ in group], exit_text, seconds) for path, group in requests.items()
-    ]
+    probed = _run_probe(campaign, [request for group in requests.values() for request in group], folder)
+    next_answers = iter(probed.answers)
+    return [_check(path, [next(next_answers, None) for _ in group], probed) for path, group in requests.items()]
 
 
 def _probe_requests(campaign: Campaign, policy_path: str) -> Iterator[dict[str, Any]]:
@@ -83,10 +90,8 @@ def _overrides(settings: EvalSettings) -> tuple[str, ...]:
     return tuple(f"--{name}={lerobot_eval.flag_value(value)}" for name, value in values.items() if value is not None)
 
 
-def _run_probe(
-    campaign: Campaign, requests: Sequence[ProbeAnswer], folder: Path
-) -> tuple[list[ProbeAnswer], str, float]:
-    """Runs the probe and returns its answers, why there are no more of them, and the seconds that it took."""
+def _run_probe(campaign: Campaign, requests: Sequence[ProbeAnswer], folder: Path) -> _Probed:
+    """Runs the probe and returns what it answered, and how it ended."""
     out, err = folder / "model.log", folder / "model.err"
     process_exit = process.run(
         process.python("tracka.preflight.probes.model", json.dumps(requests)),
@@ -97,20 +102,20 @@ def _run_probe(
         bounds=Bounds(campaign.probe_secs),
     )
     answers = [*parsing.printed_values(files.read_text(out), '{"wanted"')]
-    return answers, process.cause_of_end(process_exit, out, err), round(process_exit.seconds, 3)
+    exit_text = process.cause_of_end(process_exit, out, err)
+    return _Probed(answers, exit_text, round(process_exit.seconds, 3), process_exit.timed_out)
 
 
-def _check(policy_path: str, answers: Sequence[ProbeAnswer | None], exit_text: str, seconds: float) -> Check:
+def _check(policy_path: str, answers: Sequence[ProbeAnswer | None], probed: _Probed) -> Check:
     """Returns the check of one checkpoint by the worst of the probe's answers about it."""
-    name = f"model:{policy_path}"
+    name, seconds = f"model:{policy_path}", probed.seconds
     received = [answer for answer in answers if answer]
     if faults := list(dict.fromkeys(fault for answer in received for fault in _faults(answer))):
         remedies = "; ".join(dict.fromkeys(remedy for _, remedy in faults))
         return Check(name, "fail", "; ".join(what for what, _ in faults), remedies, seconds=seconds)
     if len(received) < len(answers):
-        return Check(
-            name, "warn", f"not compared: the probe ended before this checkpoint ({exit_text})", LATER, False, seconds
-        )
+        what = f"not compared: the probe ended before this checkpoint ({probed.exit_text})"
+        return Check(name, "warn", what, LATER, False, seconds, probed.timed_out)
     if error := next((answer["error"] for answer in received if answer["error"]), None):
         return Check(name, "warn", f"not compared: {error}", LATER, False, seconds)
     if skip_lines := list(

@@ -305,4 +305,5 @@ def offline_check(campaign: Campaign, collector: ResourceCollector, folder: Path
         evidence,
         "Use the same HF_HOME for preflight and rows, and pin revisions as repo@commit",
     )
+    check = replace(check, timed_out=bool(lost) and process_exit.timed_out)
     return replace(check, required=not lost or not collector.baseline_snapshots.isdisjoint(lost))

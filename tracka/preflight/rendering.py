@@ -41,7 +41,8 @@ class Frame:
     """One try at rendering.
 
     `prefix` is the argv that a row's command needs before it. `drawn_by` and `computes_on` are the UUIDs of the GPUs of
-    OpenGL and torch, None where these do not tell. `egl` is the EGL index that was asked for.
+    OpenGL and torch, None where these do not tell. `egl` is the EGL index that was asked for. `timed_out` says that the
+    try took too long to give a frame.
     """
 
     backend: str
@@ -54,6 +55,7 @@ class Frame:
     drawn_by: str | None = None
     computes_on: str | None = None
     egl: str | None = None
+    timed_out: bool = False
 
     @property
     def name(self) -> str:
@@ -94,6 +96,7 @@ def checks(frames: Sequence[Frame]) -> list[Check]:
             frame.evidence,
             None if frame.ok else INSTALL,
             seconds=frame.seconds,
+            timed_out=frame.timed_out,
         )
         for frame in frames
     ]
@@ -160,6 +163,7 @@ def _try(campaign: Campaign, suite: str, backend: str, device: Device, folder: P
         drawn_by=stages.get("frame", {}).get("drawn_by"),
         computes_on=stages.get("frame", {}).get("computes_on"),
         egl=environ.get("MUJOCO_EGL_DEVICE_ID"),
+        timed_out="frame" not in stages and process_exit.timed_out,
     )
 
 

@@ -32,12 +32,16 @@ UNPROBED = "not probed: the committed table does not have this suite"
 
 @dataclass(frozen=True)
 class Probe:
-    """What the probe found for a suite: task -> position error in metres, and task -> simulator mismatch."""
+    """What the probe found for a suite: task -> position error in metres, and task -> simulator mismatch.
+
+    `timed_out` says that a process took too long to come to all of its tasks.
+    """
 
     suite: str
     errors: Mapping[int, float]
     faults: Mapping[int, str]
     seconds: float
+    timed_out: bool = False
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,12 @@ class ProbeShare:
     records: Sequence[Json]
     exit_text: str
     seconds: float
+    timed_out: bool
+
+    @property
+    def is_late(self) -> bool:
+        """Returns whether the process took too long to come to all of its tasks."""
+        return self.timed_out and len(self.records) < len(self.tasks)
 
 
 @cache
@@ -124,7 +134,8 @@ def _suite_check(suite: str, probe: Probe | None, failing_status: str) -> Check:
     evidence = f"when the policy begins, {places_text}, {allowed}"
     if not probe.faults:
         return Check(name, "pass", evidence, seconds=probe.seconds)
-    return Check(name, failing_status, _faults_text(probe.faults), REMEDY, seconds=probe.seconds)
+    faults_text = _faults_text(probe.faults)
+    return Check(name, failing_status, faults_text, REMEDY, seconds=probe.seconds, timed_out=probe.timed_out)
 
 
 def _faults_text(faults: Mapping[int, str]) -> str:
@@ -148,7 +159,8 @@ def _probe(suite: str, shares: Sequence[ProbeShare]) -> Probe:
     faults = {
         task: fault for task in expected if (fault := _fault(records.get(task), expected[task], exit_texts[task]))
     }
-    return Probe(suite, errors, faults, round(max(share.seconds for share in shares), 3))
+    seconds = round(max(share.seconds for share in shares), 3)
+    return Probe(suite, errors, faults, seconds, any(share.is_late for share in shares))
 
 
 def _parallel_probes() -> int:
@@ -173,7 +185,8 @@ def _run_share(
         bounds=Bounds(campaign.probe_secs),
     )
     records = [*parsing.printed_values(files.read_text(out), '{"task"', not_finite=True)]
-    return ProbeShare(suite, tasks, records, process.cause_of_end(process_exit, out, err), process_exit.seconds)
+    exit_text = process.cause_of_end(process_exit, out, err)
+    return ProbeShare(suite, tasks, records, exit_text, process_exit.seconds, process_exit.timed_out)
 
 
 def _fault(record: Json | None, expected: Json, exit_text: str) -> str:
