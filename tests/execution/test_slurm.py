@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from campaigns import REPOSITORY
 
+from tracka.campaign.campaign import Campaign
+from tracka.campaign.layout import Layout
 from tracka.campaign.slurm_settings import SlurmSettings
 from tracka.core.artifacts import StepEnd, StepRecord
 from tracka.core.errors import ToolMissing
@@ -17,6 +19,7 @@ from tracka.execution import slurm, slurm_launch, slurm_outcome
 from tracka.execution.process import Exit
 from tracka.execution.slurm_launch import Launch
 from tracka.execution.slurm_step import Step, StepRequest
+from tracka.runs import slurm_row
 
 
 def record(end: StepEnd | None) -> StepRecord:
@@ -136,6 +139,26 @@ def test_a_host_without_slurm_says_what_is_missing(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolMissing, match="srun, squeue"):
         slurm.ask("squeue")
+
+
+@pytest.mark.parametrize(
+    ("variables", "attempts", "asked"),
+    [({}, 0, [False]), ({"SLURM_JOB_ID": "7"}, 0, [True]), ({}, 1, [False, True])],
+    ids=["login_node", "allocation", "begun_before"],
+)
+def test_a_row_that_was_not_begun_before_asks_slurm_once_what_is_left_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], attempts: int, asked: list[bool]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    campaign = Campaign(Layout(tmp_path), (), "", 0, launcher="slurm")
+    for number in range(attempts):
+        campaign.layout.run("row").attempt(number + 1).path.mkdir(parents=True)
+    questions: list[tuple[str, ...]] = []
+    monkeypatch.setattr(slurm, "ask", lambda *words: questions.append(words) or "")
+    slurm_row.end_left_behind(campaign, "row")
+    assert [question[0] for question in questions] == ["squeue"] * len(asked)
+    assert ["-s" in question for question in questions] == asked  # whether steps are asked for, or jobs
 
 
 def test_a_step_that_asks_for_a_gpu_and_gets_none_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from ..core import escaping
@@ -19,6 +19,7 @@ PROGRAMS = ("srun", "squeue", "scancel", "scontrol", "sinfo")
 ASK_SECS = 20.0  # for one question
 PATIENCE_SECS = 60.0  # for a controller that does not answer, as one that is restarted
 END_SECS = 90.0  # for a job to end: longer than KillWait, which is 30 s unless the cluster says otherwise
+JOBS, STEPS = KINDS = ("jobs", "steps")
 SPLIT = "\x1f"
 MOST = 1 << 22
 IN_ALLOCATION = ("SLURM_JOB_ID", "SLURM_JOBID")
@@ -127,16 +128,33 @@ def patiently[T](question: Callable[[], T]) -> T:
         pause = min(5.0, 2 * pause)
 
 
-def find(name: str) -> list[Job]:
-    """Returns this user's jobs and steps that have not ended and are called `name`; others are not even listed."""
-    mine = ("-h", f"--user={os.getuid()}", f"--name={name}")
-    jobs = ask("squeue", *mine, "-o", SPLIT.join(("%i", "%T", "%r", "%j", "%N")))
-    steps = ask("squeue", "-s", *mine, "-o", SPLIT.join(("%i", "%j", "%N")))
-    found = [Job(number, "", called, state, why, nodes) for number, state, why, called, nodes in _lines(jobs, 5)]
-    for number, called, nodes in _lines(steps, 3):
-        job, _, step = number.partition(".")
-        found.append(Job(job, step, called, "", "", nodes))
+def own_kind() -> tuple[str, ...]:
+    """Returns what the programs of this process are to Slurm: steps inside an allocation, jobs elsewhere."""
+    return (STEPS,) if allocation() else (JOBS,)
+
+
+def find(name: str, kinds: Collection[str] = KINDS) -> list[Job]:
+    """Returns this user's jobs and steps that have not ended and are called `name`; others are not even listed.
+
+    Each of `kinds` is a question of its own to the controller.
+    """
+    found = [*(_jobs(name) if JOBS in kinds else ()), *(_steps(name) if STEPS in kinds else ())]
     return [job for job in found if job.name == name]
+
+
+def _jobs(name: str) -> list[Job]:
+    text = ask("squeue", *_mine(name), "-o", SPLIT.join(("%i", "%T", "%r", "%j", "%N")))
+    return [Job(number, "", called, state, why, nodes) for number, state, why, called, nodes in _lines(text, 5)]
+
+
+def _steps(name: str) -> list[Job]:
+    text = ask("squeue", "-s", *_mine(name), "-o", SPLIT.join(("%i", "%j", "%N")))
+    split = [(number.partition("."), called, nodes) for number, called, nodes in _lines(text, 3)]
+    return [Job(job, step, called, "", "", nodes) for (job, _, step), called, nodes in split]
+
+
+def _mine(name: str) -> tuple[str, ...]:
+    return ("-h", f"--user={os.getuid()}", f"--name={name}")
 
 
 def _lines(text: str, count: int) -> list[list[str]]:
@@ -152,14 +170,14 @@ def cancel(jobs: Sequence[Job]) -> None:
             return
 
 
-def end(name: str, seconds: float = END_SECS) -> list[Job]:
+def end(name: str, kinds: Collection[str] = KINDS, seconds: float = END_SECS) -> list[Job]:
     """Ends this user's jobs and steps that are called `name`, and returns those that are still there after `seconds`.
 
-    Raises Unreachable where the controller does not answer.
+    Looks for those of `kinds`. Raises Unreachable where the controller does not answer.
     """
     deadline, pause = time.monotonic() + seconds, 0.1
     asked_for: set[str] = set()
-    while left := patiently(lambda: find(name)):
+    while left := patiently(lambda: find(name, kinds)):
         cancel([job for job in left if job.id not in asked_for])
         asked_for |= {job.id for job in left}
         if time.monotonic() > deadline:

@@ -40,12 +40,15 @@ def hold_device(campaign: Campaign, row: Row, keep: bool = True) -> Iterator[Dev
 def end_left_behind(campaign: Campaign, run_id: str) -> None:
     """Ends the jobs and steps that an earlier harness has left of the row, by their name.
 
-    Raises TrackaError where the controller does not answer, or with the jobs that do not end.
+    A row that has no attempt has left nothing, unless its folder was removed: then one question to Slurm is enough, for
+    what this harness itself would start. Raises TrackaError where the controller does not answer, or with the jobs that
+    do not end.
     """
     if not campaign.is_on_slurm:
         return
     name = slurm_launch.name(campaign.layout.artifacts, run_id)
-    if left := slurm.end(name):
+    kinds = slurm.KINDS if campaign.layout.run(run_id).numbers() else slurm.own_kind()
+    if left := slurm.end(name, kinds):
         where = f"row {run_id}, {', '.join(map(str, left))}"
         what = "it is left of an earlier call and has not ended, though Slurm was asked to"
         raise TrackaError(Finding(where, what, f"Run `scancel {left[0].id}`, see `squeue`, then run the row again"))

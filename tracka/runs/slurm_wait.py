@@ -69,7 +69,7 @@ class Wait:
     def _why(self) -> str:
         """Returns why the row waits, in Slurm's words."""
         try:
-            jobs = slurm.find(self.name)
+            jobs = slurm.find(self.name, (slurm.JOBS,))
         except TrackaError as error:
             return error.findings[0].what
         if pending := [job for job in jobs if job.state == "PENDING"]:
