@@ -40,6 +40,7 @@ from .xdist_scheduling import PhasedScheduling, RowLoop
 CAMPAIGN = pytest.StashKey[Campaign]()
 TOKEN = pytest.StashKey[str]()
 START = pytest.StashKey[float]()  # of the session, by the host's monotonic clock
+SESSION_STOPS = pytest.StashKey[Callable[[], bool]]()  # of a worker: whether the session stops before its end
 SURVIVORS = pytest.StashKey[Sequence[Survivor]]()  # processes of dead sessions that could not be ended
 LAST_STAGE = f"{PHASES[-1]}{HANDED_OVER}"
 PARITY_ROW = "parity_row"
@@ -122,7 +123,9 @@ def pytest_configure(config: pytest.Config) -> None:
         prctl.end_with_parent(config.workerinput[CONTROLLER])  # type: ignore[attr-defined]
         config.stash[TOKEN] = config.workerinput["testrunuid"]  # type: ignore[attr-defined]
         config.stash[START] = config.workerinput[SESSION_START]  # type: ignore[attr-defined]
-        config.pluginmanager.register(RowLoop(), "tracka-row-loop")
+        row_loop = RowLoop()
+        config.stash[SESSION_STOPS] = row_loop.is_told_to_end.is_set
+        config.pluginmanager.register(row_loop, "tracka-row-loop")
 
 
 def _lock_campaign(config: pytest.Config) -> None:

@@ -9,6 +9,7 @@ the phases.
 import importlib
 import inspect
 import re
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
@@ -239,13 +240,28 @@ def _number(node: Any) -> int:
 
 
 class RowLoop:
-    """The worker's loop: takes a test, runs it, reports it, and only then takes the next."""
+    """The worker's loop: takes a test, runs it, reports it, and only then takes the next.
+
+    Attributes:
+        is_told_to_end: set once the controller has told this worker to end. While a test runs, the controller does so
+            only where the session stops before its end: after the failures that -x and --maxfail allow, and after the
+            crashes that --max-worker-restart allows. The end of the controller itself does not count.
+    """
+
+    def __init__(self) -> None:
+        self.is_told_to_end = threading.Event()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         worker = _interactor(session.config)
         shutdown = type(worker).handle_command.__globals__["Marker"].SHUTDOWN
-        worker.channel.setcallback(worker.handle_command, endmarker=shutdown)
+
+        def take(command: Any) -> None:
+            if command is not shutdown and command[0] == "shutdown":
+                self.is_told_to_end.set()
+            worker.handle_command(command)
+
+        worker.channel.setcallback(take, endmarker=shutdown)
         while (index := worker.torun.get()) is not shutdown:
             start = time.perf_counter()
             worker.item_index = index

@@ -18,6 +18,7 @@ from tracka.campaign.matrix import AUTO, CPU
 from tracka.core import errors, files, lock
 from tracka.execution import gpu, lease, orphans, warm_process
 from tracka.runs import run
+from tracka.runs.endings import NoLongerWanted
 
 HOLD = """
 import subprocess, sys
@@ -183,6 +184,16 @@ def test_a_row_waits_for_its_gpu_and_gets_it_when_it_is_free(hold: Hold, request
         waiter.wait(1)
     release(first)
     assert got(waiter) == 0
+
+
+def test_a_row_that_is_no_longer_wanted_stops_waiting_for_its_gpu(hold: Hold, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise NoLongerWanted(errors.Finding("row", "not started", "run it again"))
+
+    monkeypatch.setattr(lease, "WANTED_SECS", 0.1)
+    assert got(hold(1)) == 1
+    with pytest.raises(NoLongerWanted), lease.hold(1, require_wanted=refuse):
+        pass
 
 
 def test_a_pinned_gpu_is_taken_though_another_is_held(hold: Hold) -> None:

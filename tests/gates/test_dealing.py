@@ -105,11 +105,17 @@ def test_after_a_crash_the_rows_of_that_gpu_go_on_and_last_failed_runs_the_lost_
     assert ran_on(made, "a0")[0] == 0
 
 
-def test_with_x_the_next_row_of_the_failed_ones_gpu_does_not_start(host: Host) -> None:
-    made = host(2, a0=["crash"], c1=["slow:1"])
+def test_with_x_a_row_under_way_elsewhere_is_ended_and_last_failed_plays_what_is_left(host: Host) -> None:
+    made = host(2, a0=["crash", "crash_after:2", "ok"], c1=["slow:60", "ok"])
     ended = made.pytest("-n2", "-x", *LATER)
     assert ended.returncode != 0
-    assert "a0" in made.started() and "b0" not in made.started()
+    assert made.results("c1") == [("fail", "session_stop")]
+    assert "the session stops before its end (-x, --maxfail), so Track A ended the evaluation" in ended.stdout
+    assert made.evidence("c1") == []
+    assert sorted(set(made.started())) == ["a0", "base", "c1"]
+    again = made.pytest("-n2", "--lf")
+    assert again.returncode == 0, again.stdout
+    assert made.results("c1") == [("fail", "session_stop"), ("pass", None)]
 
 
 def test_rows_chosen_with_k_run_alone(host: Host) -> None:

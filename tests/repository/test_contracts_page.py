@@ -109,7 +109,7 @@ def test_the_reasons_are_those_that_the_code_gives() -> None:
         | {reason for reason, _ in failure._SIGNS}
         | set(system_errors.REMEDIES)
         | set(slurm_outcome.WHY)
-        | {known_answers.REASON, failure.CHECKPOINT, failure.STOPPED, time_budget.REASON}
+        | {known_answers.REASON, failure.CHECKPOINT, *failure.ENDED, time_budget.REASON}
     )
     assert {words(line["reason"])[0] for line in table("Reasons")} == reasons
 

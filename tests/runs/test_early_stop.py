@@ -60,7 +60,8 @@ def play(made: Made, run_id: str) -> Json:
     """Runs a row as sweeps and gates do, in this process, and returns its result."""
     spec = made.spec
     row, host = spec.row(run_id), run.load_host(spec.layout)
-    return dict(run.run_row(spec, row, host, campaigns.RESUME, early_stop=early_stop.watch(spec, row)))
+    watch = early_stop.watch(spec, row)
+    return dict(run.run_row(spec, row, host, campaigns.RESUME, endings=[watch] if watch else []))
 
 
 def change(made: Made, old: str, new: str) -> None:

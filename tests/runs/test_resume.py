@@ -22,6 +22,7 @@ from tracka.engines import episode_lines, lerobot_eval
 from tracka.execution import process
 from tracka.reporting import caveats, collect
 from tracka.runs import early_stop, replays, run
+from tracka.runs.endings import NoLongerWanted, SessionStop
 from tracka.runs.run import RerunPolicy
 
 SETTINGS = f"{resident_rows.SETTINGS}\n[timeouts]\nrow_secs = 60\ngrace_secs = 1\n"
@@ -193,6 +194,27 @@ def test_an_attempt_of_a_harness_that_died_is_gone_on_with(row: Made, undisturbe
     assert play(row, "die:4", "ok")["status"] == "pass"
     assert row.results(ROW) == [("fail", "interrupted"), ("pass", None)]
     assert len(played(row, 2)) == 6 and essence(row, 2) == undisturbed
+
+
+def test_a_row_that_was_ended_with_its_session_goes_on_by_episode(
+    row: Made, undisturbed: Mapping[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process, "POLL_SECS", 0.05)
+    row.behave(**{ROW: ["hang:7"]})
+    spec = row.spec
+    stop = SessionStop(spec, spec.row(ROW), lambda: len(lines(row, 1)) == 7)
+    run.run_row(spec, spec.row(ROW), run.load_host(spec.layout), RerunPolicy(resume=True), endings=[stop])
+    assert row.results(ROW) == [("fail", "session_stop")], "it is not tried again in its session"
+    assert play(row, "hang:7", "ok")["status"] == "pass" and played(row, 2) == [(3, 2), (3, 3), (3, 4)]
+    assert essence(row, 2) == undisturbed
+
+
+def test_a_row_does_not_start_in_a_session_that_stops(row: Made) -> None:
+    spec = row.spec
+    stop = SessionStop(spec, spec.row(ROW), lambda: True)
+    with pytest.raises(NoLongerWanted, match="not started: the session stops before its end"):
+        run.run_row(spec, spec.row(ROW), run.load_host(spec.layout), endings=[stop])
+    assert row.results(ROW) == [] and not row.layout.run(ROW).path.exists()
 
 
 def test_a_lockstep_batch_is_kept_whole_or_played_again(row: Made, undisturbed: Mapping[str, Any]) -> None:

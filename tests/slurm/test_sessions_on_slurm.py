@@ -64,10 +64,9 @@ def test_a_session_that_is_ended_takes_its_jobs_along(
     assert {begun.results(run_id)[-1] for run_id in SLOW} == {("fail", "interrupted")}
 
 
-def test_after_the_first_failure_under_x_no_further_row_takes_a_job_and_those_under_way_play_on(
+def test_after_the_first_failure_under_x_no_further_row_takes_a_job_and_those_under_way_are_ended(
     begun: Made, cluster: Cluster
 ) -> None:
-    begun.behave(**{FAILING: ["slow:200"], **{run_id: ["slow:25"] for run_id in SLOW}})
     gates = begun.start(*PHASE, "-x")
     try:
         wait_until(lambda: FAILING in begun.started() or gates.poll() is not None, START_SECS)
@@ -79,7 +78,7 @@ def test_after_the_first_failure_under_x_no_further_row_takes_a_job_and_those_un
         gates.terminate()
     nothing_is_left(begun, cluster, 60)
     assert begun.results(FAILING) == [("fail", "job_cancelled")]
-    assert [begun.results(run_id) for run_id in SLOW] == [[("pass", None)]] * 2
+    assert [begun.results(run_id) for run_id in SLOW] == [[("fail", "session_stop")]] * 2
     assert LATER not in begun.started() and begun.statuses()[LATER] == ("pending", None)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..core import escaping, log_cause, reading, system_errors
 from ..execution import slurm_outcome
-from ..execution.process import CANCELLED, Exit
+from ..execution.process import Exit
 from . import load_warnings
 from .lerobot_eval import Metrics
 
@@ -32,13 +32,18 @@ WATCHED = (BAD_ACTION, ON_CPU, *load_warnings.SIGNS)  # phrases that a log must 
 # The reasons of a row that could not start. The checkpoint is refused by that name alone; an evaluation may fail by the
 # other three too.
 CHECKPOINT, HUB, IMPORT, DEVICE = "checkpoint", "hub", "import", "device"
-STOPPED = "stopped"  # the evaluation was ended since the campaign's outcome no longer depends on it
+# What ends an evaluation part-way: the campaign's outcome no longer depends on it, or its session stops.
+STOPPED, SESSION_STOP = "stopped", "session_stop"
+ENDED = {
+    STOPPED: "the campaign was stopped early",
+    SESSION_STOP: "the session stops before its end (-x, --maxfail)",
+}
 SHRINKS_THE_BATCH = ("oom", "timeout", slurm_outcome.MEMORY)
 # What lasts: the row would only meet the same again.
 LASTING = (
     "weights",
     "device",
-    STOPPED,
+    *ENDED,
     system_errors.DISK_FULL,
     system_errors.READ_ONLY,
     *(set(slurm_outcome.WHY) - {slurm_outcome.MEMORY, slurm_outcome.PREEMPTED, slurm_outcome.NODE_LOST}),
@@ -51,7 +56,7 @@ class Failure:
 
     The reason is one of timeout, flood, weights, device, oom, rendering, hub, import, disk_full, read_only, file_limit,
     process_limit, killed, crash, bad_action, no_result, invalid_result, interrupted, not_started, checkpoint, stopped,
-    or one of `slurm_outcome.WHY`.
+    session_stop, or one of `slurm_outcome.WHY`.
     """
 
     reason: str
@@ -89,9 +94,9 @@ def diagnose(
         return Failure(process_exit.stopped, slurm_outcome.message(process_exit.stopped, logs))
     if process_exit.stopped == slurm_outcome.NO_GPU:
         return Failure(DEVICE, "Slurm gave the step no GPU: see [slurm] gres, and `sinfo -o '%N %G'`")
-    if process_exit.stopped == CANCELLED and process_exit.code != 0:
-        what = f"the campaign was stopped early, so Track A ended the evaluation after {process_exit.seconds:.0f} s"
-        return Failure(STOPPED, what)
+    if process_exit.stopped in ENDED and process_exit.code != 0:
+        what = f"{ENDED[process_exit.stopped]}, so Track A ended the evaluation after {process_exit.seconds:.0f} s"
+        return Failure(process_exit.stopped, what)
     if process_exit.stopped == "lost":
         return Failure("killed", "the process that supervised the run was killed, so the run's exit code is unknown")
     if process_exit.stopped == "survived":
@@ -158,8 +163,8 @@ def next_batch(reason: str | None, batch_size: int) -> int | None:
     """Returns the batch size of the one retry; None where no retry helps.
 
     No retry helps where memory ran out at batch 1, where weights are lacking, where there is no GPU, where a disk is
-    full or read-only, where the campaign was stopped early, or where a cluster refuses the job, ends it on purpose or
-    cannot be reached.
+    full or read-only, where the campaign or the session was stopped, or where a cluster refuses the job, ends it on
+    purpose or cannot be reached.
     """
     if reason in LASTING:
         return None

@@ -13,7 +13,7 @@ import contextlib
 import os
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,16 +28,24 @@ LOCKS = "TRACKA_GPU_LOCKS"
 HOST_FOLDER = "/tmp/tracka-gpus"  # not under TMPDIR, which may differ from job to job
 WORKER = "TRACKA_WORKER"  # the number of a process that `tracka sweep` started
 OTHER_WORKER_SECS = 30.0  # longer than an idle warm worker process lives
+WANTED_SECS = 2.0  # between two questions whether a row that waits for its device is still wanted
 JOURNAL_BYTES = 1 << 20  # a longer journal is emptied
 
 
 @contextlib.contextmanager
-def hold(request: int, preferred: int = 0, poll_secs: float = 0.2, keep: bool = False) -> Iterator[Device]:
+def hold(
+    request: int,
+    preferred: int = 0,
+    poll_secs: float = 0.2,
+    keep: bool = False,
+    require_wanted: Callable[[], None] = lambda: None,
+) -> Iterator[Device]:
     """Waits until the device that a row asks for is free, and holds the device inside this block.
 
     `request` is an index, AUTO (any GPU, the one numbered `preferred` first) or CPU (no lock). This session's warm
     worker process on the GPU is ended unless `keep` is set. Raises TrackaError where the host has no such GPU, or where
-    the folder of the locks cannot be trusted.
+    the folder of the locks cannot be trusted, and what `require_wanted` raises, which is called every WANTED_SECS while
+    the device is awaited.
     """
     if request == CPU:
         yield CPU_DEVICE
@@ -45,7 +53,11 @@ def hold(request: int, preferred: int = 0, poll_secs: float = 0.2, keep: bool = 
     candidates = _candidates(request, preferred)
     folder = _folder()
     with contextlib.ExitStack() as stack:
+        last_asked = time.monotonic()
         while (device := _first_free(candidates, folder, stack)) is None:
+            if time.monotonic() - last_asked > WANTED_SECS:
+                require_wanted()
+                last_asked = time.monotonic()
             time.sleep(poll_secs)
         own_mark = _warm_mark(device) if keep else None
         _require_ended(device, orphans.end(orphans.LEASE, str(device.lock_file), except_marked=own_mark))

@@ -43,6 +43,7 @@ REMEDIES = {  # reason -> what helps; docs/contracts.md says what each reason me
     "checkpoint": "Run `tracka check` on the checkpoint: it names what is missing or refused",
     "not_run": "Run the campaign",
     "stopped": "The campaign was decided before; to run the row all the same, set early = 'off' under [verdict]",
+    "session_stop": "Run what is left with `--lf`: rows that have passed are not run again",
     "budget": "Run the tier again: rows that have passed are not run again; or raise its budget_minutes",
     rejected_rows.BELOW_THRESHOLD: LOOK,
     known_answers.REASON: known_answers.REMEDY,

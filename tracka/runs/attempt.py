@@ -8,7 +8,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -23,17 +23,18 @@ from ..engines.failure import Failure
 from ..engines.lerobot_eval import Metrics
 from ..execution import gpu, lease, orphans, process, warm_process
 from ..execution.gpu import Device
-from ..execution.process import Exit
+from ..execution.process import CANCELLED, Exit
 from . import attempt_history, identity, judgement, refusal, resume, row_state, slurm_row
+from .endings import Endings
 from .plan import Plan
 
 
-def run(plan: Plan, device: Device, cancel: Callable[[], bool] | None = None, since: int = 1) -> Result:
+def run(plan: Plan, device: Device, ends: Endings | None = None, since: int = 1) -> Result:
     """Runs the plan once on `device` and returns the attempt's result, passed or failed.
 
     The attempt keeps the episodes that cut-off attempts of the row have played, from the attempt `since` on.
-    The attempt is closed as stopped once `cancel` returns True, which is asked every few seconds. An exception that
-    interrupts the attempt is raised again after the attempt is closed as interrupted.
+    The attempt is ended once one of `ends` has come, which is asked every few seconds, and fails by that reason. An
+    exception that interrupts the attempt is raised again after the attempt is closed as interrupted.
     """
     layout, run_id = plan.campaign.layout, plan.row.run_id
     number, folder = _next_folder(layout, run_id)
@@ -50,7 +51,7 @@ def run(plan: Plan, device: Device, cancel: Callable[[], bool] | None = None, si
     _publish(layout.run(run_id), folder, starting=True)
     row_state.advance(layout, run_id, "running", number, retry_index=plan.retry_index, gpu_id=device.gpu_id)
     environ |= worker_variables
-    result = _execute(plan, folder, manifest, environ, device, cancel)
+    result = _execute(plan, folder, manifest, environ, device, ends or Endings())
     if result["status"] != "pass":
         _end_warm_worker(environ)
     return close(layout, folder, result)
@@ -102,11 +103,11 @@ def _execute(
     manifest: Manifest,
     environ: dict[str, str],
     device: Device,
-    cancel: Callable[[], bool] | None,
+    ends: Endings,
 ) -> Result:
     start = time.monotonic()
     try:
-        process_exit, manifest = _play(plan, folder, manifest, environ, device, cancel)
+        process_exit, manifest = _play(plan, folder, manifest, environ, device, ends)
     except OSError as error:
         found = system_errors.finding(error, where=shlex.join(manifest["command"] or ()))
         limit, message = system_errors.reason(error), f"{found.where}: {found.what}"
@@ -122,6 +123,8 @@ def _execute(
         raise
     if process_exit.code != 0:
         _end_warm_worker(environ)
+    if process_exit.stopped == CANCELLED:
+        process_exit = replace(process_exit, stopped=ends.reason)
     return _judge(plan, folder, manifest, process_exit)
 
 
@@ -131,9 +134,10 @@ def _play(
     manifest: Manifest,
     environ: dict[str, str],
     device: Device,
-    cancel: Callable[[], bool] | None,
+    ends: Endings,
 ) -> tuple[Exit, Manifest]:
     """Runs the plan's program where the campaign's rows run; returns how it ended, and the manifest with the place."""
+    cancel = ends.have_come if ends.each else None
     secrets = tuple(redaction.secret_values(os.environ | environ))
     if plan.campaign.is_on_slurm:
         return slurm_row.play(plan, folder, manifest, environ, secrets, cancel)

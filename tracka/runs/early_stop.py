@@ -11,7 +11,7 @@ today's, stops no row and excuses none.
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import cast
+from typing import ClassVar, cast
 
 from ..campaign import commands
 from ..campaign.campaign import Campaign
@@ -20,9 +20,10 @@ from ..campaign.matrix import Row
 from ..core import damaged, fact_cache, files, lock, schema
 from ..core.artifacts import EarlyStopRecord, StoppedClaim
 from ..core.errors import Finding, TrackaError
-from ..engines.failure import STOPPED
+from ..engines import failure
 from . import outcomes_so_far, row_state, stop_decision
 from .claims import Outcomes
+from .endings import NoLongerWanted
 from .outcomes_so_far import RowOutcomes
 from .stop_decision import Decision, Played
 
@@ -30,7 +31,7 @@ INTERRUPTED = "interrupted"
 PLAY_ON = 'Look at the videos; to play all episodes, set early = "off" below [verdict] and run again'
 
 
-class StoppedEarly(TrackaError):
+class StoppedEarly(NoLongerWanted):
     """Raised where a row does not start because the campaign was stopped early, by `decision`."""
 
     def __init__(self, layout: Layout, decision: Decision) -> None:
@@ -52,6 +53,7 @@ class Watch:
     rows: dict[str, RowOutcomes] = field(default_factory=dict)
     before: Played | None = None
     to_the_end: bool = False  # whether the row plays although the campaign was stopped
+    reason: ClassVar[str] = failure.STOPPED
 
     def require_open(self) -> None:
         """Raises StoppedEarly where the campaign has ended early and excuses the row.
@@ -135,7 +137,7 @@ def excused(campaign: Campaign, row: Row) -> Decision | None:
     state = row_state.read(campaign.layout, row.run_id)
     if state is None:
         return None if campaign.layout.run(row.run_id).path.exists() else decision
-    is_unplayed = state["status"] == "pending" or state["reason"] in (STOPPED, INTERRUPTED)
+    is_unplayed = state["status"] == "pending" or state["reason"] in (*failure.ENDED, INTERRUPTED)
     return decision if is_unplayed else None
 
 

@@ -34,7 +34,7 @@ CUT_OFF = (
     "crash",
     "oom",
     "flood",
-    failure.STOPPED,
+    *failure.ENDED,
     system_errors.DISK_FULL,
     system_errors.READ_ONLY,
     system_errors.FILE_LIMIT,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from ..campaign import commands, path_safety
 from ..campaign.campaign import Campaign, EvalSettings
@@ -30,6 +30,7 @@ from ..engines import cli_capabilities, failure
 from ..execution import gpu, slurm_outcome
 from ..execution.gpu import Device
 from . import attempt, evidence, identity, refusal, resume, row_state, slurm_row, time_budget
+from .endings import Ending, Endings, NoLongerWanted
 from .plan import Host, Plan, Refusal
 from .refusal import RowRefused
 from .time_budget import TimeBudget
@@ -175,23 +176,13 @@ class RerunPolicy:
     budget: TimeBudget | None = None  # of a tier's session, after which no attempt starts
 
 
-class EarlyStop(Protocol):
-    """What ends a campaign before all its episodes are played."""
-
-    def require_open(self) -> None:
-        """Raises TrackaError where the campaign was stopped, so that no further row starts."""
-
-    def has_come(self) -> bool:
-        """Returns whether the campaign may stop now; asked every few seconds while a row plays."""
-
-
 def run_row(
     campaign: Campaign,
     row: Row,
     host: Host,
     policy: RerunPolicy = RerunPolicy(resume=True),
     retry_index: int = 0,
-    early_stop: EarlyStop | None = None,
+    endings: Sequence[Ending] = (),
 ) -> Result:
     """Runs `row` in five stages and returns its result, as in result.json.
 
@@ -205,9 +196,8 @@ def run_row(
     Raises RunExists or ChangedRun where the run folder is in the way, Busy where another process runs the row,
     BudgetSpent where the row would start after its tier's time budget, and RowRefused where the checkpoint or the GPU
     is missing, after the row has left its evidence. A failed evaluation is a result, not an error. The manifest of the
-    first attempt says `retry_index`; where that is not 0, the attempt is a retry already, and no other follows. Where
-    `early_stop` is given, the row is not started once the campaign was stopped early, and a row that plays then is
-    ended and fails as stopped.
+    first attempt says `retry_index`; where that is not 0, the attempt is a retry already, and no other follows. Once
+    one of `endings` has come, the row is not started, and a row that plays then is ended and fails by that reason.
     """
     layout = campaign.layout
     path_safety.require(layout, row.run_id)
@@ -223,8 +213,8 @@ def run_row(
         if passed is not None:
             attempt.restore_marker(layout, passed)
             return passed
-        if early_stop:
-            early_stop.require_open()
+        ends = Endings(endings)
+        ends.require_open()
         _require_own_program(campaign, host)
         row_state.ensure_pending_held(layout, row.run_id)
         time_budget.require(policy.budget, layout, row.run_id)
@@ -232,14 +222,13 @@ def run_row(
             slurm_row.end_left_behind(campaign, row.run_id)
         with contextlib.ExitStack() as held:
             with refusing(failure.DEVICE):
-                device = held.enter_context(slurm_row.hold_device(campaign, row))
+                device = held.enter_context(slurm_row.hold_device(campaign, row, require_wanted=ends.require_open))
             time_budget.require(policy.budget, layout, row.run_id)
             with refusing():  # the row may have waited for its device for hours
                 plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
-            if early_stop:
-                early_stop.require_open()
+            ends.require_open()
             since = 1 if policy.resume else max(layout.run(row.run_id).numbers(), default=0) + 1
-            return _attempts(plan, device, policy, early_stop, since)
+            return _attempts(plan, device, policy, ends, since)
 
 
 def require_startable(campaign: Campaign, row: Row, host: Host) -> None:
@@ -269,10 +258,12 @@ def _refusing(campaign: Campaign, row: Row, host: Host, retry_index: int, reason
     """Records an error of this block as an attempt that could not start, and raises it as RowRefused.
 
     Where a passed run with sound evidence is there, the error is raised as it is: that run cannot be judged today, and
-    no failure may hide it. The caller holds the row's lock.
+    no failure may hide it. A row that is no longer wanted did not fail. The caller holds the row's lock.
     """
     try:
         yield
+    except NoLongerWanted:
+        raise
     except (TrackaError, OSError) as cause:
         error = refusal.as_error(cause) if isinstance(cause, OSError) else cause
         result = read_result(campaign.layout, row.run_id)
@@ -292,18 +283,17 @@ def _sound_plan(campaign: Campaign, row: Row, host: Host) -> Plan:
     return plan_row(campaign, row, host)
 
 
-def _attempts(plan: Plan, device: Device, policy: RerunPolicy, early_stop: EarlyStop | None, since: int) -> Result:
+def _attempts(plan: Plan, device: Device, policy: RerunPolicy, ends: Endings, since: int) -> Result:
     """Runs the plan and, where policy and failure allow it, once more. Returns the last attempt's result.
 
     An attempt keeps the episodes of cut-off attempts from the attempt `since` on.
     """
-    cancel = early_stop.has_come if early_stop else None
-    result = attempt.run(plan, device, cancel, since)
+    result = attempt.run(plan, device, ends, since)
     is_spent = policy.budget is not None and policy.budget.is_spent
     if result["status"] == "pass" or plan.retry_index or not policy.retry or is_spent:
         return result
     batch_size = _next_batch(plan, result)
-    return result if batch_size is None else attempt.run(plan.retry(batch_size), device, cancel, since)
+    return result if batch_size is None else attempt.run(plan.retry(batch_size), device, ends, since)
 
 
 def _next_batch(plan: Plan, result: Result) -> int | None:

@@ -24,14 +24,16 @@ from .slurm_wait import Wait
 
 
 @contextlib.contextmanager
-def hold_device(campaign: Campaign, row: Row, keep: bool = True) -> Iterator[Device]:
+def hold_device(
+    campaign: Campaign, row: Row, keep: bool = True, require_wanted: Callable[[], None] = lambda: None
+) -> Iterator[Device]:
     """Holds what the row computes on: a GPU of this host or the CPU, or on a cluster what Slurm will give.
 
-    There Slurm takes the lease's place: any GPU stands for the one that the matrix numbers. `keep` is as of
-    `lease.hold`.
+    There Slurm takes the lease's place: any GPU stands for the one that the matrix numbers. `keep` and
+    `require_wanted` are as of `lease.hold`.
     """
     if not campaign.is_on_slurm:
-        with lease.hold(row.gpu_id, lease.worker_number(), keep=keep) as device:
+        with lease.hold(row.gpu_id, lease.worker_number(), keep=keep, require_wanted=require_wanted) as device:
             yield device
     else:
         yield gpu.CPU_DEVICE if row.gpu_id == CPU else Device(max(row.gpu_id, 0), "")

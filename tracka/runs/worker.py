@@ -87,7 +87,7 @@ def execute(
     Where `watch` ends the campaign early, the exit code is 0 if every claim has passed.
     """
     try:
-        result = run.run_row(campaign, row, host, policy, retry_index, watch)
+        result = run.run_row(campaign, row, host, policy, retry_index, [watch] if watch else [])
     except early_stop.StoppedEarly as stopped:
         print_redacted(f"{row.run_id}: not started, {stopped.findings[0].what}")
         return stopped.exit_code
