@@ -21,6 +21,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from .provision import LOCK, is_current, lock_block, planned_changes, provision
 
 ROOT = installation.lock_folder()
 LOG = logging.getLogger("tracka.setup")
+LOG_NAME = "setup.log"
 ENVIRONMENT = "vla_pi0"
 PYTHON = "3.12"
 DISK = Path("/mnt/local_storage")  # the plan's host keeps its caches here; other hosts use the user's own cache
@@ -135,21 +137,48 @@ def set_up(options: EnvironmentOptions, python: Path) -> bool:
     """
     if findings := list(_faults(options)):
         raise UsageError(findings)
-    log, venv_log = options.artifacts / "setup.log", log_file(options.venv)
     installs = not is_current(ROOT, options.venv, options.lerobot)
-    try:
-        with _logged(log, earlier=venv_log):
-            LOG.debug("%s begins: %s", utc_now(), options.command)
-            for line in options.unused_defaults:
-                LOG.info("set-up: %s", line)
-            provision(ROOT, python, options.venv, options.lerobot, optional=options.lerobot_dir is None)
-            _snapshots(options, _remember_hub_cache(options))
-            name = options.venv.name if _is_checkout() and not options.venv_dir else options.venv
-            LOG.debug("%s made %s: %s", utc_now(), shlex.quote(str(name)), options.command)
-    finally:
-        if (options.venv / "pyvenv.cfg").is_file() and (installs or not venv_log.is_file()):
-            copy_atomic(log, venv_log)  # also after a failed installation: the next one starts from what it left
+    with _log_folder(options) as folder:
+        try:
+            _set_up_with_log(options, python, folder / LOG_NAME)
+        finally:  # also after a failed installation: the next one starts from what it left
+            _keep_log(options, folder / LOG_NAME, installs)
     return installs
+
+
+def _set_up_with_log(options: EnvironmentOptions, python: Path, log: Path) -> None:
+    with _logged(log, earlier=log_file(options.venv)):
+        LOG.debug("%s begins: %s", utc_now(), options.command)
+        for line in options.unused_defaults:
+            LOG.info("set-up: %s", line)
+        provision(ROOT, python, options.venv, options.lerobot, optional=options.lerobot_dir is None)
+        _snapshots(options, _remember_hub_cache(options))
+        name = options.venv.name if _is_checkout() and not options.venv_dir else options.venv
+        LOG.debug("%s made %s: %s", utc_now(), shlex.quote(str(name)), options.command)
+
+
+@contextmanager
+def _log_folder(options: EnvironmentOptions) -> Iterator[Path]:
+    """Yields the folder that the log is written into while the set-up runs.
+
+    Where the artifacts belong into the environment, this is a temporary folder: a new environment begins empty.
+    """
+    if options.artifacts_dir:
+        yield options.artifacts
+        return
+    with tempfile.TemporaryDirectory(prefix="tracka-setup-") as folder:
+        yield Path(folder)
+
+
+def _keep_log(options: EnvironmentOptions, log: Path, installs: bool) -> None:
+    """Copies the log of a set-up into an environment that is there."""
+    if not (options.venv / "pyvenv.cfg").is_file():
+        return
+    if not options.artifacts_dir:
+        make_folder(options.artifacts)
+        copy_atomic(log, options.artifacts / LOG_NAME)
+    if installs or not log_file(options.venv).is_file():
+        copy_atomic(log, log_file(options.venv))
 
 
 def _faults(options: EnvironmentOptions) -> Iterator[Finding]:
@@ -230,7 +259,7 @@ def _remember_hub_cache(options: EnvironmentOptions) -> Path | None:
 
 def log_file(venv: Path) -> Path:
     """Returns the file in an environment that tells how the environment was made."""
-    return venv / "setup.log"
+    return venv / LOG_NAME
 
 
 def commands(log: Path) -> dict[str, str]:
