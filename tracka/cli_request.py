@@ -18,7 +18,7 @@ from .campaign.campaign import Campaign
 from .campaign.layout import TIERS, Layout
 from .campaign.matrix import Row
 from .campaign.shards import Shard
-from .core import lerobot_facts, parsing, schema
+from .core import close_match, lerobot_facts, parsing, schema
 from .core.errors import Finding, UsageError, collect_findings, joined_names, shortened
 from .engines import cli_capabilities
 from .preflight.preflight import PreflightConfig
@@ -139,7 +139,7 @@ def places_in_tier(flag: str, folder: Path, tier: str | None) -> Callable[[Path]
         what = f"the folder is of the tier {layout.tier}, but --tier names {shortened(tier)!r}"
         raise UsageError(Finding(f"{flag} {folder}", what, "Leave --tier out, or name the campaign's own folder"))
     if not layout.has_settings:
-        what = f"{layout.root} is no campaign, so it has no tier {shortened(tier)!r}"
+        what = f"{layout.root} is not a campaign, so it has no tier {shortened(tier)!r}"
         raise UsageError(Finding("--tier", what, f"Name a folder of a campaign's artifacts as {flag}"))
     return partial(_place_in_tier, replace(layout, tier=campaign.load(layout.root, tier).layout.tier))
 
@@ -294,9 +294,9 @@ def _wrong_name(campaign: Campaign, run_id: str, rows_by_id: dict[str, Row]) -> 
         return Finding("--rows", f"the row {run_id!r} is not in the tier {tier.name}", remedy)
     if run_id in rows_by_id:
         return Finding("--rows", f"the row {run_id!r} is disabled", "Set its column enabled to 1")
-    return Finding(
-        "--rows", f"the matrix has no row {shortened(run_id)!r}", f"Name some of {joined_names(list(rows_by_id))}"
-    )
+    asked = close_match.asked_name(run_id, rows_by_id)
+    remedy = f"{asked}Name some of {joined_names(list(rows_by_id))}"
+    return Finding("--rows", f"the matrix has no row {shortened(run_id)!r}", remedy)
 
 
 def summarised(campaign: Campaign | None, path: Path, results: list[EvalRunResult]) -> list[EvalRunResult]:

@@ -9,6 +9,7 @@ import contextlib
 import getpass
 import inspect
 import os
+import shlex
 import time
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -19,13 +20,13 @@ import pytest
 
 from . import cli_request, last_failed, live_session, session_exports, session_summary, xdist_scheduling
 from .campaign import campaign as campaigns
-from .campaign import commands, path_safety, slurm_settings
+from .campaign import commands, nearby, path_safety, slurm_settings
 from .campaign.campaign import Campaign
 from .campaign.layout import PHASES
 from .campaign.matrix import Row
-from .core import escaping, files, lock, system_errors
+from .core import close_match, escaping, files, lock, system_errors
 from .core.counting import counted
-from .core.errors import Busy, Finding, TrackaError, UsageError, screen
+from .core.errors import Busy, Finding, TrackaError, UsageError, joined_names, screen
 from .execution import ending_signals, environment, harness_session, prctl, process_setup
 from .execution.orphans import Survivor
 from .exports import attachments
@@ -44,6 +45,7 @@ SESSION_STOPS = pytest.StashKey[Callable[[], bool]]()  # of a worker: whether th
 SURVIVORS = pytest.StashKey[Sequence[Survivor]]()  # processes of dead sessions that could not be ended
 LAST_STAGE = f"{PHASES[-1]}{HANDED_OVER}"
 PARITY_ROW = "parity_row"
+DEFAULT_PLACE = "the default"  # where the embedded campaign is named, which needs no name
 # The names under which the controller tells its workers when the session began, and its own process id.
 SESSION_START, CONTROLLER = "tracka_session_start", "tracka_controller"
 # A test that takes one of these is collected only for a campaign that has something for it.
@@ -161,13 +163,32 @@ def _named(config: pytest.Config) -> tuple[str, str]:
         "TRACKA_CAMPAIGN": os.environ.get("TRACKA_CAMPAIGN"),
         "pytest.ini": config.getini("campaign"),
     }
-    return next(((name, place) for place, name in places.items() if name), (commands.DEFAULT, "the default"))
+    return next(((name, place) for place, name in places.items() if name), (commands.DEFAULT, DEFAULT_PLACE))
 
 
 def _folder(config: pytest.Config) -> Path:
-    name, _ = _named(config)
-    folder = config.invocation_params.dir / name
-    return folder if folder.is_dir() else config.rootpath / "tasks" / name
+    """Returns the folder of the session's campaign, or where it was looked for. Raises UsageError where none is named.
+
+    The embedded campaign runs without a name only where it is: in a checkout.
+    """
+    name, place = _named(config)
+    here, below = config.invocation_params.dir / name, config.rootpath / "tasks" / name
+    if found := next(filter(Path.is_dir, (here, below)), None):
+        return found
+    if place == DEFAULT_PLACE:
+        raise UsageError(_no_name(config.invocation_params.dir))
+    if close_match.folder(below) and not close_match.folder(here):
+        return below
+    return below if "/" not in name and below.parent.is_dir() and not close_match.folder(here) else Path(name)
+
+
+def _no_name(here: Path) -> Finding:
+    """Returns the finding for a session without the name of a campaign, with the campaigns that are here."""
+    names = [str(path.relative_to(here)) for path in nearby.campaigns(here)]
+    command = f"Name one, as in: pytest --pyargs tracka.acceptance --campaign {shlex.quote(names[0])}" if names else ""
+    listed = f". Here are: {joined_names(names)}" if len(names) > 1 else ""
+    remedy = f"{command}{listed}" or f"Make one, {nearby.smoke_command(here)}, and name it: --campaign NAME"
+    return Finding("--campaign", "no campaign is named", remedy)
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:

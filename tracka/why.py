@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .campaign import campaign, commands
+from .campaign import campaign, commands, nearby
 from .campaign.layout import Layout, RunFolder
 from .core import escaping, files
 from .core.artifacts import IdentityParts
@@ -18,7 +18,6 @@ from .reporting import rejected_rows
 from .runs import identity, run
 
 TODAY = "today"
-PLACES = ("*/configs/campaign.toml", "tasks/*/configs/campaign.toml")  # of campaigns around the user
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,7 @@ def _campaign_with(run_id: str) -> Path:
     here = Path()
     if Layout(here.resolve()).has_settings or Path(run_id).is_dir():
         return here
-    roots = [path.parent.parent for pattern in PLACES for path in sorted(here.glob(pattern))]
-    having = [root for root in roots if Layout(root.resolve()).run(run_id).path.is_dir()]
+    having = [root for root in nearby.campaigns(here) if Layout(root.resolve()).run(run_id).path.is_dir()]
     if len(having) > 1:
         what = f"several campaigns have the run {shortened(run_id)!r}: {joined_names([*map(str, having)])}"
         raise UsageError(Finding("RUN", what, f"Name one: --root {shlex.quote(str(having[0]))}"))

@@ -31,27 +31,39 @@ def refusal(root: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (ONE_TASK + "colour = 1", "campaign.toml, key $.lerobot_eval: Additional properties are not allowed ('colour'"),
-        (ONE_TASK + "n_action_steps = 'ten'", "key $.lerobot_eval.n_action_steps: 'ten' is not of type 'integer'"),
-        (ONE_TASK + "n_action_steps = true", "key $.lerobot_eval.n_action_steps: True is not of type 'integer'"),
-        (ONE_TASK + "episode_length = 40.0", "key $.lerobot_eval.episode_length"),
-        (ONE_TASK + "policy_type = 7", "key $.lerobot_eval.policy_type: 7 is not of type 'string'"),
-        (ONE_TASK + "[lerobot_eval.flags]\n'--seed' = 1", "key $.lerobot_eval.flags: '--seed' does not match"),
-        (ONE_TASK + "[thresholds]\nmin_success_rate = 90", "key $.thresholds.min_success_rate: 90 is greater"),
-        (ONE_TASK + "[thresholds]\nmin_success_rate = nan", "key $.thresholds.min_success_rate"),
-        (ONE_TASK + "[timeouts]\nrow_secs = 0", "key $.timeouts.row_secs: 0 is less than"),
-        (ONE_TASK + "[progress]\ntodo = ''", "key $.progress.todo: '' should be non-empty"),
-        (ONE_TASK + f"[progress]\ntodo = '{'x' * 300}'", "key $.progress.todo: 'xxx"),
+        (ONE_TASK + "colour = 1", "line 6, key lerobot_eval.colour: the table [lerobot_eval] has no key 'colour'"),
+        (
+            ONE_TASK + "n_action_steps = 'ten'",
+            "line 6, key lerobot_eval.n_action_steps: 'ten' is not a whole number from 1 up. Write 10, for example",
+        ),
+        (ONE_TASK + "n_action_steps = true", "key lerobot_eval.n_action_steps: true is not a whole number"),
+        (ONE_TASK + "episode_length = 40.0", "key lerobot_eval.episode_length: 40.0 is not a whole number"),
+        (ONE_TASK + "policy_type = 7", "key lerobot_eval.policy_type: 7 is not a text in quotes. Write 'pi0'"),
+        (ONE_TASK + "[lerobot_eval.flags]\n'--seed' = 1", "'--seed' cannot be a name in [lerobot_eval.flags]"),
+        (ONE_TASK + "[lerobot_eval.flags]\nseed = 1", "line 7, key lerobot_eval.flags.seed: 'seed' is decided by the"),
+        (ONE_TASK + "[thresholds]\nmin_success_rate = 90", "rate: 90 is not a number from 0 up to 1. Write"),
+        (ONE_TASK + "[thresholds]\nmin_success_rate = nan", "key thresholds.min_success_rate: nan is not a number"),
+        (ONE_TASK + "[timeouts]\nrow_secs = 0", "key timeouts.row_secs: 0 is not a whole number from 1 up"),
+        (ONE_TASK + "timeouts = 5", "key lerobot_eval.timeouts: the table [lerobot_eval] has no key 'timeouts'"),
+        (TOP + "timeouts = 5\n[lerobot_eval]\ntask_ids = [0]", "line 4, key timeouts: 5 is not a table"),
+        (ONE_TASK + "[progress]\ntodo = ''", "key progress.todo: the text is empty"),
+        (ONE_TASK + f"[progress]\ntodo = '{'x' * 300}'", "key progress.todo: 'xxx"),
         (ONE_TASK + '[progress]\ntodo = "a\\u0000"', "a text holds a NUL character, key progress.todo"),
-        (ONE_TASK + '[progress]\ntodo = "a\\n"', "key $.progress.todo: 'a"),
-        (ONE_TASK + "[progress]\nfolder = 'todo'", "key $.progress: Additional properties are not allowed"),
-        (ONE_TASK + "[build]\n'checkpoints/x' = '../evil'", "key $.build['checkpoints/x']"),
-        (TOP.replace("expected_gpus = 0", ""), "key $: 'expected_gpus' is a required property"),
-        (TOP.replace("= 1", "= 2"), "key $.schema_version: 1 was expected"),
-        (TOP + "engine = 'other'", "key $.engine: 'other' is not one of"),
-        (TOP + "[lerobot_eval]\ntask_ids = []", "key $.lerobot_eval.task_ids: [] should be non-empty"),
-        (TOP + "[lerobot_eval]\ntask_ids = [0, 0]", "key $.lerobot_eval.task_ids: [0, 0] has non-unique elements"),
-        (TOP + "[lerobot_eval]\ntask_ids = [-1]", "key $.lerobot_eval.task_ids[0]: -1 is less than"),
+        (ONE_TASK + '[progress]\ntodo = "a\\n"', "key progress.todo: 'a"),
+        (ONE_TASK + "[progress]\nfolder = 'todo'", "[progress] has no key 'folder'. The keys there are todo. "),
+        (ONE_TASK + "[build]\n'checkpoints/x' = '../evil'", "'../evil' has a form that cannot stand here"),
+        (TOP.replace("expected_gpus = 0", ""), "key expected_gpus: the key is missing. Write expected_gpus = 8"),
+        (TOP.replace("= 1", "= 2"), "line 1, key schema_version: 2 is not 1. Write 1"),
+        (TOP + "engine = 'other'", "key engine: 'other' is not one of lerobot-eval, resident"),
+        (TOP + "[lerobot_eval]\ntask_ids = []", "key lerobot_eval.task_ids: the list is empty. Leave the key out"),
+        (TOP + "[lerobot_eval]\ntask_ids = [0, 0]", "line 5, key lerobot_eval.task_ids: [0, 0] has an element twice"),
+        (TOP + "[lerobot_eval]\ntask_ids = [-1]", "line 5, key lerobot_eval.task_ids[0]: -1 is not a whole number"),
+        (ONE_TASK + "[known_answers.wide_b4_e4]\nx = [1]", "'x' cannot be a name in [known_answers.wide_b4_e4]"),
+        (
+            ONE_TASK + "[slurm]\nextra = ['node']",
+            "line 7, key slurm.extra[0]: 'node' has a form that cannot stand here. Write '--exclude=node7'",
+        ),
+        (ONE_TASK + "[metrics]\nto = 'wandb'", "line 6, key metrics.project: the key is missing"),
         (ONE_TASK + "[rows.nobody]", "campaign.toml, row nobody: the matrix has no such row"),
         (ONE_TASK + "[thresholds.rows]\nnobody = 0.5", "campaign.toml, row nobody: the matrix has no such row"),
         (ONE_TASK.replace("baseline_b1_e2", "nobody"), "key baseline: the baseline 'nobody' is not an enabled row"),
@@ -68,6 +80,40 @@ def refusal(root: Path) -> list[str]:
 def test_a_bad_setting_is_named_with_its_key(make_campaign: Callable[..., Made], settings: str, said: str) -> None:
     (text,) = refusal(make_campaign(settings=settings).root)
     assert said in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        (ONE_TASK + "n_action_step = 3", "Did you mean n_action_steps?"),
+        (ONE_TASK + "N_Action_Steps = 3", "Did you mean n_action_steps?"),
+        (TOP + "titel = 'x'\n" + ONE_TASK.removeprefix(TOP), "Did you mean title?"),
+        (TOP + "engine = 'residant'\n" + ONE_TASK.removeprefix(TOP), "Did you mean resident?"),
+        (TOP + "row_secs = 5\n" + ONE_TASK.removeprefix(TOP), "It is a key of [timeouts]: move it there."),
+        (ONE_TASK + "engine = 'resident'", "Move engine to the top of the file, above the first table."),
+        (ONE_TASK + "[rows.wide_b4_e3]", "Did you mean wide_b4_e4? Name a run id of the matrix"),
+        (ONE_TASK + "[tiers.x]\nrows = ['wide_b4_e3']", "Did you mean wide_b4_e4? Name a run id of the matrix"),
+        (ONE_TASK.replace("baseline_b1_e2", "baselin_b1_e2"), "Did you mean baseline_b1_e2? Name an enabled row"),
+    ],
+)
+def test_a_mistyped_or_misplaced_name_is_answered_with_the_right_one(
+    make_campaign: Callable[..., Made], settings: str, remedy: str
+) -> None:
+    (text,) = refusal(make_campaign(settings=settings).root)
+    assert f". {remedy}" in text
+
+
+def test_a_mistyped_key_that_must_be_there_is_said_with_the_page_of_all_keys(
+    make_campaign: Callable[..., Made],
+) -> None:
+    mistyped = ONE_TASK.replace("expected_gpus = 0", "expectd_gpus = 'zero'")
+    found = sorted(refusal(make_campaign(settings=mistyped).root))
+    assert [text.partition(". ")[0] for text in found] == [
+        "campaign.toml, key expected_gpus: the key is missing",
+        "campaign.toml, line 3, key expectd_gpus: campaign.toml has no key 'expectd_gpus'",
+    ]
+    assert "Did you mean expected_gpus? docs/campaign-toml.md has every key" in found[1]
+    assert not any(word in " ".join(found) for word in ("$", "schema", "properties"))
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def test_blank_lines_and_windows_line_ends_are_no_fault(tmp_path: Path) -> None:
     [
         (HEADER.replace(",seed", ""), "missing: ['seed']"),
         (HEADER + ",colour", "unknown: ['colour']"),
-        (HEADER.replace("seed", "Seed"), "unknown: ['Seed']"),
+        (HEADER.replace("seed", "Seed"), "unknown: ['Seed']). Did you mean seed? Write the header as"),
         (HEADER.replace("run_id,task_suite", "task_suite,run_id"), f"Write the header as {HEADER}"),
         (HEADER + ",seed", f"Write the header as {HEADER}"),
         ("", "missing: ['run_id'"),
@@ -86,6 +86,23 @@ def test_another_header_is_refused_with_the_right_one(tmp_path: Path, header: st
 def test_a_bad_cell_is_named_with_its_line_and_column(tmp_path: Path, column: str, cell: str) -> None:
     (text,) = refusal(tmp_path, line(run_id="first"), line(**{column: cell}))
     assert text.startswith(f"eval_matrix.csv, line 3, column {column}: {cell!r} is not ")
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        ({"task_suite": "libero_objct"}, "Did you mean libero_object? Write one of these names"),
+        ({"task_suite": "LIBERO_OBJECT"}, "Did you mean libero_object? Write one of these names"),
+        ({"mujoco_gl": "elg"}, "Did you mean egl? "),
+        ({"gpu_id": "CPU"}, "Did you mean cpu? "),
+        ({"batch_size": "one"}, "'one' is not a whole number from 1 up. Write a number such as 10"),
+    ],
+)
+def test_a_bad_cell_is_answered_with_the_close_match_or_an_example(
+    tmp_path: Path, cells: dict[str, str], said: str
+) -> None:
+    (text,) = refusal(tmp_path, line(**cells))
+    assert said in text and text.count("whole number") < 2
 
 
 def test_a_run_id_with_a_line_end_is_refused(tmp_path: Path) -> None:

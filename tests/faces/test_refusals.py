@@ -116,8 +116,8 @@ def test_all_bad_cells_and_settings_are_said_together_by_every_command(made: Mad
     said = refused(made)
     for what in SAID_OF_BAD_ROWS:
         assert f"ROOT/configs/eval_matrix.csv, {what}" in said
-    assert "ROOT/configs/campaign.toml, key $: Additional properties are not allowed ('colour'" in said
-    assert "ROOT/configs/campaign.toml, key $.rows.nobody.episode_length: 'long' is not of type 'integer'" in said
+    assert "ROOT/configs/campaign.toml, line 1, key colour: campaign.toml has no key 'colour'" in said
+    assert "key rows.nobody.episode_length: 'long' is not a whole number from 1 up" in said
 
 
 def test_another_header_is_said_with_the_right_one_by_every_command(made: Made, refused: Refuse) -> None:
@@ -151,7 +151,7 @@ def test_a_cell_of_any_length_leaves_its_line_readable(made: Made) -> None:
     write_matrix(made, *ROWS, f"{'x' * 5000},libero_object,1,1,cpu,7,egl,checkpoints/fake,1")
     said = sweep_refused(made)
     assert "line 6, column run_id: 'xxx" in said
-    assert "Write a run id (letters, digits" in said
+    assert "is not a run id (letters, digits" in said
 
 
 def test_a_header_of_another_table_leaves_its_line_readable(made: Made) -> None:
@@ -169,7 +169,7 @@ def test_an_unknown_row_leaves_its_line_readable_in_a_matrix_of_hundreds(ready: 
 def test_a_setting_of_any_length_leaves_its_line_readable(made: Made) -> None:
     tasks = ", ".join("0" for _ in range(500))
     made.layout.settings.write_text(SETTINGS.replace("task_ids = [0]", f"task_ids = [{tasks}]"))
-    assert "campaign.toml, key $.lerobot_eval.task_ids: " in sweep_refused(made)
+    assert "key lerobot_eval.task_ids: " in sweep_refused(made)
 
 
 def test_hundreds_of_run_folders_in_the_way_fill_one_screen(ready: Made) -> None:

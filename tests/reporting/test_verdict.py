@@ -306,9 +306,9 @@ def test_a_registration_that_is_lost_or_edited_after_rows_ran_is_made_anew_as_a_
         ("[verdict]\nthreshold = 0.9\nmargin = 0.05", "verdict.margin", "margin is set without baseline"),
         ("[verdict]\nbaseline = 'b.json'", "verdict.baseline", "baseline is set without margin"),
         ("[verdict.tasks]\n'libero_object/7' = 0.9", "verdict.tasks", "no row but the baseline plays libero_object/7"),
-        ("[verdict]\nthreshold = 1", "key $.verdict.threshold", "1 is greater than or equal to the maximum of 1"),
-        ("[verdict]\nthresold = 0.5", "key $.verdict", "'thresold' was unexpected"),
-        ("[verdict]\nthreshold = 0.5\nearly = 'yes'", "key $.verdict.early", "'yes' is not one of"),
+        ("[verdict]\nthreshold = 1", "key verdict.threshold", "1 is not a number above 0 and below 1"),
+        ("[verdict]\nthresold = 0.5", "key verdict.thresold", "the table [verdict] has no key 'thresold'"),
+        ("[verdict]\nthreshold = 0.5\nearly = 'yes'", "key verdict.early", "'yes' is not one of"),
     ],
 )
 def test_what_is_wrong_with_the_settings_is_said_with_file_and_key(

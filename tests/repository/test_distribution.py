@@ -15,6 +15,7 @@ from campaigns import REPOSITORY
 from imports import MODULES
 from packaging.requirements import Requirement
 
+from tracka import new_campaign
 from tracka.core import extras, installation
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -178,6 +179,29 @@ def test_other_peoples_own_options_and_folders_of_these_names_are_theirs(
 def test_a_session_that_names_the_gates_has_the_options(tmp_path: Path) -> None:
     ended = run_pytest(tmp_path, "--pyargs", "tracka.acceptance", "--help")
     assert "--campaign" in ended.stdout, ended.stderr
+
+
+def named(folder: Path, *words: str) -> str:
+    """What the gates say of the campaign that `words` name, or name not, in a folder outside of a checkout."""
+    ended = run_pytest(folder, "--pyargs", "tracka.acceptance", *words)
+    assert ended.returncode == pytest.ExitCode.USAGE_ERROR, ended.stdout
+    return ended.stderr
+
+
+def test_a_session_that_names_no_campaign_hears_of_those_that_are_here(tmp_path: Path) -> None:
+    said = named(tmp_path)
+    assert "no campaign is named. Make one, tracka init first --smoke, and name it: --campaign NAME" in said
+    new_campaign.create_smoke(tmp_path / "first")
+    said = named(tmp_path)
+    assert "no campaign is named. Name one, as in: pytest --pyargs tracka.acceptance --campaign first\n" in said
+    assert installation.SMOKE not in said
+
+
+def test_a_mistyped_campaign_is_answered_with_the_close_match_and_a_name_that_is_free(tmp_path: Path) -> None:
+    new_campaign.create_smoke(tmp_path / "first")
+    said = named(tmp_path, "--campaign", "frist")
+    assert "ERROR: frist: this is not a campaign: there is no such folder. Did you mean first? " in said
+    assert "tasks/" not in said and "tracka init first-2 --smoke" in said
 
 
 def test_the_plug_in_that_every_session_loads_imports_nothing_of_track_a(tmp_path: Path) -> None:

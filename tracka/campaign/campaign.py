@@ -10,10 +10,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..core import close_match, files, parsing, reading, schema
+from ..core import close_match, files, parsing, reading
 from ..core.errors import Finding, UsageError, collect_findings, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, SUITE_TASKS
-from . import matrix, metrics_settings, slurm_settings, tiers, verdict_settings
+from . import matrix, metrics_settings, nearby, settings_faults, slurm_settings, tiers, verdict_settings
 from .layout import Layout
 from .matrix import Row
 from .metrics_settings import MetricsSettings
@@ -149,7 +149,8 @@ class Campaign:
         """Returns the row called `run_id`. Raises UsageError where the matrix has no such row."""
         if run_id in self._rows_by_id:
             return self._rows_by_id[run_id]
-        remedy = f"Name one of {joined_names([row.run_id for row in self.rows])}"
+        names = [row.run_id for row in self.rows]
+        remedy = f"{close_match.asked_name(run_id, names)}Name one of {joined_names(names)}"
         raise UsageError(Finding(str(self.layout.matrix), f"the matrix has no row {run_id!r}", remedy))
 
     def settings(self, row: Row) -> EvalSettings:
@@ -221,15 +222,15 @@ def load(root: Path, tier: str | None = None) -> Campaign:
     digests = _digests(layout)  # before reading, so that a change between the two is noticed
     if not layout.settings.parent.is_dir():
         lacks = "it has no configs folder" if layout.root.is_dir() else "there is no such folder"
-        remedy = "Name a campaign's folder (--campaign of pytest), or make one: tracka init first --smoke"
+        remedy = f"Name a campaign's folder (--campaign of pytest), or make one: {nearby.smoke_command(Path())}"
         asked = "" if layout.root.is_dir() else close_match.asked(root)
         raise UsageError(Finding(str(root), f"this is not a campaign: {lacks}", f"{asked}{remedy}"))
     findings: list[Finding] = []
     rows = collect_findings(findings, lambda: matrix.load(layout.matrix))
     table = collect_findings(findings, lambda: _read_toml(layout.settings))
     if rows is None or table is None:
-        raise UsageError([*findings, *(schema.findings("campaign", table, str(layout.settings)) if table else ())])
-    schema_findings = schema.findings("campaign", table, str(layout.settings))
+        raise UsageError([*findings, *(settings_faults.findings(table, layout.settings) if table else ())])
+    schema_findings = settings_faults.findings(table, layout.settings)
     findings += [*schema_findings, *_unknown_names(str(layout.settings), rows, table)]
     if schema_findings:
         raise UsageError(findings)
@@ -328,11 +329,13 @@ def _unknown_names(where: str, rows: Sequence[Row], table: Mapping[str, Any]) ->
     tables = [table.get("rows"), rates, table.get("known_answers")]
     for run_id in dict.fromkeys(name for section in tables if isinstance(section, dict) for name in section):
         if run_id not in rows_by_id:
-            yield Finding(f"{where}, row {run_id}", "the matrix has no such row", "Name a run id of the matrix")
+            remedy = f"{close_match.asked_name(run_id, rows_by_id)}Name a run id of the matrix"
+            yield Finding(f"{where}, row {run_id}", "the matrix has no such row", remedy)
     baseline = table.get("baseline")
     if isinstance(baseline, str) and not (baseline in rows_by_id and rows_by_id[baseline].enabled):
         what = f"the baseline {baseline!r} is not an enabled row of the matrix"
-        yield Finding(f"{where}, key baseline", what, "Name an enabled row: phase 3 runs it")
+        asked = "" if baseline in rows_by_id else close_match.asked_name(baseline, rows_by_id)
+        yield Finding(f"{where}, key baseline", what, f"{asked}Name an enabled row: phase 3 runs it")
 
 
 def _wrong_tasks(campaign: Campaign) -> Iterator[Finding]:

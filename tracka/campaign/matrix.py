@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..core import reading
+from ..core import close_match, reading
 from ..core.errors import Finding, UsageError, shortened
 from ..core.lerobot_facts import SUITE_TASKS
 
@@ -100,7 +100,8 @@ def _check_header(path: Path, header: tuple[str, ...]) -> None:
     names = f"missing: {missing or 'none'}, unknown: {shortened(unknown or 'none', 80)}"
     difference = names if missing or unknown else "their order differs"
     what = f"the columns differ from the plan's ({difference})"
-    raise UsageError(Finding(f"{path}, line 1", what, f"Write the header as {','.join(COLUMNS)}"))
+    asked = "".join(close_match.asked_name(name, missing) for name in unknown[:1])
+    raise UsageError(Finding(f"{path}, line 1", what, f"{asked}Write the header as {','.join(COLUMNS)}"))
 
 
 def _wrong_cell_count(path: Path, line: int, cells: list[str], columns: Sequence[str]) -> Finding:
@@ -109,26 +110,38 @@ def _wrong_cell_count(path: Path, line: int, cells: list[str], columns: Sequence
 
 
 def _faults(where: str, record: dict[str, str]) -> Iterator[Finding]:
-    for column, (pattern, description) in _CELLS.items():
+    for column, (pattern, description, remedy) in _CELLS.items():
         if not re.fullmatch(pattern, record[column]):
             what = f"{shortened(record[column])!r} is not {description}"
-            yield Finding(f"{where}, column {column}", what, f"Write {description}")
+            asked = close_match.asked_name(record[column], _NAMES.get(column, ()))
+            yield Finding(f"{where}, column {column}", what, f"{asked}{remedy}")
 
 
 _NUMBER = r"[1-9][0-9]{0,8}"
+_NAMES = {"task_suite": tuple(SUITE_TASKS), "mujoco_gl": BACKENDS, "gpu_id": ("auto", "cpu")}
+# Column -> the pattern of its cells, what a cell must be, and what to write in place of another one.
 _CELLS = {
-    "run_id": (RUN_ID.pattern, "a run id (letters, digits, '.', '_' and '-', at most 100, a letter or digit first)"),
-    "task_suite": ("|".join(SUITE_TASKS), f"one of {', '.join(SUITE_TASKS)}"),
-    "batch_size": (_NUMBER, "a whole number from 1 up"),
-    "n_episodes": (_NUMBER, "a whole number from 1 up"),
-    "gpu_id": (r"0|-1|[1-9][0-9]{0,3}|auto|cpu", "a GPU's index, auto, or cpu (also -1)"),
-    "seed": (r"0|" + _NUMBER, "a whole number from 0 up"),
-    "mujoco_gl": ("|".join(BACKENDS), f"one of {', '.join(BACKENDS)}"),
+    "run_id": (
+        RUN_ID.pattern,
+        "a run id (letters, digits, '.', '_' and '-', at most 100, a letter or digit first)",
+        "Write a name such as object_t0_b10_e50",
+    ),
+    "task_suite": ("|".join(SUITE_TASKS), f"one of {', '.join(SUITE_TASKS)}", "Write one of these names"),
+    "batch_size": (_NUMBER, "a whole number from 1 up", "Write a number such as 10"),
+    "n_episodes": (_NUMBER, "a whole number from 1 up", "Write a number such as 50"),
+    "gpu_id": (
+        r"0|-1|[1-9][0-9]{0,3}|auto|cpu",
+        "a GPU's index, auto, or cpu (also -1)",
+        "Write 0 for the first GPU, or auto for any",
+    ),
+    "seed": (r"0|" + _NUMBER, "a whole number from 0 up", "Write a number such as 7"),
+    "mujoco_gl": ("|".join(BACKENDS), f"one of {', '.join(BACKENDS)}", "Write egl if you have no reason for another"),
     "policy_path": (
         r"[^\s\x00-\x1f\x7f](?:[^\x00-\x1f\x7f]*[^\s\x00-\x1f\x7f])?",
         "a checkpoint: repo, repo@revision or a folder",
+        "Write a path such as outputs/my_policy",
     ),
-    "enabled": ("0|1", "0 or 1"),
+    "enabled": ("0|1", "0 or 1", "Write 1 to run the row, or 0 to leave it out"),
 }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ..core import installation
+from ..core import close_match, installation
 from ..core.errors import Finding, UsageError, joined_names, shortened
 from .matrix import Row
 
@@ -79,7 +79,7 @@ def require(tiers: Mapping[str, Tier], name: str, settings: Path) -> Tier:
     if name in tiers:
         return tiers[name]
     example = f"Add a table such as [tiers.smoke]: {installation.page('tiers.md')}"
-    remedy = f"Name one of {joined_names(list(tiers))}" if tiers else example
+    remedy = f"{close_match.asked_name(name, tiers)}Name one of {joined_names(list(tiers))}" if tiers else example
     raise UsageError(Finding(f"{settings}, key tiers", f"the campaign has no tier {shortened(name)!r}", remedy))
 
 
@@ -99,6 +99,7 @@ def _unusable_rows(tier: Tier, rows: Sequence[Row], where: str) -> Iterator[Find
     is_enabled = {row.run_id: row.enabled for row in rows}
     for run_id in tier.run_ids or ():
         if run_id not in is_enabled:
-            yield Finding(where, f"the matrix has no row {run_id!r}", "Name a run id of the matrix")
+            remedy = f"{close_match.asked_name(run_id, is_enabled)}Name a run id of the matrix"
+            yield Finding(where, f"the matrix has no row {run_id!r}", remedy)
         elif not is_enabled[run_id]:
             yield Finding(where, f"the row {run_id!r} is disabled", "Enable it in the matrix, or leave it out here")

@@ -15,7 +15,7 @@ from .reports import Capabilities, EnvSnapshot, Handoff, PreflightReport
 from .verdicts import CampaignVerdict, Registration
 
 if TYPE_CHECKING:
-    from jsonschema import Draft202012Validator
+    from jsonschema import Draft202012Validator, ValidationError
 
 VERSION = 1
 
@@ -47,16 +47,17 @@ def validator(name: str) -> "Draft202012Validator":
     return strict(load(name))
 
 
+def errors(name: str, value: Any) -> "list[ValidationError]":
+    """Returns jsonschema's errors for `value` under the schema `name`, in the order of their keys."""
+    return [] if _sieve(name)(value) else sorted(validator(name).iter_errors(value), key=lambda error: error.json_path)
+
+
 def findings(name: str, value: Any, where: str) -> list[Finding]:
     """Returns one finding for each key of `value` that breaks the schema `name`; `where` says what was checked."""
-    if _sieve(name)(value):
-        return []
-    errors = validator(name).iter_errors(value)
     remedy = f"See the schema {name}.v{VERSION}.json"
-    ordered = sorted(errors, key=lambda error: error.json_path)
     return [
         Finding(f"{where}, key {shortened(error.json_path)}", shortened(error.message, 200), remedy)
-        for error in ordered
+        for error in errors(name, value)
     ]
 
 
