@@ -12,6 +12,7 @@ from tracka.core.check import Check
 from tracka.preflight import linter, preflight
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+SMOKE = REPOSITORY / "tasks" / "smoke-libero-object"
 PAGE = (REPOSITORY / "docs" / "preflight.md").read_text()
 Maker = Callable[..., Made]
 
@@ -152,10 +153,10 @@ def test_control_mode_and_step_limit_are_those_of_the_types_documentation(make_c
     flags = f'flags = {{ "env.control_mode" = "{mode}" }}' if mode else ""
     made.configure(f"[rows.good]\n{f'episode_length = {steps}' if steps else ''}\n{flags}")
     evidence = found(made, "documented").evidence
-    assert [words for words in said if f"row good: {words}" not in evidence] == []
-    assert ("row good" in evidence) == bool(said)
+    assert [words for words in said if f"good: {words}" not in evidence] == []
+    assert ("good: " in evidence) == bool(said)
     if kind == "xvla" and steps:
-        assert "row good" not in found(made, "episode_length").evidence
+        assert "good: " not in found(made, "episode_length").evidence
 
 
 @pytest.mark.parametrize(("pixels", "status"), [(256, "warn"), (360, "pass")])
@@ -235,6 +236,27 @@ def test_the_pages_rules_are_those_of_the_code() -> None:
 
 
 def test_the_smoke_campaign_gets_warnings_alone() -> None:
-    checks = linter.checks(campaign.load(REPOSITORY / "tasks" / "smoke-libero-object"))
+    checks = linter.checks(campaign.load(SMOKE))
     assert {check.status for check in checks} == {"pass", "warn"}
     assert not any(check.required for check in checks)
+
+
+def test_a_finding_names_all_rows_that_have_the_same_setting_at_once(make_campaign: Maker) -> None:
+    made = make_campaign([*GOOD, row("more", seed=8), row("other", seed=9)])
+    made.configure("".join(f"[rows.{name}]\nepisode_length = 120\n" for name in ("good", "more")))
+    made.configure("[rows.other]\nepisode_length = 90")
+    evidence = found(made, "episode_length").evidence
+    assert "rows good, more: episode_length = 120, but libero_object has 280; row other: episode_length = " in evidence
+    assert evidence.count("episode_length = 120") == 1
+
+
+def test_the_smoke_campaigns_warnings_are_short_and_say_that_they_are_meant() -> None:
+    warned = [check for check in linter.checks(campaign.load(SMOKE)) if check.status == "warn"]
+    assert {check.name for check in warned} == {"lint:uneven_batches", "lint:mixed_batches", "lint:episode_length"}
+    assert [check for check in warned if "This is meant here" not in check.remedy] == []
+    assert [check for check in warned if check.evidence.count("libero_object has") > 1] == []
+
+
+def test_a_strict_campaign_hears_what_to_change_although_its_outcomes_are_known() -> None:
+    checks = linter.checks(campaign.load(SMOKE), strict=True)
+    assert not any("This is meant here" in (check.remedy or "") for check in checks)
