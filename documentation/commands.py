@@ -12,6 +12,7 @@ from tracka import cli, plugin
 from tracka.install import setup
 
 GATES = "pytest acceptance"
+IN_A_CHECKOUT = "must be given in a checkout; elsewhere a folder of the environment"
 INTRODUCTION = """
 `tracka COMMAND --help` says the same on a terminal. `python -m tracka` is the same command as `tracka`. The commands
 are in the order of the alphabet; [exit-codes.md](exit-codes.md) says what their exit codes mean, and
@@ -48,7 +49,8 @@ def _section(name: str, command: Any, exits: str) -> str:
     params = _setup_params() if name == "setup" else [_param(each) for each in command.params]
     arguments = [each for each in params if not each[0].startswith("-")]
     options = [each for each in params if each[0].startswith("-")]
-    usage = " ".join(["tracka", name, *(each[0] for each in arguments), *(["[OPTIONS]"] if options else [])])
+    words = [argument if needed else f"[{argument}]" for argument, needed, _ in arguments]
+    usage = " ".join(["tracka", name, *words, *(["[OPTIONS]"] if options else [])])
     parts = [f"## tracka {name}\n", f"{' '.join((command.help or '').split())}\n", f"```text\n{usage}\n```\n"]
     if command.epilog:
         parts.append(f"Example:\n\n```text\n{command.epilog.strip().removeprefix('Example: ')}\n```\n")
@@ -70,7 +72,9 @@ def _param(param: Any) -> tuple[str, str, str]:
 
 def _setup_params() -> list[tuple[str, str, str]]:
     actions = [each for each in setup.parser()._actions if not isinstance(each, argparse._HelpAction)]
-    return [(each.option_strings[-1], _default(each.required, each.default), each.help or "") for each in actions]
+    defaults = [IN_A_CHECKOUT if each.required else _default(False, each.default) for each in actions]
+    named = zip(actions, defaults, strict=True)
+    return [(each.option_strings[-1], default, each.help or "") for each, default in named]
 
 
 def _default(required: bool, default: object) -> str:

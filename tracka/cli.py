@@ -24,6 +24,7 @@ from . import (
     cli_statistics,
     command_help,
     completion,
+    flag_help,
 )
 from .campaign import campaign, matrix, path_safety, shards, slurm_settings
 from .campaign.layout import PHASES, Layout
@@ -34,7 +35,7 @@ from .core.errors import Finding, ToolMissing, TrackaError, UsageError, screen
 from .execution import ending_signals, environment, process_setup
 from .install import setup
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=flag_help.Group, no_args_is_help=True, pretty_exceptions_enable=False)
 cli_statistics.register(app)
 cli_report.register(app)
 cli_export.register(app)
@@ -164,8 +165,8 @@ def setup_command(context: typer.Context) -> None:
 @app.command("preflight")
 def preflight_command(
     task_suite: Annotated[str, typer.Option(autocompletion=completion.suite, help="LIBERO suite.")],
-    policy_path: Annotated[str, typer.Option(help="repo, repo@revision, or a folder.")],
-    mujoco_gl: Annotated[str, typer.Option(autocompletion=completion.backend, help="egl, glx or osmesa.")],
+    policy_path: Annotated[str, typer.Option(help="A folder, or a repository of the hub: repo, repo@revision.")],
+    mujoco_gl: Annotated[str, typer.Option(autocompletion=completion.backend, help="One of egl, glx and osmesa.")],
     artifacts_dir: Annotated[Path, typer.Option(help="The folder for preflight.json: artifacts/preflight.")],
     gpu_ids: Annotated[str, typer.Option(help="Comma-separated; empty for the CPU.")] = "",
     trust: Annotated[
@@ -207,7 +208,7 @@ def _print_checks(checks: list[Check]) -> None:
 
 @app.command("check")
 def check_command(
-    policy_path: Annotated[str, typer.Argument(help="repo, repo@revision, or a folder.")],
+    policy_path: Annotated[str, typer.Argument(help="A folder, or a repository of the hub: repo, repo@revision.")],
     trust: Annotated[list[str] | None, typer.Option(help="A name whose code may run; repeatable.")] = None,
 ) -> None:
     """Check one checkpoint in seconds: its files, statistics, features and tensors. Exits with 1 if a check fails."""
@@ -218,7 +219,7 @@ def check_command(
     if finding := mistyped_folder.finding(policy_path, Path.cwd()):
         raise UsageError(finding)
     if mistyped_folder.is_taken_as_repository(policy_path, Path.cwd()):
-        print(f"{policy_path}: this is no folder here, so it is taken as a repository of the hub", file=sys.stderr)
+        print(f"{policy_path}: this is not a folder here, so it is taken as a repository of the hub", file=sys.stderr)
     settings = campaign_defaults.settings(cli_request.policy(policy_path), Path.cwd())  # as `tracka init` sets them
     spec = campaign.Campaign(Layout(Path.cwd()), (), "", 0, defaults=settings, trusted=tuple(trust or ()))
     with held_folder.make() as folder:
@@ -250,14 +251,14 @@ def propose_command(
 @app.command("run")
 def run_command(
     run_id: Annotated[str, typer.Option(autocompletion=completion.run_id, help="The name of the run's folder.")],
-    policy_path: Annotated[str, typer.Option(help="repo, repo@revision, or a folder.")],
+    policy_path: Annotated[str, typer.Option(help="A folder, or a repository of the hub: repo, repo@revision.")],
     task_suite: Annotated[str, typer.Option(autocompletion=completion.suite, help="LIBERO suite.")],
     batch_size: Annotated[int, typer.Option(min=1, help="Episodes that are played at a time.")],
     n_episodes: Annotated[int, typer.Option(min=1, help="Episodes of each LIBERO task.")],
     gpu_id: Annotated[str, typer.Option(help="A GPU's index, auto or cpu.")],
     mujoco_gl: Annotated[
         str,
-        typer.Option(autocompletion=completion.backend, help="egl, glx or osmesa: the backend that preflight chose."),
+        typer.Option(autocompletion=completion.backend, help="The backend that preflight chose: egl, glx or osmesa."),
     ],
     artifacts_root: Annotated[Path, typer.Option(help="The runs folder: artifacts/runs.")],
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first episode.")] = 7,
@@ -436,7 +437,7 @@ def why_command(
 
 @app.command("validate")
 def validate_command(
-    phase: Annotated[str, typer.Option(autocompletion=completion.phase, help="phase1 to phase5, or all.")],
+    phase: Annotated[str, typer.Option(autocompletion=completion.phase, help="One of phase1 to phase5, or all.")],
     root: Annotated[Path, typer.Option(autocompletion=completion.campaign, help="The campaign's folder.")],
     tier: Annotated[
         str | None,

@@ -60,19 +60,23 @@ def export_command(
             autocompletion=completion.campaign, metavar="CAMPAIGN", help="A campaign's folder, or FOLDER::POLICY."
         ),
     ],
-    form: Annotated[str, typer.Option("--format", help="hub, eval-info, ctrf or rerun.")],
+    form: Annotated[str, typer.Option("--format", help="One of hub, eval-info, ctrf and rerun.")],
     output: Annotated[Path | None, typer.Option(help="The file; by default one in artifacts/exports/.")] = None,
     row: Annotated[
         list[str] | None, typer.Option(autocompletion=completion.run_id, help="Export this row alone; repeatable.")
     ] = None,
-    task: Annotated[int | None, typer.Option(min=0, help="rerun: the LIBERO task of the episode.")] = None,
-    episode: Annotated[int | None, typer.Option(min=0, help="rerun: the episode, counted from 0 in its task.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="hub: the benchmark's dataset, ORGANISATION/NAME.")] = None,
-    task_id: Annotated[str | None, typer.Option(help="hub: the dataset's task; by default the suite.")] = None,
-    dataset_revision: Annotated[str | None, typer.Option(help="hub: the dataset's commit.")] = None,
-    source_url: Annotated[str | None, typer.Option(help="hub: where the results can be looked at.")] = None,
-    source_name: Annotated[str | None, typer.Option(help="hub: what is there.")] = None,
-    partial: Annotated[bool, typer.Option("--partial", help="hub: export a suite of which tasks are missing.")] = False,
+    task: Annotated[int | None, typer.Option(min=0, help="For rerun: the LIBERO task of the episode.")] = None,
+    episode: Annotated[
+        int | None, typer.Option(min=0, help="For rerun: the episode, counted from 0 in its task.")
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help="For hub: the benchmark's dataset, ORGANISATION/NAME.")] = None,
+    task_id: Annotated[str | None, typer.Option(help="For hub: the dataset's task; by default the suite.")] = None,
+    dataset_revision: Annotated[str | None, typer.Option(help="For hub: the dataset's commit.")] = None,
+    source_url: Annotated[str | None, typer.Option(help="For hub: where the results can be looked at.")] = None,
+    source_name: Annotated[str | None, typer.Option(help="For hub: the name of what is there.")] = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="For hub: export a suite of which tasks are missing.")
+    ] = False,
     tier: Annotated[
         str | None,
         typer.Option(autocompletion=completion.tier, help="Export this tier of the campaign instead of all of it."),

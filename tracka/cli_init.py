@@ -14,6 +14,12 @@ from .checkpoints import mistyped_folder
 from .core import installation
 from .core.errors import Finding, UsageError
 
+SMOKE_NEEDS = (
+    "about five minutes on two cores, without a GPU. Its policy plays recorded demonstrations, so that its outcome is "
+    "known beforehand"
+)
+OWN = "tracka init NAME --policy-path outputs/my_policy"
+
 
 def register(app: typer.Typer) -> None:
     """Adds the command to `app`."""
@@ -29,7 +35,7 @@ def init_command(
         ),
     ] = None,
     policy_path: Annotated[
-        list[str] | None, typer.Option(help="repo, repo@revision, or a folder; repeatable; by default pi0's.")
+        list[str] | None, typer.Option(help="A folder, repo or repo@revision; repeatable; by default pi0's on the hub.")
     ] = None,
     suite: Annotated[
         str | None,
@@ -51,7 +57,7 @@ def init_command(
     ] = None,
     n_episodes: Annotated[int | None, typer.Option(min=1, help="Episodes of each LIBERO task; by default 50.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of each row's first episode.")] = 7,
-    min_success_rate: Annotated[float, typer.Option(help="Success rate each row must reach; 0 is no threshold.")] = 0.0,
+    min_success_rate: Annotated[float, typer.Option(help="Success rate each row must reach; 0 asks for none.")] = 0.0,
     task_ids: Annotated[str, typer.Option(help="LIBERO tasks of the suite, such as 0,3; by default all.")] = "",
     episode_length: Annotated[int | None, typer.Option(min=1, help="Control steps; by default the suite's.")] = None,
     threshold: Annotated[float | None, typer.Option(help="Success rate that the policy must show to have.")] = None,
@@ -71,7 +77,9 @@ def init_command(
     if smoke:
         cli_request.require_alone(context, "smoke", ("name",))
         root = _folder(commands.DEFAULT if name is None else name)
-        _print_next(new_campaign.create_smoke(root), root)
+        spec = new_campaign.create_smoke(root)
+        print(f"{root}: {forecast.size_words(spec)}; {SMOKE_NEEDS}")
+        _print_next(spec, root)
         return
     policy_paths = [cli_request.policy(path) for path in policy_path or [new_campaign.CampaignOptions.policy_path]]
     root = _folder(campaign_defaults.name(policy_paths[0]) if name is None else name)
@@ -101,11 +109,20 @@ def init_command(
         )
     completed = campaign_defaults.complete(root, given, finders)
     spec = new_campaign.create(root, completed.options)
-    print("\n".join([f"{root}: {forecast.words(spec)}", *completed.lines(), *words]))
+    size = f"{root}: {forecast.words(spec)}"
+    print("\n".join([size, *_default_policy(spec, policy_path), *completed.lines(), *words]))
     for path in filter(lambda path: mistyped_folder.is_taken_as_repository(path, root), completed.options.policy_paths):
-        print(f"{path}: this is no folder here, so it is taken as a repository of the hub")
+        print(f"{path}: this is not a folder here, so it is taken as a repository of the hub")
     _print_advice(spec, bool(min_success_rate) or threshold is not None, root)
     _print_next(spec, root)
+
+
+def _default_policy(spec: Campaign, policy_path: list[str] | None) -> list[str]:
+    """Returns the line that says whose policy is evaluated where the command line names none."""
+    if policy_path:
+        return []
+    policy = spec.row(spec.baseline).policy_path
+    return [f"No --policy-path is given, so the policy is {policy}, from the hub (Hugging Face). For yours: {OWN}"]
 
 
 def _folder(name: str) -> Path:

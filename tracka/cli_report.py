@@ -76,7 +76,9 @@ def plot_command(
         Path | None,
         typer.Option(autocompletion=completion.campaign, help="Whose rates to draw too, as `tracka compare` takes it."),
     ] = None,
-    output_format: Annotated[str, typer.Option("--format", help="svg, png, or both with a comma.")] = "svg,png",
+    output_format: Annotated[
+        str, typer.Option("--format", help="One of svg and png, or both with a comma.")
+    ] = "svg,png",
     interval: Annotated[str, typer.Option(help="Of the rates: wilson, or clopper-pearson, which is exact.")] = "wilson",
     output: Annotated[Path | None, typer.Option(help="The folder; by default artifacts/report/plots.")] = None,
     tier: Annotated[

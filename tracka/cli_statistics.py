@@ -51,7 +51,7 @@ def compare_command(
     ],
     confidence: Annotated[float, typer.Option(help="Of the one-sided verdict, and of the intervals.")] = 0.95,
     margin: Annotated[float | None, typer.Option(help="The drop that is allowed, such as 0.05.")] = None,
-    output: Annotated[str, typer.Option("--format", help="text, json or markdown.")] = "text",
+    output: Annotated[str, typer.Option("--format", help="One of text, json and markdown.")] = "text",
 ) -> None:
     """Say whether B is worse than A, episode by episode where it can be. Exits with 1 if it is."""
     if findings := [*_faults(confidence, margin, output)]:

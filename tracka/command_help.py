@@ -3,7 +3,7 @@
 import typer
 from typer.models import CommandInfo
 
-from . import missing_parameters
+from . import flag_help, missing_parameters
 
 PREPARE, RUN, JUDGE = "Prepare a machine and a campaign", "Run", "Judge and find out why"
 COMPARE, SHOW = "Compare and plan", "Show and hand on"
@@ -66,6 +66,7 @@ def add(app: typer.Typer) -> None:
         name = str(group.name)
         group.rich_help_panel, group.epilog = COMMANDS[name][0], _epilog(name)
         assert group.typer_instance is not None
+        group.cls = flag_help.Group
         _describe(group.typer_instance.registered_commands, f"{name} ")
     order = list(COMMANDS)
     app.registered_commands.sort(key=lambda command: order.index(str(command.name)))

@@ -5,11 +5,16 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from . import flag_help
 from .core.errors import Finding, UsageError
 
 
 class Command(TyperCommand):
     """A command that says everything that a command line lacks, where typer would say the first only."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Returns the parameters, the flags among them without a type."""
+        return flag_help.without_types(super().get_params(ctx))
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Reads the words of a command line as typer does. Raises UsageError where some are missing."""

@@ -9,17 +9,17 @@ from .campaign import commands
 from .campaign.campaign import Campaign
 from .campaign.layout import PHASES
 from .campaign.matrix import Row
-from .core import files
+from .core import files, installation
 from .core.counting import counted
 from .core.errors import Finding, joined_names
 from .gates import validate
 from .reporting import rejected_rows, verdict, verdict_file
 from .runs import row_state, run, time_budget
 
-# The two words that a newcomer meets in the lines below, and in the verdict.
+# The words that a newcomer meets in the lines below, and in the verdict.
 WORDS = (
-    "Each phase leaves a handoff, its report to the next phase. The strict validation holds all files against the "
-    "contracts once more."
+    "Each phase leaves a handoff, its report to the next phase. The strict validation checks all files against the "
+    f"contracts, the rules of the phases, once more. All words: {installation.page('glossary.md')}"
 )
 
 

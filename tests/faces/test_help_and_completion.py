@@ -62,6 +62,22 @@ def test_the_help_has_no_words_that_rich_would_take_for_markup_and_leave_out() -
     assert {name: text for name, text in helps.items() if re.search(r"\[/?[a-z]", text)} == {}
 
 
+def test_every_help_begins_with_a_capital_letter_and_not_with_a_value_in_small_letters() -> None:
+    helps = {
+        f"{name} {parameter.name}": parameter.help
+        for name, command in [("", ROOT), *COMMANDS.items()]
+        for parameter in command.params
+        if getattr(parameter, "help", None)
+    }
+    assert {name: text for name, text in helps.items() if not re.match(r"[A-Z0-9]", text)} == {}
+
+
+@pytest.mark.parametrize("words", [(), ("init",), ("baseline",), ("baseline", "show")])
+def test_a_flag_is_shown_without_the_type_of_a_value(made: Made, words: tuple[str, ...]) -> None:
+    shown = made.call(*words, "--help").stdout
+    assert "--help" in shown and "bool" not in shown
+
+
 def test_the_version_is_printed(made: Made) -> None:
     assert made.call("--version").stdout == f"tracka {__version__}\n"
 

@@ -245,9 +245,7 @@ def test_no_time_is_told_for_a_policy_type_that_was_not_measured(made: Made, tmp
     assert "; the baseline of phase 3 shows how long that takes with act\n" in said and "pi0" not in said
 
 
-def test_gpus_that_this_host_lacks_are_warned_of(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_gpus_that_this_host_lacks_are_warned_of(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("--policy-path", "checkpoints/mine", "--gpus", "2")
     lacking = made.call("init", str(tmp_path / "lacking"), *words)
     assert lacking.returncode == 0
@@ -427,6 +425,17 @@ def test_without_any_option_but_the_policy_everything_is_chosen_with_its_source(
     assert "pytest --pyargs tracka.acceptance --campaign my-run" in ended.stdout
 
 
+def test_without_a_policy_it_is_said_whose_policy_is_taken_and_how_to_give_ones_own(tmp_path: Path) -> None:
+    ended = tracka(tmp_path, "init", HF_HUB_OFFLINE="1")
+    assert ended.returncode == 0, ended.stderr
+    size, whose, *_ = ended.stdout.splitlines()
+    assert size.startswith("pi0_libero_finetuned: 11 rows, 502 episodes")
+    assert whose.startswith("No --policy-path is given, so the policy is lerobot/pi0_libero_finetuned, from the hub")
+    assert whose.endswith("For yours: tracka init NAME --policy-path outputs/my_policy")
+    of_mine = tracka(tmp_path, "init", "mine", "--policy-path", "org/policy", HF_HUB_OFFLINE="1")
+    assert "No --policy-path" not in of_mine.stdout
+
+
 @pytest.mark.parametrize(
     ("path", "match"),
     [
@@ -456,7 +465,7 @@ def test_a_path_that_can_only_be_a_folder_which_is_not_there_is_refused_with_the
 @pytest.mark.parametrize(
     ("path", "what", "remedy"),
     [
-        ("outputs", "the folder has no config.json, so it is no checkpoint", "outputs/my_policy? Name"),
+        ("outputs", "the folder has no config.json, so it is not a checkpoint", "outputs/my_policy? Name"),
         ("run", "this is the folder of a training run; the policy is in", "pretrained_model as policy_path"),
         ("outputs/my_policy@main", "outputs/my_policy is a folder here, which has no revisions", "Leave @main out"),
     ],
@@ -474,7 +483,7 @@ def test_a_folder_around_the_policys_own_and_a_revision_of_a_folder_are_refused(
 
 
 def test_a_path_that_may_be_a_repository_is_said_to_be_taken_as_one(tmp_path: Path) -> None:
-    said = "org/policy: this is no folder here, so it is taken as a repository of the hub"
+    said = "org/policy: this is not a folder here, so it is taken as a repository of the hub"
     made = tracka(tmp_path, "init", "new", "--policy-path", "org/policy", HF_HUB_OFFLINE="1")
     assert made.returncode == 0 and said in made.stdout
     checked = tracka(tmp_path, "check", "org/policy", HF_HUB_OFFLINE="1")
@@ -605,6 +614,7 @@ def test_a_campaign_without_a_name_is_called_after_its_policy(policy_path: str, 
 def test_the_smoke_campaign_is_made_anywhere_with_its_own_policy(tmp_path: Path) -> None:
     ended = tracka(tmp_path, "init", "first", "--smoke")
     assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.startswith("first: 5 rows, 10 episodes of at most 120 steps; about five minutes on two cores")
     assert ended.stdout.endswith("then run: pytest --pyargs tracka.acceptance --campaign first\n")
     embedded = campaign.load(REPOSITORY / "tasks" / "smoke-libero-object")
     made = campaign.load(tmp_path / "first")

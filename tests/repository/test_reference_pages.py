@@ -9,6 +9,7 @@ import pytest
 from campaigns import REPOSITORY
 
 from documentation import reference, settings
+from tracka import session_summary
 from tracka.campaign.campaign import Campaign
 from tracka.campaign.metrics_settings import MetricsSettings
 from tracka.campaign.slurm_settings import SlurmSettings
@@ -37,6 +38,30 @@ def test_every_option_of_every_command_has_a_sentence() -> None:
     rows = re.findall(r"^\| (`.+?`) \| (.*?) \|", page, re.MULTILINE)
     assert len(rows) > 150
     assert [name for name, text in rows if not text] == []
+
+
+def test_the_page_of_commands_leaves_values_as_they_are_typed_and_marks_what_may_be_left_out() -> None:
+    page = (REPOSITORY / "docs" / "commands.md").read_text()
+    assert "tracka why RUN [OTHER] [OPTIONS]" in page and "tracka init [NAME] [OPTIONS]" in page
+    assert re.findall(r"\b(?:Phase1|Egl|Svg|Repo|Hub:|Rerun:|Text,)", page) == []
+    assert "| `--artifacts-dir` | Folder for the log and the snapshots. | must be given in a checkout;" in page
+
+
+TERMINAL_WORDS = ("handoff", "contract", "strict validation", "lint", "caveat", "row hash", "probe", "closure",
+                  "init state", "known answer")  # fmt: skip
+
+
+@pytest.mark.parametrize("word", TERMINAL_WORDS)
+def test_a_word_that_a_session_shows_is_in_the_glossary_that_its_end_names(word: str) -> None:
+    assert f"\n| {word} | " in (REPOSITORY / "docs" / "glossary.md").read_text()
+    assert session_summary.WORDS.endswith("All words: docs/glossary.md")
+
+
+def test_the_readme_counts_the_parts_of_the_index() -> None:
+    parts = re.findall("^## (.*)", (REPOSITORY / "docs" / "index.md").read_text(), re.MULTILINE)
+    listed = ", ".join(part.lower() for part in parts)
+    readme = " ".join((REPOSITORY / "README.md").read_text().split())
+    assert len(parts) == 6 and f"in six parts: {listed}." in readme
 
 
 def test_the_page_of_failed_preflights_has_every_check_of_a_real_report() -> None:

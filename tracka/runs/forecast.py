@@ -33,9 +33,7 @@ def words(campaign: Campaign) -> str:
 
     No time is given on the CPU, nor for policy types that were not measured.
     """
-    episodes = sum(row.n_episodes * len(campaign.task_ids(row)) for row in campaign.enabled)
-    longest = max(map(campaign.steps, campaign.enabled))
-    size = f"{counted(len(campaign.enabled), 'row')}, {counted(episodes, 'episode')} of at most {longest} steps"
+    size = size_words(campaign)
     if not campaign.expected_gpus:
         return f"{size}; the baseline of phase 3 shows how long that takes on a CPU"
     kinds = {kind for row in campaign.enabled if (kind := campaign.settings(row).policy_type)}
@@ -44,6 +42,13 @@ def words(campaign: Campaign) -> str:
     times = [f"{in_words(seconds(campaign, engine))} with engine = {engine}" for engine in PACES]
     gpus = counted(campaign.expected_gpus, "GPU")
     return f"{size}; for pi0 on {gpus} like an H100, with no early success, about {' or '.join(times)}"
+
+
+def size_words(campaign: Campaign) -> str:
+    """Returns the campaign's size as text: its rows, their episodes, and the longest episode."""
+    episodes = sum(row.n_episodes * len(campaign.task_ids(row)) for row in campaign.enabled)
+    longest = max(map(campaign.steps, campaign.enabled))
+    return f"{counted(len(campaign.enabled), 'row')}, {counted(episodes, 'episode')} of at most {longest} steps"
 
 
 def seconds(campaign: Campaign, engine: str) -> float:
