@@ -66,10 +66,10 @@ def _faults(campaign: Campaign, options: JobOptions) -> Iterator[Finding]:
             f"{matrix}, column gpu_id", what, "Write auto: Kubernetes places the pods, a row takes what is free"
         )
     if not re.fullmatch("/[^\\s:]*[^\\s:/]", options.mount):
-        yield Finding("--mount", f"{shortened(options.mount)!r} is no absolute path", "Name one, such as /campaigns")
+        yield Finding("--mount", f"{shortened(options.mount)!r} is not an absolute path", "Name one, such as /data")
     for flag, name in {"--claim": options.claim, "--queue": options.queue, "--secret": options.secret}.items():
         if name is not None and not re.fullmatch("[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?", name):
-            what = f"{shortened(name)!r} is no name of Kubernetes"
+            what = f"{shortened(name)!r} is not a name that Kubernetes takes"
             yield Finding(flag, what, "Use lower-case letters, digits, '-' and '.'")
 
 

@@ -269,7 +269,7 @@ def test_bundle_and_verify_are_commands_with_exit_codes(root: Path, made: Path, 
     assert (tmp_path / "own.tar").read_bytes() == made.read_bytes()
     sound = tracka("verify", tmp_path / "own.tar", cwd=tmp_path)
     assert sound.returncode == 0 and sound.stdout.endswith("verdict: accepted\n"), sound.stdout + sound.stderr
-    assert "that the simulator ran" in sound.stdout
+    assert "whether the simulator ran" in sound.stdout
     data = bytearray(made.read_bytes())
     at = data.index(b'"success_rate": 0.5')
     data[at : at + 19] = b'"success_rate": 0.9'
@@ -277,7 +277,7 @@ def test_bundle_and_verify_are_commands_with_exit_codes(root: Path, made: Path, 
     edited = tracka("verify", tmp_path / "edited.tar")
     assert edited.returncode == 1 and "the file is not the one that manifest-sha256.txt lists" in edited.stderr
     none = tracka("verify", REPOSITORY / "README.md")
-    assert none.returncode == 2 and "the file is no bundle" in none.stderr
+    assert none.returncode == 2 and "the file is not a bundle" in none.stderr
 
 
 def hostile(name: str = f"{TOP}/data/x", kind: bytes = tarfile.REGTYPE, link: str = "") -> Iterator[tarfile.TarInfo]:

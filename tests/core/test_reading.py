@@ -96,7 +96,7 @@ BAD_JSON = {
     b"[" * 100_000: "nested deeper than 64 levels, line 1",
     b'{"a": ' * 100 + b"1" + b"}" * 100: "nested deeper than 64 levels, key a.a",
     b'{"a":\n' + b"1" * 5000 + b"}": "a number has 5000 digits, line 2",
-    b'{"a":\n NaN}': "NaN is no JSON, line 2",
+    b'{"a":\n NaN}': "NaN is not JSON, line 2",
     b'{"a":\n 1e999}': "the number 1e999 is too large, line 2",
     b'{"a": 1,\n"a": 2}': "a key occurs twice, 'a', line 2",
     b"\xef\xbb\xbf{}": "line 1",

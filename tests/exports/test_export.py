@@ -191,9 +191,9 @@ def test_everything_that_is_wrong_is_said_at_once_with_2(played: Made, tmp_path:
     ("words", "what"),
     [
         (("--dataset", "libero"), "names no organisation"),
-        (("--dataset", "a b/c"), "is no name of a dataset"),
-        ((*HUB, "--dataset-revision", "main"), "is no hash of a commit"),
-        ((*HUB, "--source-url", "report.html"), "is no URL"),
+        (("--dataset", "a b/c"), "is not the name of a dataset"),
+        ((*HUB, "--dataset-revision", "main"), "is not a hash of a commit"),
+        ((*HUB, "--source-url", "report.html"), "is not a URL"),
         (("--dataset", "robots/libero"), "8 of the 10 tasks of libero_object were not played"),
     ],
 )

@@ -212,7 +212,7 @@ def test_the_blocker_and_the_handoffs_notes_name_the_error_and_not_what_a_destru
     assert "EGLGLContext.__del__" in (made.layout.preflight / "render_egl.err").read_text()
     cause = "exit code 1: ImportError: Cannot initialize a EGL device display"
     assert f"no frame (last stage: none), {cause}" in report["blocker"]
-    assert f"the probe ended before this task ({cause})" in report["blocker"]
+    assert f"the probe did not come to this task ({cause})" in report["blocker"]
     assert handoff["status"] == "blocked" and handoff["details"]["blocker"] == report["blocker"]
     assert sum(cause in note for note in handoff["notes"]) >= 3  # rendering, the import, the simulator
     assert "EGLGLContext" not in str([report, handoff])

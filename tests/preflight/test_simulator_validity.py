@@ -103,7 +103,7 @@ def test_a_probe_that_crashes_leaves_its_tasks_invalid_with_what_it_said(
 ) -> None:
     monkeypatch.setenv(SETTLE, "libero_object/3:crash")
     why = report_of(made)["invalid_tasks"]["libero_object"]["3"]
-    assert "the probe ended before this task (exit code 1" in why and "the stand-in's simulator is broken" in why
+    assert "the probe did not come to this task (exit code 1" in why and "the stand-in's simulator is broken" in why
 
 
 def test_a_probe_that_hangs_is_ended(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def read(path: Path, folder: Path) -> Archive:
             names = _extract(tar, folder, _refuse(path))
         digest = reading.sha256(path)
     except (OSError, tarfile.TarError, EOFError, ValueError) as error:
-        raise UsageError(Finding(str(path), f"the file is no bundle ({shortened(error)})", REMEDY)) from None
+        raise UsageError(Finding(str(path), f"the file is not a bundle ({shortened(error)})", REMEDY)) from None
     tops = {PurePosixPath(name).parts[0] for name in names}
     if len(tops) != 1:
         _refuse(path)(f"{len(tops)} folders at the top, where a bundle has one")
@@ -145,7 +145,7 @@ def _extract(tar: tarfile.TarFile, folder: Path, refuse: Callable[[str], None]) 
     for entry in tar:
         parts, left = entry.name.split("/"), left - entry.size
         if not entry.isreg() or entry.issparse():
-            refuse(f"{shortened(entry.name)!r}, which is no regular file")
+            refuse(f"{shortened(entry.name)!r}, which is not a regular file")
         is_text = not re.search("[\0\ud800-\udfff]", entry.name)  # no bytes but UTF-8
         if len(parts) < 2 or not all(parts) or {".", ".."} & {*parts} or not is_text:
             refuse(f"the name {shortened(entry.name)!r}")

@@ -24,7 +24,7 @@ from .archive import REMEDY, Archive
 from .contents import Place
 from .facts import BundleFacts
 
-UNKNOWABLE = "that the simulator ran: whoever plays other episodes and writes all files anew is not found here"
+UNKNOWABLE = "whether the simulator ran: files that somebody made up, and that agree with each other, look the same"
 
 
 @dataclass
@@ -77,7 +77,7 @@ def _facts(path: Path, read: Archive) -> BundleFacts:
     """Returns the bundle's bundle.json. Raises UsageError where it is missing or malformed."""
     where, name = f"{path}, {facts.NAME}", f"{bag.PAYLOAD}{facts.NAME}"
     if name not in read.names:
-        raise UsageError(Finding(where, "the archive has no such file, so it is no bundle of Track A", REMEDY))
+        raise UsageError(Finding(where, "the archive has no such file, so it is not a bundle of Track A", REMEDY))
     try:
         value = parsing.json_value(read.content(name))
     except ValueError as error:
@@ -238,7 +238,7 @@ def _contracts(found: Verification, campaign: Campaign) -> None:
         told = replace(finding, remedy=rejection.REMEDY if is_rejection else recorded.REMEDY)
         found.findings.append(told)
         found.rejections += [told] if is_rejection else []
-    found.held.append(f"contracts: {judgement.held} were held against the files")
+    found.held.append(f"contracts: {judgement.held} were checked against the files")
     found.unknown += [f"{name}: it needs {package}" for name, package in judgement.unheld.items()]
     found.unknown += recorded.UNASKED
     if campaign.layout.left_out:

@@ -56,7 +56,7 @@ def folder_finding(folder: Path, named: str = "") -> Finding | None:
     inside = sorted(path.parent.name for path in folder.glob("*/config.json"))
     if not inside or (folder / ADAPTER_CONFIG).exists():
         return None
-    what = "the folder has no config.json, so it is no checkpoint"
+    what = "the folder has no config.json, so it is not a checkpoint"
     return Finding(shortened(named), what, f"Did you mean {Path(named) / inside[0]}? {NAME_FOLDER}")
 
 

@@ -56,7 +56,7 @@ def _state_file_findings(folder: Path, path: Path) -> Iterator[Finding]:
     for number, step in enumerate(steps if isinstance(steps, list) else ()):
         name = step.get("state_file") if isinstance(step, dict) else None
         if name is not None and not is_plain(name):
-            what = f"the step reads {_shown(name)}, which is no plain name of a file in {folder.name}"
+            what = f"the step reads {_shown(name)}, which is not a plain name of a file in {folder.name}"
             yield Finding(f"{path}, key steps[{number}].state_file", what, SAVE)
 
 
@@ -65,7 +65,7 @@ def _index_findings(path: Path) -> Iterator[Finding]:
     shards = _object(path).get("weight_map")
     names = {str(name): name for name in shards.values()} if isinstance(shards, dict) else {}
     for name in (name for _, name in sorted(names.items()) if not is_plain(name)):
-        what = f"the weights are in {_shown(name)}, which is no plain name of a file beside it"
+        what = f"the weights are in {_shown(name)}, which is not a plain name of a file beside it"
         yield Finding(f"{path}, key weight_map", what, "Fetch the model again from the hub")
 
 

@@ -33,7 +33,7 @@ def text_fault(word: str) -> str | None:
     try:
         word.encode()
     except UnicodeEncodeError:
-        return "it is no text in UTF-8"
+        return "it is not text in UTF-8"
     return None
 
 
@@ -115,7 +115,7 @@ def _finite(digits: str) -> float:
 
 
 def _constant(word: str) -> float:
-    raise ValueError(f"{word} is no JSON")
+    raise ValueError(f"{word} is not JSON")
 
 
 _STRICT = json.JSONDecoder(
@@ -176,7 +176,7 @@ def _line_of(text: str, error: ValueError) -> str:
 def _places(text: str, message: str) -> Iterator[int]:
     if "digit" in message and (number := _LONG_NUMBER.search(text)):
         yield number.start()
-    if "is no JSON" in message:
+    if "is not JSON" in message:
         yield text.find(message.split()[0])
     if "is too large" in message:
         yield text.find(message.split()[2].removesuffix("..."))

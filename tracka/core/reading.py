@@ -200,7 +200,7 @@ def array(path: Path, most: int = RESULTS) -> "NDArray[Any]":
         # np.load would also take archives of arrays.
         values: NDArray[Any] = np.lib.format.read_array(data, allow_pickle=False)  # type: ignore[no-untyped-call]
     except (EOFError, MemoryError, OverflowError, TypeError, SyntaxError, RecursionError) as error:
-        raise ValueError(f"it is no array ({type(error).__name__}: {error})") from None
+        raise ValueError(f"it is not an array ({type(error).__name__}: {error})") from None
     return values
 
 

@@ -54,11 +54,11 @@ def plain(file: Path) -> PlainArray:
     """
     data = reading.content(file, reading.RESULTS)
     if data[:8] != b"\x93NUMPY\x01\x00":
-        raise ValueError("it is no array of numpy's format 1.0")
+        raise ValueError("it is not an array of numpy's format 1.0")
     begin = 10 + int.from_bytes(data[8:10], "little")
     match = _HEAD.fullmatch(data[10:begin].decode("latin-1"))
     if match is None:
-        raise ValueError("it is no array of float32 in the order of its rows")
+        raise ValueError("it is not an array of float32 in the order of its rows")
     shape = tuple(int(number) for number in match[1].split(",") if number.strip())
     if math.prod(shape) * 4 != len(data) - begin:
         raise ValueError("it is not wholly there")

@@ -44,9 +44,9 @@ def faults(options: HubOptions, played: PlayedRows) -> Iterator[Finding]:
     """Yields everything that keeps the results from being exported, apart from the findings of `played`."""
     yield from _dataset_faults(options.dataset)
     if options.revision is not None and not _REVISION.fullmatch(options.revision):
-        yield Finding("--dataset-revision", f"{options.revision!r} is no hash of a commit", "Give the commit's hash")
+        yield Finding("--dataset-revision", f"{options.revision!r} is not a hash of a commit", "Give the commit's hash")
     if options.source_url is not None and not _URL.fullmatch(options.source_url):
-        yield Finding("--source-url", f"{options.source_url!r} is no URL", "Give a URL, such as https://example.org/a")
+        yield Finding("--source-url", f"{options.source_url!r} is not a URL", "Give a URL, such as https://example.org")
     if options.source_name is not None and options.source_url is None:
         yield Finding("--source-name", "a source has a name but no URL", "Give --source-url too")
     suites = {row.task_suite for row in played.rows}
@@ -70,7 +70,7 @@ def _dataset_faults(dataset: str | None) -> Iterator[Finding]:
     try:
         validate_repo_id(dataset)
     except HFValidationError:
-        yield Finding("--dataset", f"{dataset!r} is no name of a dataset", remedy)
+        yield Finding("--dataset", f"{dataset!r} is not the name of a dataset", remedy)
         return
     if "/" not in dataset:
         yield Finding("--dataset", f"{dataset!r} names no organisation", remedy)

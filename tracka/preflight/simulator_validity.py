@@ -192,7 +192,7 @@ def _run_share(
 def _fault(record: Json | None, expected: Json, exit_text: str) -> str:
     """Returns why a task is a simulator mismatch; an empty text if it is none."""
     if record is None:
-        return f"the probe ended before this task ({exit_text})"
+        return f"the probe did not come to this task ({exit_text})"
     changed_files = [name for name in ("bddl", "init_states") if record[name] != expected[name]]
     if changed_files:
         return f"its {' and '.join(changed_files)} file is not the benchmark's"

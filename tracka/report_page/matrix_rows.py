@@ -35,7 +35,7 @@ REMEDIES = {  # reason -> what helps; docs/contracts.md says what each reason me
     **system_errors.REMEDIES,
     "killed": "Find out who ended the process (`dmesg` names the out-of-memory killer), then run the row again",
     "crash": CHANGE,
-    "bad_action": "The policy gave an action that is no number: check its statistics with `tracka check`",
+    "bad_action": "The policy gave an action that is not a number: check its statistics with `tracka check`",
     "no_result": "See the log: lerobot-eval ended before it wrote its result",
     "invalid_result": "See the message: the result has other episodes than the row asks for",
     "interrupted": "Run the row again",

@@ -51,7 +51,7 @@ def write(baseline: Baseline, path: Path) -> None:
     something else than a baseline, or its folder is missing.
     """
     if path.exists() and not is_baseline(path):
-        raise UsageError(Finding(str(path), "the path exists and is no baseline", "Choose another name"))
+        raise UsageError(Finding(str(path), "the path exists and is not a baseline", "Choose another name"))
     if not path.parent.is_dir():
         raise UsageError(Finding(str(path), f"the folder {path.parent} does not exist", "Make it, or name another"))
     with files.as_open_as(path.parent):

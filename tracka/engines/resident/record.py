@@ -75,7 +75,7 @@ def played_before(folder: Path, episodes: Sequence[Episode]) -> tuple[list[Playe
     played = [(by_key.get(episode_lines.key(each) or (-1, -1)), each) for each in lines]
     for number, (episode, each) in enumerate(played, 1):
         if episode is None or not episode_lines.is_sound(folder, _row_of(episodes), each):
-            what = "this is no whole episode of these flags, with its actions"
+            what = "this is not a whole episode of these flags, with its actions"
             raise UsageError(Finding(f"{path}, line {number}", what, "Run without --resident.resume"))
     kept = [(episode, _outcome(folder, each)) for episode, each in played if episode is not None]
     return kept, {each[episode_lines.UNIT] for each in lines}
