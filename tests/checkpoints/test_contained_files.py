@@ -38,7 +38,7 @@ def refused(policy: Path) -> str:
 def test_a_state_file_that_is_no_plain_name_is_refused_with_its_key(policy: Path, name: object) -> None:
     name_state_file(policy, name, "policy_postprocessor.json")
     said = refused(policy)
-    assert "policy_postprocessor.json, key steps[1].state_file" in said and "no plain name" in said
+    assert "policy_postprocessor.json, key steps[1].state_file" in said and "not a plain name" in said
 
 
 def test_a_state_file_of_the_folder_is_taken(policy: Path) -> None:

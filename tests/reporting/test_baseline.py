@@ -96,7 +96,7 @@ def test_a_promotion_replaces_an_older_baseline_and_nothing_else(
     baseline = baseline_file.read(exported)
     baseline_file.write(baseline, older)
     assert baseline_file.read(older) == baseline
-    for path, what in ((notes, "no baseline"), (tmp_path / "none" / "new.json", "does not exist")):
+    for path, what in ((notes, "is not a baseline"), (tmp_path / "none" / "new.json", "does not exist")):
         ended = accepted.call("baseline", "promote", str(accepted.root), str(path))
         assert ended.returncode == 2 and what in ended.stderr
     assert notes.read_text() == "{}"
