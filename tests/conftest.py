@@ -113,6 +113,15 @@ def act(tiny_act: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_act, tmp_path / "act"))
 
 
+@pytest.fixture(autouse=True)
+def umask_kept() -> Iterator[None]:
+    """Restores the umask, which commands that a test calls in this process narrow for good."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    yield
+    os.umask(mask)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def hashed_once() -> Iterator[None]:
     """Lets only the first preflight in this process read LIBERO's own 585 files; another folder is read each time."""
