@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from ..campaign import commands
 from ..campaign.campaign import Campaign
+from ..campaign.layout import Layout
 from ..campaign.matrix import Row
-from ..core import files
+from ..core import fact_cache, files
 from ..core.errors import Finding
 from ..engines import fast_certificate, parity_certificate
 from ..reporting import collect, rejected_rows
@@ -45,10 +46,17 @@ def _evidence(campaign: Campaign, row: Row, records_only: bool) -> Iterator[Find
 def backend(campaign: Campaign, row: Row) -> Iterator[Finding]:
     """Yields a finding where the row did not run with the backend that preflight chose."""
     manifest = collect.load_run_manifest(campaign.layout.run(row.run_id).manifest)
-    preflight_backend = files.read_json(campaign.layout.preflight_report).get("mujoco_gl_effective")
+    preflight_backend = _preflight_backend(campaign.layout)
     if manifest["mujoco_gl"] != preflight_backend:
         what = f"the run used {manifest['mujoco_gl']}, but preflight chose {preflight_backend}"
         yield Finding(str(campaign.layout.run(row.run_id).manifest), what, "Run the row again with --allow-overwrite")
+
+
+@fact_cache.remembered
+def _preflight_backend(layout: Layout) -> str | None:
+    """Returns the backend that preflight chose; None where it chose none."""
+    backend_name: str | None = files.read_json(layout.preflight_report).get("mujoco_gl_effective")
+    return backend_name
 
 
 def result_stands(campaign: Campaign, row: Row) -> Iterator[Finding]:
