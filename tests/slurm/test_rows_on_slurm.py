@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from campaigns import REPOSITORY, Made
+from processes import wait_until
 from slurm_cluster import Cluster, in_allocation
 
 from tracka.core import files
@@ -43,5 +44,6 @@ def test_rows_of_an_allocation_run_as_steps_each_with_a_gpu_of_its_own(
     ended = sweep(made, "--max-parallel", "8", allocation=("-N1", "-n16", "--gres=gpu:8", "--mem=3000"))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert set(made.statuses().values()) == {("pass", None)}
-    assert cluster.jobs() == [] and os.environ["SLURM_CONF"]
+    wait_until(lambda: cluster.jobs() == [])  # Slurm completes an allocation after salloc's end
+    assert os.environ["SLURM_CONF"]
     assert len(set(placements(made).values())) >= 8
