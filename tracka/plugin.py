@@ -30,7 +30,7 @@ from .core.errors import Busy, Finding, TrackaError, UsageError, joined_names, s
 from .execution import ending_signals, environment, harness_session, prctl, process_setup
 from .execution.orphans import Survivor
 from .exports import attachments
-from .gates import handoff, validate
+from .gates import derived_files, handoff, validate
 from .live_session import LiveSession
 from .reporting import healed, progress
 from .runs import parity, row_durations
@@ -44,6 +44,7 @@ START = pytest.StashKey[float]()  # of the session, by the host's monotonic cloc
 SESSION_STOPS = pytest.StashKey[Callable[[], bool]]()  # of a worker: whether the session stops before its end
 SURVIVORS = pytest.StashKey[Sequence[Survivor]]()  # processes of dead sessions that could not be ended
 LAST_STAGE = f"{PHASES[-1]}{HANDED_OVER}"
+ROW_PHASES = frozenset({"phase3", "phase4"})  # in which rows run
 PARITY_ROW = "parity_row"
 DEFAULT_PLACE = "the default"  # where the embedded campaign is named, which needs no name
 # The names under which the controller tells its workers when the session began, and its own process id.
@@ -395,6 +396,8 @@ class Controller:
             self.phase_end(self.open_phase)
         if PHASES[-1] in self.ended_phases:
             self._close(session)
+        elif not ROW_PHASES.isdisjoint(self.ended_phases):
+            self._refresh_derived_files()
         if self.trouble and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self.exports.end(self.ended_phases, self.accepted)
@@ -403,6 +406,13 @@ class Controller:
         self._shorten_failures()
         if not self.config.option.collectonly:
             last_failed.save(self.config, self.campaign.layout, self._not_run(session))
+
+    def _refresh_derived_files(self) -> None:
+        """Writes anew what an earlier session left of phases that this one did not end: rows have run meanwhile."""
+        try:
+            derived_files.refresh(self.campaign)
+        except (TrackaError, OSError) as error:
+            self.trouble.append(f"the tables and pages could not be written anew: {error}")
 
     def _close(self, session: pytest.Session) -> None:
         """Validates all phases strictly, which decides the exit status, and last of all ticks the campaign's box.

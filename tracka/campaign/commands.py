@@ -25,6 +25,11 @@ def named_gates(layout: Layout, options: str = "", folder: str = "") -> str:
     return " ".join(filter(None, [program(layout), "--campaign", name, tier_option(layout), options]))
 
 
+def close(layout: Layout) -> str:
+    """Returns the command that makes tables, pages and verdict agree with the run folders, and runs nothing."""
+    return " ".join(filter(None, ["tracka close", shlex.quote(layout.display_name), tier_option(layout)]))
+
+
 def program(layout: Layout) -> str:
     """Returns the words that start the gates where the campaign is: in a checkout of Track A, or in another project."""
     return "pytest acceptance" if _has_gates(layout) else "pytest --pyargs tracka.acceptance"

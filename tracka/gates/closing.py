@@ -12,7 +12,7 @@ from ..campaign.layout import PHASES
 from ..core import lock
 from ..core.errors import Finding
 from ..reporting import progress
-from . import handoff, validate
+from . import derived_files, handoff, validate
 
 CLOSED = PHASES[3:]
 
@@ -28,6 +28,7 @@ def close(campaign: Campaign, owner: str = "tracka") -> tuple[dict[str, str], li
     judged: dict[str, list[Finding]] = {}
     judge = partial(_judge, judged)
     with lock.session(campaign.layout.locks, campaign.name):
+        derived_files.refresh_baseline_tables(campaign)
         statuses = {phase: handoff.hand_over(campaign, phase, owner, judge)["status"] for phase in CLOSED}
         findings = validate.validate(campaign, PHASES, strict=True, judged=judged)
         progress.close(campaign.layout, accepted=not findings)

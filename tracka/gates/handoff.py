@@ -14,7 +14,7 @@ from ..core.errors import Finding, UsageError, without_warnings
 from ..core.reports import Handoff
 from ..reporting import caveats, collect, progress, report, verdict_file
 from ..runs import early_stop, row_state, run
-from . import handoff_contents, validate
+from . import derived_files, handoff_contents, validate
 
 Judge = Callable[[Campaign, str], list[Finding]]  # campaign, phase -> what breaks the phase's contracts
 MAY_BE_PARTIAL = ("phase4", "phase5")
@@ -102,7 +102,9 @@ def _write_tables_and_pages(campaign: Campaign, phase: str, previous: PreviousPh
         collect.write_tables(campaign, _SUMMARIES[phase](campaign))
     if phase == "phase4":
         verdict_file.write(campaign)
-    if phase == "phase5" and not (previous and previous.blocks):
+    if phase == "phase5" and previous and previous.blocks:
+        derived_files.refresh_pages(campaign)  # those of an earlier session would contradict the run folders
+    elif phase == "phase5":
         report.write(campaign)  # written here too, since --lf leaves out the tests that wrote the pages
 
 
