@@ -451,16 +451,20 @@ def validate_command(
 ) -> None:
     """Check what a phase has left, and the phases before it, against the contracts: files, keys, figures, videos."""
     from .gates import validate
+    from .reporting import verdict
 
     if quick and strict:
         what = "a quick validation is never the strict verdict"
         raise UsageError(Finding("--quick, --strict", what, "Leave one of the two out"))
     if phase not in (*PHASES, "all"):
         raise UsageError(Finding("--phase", f"{phase!r} is unknown", f"Use one of {', '.join(PHASES)}, all"))
-    findings = validate.validate(campaign.load(root, tier), PHASES if phase == "all" else (phase,), strict, quick)
+    spec = campaign.load(root, tier)
+    findings = validate.validate(spec, PHASES if phase == "all" else (phase,), strict, quick)
     for finding in findings:
         print(files.redacted(str(finding)), file=sys.stderr)
     print(f"{phase}: {'valid' if not findings else counted(len(findings), 'finding')}")
+    if phase == "all" and strict:
+        print(f"verdict: {verdict.words(spec, accepted=not findings)}")
     if quick:
         print(f"a quick look, no verdict; left out: {validate.LEFT_OUT}")
     raise typer.Exit(1 if findings else 0)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from campaigns import REPOSITORY
+from campaigns import REPOSITORY, Made
 
 
 def check(*words: str) -> subprocess.CompletedProcess[str]:
@@ -45,6 +45,14 @@ def test_a_broken_checkpoint_fails_the_check_that_finds_it_with_the_remedy(tiny_
     ended = check(str(broken))
     assert (ended.returncode, lines(ended)) == (1, {"policy_resolve": "pass", "weights": "fail"})
     assert "Copy the file again" in ended.stdout
+
+
+def test_a_campaign_is_called_one_and_what_runs_it_is_named(made: Made) -> None:
+    ended = made.call("check", str(made.root))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"{made.root}: this is the folder of a campaign, not of a checkpoint. Run the campaign: " in ended.stderr
+    other = f"or name a checkpoint, such as a policy_path of {made.layout.matrix}"
+    assert f"--campaign {made.root}; {other}" in ended.stderr
 
 
 def test_what_is_no_checkpoint_fails_with_its_reason(tmp_path: Path) -> None:

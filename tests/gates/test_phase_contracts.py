@@ -647,15 +647,36 @@ def test_results_without_what_they_must_say_are_found(root: Path, word: str) -> 
 
 def test_the_command_calls_an_accepted_campaign_valid(root: Path) -> None:
     ended = Made(root, {}).tracka("validate", "--phase", "all", "--root", str(root), "--strict")
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "all: valid\n", "")
+    said = "all: valid\nverdict: complete, no threshold set\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, said, "")
 
 
 def test_the_command_prints_each_finding_on_a_line_and_fails(root: Path) -> None:
     (root / "results.md").unlink()
     ended = Made(root, {}).tracka("validate", "--phase", "all", "--root", str(root), "--strict")
     assert ended.returncode == 1
-    assert ended.stdout == f"all: {len(ended.stderr.splitlines())} findings\n"
+    assert ended.stdout == f"all: {len(ended.stderr.splitlines())} findings\nverdict: not accepted\n"
     assert f"{root / 'results.md'}: the file does not exist" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "phase"),
+    [
+        ("artifacts/preflight/preflight.json", "phase2"),
+        (f"artifacts/runs/{BASELINE}/result.json", "phase3"),
+        ("artifacts/runs/wide_b4_e4/run_manifest.json", "phase4"),
+    ],
+)
+def test_a_missing_file_is_found_with_the_command_that_writes_it(root: Path, name: str, phase: str) -> None:
+    (root / name).unlink()
+    remedies = [finding.remedy for finding in found(root)]
+    assert f"Run {phase}: {GATES} --campaign {root} -m {phase}" in remedies
+    assert files.WRITE_IT not in remedies
+
+
+def test_a_row_that_is_not_accepted_is_found_with_the_place_of_its_reason(partial_root: Path) -> None:
+    table = partial_root / SUMMARY / "failures.csv"
+    assert any(f"Read the reason in {table}, then rerun" in finding.remedy for finding in found(partial_root))
 
 
 def test_the_command_looks_at_a_phase_and_the_handoffs_before_it_alone(root: Path) -> None:

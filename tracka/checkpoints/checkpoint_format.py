@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from ..campaign import commands
+from ..campaign.layout import Layout
 from ..core.errors import Finding, TrackaError, shortened
 from . import tensors
 
@@ -43,13 +45,19 @@ def trained_policy_folder(folder: Path) -> Path | None:
 
 
 def folder_finding(folder: Path, named: str = "") -> Finding | None:
-    """Returns a finding if `folder` is not a policy's own but one around it: a training run's, or one of checkpoints.
+    """Returns a finding if `folder` is not a policy's own but one around it: a campaign's, a training run's, or one of
+    checkpoints.
 
-    The finding names the policy's folder. `named` is how the user calls `folder`, by default its path.
+    The finding names the policy's folder, or what to do with a campaign. `named` is how the user calls `folder`, by
+    default its path.
     """
     named = named or str(folder)
     if (folder / "config.json").is_file():
         return None
+    if (layout := Layout(folder.resolve())).has_settings:
+        what = "this is the folder of a campaign, not of a checkpoint"
+        remedy = f"Run the campaign: {commands.gates(layout)}; or name a checkpoint, such as a policy_path of"
+        return Finding(shortened(named), what, f"{remedy} {layout.matrix}")
     if policy_folder := trained_policy_folder(folder):
         what = f"this is the folder of a training run; the policy is in {policy_folder}"
         return Finding(shortened(named), what, f"Give {policy_folder} as policy_path")

@@ -36,7 +36,7 @@ def finding(policy_path: str, root: Path) -> Finding | None:
 
 
 def is_taken_as_repository(policy_path: str, root: Path) -> bool:
-    """Returns whether a path that is no folder here names a repository of the hub."""
+    """Returns whether a path without a folder names a repository of the hub."""
     return checkpoint.is_repository(policy_path) and not checkpoint.local_folder(policy_path, root).is_dir()
 
 

@@ -20,6 +20,7 @@ from . import credentials, damaged, parsing, reading, redaction, system_errors
 from .errors import Finding, UsageError
 
 Json = dict[str, Any]
+WRITE_IT = "Run the step that writes this file"  # in a campaign's artifacts, gates.missing_files names that step
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -140,7 +141,7 @@ def read_json(path: Path, most: int = reading.JSON, not_finite: bool = False) ->
     try:
         value = parsing.json_value(reading.content(path, most), not_finite)
     except FileNotFoundError:
-        raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes this file")) from None
+        raise UsageError(Finding(str(path), "the file does not exist", WRITE_IT)) from None
     except (OSError, ValueError) as error:
         remedy = "Move the file away; the step that writes it makes a new one"
         raise UsageError(Finding(str(path), f"the file is not readable JSON ({error})", remedy)) from None
@@ -186,7 +187,7 @@ def read_text(path: Path, newline: str | None = None, most: int = reading.TEXT) 
     try:
         return reading.text(path, most, newline)
     except FileNotFoundError:
-        raise UsageError(Finding(str(path), "the file does not exist", "Run the step that writes this file")) from None
+        raise UsageError(Finding(str(path), "the file does not exist", WRITE_IT)) from None
     except (OSError, UnicodeDecodeError) as error:
         what = f"the file cannot be read as UTF-8 ({error})"
         raise UsageError(Finding(str(path), what, "Repair the file, or move it away")) from None

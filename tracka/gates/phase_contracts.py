@@ -98,7 +98,8 @@ def _no_failures(campaign: Campaign) -> Iterator[Finding]:
     for run_id, reason in _listed_reasons(campaign.layout).items():
         again = rejected_rows.rerun(campaign, reason)
         measured = f"{rejected_rows.STAYS}; {rejected_rows.OTHER_CAMPAIGN}"
-        remedy = f"Read the reason in failures.csv, then rerun: {again}" if again else measured
+        table = campaign.layout.summary / "failures.csv"
+        remedy = f"Read the reason in {table}, then rerun: {again}" if again else measured
         yield Finding(f"row {run_id}", "the row is not accepted", remedy)
 
 

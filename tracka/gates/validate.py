@@ -15,7 +15,7 @@ from ..core import fact_cache, files, schema
 from ..core.errors import Finding, TrackaError, UsageError, collect_findings, joined_names, without_warnings
 from ..core.reports import Handoff
 from ..reporting import progress
-from . import handoff_contents
+from . import handoff_contents, missing_files
 from .host_contracts import Contract
 from .phase_contracts import CONTRACTS, QUICK_CONTRACTS
 from .row_contracts import ROW_CONTRACTS
@@ -42,17 +42,17 @@ def contract_findings(campaign: Campaign, phase: str, name: str) -> list[Finding
 
 def _findings(campaign: Campaign, contract: Contract) -> list[Finding]:
     try:
-        return list(contract(campaign))
+        return missing_files.with_commands(campaign, contract(campaign))
     except TrackaError as error:
-        return list(error.findings)
+        return missing_files.with_commands(campaign, error.findings)
 
 
 def row_contract_findings(campaign: Campaign, row: Row, name: str) -> list[Finding]:
     """Returns the findings of one contract of a row. `name` is a key of ROW_CONTRACTS."""
     try:
-        return list(ROW_CONTRACTS[name](campaign, row))
+        return missing_files.with_commands(campaign, ROW_CONTRACTS[name](campaign, row))
     except TrackaError as error:
-        return list(error.findings)
+        return missing_files.with_commands(campaign, error.findings)
 
 
 def validate(
