@@ -148,6 +148,7 @@ def test_a_row_that_crashed_is_left_out_and_is_no_failure_of_the_policy(play: Ca
     crashed = play("crashed", FIRST_EIGHT, "crash")
     value = as_json(old, crashed)
     assert value["candidate"]["left_out"] == ["short: fail (crash)"]
+    assert any(note.startswith(f"baseline_b1_e2 of {crashed.root} is not among its rows") for note in value["notes"])
     assert [task["task"] for task in value["tasks"]] == [0]
     assert any("libero_object 1" in note for note in value["notes"])
     assert value["across_tasks"] is None
@@ -405,6 +406,26 @@ def test_a_campaign_without_a_passed_row_is_refused_with_the_state_of_its_rows(o
     ended = compare(old, made)
     assert ended.returncode == 2
     assert "no row has a passed result (long_b1_e6: not run; wide_b4_e4: not run)" in ended.stderr
+
+
+def test_the_baseline_is_named_where_rows_are_listed(old: Made, made: Made) -> None:
+    ended = compare(old, made)
+    assert "; baseline_b1_e2 is the baseline, which is never compared. Run the campaign first" in ended.stderr
+
+
+def test_a_campaign_that_is_named_twice_is_said_to_be_one_and_its_error_comes_once(made: Made) -> None:
+    ended = made.call("compare", str(made.root), f"{made.root}/../{made.root.name}")
+    assert ended.returncode == 2
+    assert "A and B are the same, so there is nothing to compare. Name another campaign as B" in ended.stderr
+    again = compare(made, made)
+    assert again.stderr.count("no row has a passed result") == 1
+
+
+def test_a_comparison_of_a_campaign_with_itself_says_so_and_leads_to_another(old: Made) -> None:
+    ended = compare(old, old)
+    assert ended.returncode == 0
+    assert "A and B are the same: all pairs are equal, which shows nothing." in ended.stdout
+    assert f"next: tracka compare {old.root} B compares it with another campaign" in ended.stderr
 
 
 def test_all_wrong_options_are_refused_at_once(old: Made) -> None:

@@ -8,7 +8,7 @@ from ..core import escaping, files
 from ..core.comparisons import Compared, Comparison, Flip, RateRecord, SideRecord
 from ..core.counting import counted
 from ..core.figures import change, p_equals, p_value, percent
-from .played_episodes import OF
+from .played_episodes import OF, is_same
 
 HEAD = ("task", "A", "B", "B - A, points", "gains/losses", "p, B is worse", "p by Holm", "shows a drop of")
 
@@ -32,6 +32,8 @@ def text(comparison: Comparison) -> str:
 def next_step(baseline: Path, candidate: Path) -> str:
     """Returns the command that shows more of a comparison: its flipped episodes, or how many more would say more."""
     folder = Path(str(candidate).partition(OF)[0])
+    if is_same(baseline, candidate):
+        return f"{shlex.join(['tracka', 'compare', str(baseline)])} B compares it with another campaign, B"
     if folder.is_dir():
         report = shlex.join(["tracka", "report", str(candidate), "--against", str(baseline)])
         return f"{report} shows both videos of each episode that ended otherwise"

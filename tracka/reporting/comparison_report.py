@@ -58,10 +58,15 @@ def compare(baseline: Path, candidate: Path, confidence: float = 0.95, margin: f
     """
     findings: list[Finding] = []
     sides = [collect_findings(findings, partial(played_episodes.read, path)) for path in (baseline, candidate)]
+    is_same = played_episodes.is_same(baseline, candidate)
     if findings:
-        raise UsageError(findings)
+        what = f"{comparison_words.SAME}, so there is nothing to compare"
+        same = [Finding(str(candidate), what, "Name another campaign as B")] if is_same else []
+        raise UsageError([*dict.fromkeys([*same, *findings])])
     ours, theirs = cast(list[Side], sides)
-    return compare_sides(ours, theirs, confidence, margin)
+    comparison = compare_sides(ours, theirs, confidence, margin)
+    comparison["notes"][:0] = [f"{comparison_words.SAME}: all pairs are equal, which shows nothing."] if is_same else []
+    return comparison
 
 
 def compare_sides(ours: Side, theirs: Side, confidence: float = 0.95, margin: float | None = None) -> Comparison:

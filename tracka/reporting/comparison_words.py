@@ -16,6 +16,7 @@ from .sides import Side, Task
 # Settings of the rows' tasks and of the checkpoint: the pairs and the comparison of the checkpoints have them.
 OWN = {"settings: task_ids", "settings: policy_type"}
 WORSE, NON_INFERIOR, NOT_SHOWN = "worse", "non-inferior", "not shown to be worse"
+SAME = "A and B are the same"
 
 
 def verdict(overall: Compared, bound: NonInferiorityRecord | None, alpha: float) -> str:
@@ -66,6 +67,9 @@ def notes(
             f"{' and '.join(files)}: the file names neither seeds, batch size and episode length nor checkpoint and "
             "simulator, so nothing of that could be checked."
         )
+    named = [(side.baseline, side.name) for side in (baseline, candidate) if side.left_out and side.baseline]
+    for run_id, name in dict.fromkeys(named):
+        yield f"{run_id} of {name} is not among its rows here: the baseline only shows that rows run."
     if alone := (baseline.tasks | candidate.tasks) - {*compared}:
         yield f"Left out, since both sides do not have them: {task_names(alone)}."
     if pairing.repeated:

@@ -45,8 +45,20 @@ def read(path: Path) -> Side:
         side = baseline_file.side(path) if baseline_file.is_baseline(path) else _eval_info(path)
     if not side.episodes and not side.findings:
         rows_left_out = f" ({'; '.join(side.left_out)})" if side.left_out else ""
-        raise UsageError(Finding(str(path), f"no row has a passed result{rows_left_out}", "Run the campaign first"))
+        what = "; ".join(filter(None, [f"no row has a passed result{rows_left_out}", baseline_in_words(side)]))
+        raise UsageError(Finding(str(path), what, "Run the campaign first"))
     return side
+
+
+def baseline_in_words(side: Side) -> str:
+    """Returns why the baseline is not among the rows of a side; empty where it is, or where there is none."""
+    return f"{side.baseline} is the baseline, which is never compared" if side.baseline else ""
+
+
+def is_same(ours: Path, theirs: Path) -> bool:
+    """Returns whether two paths, as `read` takes them, name the same campaign and checkpoint, or the same file."""
+    (place, policy), (other, other_policy) = place_and_policy(ours), place_and_policy(theirs)
+    return place.resolve() == other.resolve() and policy == other_policy
 
 
 def named(folder: Path, policy: str) -> Path:
@@ -66,8 +78,10 @@ def of_campaign(spec: Campaign, path: Path) -> Side:
 
 def of_rows(spec: Campaign, path: Path, chosen: Iterable[Row]) -> Side:
     """Returns what these rows of the campaign at `path` have played."""
-    side = Side(str(path), "campaign", ())
-    for row in chosen:
+    listed = [*chosen]
+    is_left_out = spec.baseline not in [row.run_id for row in listed]
+    side = Side(str(path), "campaign", (), baseline=spec.baseline if is_left_out else "")
+    for row in listed:
         side = _with_row(side, spec, row, place_and_policy(path)[0])
     return side
 

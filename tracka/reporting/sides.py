@@ -36,6 +36,7 @@ class Side:
     """One side of a comparison. `findings` says why some of its results cannot be compared.
 
     `left_out` names each row that has no passed result; `rows` says what played, and is empty where nobody knows.
+    `baseline` is the run id of the campaign's baseline where that row is not compared.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Side:
     left_out: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     rows: tuple[PlayedRow, ...] = ()
+    baseline: str = ""
 
     @property
     def tasks(self) -> frozenset[Task]:
