@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from . import completion
+from .campaign import campaign
 from .core import files
 from .core.errors import screen
 
@@ -32,12 +33,21 @@ def bundle_command(
         typer.Option(autocompletion=completion.tier, help="Bundle this tier of the campaign instead of all of it."),
     ] = None,
 ) -> None:
-    """Write a campaign's evidence as one archive, which anybody can verify: the same campaign, the same bytes."""
-    from .bundles import bundle
+    """Write a campaign's evidence as one archive, which anybody can verify: the same campaign, the same bytes.
+
+    Says the campaign's verdict. Exits with 1 and writes nothing where files of the campaign contradict each other.
+    """
+    from .bundles import bundle, soundness
 
     options = bundle.BundleOptions(output, tier, videos, redact, sign_key)
+    spec = campaign.load(root, tier)
+    verdict = soundness.require(spec, redact)
+    replaced = bundle.path_of(spec, options).is_file()
     file = bundle.write(root, options)
     print(file)
+    typer.echo(f"verdict: {verdict}", err=True)
+    if replaced:
+        typer.echo(f"{file} was there before: it is overwritten", err=True)
     typer.echo(f"next: tracka verify {shlex.quote(str(file))}, which anybody can run, offline", err=True)
 
 
@@ -48,7 +58,9 @@ def verify_command(
         int, typer.Option(min=0, help="Play so many random recorded episodes again; needs the simulator.")
     ] = 0,
 ) -> None:
-    """Check a bundle offline. Exits with 0 if the campaign is accepted by what is in it, 1 if not, 2 for no bundle.
+    """Check a bundle offline. Exits with 0 if its campaign is accepted by its files, 1 if not.
+
+    Exits with 2 if the file is not a bundle.
 
     With 1, the line `bundle:` says whether the bundle is sound and its campaign was not accepted, or it is not sound.
     """

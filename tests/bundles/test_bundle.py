@@ -265,7 +265,8 @@ def test_every_single_changed_byte_is_found(count: int, made: Path, flipped: Cal
 def test_bundle_and_verify_are_commands_with_exit_codes(root: Path, made: Path, tmp_path: Path) -> None:
     ended = tracka("bundle", root, "--output", tmp_path / "own.tar")
     assert (ended.returncode, ended.stdout) == (0, f"{tmp_path / 'own.tar'}\n"), ended.stderr
-    assert ended.stderr == f"next: tracka verify {tmp_path / 'own.tar'}, which anybody can run, offline\n"
+    following = f"next: tracka verify {tmp_path / 'own.tar'}, which anybody can run, offline"
+    assert ended.stderr.splitlines() == ["verdict: accepted", following]
     assert (tmp_path / "own.tar").read_bytes() == made.read_bytes()
     sound = tracka("verify", tmp_path / "own.tar", cwd=tmp_path)
     assert sound.returncode == 0 and sound.stdout.endswith("verdict: accepted\n"), sound.stdout + sound.stderr
@@ -276,8 +277,42 @@ def test_bundle_and_verify_are_commands_with_exit_codes(root: Path, made: Path, 
     (tmp_path / "edited.tar").write_bytes(data)
     edited = tracka("verify", tmp_path / "edited.tar")
     assert edited.returncode == 1 and "the file is not the one that manifest-sha256.txt lists" in edited.stderr
-    none = tracka("verify", REPOSITORY / "README.md")
-    assert none.returncode == 2 and "the file is not a bundle" in none.stderr
+
+
+def test_an_archive_that_is_overwritten_is_named(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "own.tar").touch()
+    ended = tracka("bundle", root, "--output", tmp_path / "own.tar")
+    assert f"{tmp_path / 'own.tar'} was there before: it is overwritten" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "remedy"),
+    [
+        ("nothing.tar", "there is no such file", "Name the file that `tracka bundle CAMPAIGN` wrote"),
+        ("folder", "this is a folder, not a bundle", "Name the file that `tracka bundle CAMPAIGN` wrote"),
+        ("campaign", "this is the folder of a campaign, not a bundle", "Write its bundle first: tracka bundle "),
+        ("notes.txt", "this is not a bundle: a bundle is a tar archive", "Name the file that"),
+        ("empty", "this is not a bundle: a bundle is a tar archive", "Name the file that"),
+    ],
+)
+def test_what_is_not_a_bundle_is_called_what_it_is_and_exits_with_2(
+    made: Path, tmp_path: Path, name: str, what: str, remedy: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "notes.txt").write_text("some notes\n" * 100)
+    (tmp_path / "empty").touch()
+    files.write_text(tmp_path / "campaign" / "configs" / "campaign.toml", "")
+    with pytest.raises(UsageError) as refused, verification.opened(tmp_path / name):
+        pass
+    (finding,) = refused.value.findings
+    assert finding.where == str(tmp_path / name) and finding.what.startswith(what)
+    assert finding.remedy.startswith(remedy)
+
+
+def test_a_bundle_that_was_cut_is_called_damaged(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "cut.tar").write_bytes(made.read_bytes()[: made.stat().st_size // 2])
+    with pytest.raises(UsageError, match="the archive is damaged"), verification.opened(tmp_path / "cut.tar"):
+        pass
 
 
 def hostile(name: str = f"{TOP}/data/x", kind: bytes = tarfile.REGTYPE, link: str = "") -> Iterator[tarfile.TarInfo]:
@@ -304,7 +339,7 @@ def test_an_archive_that_could_write_elsewhere_is_refused_with_2(kind: str, tmp_
     with tarfile.open(path, "w") as tar:
         for entry in HOSTILE[kind]():
             tar.addfile(entry, io.BytesIO())
-    with pytest.raises(UsageError, match=r"not a bundle|holds what no bundle holds"), verification.opened(path):
+    with pytest.raises(UsageError, match="the archive holds what is never in a bundle"), verification.opened(path):
         pass
     assert not Path("/tmp/out").exists()
 

@@ -9,18 +9,21 @@ import hashlib
 import io
 import os
 import re
+import shlex
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
+from ..campaign.layout import Layout
 from ..core import files, reading, system_errors
 from ..core.errors import Finding, TrackaError, UsageError, shortened
 from .contents import MOST_BYTES, MOST_FILES
 
 Source = Path | bytes
 REMEDY = "Ask for the bundle again; tracka bundle makes it"
+NAME_BUNDLE = "Name the file that `tracka bundle CAMPAIGN` wrote"
 _MODE = 0o644
 
 
@@ -117,13 +120,21 @@ def _opened(source: Source) -> Iterator[tuple[IO[bytes], int]]:
 
 
 def read(path: Path, folder: Path) -> Archive:
-    """Reads the archive `path` into `folder`. Raises UsageError where it is none, or holds what no bundle holds."""
+    """Reads the archive `path` into `folder`.
+
+    Raises UsageError where there is no such file, where the file is not an archive or a damaged one, and where it holds
+    what is never in a bundle.
+    """
+    if finding := _other_place(path):
+        raise UsageError(finding)
     try:
-        with reading.opened(path, MOST_BYTES) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with reading.opened(path, MOST_BYTES) as file, _tar(path, file) as tar:
             names = _extract(tar, folder, _refuse(path))
         digest = reading.sha256(path)
-    except (OSError, tarfile.TarError, EOFError, ValueError) as error:
-        raise UsageError(Finding(str(path), f"the file is not a bundle ({shortened(error)})", REMEDY)) from None
+    except OSError as error:  # also a name in the archive that no file here can have
+        raise UsageError(Finding(str(path), f"the bundle cannot be read ({shortened(error)})", REMEDY)) from None
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise UsageError(Finding(str(path), f"the archive is damaged ({shortened(error)})", REMEDY)) from None
     tops = {PurePosixPath(name).parts[0] for name in names}
     if len(tops) != 1:
         _refuse(path)(f"{len(tops)} folders at the top, where a bundle has one")
@@ -131,9 +142,30 @@ def read(path: Path, folder: Path) -> Archive:
     return Archive(folder, top, tuple(name.removeprefix(f"{top}/") for name in names), digest)
 
 
+def _other_place(path: Path) -> Finding | None:
+    """Returns a finding where `path` names nothing, or a folder such as that of a campaign."""
+    if not os.path.lexists(path):
+        return Finding(str(path), "there is no such file", NAME_BUNDLE)
+    if not path.is_dir():
+        return None
+    if Layout(path).has_settings:
+        what = "this is the folder of a campaign, not a bundle"
+        return Finding(str(path), what, f"Write its bundle first: tracka bundle {shlex.quote(str(path))}")
+    return Finding(str(path), "this is a folder, not a bundle", NAME_BUNDLE)
+
+
+def _tar(path: Path, file: IO[bytes]) -> tarfile.TarFile:
+    """Returns the archive in an open file. Raises UsageError where the file is not an archive at all."""
+    try:
+        return tarfile.open(fileobj=file, mode="r:")
+    except tarfile.TarError:
+        what = "this is not a bundle: a bundle is a tar archive, and this file is not one"
+        raise UsageError(Finding(str(path), what, NAME_BUNDLE)) from None
+
+
 def _refuse(path: Path) -> Callable[[str], None]:
     def refuse(what: str) -> None:
-        raise UsageError(Finding(str(path), f"the archive holds what no bundle holds: {what}", REMEDY))
+        raise UsageError(Finding(str(path), f"the archive holds what is never in a bundle: {what}", REMEDY))
 
     return refuse
 

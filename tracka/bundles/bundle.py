@@ -39,8 +39,7 @@ def write(root: Path, options: BundleOptions) -> Path:
     """
     spec = campaigns.load(root, options.tier)
     key = signature.load_key(options.sign_key) if options.sign_key else None
-    place, name = contents.place_of(spec.layout), top_name(spec)
-    target = options.output or Path(f"{name}{'-redacted' if options.redact else ''}{SUFFIX}")
+    place, name, target = contents.place_of(spec.layout), top_name(spec), path_of(spec, options)
     made = contents.collect(spec, place, options.with_videos)
     own = facts.make(spec, place, made)
     members = assemble(spec, place, made.files, own)
@@ -55,6 +54,11 @@ def write(root: Path, options: BundleOptions) -> Path:
         redaction_check.require_none(name, members, copy.names)
         archive.write(target, name, members)
     return target
+
+
+def path_of(campaign: Campaign, options: BundleOptions) -> Path:
+    """Returns the file that `write` writes."""
+    return options.output or Path(f"{top_name(campaign)}{'-redacted' if options.redact else ''}{SUFFIX}")
 
 
 def top_name(campaign: Campaign) -> str:

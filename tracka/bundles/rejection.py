@@ -16,18 +16,25 @@ UNSOUND = (
 
 
 def words(campaign: Campaign, rejections: Sequence[Finding]) -> list[str]:
-    """Returns why a campaign was not accepted: each rejected row once, then what no row explains."""
+    """Returns why a campaign was not accepted: the rejected rows in the matrix's order, and what no row explains."""
     if not rejections:
         return []
-    reasons = rejected_rows.reasons(campaign)
+    reasons = rejected_rows.reasons(campaign, with_not_run=True)
     rows = [*rejected_rows.causes(campaign, reasons)]
     others = [finding for finding in rejections if not _is_of_row(finding, reasons) and not _is_of_phase(finding)]
-    told = rows + [f"{finding.where}: {finding.what}" for finding in others]
+    rest = [f"{finding.where}: {finding.what}" for finding in others]
+    has_run = any(reason != rejected_rows.NOT_RUN for reason in reasons.values())
+    told = rows + rest if has_run else rest + rows  # what kept all rows from running comes first
     return told or [f"{finding.where}: {finding.what}" for finding in rejections]
 
 
 def _is_of_row(finding: Finding, run_ids: Sequence[str] | dict[str, str]) -> bool:
-    return any(finding.where == f"row {run_id}" or f"/{run_id}/" in finding.where for run_id in run_ids)
+    return any(
+        finding.where == f"row {run_id}"
+        or f"/{run_id}/" in finding.where
+        or finding.where.partition(", ")[0].endswith(f"/{run_id}.json")  # the row's marker
+        for run_id in run_ids
+    )
 
 
 def _is_of_phase(finding: Finding) -> bool:

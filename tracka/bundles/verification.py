@@ -6,7 +6,7 @@ files break no contract that can be held without the host, the checkpoints and t
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -18,8 +18,8 @@ from ..campaign.campaign import Campaign
 from ..core import files, hashing, held_folder, parsing, schema
 from ..core.errors import Finding, TrackaError, UsageError
 from ..gates import recorded
-from ..reporting import collect, report, verdict
-from . import archive, bag, bundle, contents, facts, rejection, signature, statements
+from ..reporting import report, verdict
+from . import archive, bag, bundle, contents, facts, rejection, signature, soundness, statements
 from .archive import REMEDY, Archive
 from .contents import Place
 from .facts import BundleFacts
@@ -62,7 +62,7 @@ class Opened:
 def opened(path: Path) -> Iterator[Opened]:
     """Reads a bundle into a temporary folder, which is there inside the block.
 
-    Raises UsageError where the file is no bundle, or its campaign cannot be read.
+    Raises UsageError where the file is not a bundle, or its campaign cannot be read.
     """
     with held_folder.make() as folder:
         read = archive.read(path, folder)
@@ -255,7 +255,7 @@ def _redacted(found: Verification, bundle_file: Opened) -> None:
         if not path.is_file() or files.sha256_file(path) != each["redacted_sha256"]:
             found.findings.append(Finding(name, "the file is not the redacted one that bundle.json names", REMEDY))
     try:
-        found.findings += _tables(campaign)
+        found.findings += [replace(finding, remedy=REMEDY) for finding in soundness.table_faults(campaign)]
         found.held.append("tables: they are those of the results")
     except TrackaError as error:
         found.findings += [replace(finding, remedy=recorded.REMEDY) for finding in error.findings]
@@ -268,13 +268,3 @@ def _redacted(found: Verification, bundle_file: Opened) -> None:
         f"whether the evidence is bound together: this is a redacted copy, and {len(redaction['files'])} of its files "
         f"are others; ask for the original, the archive with the sha256 {redaction['original_sha256']}"
     )
-
-
-def _tables(campaign: Campaign) -> Sequence[Finding]:
-    texts = {**collect.tables(campaign), **collect.baseline_tables(campaign)}
-    paths = {name: campaign.layout.summary / name for name in texts}
-    return [
-        Finding(str(path), "the table is not that of the results", REMEDY)
-        for name, path in paths.items()
-        if not path.is_file() or files.read_text(path, newline="") != texts[name]
-    ]

@@ -85,13 +85,18 @@ def is_held(path: Path) -> bool:
     return any("FLOCK" in line and any(word.endswith(inode) for word in line.split()) for line in held)
 
 
+def session_path(locks: Path) -> Path:
+    """Returns the lock file that a session on a campaign holds; `locks` is the campaign's folder of locks."""
+    return locks / ".session.lock"
+
+
 @contextlib.contextmanager
 def session(locks: Path, campaign: str) -> Iterator[None]:
     """Holds a campaign for one session over all its rows.
 
     `locks` is the campaign's folder of locks. Raises Busy at once.
     """
-    with hold(locks / ".session.lock", f"campaign {campaign}") as file:
+    with hold(session_path(locks), f"campaign {campaign}") as file:
         sign(file, f"process {os.getpid()}")
         yield
 

@@ -22,15 +22,17 @@ NOT_RUN = "not_run"
 MOST = 3
 
 
-def reasons(campaign: Campaign) -> dict[str, str]:
-    """Returns run id -> why a row that has a result is not accepted, as `collect.failure_reasons` does.
+def reasons(campaign: Campaign, with_not_run: bool = False) -> dict[str, str]:
+    """Returns run id -> why a row that has a result is not accepted, in the matrix's order.
 
-    Returns nothing where the results cannot be read; the contracts report that.
+    The reasons are those of `collect.failure_reasons`; `with_not_run` also returns the rows that have not run. Returns
+    nothing where the results cannot be read; the contracts report that.
     """
     try:
         enabled = {row.run_id for row in campaign.enabled}
         results = [result for result in collect.campaign_results(campaign) if result.run_id in enabled]
-        return {key: why for key, why in collect.failure_reasons(campaign, results).items() if why != NOT_RUN}
+        found = collect.failure_reasons(campaign, results)
+        return {key: why for key, why in found.items() if with_not_run or why != NOT_RUN}
     except TrackaError:
         return {}
 
@@ -63,7 +65,8 @@ def causes(campaign: Campaign, reasons: Mapping[str, str]) -> Iterator[str]:
         is_measured = reason in OF_MEASURED
         yield f"row {run_id}: {in_words(campaign, run_id, reason) if is_measured else f'not accepted ({reason})'}"
     if len(reasons) > MOST:
-        yield f"{len(reasons) - MOST} more rows are not accepted, see failures.csv"
+        path = campaign.layout.relative(campaign.layout.summary / "failures.csv")
+        yield f"{len(reasons) - MOST} more rows are not accepted, see {path}"
 
 
 def with_other_inputs(campaign: Campaign) -> list[str]:
