@@ -62,7 +62,7 @@ def accepted_before(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return made
 
 
-@pytest.fixture(params=["blocked_before", "accepted_before"])
+@pytest.fixture(params=["blocked_before", pytest.param("accepted_before", marks=pytest.mark.slow)])
 def interrupted(request: pytest.FixtureRequest) -> Made:
     """Both of these in turn."""
     found: Made = request.getfixturevalue(request.param)
