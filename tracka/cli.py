@@ -192,8 +192,7 @@ def preflight_command(
         print(f"would check {gpus}, render {task_suite} with {mujoco_gl}, resolve {policy_path}")
         print(f"would write preflight.json and snapshots of host and software into {artifacts_dir}")
         return
-    report = preflight.run_preflight(cfg, accept_invalid_sim, trust or (), strict, launcher)
-    preflight.write_preflight_report(report, artifacts_dir / "preflight.json")
+    report = preflight.run_and_write(cfg, accept_invalid_sim, trust or (), strict, launcher)
     _print_checks([Check(**check) for check in report["checks"]])
     raise typer.Exit(0 if report["status"] == "pass" else 1)
 

@@ -283,6 +283,7 @@ class Controller:
         campaign: the session's campaign
         open_phase: the phase that has begun and is not handed over yet; None where there is none
         nodeid: that of the last test that began
+        interrupted: the phase in which Ctrl-C, or another signal to end, has ended the session; None where none has
         ended_phases: the phases whose end was reached, in order, whether or not their handoff could be written
         findings: what the strict validation of all phases found; empty until phase 5 has ended
         judged: the tests that have run, or have failed before they could
@@ -298,6 +299,7 @@ class Controller:
         self.config, self.campaign = config, config.stash[CAMPAIGN]
         self.open_phase: str | None = None
         self.nodeid = ""
+        self.interrupted: str | None = None
         self.ended_phases: list[str] = []
         self.findings: list[Finding] = []
         self.judged: set[str] = set()
@@ -384,6 +386,10 @@ class Controller:
         if report.when == "call" and (run_id := run_id_of(report.nodeid, self.campaign.baseline)):
             self.exports.row_ended(run_id)
 
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        if excinfo.type is KeyboardInterrupt:  # xdist and -x end a session by a class of their own below it
+            self.interrupted = self.open_phase
+
     def _not_run(self, session: pytest.Session) -> set[str]:
         """Returns the selected tests that the session did not come to, after an interrupt or with -x."""
         here = [item.nodeid for item in session.items]
@@ -448,7 +454,8 @@ class Controller:
         if not self.ended_phases:
             return
         terminalreporter.section(f"campaign {self.campaign.name}")
-        for line in session_summary.lines(self.campaign, self.ended_phases, self.findings, self.trouble, self.accepted):
+        known = (self.campaign, self.ended_phases, self.findings, self.trouble, self.accepted, self.interrupted)
+        for line in session_summary.lines(*known):
             terminalreporter.write_line(_clean_text(line))
         began = time.time() - (time.monotonic() - self.config.stash[START])
         for line in healed.lines(self.campaign, began):
@@ -464,7 +471,7 @@ class Controller:
         yield
         if self.ended_phases and (not self.accepted or PHASES[-1] in self.ended_phases):
             failed = len(terminalreporter.stats.get("failed", ()))
-            for line in session_summary.last_lines(self.campaign, self.accepted, failed):
+            for line in session_summary.last_lines(self.campaign, self.accepted, failed, self.interrupted):
                 terminalreporter.write_line(_clean_text(line))
 
     def _shorten_failures(self) -> None:

@@ -9,7 +9,7 @@ from .campaign import commands
 from .campaign.campaign import Campaign
 from .campaign.layout import PHASES
 from .campaign.matrix import Row
-from .core import files, installation
+from .core import files, installation, schema
 from .core.counting import counted
 from .core.errors import Finding, joined_names
 from .gates import validate
@@ -21,15 +21,23 @@ WORDS = (
     "Each phase leaves a handoff, its report to the next phase. The strict validation checks all files against the "
     f"contracts, the rules of the phases, once more. All words: {installation.page('glossary.md')}"
 )
+MOST_CAUSES = rejected_rows.MOST + 1
+# The checks that `tracka doctor` makes as well, by the first word of their names.
+OF_DOCTOR = ("gpus", "cuda", "version", "libero_config", "libero_assets", "disk", "lerobot_import", "rendering")
 
 
 def lines(
-    campaign: Campaign, ended: Sequence[str], findings: Sequence[Finding], trouble: Sequence[str], accepted: bool
+    campaign: Campaign,
+    ended: Sequence[str],
+    findings: Sequence[Finding],
+    trouble: Sequence[str],
+    accepted: bool,
+    interrupted: str | None = None,
 ) -> Iterator[str]:
     """Yields the lines of the summary.
 
     `ended` are the phases that this session has ended, `findings` those of the strict validation, `trouble` says what
-    could not be written, `accepted` is the verdict.
+    could not be written, `accepted` is the verdict, `interrupted` the phase in which Ctrl-C has ended the session.
     """
     yield from row_table(campaign)
     shown: list[str] = []
@@ -39,7 +47,8 @@ def lines(
         path = campaign.layout.handoff(phase)
         value = files.read_or_empty(path)
         if value:
-            yield f"{phase}: {value.get('status')}  {campaign.layout.relative(path)}"
+            cut_off = ", interrupted" if phase == interrupted else ""
+            yield f"{phase}: {value.get('status')}{cut_off}  {campaign.layout.relative(path)}"
             yield from (f"    {note}" for note in value.get("notes", []) if note not in shown)
             shown += value.get("notes", [])
     if all(validate.valid_handoff(campaign, phase).get("status") == "pass" for phase in PHASES):
@@ -52,34 +61,52 @@ def lines(
         yield f"verdict: {verdict.words(campaign, accepted)} ({tier}strict validation of all phases)"
 
 
-def last_lines(campaign: Campaign, accepted: bool, failed: int = 0) -> Iterator[str]:
-    """Yields what stands last of a session: why it is not accepted, in a line for each row, and what to do next.
+def last_lines(campaign: Campaign, accepted: bool, failed: int = 0, interrupted: str | None = None) -> Iterator[str]:
+    """Yields what stands last of a session: why it is not accepted, in a line for each cause, and what to do next.
 
-    `failed` is the number of failed tests, which may be more than the causes. Of an accepted campaign nothing is said
-    but what to do where it has no threshold.
+    `failed` is the number of failed tests, which may be more than the causes: one phase that has not passed fails the
+    tests of all later ones. `interrupted` is the phase in which Ctrl-C has ended the session. Of an accepted campaign
+    nothing is said but what to do where it has no threshold.
     """
     if accepted:
         step = verdict.threshold_step(campaign)
     else:
-        step = next_step(campaign)
-        causes = [*rejected_rows.causes(campaign, rejected_rows.reasons(campaign))]
-        if _open_phase(campaign) in PHASES[2:]:
-            if 0 < len(causes) < failed:
-                yield f"{counted(failed, 'test')} failed; it began with {counted(len(causes), 'cause')}:"
-            yield from (f"cause: {line}" for line in causes)
+        step = next_step(campaign, interrupted)
+        causes = _causes(campaign)
+        if 0 < len(causes) < failed:
+            yield f"{counted(failed, 'test')} failed; it began with {counted(len(causes), 'cause')}:"
+        yield from (f"cause: {line}" for line in causes[:MOST_CAUSES])
+        if len(causes) > MOST_CAUSES:
+            yield f"{counted(len(causes) - MOST_CAUSES, 'more cause')}, see above"
     if step:
         yield f"next: {step}"
 
 
-def next_step(campaign: Campaign) -> str:
-    """Returns what to look at and to run next by the first phase that has ended without a pass; empty without one."""
+def _causes(campaign: Campaign) -> list[str]:
+    """Returns what keeps the first phase without a pass from one: its rows, or what its handoff says before any ran."""
+    phase = _open_phase(campaign)
+    if phase is None:
+        return []
+    if phase in PHASES[2:]:
+        return [*rejected_rows.causes(campaign, rejected_rows.reasons(campaign))]
+    notes = files.read_or_empty(campaign.layout.handoff(phase)).get("notes", [])
+    return [note for note in notes if not note.startswith("warning: ")]
+
+
+def next_step(campaign: Campaign, interrupted: str | None = None) -> str:
+    """Returns what to look at and to run next by the first phase that has ended without a pass; empty without one.
+
+    A session that was `interrupted` in a phase goes on first.
+    """
     layout = campaign.layout
     phase = _open_phase(campaign)
     again = commands.gates(layout, "--lf")
+    if interrupted:
+        return f"{again} goes on where the session was interrupted, in {interrupted}"
     if phase == "phase1":
         return f"correct the files in {layout.relative(layout.settings.parent)}, then {again}"
     if phase == "phase2":
-        return f"`tracka doctor` says what this machine lacks; mend the checks named above, then {again}"
+        return _of_host(campaign, again)
     if phase in ("phase3", "phase4"):
         return _of_rows(campaign)
     if phase == "phase5":
@@ -91,6 +118,23 @@ def _open_phase(campaign: Campaign) -> str | None:
     """Returns the first phase that has ended without a pass; None where there is none."""
     statuses = {phase: files.read_or_empty(campaign.layout.handoff(phase)).get("status") for phase in PHASES}
     return next((phase for phase, status in statuses.items() if status not in (None, "pass")), None)
+
+
+def _of_host(campaign: Campaign, again: str) -> str:
+    """Returns what to do about checks that keep phase 2 from a pass; `again` is the command for that.
+
+    `tracka doctor` is named only where it makes one of these checks too. A check whose process took too long names
+    what to run in its own remedy, and so does a preflight that was interrupted.
+    """
+    report = schema.read_or_empty("preflight", campaign.layout.preflight_report)
+    failed = [check for check in report.get("checks", ()) if check["required"] and check["status"] == "fail"]
+    remedies = list(dict.fromkeys(check["remedy"] for check in failed))
+    if len(remedies) == 1 and remedies[0]:
+        return remedies[0] if again in remedies[0] else f"{remedies[0]}; then {again}"
+    doctor = "`tracka doctor` says what this machine lacks; "
+    lacking = [check["name"].partition(":")[0] for check in failed if again not in (check["remedy"] or "")]
+    is_of_doctor = not failed or any(name in OF_DOCTOR for name in lacking)
+    return f"{doctor if is_of_doctor else ''}mend the checks named above, then {again}"
 
 
 def _of_rows(campaign: Campaign) -> str:
@@ -107,9 +151,13 @@ def _of_rows(campaign: Campaign) -> str:
     if rejected_rows.are_measured(reasons.values()):
         look = f"look at {page} and at the videos below {layout.display_name}/{layout.relative(layout.runs)}"
         return f"measured: a rerun changes nothing; {look}; {rejected_rows.OTHER_CAMPAIGN}"
-    logs = [layout.run(run_id).stderr for run_id, why in reasons.items() if why not in rejected_rows.OF_MEASURED]
+    again = commands.gates(layout, "--lf")
+    if rejected_rows.were_cut_off(reasons.values()):
+        return f"{again} plays what was cut off; there is nothing to mend"
+    mute = (*rejected_rows.OF_MEASURED, *rejected_rows.CUT_OFF)
+    logs = [layout.run(run_id).stderr for run_id, why in reasons.items() if why not in mute]
     log = next((f"{layout.display_name}/{layout.relative(path)} says why; " for path in logs if path.is_file()), "")
-    return f"{log}{page} shows all rows; {commands.gates(layout, '--lf')} runs again what failed"
+    return f"{log}{page} shows all rows; {again} runs again what failed"
 
 
 def row_table(campaign: Campaign) -> list[str]:

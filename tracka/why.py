@@ -14,7 +14,7 @@ from .core import escaping, files
 from .core.artifacts import IdentityParts
 from .core.errors import Finding, TrackaError, UsageError, joined_names, shortened
 from .report_page import matrix_rows
-from .reporting import rejected_rows
+from .reporting import blocked_phase, rejected_rows
 from .runs import identity, run
 
 TODAY = "today"
@@ -106,16 +106,27 @@ def _locate(root: Path | None, name: str, tier: str | None) -> ResultLocation:
 def _campaign_with(run_id: str) -> Path:
     """Returns the folder of the campaign here that has this run: the current folder, one in it, or one below tasks/.
 
-    Returns the current folder where no campaign has it. Raises UsageError where several have it.
+    A campaign has it by the run's folder, else by its matrix. Returns the current folder where no campaign has it.
+    Raises UsageError where several have it.
     """
     here = Path()
     if Layout(here.resolve()).has_settings or Path(run_id).is_dir():
         return here
-    having = [root for root in nearby.campaigns(here) if Layout(root.resolve()).run(run_id).path.is_dir()]
+    roots = nearby.campaigns(here)
+    having = [root for root in roots if Layout(root.resolve()).run(run_id).path.is_dir()]
+    having = having or [root for root in roots if run_id in _run_ids(root)]  # a row that has not run has no folder
     if len(having) > 1:
         what = f"several campaigns have the run {shortened(run_id)!r}: {joined_names([*map(str, having)])}"
         raise UsageError(Finding("RUN", what, f"Name one: --root {shlex.quote(str(having[0]))}"))
     return having[0] if having else here
+
+
+def _run_ids(root: Path) -> list[str]:
+    """Returns the run ids of a campaign's matrix; none where the campaign cannot be read."""
+    try:
+        return [row.run_id for row in campaign.load(root.resolve()).rows]
+    except TrackaError:
+        return []
 
 
 def _last_attempt(top: RunFolder) -> RunFolder:
@@ -138,6 +149,8 @@ def _stored_identity(result: ResultLocation) -> IdentityParts:
         what, remedy = f"the run has no {identity.NAME}, since an older Track A made its row hash", identity.KEEP
     else:
         what, remedy = "the run has no attempt", f"Run the row first: {commands.gates(result.layout)}, or tracka run"
+        if blocked := blocked_phase.reason(result.layout):
+            what, remedy = f"the row has not run, since {blocked}", blocked_phase.remedy(result.layout)
     raise UsageError(Finding(str(result.folder.path), what, remedy))
 
 

@@ -1,14 +1,19 @@
 """What a session says at its end to somebody who sees it for the first time: its words, and what to run next."""
 
 import shutil
+import signal
 from pathlib import Path
 
 import campaigns
 import pytest
 from campaigns import Made, copied, judged
+from processes import wait_until
 
 from tracka import session_summary
 from tracka.core import files
+from tracka.core.check import Check
+from tracka.gates import validate
+from tracka.preflight import blank_report, host_probes
 from tracka.reporting import rejected_rows, report
 from tracka.runs.run import RerunPolicy
 
@@ -136,6 +141,57 @@ def test_handoff_and_strict_validation_are_explained_where_they_first_stand(fail
 def test_the_next_step_is_that_of_the_first_phase_without_a_pass(made: Made, phase: str, said: str) -> None:
     files.write_json(made.layout.handoff(phase), {"status": "blocked"})
     assert session_summary.next_step(made.spec).startswith(said.replace("ROOT", str(made.root)))
+
+
+def blocked_by(made: Made, **remedies: str) -> None:
+    """Leaves a preflight whose checks of these names fail with these remedies, and the handoff of phase 2."""
+    report = blank_report.of_begun(made.layout, "egl")
+    (begun,) = report["checks"]
+    checks = [begun | {"name": name, "evidence": "so", "remedy": remedy} for name, remedy in remedies.items()]
+    files.write_json(made.layout.preflight_report, {**report, "checks": checks})
+    notes = [f"{name}: so" for name in remedies]
+    files.write_json(made.layout.handoff("phase2"), {"status": "blocked", "notes": notes})
+
+
+def test_probes_that_took_too_long_lead_to_another_run_or_to_more_time_and_not_to_doctor(made: Made) -> None:
+    late = Check("rendering:egl", "fail", "the process took too long", "Install libegl1", timed_out=True)
+    remedy = host_probes.with_remedy_for_time(made.spec, late).remedy or ""
+    blocked_by(made, lerobot_import=remedy, rendering=remedy)
+    step = session_summary.next_step(made.spec)
+    assert step == remedy and "doctor" not in step
+    assert "--lf; or raise probe_secs under [timeouts] in configs/campaign.toml, from 600 to 1200" in step
+    blocked_by(made, rendering=remedy, features="Rename it")
+    assert session_summary.next_step(made.spec).startswith("mend the checks named above, then pytest ")
+
+
+def test_doctor_is_named_only_where_it_makes_a_failed_check_too(made: Made) -> None:
+    blocked_by(made, features="Rename it", model="Save it again")
+    assert session_summary.next_step(made.spec).startswith("mend the checks named above, then pytest ")
+    blocked_by(made, features="Rename it", gpus="Plug one in")
+    assert session_summary.next_step(made.spec).startswith("`tracka doctor` says what this machine lacks; ")
+    blocked_by(made, features="Rename it")
+    assert session_summary.next_step(made.spec).startswith("Rename it; then pytest ")
+
+
+def test_the_cause_of_a_blocked_preflight_stands_once_more_below_all_the_tests_that_it_fails(made: Made) -> None:
+    blocked_by(made, features="Rename it")
+    said = [*session_summary.last_lines(made.spec, accepted=False, failed=17)]
+    assert said[:2] == ["17 tests failed; it began with 1 cause:", "cause: features: so"]
+    assert said[2].startswith("next: ") and len(said) == 3
+
+
+def test_rows_that_were_cut_off_are_played_again_and_nothing_is_to_be_mended(ready: Made) -> None:
+    ready.behave(long_b1_e6=["slow:60"])
+    row = ready.start_row("long_b1_e6")
+    wait_until(lambda: bool(ready.started()))
+    row.send_signal(signal.SIGINT)
+    row.communicate(timeout=30)
+    files.write_json(ready.layout.handoff("phase4"), {"status": "partial"})
+    step = session_summary.next_step(ready.spec)
+    assert step.endswith("--lf plays what was cut off; there is nothing to mend")
+    spec = ready.spec
+    (found,) = validate.row_contract_findings(spec, spec.row("long_b1_e6"), "result")
+    assert "mend" not in found.remedy and found.remedy.endswith("--lf")
 
 
 def test_a_row_that_failed_is_named_with_its_log(ready: Made) -> None:

@@ -80,6 +80,11 @@ def test_a_session_that_is_asked_to_end_closes_its_rows_and_shows_no_traceback(
         screen.process.wait(60)
     assert "Traceback" not in text and "Error" not in text, text
     assert screen.process.returncode == INTERRUPTED[kind], text
+    if kind.startswith("gates") and text:
+        flat = text.replace("\n", "")  # the terminal has broken the lines
+        assert "phase3: blocked, interrupted" in flat or "phase4: partial, interrupted" in flat
+        assert "--lf goes on where the session was interrupted, in phase" in flat
+        assert "stderr.log says why" not in flat and "mend the cause" not in flat
     wait_for_the_end_of(ready.root, 5)
     for run_id in set(ready.started()):
         state = row_state.read(ready.layout, run_id)

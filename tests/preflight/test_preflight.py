@@ -14,6 +14,7 @@ import psutil
 import pytest
 from campaigns import REPOSITORY, ROWS, SETTINGS, Made
 
+from tracka.campaign import commands
 from tracka.checkpoints import build, checkpoint
 from tracka.core import errors, files, schema
 from tracka.core.files import Json
@@ -249,6 +250,7 @@ def test_a_renderer_that_hangs_is_ended(made: Made, monkeypatch: pytest.MonkeyPa
     assert "last stage: none" in report["backend_attempts"][0]["evidence"]
     remedies = [check["remedy"] for check in report["checks"] if "took too long" in check["evidence"]]
     assert remedies and all("raise probe_secs under [timeouts]" in remedy for remedy in remedies)
+    assert all("from 1 to 2" in remedy and commands.gates(made.layout, "--lf") in remedy for remedy in remedies)
     assert not report["lerobot_import_ok"]
 
 

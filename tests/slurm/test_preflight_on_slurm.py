@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from campaigns import Made
@@ -10,8 +9,8 @@ from slurm_cluster import Cluster
 from test_outcomes import ROWS
 
 from tracka.core import files, schema
+from tracka.preflight import blank_report, node_jobs, preflight
 from tracka.preflight import cluster as cluster_checks
-from tracka.preflight import node_jobs, preflight
 from tracka.preflight.node_jobs import Answer, NodeType
 
 pytestmark = pytest.mark.slurm
@@ -79,7 +78,7 @@ def test_a_controller_that_is_away_blocks(on_slurm: Callable[..., Made], cluster
 
 
 def answer(name: str, lock: str = "held", **facts: object) -> Answer:
-    report = preflight._empty_report(preflight.PreflightConfig("libero_object", "p", "egl", [], Path()))
+    report = blank_report.make("egl")
     return Answer(NodeType((name,), "8 cores"), "", report, {"nonce": "x", "lock": lock, **facts})
 
 

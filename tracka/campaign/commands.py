@@ -2,8 +2,8 @@
 
 import shlex
 
-from ..core import installation
-from .layout import Layout
+from ..core import files, installation
+from .layout import PHASES, Layout
 
 DEFAULT = installation.SMOKE  # below tasks/: the embedded campaign, which `pytest acceptance` runs by itself
 
@@ -51,5 +51,20 @@ def tier_option(layout: Layout) -> str:
 
 
 def run_phase(layout: Layout, phase: str) -> str:
-    """Returns the remedy for what a phase leaves, where this is missing or outdated."""
+    """Returns the remedy for what a phase leaves, where this is missing or outdated.
+
+    Where an earlier phase has not passed, the phase alone could not pass: the command runs all that is missing.
+    """
+    first = _first_open_before(layout, phase)
+    if first:
+        return f"Run the phases from {first} on, which has not passed: {gates(layout)}"
     return f"Run {phase}: {gates(layout, f'-m {phase}')}"
+
+
+def _first_open_before(layout: Layout, phase: str) -> str:
+    """Returns the first phase that keeps `phase` from starting; empty where none does."""
+    for earlier in PHASES[: PHASES.index(phase)]:
+        may_close = ("pass", "partial") if (earlier, phase) == PHASES[-2:] else ("pass",)
+        if files.read_or_empty(layout.handoff(earlier)).get("status") not in may_close:
+            return earlier
+    return ""

@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -30,8 +29,8 @@ from ..core import (
     fact_cache,
     files,
     hashing,
+    held_folder,
     installation,
-    log_cause,
     reading,
     schema,
     system_errors,
@@ -39,7 +38,9 @@ from ..core import (
 )
 from ..core.errors import Finding, ToolMissing, UsageError
 from ..core.reports import Capabilities
-from ..execution import environment
+from ..execution import environment, process
+from ..execution.lanes import Lanes
+from ..execution.process import Bounds, Exit
 from . import program_version
 
 PROGRAM = "lerobot-eval"
@@ -87,7 +88,7 @@ def discover(
         command = find(executable, python)
         software = installed_software(python)
         code_safety.require_plugins(software.plugins, trusted)
-        with ThreadPoolExecutor(1) as beside:
+        with Lanes(1) as beside:
             version = beside.submit(version_text, command, python)
             texts = [help_text(command, kind, software) for kind in policy_types or ("",)]
     except (ToolMissing, UsageError) as error:
@@ -184,24 +185,30 @@ def _key(command: Sequence[str], scope: Sequence[str], software: Software) -> st
 
 
 def _run_help(command: Sequence[str]) -> str:
+    """Returns what the program prints when it is asked for its help. Raises ToolMissing where it prints no help."""
     remedy = f"Run `{' '.join(command)}` by hand and correct what its error says"
-    try:
-        completed = subprocess.run(
-            command,
-            env=environment.base(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=HELP_SECS,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        _raise_limit(error)
-        raise ToolMissing(Finding(command[0], f"lerobot-eval cannot be invoked ({error})", remedy)) from None
-    if completed.returncode != 0 or not flags(completed.stdout):
-        cause = log_cause.how_it_ended(completed.returncode, completed.stderr)
+    with held_folder.make() as folder:
+        out, err = folder / "out", folder / "err"
+        try:
+            ended = _run(command, out, err)
+        except OSError as error:
+            _raise_limit(error)
+            raise ToolMissing(Finding(command[0], f"lerobot-eval cannot be invoked ({error})", remedy)) from None
+        text, cause = reading.text_or_empty(out), process.cause_of_end(ended, err)
+    if ended.timed_out:
+        remedy = f"Run it again while less else runs on this host: it had {HELP_SECS} s"
+    if ended.stopped:
+        raise ToolMissing(Finding(command[0], f"lerobot-eval cannot be invoked ({cause})", remedy))
+    if ended.code != 0 or not flags(text):
         raise ToolMissing(Finding(command[0], f"lerobot-eval --help printed no help, {cause}", remedy))
-    return completed.stdout
+    return text
+
+
+def _run(command: Sequence[str], out: Path, err: Path) -> Exit:
+    where = Path.cwd()  # where a command of a relative path is found
+    return process.run(
+        command, cwd=where, env=environment.base(), stdout=out, stderr=err, bounds=Bounds(HELP_SECS, grace=2)
+    )
 
 
 def _raise_limit(error: Exception) -> None:

@@ -23,13 +23,14 @@ from typing import IO
 
 from ..core import damaged, log_cause
 from ..core.files import Json
-from . import orphans
+from . import lanes, orphans
 from .supervisor import Request
 
 _PARENT = str(Path(__file__).resolve().parents[2])
 SPARE_SECS = 60.0  # time that a supervisor may take beyond its child's timeout and grace
 GUARD_SECS = 15.0  # longer than a guard takes to end a tree that the kernel does not end at once
 POLL_SECS = 2.0  # between two questions whether a child is still wanted
+LANE_POLL_SECS = 0.2  # the same in a step of lanes, whose answer costs nothing
 CANCELLED = "cancelled"
 _START = """
 import runpy, sys
@@ -110,8 +111,10 @@ def run(
     the child's stdin gets a byte every `beat` seconds while it is supervised. `farewell` is a command that the
     supervisor runs after a child that was cancelled, or whose caller has died: it ends what the child began elsewhere.
     Raises OSError where the command cannot be started or a log cannot be written, RuntimeError where the supervisor
-    fails, and what `cancel` raises.
+    fails, CancelledError in a step whose lanes have ended, which ends the child in the same way, and what `cancel`
+    raises.
     """
+    lanes.require_open()
     request = Request(
         tuple(command),
         str(cwd.absolute()),
@@ -135,6 +138,7 @@ def run(
     with _supervisor(request, lease) as (control, status):
         messages = _read_messages(control, status, bounds.timeout + bounds.grace + SPARE_SECS, cancel)
         _wait_for_guard(control)
+    lanes.require_open()
     if not messages or "pid" in messages[-1]:
         orphans.end(orphans.CHILD, request.env[orphans.CHILD])
         return Exit(-signal.SIGKILL, "lost", time.monotonic() - start)
@@ -179,9 +183,10 @@ def _read_messages(
     soon as `cancel` returns True.
     """
     text, deadline = b"", time.monotonic() + seconds
+    cancel, poll_secs = _questions(cancel)
     while True:
         left = deadline - time.monotonic()
-        chunk = _read(status, min(left, POLL_SECS) if cancel else left)
+        chunk = _read(status, min(left, poll_secs) if cancel else left)
         if chunk == b"" or (chunk is None and time.monotonic() >= deadline):
             break
         text += chunk or b""
@@ -193,6 +198,14 @@ def _read_messages(
         with contextlib.suppress(ProcessLookupError):
             os.kill(messages[0]["supervisor"], signal.SIGKILL)
     return messages
+
+
+def _questions(cancel: Callable[[], bool] | None) -> tuple[Callable[[], bool] | None, float]:
+    """Returns what says that a child is no longer wanted, and how often to ask: the caller, and this thread's lanes."""
+    around = lanes.of_this_thread()
+    if around is None:
+        return cancel, POLL_SECS
+    return lambda: around.are_ended or bool(cancel and cancel()), LANE_POLL_SECS
 
 
 def _wait_for_guard(control: IO[bytes]) -> None:

@@ -16,7 +16,7 @@ from ..core.files import Json
 from ..engines.failure import STOPPED
 from ..execution import gpu
 from ..report_page import episodes
-from ..reporting import collect, report
+from ..reporting import blocked_phase, collect, report
 from ..reporting.collect import EvalRunResult
 from ..runs import run
 
@@ -28,7 +28,9 @@ _NAMESPACE = uuid.UUID("6d0f5b1e-3c39-5f3c-9a41-0c6f7a1f7c11")  # of Track A's r
 def faults(campaign: Campaign) -> Iterator[Finding]:
     """Yields why the campaign cannot be exported."""
     if not any(run.read_result(campaign.layout, row.run_id) for row in campaign.enabled):
-        yield Finding(str(campaign.layout.runs), "no row has a result", "Run the campaign first")
+        blocked = blocked_phase.reason(campaign.layout)
+        what = f"no row has a result, since {blocked}" if blocked else "no row has a result"
+        yield Finding(str(campaign.layout.runs), what, blocked_phase.remedy(campaign.layout))
 
 
 def make(campaign: Campaign) -> Json:

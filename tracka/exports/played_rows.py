@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..campaign import campaign as campaigns
-from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.layout import RunFolder
 from ..campaign.matrix import Row
 from ..core.artifacts import Result
 from ..core.errors import Finding, joined_names
-from ..reporting import played_episodes
+from ..reporting import blocked_phase, played_episodes
 from ..reporting.sides import Side
 from ..runs import run
 
@@ -62,7 +61,7 @@ def _unknown(known: Sequence[Row], run_ids: Sequence[str]) -> Iterator[Finding]:
 
 def _left_out(campaign: Campaign, side: Side) -> Iterator[Finding]:
     for words in side.left_out:
-        remedy = f"Run the campaign: {commands.gates(campaign.layout)}; or name the rows to export with --row"
+        remedy = f"{blocked_phase.remedy(campaign.layout)}; or name the rows to export with --row"
         yield Finding(str(campaign.layout.runs), f"a row has no passed result: {words}", remedy)
 
 

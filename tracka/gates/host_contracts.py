@@ -13,7 +13,7 @@ from ..core.counting import counted
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.reports import PreflightReport
 from ..engines import cli_capabilities, lerobot_eval
-from ..preflight import preflight
+from ..preflight import blank_report, preflight
 from ..runs import claims, preregistration
 
 Contract = Callable[[Campaign], Iterator[Finding]]
@@ -182,9 +182,14 @@ def _contradictions(campaign: Campaign, preflight_report: PreflightReport) -> It
 
 
 def _backend(campaign: Campaign) -> Iterator[Finding]:
-    """Yields a finding where no attempt of preflight rendered a frame with the backend that the report names."""
+    """Yields a finding where no attempt of preflight rendered a frame with the backend that the report names.
+
+    A preflight that was interrupted has made no attempt; the contract preflight_checks reports that.
+    """
     path = campaign.layout.preflight_report
     report = schema.read("preflight", path)
+    if blank_report.is_of_begun(report):
+        return
     attempts = report["backend_attempts"]
     if report["mujoco_gl_effective"] not in [attempt["backend"] for attempt in attempts if attempt["ok"]]:
         tried = joined_names([attempt["backend"] for attempt in attempts]) or "none"

@@ -64,7 +64,10 @@ def result_stands(campaign: Campaign, row: Row) -> Iterator[Finding]:
     path = campaign.layout.run(row.run_id).result
     result = collect.load_result(path)
     if result["status"] != "pass":
-        remedy = f"Read {result['stderr_log']}, mend the cause, and rerun: {commands.gates(campaign.layout, '--lf')}"
+        again = commands.gates(campaign.layout, "--lf")
+        remedy = f"Read {result['stderr_log']}, mend the cause, and rerun: {again}"
+        if result["reason"] in rejected_rows.CUT_OFF:
+            remedy = f"Run the row again: {again}"
         yield Finding(str(path), f"the run failed ({result['reason']}): {result['error_message']}", remedy)
         return
     plan = run.plan_row(campaign, row, run.load_host(campaign.layout))

@@ -14,7 +14,7 @@ from ..campaign.matrix import Row
 from ..core import fact_cache, files, schema
 from ..core.errors import Finding, TrackaError, UsageError, collect_findings, joined_names, without_warnings
 from ..core.reports import Handoff
-from ..reporting import progress
+from ..reporting import blocked_phase, progress
 from . import handoff_contents, missing_files
 from .host_contracts import Contract
 from .phase_contracts import CONTRACTS, QUICK_CONTRACTS
@@ -79,7 +79,7 @@ def validate(
 def read_handoff(campaign: Campaign, phase: str) -> Handoff:
     """Returns the phase's handoff. Raises UsageError where the handoff is missing or broken."""
     path = campaign.layout.handoff(phase)
-    remedy = f"Run {phase}: {commands.gates(campaign.layout, f'-m {phase}')}"
+    remedy = commands.run_phase(campaign.layout, phase)
     if not path.exists():
         raise UsageError(Finding(str(path), f"the handoff of {phase} does not exist", remedy))
     value = schema.read("handoff", path)
@@ -130,12 +130,9 @@ def _reason(campaign: Campaign, value: Handoff) -> str:
     previous = phase_before(value["phase"])
     earlier = valid_handoff(campaign, previous) if previous else {}
     own_notes = [note for note in value["notes"] if note not in earlier.get("notes", [])]
-    return f": {_in_short(own_notes)}" if own_notes or not earlier else f", since {previous} is {earlier['status']}"
-
-
-def _in_short(notes: Sequence[str], most: int = 3) -> str:
-    rest = f"; and {len(notes) - most} more" if len(notes) > most else ""
-    return "; ".join(note.rstrip(".") for note in notes[:most]) + rest
+    if own_notes or not earlier:
+        return f": {blocked_phase.in_short(own_notes)}"
+    return f", since {previous} is {earlier['status']}"
 
 
 def _changed_inputs(campaign: Campaign, value: Handoff, where: str) -> Iterator[Finding]:

@@ -5,7 +5,6 @@ A campaign's preflight proves more, with a frame of LIBERO on every GPU, and tak
 
 import tempfile
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..campaign.campaign import Campaign
@@ -15,6 +14,7 @@ from ..core import parsing, reading
 from ..core.check import Check
 from ..execution import environment, process
 from ..execution.gpu import Device
+from ..execution.lanes import Lanes
 from ..execution.process import Bounds
 from ..install import gl
 from . import rendering
@@ -25,7 +25,7 @@ DRAW_SECS = 30.0
 
 def check(device: Device) -> Check:
     """Returns the check `rendering`: it fails where no backend draws, and warns where EGL does not."""
-    with tempfile.TemporaryDirectory(prefix="tracka-doctor-") as folder, ThreadPoolExecutor(len(BACKENDS)) as pool:
+    with tempfile.TemporaryDirectory(prefix="tracka-doctor-") as folder, Lanes(len(BACKENDS)) as pool:
         answers = dict(
             zip(BACKENDS, pool.map(lambda name: _draw(name, device, Path(folder) / name), BACKENDS), strict=True)
         )

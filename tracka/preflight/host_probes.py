@@ -6,21 +6,19 @@ is probed again if another backend renders than the requested one.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..core.check import Check
+from ..execution.lanes import Lanes
 from . import lerobot_checks, model_tensors, policy_resources, rendering, simulator_validity
 from .policy_resources import Resource
 from .rendering import Frame
 from .simulator_validity import Probe
 
-REMEDY_FOR_TIME = (
-    "End what else runs on this host, or give preflight's processes more time: raise probe_secs under [timeouts] in "
-    "configs/campaign.toml"
-)
 LANES = 5  # what runs side by side at most; each lane decides how many processes it starts at a time
 
 
@@ -43,7 +41,7 @@ def run(
 
     Frames show the first suite; `policy_path` is the baseline's, and `requested` the GL backend of the campaign.
     """
-    with ThreadPoolExecutor(LANES) as lanes:
+    with Lanes(LANES) as lanes:
         frames = lanes.submit(rendering.try_backends, campaign, suites[0], requested, gpu_ids, folder)
         simulator = lanes.submit(_simulator, campaign, suites, requested, frames, folder)
         flags = lanes.submit(lerobot_checks.flags, campaign)
@@ -76,6 +74,14 @@ def _simulator(
     return simulator_validity.probes(campaign, suites, folder, frame.backend, frame.prefix)
 
 
-def with_remedy_for_time(check: Check) -> Check:
+def with_remedy_for_time(campaign: Campaign, check: Check) -> Check:
     """Returns the check, with the remedy that helps where a process took too long."""
-    return replace(check, remedy=REMEDY_FOR_TIME) if check.timed_out else check
+    return replace(check, remedy=_remedy_for_time(campaign)) if check.timed_out else check
+
+
+def _remedy_for_time(campaign: Campaign) -> str:
+    secs = campaign.probe_secs
+    if not campaign.layout.has_settings:
+        return f"Run it again while less else runs on this host; each process of preflight has {secs} s"
+    more = f"raise probe_secs under [timeouts] in configs/campaign.toml, from {secs} to {2 * secs}"
+    return f"Run it again while less else runs on this host: {commands.gates(campaign.layout, '--lf')}; or {more}"

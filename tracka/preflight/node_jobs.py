@@ -8,7 +8,6 @@ import shutil
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from ..core.errors import TrackaError
 from ..core.files import Json
 from ..core.reports import PreflightReport
 from ..execution import environment, process, slurm, slurm_launch, slurm_outcome
+from ..execution.lanes import Lanes
 from ..execution.process import Bounds, Exit
 from ..execution.slurm_launch import Launch
 from ..execution.slurm_step import StepRequest
@@ -77,7 +77,7 @@ def answers(campaign: Campaign, request: Json, folder: Path) -> list[Answer]:
     if nodes.is_dir():
         shutil.rmtree(nodes)
     lock_file = campaign.layout.locks / ".nodes.lock"
-    with lock.hold(lock_file, "the test of locks"), ThreadPoolExecutor(max(1, len(kinds))) as pool:
+    with lock.hold(lock_file, "the test of locks"), Lanes(max(1, len(kinds))) as pool:
         return list(pool.map(lambda kind: _answer(campaign, kind, request, nodes / kind.tried, lock_file), kinds))
 
 

@@ -16,7 +16,7 @@ from ..campaign import campaign
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
 from ..campaign.slurm_settings import Launcher
-from ..core import files, schema
+from ..core import damaged, files, schema
 from ..core.check import Check, failed_check
 from ..core.errors import Finding, TrackaError
 from ..core.files import Json
@@ -24,6 +24,7 @@ from ..core.reports import HostReport, PreflightReport
 from ..execution import gpu
 from . import (
     batch_fit,
+    blank_report,
     camera_views,
     cluster,
     host,
@@ -94,6 +95,29 @@ def run_preflight(
     return report
 
 
+def run_and_write(
+    cfg: PreflightConfig,
+    accept_invalid_sim: bool = False,
+    trusted: Sequence[str] = (),
+    strict: bool = False,
+    launcher: Launcher | None = None,
+) -> PreflightReport:
+    """Runs every check as `run_preflight` does, writes the report into the config's folder, and returns it.
+
+    Until the report is there, an earlier one is not there either: what a preflight leaves that is cut off, even by
+    KILL, says that it was interrupted.
+    """
+    path = cfg.artifacts_dir / report_inputs.REPORT
+    write_preflight_report(blank_report.of_begun(Layout.beside(cfg.artifacts_dir), cfg.mujoco_gl), path)
+    try:
+        report = run_preflight(cfg, accept_invalid_sim, trusted, strict, launcher)
+    except Exception:  # it has failed, and nobody has interrupted it
+        damaged.remove(path)
+        raise
+    write_preflight_report(report, path)
+    return report
+
+
 def host_report(cfg: PreflightConfig, campaign: Campaign) -> PreflightReport:
     """Returns the report of every check of this host, whose logs and pictures go to the config's folder."""
     start = time.monotonic()
@@ -114,7 +138,7 @@ def host_report(cfg: PreflightConfig, campaign: Campaign) -> PreflightReport:
     ]
     checks += [batch_fit.check(campaign, room), *probed.model_checks]
     checks += simulator_validity.checks(_suites(cfg, campaign), probed.simulator, campaign.accept_invalid_sim)
-    checks = list(map(host_probes.with_remedy_for_time, checks))
+    checks = [host_probes.with_remedy_for_time(campaign, check) for check in checks]
     camera_inputs = views(campaign, policy_resources.readable_checkpoints(probed.resource_checks), frame)
     return {
         **_report(cfg, _requiring_only_baseline(cfg, campaign, checks), gpus, frames, time.monotonic() - start),
@@ -136,7 +160,7 @@ def _nodes_report(cfg: PreflightConfig, campaign: Campaign) -> PreflightReport:
             checks += cluster.node_checks(found)
         except TrackaError as error:
             checks.append(failed_check("slurm:nodes", error))
-    of_node = node_jobs.take_over(found, cfg.artifacts_dir) or _empty_report(cfg)
+    of_node = node_jobs.take_over(found, cfg.artifacts_dir) or blank_report.make(cfg.mujoco_gl)
     records = [*of_node["checks"], *(check.record() for check in checks)]
     failed = [record for record in records if record["required"] and record["status"] == "fail"]
     return {
@@ -167,31 +191,6 @@ def config_at(folder: Path, request: Json) -> PreflightConfig:
     """Returns the preflight that a harness asks of its node, whose logs go to `folder`."""
     keys = ("task_suite", "policy_path", "mujoco_gl", "gpu_ids")
     return PreflightConfig(**{key: request[key] for key in keys}, artifacts_dir=folder)
-
-
-def _empty_report(cfg: PreflightConfig) -> PreflightReport:
-    """Returns a report of nothing, where no node has reported."""
-    host: HostReport = {
-        "schema_version": schema.VERSION,
-        "generated_at_utc": files.utc_now(),
-        "status": "blocked",
-        "blocker": None,
-        "checks": [],
-        "gpu_count": 0,
-        "gpu_names": [],
-        "gpus": [],
-        "display_env": None,
-        "mujoco_gl_requested": cfg.mujoco_gl,
-        "mujoco_gl_effective": None,
-        "render_prefix": [],
-        "backend_attempts": [],
-        "python_version": platform.python_version(),
-        "lerobot_import_ok": False,
-        "lerobot_eval_help_ok": False,
-        "policy_resolve_ok": False,
-        "seconds": 0.0,
-    }
-    return {**host, "invalid_tasks": {}, "resources": [], "views": []}
 
 
 def is_current(

@@ -7,7 +7,6 @@ looks like the suite's first task. The GPU that draws an EGL frame must be the o
 import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ..core import damaged, parsing, reading
 from ..core.check import Check
 from ..execution import environment, gpu, process
 from ..execution.gpu import Device
+from ..execution.lanes import Lanes
 from ..execution.process import Bounds
 
 PICTURE_STD = 5.0  # standard deviation of pixel values; a black or plain frame has less
@@ -125,7 +125,7 @@ def _same_gpu(frame: Frame, others: Sequence[Frame]) -> Check:
 
 def _try_all(campaign: Campaign, suite: str, backend: str, gpu_ids: Sequence[int], folder: Path) -> list[Frame]:
     """Makes one try for each GPU, several at a time: each takes as long as lerobot's import and has a core or two."""
-    with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as pool:
+    with Lanes(max(1, (os.cpu_count() or 1) // 2)) as pool:
         return list(pool.map(lambda device: _try(campaign, suite, backend, device, folder), _devices(gpu_ids)))
 
 

@@ -9,7 +9,6 @@ when the policy begins; the probe does not check whether objects are at rest the
 import math
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..core.check import Check
 from ..core.files import Json
 from ..engines import software
 from ..execution import environment, gpu, process
+from ..execution.lanes import Lanes
 from ..execution.process import Bounds
 
 TABLE = Path(__file__).with_name("tables") / "settle.v1.json"
@@ -82,7 +82,7 @@ def probes(
         for suite, tasks in suite_tasks.items()
         for first in range(0, len(tasks), size)
     ]
-    with ThreadPoolExecutor(_parallel_probes()) as pool:
+    with Lanes(_parallel_probes()) as pool:
         probe_shares = list(
             pool.map(lambda task_share: _run_share(campaign, task_share, folder, backend, prefix), shares)
         )

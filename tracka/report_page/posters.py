@@ -7,12 +7,12 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ..core import damaged, files
 from ..engines import video
+from ..execution.lanes import Lanes
 
 SIDE = 160  # pixels; a frame of LIBERO is 256 or 360 pixels wide
 QUALITY = 60
@@ -28,7 +28,7 @@ def make(videos: Mapping[str, Path], folder: Path) -> dict[str, Path]:
     missing = [sha256 for sha256, place in places.items() if not place.is_file()]
     if missing:
         files.make_folder(folder)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with Lanes(os.cpu_count() or 1) as pool:
             list(pool.map(lambda sha256: _write(videos[sha256], places[sha256]), missing))
     return {sha256: place for sha256, place in places.items() if place.is_file()}
 

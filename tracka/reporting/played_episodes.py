@@ -21,7 +21,7 @@ from ..core.files import Json
 from ..core.lerobot_facts import EPISODE_STEPS, INIT_STATES
 from ..engines import lerobot_eval
 from ..runs import evidence, identity, judgement, repetition, row_state, run
-from . import baseline_file
+from . import baseline_file, blocked_phase
 from .sides import PlayedEpisode, Side
 
 OF = "::"  # between a campaign's folder and the policy path of one of its checkpoints
@@ -44,10 +44,19 @@ def read(path: Path) -> Side:
     else:
         side = baseline_file.side(path) if baseline_file.is_baseline(path) else _eval_info(path)
     if not side.episodes and not side.findings:
-        rows_left_out = f" ({'; '.join(side.left_out)})" if side.left_out else ""
-        what = "; ".join(filter(None, [f"no row has a passed result{rows_left_out}", baseline_in_words(side)]))
-        raise UsageError(Finding(str(path), what, "Run the campaign first"))
+        raise UsageError(_nothing_played(path, side))
     return side
+
+
+def _nothing_played(path: Path, side: Side) -> Finding:
+    """Returns the finding that no row has passed, with the phase that keeps rows from running, where one does."""
+    rows_left_out = f" ({'; '.join(side.left_out)})" if side.left_out else ""
+    what = "; ".join(filter(None, [f"no row has a passed result{rows_left_out}", baseline_in_words(side)]))
+    if not place_and_policy(path)[0].is_dir():
+        return Finding(str(path), what, "Run the evaluation again")
+    layout = load(path).layout
+    blocked = blocked_phase.reason(layout)
+    return Finding(str(path), f"{what}, since {blocked}" if blocked else what, blocked_phase.remedy(layout))
 
 
 def baseline_in_words(side: Side) -> str:

@@ -15,6 +15,7 @@ from ..runs.plan import Host
 from . import collect
 
 BELOW_THRESHOLD = "below_threshold"
+CUT_OFF = ("interrupted", "session_stop", "budget")  # the reasons of rows that were ended: nothing is to be mended
 OF_MEASURED = (BELOW_THRESHOLD, known_answers.REASON)  # the reasons of rows that have passed and are not accepted
 STAYS = "The row was measured, so running it again changes nothing"
 OTHER_CAMPAIGN = "another checkpoint or another threshold is a campaign of its own (`tracka init --help`)"
@@ -46,6 +47,12 @@ def are_measured(reasons: Iterable[str]) -> bool:
     """Returns whether there are reasons, and all of them are of rows that another run would not change."""
     listed = list(reasons)
     return bool(listed) and all(reason in OF_MEASURED for reason in listed)
+
+
+def were_cut_off(reasons: Iterable[str]) -> bool:
+    """Returns whether there are reasons of rows that another run may change, and all of them were cut off."""
+    listed = [reason for reason in reasons if reason not in OF_MEASURED]
+    return bool(listed) and all(reason in CUT_OFF for reason in listed)
 
 
 def in_words(campaign: Campaign, run_id: str, reason: str | None) -> str:
