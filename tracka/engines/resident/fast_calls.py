@@ -8,9 +8,10 @@ Guarantees: the fast call answers inputs of some shapes only after it has been c
 the first inputs of these shapes; `reasons` says what was left out and why.
 """
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -111,19 +112,20 @@ class FastCalls:
     def __call__(self, inputs: Inputs, own_call: Callable[[], Tensor]) -> Tensor | None:
         """Returns the actions for these inputs; None where the policy's own call must answer."""
         if not self._is_chosen:
-            self._timed(self._choose, inputs, own_call)
+            with self._counted_seconds():
+                self._choose(inputs, own_call())
         if self._forward is None:
             return None
         prepared = self._forward.prepared(inputs)
         signature = signature_of(prepared)
         if signature not in self._accepted:
-            self._timed(self._accept, inputs, own_call)
+            with self._counted_seconds():
+                self._accept(inputs, own_call())
         if not self._accepted[signature]:
             return None
         if signature not in self._free:
-            start = time.perf_counter()
-            self._free[signature] = self._depends_on_no_place(prepared)
-            self.seconds += time.perf_counter() - start
+            with self._counted_seconds():
+                self._free[signature] = self._depends_on_no_place(prepared)
         self.has_free_places = self._free[signature]
         actions = self._answer(prepared)
         return actions if self._is_finite(actions, signature) else None
@@ -166,9 +168,11 @@ class FastCalls:
         assert self._forward is not None
         return answered(self._forward, prepared, self.chunk)
 
-    def _timed(self, look: Callable[[Inputs, Tensor], None], inputs: Inputs, own_call: Callable[[], Tensor]) -> None:
+    @contextlib.contextmanager
+    def _counted_seconds(self) -> Iterator[None]:
+        """Counts the seconds of the block as those of comparing."""
         start = time.perf_counter()
-        look(inputs, own_call())
+        yield
         self.seconds += time.perf_counter() - start
 
     def _choose(self, inputs: Inputs, exact: Tensor) -> None:
