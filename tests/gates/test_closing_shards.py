@@ -117,9 +117,7 @@ def test_runs_of_a_host_with_other_inputs_are_refused_by_what_differs(prepared_b
     assert "than today's: checkpoint " in closed.stderr
 
 
-def test_the_contracts_of_each_phase_are_asked_once(
-    prepared_baseline: Made, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_contracts_of_each_phase_are_asked_once(prepared_baseline: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """They open every file of every row, which takes most of the time of closing a large campaign."""
     made, asked, ask = prepared_baseline, list[str](), validate.phase_findings
     sweep(made, "1/1")

@@ -302,7 +302,7 @@ def test_the_lock_names_no_host_no_path_and_no_package_that_needs_cmake() -> Non
 
 def test_every_package_of_the_lock_has_a_hash() -> None:
     for name in PINS:
-        assert "--hash=sha256:" in provision.lock_block(LOCK, name)
+        assert "--hash=sha256:" in user_lock.blocks(LOCK)[name]
 
 
 LOCKED_EXTRAS = ("libero", "dev", "bootstrap")
@@ -327,7 +327,7 @@ def test_the_lock_satisfies_the_project() -> None:
 
 def test_the_lock_holds_the_tools_that_install_it() -> None:
     for name in provision.BOOTSTRAP:
-        block = provision.lock_block(LOCK, name).splitlines()
+        block = user_lock.blocks(LOCK)[name].splitlines()
         assert block[0].startswith(f"{name}==") and not block[-1].endswith("\\")
 
 

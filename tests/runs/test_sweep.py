@@ -595,11 +595,18 @@ def row_processes(running: subprocess.Popen[str]) -> list[psutil.Process]:
     return found
 
 
-def test_the_process_of_the_next_row_is_started_while_a_row_plays_and_may_die(ready: Made, start: Start) -> None:
+def has_planned(process: psutil.Process) -> bool:
+    """Whether the process has read a checkpoint, for which it loads a package that it does not need otherwise."""
+    return any("numpy" in item.path for item in process.memory_maps())
+
+
+def test_the_process_of_the_next_row_starts_and_plans_while_a_row_plays_and_may_die(ready: Made, start: Start) -> None:
     ready.behave(**{LONG: ["slow:60", "ok"]})
     running = start(ready, "--max-parallel", "1")
     wait_until(lambda: LONG in ready.started() and len(row_processes(running)) == 2)
     waiting = max(row_processes(running), key=lambda process: process.create_time())
+    wait_until(lambda: has_planned(waiting))
+    assert ready.started() == [LONG]
     waiting.kill()
     [evaluation] = ready.pids()
     os.kill(evaluation, signal.SIGKILL)

@@ -33,8 +33,7 @@ def require(campaign: Campaign, is_redacted: bool) -> str:
         faults, is_accepted = table_faults(campaign), not statements.not_accepted(campaign)
     else:
         judgement = recorded.judge(campaign)
-        faults = [finding for finding in judgement.findings if finding not in judgement.rejections]
-        is_accepted = not judgement.findings
+        faults, is_accepted = judgement.faults, not judgement.findings
     if faults:
         told = missing_files.with_commands(campaign, _with_remedies(campaign.layout, faults))
         raise TrackaError([_refusal(campaign, faults), *told])

@@ -45,7 +45,8 @@ class Verification:
     @property
     def faults(self) -> list[Finding]:
         """Returns the findings that a sound bundle has not, also one of a campaign that was not accepted."""
-        return [finding for finding in self.findings if finding not in self.rejections]
+        rejections = set(self.rejections)
+        return [finding for finding in self.findings if finding not in rejections]
 
 
 @dataclass(frozen=True)
@@ -232,8 +233,9 @@ def _left_out_hashes(campaign: Campaign) -> Mapping[str, str]:
 
 def _contracts(found: Verification, campaign: Campaign) -> None:
     judgement = recorded.judge(campaign)
+    rejections = set(judgement.rejections)
     for finding in judgement.findings:
-        is_rejection = finding in judgement.rejections
+        is_rejection = finding in rejections
         # The remedies of contracts are for the campaign's own host.
         told = replace(finding, remedy=rejection.REMEDY if is_rejection else recorded.REMEDY)
         found.findings.append(told)

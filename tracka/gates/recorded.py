@@ -55,6 +55,12 @@ class Judgement:
     held: int = 0
     unheld: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def faults(self) -> list[Finding]:
+        """Returns the findings by which the campaign's files contradict each other."""
+        rejections = set(self.rejections)
+        return [finding for finding in self.findings if finding not in rejections]
+
 
 def judge(campaign: Campaign) -> Judgement:
     """Returns how the campaign's files stand to all contracts and handoffs, warnings included."""

@@ -176,25 +176,20 @@ def _install_bootstrap(root: Path, venv: Path) -> None:
     else:
         install = [_outer_uv(python), "pip", "install", "--python", python]
     with _step("installer"), tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write("".join(lock_block((root / LOCK).read_text(), name) for name in BOOTSTRAP))
+        file.write(_bootstrap_lines((root / LOCK).read_text()))
         file.flush()
         _run([*install, "--no-deps", "--require-hashes", "-r", file.name], "Check the package index (pip's settings)")
 
 
-def lock_block(lock: str, name: str) -> str:
-    """Returns the lines of the lock that pin the package `name` and its hashes.
+def _bootstrap_lines(lock: str) -> str:
+    """Returns the lines of the lock that pin the packages which set-up installs first.
 
-    Raises ToolMissing where the lock has none.
+    Raises ToolMissing where the lock lacks one of them.
     """
-    lines = lock.splitlines(keepends=True)
-    starts = [number for number, line in enumerate(lines) if line.startswith(f"{name}==")]
-    if not starts:
-        raise ToolMissing(Finding(LOCK, f"{name} is not pinned", "Run `make lock` in a checkout"))
-    end = starts[0] + 1
-    while end < len(lines) and lines[end].lstrip().startswith("--hash="):
-        end += 1
-    # The last hash line has no backslash at its end, so the block is complete without the lines after it.
-    return "".join(lines[starts[0] : end])
+    pinned = user_lock.blocks(lock)
+    if missing := [name for name in BOOTSTRAP if name not in pinned]:
+        raise ToolMissing([Finding(LOCK, f"{name} is not pinned", "Run `make lock` in a checkout") for name in missing])
+    return "".join(pinned[name] for name in BOOTSTRAP)
 
 
 def _install_lock(root: Path, venv: Path) -> None:

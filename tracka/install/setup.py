@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core import installation, log_cause, reading, system_errors
-from ..core.errors import Finding, InstallFailed, ToolMissing, TrackaError, UsageError, screen
+from ..core.errors import Finding, InstallFailed, TrackaError, UsageError, screen
 from ..core.files import copy_atomic, make_folder, redacted, utc_now, write_text
-from . import checkout, folders
-from .provision import LOCK, is_current, lock_block, planned_changes, provision
+from . import checkout, folders, user_lock
+from .provision import LOCK, is_current, planned_changes, provision
 
 ROOT = installation.lock_folder()
 LOG = logging.getLogger("tracka.setup")
@@ -206,9 +206,10 @@ def _faults(options: EnvironmentOptions) -> Iterator[Finding]:
 
 
 def _locked_lerobot() -> str:
+    """Returns the version of lerobot that the lock pins; 0.6 where there is no lock to read."""
     try:
-        return lock_block((ROOT / LOCK).read_text(), "lerobot").split("==")[1].split()[0].rstrip("\\")
-    except (OSError, ToolMissing):
+        return user_lock.versions((ROOT / LOCK).read_text())["lerobot"]
+    except (OSError, KeyError):
         return "0.6"
 
 

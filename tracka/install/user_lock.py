@@ -20,12 +20,17 @@ def for_users(lock: str, requirements: Sequence[str]) -> str:
     """
     if not requirements:
         return lock
-    blocks = {canonical(block["name"]): block[0] for block in BLOCK.finditer(lock)}
-    needed = {canonical(_name(line)) for line in requirements if not _is_for_developers(line)} & blocks.keys()
-    via = {name: {canonical(other) for other in VIA.findall(text)} for name, text in blocks.items()}
+    pinned = blocks(lock)
+    needed = {canonical(_name(line)) for line in requirements if not _is_for_developers(line)} & pinned.keys()
+    via = {name: {canonical(other) for other in VIA.findall(text)} for name, text in pinned.items()}
     while more := {name for name, askers in via.items() if name not in needed and askers & needed}:
         needed |= more
-    return "".join(text for name, text in blocks.items() if name in needed)
+    return "".join(text for name, text in pinned.items() if name in needed)
+
+
+def blocks(lock: str) -> dict[str, str]:
+    """Returns the lines that pin each package and its hashes, by the package's canonical name."""
+    return {canonical(block["name"]): block[0] for block in BLOCK.finditer(lock)}
 
 
 def versions(lock: str) -> dict[str, str]:

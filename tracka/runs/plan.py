@@ -141,7 +141,7 @@ class Plan:
             "engine": {"name": self.campaign.engine_name, **self._resident_parts()},
             "checkpoint": self.checkpoint.tree_sha256,
             "simulator": {"backend": self.host.backend, "invalid": self.simulator_mismatch is not None},
-            **self._software_parts(),
+            **self._software_parts,
         }
 
     def _resident_parts(self) -> ResidentParts:
@@ -150,6 +150,7 @@ class Plan:
             return {}
         return {"code": parity_certificate.code_hash(), "settings": deciding(self.campaign)}
 
+    @cached_property
     def _software_parts(self) -> SoftwareParts:
         """Returns the software that plays episodes on this host, and what the policy loads beside its checkpoint."""
         loaded = dict(self.dependency_hashes)
@@ -166,7 +167,7 @@ class Plan:
 
         The key stands for the checkpoint's content and the software, whatever the suite and the tasks.
         """
-        return parity_certificate.key({"checkpoint": self.checkpoint.tree_sha256, **self._software_parts()})
+        return parity_certificate.key({"checkpoint": self.checkpoint.tree_sha256, **self._software_parts})
 
     @property
     def reference_key(self) -> str:
@@ -187,7 +188,7 @@ class Plan:
             "batch_size": self.played_batch,
             "resident": deciding(self.campaign),
             **self._fast_gate(),
-            **self._software_parts(),
+            **self._software_parts,
         }
 
     def _fast_gate(self) -> Json:

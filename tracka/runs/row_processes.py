@@ -24,11 +24,15 @@ class RowProcesses:
         worker.give(child, work)
         return child
 
-    def prepare(self, slot: int) -> None:
-        """Starts the process of the slot's next row. Where none can be started, that row starts its own."""
+    def prepare(self, slot: int, likely: Work) -> None:
+        """Starts the process of the slot's next row, which plans the row of `likely` to be quick with its own.
+
+        Where none can be started, the next row starts its own.
+        """
         if slot not in self.ready:
             with contextlib.suppress(OSError):
                 self.ready[slot] = worker.prepare(slot)
+                worker.rehearse(self.ready[slot], likely)
 
     def end(self) -> None:
         """Ends the processes that have got no row."""

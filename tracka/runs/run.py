@@ -8,6 +8,7 @@ that the next call closes as interrupted.
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,6 +35,8 @@ from .endings import Ending, Endings, NoLongerWanted
 from .plan import Host, Plan, Refusal
 from .refusal import RowRefused
 from .time_budget import TimeBudget
+
+AT_ONCE_SECS = 0.5  # a lease that took no longer was not waited for
 
 
 @fact_cache.remembered
@@ -207,7 +210,7 @@ def run_row(
         attempt.close_interrupted(layout, row.run_id)
         _require_free_folder(layout, row.run_id, policy)
         refusing = partial(_refusing, campaign, row, host, retry_index)
-        with refusing():
+        with refusing(), fact_cache.scope():
             plan = replace(_sound_plan(campaign, row, host), retry_index=retry_index)
         passed = _resumable_result(plan, policy)
         if passed is not None:
@@ -221,11 +224,13 @@ def run_row(
         with refusing(slurm_outcome.CONTROLLER):
             slurm_row.end_left_behind(campaign, row.run_id)
         with contextlib.ExitStack() as held:
+            asked = time.monotonic()
             with refusing(failure.DEVICE):
                 device = held.enter_context(slurm_row.hold_device(campaign, row, require_wanted=ends.require_open))
             time_budget.require(policy.budget, layout, row.run_id)
-            with refusing():  # the row may have waited for its device for hours
-                plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
+            if time.monotonic() - asked > AT_ONCE_SECS:  # checkpoint and software may have changed meanwhile
+                with refusing():
+                    plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
             ends.require_open()
             since = 1 if policy.resume else max(layout.run(row.run_id).numbers(), default=0) + 1
             return _attempts(plan, device, policy, ends, since)

@@ -26,7 +26,7 @@ from .run import RerunPolicy
 from .session_rows import SessionRows
 from .worker import Child, Work
 
-POLL_SECS = 0.05
+POLL_SECS = 0.01
 MOST_NAMES = 32 << 10  # bytes of run ids in one argument: Linux takes 128 KiB, also for a whole line behind `ssh HOST`
 Slots = dict[int, tuple[Child, Row]]  # worker number -> the process that runs there, and its row
 
@@ -95,8 +95,10 @@ def _run_all(
                     else:
                         codes[work[1].run_id] = worker.refuse(work, error)
             with worker.undisturbed():
-                for slot in slots if scheduler.queues else ():
-                    processes.prepare(slot)
+                if scheduler.queues:
+                    longest = next(iter(scheduler.queues.values()))[-1]
+                    for slot in slots:
+                        processes.prepare(slot, works[longest.index])
             ended = _wait_for_rows(campaign, slots, scheduler) if slots else {}
             for run_id, code in ended.items():
                 session.end(run_id, passed=not code)

@@ -1,5 +1,8 @@
 """Runs one row in its own process: python -m tracka.runs.worker, which reads from stdin what to do.
 
+A process that waits for its row plans another one first. Then all that planning imports, and reads once in a process,
+is there when the row comes.
+
 Guarantees: the kernel ends this process together with its parent, from the first instruction on. Ctrl-C and the end of
 the terminal, which reach the whole process group, are left to the parent, which ends the row by TERM. The row closes
 its attempt before it ends.
@@ -13,9 +16,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import IO, cast
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
+from ..checkpoints import checkpoint
 from ..core import files, system_errors
 from ..core.artifacts import Result
 from ..core.errors import TrackaError, screen
@@ -24,6 +30,7 @@ from . import early_stop, row_state, run
 from .plan import Host
 from .run import RerunPolicy
 
+RUN, REHEARSE = "run", "rehearse"  # what a process is told to do with a row
 OF_THE_TERMINAL = (signal.SIGINT, signal.SIGHUP)  # signals that reach the whole process group
 Work = tuple[Campaign, Row, Host, RerunPolicy]
 Child = subprocess.Popen[bytes]
@@ -47,11 +54,38 @@ def prepare(slot: int) -> Child:
         return subprocess.Popen(command, stdin=subprocess.PIPE, env=environ, preexec_fn=bind)
 
 
+def rehearse(child: Child, work: Work) -> None:
+    """Tells a process that `prepare` has started to plan a row, which is not run."""
+    campaign, row, host, policy = work
+    assert child.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        # Of one row only, so that the message fits into the pipe and nobody waits until the process reads it.
+        pickle.dump((REHEARSE, (replace(campaign, rows=(row,)), row, host, policy)), child.stdin)
+        child.stdin.flush()
+
+
 def give(child: Child, work: Work) -> None:
     """Tells a process that `prepare` has started which row to run."""
     assert child.stdin is not None
     with contextlib.suppress(BrokenPipeError), child.stdin as pipe:
-        pipe.write(pickle.dumps(work))
+        pickle.dump((RUN, work), pipe)
+
+
+def received_work(stream: IO[bytes]) -> Work:
+    """Returns the row to run, as soon as the parent has told it. Plans the rows to be rehearsed until then."""
+    while True:
+        request, work = pickle.load(stream)
+        if request == RUN:
+            return cast(Work, work)
+        _rehearse(work)
+
+
+def _rehearse(work: Work) -> None:
+    """Plans a row and keeps nothing of the plan. Downloads nothing; a row that is refused is reported when it runs."""
+    campaign, row, host, _ = work
+    with contextlib.suppress(TrackaError, OSError):
+        if checkpoint.is_here(row.policy_path, campaign.layout.root):
+            run.plan_row(campaign, row, host).proof_key  # noqa: B018 - a property that reads the installed software
 
 
 def refuse(work: Work, error: OSError) -> int:
@@ -137,4 +171,4 @@ def main(work: Work) -> int:
 if __name__ == "__main__":
     process_setup.prepare()
     files.keep_private()
-    sys.exit(main(pickle.load(sys.stdin.buffer)))
+    sys.exit(main(received_work(sys.stdin.buffer)))
