@@ -84,7 +84,8 @@ class Soak:
     def round(self) -> None:
         session, began = self.start(), time.monotonic()
         kind = self.chance.choice(self.wanted)
-        while session.poll() is None and kind not in self._found():
+        # A session that is killed before it has begun ends nothing of the round before, so that comes first.
+        while session.poll() is None and (self.left or kind not in self._found()):
             self._require_gone(began)
             time.sleep(0.1)
         time.sleep(self.chance.uniform(*self.delay))
