@@ -83,12 +83,12 @@ def last_lines(campaign: Campaign, accepted: bool, failed: int = 0, interrupted:
 
 
 def _causes(campaign: Campaign) -> list[str]:
-    """Returns what keeps the first phase without a pass from one: its rows, or what its handoff says before any ran."""
+    """Returns what keeps the first phase without a pass from one: its rows, or where all are accepted its handoff."""
     phase = _open_phase(campaign)
     if phase is None:
         return []
-    if phase in PHASES[2:]:
-        return [*rejected_rows.causes(campaign, rejected_rows.reasons(campaign))]
+    if phase in PHASES[2:] and (of_rows := [*rejected_rows.causes(campaign, rejected_rows.reasons(campaign))]):
+        return of_rows
     notes = files.read_or_empty(campaign.layout.handoff(phase)).get("notes", [])
     return [note for note in notes if not note.startswith("warning: ")]
 
@@ -152,6 +152,8 @@ def _of_rows(campaign: Campaign) -> str:
         look = f"look at {page} and at the videos below {layout.display_name}/{layout.relative(layout.runs)}"
         return f"measured: a rerun changes nothing; {look}; {rejected_rows.OTHER_CAMPAIGN}"
     again = commands.gates(layout, "--lf")
+    if not rejected_rows.reasons(campaign, with_not_run=True):
+        return f"every row is accepted; mend what the phase finds beside them, then {again}"
     if rejected_rows.were_cut_off(reasons.values()):
         return f"{again} plays what was cut off; there is nothing to mend"
     mute = (*rejected_rows.OF_MEASURED, *rejected_rows.CUT_OFF)

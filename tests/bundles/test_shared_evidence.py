@@ -13,6 +13,8 @@ from tracka.runs import shared_evidence
 
 UUID = "GPU-0"
 FIRST, SECOND = "object_t34_b1_s23", "object_t5_b2_e3_s42"  # two workers ran them at a time
+BASE = "baseline_b1_e2"
+FILM = "eval/videos/libero_object_0/eval_episode_{}.mp4"
 
 
 @pytest.fixture
@@ -74,3 +76,23 @@ def test_a_journal_that_was_emptied_since_says_nothing(forger: Forger, tmp_path:
     forger.json(forger.top(FIRST).manifest, lambda manifest: manifest.update(gpu_uuid=None))
     journal(tmp_path, ("later", end + 10, end + 20))
     assert found(forger) == []
+
+
+@pytest.mark.parametrize(
+    ("alike", "is_found"),
+    [(["init_state", "actions_sha"], False), (["init_state"], True), (["actions_sha"], True), ([], True)],
+    ids=["begun_and_played_alike", "begun_alike", "played_alike", "not_alike"],
+)
+def test_one_film_is_of_two_episodes_only_where_they_began_alike_and_the_policy_did_the_same(
+    forger: Forger, alike: list[str], is_found: bool
+) -> None:
+    """As two checkpoints do that differ in a file beside the weights, or two rows that replay one demonstration."""
+    folder = forger.top(BASE)
+    first, _ = files.read_lines_or_empty(folder.episodes)
+    forger.json(folder.result, lambda result: result["files"].update({FILM.format(1): result["files"][FILM.format(0)]}))
+    forger.lines(
+        folder.episodes,
+        lambda line: line.update({key: first[key] for key in alike}) if line["episode"] == 1 else None,
+    )
+    what = f"the file is the same as artifacts/runs/{BASE}/attempts/1/{FILM.format(0)}, which is of another episode"
+    assert (what in found(forger)) == is_found

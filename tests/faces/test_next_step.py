@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import campaigns
@@ -10,6 +11,7 @@ from campaigns import Made, copied, judged
 from processes import wait_until
 
 from tracka import session_summary
+from tracka.campaign import commands
 from tracka.core import files
 from tracka.core.check import Check
 from tracka.gates import validate
@@ -201,6 +203,20 @@ def test_a_row_that_failed_is_named_with_its_log(ready: Made) -> None:
     assert session_summary.next_step(ready.spec).startswith(
         f"{ready.root}/artifacts/runs/long_b1_e6/stderr.log says why; "
     )
+
+
+def test_what_a_phase_finds_beside_its_rows_is_the_cause(
+    copy_of: Callable[[Made], Made], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    made = copy_of(campaigns.finished(tmp_path_factory.getbasetemp(), "passed"))
+    notes = ["warning: no threshold", "a.mp4: the file is the same as b.mp4, which is of another episode"]
+    files.write_json(made.layout.handoff("phase4"), {"status": "partial", "notes": notes})
+    assert [*session_summary.last_lines(made.spec, accepted=False, failed=3)] == [
+        "3 tests failed; it began with 1 cause:",
+        f"cause: {notes[1]}",
+        "next: every row is accepted; mend what the phase finds beside them, then "
+        f"{commands.gates(made.layout, '--lf')}",
+    ]
 
 
 def test_where_nothing_is_wrong_there_is_no_next_step(made: Made) -> None:

@@ -168,7 +168,7 @@ def processes(uuid: str | None) -> tuple[GpuProcess, ...]:
     """Returns the processes that compute on a GPU now, as the driver reports them, or none without a driver."""
     if uuid is None or os.environ.get(PRETEND):
         return ()
-    with _driver() as nvml:
+    with opened() as nvml:
         if nvml is None:
             return ()
         try:
@@ -203,7 +203,7 @@ class GpuState:
 
 def states(gpus: Sequence[Gpu]) -> tuple[GpuState, ...]:
     """Returns the state of each of `gpus`. Of pretended GPUs only the name and the UUID are known."""
-    with _driver() as nvml:
+    with opened() as nvml:
         library = None if os.environ.get(PRETEND) else nvml
         return tuple(
             GpuState(gpu.gpu_id, gpu.name, gpu.uuid, *_memory(library, gpu.uuid), tuple(map(str, processes(gpu.uuid))))
@@ -226,7 +226,7 @@ def driver() -> tuple[str, str] | None:
 
     Returns None without a driver.
     """
-    with _driver() as nvml:
+    with opened() as nvml:
         if nvml is None:
             return None
         cuda = nvml.nvmlSystemGetCudaDriverVersion_v2()
@@ -244,8 +244,11 @@ def _mib(size: int | None) -> int | None:
 
 
 @contextlib.contextmanager
-def _driver() -> Iterator[Any]:
-    """Yields NVIDIA's management library, open inside this block, or None without a driver."""
+def opened() -> Iterator[Any]:
+    """Yields NVIDIA's management library, open inside this block, or None without a driver.
+
+    Opening it takes tens of milliseconds, but nothing inside a block in which it is open already.
+    """
     import pynvml
 
     try:
@@ -260,7 +263,7 @@ def _driver() -> Iterator[Any]:
 
 
 def _installed() -> tuple[Gpu, ...]:
-    with _driver() as nvml:
+    with opened() as nvml:
         if nvml is None:
             return ()
         handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]

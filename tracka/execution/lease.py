@@ -50,9 +50,11 @@ def hold(
     if request == CPU:
         yield CPU_DEVICE
         return
-    candidates = _candidates(request, preferred)
-    folder = _folder()
     with contextlib.ExitStack() as stack:
+        asking = stack.enter_context(contextlib.ExitStack())
+        asking.enter_context(gpu.opened())  # once for all questions below, not for as long as the row runs
+        candidates = _candidates(request, preferred)
+        folder = _folder()
         last_asked = time.monotonic()
         while (device := _first_free(candidates, folder, stack)) is None:
             if time.monotonic() - last_asked > WANTED_SECS:
@@ -65,6 +67,7 @@ def hold(
         if not own_workers:
             _wait_for_others(device, poll_secs)
         others = tuple(process for process in gpu.processes(device.uuid) if process.pid not in own_workers)
+        asking.close()
         yield replace(device, others=others)
 
 

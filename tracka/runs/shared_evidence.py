@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
+from ..campaign import commands
 from ..campaign.campaign import Campaign
 from ..campaign.layout import Layout
 from ..campaign.matrix import Row
@@ -15,10 +16,11 @@ from ..core.artifacts import Manifest, Result
 from ..core.errors import Finding
 from ..core.files import Json
 from ..execution import lease_journal
-from . import judgement, preregistration
+from . import preregistration
 from .row_state import SLACK_SECS
 
-Start = tuple[object, ...]  # what decides an episode: checkpoint, suite, task, seed, init state, earlier resets
+DECIDING = ("suite", "task", "seed", "init_state", "reset_ordinal")  # of an episode, beside checkpoint and batch size
+SEEN = ("suite", "task", "init_state", "actions_sha")  # what a recording shows: where it began, and what was done
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,35 +62,54 @@ def _span(run_id: str, manifest: Manifest, result: Result) -> Span:
     return Span(run_id, manifest["gpu_uuid"], *times)
 
 
+@dataclass(frozen=True, slots=True)
+class _Episode:
+    """An episode of a recording, by the digest of what decides it and of what its recording shows.
+
+    Two episodes may have the same recording where either is the same: a policy plays an episode alike whenever it
+    begins alike, and two policies that do the same in the same init state leave the same pictures.
+    """
+
+    deciding: bytes
+    seen: bytes
+
+    def may_look_like(self, other: "_Episode") -> bool:
+        """Returns whether one recording can be of both episodes."""
+        return self.deciding == other.deciding or self.seen == other.seen
+
+
 class _Recordings:
-    """The recordings of the rows that were looked at, each with the file and the start of the episode it is of."""
+    """The recordings of the rows that were looked at, each with the file and the episode it is of."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._seen: dict[str, tuple[str, str, bytes]] = {}  # sha256 -> attempt's folder, name there, start's digest
+        self._seen: dict[str, tuple[str, str, _Episode]] = {}  # sha256 -> attempt's folder, name there, episode
 
     def shared_by(self, run_id: str, manifest: Manifest, result: Result) -> Iterator[Finding]:
-        """Yields a finding for each video, and each recorded states of a robot, of another episode than this row's.
-
-        Two rows that begin an episode alike with the same checkpoint play it alike, on hosts of one kind.
-        """
+        """Yields a finding for each video, and each recorded states of a robot, of another episode than this row's."""
         folder = str(self._layout.run(run_id).attempt(result["attempt"]).path)
-        starts: dict[tuple[int, int], bytes] | None = None
+        episodes: dict[tuple[int, int], _Episode] | None = None
         for name, sha256 in result["files"].items():
-            key = _episode(name, manifest["task_suite"])
+            key = _recorded_episode(name, manifest["task_suite"])
             if key is None:
                 continue
-            if starts is None:
-                starts = _starts(manifest, files.read_lines_or_empty(self._layout.run(run_id).episodes))
-            start = starts.get(key) or _digest((run_id, *key))
-            other_folder, other_name, other_start = self._seen.setdefault(sha256, (folder, sys.intern(name), start))
-            if other_start != start:
-                other = self._layout.relative(Path(other_folder, other_name))
-                what = f"the file is the same as {other}, which is of another episode"
-                yield Finding(str(Path(folder, name)), what, judgement.run_again(self._layout))
+            if episodes is None:
+                episodes = _episodes(manifest, files.read_lines_or_empty(self._layout.run(run_id).episodes))
+            episode = episodes.get(key) or _unrecorded(run_id, *key)
+            other_folder, other_name, other = self._seen.setdefault(sha256, (folder, sys.intern(name), episode))
+            if not episode.may_look_like(other):
+                same = self._layout.relative(Path(other_folder, other_name))
+                what = f"the file is the same as {same}, which is of another episode"
+                yield Finding(str(Path(folder, name)), what, _play_anew(self._layout, run_id))
 
 
-def _episode(name: str, suite: str) -> tuple[int, int] | None:
+def _play_anew(layout: Layout, run_id: str) -> str:
+    """Returns the remedy for a row that is sound alone, so that no session plays it again by itself."""
+    folder = layout.relative(layout.run(run_id).path)
+    return f"Move {folder} out of the campaign, then play the row again: {commands.gates(layout)}"
+
+
+def _recorded_episode(name: str, suite: str) -> tuple[int, int] | None:
     """Returns task and episode of a video or of recorded states, by the file's name; None for any other file."""
     path = PurePosixPath(name)
     words = path.stem.split("_")
@@ -99,18 +120,25 @@ def _episode(name: str, suite: str) -> tuple[int, int] | None:
     return (int(words[-2]), int(words[-1])) if all(word.isdecimal() for word in words[-2:]) else None
 
 
-def _starts(manifest: Manifest, records: list[Json]) -> dict[tuple[int, int], bytes]:
-    """Returns the digest of each episode's start, by task and episode."""
-    keys = ("suite", "task", "seed", "init_state", "reset_ordinal")
-    point, batch = manifest["checkpoint"]["tree_sha256"], manifest["batch_size"]
+def _episodes(manifest: Manifest, records: list[Json]) -> dict[tuple[int, int], _Episode]:
+    """Returns the episodes of a row, by task and number."""
+    row = manifest["checkpoint"]["tree_sha256"], manifest["batch_size"]
     return {
-        (record.get("task", -1), record.get("episode", -1)): _digest((point, batch, *(record.get(key) for key in keys)))
+        (record.get("task", -1), record.get("episode", -1)): _Episode(
+            _digest(*row, *map(record.get, DECIDING)), _digest(*map(record.get, SEEN))
+        )
         for record in records
     }
 
 
-def _digest(start: Start) -> bytes:
-    return hashlib.sha256(repr(start).encode()).digest()
+def _unrecorded(run_id: str, task: int, number: int) -> _Episode:
+    """Returns an episode that its row has no record of: it is like no other."""
+    own = _digest(run_id, task, number)
+    return _Episode(own, own)
+
+
+def _digest(*parts: object) -> bytes:
+    return hashlib.sha256(repr(parts).encode()).digest()
 
 
 def _shared_gpus(layout: Layout, spans: Sequence[Span]) -> Iterator[Finding]:
@@ -126,7 +154,7 @@ def _shared_gpus(layout: Layout, spans: Sequence[Span]) -> Iterator[Finding]:
         for (_, end, first), (begin, _, second) in pairwise(sorted(held)):
             if begin + SLACK_SECS < end:
                 what = f"the row had the GPU {uuid} while the row {first} had it"
-                yield Finding(str(layout.run(second).manifest), what, judgement.run_again(layout))
+                yield Finding(str(layout.run(second).manifest), what, _play_anew(layout, second))
 
 
 def _without_lease(layout: Layout, spans: Sequence[Span]) -> Iterator[Finding]:
@@ -140,7 +168,7 @@ def _without_lease(layout: Layout, spans: Sequence[Span]) -> Iterator[Finding]:
         own = [hold for hold in journal if hold.label == span.run_id and hold.begin < end + SLACK_SECS]
         if not any((hold.end or end) > begin - SLACK_SECS for hold in own):
             what = f"the row says that it had the GPU {span.gpu_uuid}, whose journal of leases does not have it"
-            yield Finding(str(layout.run(span.run_id).manifest), what, judgement.run_again(layout))
+            yield Finding(str(layout.run(span.run_id).manifest), what, _play_anew(layout, span.run_id))
 
 
 def _before_registration(campaign: Campaign, spans: Sequence[Span]) -> Iterator[Finding]:
