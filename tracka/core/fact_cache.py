@@ -5,6 +5,7 @@ A cache for the life of the process would be wrong: packages and checkpoints cha
 
 import contextlib
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -46,3 +47,30 @@ def remembered[**P, T](function: Callable[P, T]) -> Callable[P, T]:
         return answer
 
     return cached
+
+
+def remembered_lately[**P, T](most: int) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """Returns a decorator as `remembered`, which forgets all but the last `most` answers.
+
+    It is for what each row has of its own, of which a campaign may have a hundred thousand.
+    """
+
+    def decorate(function: Callable[P, T]) -> Callable[P, T]:
+        @functools.wraps(function)
+        def cached(*args: P.args, **kwargs: P.kwargs) -> T:
+            memory = _memory.get()
+            if memory is None:
+                return function(*args, **kwargs)
+            answers: OrderedDict[Any, T] = memory.setdefault(cached, OrderedDict())
+            key = (args, *kwargs.items())
+            if key in answers:
+                answers.move_to_end(key)
+            else:
+                answers[key] = function(*args, **kwargs)
+                if len(answers) > most:
+                    answers.popitem(last=False)
+            return answers[key]
+
+        return cached
+
+    return decorate

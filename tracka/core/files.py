@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from . import credentials, damaged, parsing, reading, redaction, system_errors
+from . import credentials, damaged, fact_cache, parsing, reading, redaction, system_errors
 from .errors import Finding, UsageError
 
 Json = dict[str, Any]
 WRITE_IT = "Run the step that writes this file"  # in a campaign's artifacts, gates.missing_files names that step
+RECENT_FILES = 64  # more than the files of one row and its checkpoint that a check asks for
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -116,8 +117,13 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
 
 def redacted[T](value: T) -> T:
     """Returns a text, or a JSON value with all its texts, without the secrets of our environment, as files store it."""
-    result: T = _redacted(value, redaction.secret_values(os.environ))
+    result: T = _redacted(value, _own_secrets())
     return result
+
+
+@fact_cache.remembered
+def _own_secrets() -> tuple[bytes, ...]:
+    return redaction.secret_values(os.environ)
 
 
 def _redacted(value: Any, secrets: tuple[bytes, ...]) -> Any:
@@ -136,8 +142,15 @@ def pretty(value: Mapping[str, object]) -> bytes:
 def read_json(path: Path, most: int = reading.JSON, not_finite: bool = False) -> Json:
     """Returns the JSON object in `path`, a file of at most `most` bytes; `not_finite` lets it hold NaN and Infinity.
 
-    Raises UsageError where the file is missing, incomplete, or not a JSON object.
+    While one check lasts, a file that has not changed is read once for several questions about the same row. Raises
+    UsageError where the file is missing, incomplete, or not a JSON object.
     """
+    return {**_json_object(path, most, not_finite, reading.state(path))}
+
+
+@fact_cache.remembered_lately(RECENT_FILES)
+def _json_object(path: Path, most: int, not_finite: bool, state: reading.State | None) -> Json:
+    """Returns the JSON object in `path`. `state` tells the file from the same file after a change."""
     try:
         value = parsing.json_value(reading.content(path, most), not_finite)
     except FileNotFoundError:

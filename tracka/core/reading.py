@@ -27,6 +27,7 @@ MATRIX = 64 * MIB
 JSON = 128 * MIB
 TEXT = 128 * MIB
 RESULTS = 16 * MIB  # what an evaluation writes of its episodes
+State = tuple[int, int, int, int, int]  # device, inode, size, times of last modification and change
 LOG = 64 * MIB  # a supervised child's log is smaller
 OUTPUT = 4 * GIB  # one file that an evaluation leaves, such as a video
 WEIGHTS = 128 * GIB  # one file of a checkpoint
@@ -99,6 +100,15 @@ def require_regular(path: Path, status: os.stat_result, most: int) -> None:
         raise Refused(path, f"it is {other}, not a file")
     if status.st_size > most:
         raise Refused(path, f"it claims to have {status.st_size} bytes, more than the {most} that it may have")
+
+
+def state(path: Path) -> State | None:
+    """Returns what tells a file from the same file after a change; None where nothing can be said of it."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - asked before each file that a check may have read, so it must be quick
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def content(path: Path, most: int = JSON) -> bytes:

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from . import files
+from . import fact_cache, files, reading
 from .artifacts import Certificate, EarlyStopRecord, Manifest, Result, Resumed, RowMarker, StepRecord
 from .baselines import Baseline
 from .errors import Finding, UsageError, shortened
@@ -94,6 +94,12 @@ def read(name: str, path: Path) -> Any:
 
 
 def _read(name: str, path: Path) -> files.Json:
+    return {**_valid(name, path, reading.state(path))}
+
+
+@fact_cache.remembered_lately(files.RECENT_FILES)
+def _valid(name: str, path: Path, state: reading.State | None) -> files.Json:
+    """Returns the JSON object in `path`. `state` tells the file from the same file after a change."""
     value = files.read_json(path)
     if faults := findings(name, value, str(path)):
         raise UsageError(faults)
