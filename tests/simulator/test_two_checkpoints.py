@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -54,13 +55,22 @@ def commands() -> Sequence[str]:
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
-    root = tmp_path_factory.mktemp("reader") / "repository"
+    """The commands, run once for all workers."""
+    with campaigns.shared(tmp_path_factory.getbasetemp(), "reader") as folder:
+        root, ended = folder / "repository", folder / "ended.pickle"
+        if not ended.exists():
+            make_copy(root)
+            ended.write_bytes(pickle.dumps([command(root, line) for line in commands()]))
+        return Played(root, pickle.loads(ended.read_bytes()))
+
+
+def make_copy(root: Path) -> None:
+    """Makes a reader's copy of the repository with both checkpoints."""
     campaigns.copy_repository(root)
     (root / "outputs").mkdir()
     for name, choice in KNOWN.items():
         built = call(root, "fixtures/replay.py", f"outputs/{name}", choice)
         assert built.returncode == 0, built.stderr
-    return Played(root, [command(root, line) for line in commands()])
 
 
 def comparison(root: Path) -> Json:
