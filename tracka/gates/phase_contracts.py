@@ -8,6 +8,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..campaign import commands
@@ -39,9 +40,24 @@ def _baseline(contract: RowContract) -> Contract:
     return lambda campaign: contract(campaign, campaign.row(campaign.baseline))
 
 
-def _all_rows(contract: RowContract) -> Contract:
-    """Returns a contract that yields the findings of the row contract for each enabled row."""
-    return lambda campaign: _row_findings(campaign.enabled, contract, campaign)
+@dataclass(frozen=True)
+class AllRows:
+    """A contract of a phase that yields the findings of a row contract for each enabled row."""
+
+    of_row: RowContract
+
+    def __call__(self, campaign: Campaign) -> Iterator[Finding]:
+        return _row_findings(campaign.enabled, self.of_row, campaign)
+
+
+def row_by_row(campaign: Campaign, contracts: Mapping[str, AllRows]) -> dict[str, list[Finding]]:
+    """Returns the findings of each contract. A row is held against all of them before the next, so that what they ask
+    of its files is read once."""
+    found: dict[str, list[Finding]] = {name: [] for name in contracts}
+    for row in campaign.enabled if contracts else ():
+        for name, contract in contracts.items():
+            found[name] += _row_findings([row], contract.of_row, campaign)
+    return found
 
 
 def _row_findings(rows: Iterable[Row], contract: RowContract, campaign: Campaign) -> Iterator[Finding]:
@@ -171,7 +187,7 @@ def contracts(of_rows: Mapping[str, RowContract]) -> dict[str, dict[str, Contrac
             "baseline_summary": _baseline_summary,
         },
         "phase4": {
-            **{f"rows_{name}": _all_rows(of_rows[name]) for name in RUN_CONTRACTS},
+            **{f"rows_{name}": AllRows(of_rows[name]) for name in RUN_CONTRACTS},
             "shared_evidence": shared_evidence.findings,
             "early_stop": _early_stop,
             "summaries": _summaries,
@@ -186,7 +202,8 @@ CONTRACTS = contracts(ROW_CONTRACTS)
 # read more than the records of rows.
 NOT_QUICK = ("baseline_videos", "rows_videos", "shared_evidence", "results")
 _QUICK_OF_RUNS: dict[str, Contract] = {
-    f"{rows}_evidence": of_rows(QUICK_EVIDENCE) for rows, of_rows in {"baseline": _baseline, "rows": _all_rows}.items()
+    "baseline_evidence": _baseline(QUICK_EVIDENCE),
+    "rows_evidence": AllRows(QUICK_EVIDENCE),
 }
 QUICK_CONTRACTS: dict[str, dict[str, Contract]] = {
     phase: {name: _QUICK_OF_RUNS.get(name, contract) for name, contract in of_phase.items() if name not in NOT_QUICK}

@@ -6,8 +6,9 @@ The contract `evidence` is that of `runs/evidence.py`, by which a passed run als
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from ..campaign import commands
+from ..campaign import commands, definition
 from ..campaign.campaign import Campaign
+from ..campaign.definition import Definition
 from ..campaign.layout import Layout
 from ..campaign.matrix import Row
 from ..core import fact_cache, files
@@ -15,6 +16,7 @@ from ..core.errors import Finding
 from ..engines import fast_certificate, parity_certificate
 from ..reporting import collect, rejected_rows
 from ..runs import early_stop, evidence, identity, known_answers, parity, refusal, run, time_budget
+from ..runs.plan import Plan
 from . import video_contract
 
 RowContract = Callable[[Campaign, Row], Iterator[Finding]]
@@ -40,7 +42,13 @@ def _evidence(campaign: Campaign, row: Row, records_only: bool) -> Iterator[Find
     yield from evidence.of_attempts(campaign, row)
     yield from evidence.against_matrix(campaign, row, manifest)
     if refusal.has_started(manifest):
-        yield from evidence.against_plan(run.plan_row(campaign, row, run.load_host(campaign.layout)), manifest)
+        yield from evidence.against_plan(_todays_plan(definition.of(campaign), row), manifest)
+
+
+@fact_cache.remembered_lately(1)
+def _todays_plan(key: Definition, row: Row) -> Plan:
+    """Returns the plan of the row by today's inputs, for which two contracts ask one after the other."""
+    return run.plan_row(key.campaign, row, run.load_host(key.layout))
 
 
 def backend(campaign: Campaign, row: Row) -> Iterator[Finding]:
@@ -70,7 +78,7 @@ def result_stands(campaign: Campaign, row: Row) -> Iterator[Finding]:
             remedy = f"Run the row again: {again}"
         yield Finding(str(path), f"the run failed ({result['reason']}): {result['error_message']}", remedy)
         return
-    plan = run.plan_row(campaign, row, run.load_host(campaign.layout))
+    plan = _todays_plan(definition.of(campaign), row)
     if result["row_hash"] != plan.row_hash:
         attempt = campaign.layout.run(row.run_id).attempt(result["attempt"])
         yield Finding(str(path), *identity.change(attempt, plan.identity_parts))

@@ -17,7 +17,7 @@ from ..core.reports import Handoff
 from ..reporting import blocked_phase, progress
 from . import handoff_contents, missing_files
 from .host_contracts import Contract
-from .phase_contracts import CONTRACTS, QUICK_CONTRACTS
+from .phase_contracts import CONTRACTS, QUICK_CONTRACTS, AllRows, row_by_row
 from .row_contracts import ROW_CONTRACTS
 
 # What a quick validation leaves out, in words.
@@ -29,9 +29,18 @@ LEFT_OUT = (
 
 def phase_findings(campaign: Campaign, phase: str, quick: bool = False) -> list[Finding]:
     """Returns all findings in the artifacts of one phase, except those about its handoff."""
-    contracts = (QUICK_CONTRACTS if quick else CONTRACTS)[phase].values()
+    contracts = (QUICK_CONTRACTS if quick else CONTRACTS)[phase]
     with fact_cache.scope():
-        findings = [finding for contract in contracts for finding in _findings(campaign, contract)]
+        of_rows = row_by_row(campaign, {name: each for name, each in contracts.items() if isinstance(each, AllRows)})
+        findings = [
+            finding
+            for name, contract in contracts.items()
+            for finding in (
+                missing_files.with_commands(campaign, of_rows[name])
+                if name in of_rows
+                else _findings(campaign, contract)
+            )
+        ]
     return list(dict.fromkeys(findings))
 
 
@@ -68,10 +77,11 @@ def validate(
     `judged` has the findings of phases whose contracts have just been asked, which are not asked again.
     """
     last = max(PHASES.index(phase) for phase in phases)
-    findings = [finding for phase in PHASES[: last + 1] for finding in handoff_findings(campaign, phase)]
-    for phase in phases:
-        findings += judged[phase] if phase in judged else phase_findings(campaign, phase, quick)
-    findings += collect_findings(findings, lambda: list(progress.findings(campaign, phases))) or []
+    with fact_cache.scope():
+        findings = [finding for phase in PHASES[: last + 1] for finding in handoff_findings(campaign, phase)]
+        for phase in phases:
+            findings += judged[phase] if phase in judged else phase_findings(campaign, phase, quick)
+        findings += collect_findings(findings, lambda: list(progress.findings(campaign, phases))) or []
     findings = list(dict.fromkeys(findings))
     return findings if strict else without_warnings(findings)
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..campaign import campaign, matrix
+from ..campaign import campaign, definition, matrix
 from ..campaign.campaign import Campaign
+from ..campaign.definition import Definition
 from ..campaign.layout import Layout
 from ..campaign.matrix import Row
 from ..core import escaping, fact_cache, files, schema
@@ -99,7 +100,12 @@ def collect_results(runs_root: Path) -> list[EvalRunResult]:
 
 def campaign_results(campaign: Campaign) -> list[EvalRunResult]:
     """Returns the same results for a loaded campaign, so that a file edited in the meantime does not mix in."""
-    return _results(campaign.layout, campaign.enabled)
+    return [*_results_of(definition.of(campaign))]
+
+
+@fact_cache.remembered
+def _results_of(key: Definition) -> list[EvalRunResult]:
+    return _results(key.layout, key.campaign.enabled)
 
 
 def _results(layout: Layout, rows: Sequence[Row]) -> list[EvalRunResult]:

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import ClassVar, cast
 
-from ..campaign import commands
+from ..campaign import commands, definition
 from ..campaign.campaign import Campaign
+from ..campaign.definition import Definition
 from ..campaign.layout import Layout
 from ..campaign.matrix import Row
 from ..core import damaged, fact_cache, files, lock, schema
@@ -86,15 +87,6 @@ def watch(campaign: Campaign, row: Row) -> Watch | None:
     return Watch(campaign, row) if _is_on(campaign) and campaign.is_compared(row) else None
 
 
-@dataclass(frozen=True)
-class _Definition:
-    """A campaign, the same as another if both were read from the same files: a key for `fact_cache`."""
-
-    layout: Layout
-    digests: tuple[tuple[str, str], ...]
-    campaign: Campaign = field(compare=False)
-
-
 def standing(campaign: Campaign) -> Decision | None:
     """Returns the decision that has ended the campaign early; None where it goes on.
 
@@ -103,12 +95,12 @@ def standing(campaign: Campaign) -> Decision | None:
     """
     if not _is_on(campaign):
         return None
-    return _standing(_Definition(campaign.layout, (*campaign.digests.items(),), campaign))
+    return _standing(definition.of(campaign))
 
 
 @fact_cache.remembered
-def _standing(definition: _Definition) -> Decision | None:
-    campaign = definition.campaign
+def _standing(key: Definition) -> Decision | None:
+    campaign = key.campaign
     with fact_cache.scope():
         if _current_record(campaign) is None or _is_played(campaign):
             return None
