@@ -21,7 +21,7 @@ ISOLATION = ("--isolation", "chroot")
 LIBRARIES = "ca-certificates,libssl3,libffi8,zlib1g,libbz2-1.0,liblzma5,libsqlite3-0,libreadline8,libuuid1"
 BASE_FILE = "FROM scratch\nCOPY rootfs/ /\nENV PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.slow, pytest.mark.repeated, pytest.mark.timeout(3600)]
 
 
 def run(*words: object, cwd: Path) -> str:

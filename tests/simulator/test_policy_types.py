@@ -17,7 +17,13 @@ from fixtures.policy_types.trial import Line
 from tracka.core.files import Json
 from tracka.execution import environment
 
-pytestmark = [pytest.mark.simulator, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.simulator,
+    pytest.mark.slow,
+    pytest.mark.repeated,
+    pytest.mark.long,
+    pytest.mark.timeout(1800),
+]
 
 REGISTERED = """
 import json

@@ -334,7 +334,7 @@ def _reason(campaign: Campaign, row: Row, result: EvalRunResult) -> str | None:
 
 def baseline_tables(campaign: Campaign) -> dict[str, str]:
     """Returns the summaries of phase 3, file name -> text: only the baseline's line."""
-    results = [result for result in campaign_results(campaign) if result.run_id == campaign.baseline]
+    results = [_row_result(campaign.layout, campaign.row(campaign.baseline))]
     return {f"{BASELINE_SUMMARY}.csv": csv_text(results), f"{BASELINE_SUMMARY}.md": markdown(results)}
 
 
