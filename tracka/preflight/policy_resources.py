@@ -207,9 +207,8 @@ def _fetch_policy(collector: ResourceCollector, campaign: Campaign, policy_path:
         collector.snapshots[checkpoint.download_spec(policy_path)] = point.folder
         if policy_path == collector.baseline_path:
             collector.baseline_snapshots.add(checkpoint.download_spec(policy_path))
-    for row in campaign.enabled:
-        policy_type = campaign.settings(row).policy_type
-        if row.policy_path == policy_path and policy_type not in (None, point.policy_type):
+    for row in (each for each in campaign.enabled if each.policy_path == policy_path):
+        if (policy_type := campaign.settings(row).policy_type) not in (None, point.policy_type):
             what = (
                 f"row {row.run_id} says policy_type {policy_type}, but the checkpoint has the type {point.policy_type}"
             )
