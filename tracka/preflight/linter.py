@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..campaign.campaign import Campaign
 from ..campaign.preset import DOCS
-from ..core import installation, lerobot_facts
+from ..core import fact_cache, installation, lerobot_facts
 from ..core.check import Check
 from ..core.errors import joined_names, shortened
 from . import known_pitfalls
@@ -34,7 +34,8 @@ class Rule:
 def checks(campaign: Campaign, strict: bool = False) -> list[Check]:
     """Returns a check for each rule, named `lint:RULE`. With `strict`, a rule that finds something fails."""
     is_known = all(row.run_id in campaign.known_answers for row in campaign.enabled)
-    return [_check(rule, list(rule.find(campaign)), strict, is_known) for rule in RULES]
+    with fact_cache.scope():  # many rows have one checkpoint, whose config.json each of them asks for
+        return [_check(rule, list(rule.find(campaign)), strict, is_known) for rule in RULES]
 
 
 def _check(rule: Rule, lints: Sequence[Lint], strict: bool, is_known: bool) -> Check:
