@@ -109,7 +109,10 @@ def test_each_mode_has_played_the_gates_episodes_from_the_same_beginnings(gated:
         fast_parity.FAST: {"fast"},
     }
     # The lines are in the order in which the episodes ended.
-    begun = {name: {line["episode"]: line["observations"]["0"] for line in each} for name, each in lines.items()}
+    begun = {
+        name: {(line["task"], line["episode"]): line["observations"]["0"] for line in each}
+        for name, each in lines.items()
+    }
     assert begun[fast_parity.EXACT] == begun[fast_parity.AGAIN] == begun[fast_parity.FAST]
 
 

@@ -94,7 +94,7 @@ def test_an_honest_engine_is_proven_to_the_bit_in_each_way_in_which_rows_ask_it(
         "wide_b2_e3": 6,
     }
     assert {each["manner"] for each in found.values()} == {"mixing, a look a chunk"}
-    assert found["wide_b2_e3"]["calls_of_several_tasks"] >= 0  # on a busy machine no two tasks may ask at a time
+    assert found["wide_b2_e3"]["calls_of_several_tasks"] > 0
 
 
 def test_its_certificate_is_judged_again_by_the_records_beside_it(gated: Gated, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ A cache for the life of the process would be wrong: packages and checkpoints cha
 
 import contextlib
 import functools
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -34,19 +35,7 @@ def remembered[**P, T](function: Callable[P, T]) -> Callable[P, T]:
 
     The arguments must be hashable, and no caller may change a result.
     """
-
-    @functools.wraps(function)
-    def cached(*args: P.args, **kwargs: P.kwargs) -> T:
-        memory = _memory.get()
-        if memory is None:
-            return function(*args, **kwargs)
-        key = (function, args, *kwargs.items())
-        if key not in memory:
-            memory[key] = function(*args, **kwargs)
-        answer: T = memory[key]
-        return answer
-
-    return cached
+    return remembered_lately(sys.maxsize)(function)
 
 
 def remembered_lately[**P, T](most: int) -> Callable[[Callable[P, T]], Callable[P, T]]:

@@ -36,7 +36,7 @@ from .plan import Host, Plan, Refusal
 from .refusal import RowRefused
 from .time_budget import TimeBudget
 
-AT_ONCE_SECS = 0.5  # a lease that took no longer was not waited for
+FRESH_SECS = 0.5  # a plan that is no older when the device is held is not made again
 
 
 @fact_cache.remembered
@@ -212,6 +212,7 @@ def run_row(
         refusing = partial(_refusing, campaign, row, host, retry_index)
         with refusing(), fact_cache.scope():
             plan = replace(_sound_plan(campaign, row, host), retry_index=retry_index)
+        planned = time.monotonic()
         passed = _resumable_result(plan, policy)
         if passed is not None:
             attempt.restore_marker(layout, passed)
@@ -224,11 +225,10 @@ def run_row(
         with refusing(slurm_outcome.CONTROLLER):
             slurm_row.end_left_behind(campaign, row.run_id)
         with contextlib.ExitStack() as held:
-            asked = time.monotonic()
             with refusing(failure.DEVICE):
                 device = held.enter_context(slurm_row.hold_device(campaign, row, require_wanted=ends.require_open))
             time_budget.require(policy.budget, layout, row.run_id)
-            if time.monotonic() - asked > AT_ONCE_SECS:  # checkpoint and software may have changed meanwhile
+            if time.monotonic() - planned > FRESH_SECS:  # checkpoint and software may have changed meanwhile
                 with refusing():
                     plan = replace(plan_row(campaign, row, host), retry_index=retry_index)
             ends.require_open()
