@@ -28,12 +28,11 @@ from .core import close_match, escaping, files, lock, system_errors
 from .core.counting import counted
 from .core.errors import Busy, Finding, TrackaError, UsageError, joined_names, screen
 from .execution import ending_signals, environment, harness_session, prctl, process_setup
-from .execution.orphans import Survivor
 from .exports import attachments
 from .gates import derived_files, handoff, validate
 from .live_session import LiveSession
 from .reporting import healed, progress
-from .runs import parity, row_durations
+from .runs import parity, row_durations, unplayed_jobs
 from .runs.row_scheduler import Job, RowScheduler
 from .stages import HANDED_OVER, is_closing, phase_of, run_id_of, stage_of
 from .xdist_scheduling import PhasedScheduling, RowLoop
@@ -42,7 +41,7 @@ CAMPAIGN = pytest.StashKey[Campaign]()
 TOKEN = pytest.StashKey[str]()
 START = pytest.StashKey[float]()  # of the session, by the host's monotonic clock
 SESSION_STOPS = pytest.StashKey[Callable[[], bool]]()  # of a worker: whether the session stops before its end
-SURVIVORS = pytest.StashKey[Sequence[Survivor]]()  # processes of dead sessions that could not be ended
+WARNINGS = pytest.StashKey[Sequence[str]]()  # of what dead sessions left
 LAST_STAGE = f"{PHASES[-1]}{HANDED_OVER}"
 ROW_PHASES = frozenset({"phase3", "phase4"})  # in which rows run
 PARITY_ROW = "parity_row"
@@ -148,7 +147,8 @@ def _lock_campaign(config: pytest.Config) -> None:
 def _begin_session(config: pytest.Config) -> None:
     """Ends what dead sessions left behind, and marks all that this session will start as its own."""
     session_processes = contextlib.ExitStack()
-    config.stash[SURVIVORS] = session_processes.enter_context(harness_session.hold())
+    campaign, survivors = config.stash[CAMPAIGN], session_processes.enter_context(harness_session.hold())
+    config.stash[WARNINGS] = [*harness_session.warnings(survivors), *unplayed_jobs.end(campaign, campaign.enabled)]
     config.add_cleanup(session_processes.close)
 
 
@@ -293,6 +293,7 @@ class Controller:
         trouble: what kept a handoff or a page from being written, one sentence each
         page_line: what the terminal says of report.html; empty until phase 5 has ended
         exports: what the session shows elsewhere: a CI job's summary, and metrics
+        ended_jobs: a line for each job that Slurm still had when the session's rows had ended
     """
 
     def __init__(self, config: pytest.Config) -> None:
@@ -309,6 +310,7 @@ class Controller:
         self.trouble: list[str] = []
         self.page_line = ""
         self.exports = session_exports.SessionExports(self.campaign)
+        self.ended_jobs: list[str] = []
 
     @pytest.hookimpl(trylast=True)  # so that it is the header's first line
     def pytest_report_header(self) -> list[str]:
@@ -323,7 +325,8 @@ class Controller:
         tier = f", tier {campaign.tier.in_words}" if campaign.tier else ""
         where = f"{campaign.engine_name}, on Slurm" if campaign.is_on_slurm else campaign.engine_name
         line = f"campaign: {folder}{other}{tier}, {rows}, {counted(campaign.expected_gpus, 'GPU')}, engine {where}"
-        return [line, *map(_clean_text, harness_session.warnings(self.config.stash.get(SURVIVORS, ())))]
+        warnings = self.config.stash.get(WARNINGS, [])
+        return [line, *map(_clean_text, warnings)]
 
     def phase_end(self, phase: str) -> None:
         """Writes the phase's handoff, once: after its last test, or at the end of a session that was cut short.
@@ -407,6 +410,8 @@ class Controller:
         if self.trouble and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         self.exports.end(self.ended_phases, self.accepted)
+        if not (self.interrupted or ROW_PHASES.isdisjoint(self.ended_phases)):
+            self.ended_jobs = unplayed_jobs.end(self.campaign, self.campaign.enabled, unplayed_jobs.PATIENCE_SECS)
         if session.exitstatus == pytest.ExitCode.TESTS_FAILED:
             last_failed.add_refused_rows(self.config, self.campaign, self.nodeid)
         self._shorten_failures()
@@ -462,8 +467,8 @@ class Controller:
             terminalreporter.write_line(_clean_text(line))
         if self.page_line:
             terminalreporter.write_line(_clean_text(self.page_line))
-        for line in self.exports.warnings:
-            terminalreporter.write_line(_clean_text(f"warning: {line}"))
+        for line in (*self.ended_jobs, *(f"warning: {line}" for line in self.exports.warnings)):
+            terminalreporter.write_line(_clean_text(line))
 
     @pytest.hookimpl(specname="pytest_terminal_summary", wrapper=True, tryfirst=True)
     def pytest_after_the_summary(self, terminalreporter: pytest.TerminalReporter) -> Generator[None]:

@@ -20,6 +20,7 @@ ASK_SECS = 20.0  # for one question
 PATIENCE_SECS = 60.0  # for a controller that does not answer, as one that is restarted
 END_SECS = 90.0  # for a job to end: longer than KillWait, which is 30 s unless the cluster says otherwise
 JOBS, STEPS = KINDS = ("jobs", "steps")
+COMPLETING = "COMPLETING"  # of a job whose programs have ended, while Slurm tidies its node
 SPLIT = "\x1f"
 MOST = 1 << 22
 IN_ALLOCATION = ("SLURM_JOB_ID", "SLURM_JOBID")
@@ -115,9 +116,9 @@ def _unreachable(program: str, line: str) -> Unreachable:
     return Unreachable(Finding("slurmctld", f"the cluster's controller cannot be asked: {program}: {line}", remedy))
 
 
-def patiently[T](question: Callable[[], T]) -> T:
-    """Returns the answer to `question`, asked again while the controller does not answer, for PATIENCE_SECS at most."""
-    deadline, pause = time.monotonic() + PATIENCE_SECS, 0.5
+def patiently[T](question: Callable[[], T], seconds: float = PATIENCE_SECS) -> T:
+    """Returns the answer to `question`, asked again while the controller does not answer, for `seconds` at most."""
+    deadline, pause = time.monotonic() + seconds, 0.5
     while True:
         try:
             return question()
@@ -138,23 +139,29 @@ def find(name: str, kinds: Collection[str] = KINDS) -> list[Job]:
 
     Each of `kinds` is a question of its own to the controller.
     """
-    found = [*(_jobs(name) if JOBS in kinds else ()), *(_steps(name) if STEPS in kinds else ())]
+    named = f"--name={name}"
+    found = [*(_jobs(named) if JOBS in kinds else ()), *(_steps(named) if STEPS in kinds else ())]
     return [job for job in found if job.name == name]
 
 
-def _jobs(name: str) -> list[Job]:
-    text = ask("squeue", *_mine(name), "-o", SPLIT.join(("%i", "%T", "%r", "%j", "%N")))
+def beginning_with(prefix: str) -> list[Job]:
+    """Returns this user's jobs whose names begin with `prefix`, without those that have ended for all but Slurm."""
+    return [job for job in _jobs() if job.name.startswith(prefix) and job.state != COMPLETING]
+
+
+def _jobs(*filters: str) -> list[Job]:
+    text = ask("squeue", *_mine(), *filters, "-o", SPLIT.join(("%i", "%T", "%r", "%j", "%N")))
     return [Job(number, "", called, state, why, nodes) for number, state, why, called, nodes in _lines(text, 5)]
 
 
-def _steps(name: str) -> list[Job]:
-    text = ask("squeue", "-s", *_mine(name), "-o", SPLIT.join(("%i", "%j", "%N")))
+def _steps(*filters: str) -> list[Job]:
+    text = ask("squeue", "-s", *_mine(), *filters, "-o", SPLIT.join(("%i", "%j", "%N")))
     split = [(number.partition("."), called, nodes) for number, called, nodes in _lines(text, 3)]
     return [Job(job, step, called, "", "", nodes) for (job, _, step), called, nodes in split]
 
 
-def _mine(name: str) -> tuple[str, ...]:
-    return ("-h", f"--user={os.getuid()}", f"--name={name}")
+def _mine() -> tuple[str, ...]:
+    return ("-h", f"--user={os.getuid()}")
 
 
 def _lines(text: str, count: int) -> list[list[str]]:

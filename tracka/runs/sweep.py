@@ -18,7 +18,7 @@ from ..campaign.shards import Shard
 from ..core import lock
 from ..core.errors import Finding, UsageError
 from ..execution import ending_signals, harness_session
-from . import row_durations, row_state, run, time_budget, worker
+from . import row_durations, row_state, run, time_budget, unplayed_jobs, worker
 from .plan import Host
 from .row_processes import RowProcesses
 from .row_scheduler import RowScheduler
@@ -55,13 +55,20 @@ def sweep(
             raise UsageError(findings)
         row_state.ensure_pending(campaign.layout, rows)
         ending_signals.interrupt_once()
-        for warning in harness_session.warnings(stack.enter_context(harness_session.hold())):
-            worker.print_redacted(warning, error=True)
+        survivors = stack.enter_context(harness_session.hold())
+        _print_all([*harness_session.warnings(survivors), *unplayed_jobs.end(campaign, rows)])
         policy = replace(policy, budget=time_budget.of_session(campaign, time.monotonic()))
         scheduler = RowScheduler(row_durations.gpus(campaign, rows))
         scheduler.add(row_durations.jobs(campaign, dict(enumerate(rows)), policy.resume))
         works = [(campaign, row, host, policy) for row in rows]
-        return _run_all(campaign, works, scheduler, max_parallel, session or SessionRows())
+        codes = _run_all(campaign, works, scheduler, max_parallel, session or SessionRows())
+        _print_all(unplayed_jobs.end(campaign, rows, unplayed_jobs.PATIENCE_SECS))
+        return codes
+
+
+def _print_all(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        worker.print_redacted(warning, error=True)
 
 
 def _existing_run_folders(campaign: Campaign, rows: Sequence[Row]) -> list[Finding]:
