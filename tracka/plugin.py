@@ -1,8 +1,8 @@
 """The pytest plug-in: options, the order of the phases, handoffs and summaries by the controller, the final verdict.
 
-conftest.py loads it in a checkout. Elsewhere `pytest_entry.py` loads it for `pytest --pyargs tracka.acceptance`, or a
-conftest.py does with `pytest_plugins = ["tracka.plugin", "tracka.fixtures.gates"]`. The controller writes a handoff
-once a phase, from what is on disk. After phase 5 the strict validation of all phases decides the exit status.
+conftest.py loads it in a checkout. Elsewhere `pytest_entry.py` loads it for `pytest --pyargs tracka.acceptance`. The
+controller writes a handoff once a phase, from what is on disk. After phase 5 the strict validation of all phases
+decides the exit status.
 """
 
 import contextlib

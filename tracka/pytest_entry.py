@@ -2,7 +2,9 @@
 
 pytest imports this module in each session of the environment, as it does with every installed plug-in. Other people's
 tests must not notice: the module imports nothing of Track A, has no option, and acts only if the command line names the
-gates, as `pytest --pyargs tracka.acceptance` does, or if the session cannot start: then it may name that command.
+gates, as `pytest --pyargs tracka.acceptance` does, or if the session cannot start: then it may name that command. Where
+pytest loads no installed plug-in by itself, a conftest.py may name this module, which is installed under its own name
+since pytest refuses a plug-in that has two.
 """
 
 import re
@@ -19,6 +21,18 @@ PLUGINS = ("tracka.plugin", "tracka.fixtures.gates")
 OPTIONS = ("-ra", "--tb=short")  # as in Track A's own pytest.ini; the user's own come later and win
 
 
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Loads the plug-in where a conftest.py names this module, which pytest asks for no more than its options."""
+    config = pluginmanager.get_plugin("pytestconfig")
+    if config is not None and any(map(GATES.search, map(str, config.invocation_params.args))):
+        _load(pluginmanager)
+
+
+def _load(pluginmanager: pytest.PytestPluginManager) -> None:
+    for name in PLUGINS:
+        pluginmanager.import_plugin(name)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, parser: Any, args: list[str]) -> Iterator[None]:
     """Loads the plug-in before any conftest.py, which may name the plug-in too.
@@ -27,8 +41,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: Any, args
     """
     if any(map(GATES.search, args)):
         args[:0] = OPTIONS
-        for name in PLUGINS:
-            early_config.pluginmanager.import_plugin(name)
+        _load(early_config.pluginmanager)
         yield
         return
     yield  # loads each conftest.py, so that all options are known below

@@ -419,7 +419,7 @@ def test_preflight_wants_the_gpus_of_the_campaign_around_it(make_campaign: Calla
     made = make_campaign(settings=SETTINGS.replace("expected_gpus = 0", "expected_gpus = 2"))
     ended = made.call(*made.preflight_words())
     assert ended.returncode == 1
-    assert "fail  gpus: 0 visible, 2 expected; missing: 0, 1" in ended.stdout
+    assert "fail  gpus: 0 visible, 2 expected; missing: GPU 0, GPU 1" in ended.stdout
 
 
 def test_a_dry_preflight_and_a_dry_collect_write_nothing(made: Made) -> None:

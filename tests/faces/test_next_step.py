@@ -52,6 +52,12 @@ def test_the_pages_of_a_measured_row_advise_no_rerun(failed: Made) -> None:
     assert not [line for line in judged(failed).stdout.splitlines() if "--lf" in line]
 
 
+def test_a_strict_validation_of_a_measured_row_advises_no_rerun(failed: Made) -> None:
+    findings = validate.validate(failed.spec, strict=True)
+    assert [finding for finding in findings if rejected_rows.STAYS in str(finding)]
+    assert not [finding for finding in findings if "Mend the cause" in str(finding)]
+
+
 def _rerun(made: Made) -> str:
     return made.layout.runbook.read_text().partition("## To rerun")[2]
 

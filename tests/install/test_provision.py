@@ -378,10 +378,12 @@ def test_a_lock_is_whole_where_nobody_says_what_developers_need() -> None:
 def test_what_changes_in_an_environment_is_said_by_name_before_it_is_done(tmp_path: Path) -> None:
     site = assets.site_packages(tmp_path / "venv")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
-    for name, version in {"Typer": "0.9.0", "numpy": "2.2.6", "theirs": "1.0"}.items():
+    there = {"Typer": "0.9.0", "numpy": "2.2.6", "theirs": "1.0", "thop": "0.1.1.post2209072238"}
+    for name, version in there.items():
         (site / f"{name}-{version}.dist-info").mkdir(parents=True)
         (site / f"{name}-{version}.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: {version}\n")
     lock = "numpy==2.2.6 \\\n    --hash=sha256:0\ntyper==0.29.2 \\\n    --hash=sha256:0\nrich==15.0.0\n"
+    lock += "thop==0.1.1-2209072238\n"  # an old way to write the version that is there
     said = [*changes.sentences(tmp_path / "venv", lock, removes=False)]
     assert said == [
         f"1 package of the lock will be added to {tmp_path / 'venv'}",

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import distributions
 import pytest
-from campaigns import REPOSITORY
 from stored_campaign import campaign_copy
 
 from tracka.bundles import bundle
@@ -24,9 +24,7 @@ def run(*words: object, cwd: Path, **environ: str) -> subprocess.CompletedProces
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh virtual environment with the wheel and what it asks for without extras."""
     folder = tmp_path_factory.mktemp("small")
-    build = run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, REPOSITORY, cwd=folder)
-    assert build.returncode == 0, build.stderr
-    (wheel,) = folder.glob("*.whl")
+    (wheel,) = distributions.build(folder, "--wheel").glob("*.whl")
     made = run(UV, "venv", "--python", Path(sys.executable).resolve(), folder / "venv", cwd=folder)
     assert made.returncode == 0, made.stderr
     installed = run(UV, "pip", "install", "--python", folder / "venv" / "bin" / "python", wheel, cwd=folder)

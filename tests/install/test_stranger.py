@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import campaigns
+import distributions
 import pytest
 from campaigns import REPOSITORY, SETTINGS, STANDIN, Made
 from packaging.utils import canonicalize_name
@@ -57,17 +58,10 @@ class Stranger:
         return self.run("pytest", "--pyargs", "tracka.acceptance", "--campaign", made.root.name, *words, **variables)
 
 
-def build(out: Path) -> None:
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(REPOSITORY)]
-    subprocess.run(command, check=True, capture_output=True, cwd=out)
-
-
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder with wheel and source distribution."""
-    out = tmp_path_factory.mktemp("dist")
-    build(out)
-    return out
+    return distributions.build(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")

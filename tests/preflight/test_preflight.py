@@ -282,8 +282,10 @@ def test_missing_gpus_are_named(made: Made, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv(PRETEND, "1")
     made.layout.settings.write_text(SETTINGS.replace("expected_gpus = 0", "expected_gpus = 3"))
     report = report_of(made)
-    assert check(report, "gpus")["evidence"] == "1 visible, 3 expected; missing: 1, 2"
+    assert check(report, "gpus")["evidence"] == "1 visible, 3 expected; missing: GPU 1, GPU 2"
     assert "expected_gpus" in check(report, "gpus")["remedy"]
+    monkeypatch.setenv(PRETEND, "0")
+    assert "tracka init NAME --gpus 0" in check(report_of(made), "gpus")["remedy"]
     assert (report["status"], report["gpu_count"]) == ("blocked", 1)
 
 

@@ -11,6 +11,7 @@ import pytest
 from campaigns import SETTINGS, Made, judged
 
 from tracka.core import files
+from tracka.core.errors import Finding
 from tracka.gates import validate
 from tracka.reporting import caveats, verdict
 
@@ -19,7 +20,7 @@ ROWS = (
     "uneven_b3_e4,libero_object,3,4,cpu,7,egl,checkpoints/fake,1",
     "long_b1_e60,libero_object,1,60,cpu,8,egl,checkpoints/fake,1",
 )
-UNEVEN = "lint:uneven_batches"
+BASELINE, UNEVEN = "baseline_b1_e2", "lint:uneven_batches"
 REMEDY = "Make n_episodes a multiple of batch_size"
 
 
@@ -62,13 +63,45 @@ def test_caveats_stand_in_the_handoffs_and_in_the_results(doubtful: Made) -> Non
 
 
 @pytest.mark.parametrize(("episodes", "said"), [(1, "succeeds in 95%"), (3, "succeeds in 63%"), (30, "")])
-def test_few_episodes_without_a_success_are_told_for_what_they_are(made: Made, episodes: int, said: str) -> None:
-    results = {row.run_id: {"status": "pass", "successes": 0, "episodes": 0} for row in made.spec.enabled}
-    results[made.spec.baseline]["episodes"] = episodes
-    (finding,) = caveats._without_success(made.spec, results)
+def test_few_episodes_without_a_success_are_told_for_what_they_are(
+    make_campaign: Callable[..., Made], episodes: int, said: str
+) -> None:
+    finding = without_success(make_campaign([line(BASELINE, episodes)]))
     assert finding.what.startswith(f"none of {episodes} episode{'' if episodes == 1 else 's'} succeeded, in any row")
     assert (said in finding.what) if said else ("so few" not in finding.what)
     assert "If neither shows a fault, the policy itself fails" in finding.remedy
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({}, "none of 4 episodes succeeded, in any row, of 2 different init states; so few show little: a policy that"),
+        ({"n_episodes": 3}, "none of 5 episodes succeeded, in any row, of 3 different init states; so few"),
+        ({"batch_size": 2}, "none of 4 episodes succeeded, in any row, of 2 different init states"),
+        ({"seed": 8}, "none of 4 episodes succeeded, in any row, of 2 different init states"),
+        ({"suite": "libero_goal"}, "none of 4 episodes succeeded, in any row; so few show little"),
+    ],
+)
+def test_an_init_state_that_two_rows_play_counts_once(
+    make_campaign: Callable[..., Made], other: dict[str, object], said: str
+) -> None:
+    made = make_campaign([line(BASELINE, 2), line("other", **{"n_episodes": 2} | other)])
+    assert without_success(made).what.startswith(said)
+
+
+def line(run_id: str, n_episodes: int, suite: str = "libero_object", batch_size: int = 1, seed: int = 7) -> str:
+    return f"{run_id},{suite},{batch_size},{n_episodes},cpu,{seed},egl,checkpoints/fake,1"
+
+
+def without_success(made: Made) -> Finding:
+    """Returns the caveat of a campaign whose rows have played all their episodes without a success."""
+    rows = made.spec.enabled
+    results = {
+        row.run_id: {"status": "pass", "successes": 0, "episodes": row.n_episodes * len(made.spec.task_ids(row))}
+        for row in rows
+    }
+    (finding,) = caveats._without_success(made.spec, results)
+    return finding
 
 
 def test_caveats_stand_in_the_junit_report(doubtful: Made) -> None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import distributions
 import pytest
 from campaigns import REPOSITORY
 
@@ -47,8 +48,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "Base").write_text(BASE_FILE)
     run("buildah", "bud", *ISOLATION, "--layers=false", "--tag", BASE, "--file", "Base", ".", cwd=folder)
     shutil.rmtree(folder / "rootfs")
-    wheels = folder / "dist"
-    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", wheels, REPOSITORY, cwd=folder)
+    wheels = distributions.build(folder / "dist", "--wheel")
     words = ["--layers=false", "--network", "host", "--build-arg", f"BASE={BASE}"]
     if Path("/etc/pip.conf").is_file():
         words += ["--volume", "/etc/pip.conf:/etc/pip.conf:ro"]

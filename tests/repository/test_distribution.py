@@ -2,6 +2,7 @@
 
 import ast
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import tomllib
 import zipfile
 from pathlib import Path, PurePosixPath
 
+import distributions
 import pytest
 from campaigns import REPOSITORY
 from imports import MODULES
@@ -27,11 +29,7 @@ GENERATED = {"__pycache__", "artifacts", "build", "reports", ".venv", ".git"}
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the source distribution, and the wheel that is built from it."""
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(REPOSITORY)]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=out)
-    assert ended.returncode == 0, ended.stderr
-    return out
+    return distributions.build(tmp_path_factory.mktemp("dist"))
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +116,12 @@ def test_no_message_names_a_command_of_a_checkout_alone() -> None:
 # the plug-in in other people's sessions
 
 
-def run_pytest(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Runs pytest in another project; the environment of the repository has the plug-in as every installation has."""
     entry_points = importlib.metadata.entry_points(group="pytest11")
-    assert [entry.value for entry in entry_points if entry.name == "tracka"] == ["tracka.pytest_entry"]
+    assert [entry.value for entry in entry_points if entry.name.startswith("tracka")] == ["tracka.pytest_entry"]
     command = [sys.executable, "-m", "pytest", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env={**os.environ, **variables})
 
 
 def test_other_sessions_have_no_option_of_track_a_and_end_as_without_it(tmp_path: Path) -> None:
@@ -179,6 +177,25 @@ def test_other_peoples_own_options_and_folders_of_these_names_are_theirs(
 def test_a_session_that_names_the_gates_has_the_options(tmp_path: Path) -> None:
     ended = run_pytest(tmp_path, "--pyargs", "tracka.acceptance", "--help")
     assert "--campaign" in ended.stdout, ended.stderr
+
+
+@pytest.mark.parametrize("no_autoload", ["", "1"])
+def test_the_conftest_of_the_page_loads_the_gates_where_they_are_named_and_nothing_elsewhere(
+    tmp_path: Path, no_autoload: str
+) -> None:
+    page = (REPOSITORY / "docs" / "install.md").read_text()
+    (conftest,) = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "conftest.py").write_text(conftest)
+    (own / "test_own.py").write_text("def test_own(pytestconfig): assert not hasattr(pytestconfig.option, 'campaign')")
+    ended = run_pytest(own, "test_own.py", PYTEST_DISABLE_PLUGIN_AUTOLOAD=no_autoload)
+    assert ended.returncode == 0 and "1 passed" in ended.stdout, ended.stdout + ended.stderr
+    new_campaign.create_smoke(tmp_path / "elsewhere")
+    words = ("--pyargs", "tracka.acceptance", "--campaign=../elsewhere", "--collect-only", "-q")
+    plugins = {"PYTEST_PLUGINS": "xdist,pytest_timeout"} if no_autoload else {}
+    ended = run_pytest(own, *words, PYTEST_DISABLE_PLUGIN_AUTOLOAD=no_autoload, **plugins)
+    assert ended.returncode == 0 and "test_row[" in ended.stdout, ended.stdout + ended.stderr
 
 
 def named(folder: Path, *words: str) -> str:

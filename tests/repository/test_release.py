@@ -2,13 +2,13 @@
 
 import re
 import subprocess
-import sys
 import tarfile
 import zipfile
 from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
+import distributions
 import pytest
 from campaigns import REPOSITORY
 from packaging.metadata import Metadata
@@ -63,10 +63,7 @@ def test_the_version_stands_in_one_place() -> None:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """The wheel and the sdist of this working tree."""
-    out = tmp_path_factory.mktemp("release")
-    words = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(REPOSITORY)]
-    ended = subprocess.run(words, capture_output=True, text=True, cwd=out)
-    assert ended.returncode == 0, ended.stderr
+    out = distributions.build(tmp_path_factory.mktemp("release"))
     ((wheel,), (sdist,)) = (list(out.glob(pattern)) for pattern in ("*.whl", "*.tar.gz"))
     return wheel, sdist
 

@@ -6,17 +6,16 @@ import sys
 import zipfile
 from pathlib import Path
 
+import distributions
 import pytest
-from campaigns import REPOSITORY, Made
+from campaigns import Made
 
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel's content, as an installation has it."""
     out = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(REPOSITORY)]
-    subprocess.run(command, check=True, capture_output=True, cwd=out)
-    (wheel,) = out.glob("*.whl")
+    (wheel,) = distributions.build(out, "--wheel").glob("*.whl")
     zipfile.ZipFile(wheel).extractall(out / "site")
     return out / "site"
 

@@ -14,7 +14,7 @@ from ..campaign.matrix import Row
 from ..core import fact_cache, files, schema
 from ..core.errors import Finding, TrackaError, UsageError, collect_findings, joined_names, without_warnings
 from ..core.reports import Handoff
-from ..reporting import blocked_phase, progress
+from ..reporting import blocked_phase, progress, rejected_rows
 from . import handoff_contents, missing_files
 from .host_contracts import Contract
 from .phase_contracts import CONTRACTS, QUICK_CONTRACTS, AllRows, row_by_row
@@ -109,8 +109,10 @@ def handoff_findings(campaign: Campaign, phase: str) -> list[Finding]:
         return list(error.findings)
     where = str(campaign.layout.handoff(phase))
     if value["status"] != "pass":
-        remedy = f"Mend the cause, then run {phase} again: {commands.gates(campaign.layout)}"
-        return [Finding(where, f"{phase} is {value['status']}{_reason(campaign, value)}", remedy)]
+        reason = _reason(campaign, value)
+        again = f"Mend the cause, then run {phase} again: {commands.gates(campaign.layout)}"
+        remedy = "" if rejected_rows.STAYS in reason and rejected_rows.only_measured(campaign) else again
+        return [Finding(where, f"{phase} is {value['status']}{reason}", remedy)]
     return [
         *_changed_inputs(campaign, value, where),
         *_missing_outputs(campaign, value, where),

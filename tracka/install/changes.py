@@ -29,7 +29,7 @@ def sentences(venv: Path, lock: str, removes: bool) -> Iterator[str]:
     """
     there, wanted = _installed(venv), user_lock.versions(lock)
     added = wanted.keys() - there.keys()
-    others = [name for name in sorted(wanted.keys() & there.keys()) if there[name] != wanted[name]]
+    others = [name for name in sorted(wanted.keys() & there.keys()) if _normal(there[name]) != _normal(wanted[name])]
     changed = [f"{name} {there[name]} -> {wanted[name]}" for name in others]
     if added:
         yield f"{counted(len(added), 'package')} of the lock will be added to {venv}"
@@ -38,6 +38,11 @@ def sentences(venv: Path, lock: str, removes: bool) -> Iterator[str]:
     foreign = sorted(there.keys() - wanted.keys() - KEPT)
     if removes and foreign:
         yield f"{counted(len(foreign), 'package')} will be removed, which the lock has not: {', '.join(foreign)}"
+
+
+def _normal(version: str) -> str:
+    """Returns a version as an installation writes it: the 1.0-2 of an old release is 1.0.post2 (PEP 440)."""
+    return re.sub(r"-(\d+)$", r".post\1", version.lower())
 
 
 def _installed(venv: Path) -> Mapping[str, str]:

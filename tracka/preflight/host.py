@@ -27,6 +27,14 @@ CACHE_MIB = 12 * 1024  # for a checkpoint from the hub: 9 GB for a pi0, the rest
 ROW_FILES = 40
 OPEN_FILES = 1024  # for the pipes and shared memory of eight rows of ten environments, and torch's own files
 SKEW_SECS = 2.0
+FEWER_GPUS = (
+    "Use a host with these GPUs, name them in CUDA_VISIBLE_DEVICES, or name fewer in the matrix and as expected_gpus in"
+    " campaign.toml"
+)
+NO_GPU = (
+    "Use a host with GPUs, see that CUDA_VISIBLE_DEVICES hides none, or make a campaign for the CPU:"
+    " `tracka init NAME --gpus 0`"
+)
 
 
 def checks(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], campaign: Campaign, requested: str) -> list[Check]:
@@ -50,13 +58,12 @@ def checks(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], campaign: Campaign, 
 def visible(gpu_ids: Sequence[int], gpus: Sequence[gpu.Gpu], expected: int) -> Check:
     """Checks that the GPUs `gpu_ids`, and the first `expected` GPUs that the campaign needs, are visible."""
     required_ids = sorted({*gpu_ids, *range(expected)})
-    missing = [str(number) for number in required_ids if number >= len(gpus)]
+    missing = [gpu.device_name(number) for number in required_ids if number >= len(gpus)]
     evidence = f"{len(gpus)} visible, {len(required_ids)} expected{'; missing: ' * bool(missing)}{', '.join(missing)}"
     if problem := gpu.problem():
         return required_check("gpus", False, f"{evidence}; {problem.where}: {problem.what}", problem.remedy or "")
     evidence += "".join(f"; in use: {line}" for visible_gpu in gpus for line in _users(visible_gpu))
-    remedy = "Use a host with these GPUs, name them in CUDA_VISIBLE_DEVICES, or lower expected_gpus in campaign.toml"
-    return required_check("gpus", not missing, evidence, remedy)
+    return required_check("gpus", not missing, evidence, FEWER_GPUS if gpus else NO_GPU)
 
 
 def _users(visible_gpu: gpu.Gpu) -> list[str]:

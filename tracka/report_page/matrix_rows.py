@@ -19,7 +19,7 @@ LOG_LINES = 25
 LINE_LENGTH = 400
 
 LOOK = (
-    "Look at the row's failed episodes, and at what the preflight warned of. "
+    "Look at the videos of the row's failed episodes, and at the warnings of preflight if there are any. "
     f"{rejected_rows.STAYS}; {rejected_rows.OTHER_CAMPAIGN}"
 )
 CHANGE = "Mend what the message names, then run the row again"

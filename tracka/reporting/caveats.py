@@ -6,7 +6,7 @@ in handoffs and in results.md; a strict validation does not count them as findin
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..campaign.campaign import Campaign
@@ -16,7 +16,7 @@ from ..core.counting import counted
 from ..core.errors import Finding, TrackaError, joined_names
 from ..core.lerobot_facts import EPISODE_STEPS, FRAME_SIDE, INIT_STATES, SUITE_TASKS
 from ..engines import video
-from ..runs import early_stop, forecast, judgement, row_state, run
+from ..runs import claims, early_stop, forecast, judgement, row_state, run
 from . import fast_caveats
 
 USUAL = (
@@ -24,7 +24,7 @@ USUAL = (
     " Look at a video, and run `tracka check` on the checkpoint. If neither shows a fault, the policy itself fails"
 )
 SLOWER = "The results are valid but take longer; docs/resident.md says what each faster way needs"
-FEW = 10  # episodes without a success, of which a rate of a quarter would show that many by chance
+FEW = 10  # init states without a success, of which a rate of a quarter would show that many by chance
 ONE_COLOUR = "videos show one colour"
 HISTORY = "Say so wherever the result is quoted"
 BENCHMARK = "Use the benchmark's own setting, or say so wherever the result is quoted"
@@ -121,10 +121,20 @@ def _without_success(campaign: Campaign, results: Mapping[str, Mapping[str, Any]
         if all(result.get("status") == "pass" and result["successes"] == 0 for result in policy_results):
             episodes = sum(result["episodes"] for result in policy_results)
             what = f"none of {counted(episodes, 'episode')} succeeded, in any row"
-            if 0 < episodes < FEW:
-                rate = 1 - 0.05 ** (1 / episodes)
+            different = min(episodes, _different_starts(campaign, rows))
+            if different < episodes:
+                what += f", of {different} different init states"
+            if 0 < different < FEW:
+                rate = 1 - 0.05 ** (1 / different)
                 what += f"; so few show little: a policy that succeeds in {100 * rate:.0f}% may do that by chance"
             yield Finding(policy_path, what, USUAL, warning=True)
+
+
+def _different_starts(campaign: Campaign, rows: Iterable[Row]) -> int:
+    """Returns from how many init states the rows begin: the baseline's are usually those of another row too."""
+    return len(
+        {(row.task_suite, task, init_state) for row in rows for task, _, init_state, *_ in claims.starts(campaign, row)}
+    )
 
 
 def _without_pictures(campaign: Campaign, row: Row, result: Mapping[str, Any]) -> Iterator[Finding]:

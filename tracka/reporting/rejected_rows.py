@@ -49,6 +49,11 @@ def are_measured(reasons: Iterable[str]) -> bool:
     return bool(listed) and all(reason in OF_MEASURED for reason in listed)
 
 
+def only_measured(campaign: Campaign) -> bool:
+    """Returns whether the rows that are not accepted were all measured, so that another run changes nothing."""
+    return are_measured(reasons(campaign, with_not_run=True).values())
+
+
 def were_cut_off(reasons: Iterable[str]) -> bool:
     """Returns whether there are reasons of rows that another run may change, and all of them were cut off."""
     listed = [reason for reason in reasons if reason not in OF_MEASURED]
