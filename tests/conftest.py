@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import campaigns
@@ -28,6 +28,7 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.hookimpl(trylast=True)  # after the tests that are not selected have been taken out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the longest tests first, then those with the simulator, so that none of these runs alone at the end.
 
@@ -37,6 +38,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("simulator") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(SIMULATOR_SECS))
+    items[:] = _dealt(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+def _dealt(items: Sequence[pytest.Item], workers: int) -> list[pytest.Item]:
+    """Returns the tests in such an order that each worker begins with modules of long tests.
+
+    xdist's work stealing deals equal shares one after the other, so all long tests would be the first worker's.
+    """
+    modules: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("long"):
+            modules.setdefault(item.nodeid.partition("::")[0], []).append(item)
+    others = [item for item in items if not item.get_closest_marker("long")]
+    shares: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for number, module in enumerate(sorted(modules.values(), key=_allowed_secs, reverse=True)):
+        shares[number % workers] += module
+    for number, share in enumerate(shares):
+        size = max(0, len(items) * (number + 1) // workers - len(items) * number // workers - len(share))
+        share += others[:size]
+        del others[:size]
+    return [*(item for share in shares for item in share), *others]
+
+
+def _allowed_secs(module: Sequence[pytest.Item]) -> float:
+    """Returns the timeout of a module's tests, which says how long they may take."""
+    return max((float(mark.args[0]) for item in module if (mark := item.get_closest_marker("timeout"))), default=0.0)
 
 
 @pytest.fixture
