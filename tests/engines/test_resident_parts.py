@@ -332,7 +332,7 @@ def test_the_gates_plays_do_without_cudnns_choice_by_timing(tmp_path: Path, monk
         player: Any = SimpleNamespace(reconfigure=lambda cfg: None)
         evaluation._policy_runner(cfg, evaluation.EvaluationCache(runner=player), 1)
         assert torch.backends.cudnn.benchmark is chosen
-    assert recording.IN_THE_GATE == {"hash_looks": True, "cudnn_benchmark": False}
+    assert recording.IN_THE_GATE == {"hash_looks": True, "share_calls": True, "cudnn_benchmark": False}
 
 
 def test_what_ended_before_a_crash_is_on_disk(tmp_path: Path) -> None:

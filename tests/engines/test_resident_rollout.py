@@ -124,7 +124,13 @@ def mark(episode: Episode, chunk: int) -> float:
 
 
 def played(
-    manner: BatchingMode, slots: int, batch_size: int, seed: int = 0, n_episodes: int = 7, lengths: bool = False
+    manner: BatchingMode,
+    slots: int,
+    batch_size: int,
+    seed: int = 0,
+    n_episodes: int = 7,
+    lengths: bool = False,
+    sharing: bool = False,
 ) -> SimpleNamespace:
     todo = episodes("libero_object", (0, 3, 4), n_episodes, batch_size, 7)
     crew, player, outcomes = Slots(slots, seed), Words(manner, batch_size, lengths), {}
@@ -134,7 +140,7 @@ def played(
         assert episode not in outcomes
         outcomes[episode], modes[episode] = outcome, precision
 
-    rollout = Rollout(cast(WorkerPool, crew), cast(PolicyRunner, player), todo, record)
+    rollout = Rollout(cast(WorkerPool, crew), cast(PolicyRunner, player), todo, record, sharing=sharing)
     rollout.run()
     return SimpleNamespace(todo=todo, crew=crew, player=player, outcomes=outcomes, rollout=rollout, modes=modes)
 
@@ -169,6 +175,27 @@ def test_where_places_are_free_episodes_with_the_same_position_share_calls_that_
     assert max(len(call) for call in run.player.calls) == 4
     assert any(len({look.episode.position for look in call}) < len(call) for call in run.player.calls)
     assert len(run.player.calls) < len(bound.player.calls)
+
+
+@pytest.mark.parametrize("is_free", [False, True])
+@pytest.mark.parametrize(("slots", "n_episodes"), [(2, 3), (4, 3), (5, 7), (12, 9)])
+def test_the_first_calls_are_of_several_tasks_where_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, slots: int, n_episodes: int, is_free: bool
+) -> None:
+    monkeypatch.setattr(Words, "is_free", is_free)
+    for seed in range(20):
+        run = played(MIXING, slots, 2, seed, n_episodes, sharing=True)
+        assert len({look.episode.task_id for look in run.player.calls[0]}) > 1
+        assert set(run.outcomes) == set(run.todo)
+
+
+@pytest.mark.parametrize("manner", [MIXING, LOCKSTEP, REFERENCE], ids=["mixing", "lockstep", "reference"])
+@pytest.mark.parametrize(("slots", "batch_size", "lengths"), [(1, 1, False), (4, 1, False), (4, 2, True)])
+def test_where_no_call_can_be_shared_none_is_waited_for(
+    manner: BatchingMode, slots: int, batch_size: int, lengths: bool
+) -> None:
+    run = played(manner, slots, batch_size, lengths=lengths, sharing=True)
+    assert set(run.outcomes) == set(run.todo)
 
 
 class OneByOne(Slots):

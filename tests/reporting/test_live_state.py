@@ -55,6 +55,22 @@ def test_a_row_that_has_begun_starts_plays_and_is_judged(made: Made) -> None:
     assert (watch.look().ended, watch.look().busy, watch.look().played) == (1, (), 6)
 
 
+def test_a_look_before_a_rows_manifest_or_result_is_there_is_made_up_for_by_the_next(made: Made) -> None:
+    watch = watcher(made)
+    watch.session.begin(LONG)
+    start(made, LONG)
+    manifest = made.layout.run(LONG).manifest
+    manifest.rename(manifest.with_name("later"))
+    assert [each.worker for each in watch.look().busy] == [""]
+    manifest.with_name("later").rename(manifest)
+    assert [each.worker for each in watch.look().busy] == ["gw3"]
+    row_state.advance(made.layout, LONG, "pass", 1)
+    watch.session.end(LONG, passed=True)
+    assert watch.look().played == 0
+    files.write_json(made.layout.run(LONG).result, {"episodes": 6})
+    assert watch.look().played == 6
+
+
 def test_a_row_that_failed_before_the_session_waits_and_one_that_passed_is_done(made: Made) -> None:
     for run_id, status in ((LONG, "fail"), (WIDE, "pass")):
         start(made, run_id)

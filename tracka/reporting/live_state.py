@@ -160,7 +160,7 @@ class Watcher:
         return Busy(run_id, seconds, device, worker, doing, attempt, played, successes, episodes, left)
 
     def _worker(self, run_id: str, attempt: int) -> str:
-        if (run_id, attempt) not in self.workers:
+        if not self.workers.get((run_id, attempt)):  # a look may come between the marker and the manifest
             manifest = files.read_or_empty(self.campaign.layout.run(run_id).manifest)
             self.workers[run_id, attempt] = str(manifest.get("worker", ""))
         return self.workers[run_id, attempt]
@@ -170,7 +170,7 @@ class Watcher:
 
     def _played(self, run_id: str) -> int:
         """Returns the episodes of a row that the session is done with, by its result."""
-        if run_id not in self.played:
+        if not self.played.get(run_id):  # a look may come between the marker and the result
             self.played[run_id] = self._reported(run_id).get("episodes") or 0
         return self.played[run_id]
 

@@ -26,7 +26,8 @@ from .plan import Plan
 REFERENCE, AGAIN, RESIDENT = "reference", "again", "resident"  # lerobot-eval twice, the resident engine
 SECONDS = "seconds.json"
 SUMS = "sums.json"  # of a recording in the user's cache: the hashes of its files
-IN_THE_GATE = {"hash_looks": True, "cudnn_benchmark": False}  # resident settings, put over the campaign's own
+# Resident settings, put over the campaign's own.
+IN_THE_GATE = {"hash_looks": True, "share_calls": True, "cudnn_benchmark": False}
 RECORDS = (Path("episodes.jsonl"), Path("timings.json"), Path(SECONDS))
 
 

@@ -102,7 +102,7 @@ def evaluate(cfg: "ResidentConfig", cache: EvaluationCache, stages: Stages) -> N
     if units - {record.unit}:
         raise RuntimeError(f"the episodes in {output} were played by {', '.join(units)}, not by {record.unit}")
     stages.end("load")
-    rollout = Rollout(pool, runner, left, record, cfg.resident.hash_looks)
+    rollout = Rollout(pool, runner, left, record, cfg.resident.hash_looks, cfg.resident.share_calls)
     rollout.run()
     stages.end("rollout")
     videos = _video_tasks(record.ordered(), cfg.resident.videos, output / "videos")

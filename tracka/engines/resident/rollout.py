@@ -7,14 +7,15 @@ episode is played, and beside which others, changes none of its numbers.
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .. import episode_lines
-from .episode import Array, Episode, EpisodeOutcome, ObservationRequest, Task, observation_sha
+from . import episode_groups
+from .episode import Array, Episode, EpisodeOutcome, ObservationRequest, observation_sha
+from .episode_groups import EpisodeGroup
 from .player import PolicyRunner, Shapes
 from .record import ObservationHashes
 from .slot import BeginEpisode, EpisodeEnded, ObservationReady, PlayActions, RecordVideo, VideoRecorded
@@ -23,46 +24,16 @@ from .worker_pool import WorkerPool
 # The part of the places in play that is enough for a call: waiting for the last places would take long. With two groups
 # for each place a call may be smaller, since the other slots work meanwhile and the next call comes at once.
 FULL, FULL_OF_TWO_BATCHES = 0.75, 0.5
+SHARED_CALLS = 3  # so many calls wait until several tasks can share them, where this is asked for
 # an episode to play again, its recorded outcome, and the path of its video
 VideoTask = tuple[Episode, EpisodeOutcome, Path]
 Recorded = Callable[[Episode, EpisodeOutcome, ObservationHashes, str | None], None]
 
 
-@dataclass
-class EpisodeGroup:
-    """Episodes that ask the policy together: a single one when mixing, else a batch of lerobot-eval in lockstep."""
-
-    episodes: Sequence[Episode]
-    policy: Any = None
-    slots: dict[int, int] = field(default_factory=dict)  # slot that plays -> index of its episode in `episodes`
-    # index -> the episode's last observation request
-    requests: dict[int, ObservationRequest] = field(default_factory=dict)
-    # index -> control step -> hash of the observation
-    observation_hashes: dict[int, dict[int, str]] = field(default_factory=dict)
-    waiting: set[int] = field(default_factory=set)  # indices of the episodes that wait for actions
-    waiting_since: int = 0  # the count of policy calls when the last of these episodes began to wait
-    modes: set[str] = field(default_factory=set)  # of the engine, exact and fast, that have answered these episodes
-    call_shapes: Shapes | None = None  # groups with the same value may share a call; from the last observation request
-    chunk: int = 0  # chunks of actions that these episodes have had
-
-    @property
-    def task(self) -> Task:
-        """Returns the task, which all episodes of a group have in common."""
-        return self.episodes[0].task
-
-    @property
-    def place(self) -> int:
-        """Returns the place of the group's first episode in a call of the policy."""
-        return self.episodes[0].position
-
-    @property
-    def ready(self) -> bool:
-        """Returns whether all episodes of the group that are still playing wait for actions."""
-        return bool(self.waiting) and len(self.waiting) == len(self.slots)
-
-
 class Rollout:
     """Plays `episodes`, and calls `recorded` with each as it ends, with hashes of its observations if `hashing`.
+
+    With `sharing` the first calls wait until looks of several tasks share them, which is otherwise a matter of time.
 
     The flow of the loop, until all episodes have ended:
     1. `_groups` groups the episodes that ask the policy together: single episodes when mixing, else whole batches.
@@ -84,12 +55,14 @@ class Rollout:
         episodes: Sequence[Episode],
         recorded: Recorded,
         hashing: bool = False,
+        sharing: bool = False,
     ) -> None:
         self.pool, self.runner, self.recorded, self.hashing = pool, runner, recorded, hashing
-        self.waiting_groups = _groups(episodes, mixing=runner.mode.mixing)
+        self.waiting_groups = episode_groups.groups(episodes, mixing=runner.mode.mixing)
         self.playing: dict[int, EpisodeGroup] = {}  # slot -> its group
         self.seconds: dict[str, float] = defaultdict(float)
         self.calls = self.mixed_calls = self.asked = 0
+        self.calls_to_share = SHARED_CALLS if sharing and runner.batch_size > 1 else 0
         self.modes: set[str] = set()  # that have answered a call
 
     def run(self) -> None:
@@ -208,9 +181,14 @@ class Rollout:
         """
         shapes = ready[0].call_shapes
         likely = [group for group in self.playing.values() if group.call_shapes in (None, shapes)]
+        if self._waits_to_share(likely):
+            return len(ready) == len(likely)
         places = self._places(likely, shapes)
         enough = FULL if len(likely) < 2 * places else FULL_OF_TWO_BATCHES
         return self._places(ready, shapes) >= enough * places or len(ready) == len(likely)
+
+    def _waits_to_share(self, groups: Sequence[EpisodeGroup]) -> bool:
+        return self.mixed_calls < self.calls_to_share and len({group.task for group in groups}) > 1
 
     def _places(self, groups: Sequence[EpisodeGroup], shapes: Shapes | None) -> int:
         """Returns how many of these groups have a place in one call."""
@@ -220,9 +198,13 @@ class Rollout:
 
     def _together(self, ready: Sequence[EpisodeGroup]) -> list[EpisodeGroup]:
         """Returns those of the groups that one call answers, the ones that have waited longest."""
-        if self.runner.has_free_places(ready[0].call_shapes):
+        is_free = self.runner.has_free_places(ready[0].call_shapes)
+        if self._waits_to_share(ready):
+            shared = episode_groups.of_several_tasks(ready, is_free)
+            return shared[: self.runner.batch_size]
+        if is_free:
             return sorted(ready, key=lambda group: group.waiting_since)[: self.runner.batch_size]
-        return _one_per_place(ready)
+        return episode_groups.one_per_place(ready)
 
     def _call_policy(self, groups: Sequence[EpisodeGroup]) -> None:
         start = time.perf_counter()
@@ -252,20 +234,3 @@ class Rollout:
             for slot, index in group.slots.items():
                 self.asked += 1
                 self.pool.send(slot, PlayActions(slot, actions[number if self.runner.mode.mixing else index]))
-
-
-def _one_per_place(ready: Sequence[EpisodeGroup]) -> list[EpisodeGroup]:
-    """Returns one of these groups for each place in a call, the one that has waited longest."""
-    places: dict[int, EpisodeGroup] = {}
-    for group in sorted(ready, key=lambda group: group.waiting_since):
-        places.setdefault(group.place, group)
-    return list(places.values())
-
-
-def _groups(episodes: Sequence[Episode], mixing: bool) -> list[EpisodeGroup]:
-    if mixing:
-        return [EpisodeGroup([episode]) for episode in episodes]
-    batches: dict[tuple[int, int], list[Episode]] = {}
-    for episode in episodes:
-        batches.setdefault(episode.batch, []).append(episode)
-    return [EpisodeGroup(batch) for batch in batches.values()]

@@ -40,6 +40,7 @@ class ResidentSettings:
     cuda_graphs: bool = True  # calls of a policy that mixes are answered by CUDA graphs, where these give the same bits
     compile: bool = False  # torch.compile, which may change outcomes
     hash_looks: bool = False  # episodes.jsonl gets a hash of each requested observation, for the parity gate
+    share_calls: bool = False  # the first policy calls wait for looks of several tasks, in the parity gate
     resume: bool = False  # set by the harness: output_dir has episodes that are played already
     cudnn_benchmark: bool = True  # cuDNN takes the fastest convolutions, as in lerobot-eval; off in the parity gate
 
