@@ -30,6 +30,7 @@ from tracka.core import files
 from tracka.core.errors import UsageError
 
 TOP = "smoke-libero-object"
+REPEATED = [pytest.mark.slow, pytest.mark.repeated]
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +254,7 @@ def flipped(made: Path, tmp_path: Path) -> Callable[[int, int], bool]:
 
 
 @pytest.mark.parametrize(
-    "count", [20, pytest.param(1000, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])], ids=["few", "thousand"]
+    "count", [20, pytest.param(1000, marks=[*REPEATED, pytest.mark.timeout(1200)])], ids=["few", "thousand"]
 )
 def test_every_single_changed_byte_is_found(count: int, made: Path, flipped: Callable[[int, int], bool]) -> None:
     drawn = random.Random(count)

@@ -221,13 +221,13 @@ def test_one_session_heals_any_file_of_a_row(large: Made, copy_of: Callable[[Mad
     assert (ended.returncode, ACCEPTED in ended.stdout) == (0, True), ended.stdout
 
 
-STATE = "artifacts/state/"
+STATE, REPEATED = "artifacts/state/", pytest.mark.repeated
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", damages.KINDS)
-@pytest.mark.parametrize("part", ["state", "others", "cache"])
+@pytest.mark.parametrize("part", ["state", *(pytest.param(part, marks=REPEATED) for part in ("others", "cache"))])
 def test_one_session_heals_the_files_of_a_campaign(
     small: Made, copy_of: Callable[[Made], Made], kind: str, part: str
 ) -> None:

@@ -24,7 +24,12 @@ from tracka.core import files
 from tracka.engines import episode_lines
 from tracka.gates import validate
 
-pytestmark = [pytest.mark.simulator, pytest.mark.slow, pytest.mark.long]
+pytestmark = [
+    pytest.mark.simulator,
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.repeated,  # the soak kills such rows too
+]
 
 SEED, KILLS = 20261130, 3
 ROW = "object_b2_e9"

@@ -60,8 +60,8 @@ BUILT = "Built vec env"  # lerobot-eval's words when all is imported and nothing
 # Kills, what a row must have said before one, and up to how many seconds it then takes.
 SLOW, DOSE = pytest.mark.slow, pytest.mark.dose
 DOSES = [
-    pytest.param(1, BUILT, 2, BOTH[:1], marks=[SLOW, DOSE, pytest.mark.repeated]),
-    pytest.param(4, "", 30, BOTH, marks=[SLOW, pytest.mark.long]),
+    pytest.param(1, BUILT, 2, BOTH[:1], marks=[SLOW, DOSE]),
+    pytest.param(4, "", 30, BOTH, marks=[SLOW, pytest.mark.long, pytest.mark.repeated]),  # the soak kills more
 ]
 
 

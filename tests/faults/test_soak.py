@@ -81,7 +81,7 @@ def test_disturbed_sessions_of_stand_ins_end_in_the_table_of_an_undisturbed_one(
 @pytest.mark.long
 @pytest.mark.simulator
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("engine", ["lerobot-eval", "resident"])
+@pytest.mark.parametrize("engine", [pytest.param("lerobot-eval", marks=pytest.mark.repeated), "resident"])
 def test_disturbed_sessions_of_the_real_simulator_end_in_the_table_of_an_undisturbed_one(
     engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

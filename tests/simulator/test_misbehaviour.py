@@ -24,8 +24,8 @@ MESSAGES = {
 }
 SLOW, DOSE, REPEATED = pytest.mark.slow, pytest.mark.dose, pytest.mark.repeated
 FAULTS = [
-    pytest.param(("nan",), marks=[SLOW, DOSE, REPEATED]),
-    pytest.param(tuple(REASONS), marks=[SLOW, pytest.mark.long]),
+    pytest.param(("nan",), marks=[SLOW, DOSE]),
+    pytest.param(tuple(REASONS), marks=[SLOW, pytest.mark.long, REPEATED]),
 ]
 SETTINGS = f"""
 schema_version = 1

@@ -18,7 +18,13 @@ from tracka.execution import environment
 from tracka.gates import validate
 from tracka.runs import parity, run
 
-pytestmark = [pytest.mark.simulator, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.simulator,
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.repeated,  # `make parity` and `make planted-engines`
+    pytest.mark.timeout(1800),
+]
 
 ROWS = (
     "baseline_b1_e2,libero_object,1,2,cpu,7,egl,checkpoints/act,1",

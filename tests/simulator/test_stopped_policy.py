@@ -9,7 +9,13 @@ from campaigns import Made
 from tracka.core import files
 from tracka.runs import early_stop, episode_progress
 
-pytestmark = [pytest.mark.simulator, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(3600)]
+pytestmark = [
+    pytest.mark.simulator,
+    pytest.mark.slow,
+    pytest.mark.long,
+    pytest.mark.repeated,  # tests of the rule with stand-ins
+    pytest.mark.timeout(3600),
+]
 
 ROWS = (
     "baseline_b1_e1,libero_object,1,1,cpu,7,egl,checkpoints/nothing,1",

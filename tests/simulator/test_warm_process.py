@@ -297,6 +297,7 @@ def test_a_row_that_fails_says_why_and_leaves_nobody(
 
 @pytest.mark.slow
 @pytest.mark.long
+@pytest.mark.repeated
 def test_the_rows_of_a_sweep_share_one_load_whatever_another_policy_does_and_nobody_outlives_it(tmp_path: Path) -> None:
     made = Made(campaigns.make(tmp_path / "campaign", ROWS, SETTINGS).root, {})
     campaigns.pass_preflight_of_real_rows(made)
