@@ -200,3 +200,9 @@ def test_the_line_has_all_of_it_but_the_names_of_rows_that_wait() -> None:
         "my-policy phase4, 7 of 30 rows ended (1 failed), 430 of 1500 episodes, about 1:06:40 left, elapsed 1:02:05; "
         "GPU 0 object_t0_b10_e50 10 of 50 episodes, 90% (60 to 98); GPU 1 idle; waiting: 9 rows for a free GPU"
     )
+
+
+@pytest.mark.parametrize(("doing", "said"), [("", " 10 of 50 episodes, step 150 of 280, 90%"), ("is judged", "judged")])
+def test_the_line_has_the_step_while_a_batch_plays(doing: str, said: str) -> None:
+    text = line(replace(STATE, busy=(replace(BUSY[0], steps=(150, 280), doing=doing),)))
+    assert said in text and ("step" in text) == (not doing)

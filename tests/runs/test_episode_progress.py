@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,6 +75,19 @@ def test_every_episode_of_a_real_evaluation_is_read_from_its_progress_bars(tmp_p
     folder = attempt(tmp_path, task_ids=list(tasks), n_episodes=episodes, batch_size=batch)
     (folder / "stderr.log").write_bytes((LOGS / name).read_bytes())
     assert counts(now(tmp_path)) == [(task, episodes, won) for task, won in zip(tasks, successes, strict=True)]
+
+
+@pytest.mark.parametrize("name", REAL_LOGS)
+def test_the_step_of_the_batch_that_plays_is_read_until_the_batch_has_ended(tmp_path: Path, name: str) -> None:
+    tasks, episodes, batch, _ = REAL_LOGS[name]
+    folder = attempt(tmp_path, task_ids=list(tasks), n_episodes=episodes, batch_size=batch)
+    text = (LOGS / name).read_bytes()
+    (folder / "stderr.log").write_bytes(text)
+    assert now(tmp_path).steps is None
+    bar = re.search(rb"Running rollout with at most (\d+) steps: +\d+%\|[^|]*\| ([1-9]\d*)/\d+ [^\r\n]*[\r\n]", text)
+    assert bar is not None
+    (folder / "stderr.log").write_bytes(text[: bar.end()])
+    assert now(tmp_path).steps == (int(bar[2]), int(bar[1]))
 
 
 def test_a_bar_counts_when_its_batch_has_ended(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ class Busy:
     successes: int = 0
     episodes: int = 0
     seconds_left: float | None = None
+    steps: tuple[int, int] | None = None  # of the batch that plays: the last step and the most steps, where known
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ class Watcher:
         if self.campaign.is_on_slurm:
             device = "Slurm"
         doing = escaping.line(marker["notes"], 100)  # what a row waits for on a cluster
-        return Busy(run_id, seconds, device, worker, doing, attempt, played, successes, episodes, left)
+        steps = progress.steps if progress else None
+        return Busy(run_id, seconds, device, worker, doing, attempt, played, successes, episodes, left, steps)
 
     def _worker(self, run_id: str, attempt: int) -> str:
         if not self.workers.get((run_id, attempt)):  # a look may come between the marker and the manifest

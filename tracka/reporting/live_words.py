@@ -51,7 +51,9 @@ def line(state: LiveState) -> str:
 
 def _in_words(busy: Busy) -> str:
     _, _, name, episodes, rate, _, _ = cells(busy)
-    return f"{name} {episodes}" + ("" if busy.doing else " episodes") + (f", {rate}" if rate else "")
+    unit = "" if busy.doing else " episodes"
+    step = f", step {busy.steps[0]} of {busy.steps[1]}" if busy.steps and not busy.doing else ""
+    return f"{name} {episodes}{unit}{step}" + (f", {rate}" if rate else "")
 
 
 def success_rate(successes: int, episodes: int) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate, takewhile
 from pathlib import Path
+from typing import ClassVar
 
 from ..campaign.campaign import RESIDENT_NAMES
 from ..campaign.layout import Layout, RunFolder
@@ -30,6 +31,7 @@ PARALLEL_TASKS = "--env.max_parallel_tasks="
 _BATCHES = re.compile(
     r"Stepping through eval batches: +\d+%\|[^|\[\]]*\| (\d+)/(\d+) \[[^\[\]]*?(?:running_success_rate=([\d.]+)%)?\]"
 )
+_STEPS = re.compile(r"Running rollout with at most \d+ steps: +\d+%\|[^|\[\]]*\| (\d+)/(\d+) \[")
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,17 @@ class TaskProgress:
 
 @dataclass(frozen=True)
 class Progress:
-    """The episodes of an attempt that have ended so far. `expected` is how many the row asks for, in all its tasks."""
+    """The episodes of an attempt that have ended so far. `expected` is how many the row asks for, in all its tasks.
+
+    `steps` has the step of the batch that lerobot-eval plays, and the most steps that it may take; None where neither
+    is known.
+    """
 
     run_id: str
     attempt: int
     expected: int
     tasks: tuple[TaskProgress, ...]
+    steps: tuple[int, int] | None = None
 
     @property
     def played(self) -> int:
@@ -129,7 +136,7 @@ class _Attempt:
             for line in source.read():
                 self.content.add(line)
         tasks = tuple(self.content.task(task_id) for task_id in self.row.task_ids)
-        return Progress(run_id, self.number, self.row.n_episodes * len(tasks), tasks)
+        return Progress(run_id, self.number, self.row.n_episodes * len(tasks), tasks, self.content.steps)
 
 
 @dataclass
@@ -166,6 +173,7 @@ class _EpisodeLines:
     """The lines of the resident engine, one for each episode, in the order in which the episodes ended."""
 
     row: _Row
+    steps: ClassVar[None] = None
     outcomes: dict[tuple[int, int], bool] = field(default_factory=dict)  # (task, episode) -> success
 
     def add(self, line: str) -> None:
@@ -200,10 +208,14 @@ class _BatchLines:
     looks: list[list[tuple[int, int]]] = field(default_factory=list)
     batches: int = 0  # of the last task begun
     contradicts: bool = False
+    steps: tuple[int, int] | None = None  # of the batch that plays: the last step, and the most steps
 
     def add(self, line: str) -> None:
         """Takes a line of the log; only progress bars count."""
+        for match in _STEPS.finditer(line):
+            self.steps = int(match[1]), int(match[2])
         for match in _BATCHES.finditer(line):
+            self.steps = None
             if not self.contradicts:
                 self._bar(int(match[1]), int(match[2]), match[3])
 
