@@ -33,6 +33,7 @@ def cluster(shared_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """Returns the cluster with two idle nodes; this process is in its network, as on a login node."""
     for name, value in shared_cluster.environ.items():
         monkeypatch.setenv(name, value)
+    shared_cluster.heal_daemons()
     if shared_cluster.jobs() or not shared_cluster.is_idle():
         shared_cluster.heal()
     with shared_cluster.joined():
