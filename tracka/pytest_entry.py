@@ -3,8 +3,7 @@
 pytest imports this module in each session of the environment, as it does with every installed plug-in. Other people's
 tests must not notice: the module imports nothing of Track A, has no option, and acts only if the command line names the
 gates, as `pytest --pyargs tracka.acceptance` does, or if the session cannot start: then it may name that command. Where
-pytest loads no installed plug-in by itself, a conftest.py may name this module, which is installed under its own name
-since pytest refuses a plug-in that has two.
+pytest loads no installed plug-in by itself, a conftest.py names `for_conftest.py`.
 """
 
 import re
@@ -21,14 +20,8 @@ PLUGINS = ("tracka.plugin", "tracka.fixtures.gates")
 OPTIONS = ("-ra", "--tb=short")  # as in Track A's own pytest.ini; the user's own come later and win
 
 
-def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Loads the plug-in where a conftest.py names this module, which pytest asks for no more than its options."""
-    config = pluginmanager.get_plugin("pytestconfig")
-    if config is not None and any(map(GATES.search, map(str, config.invocation_params.args))):
-        _load(pluginmanager)
-
-
-def _load(pluginmanager: pytest.PytestPluginManager) -> None:
+def load(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Loads the plug-in and the fixtures of the gates, unless they are loaded already."""
     for name in PLUGINS:
         pluginmanager.import_plugin(name)
 
@@ -41,7 +34,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config, parser: Any, args
     """
     if any(map(GATES.search, args)):
         args[:0] = OPTIONS
-        _load(early_config.pluginmanager)
+        load(early_config.pluginmanager)
         yield
         return
     yield  # loads each conftest.py, so that all options are known below

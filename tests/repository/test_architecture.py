@@ -125,6 +125,7 @@ def test_a_package_is_a_docstring_and_its_modules(name: str) -> None:
 
 def test_the_plugins_and_the_scheduler_alone_import_pytest() -> None:
     assert {module for module, tree in MODULES.items() if packages(tree) & {"pytest", "_pytest", "xdist"}} == {
+        "for_conftest",
         "last_failed",
         "live_session",
         "plugin",
