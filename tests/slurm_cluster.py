@@ -109,7 +109,7 @@ class Cluster:
         lines = []
         for process in psutil.Process(self.init).children(recursive=True):
             with contextlib.suppress(psutil.Error):
-                line = " ".join(process.cmdline())
+                line = " ".join(process.cmdline()).removeprefix(": ")  # slurmctld's own child has such a name
                 if is_alive(process.pid) and not line.startswith(("slurm", "munged", "sleep infinity", "bash", "/usr")):
                     lines.append(line)
         return lines
