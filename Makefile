@@ -47,9 +47,11 @@ test: setup ## run the linter, the type checker and the harness's own tests, min
 	$(VENV)/bin/mypy
 	$(PYTEST) tests -m "not slow and not browser and not slurm" --durations=10 --durations-min=1 --junitxml=reports/test.xml
 
-# `make ci-full` leaves out what it runs in full size besides.
+# `make ci-full` leaves out what it runs in another form besides, and plants faults into the engine of one policy alone.
 SLOW := slow and not slurm
+PLANTED :=
 ci-full: SLOW := slow and not slurm and not repeated
+ci-full: PLANTED := --policies act --honest 4
 test-slow: setup ## run the tests that are long by nature: many kills, many simulators, all tables, small benchmarks
 	$(PYTEST) tests -m "$(SLOW)" --durations=10 --durations-min=1 --junitxml=reports/test-slow.xml
 
@@ -112,7 +114,7 @@ parity: setup ## hold the resident engine against lerobot-eval, episode by episo
 	$(VENV)/bin/python -m fixtures.parity some --processes 2
 
 planted-engines: setup ## what the parity gate says of engines with a planted fault, and of 51 honest runs (ten minutes)
-	$(VENV)/bin/python -m fixtures.planted
+	$(VENV)/bin/python -m fixtures.planted $(PLANTED)
 	$(VENV)/bin/python -m fixtures.planted.fast
 
 parity-full: setup ## (hours) the same for all cases; what was measured is kept; writes docs/parity.txt
