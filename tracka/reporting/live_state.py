@@ -162,8 +162,10 @@ class Watcher:
         return Busy(run_id, seconds, device, worker, doing, attempt, played, successes, episodes, left, steps)
 
     def _worker(self, run_id: str, attempt: int) -> str:
-        if not self.workers.get((run_id, attempt)):  # a look may come between the marker and the manifest
+        if (run_id, attempt) not in self.workers:
             manifest = files.read_or_empty(self.campaign.layout.run(run_id).manifest)
+            if not manifest:  # a look may come between the marker and the manifest
+                return ""
             self.workers[run_id, attempt] = str(manifest.get("worker", ""))
         return self.workers[run_id, attempt]
 
@@ -172,8 +174,11 @@ class Watcher:
 
     def _played(self, run_id: str) -> int:
         """Returns the episodes of a row that the session is done with, by its result."""
-        if not self.played.get(run_id):  # a look may come between the marker and the result
-            self.played[run_id] = self._reported(run_id).get("episodes") or 0
+        if run_id not in self.played:
+            result = self._reported(run_id)
+            if not result:  # a look may come between the marker and the result
+                return 0
+            self.played[run_id] = result.get("episodes") or 0
         return self.played[run_id]
 
     def _reported(self, run_id: str) -> files.Json:
