@@ -90,6 +90,8 @@ def main() -> None:
     except KeyboardInterrupt:
         worker.print_redacted("interrupted", error=True)
         sys.exit(ending_signals.EXIT_CODE)
+    finally:
+        ending_signals.mark_as_handled()
 
 
 def _print_version(asked: bool) -> None:

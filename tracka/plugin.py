@@ -265,6 +265,11 @@ def _clean_text(words: str) -> str:
     return escaping.plain(files.redacted(words))
 
 
+def pytest_keyboard_interrupt() -> None:
+    """Says that pytest ends the session, so that nothing interrupts it once more while the rows are closed."""
+    ending_signals.mark_as_handled()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_internalerror(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
     """Ends the session with one line where a limit of the system is met, such as by a worker that cannot be started.

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,18 +59,38 @@ def probes(made: Made) -> list[int]:
     return found
 
 
-@pytest.fixture(scope="module")
-def session(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Interrupted]:
-    root = tmp_path_factory.mktemp("interrupted") / "first"
-    shutil.copytree(prepared, root)
+# The first interrupt is dropped, as Python does in the callback of a weak reference, which imports use.
+LOSING = """
+import contextlib, signal
+
+def register(number, handler, register=signal.signal):
+    kind, call = type(handler), type(handler).__call__
+    def drop(*args):
+        kind.__call__ = call
+        with contextlib.suppress(KeyboardInterrupt):
+            call(*args)
+    if kind.__module__.startswith("tracka"):
+        kind.__call__ = drop if number == signal.SIGINT else call
+    return register(number, handler)
+
+signal.signal = register
+"""
+
+
+def interrupted(root: Path, lib: dict[str, str]) -> Interrupted:
+    """Returns the campaign after Ctrl-C in its preflight, whose processes import the modules of `lib` from their text.
+
+    The probes hang where they import lerobot.
+    """
     made = Made(root, campaigns.environment(root))
     made.behave()
     fail_preflight(made)
-    files.write_text(root / "hanging" / "lerobot" / "__init__.py", "import time; time.sleep(120)")
+    for name, text in {"lerobot/__init__.py": "import time; time.sleep(120)", **lib}.items():
+        files.write_text(root / "hanging" / name, text)
     environ = {**os.environ, **made.environ, "CUDA_VISIBLE_DEVICES": ""}
     environ["PYTHONPATH"] = f"{root / 'hanging'}{os.pathsep}{environ['PYTHONPATH']}"
     words = ["-m", "pytest", "acceptance", "--campaign", str(root), "-n0", "-p", "no:cacheprovider"]
-    log = root.parent / "output.txt"
+    log = root.parent / f"{root.name}.txt"
     with log.open("wb") as out:
         process = subprocess.Popen([sys.executable, *words], cwd=REPOSITORY, env=environ, stdout=out, stderr=out)
     wait_until(lambda: len(probes(made)) >= 2 or process.poll() is not None, 60)
@@ -84,13 +103,26 @@ def session(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         process.wait(60)
     finally:
         process.kill()
-    yield Interrupted(made, process.returncode, seconds, log.read_text())
+    return Interrupted(made, process.returncode, seconds, log.read_text())
+
+
+@pytest.fixture(scope="module")
+def session(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    root = tmp_path_factory.mktemp("interrupted") / "first"
+    shutil.copytree(prepared, root)
+    return interrupted(root, {})
 
 
 def test_the_probes_end_within_seconds_and_the_session_leaves_no_process(session: Interrupted) -> None:
     assert session.code == 2, session.output
     assert session.seconds < 10, session.output  # one on a quiet machine; the probes would have taken two minutes
     wait_for_the_end_of(session.made.root, 5)
+
+
+def test_an_interrupt_that_python_drops_ends_the_session_as_well(prepared: Path, tmp_path: Path) -> None:
+    ended = interrupted(shutil.copytree(prepared, tmp_path / "losing"), {"sitecustomize.py": LOSING})
+    assert ended.code == 2 and ended.seconds < 12, ended.output
+    assert "phase2: blocked, interrupted" in ended.output
 
 
 def test_the_last_lines_say_that_preflight_was_interrupted_and_how_to_go_on(session: Interrupted) -> None:

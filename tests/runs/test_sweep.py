@@ -604,7 +604,7 @@ def test_the_process_of_the_next_row_starts_and_plans_while_a_row_plays_and_may_
     ready.behave(**{LONG: ["slow:60", "ok"]})
     running = start(ready, "--max-parallel", "1")
     wait_until(lambda: LONG in ready.started() and len(row_processes(running)) == 2)
-    waiting = max(row_processes(running), key=lambda process: process.create_time())
+    waiting = max(row_processes(running), key=lambda process: (process.create_time(), process.pid))  # 0.01 s is a tick
     wait_until(lambda: has_planned(waiting))
     assert ready.started() == [LONG]
     waiting.kill()

@@ -166,6 +166,8 @@ def main(work: Work) -> int:
         return 1
     except KeyboardInterrupt:
         return ending_signals.EXIT_CODE
+    finally:
+        ending_signals.mark_as_handled()
 
 
 if __name__ == "__main__":
