@@ -55,8 +55,9 @@ ci-full: PLANTED := --policies act --honest 4
 test-slow: setup ## run the tests that are long by nature: many kills, many simulators, all tables, small benchmarks
 	$(PYTEST) tests -m "$(SLOW)" --durations=10 --durations-min=1 --junitxml=reports/test-slow.xml
 
+# Whole modules a worker, since those of a fresh installation make it once for all their tests.
 dose: setup ## run a few of the slow tests: a kill, a faulty policy and both engines on the real simulator
-	$(PYTEST) tests -m dose --junitxml=reports/dose.xml
+	$(PYTEST) --dist loadfile tests -m dose --durations=5 --durations-min=1 --junitxml=reports/dose.xml
 
 ci-full: test test-slow test-slurm test-browser docs accept known-answers sim-validity parity planted-engines bench bench-standby bench-schedule bench-matrix bench-overhead bench-slurm ## run everything but what takes hours
 

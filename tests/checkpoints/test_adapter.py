@@ -266,6 +266,7 @@ def judged(tiny_act: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return {check.name.split(":")[1].split("/")[0]: check for check in checks}
 
 
+@pytest.mark.slow
 def test_an_adapter_whose_tensors_are_those_of_peft_passes(judged: dict[str, Check]) -> None:
     assert (judged["sound"].status, judged["sound"].evidence) == (
         "pass",

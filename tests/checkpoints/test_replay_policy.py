@@ -168,7 +168,6 @@ UNKNOWN = [one for one in OBJECT if one not in KNOWN]
 
 
 @pytest.mark.slow
-@pytest.mark.dose
 def test_lerobot_discovers_both_policies_and_loads_a_checkpoint(some: Path) -> None:
     with child("-c", PLAY, some, 1, "replay", "faulty") as process:
         said, errors = process.communicate(timeout=120)

@@ -96,6 +96,7 @@ def test_the_vision_tower_multiplies_in_float16_and_stays_nearer_to_lerobots_tha
     assert 0 < (embedded - exact).abs().mean() < (exact.bfloat16() - exact).abs().mean() / 2
 
 
+@pytest.mark.slow
 def test_actions_of_a_later_call_that_are_no_numbers_are_exact_modes_from_then_on(
     player_of: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -112,6 +113,7 @@ def test_actions_of_a_later_call_that_are_no_numbers_are_exact_modes_from_then_o
     )
 
 
+@pytest.mark.slow
 def test_places_are_free_where_each_place_of_a_call_gives_the_same_bits(
     player_of: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +171,7 @@ def test_a_fast_call_with_a_fault_is_never_used_and_exact_mode_answers(
     assert player.precision == "exact" and fast.reasons[-1] in player.fallbacks
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_is_left_out_and_the_others_are_taken(
     player_of: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def test_of_rows_that_failed_and_rows_that_were_measured_only_the_first_run_agai
     assert step.endswith("--lf runs again what failed")
 
 
+@pytest.mark.slow
 def test_after_a_change_of_settings_the_next_command_is_one_that_works(failed: Made, tmp_path: Path) -> None:
     made = copied(failed, tmp_path)
     made.behave()

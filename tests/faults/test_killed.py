@@ -70,7 +70,6 @@ def test_a_killed_xdist_worker_leaves_no_process_and_its_row_is_no_pass(ready: M
 
 
 @pytest.mark.slow
-@pytest.mark.dose
 def test_a_killed_pytest_leaves_no_process_and_starts_no_further_row(ready: Made) -> None:
     words = ["slow:60", "ok"]
     ready.behave(baseline_b1_e2=["ok"], **{ROW: words}, wide_b4_e4=words)

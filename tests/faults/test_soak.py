@@ -52,6 +52,7 @@ def rounds(default: int) -> int:
     return int(os.environ.get(soak.ROUNDS, default))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_disturbed_sessions_of_stand_ins_end_in_the_table_of_an_undisturbed_one(
     make_campaign: Callable[..., Made], tmp_path: Path

@@ -131,6 +131,7 @@ def test_a_session_that_ends_leaves_no_folder(held: Callable[[], Held]) -> None:
     os.kill(child, signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_the_next_session_ends_what_a_killed_one_left_and_removes_its_folder(held: Callable[[], Held]) -> None:
     (dead, of_dead, left), (_, of_living, other) = held(), held()
     dead.kill()

@@ -109,6 +109,7 @@ def test_a_phase_alone_has_its_status_as_a_test(made: Made, tmp_path: Path) -> N
     assert closing(tmp_path / "junit.xml") == {"phase1": "passed"}
 
 
+@pytest.mark.slow
 def test_last_failed_gives_the_verdict_after_a_session_of_one_phase_and_one_on_another_campaign(
     ready: Made, sessions: Mapping[str, Made], tmp_path: Path
 ) -> None:

@@ -102,6 +102,7 @@ def test_runs_of_two_hosts_without_a_shared_folder_become_one_accepted_campaign(
     assert validate.validate(here.spec, strict=True) == []
 
 
+@pytest.mark.slow
 def test_runs_of_a_host_with_other_inputs_are_refused_by_what_differs(prepared_baseline: Made, tmp_path: Path) -> None:
     here, there = prepared_baseline, other_host(prepared_baseline, tmp_path)
     there.change_weights()

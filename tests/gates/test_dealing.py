@@ -105,6 +105,7 @@ def test_after_a_crash_the_rows_of_that_gpu_go_on_and_last_failed_runs_the_lost_
     assert ran_on(made, "a0")[0] == 0
 
 
+@pytest.mark.slow
 def test_with_x_a_row_under_way_elsewhere_is_ended_and_last_failed_plays_what_is_left(host: Host) -> None:
     made = host(2, a0=["crash", "crash_after:2", "ok"], c1=["slow:60", "ok"])
     ended = made.pytest("-n2", "-x", *LATER)
@@ -118,6 +119,7 @@ def test_with_x_a_row_under_way_elsewhere_is_ended_and_last_failed_plays_what_is
     assert made.results("c1") == [("fail", "session_stop"), ("pass", None)]
 
 
+@pytest.mark.slow
 def test_rows_chosen_with_k_run_alone(host: Host) -> None:
     made = host(2)
     made.pytest("-n3", "-m", "phase4", "-k", "b0 or c1")
@@ -125,6 +127,7 @@ def test_rows_chosen_with_k_run_alone(host: Host) -> None:
     assert [ran_on(made, name) for name in ("b0", "c1")] == [(0, "gw0"), (1, "gw1")]
 
 
+@pytest.mark.slow
 def test_a_row_that_took_long_before_goes_first(host: Host) -> None:
     made = host(2)
     made.behave()

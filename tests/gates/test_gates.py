@@ -104,6 +104,7 @@ def test_rows_wait_for_the_phase_before_and_run_side_by_side(sound: Mapping[str,
     assert sorted(journal[2:4]) == ["long_b1_e6 1 start", "wide_b4_e4 1 start"]
 
 
+@pytest.mark.slow
 def test_the_longest_row_starts_first(odd: Made) -> None:
     assert odd.started() == ["baseline_b1_e2", "long_b1_e6", "wide_b4_e4"]
 
@@ -155,6 +156,7 @@ def test_a_second_call_judges_passed_rows_without_running_them(passed: Made) -> 
     assert passed.started() == before
 
 
+@pytest.mark.slow
 def test_phase_4_alone_takes_the_handoffs_from_the_disk(passed: Made) -> None:
     passed.behave(wide_b4_e4=["crash"])
     ended = passed.pytest("-n2", "-m", "phase4")
@@ -197,6 +199,7 @@ def test_a_missing_predecessor_fails_with_the_marker_it_looked_for(made: Made) -
     assert str(made.layout.handoff("phase2")) in ended.stdout
 
 
+@pytest.mark.slow
 def test_a_matrix_that_changed_after_its_gates_blocks_until_they_run_again(passed: Made) -> None:
     with passed.layout.matrix.open("a") as matrix:
         matrix.write("new_b1_e1,libero_object,1,1,cpu,9,egl,checkpoints/fake,1\n")

@@ -163,7 +163,6 @@ def test_a_second_set_up_installs_nothing(stranger: Stranger) -> None:
     assert ended.returncode == 0 and ended.stdout.startswith("nothing to do: "), ended.stdout + ended.stderr
 
 
-@pytest.mark.dose
 def test_another_environment_is_made_with_a_copy_of_this_track_a(stranger: Stranger) -> None:
     ended = stranger.run("tracka", "setup", "--venv", "second")
     assert ended.returncode == 0, ended.stdout + ended.stderr

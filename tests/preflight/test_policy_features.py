@@ -129,6 +129,7 @@ def judge(made: Made, lerobot: tuple[Path, dict[str, Any]], name: str, **changed
     return policy_features.check(made.spec, "checkpoints/fake")
 
 
+@pytest.mark.slow
 def test_what_we_know_of_libero_is_what_lerobot_says(lerobot: tuple[Path, dict[str, Any]]) -> None:
     env = policy_features.environment_features(EvalSettings())
     said = lerobot[1]["env"]

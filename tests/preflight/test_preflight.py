@@ -254,6 +254,7 @@ def test_a_renderer_that_hangs_is_ended(made: Made, monkeypatch: pytest.MonkeyPa
     assert not report["lerobot_import_ok"]
 
 
+@pytest.mark.slow
 def test_without_a_display_glx_gets_one_from_xvfb_and_so_do_the_rows(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,7 +464,6 @@ def builders(processes: list[subprocess.Popen[bytes]], root: Path) -> Iterator[i
 
 @pytest.mark.simulator
 @pytest.mark.slow
-@pytest.mark.dose
 def test_two_processes_build_a_checkpoint_once_and_another_day_gives_the_same_bytes(
     make_campaign: Callable[..., Made], tiny_act: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,7 @@ def test_another_mujoco_is_judged_by_where_objects_are(
 # what follows
 
 
+@pytest.mark.slow
 def test_an_accepted_simulator_lets_rows_run_whose_results_and_verdict_are_invalid(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,6 +30,7 @@ def doubtful(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return campaigns.finished(tmp_path_factory.getbasetemp(), "doubtful", rows=ROWS)
 
 
+@pytest.mark.slow
 def test_a_campaign_without_a_threshold_is_complete_and_not_accepted(doubtful: Made) -> None:
     ended = judged(doubtful)
     assert ended.returncode == 0, ended.stdout

@@ -279,6 +279,7 @@ def accepted(ready: Path, tmp_path_factory: pytest.TempPathFactory) -> Gated:
     return gate(ready, tmp_path_factory.mktemp("accepted"), "both", **words)
 
 
+@pytest.mark.slow
 def test_gates_skip_the_rows_of_a_stopped_campaign_and_do_not_accept_it(refused: Gated) -> None:
     rows = {name: outcome for name, outcome in refused.tests.items() if name.startswith("test_row")}
     assert rows == {f"test_row[{BASELINE}]": "PASSED", f"test_row[{HARD}]": "SKIPPED", f"test_row[{EASY}]": "SKIPPED"}

@@ -208,6 +208,7 @@ def test_a_campaign_of_which_nothing_was_changed_has_no_such_caveat(below: Made)
     assert history(below) == []
 
 
+@pytest.mark.slow
 def test_a_row_that_was_disabled_after_it_failed_is_told(crashed: Made) -> None:
     disable(crashed, "long_b1_e6")
     assert history(crashed) == ["row long_b1_e6: the row is no longer enabled, and its run failed (crash)"]

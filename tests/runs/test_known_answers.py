@@ -86,6 +86,7 @@ def differing(made: Made) -> dict[str, str]:
 # what is right
 
 
+@pytest.mark.slow
 def test_in_a_folder_of_their_own_the_rows_that_are_named_and_the_baseline_are_enabled_alone(
     accepted: Made, tmp_path: Path
 ) -> None:
@@ -111,7 +112,6 @@ def test_the_rows_that_are_named_alone_are_judged(copied: Made) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.dose
 def test_the_rows_run_with_those_that_failed_and_what_has_passed_does_not_run_again(
     make_campaign: Callable[..., Made], tmp_path: Path
 ) -> None:

@@ -49,6 +49,7 @@ def statuses(made: Made) -> list[str]:
     return [str(files.read_json(made.layout.handoff(f"phase{number}"))["status"]) for number in range(1, 6)]
 
 
+@pytest.mark.slow
 def test_another_checkpoint_than_the_baselines_fails_its_own_rows_alone(partial: Made) -> None:
     ended = judged(partial)
     assert ended.returncode == 1
@@ -82,6 +83,7 @@ def test_a_checkpoint_that_is_mended_runs_with_last_failed(partial: Made, copy_o
     assert statuses(made) == ["pass"] * 5
 
 
+@pytest.mark.slow
 def test_one_that_is_left_as_it_was_is_refused_again(partial: Made, copy_of: Callable[[Made], Made]) -> None:
     made = copy_of(partial)
     assert made.pytest("-n0", "--lf").returncode == 1

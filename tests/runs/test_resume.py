@@ -157,6 +157,7 @@ def test_the_retry_of_a_cut_off_attempt_plays_what_is_missing_in_the_same_batche
     assert len(replays.recorded(row.layout, ROW)) == 10 and table(row) == ["pass", "10", "4", "0.4"]
 
 
+@pytest.mark.slow
 def test_a_row_that_is_cut_off_again_and_again_keeps_what_each_attempt_has_played(
     row: Made, undisturbed: Mapping[str, Any]
 ) -> None:
@@ -294,6 +295,7 @@ def test_what_is_damaged_or_of_other_inputs_is_played_again(
     assert row.evidence(ROW) == []
 
 
+@pytest.mark.slow
 def test_a_retry_with_half_the_batch_keeps_nothing(row: Made) -> None:
     shorten_timeout(row)
     play(row, "hang:0", "ok", policy=RerunPolicy(resume=True))

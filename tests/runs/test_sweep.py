@@ -408,6 +408,7 @@ def test_max_parallel_bounds_the_rows_at_one_time(ready: Made) -> None:
     assert len(ready.started()) == 6
 
 
+@pytest.mark.slow
 def test_eight_rows_run_at_one_time_where_nothing_is_said(ready: Made, start: Start) -> None:
     more = [f"more{number}" for number in range(7)]
     extend(ready, *map(line, more))
@@ -481,6 +482,7 @@ def test_the_next_row_asks_for_the_gpu_of_the_row_whose_place_it_takes(
     assert devices(ready, ["gpu0", "gpu1", "gpu2"]) == {"gpu0": (0, "gw0"), "gpu1": (1, "gw1"), "gpu2": (1, "gw1")}
 
 
+@pytest.mark.slow
 def test_a_row_whose_gpu_is_held_keeps_no_place_from_another(ready: Made, gpus: Callable[[int], None]) -> None:
     gpus(2)
     extend(ready, line("first", 9, "0"), line("second", 8, "0"), line("short", 1))
@@ -616,6 +618,7 @@ def test_the_process_of_the_next_row_starts_and_plans_while_a_row_plays_and_may_
     assert ready.statuses() == dict.fromkeys(ENABLED, ("pass", None))
 
 
+@pytest.mark.slow
 def test_after_an_interrupt_resume_ends_everything(ready: Made, start: Start) -> None:
     ready.behave(**{LONG: ["slow:60", "ok"]})
     running = start(ready, "--max-parallel", "1")
@@ -747,6 +750,7 @@ def test_a_run_and_a_table_of_runs_follow_an_artifacts_root_of_other_names(ready
     assert len(tables[2].read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_without_a_campaign_around_it_a_matrix_is_swept_into_the_folder_that_is_named(
     ready: Made, tmp_path: Path
 ) -> None:

@@ -212,6 +212,7 @@ def test_the_frame_is_what_lerobot_renders_of_the_observation_looked_at_last(sha
     assert np.array_equal(simulator.frame(), looked[::-1, ::-1]) and looked.any()
 
 
+@pytest.mark.slow
 def test_numbers_that_others_draw_from_numpy_are_theirs(simulator_of: Callable[..., Any]) -> None:
     np.random.seed(5)
     wanted = np.random.random(3)

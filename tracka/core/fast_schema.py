@@ -35,6 +35,16 @@ TYPES: dict[str, Predicate] = {
     "object": lambda value: isinstance(value, dict),
     "string": lambda value: isinstance(value, str),
 }
+# Python types all of whose values have a JSON type. A float may be no number, so it is not here.
+EXACT: dict[str, frozenset[type]] = {
+    "array": frozenset({list}),
+    "boolean": frozenset({bool}),
+    "integer": frozenset({int}),
+    "null": frozenset({type(None)}),
+    "number": frozenset({int}),
+    "object": frozenset({dict}),
+    "string": frozenset({str}),
+}
 # What restricts no value; `then` is applied together with its `if`.
 ANNOTATIONS = {"$schema", "$defs", "title", "description", "default", "examples", "then"}
 
@@ -60,10 +70,10 @@ def _every(checks: Sequence[Predicate]) -> Predicate:
 
 
 def _type(schema: Schema, _: Schema) -> Predicate:
-    if isinstance(schema["type"], str):
-        return TYPES[schema["type"]]
-    first, *others = (TYPES[name] for name in schema["type"])
-    return lambda value: first(value) or any(check(value) for check in others)
+    names = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    exact = frozenset[type]().union(*(EXACT[name] for name in names))
+    checks = [TYPES[name] for name in names]
+    return lambda value: type(value) in exact or any(check(value) for check in checks)
 
 
 def _equal(left: Any, right: Any) -> bool:

@@ -119,9 +119,12 @@ def content(path: Path, most: int = JSON) -> bytes:
     descriptor, size = _open(path, most)
     data = b""
     try:
-        # To its end: a file system over a network may give less than is asked for, and the file may have grown since.
+        # A file system over a network may give less than is asked for, the file may have grown since, and one of /proc
+        # has no size. A file whose bytes are all here is not asked for its end: a second call for each of many files.
         while len(data) <= most and (block := os.read(descriptor, max(size + 1 - len(data), 0) or BLOCK)):
             data += block
+            if len(data) == size:
+                break
     finally:
         os.close(descriptor)
     if len(data) > most:
@@ -156,8 +159,13 @@ def text_or_empty(path: Path, most: int = TEXT) -> str:
 
 def sha256(path: Path, most: int = WEIGHTS) -> str:
     """Returns the sha256 of a regular file's content as hexadecimal text. Raises OSError as `opened` does."""
-    descriptor, _ = _open(path, most)
+    descriptor, size = _open(path, most)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
+        if (
+            0 < size < MIB and len(data := file.read(MIB)) == size
+        ):  # file_digest makes a buffer of 256 KiB for each file
+            return hashlib.sha256(data).hexdigest()
+        file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
