@@ -177,6 +177,7 @@ def test_a_process_that_ends_while_it_is_looked_at_makes_its_session_no_dead_one
                 process.wait()
                 return ours
 
+            monkeypatch.setattr(psutil, "pids", lambda: [process.pid])  # other tests leave dead sessions, too
             monkeypatch.setattr(Path, "readlink", end_and_read)
             monkeypatch.setattr(orphans, "_let_finish", lambda find: taken_for_dead.append(folder))
             orphans.end_of_dead_sessions()

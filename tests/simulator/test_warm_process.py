@@ -19,7 +19,7 @@ from campaigns import REPOSITORY, Made
 from fixtures.parity import environ
 from tracka.core import files, lock
 from tracka.core.errors import Busy
-from tracka.execution import harness_session, lease, orphans, warm_process
+from tracka.execution import harness_session, lease, orphans, warm_process, warm_request
 
 pytestmark = pytest.mark.simulator
 
@@ -107,7 +107,7 @@ def told_of(wanted: str = "key") -> dict[str, str]:
 
 
 def standing(told: Mapping[str, str]) -> frozenset[int]:
-    return orphans.pids_with_mark(orphans.STANDS_BY, told[warm_process.SOCKET])
+    return orphans.pids_with_mark(orphans.STANDS_BY, told[warm_request.SOCKET])
 
 
 def ends(told: Mapping[str, str], seconds: float = 10) -> bool:
@@ -140,7 +140,7 @@ def test_the_second_row_loads_nothing_and_plays_the_episodes_that_it_plays_alone
         assert "End of eval" in play(tiny_act, tmp_path / name, size | row, told)
         assert told_of() == told
     if size == SMALL:
-        warm_process.end_worker(Path(told[warm_process.SOCKET]))
+        warm_process.end_worker(Path(told[warm_request.SOCKET]))
     play(tiny_act, tmp_path / "alone", size | SECOND, told if size == SMALL else {})
     assert episodes(tmp_path / "second") == episodes(tmp_path / "alone")
     assert episodes(tmp_path / "third") == episodes(tmp_path / "first")
@@ -159,7 +159,7 @@ def test_another_key_ends_who_stands_by_and_starts_another(session: None) -> Non
 @pytest.mark.slow  # in the small size the last row above plays so
 def test_without_anybody_there_a_row_plays_by_itself(tiny_act: Path, tmp_path: Path, session: None) -> None:
     told = told_of()
-    warm_process.end_worker(Path(told[warm_process.SOCKET]))
+    warm_process.end_worker(Path(told[warm_request.SOCKET]))
     play(tiny_act, tmp_path / "eval", LARGE | FIRST, told)
     assert timings(tmp_path / "eval")["evaluation"] == 1
 
@@ -223,7 +223,7 @@ def test_a_row_whose_process_is_killed_is_killed_too(tiny_act: Path, tmp_path: P
     row = start(tiny_act, tmp_path / "eval", LARGE | LONG, told)
     while not (tmp_path / "eval" / "episodes.jsonl").exists():
         time.sleep(0.1)
-    warm_process.end_worker(Path(told[warm_process.SOCKET]))
+    warm_process.end_worker(Path(told[warm_request.SOCKET]))
     _, errors = row.communicate()
     assert row.returncode == -signal.SIGKILL and "was killed" in errors
 
@@ -307,5 +307,5 @@ def test_the_rows_of_a_sweep_share_one_load_whatever_another_policy_does_and_nob
     told = [timings(made.layout.run(run_id).attempt(1).output) for run_id in ("baseline_b1_e1", "next_b1_e2")]
     assert sorted(each["evaluation"] for each in told) == [1, 2]  # type: ignore[type-var]
     manifest = files.read_json(made.layout.run("next_b1_e2").manifest)
-    assert orphans.SESSION not in manifest["env"] and warm_process.SOCKET not in manifest["env"]
+    assert orphans.SESSION not in manifest["env"] and warm_request.SOCKET not in manifest["env"]
     assert not [process.pid for process in psutil.process_iter(["cwd"]) if process.info["cwd"] == str(made.root)]

@@ -25,6 +25,7 @@ ENGINE = (
     "engines/load_warnings.py",
     "engines/tolerance.py",
     "execution/warm_process.py",
+    "execution/warm_request.py",
 )
 # A change of this code requires a new recording of the reference.
 RECORDER = (

@@ -40,6 +40,12 @@ def can_decode() -> bool:
     return importlib.util.find_spec("av") is not None
 
 
+def load_decoder() -> None:
+    """Imports the decoder, if one is installed, so that the first film does not wait for it."""
+    with contextlib.suppress(ImportError):
+        import av  # noqa: F401
+
+
 def frame_count(path: Path) -> int:
     """Returns the number of frames that can be decoded from the first video stream of `path`.
 

@@ -12,7 +12,7 @@ from ..campaign.matrix import CPU
 from ..core import files, hashing, reading, redaction
 from ..core.hashing import Kind
 from ..install import setup
-from . import gpu, orphans, warm_process
+from . import gpu, orphans, warm_request
 from .gpu import Device
 
 # An allow list, because a CI job's environment holds secrets that an evaluated policy must not read. The hub's token
@@ -59,7 +59,7 @@ ROWS_AT_ONCE = "TRACKA_ROWS_AT_ONCE"  # the resident engine divides this host's 
 # Variables that a row does not inherit: robosuite refuses an EGL id that does not fit the leased device.
 DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "MUJOCO_EGL_DEVICE_ID")
 # Variables that belong to one session or to one row.
-NOT_INHERITED = (orphans.SESSION, warm_process.SOCKET)
+NOT_INHERITED = (orphans.SESSION, warm_request.SOCKET)
 
 
 def for_row(campaign: Campaign, device: Device, backend: str) -> dict[str, str]:

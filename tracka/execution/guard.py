@@ -12,11 +12,10 @@ the guard itself is stopped, the guarded process works on as it would alone. Whe
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Callable
-
-import psutil
 
 from . import prctl
 
@@ -73,6 +72,8 @@ def _wait_until_ended_or_unneeded(pid: int, is_needed: Callable[[], bool], endin
 
 def is_stopped(pid: int) -> bool:
     """Returns whether the process is stopped (SIGSTOP)."""
+    import psutil  # here and below, since most supervisors end without it, and a row waits for each import
+
     try:
         return psutil.Process(pid).status() == psutil.STATUS_STOPPED
     except psutil.Error:
@@ -86,15 +87,31 @@ def kill_descendants(child: "subprocess.Popen[bytes] | None" = None) -> bool:
     descendants are still alive.
     """
     deadline = time.monotonic() + KILL_SECS
-    while (tree := psutil.Process().children(recursive=True)) and time.monotonic() < deadline:
-        for process in tree:
-            with contextlib.suppress(psutil.Error):  # the process has ended, or is another user's
-                process.kill()
+    while (pids := _descendants(child)) and time.monotonic() < deadline:
+        for pid in pids:
+            with contextlib.suppress(OSError):  # the process has ended, or is another user's
+                os.kill(pid, signal.SIGKILL)
         if child is not None:
             child.poll()
-        for process in tree:
+        for pid in pids:
             with contextlib.suppress(ChildProcessError):
-                if child is None or process.pid != child.pid:
-                    os.waitpid(process.pid, os.WNOHANG)
+                if child is None or pid != child.pid:
+                    os.waitpid(pid, os.WNOHANG)
         time.sleep(0.01)
-    return bool(tree)
+    return bool(pids)
+
+
+def _descendants(child: "subprocess.Popen[bytes] | None") -> list[int]:
+    """Returns the ids of this process's descendants, of which it has reaped what has ended.
+
+    Orphans become this process's own children, so a process without children has no descendants.
+    """
+    if child is None or child.poll() is not None:
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return []
+    import psutil
+
+    return [process.pid for process in psutil.Process().children(recursive=True)]

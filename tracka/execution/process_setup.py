@@ -4,7 +4,6 @@ import os
 import signal
 
 from ..core.errors import Finding, UsageError
-from . import orphans
 
 
 def prepare() -> None:
@@ -25,6 +24,8 @@ def refuse_nested_run() -> None:
 
     The marks of that environment would make this process look like an orphan process of the row.
     """
+    from . import orphans  # dear to import, and supervisors only prepare themselves
+
     marks = [name for name in orphans.MARKS if name in os.environ]
     if marks:
         what = "these variables mark a row's process, and the row's next run ends every process that has them"

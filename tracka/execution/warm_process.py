@@ -8,23 +8,16 @@ session with it.
 """
 
 import contextlib
-import json
 import os
-import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..core import files, held_folder, lock, reading
 from ..core.errors import Busy
 from . import orphans, process
+from .warm_request import SOCKET, unix_socket
 
-SOCKET = "TRACKA_STANDBY"  # tells a row's program the socket of the warm worker process
-FILES = 2  # stdout and stderr
-MESSAGE_BYTES = 1 << 17
-TAKEN = b"taken"
 PATH_BYTES = 100  # the kernel allows 107 bytes for a socket's path
 # Flags in which the rows that one process plays may differ.
 ROW_FLAGS = ("env.task", "env.task_ids", "eval.n_episodes", "seed", "output_dir", "resident.videos", "resident.resume")
@@ -77,7 +70,7 @@ def end_worker(socket_path: Path) -> None:
 
 def _is_listening(socket_path: Path) -> bool:
     """Returns whether a process listens on `socket_path`."""
-    with _socket() as connection:
+    with unix_socket() as connection:
         try:
             connection.connect(str(socket_path))
         except OSError:
@@ -92,7 +85,7 @@ def _start(socket_path: Path, root: Path, environ: Mapping[str, str], lease: Pat
     """
     marks = {orphans.SESSION: str(socket_path.parent), orphans.STANDS_BY: str(socket_path)} | orphans.marks(None, lease)
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_socket())
+        listener = stack.enter_context(unix_socket())
         alive = stack.enter_context(held_folder.open_folder(socket_path.parent))
         listener.bind(str(socket_path))
         listener.listen()
@@ -113,29 +106,3 @@ def _start(socket_path: Path, root: Path, environ: Mapping[str, str], lease: Pat
 def worker_lock_file(lease: Path) -> Path:
     """Returns the file that is locked while a warm worker process is on the GPU with the lock file `lease`."""
     return lease.with_suffix(".standby")
-
-
-def _socket() -> socket.socket:
-    return socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-
-
-def evaluate_on_worker(socket_path: str, flags: Sequence[str]) -> int | None:
-    """Returns the exit code of an evaluation with these flags by the warm worker process with the socket `socket_path`.
-
-    Returns None where the process has not taken the evaluation. If the process is killed while it plays, this process
-    kills itself.
-    """
-    with _socket() as connection:
-        try:
-            connection.connect(socket_path)
-            socket.send_fds(connection, [json.dumps(list(flags)).encode()], [1, 2])
-            if connection.recv(len(TAKEN)) != TAKEN:
-                return None
-        except OSError:
-            return None
-        with contextlib.suppress(OSError):
-            if code := connection.recv(16):
-                return int(code)
-    print("error: the warm worker process on this device was killed", file=sys.stderr, flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)  # so that the row ends as it would without that process
-    return 1

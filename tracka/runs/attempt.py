@@ -15,13 +15,13 @@ from typing import cast
 
 from ..campaign import path_safety
 from ..campaign.layout import Layout, RunFolder
-from ..core import damaged, files, redaction, schema, system_errors
+from ..core import damaged, fact_cache, files, redaction, schema, system_errors
 from ..core.artifacts import Manifest, Result
 from ..core.errors import Finding, TrackaError
 from ..engines import failure, lerobot_eval
 from ..engines.failure import Failure
 from ..engines.lerobot_eval import Metrics
-from ..execution import gpu, lease, orphans, process, warm_process
+from ..execution import gpu, lease, orphans, process, warm_process, warm_request
 from ..execution.gpu import Device
 from ..execution.process import CANCELLED, Exit
 from . import attempt_history, identity, judgement, refusal, resume, row_state, slurm_row
@@ -39,11 +39,12 @@ def run(plan: Plan, device: Device, ends: Endings | None = None, since: int = 1)
     layout, run_id = plan.campaign.layout, plan.row.run_id
     number, folder = _next_folder(layout, run_id)
     environ = plan.environ(device)
-    manifest = plan.manifest(folder, device, environ, number)
-    if kept := resume.kept(layout, manifest, since):
-        plan = replace(plan, resumes=True)
+    with fact_cache.scope():
         manifest = plan.manifest(folder, device, environ, number)
-    worker_variables = _warm_worker_variables(plan, device, manifest["command"] or [], environ)
+        if kept := resume.kept(layout, manifest, since):
+            plan = replace(plan, resumes=True)
+            manifest = plan.manifest(folder, device, environ, number)
+        worker_variables = _warm_worker_variables(plan, device, manifest["command"] or [], environ)
     _begin(layout, folder, manifest)
     identity.write(folder, plan.identity_parts)
     if kept:
@@ -93,8 +94,8 @@ def _end_warm_worker(environ: dict[str, str]) -> None:
 
     What that process writes later would change the files of an attempt that is closed.
     """
-    if warm_process.SOCKET in environ:
-        warm_process.end_worker(Path(environ[warm_process.SOCKET]))
+    if warm_request.SOCKET in environ:
+        warm_process.end_worker(Path(environ[warm_request.SOCKET]))
 
 
 def _execute(

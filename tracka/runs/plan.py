@@ -156,7 +156,7 @@ class Plan:
         loaded = dict(self.dependency_hashes)
         return {**_installed_parts(self.campaign.layout.root, self.campaign.executable), "loaded": loaded}
 
-    @property
+    @cached_property
     def proof_key(self) -> str:
         """Returns the key of this plan's parity certificate: this checkpoint, asked in this way, on this host."""
         return parity_certificate.key(self._certificate_parts())

@@ -27,6 +27,7 @@ from .session_rows import SessionRows
 from .worker import Child, Work
 
 POLL_SECS = 0.01
+WAIT_SECS = 0.5  # between two looks whether a row's next process is due
 MOST_NAMES = 32 << 10  # bytes of run ids in one argument: Linux takes 128 KiB, also for a whole line behind `ssh HOST`
 Slots = dict[int, tuple[Child, Row]]  # worker number -> the process that runs there, and its row
 
@@ -120,8 +121,14 @@ def _run_all(
 
 
 def _wait_for_rows(campaign: Campaign, slots: Slots, scheduler: RowScheduler) -> dict[str, int]:
-    """Waits until a row ends, removes the rows that have ended from `slots`, and returns their exit codes by run id."""
+    """Waits until a row ends, removes the rows that have ended from `slots`, and returns their exit codes by run id.
+
+    Returns none where none ends within WAIT_SECS.
+    """
+    deadline = time.monotonic() + WAIT_SECS
     while not (ended_slots := {slot: (child, row) for slot, (child, row) in slots.items() if child.poll() is not None}):
+        if time.monotonic() > deadline:
+            return {}
         time.sleep(POLL_SECS)
     for slot, (_, row) in ended_slots.items():
         run.close_left_behind(campaign.layout, row.run_id)  # the row's process may have been killed

@@ -17,7 +17,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import IO, cast
+from typing import IO, NoReturn, cast
 
 from ..campaign.campaign import Campaign
 from ..campaign.matrix import Row
@@ -25,6 +25,7 @@ from ..checkpoints import checkpoint
 from ..core import files, system_errors
 from ..core.artifacts import Result
 from ..core.errors import TrackaError, screen
+from ..engines import video
 from ..execution import ending_signals, lease, prctl, process, process_setup
 from . import early_stop, row_state, run
 from .plan import Host
@@ -81,8 +82,12 @@ def received_work(stream: IO[bytes]) -> Work:
 
 
 def _rehearse(work: Work) -> None:
-    """Plans a row and keeps nothing of the plan. Downloads nothing; a row that is refused is reported when it runs."""
+    """Plans a row and keeps nothing of the plan, and loads what judges a row's films.
+
+    Downloads nothing; a row that is refused is reported when it runs.
+    """
     campaign, row, host, _ = work
+    video.load_decoder()
     with contextlib.suppress(TrackaError, OSError):
         if checkpoint.is_here(row.policy_path, campaign.layout.root):
             run.plan_row(campaign, row, host).proof_key  # noqa: B018 - a property that reads the installed software
@@ -170,7 +175,15 @@ def main(work: Work) -> int:
         ending_signals.mark_as_handled()
 
 
+def _end(code: int) -> NoReturn:
+    """Ends this process at once: the next row waits for its end, and the interpreter has nothing to clean up."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None where the process has been started without
+        with contextlib.suppress(OSError, ValueError):  # a pipe without a reader, or a closed stream
+            stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
     process_setup.prepare()
     files.keep_private()
-    sys.exit(main(received_work(sys.stdin.buffer)))
+    _end(main(received_work(sys.stdin.buffer)))

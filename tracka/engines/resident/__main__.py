@@ -7,7 +7,7 @@ the evaluation itself.
 import os
 import sys
 
-from ...execution import warm_process
+from ...execution import warm_request
 
 
 def main() -> int:
@@ -16,8 +16,8 @@ def main() -> int:
     Raises SystemExit(2) where it runs here and sys.argv has flags that the engine does not obey.
     """
     exit_code = (
-        warm_process.evaluate_on_worker(os.environ[warm_process.SOCKET], sys.argv[1:])
-        if warm_process.SOCKET in os.environ
+        warm_request.evaluate_on_worker(os.environ[warm_request.SOCKET], sys.argv[1:])
+        if warm_request.SOCKET in os.environ
         else None
     )
     if exit_code is not None:

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from ...core import held_folder
 from ...execution import guard, orphans, process_setup
-from ...execution.warm_process import FILES, MESSAGE_BYTES, TAKEN
+from ...execution.warm_request import FILES, MESSAGE_BYTES, TAKEN
 from .evaluation import EvaluationCache, Stages, run
 
 IDLE_SECS = 20.0  # longer than the harness takes from the end of one row to the start of the next
