@@ -111,6 +111,10 @@ def send_message(status: int, **values: Any) -> None:
         os.write(status, json.dumps(values).encode() + b"\n")
 
 
+def _ended(_: bytes) -> None:
+    """Stands in the selector for the child's end, of which nothing is read."""
+
+
 class _Supervision:
     """Supervises one child, from its start to the end of its tree."""
 
@@ -175,6 +179,7 @@ class _Supervision:
             os.set_blocking(pipe.fileno(), False)
             self.pipes.register(pipe, selectors.EVENT_READ, log.feed)
         self.pipes.register(self.control, selectors.EVENT_READ, None)
+        self.pipes.register(os.pidfd_open(child.pid), selectors.EVENT_READ, _ended)  # so that its end is seen at once
         if child.stdin is not None:
             os.set_blocking(child.stdin.fileno(), False)
         return child
@@ -215,7 +220,8 @@ class _Supervision:
         deadline = time.monotonic() + seconds
         while self.child.poll() is None and (remaining := deadline - time.monotonic()) > 0:
             for key, _ in self.pipes.select(min(0.05, remaining)):
-                self._read(key)
+                if key.data is not _ended:
+                    self._read(key)
             self._beat()
             if cause := reason():
                 self.stopped = cause
@@ -248,7 +254,7 @@ class _Supervision:
         All processes that could write more are gone, or could not be ended.
         """
         for key in list(self.pipes.get_map().values()):
-            while key.data is not None and self._read(key):
+            while key.data not in (None, _ended) and self._read(key):
                 pass
 
 

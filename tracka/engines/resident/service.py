@@ -50,8 +50,11 @@ def main(listening: int, alive: int) -> None:
         os.register_at_fork(after_in_child=listener.close)
         listener.settimeout(IDLE_SECS)
         with contextlib.suppress(TimeoutError):
+            played = 0
             while _serve(listener.accept()[0], cache, forwarder) == 0:
-                _free()
+                if cache.evaluations > played:  # not after a mere look whether this process lives: a row may wait
+                    _free()
+                played = cache.evaluations
     _leave(0)
 
 
