@@ -113,9 +113,9 @@ def with_few_processes(made: Made, most: int, *words: str) -> subprocess.Complet
 
 
 @needs_root
-@pytest.mark.parametrize("most", [1, 2, 3, 4])
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 5, 6])
 def test_a_row_for_which_no_process_can_be_started_fails_with_process_limit(reachable: Made, most: int) -> None:
-    """The harness, its row, the supervisor, its guard: each in turn is the one that cannot be started."""
+    """The harness, its row, their threads, the supervisor, its guard: each in turn is what cannot be started."""
     ended = with_few_processes(reachable, most, "-m", "tracka", *reachable.sweep_words("--rows", ROW, "--resume"))
     assert ended.returncode == 1 and "0 of 1 rows passed" in ended.stdout
     assert set(reachable.results(ROW)) == {("fail", "process_limit")}

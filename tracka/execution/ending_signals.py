@@ -63,8 +63,12 @@ class _Interruption:
         return error is None and not self.is_handled
 
     def start_reminders(self) -> None:
-        """Starts the thread that waits for the first signal; a handler that started it could meet threading's locks."""
-        threading.Thread(target=self._remind, name="interruption", daemon=True).start()
+        """Starts the thread that waits for the first signal; a handler that started it could meet threading's locks.
+
+        Where the system allows no further thread, a lost interrupt stays lost.
+        """
+        with contextlib.suppress(RuntimeError):
+            threading.Thread(target=self._remind, name="interruption", daemon=True).start()
 
     def _remind(self) -> None:
         """Sends the first signal to the main thread again, every REMINDER_SECS, until the interrupt is handled."""
