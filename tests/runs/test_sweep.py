@@ -846,3 +846,28 @@ def test_a_secret_in_a_rows_line_is_redacted(ready: Made, monkeypatch: pytest.Mo
     ready.behave(**{LONG: ["crash:hf_SECRETSECRET123"]})
     ended = shell(ready, '"$@"')
     assert "[redacted]" in ended.stdout and "hf_SECRETSECRET123" not in ended.stdout + ended.stderr
+
+
+def test_a_program_that_goes_on_after_an_interrupted_sweep_is_interrupted_no_more(ready: Made) -> None:
+    ready.behave(**{LONG: ["slow:60"]})
+    words = [*ready.sweep_words("--rows", LONG)]
+    code = f"""
+import sys, time
+from typer.testing import CliRunner
+from tracka import cli
+ended = CliRunner().invoke(cli.app, {words!r})
+time.sleep(2.5)
+print(ended.exit_code, "goes on")
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env={**os.environ, **ready.environ},
+        stdout=-1,
+        stderr=-1,
+        text=True,
+    ) as running:
+        wait_until(lambda: LONG in ready.started())
+        running.send_signal(signal.SIGINT)
+        out, err = running.communicate(timeout=60)
+    assert (out.splitlines()[-1:], err) == (["130 goes on"], "")

@@ -104,7 +104,7 @@ def mark_as_handled() -> None:
     """Says that the program has caught the interrupt, if there was one: it is not raised again."""
     for number in ALL:
         handler = signal.getsignal(number)
-        if isinstance(handler, _Interruption):
+        if isinstance(handler, _Interruption) and handler.last is not None:
             handler.is_handled = True
 
 

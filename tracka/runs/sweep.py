@@ -56,6 +56,7 @@ def sweep(
             raise UsageError(findings)
         row_state.ensure_pending(campaign.layout, rows)
         ending_signals.interrupt_once()
+        stack.callback(ending_signals.mark_as_handled)  # whoever has called this function may go on
         survivors = stack.enter_context(harness_session.hold())
         _print_all([*harness_session.warnings(survivors), *unplayed_jobs.end(campaign, rows)])
         policy = replace(policy, budget=time_budget.of_session(campaign, time.monotonic()))
