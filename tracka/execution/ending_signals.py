@@ -62,6 +62,10 @@ class _Interruption:
             error = error.__context__
         return error is None and not self.is_handled
 
+    def _is_open(self, number: int) -> bool:
+        """Returns whether the interrupt is not handled yet, and this handler still the one of the signal."""
+        return not self.is_handled and signal.getsignal(number) is self
+
     def start_reminders(self) -> None:
         """Starts the thread that waits for the first signal; a handler that started it could meet threading's locks.
 
@@ -74,10 +78,11 @@ class _Interruption:
         """Sends the first signal to the main thread again, every REMINDER_SECS, until the interrupt is handled."""
         main_thread, number = threading.main_thread().ident, self._first.get()
         assert main_thread is not None
-        while not self.is_handled:
-            time.sleep(REMINDER_SECS)
+        time.sleep(REMINDER_SECS)
+        while self._is_open(number):
             self._is_reminder = True
             signal.pthread_kill(main_thread, number)
+            time.sleep(REMINDER_SECS)
 
 
 def _ignore_all() -> None:
