@@ -363,12 +363,7 @@ def _is_unchanged(layout: Layout, run_id: str, path: Path) -> bool:
     """Returns whether a result is as the row's marker says; a missing result or marker counts as unchanged."""
     # The marker is not held against its schema: one key is needed, of possibly thousands of markers.
     recorded_sha256 = files.read_or_empty(layout.marker(run_id)).get("result_sha256")
-    if recorded_sha256 is None:
-        return True
-    try:
-        return bool(files.sha256_file(path) == recorded_sha256)
-    except FileNotFoundError:
-        return True
+    return recorded_sha256 is None or not path.is_file() or files.sha256_file(path) == recorded_sha256
 
 
 def results_sha256(layout: Layout, rows: Iterable[Row]) -> str:
