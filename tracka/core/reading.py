@@ -161,9 +161,8 @@ def sha256(path: Path, most: int = WEIGHTS) -> str:
     """Returns the sha256 of a regular file's content as hexadecimal text. Raises OSError as `opened` does."""
     descriptor, size = _open(path, most)
     with os.fdopen(descriptor, "rb", buffering=0) as file:
-        if (
-            0 < size < MIB and len(data := file.read(MIB)) == size
-        ):  # file_digest makes a buffer of 256 KiB for each file
+        # file_digest makes a buffer of 256 KiB for each file, and a campaign has many small ones.
+        if 0 < size < MIB and len(data := file.read(MIB)) == size:
             return hashlib.sha256(data).hexdigest()
         file.seek(0)
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -91,12 +91,6 @@ def kill_descendants(child: "subprocess.Popen[bytes] | None" = None) -> bool:
         for pid in pids:
             with contextlib.suppress(OSError):  # the process has ended, or is another user's
                 os.kill(pid, signal.SIGKILL)
-        if child is not None:
-            child.poll()
-        for pid in pids:
-            with contextlib.suppress(ChildProcessError):
-                if child is None or pid != child.pid:
-                    os.waitpid(pid, os.WNOHANG)
         time.sleep(0.01)
     return bool(pids)
 
